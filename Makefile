@@ -1,0 +1,52 @@
+# make demo    the whole job on real text: domains in, proxy models, a mixture, two larger models to check it
+# make serve   the service on the same data
+# make test    installs what it needs and runs every test
+# make lint    ruff, pyright, the import contracts
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test lint clean
+
+BIN := .venv/bin
+INSTALLED := .venv/.mixwright-installed
+ARGS ?=
+# Two processes: most tests are one process at one thread, and the machine they must fit has two cores.
+TEST_PROCESSES ?= 2
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+setup: $(INSTALLED)
+
+# Another TORCH_INDEX than the one installed from is a reason to install again.
+ifneq ($(TORCH_INDEX),)
+ifneq ($(TORCH_INDEX),$(shell cat $(INSTALLED) 2>/dev/null))
+.PHONY: $(INSTALLED)
+endif
+endif
+export TORCH_INDEX
+
+$(INSTALLED): pyproject.toml constraints.txt scripts/setup.sh
+	@scripts/setup.sh
+
+demo: $(INSTALLED)
+	@$(BIN)/mixwright demo $(ARGS)
+
+serve: $(INSTALLED)
+	@$(BIN)/mixwright serve $(ARGS)
+
+# loadfile: the tests of one file share what it prepared once. ARGS="tests/mixing -k swarm" picks some.
+test: $(INSTALLED)
+	@scripts/chromium.sh
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 10 $(ARGS)
+
+# pyright's own question whether there is a newer version would go to the network.
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+	$(BIN)/lint-imports
+
+# What can be made again; never the data directory.
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
