@@ -1,0 +1,127 @@
+"""Every way the mathematics of mixtures refuses its input.
+
+MixingError(ValueError)
+├── InvalidDomainName     a name is not `source[:topic[:quality]]`, or is leaf and parent at once
+├── DuplicateDomain       a domain is named twice
+├── UnknownDomain         a mixture names a domain that the set does not have
+├── MissingDomain         a mixture leaves out a domain that the set has
+├── InvalidTokens         a domain's token count is not a positive number
+├── TooFewDomains         nothing to mix
+├── InvalidWeights        a weight is negative or not finite, or the weights do not sum to 1
+├── UnknownMethod         no such method
+├── InvalidSetting        a setting is outside its range
+├── TooFewRuns            the regression cannot be fitted with so few runs
+├── InvalidMetrics        a metric is missing, not finite, not positive or constant
+└── Infeasible            no mixture satisfies the constraints
+
+`code` is stable and meant for machines, `field` names the part of the request at fault, `names` the
+domains, runs or tasks at fault.
+"""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class MixingError(ValueError):
+    """Input the mathematics cannot work with; the message says what is wrong and what to do."""
+
+    code: ClassVar[str] = "invalid_input"
+
+    def __init__(self, message: str, *, field: str | None = None, names: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.field = field
+        self.names = tuple(names)
+
+
+class InvalidDomainName(MixingError):
+    """A domain's name is malformed, or names a leaf that other domains hang under."""
+
+    code = "invalid_domain_name"
+
+
+class DuplicateDomain(MixingError):
+    """A domain is named more than once."""
+
+    code = "duplicate_domain"
+
+
+class UnknownDomain(MixingError):
+    """A name that the domain set does not have."""
+
+    code = "unknown_domain"
+
+
+class MissingDomain(MixingError):
+    """A domain of the set is not mentioned where all must be."""
+
+    code = "missing_domain"
+
+
+class InvalidTokens(MixingError):
+    """A domain's token count is zero, negative or not finite."""
+
+    code = "invalid_tokens"
+
+
+class TooFewDomains(MixingError):
+    """Fewer than two domains: there is nothing to mix."""
+
+    code = "too_few_domains"
+
+
+class InvalidWeights(MixingError):
+    """Weights that are not a distribution."""
+
+    code = "invalid_weights"
+
+
+class UnknownMethod(MixingError):
+    """No method has this name; the message lists those there are."""
+
+    code = "unknown_method"
+
+
+class InvalidSetting(MixingError):
+    """A setting lies outside the range in which it means something."""
+
+    code = "invalid_setting"
+
+
+class TooFewRuns(MixingError):
+    """Fewer runs than the regression needs: `needed` at least, `given` so many."""
+
+    code = "too_few_runs"
+
+    def __init__(self, message: str, *, needed: int, given: int) -> None:
+        super().__init__(message, field="runs")
+        self.needed = needed
+        self.given = given
+
+
+class InvalidMetrics(MixingError):
+    """A metric that cannot be fitted; `names` holds the run ids and tasks at fault."""
+
+    code = "invalid_metrics"
+
+
+class Infeasible(MixingError):
+    """No mixture satisfies the constraints named in `names`.
+
+    When the cause is a target that the caps cannot reach, `missing_tokens` is how many more unique tokens
+    it would take and `largest_target` the largest number of target tokens that is reachable.
+    """
+
+    code = "infeasible"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        names: Iterable[str] = (),
+        missing_tokens: int | None = None,
+        largest_target: int | None = None,
+    ) -> None:
+        super().__init__(message, field=field, names=names)
+        self.missing_tokens = missing_tokens
+        self.largest_target = largest_target

@@ -1,0 +1,1 @@
+"""Solvers: the best mixture under caps and other linear constraints."""

@@ -1,0 +1,1 @@
+"""Samplers: which mixtures a swarm trains."""
