@@ -1,0 +1,84 @@
+"""Checkpoints of a run: safetensors and JSON, whole or absent, the newest kept."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from proxy_models.config import ModelConfig
+from proxy_models.errors import DataMissing
+from proxy_models.storage import new_directory, storage_errors, write_json
+
+TENSORS, STATE = "state.safetensors", "state.json"
+MODEL_TENSORS, MODEL_CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors of a trainer after ``step`` steps, and the JSON kept with them."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    state: dict[str, object]
+
+
+def _name(step: int) -> str:
+    return f"step-{step:010d}"
+
+
+def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, then remove the older ones. Raises `StorageFailed`."""
+    with new_directory(directory / _name(checkpoint.step)) as temporary:
+        _save(checkpoint.tensors, temporary / TENSORS)
+        write_json(temporary / STATE, {"step": checkpoint.step, "state": checkpoint.state})
+    for older in sorted(directory.glob("step-*"))[:-1]:
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def latest_checkpoint(directory: Path) -> Checkpoint | None:
+    """The newest checkpoint, or None where there is none. Raises `DataMissing` where it cannot be read."""
+    found = sorted(directory.glob("step-*"))
+    if not found:
+        return None
+    try:
+        state = json.loads((found[-1] / STATE).read_text(encoding="utf-8"))
+        return Checkpoint(state["step"], load_file(found[-1] / TENSORS), state["state"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise DataMissing(
+            found[-1], f"is not a readable checkpoint ({error}); remove it to start over"
+        ) from error
+
+
+def remove_checkpoints(directory: Path) -> None:
+    """Remove all checkpoints of a finished run."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def save_model(directory: Path, config: ModelConfig, parameters: Mapping[str, Tensor]) -> None:
+    """Write the trained model: ``model.safetensors`` and ``config.json``. Raises `StorageFailed`."""
+    with new_directory(directory) as temporary:
+        _save(parameters, temporary / MODEL_TENSORS)
+        write_json(temporary / MODEL_CONFIG, asdict(config))
+
+
+def load_model(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """What `save_model` wrote. Raises `DataMissing`."""
+    try:
+        config = ModelConfig(**json.loads((directory / MODEL_CONFIG).read_text(encoding="utf-8")))
+        return config, load_file(directory / MODEL_TENSORS)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise DataMissing(directory, f"is not a saved model: {error}") from error
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with storage_errors(path):
+        try:
+            save_file(copies, path)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from error

@@ -1,0 +1,166 @@
+"""Named model sizes and the settings of a training run; free of torch, so the service can read it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from proxy_models.errors import InvalidSpec, UnknownSize
+
+DEFAULT_VOCABULARY_SIZE = 4096
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a decoder: RMSNorm, rotary positions, QK-norm, SwiGLU.
+
+    ``width`` is the residual stream, ``ffn`` the inner width of SwiGLU, ``heads`` divides ``width`` into
+    heads of an even size. ``default_learning_rate`` is the peak rate found best for the size on short runs
+    (see `SIZES`).
+    """
+
+    name: str
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    default_learning_rate: float
+    vocabulary_size: int = DEFAULT_VOCABULARY_SIZE
+    tied_embeddings: bool = True
+    rope_base: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise InvalidSpec(
+                f"width {self.width} does not divide into {self.heads} heads of even size", "heads"
+            )
+        if self.vocabulary_size < 1:
+            raise InvalidSpec(f"vocabulary of {self.vocabulary_size} tokens", "vocabulary_size")
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.width // self.heads
+
+    @property
+    def non_embedding_parameters(self) -> int:
+        """Parameters of the layers and norms: neither the embedding nor an untied head."""
+        layer = 4 * self.width**2 + 3 * self.width * self.ffn + 2 * self.width + 2 * self.head_size
+        return self.layers * layer + self.width
+
+    @property
+    def parameters(self) -> int:
+        """All parameters, the embedding and an untied head included."""
+        tables = 1 if self.tied_embeddings else 2
+        return self.non_embedding_parameters + tables * self.vocabulary_size * self.width
+
+    def flops_per_token(self, sequence_length: int) -> int:
+        """Training FLOPs per token, the head and attention included: 6 per weight, 6 L T w for causal attention."""
+        weights = self.non_embedding_parameters + self.vocabulary_size * self.width
+        return 6 * weights + 6 * self.layers * sequence_length * self.width
+
+    def with_vocabulary(self, vocabulary_size: int) -> "ModelConfig":
+        """The same shape over another vocabulary."""
+        return replace(self, vocabulary_size=vocabulary_size)
+
+
+def _size(name: str, layers: int, width: int, heads: int, ffn: int, learning_rate: float) -> ModelConfig:
+    return ModelConfig(name, layers, width, heads, ffn, learning_rate)
+
+
+SIZES: Mapping[str, ModelConfig] = MappingProxyType(
+    {
+        size.name: size
+        for size in (
+            _size("nano-0.1M", 2, 64, 2, 192, 1.5e-2),
+            _size("nano-0.2M", 2, 96, 3, 256, 1.5e-2),
+            _size("nano-0.5M", 2, 128, 4, 448, 1e-2),
+            _size("nano-1M", 2, 192, 4, 576, 7e-3),
+            _size("nano-2M", 4, 192, 4, 576, 6e-3),
+            _size("nano-4M", 5, 256, 4, 768, 5e-3),
+            _size("mini-8M", 6, 320, 5, 1024, 3e-3),
+            _size("mini-15M", 8, 384, 6, 1088, 2.5e-3),
+            _size("mini-30M", 10, 512, 8, 1280, 2e-3),
+            _size("mini-60M", 12, 640, 10, 1728, 1.5e-3),
+        )
+    }
+)
+"""The named sizes, smallest first; the number in a name is its non-embedding parameters, rounded.
+
+The small ones are wide and shallow: on a CPU two wide layers train faster than four narrow ones of the same
+weight, and 64 is as narrow as leaves the body a third of the arithmetic beside a 4096-token head.
+
+Learning rates: measured at 0.1M, 0.2M, 0.5M, 1M and 4M on 0.3-0.6M tokens of code and prose in steps of 1024 tokens
+(a factor of 1.5 either way cost less than 0.03 BPB), continued towards the larger sizes as about width^-1.
+"""
+
+
+def size_named(name: str, vocabulary_size: int = DEFAULT_VOCABULARY_SIZE) -> ModelConfig:
+    """The size called ``name`` over ``vocabulary_size`` tokens; raises `UnknownSize` naming the known ones."""
+    try:
+        return SIZES[name].with_vocabulary(vocabulary_size)
+    except KeyError:
+        raise UnknownSize(name, tuple(SIZES)) from None
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How one model is trained.
+
+    ``tokens`` is the budget, rounded down to whole steps of ``batch_rows * sequence_length`` tokens.
+    The rate rises linearly over ``warmup_fraction`` of the steps to ``learning_rate`` (None: the default of
+    the size) and falls linearly to ``floor_fraction`` of it. ``clip`` bounds the gradient's norm.
+    ``evaluations`` checkpoints, spread over the last tenth of the steps, are evaluated on the tasks.
+    """
+
+    tokens: int
+    sequence_length: int = 128
+    batch_rows: int = 8
+    learning_rate: float | None = None
+    warmup_fraction: float = 0.1
+    floor_fraction: float = 0.05
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    seed: int = 0
+    evaluations: int = 3
+
+    def __post_init__(self) -> None:
+        for field in ("tokens", "sequence_length", "batch_rows", "evaluations"):
+            if getattr(self, field) < 1:
+                raise InvalidSpec(f"{field} must be at least 1, not {getattr(self, field)}", field)
+        for field in ("warmup_fraction", "floor_fraction"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise InvalidSpec(f"{field} must lie in [0, 1], not {getattr(self, field)}", field)
+        rates = {"learning_rate": self.learning_rate, "clip": self.clip}
+        for field, value in rates.items():
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InvalidSpec(f"{field} must be positive, not {value}", field)
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise InvalidSpec(f"weight_decay must not be negative, not {self.weight_decay}", "weight_decay")
+        if self.seed < 0:
+            raise InvalidSpec(f"seed must not be negative, not {self.seed}", "seed")
+        if self.tokens < self.tokens_per_step:
+            raise InvalidSpec(
+                f"{self.tokens} tokens are less than one step of {self.tokens_per_step}", "tokens"
+            )
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens predicted in one step."""
+        return self.batch_rows * self.sequence_length
+
+    @property
+    def steps(self) -> int:
+        """Whole steps within the budget."""
+        return self.tokens // self.tokens_per_step
+
+    def evaluation_steps(self) -> tuple[int, ...]:
+        """The steps (counted from 1) after which tasks are evaluated, the last step always among them.
+
+        Spread over the last tenth of the run; fewer than ``evaluations`` where it has fewer steps.
+        """
+        if self.evaluations == 1:
+            return (self.steps,)
+        gap = self.steps / 10 / (self.evaluations - 1)
+        steps = {self.steps - round(gap * back) for back in range(self.evaluations)}
+        return tuple(sorted(max(1, step) for step in steps))

@@ -1,0 +1,145 @@
+"""Everything proxy_models raises on purpose.
+
+ProxyError
+    CorpusError        a file of text, tokens or tasks cannot be read (file, line, reason)
+    TooLittleText      a domain has too little text for its held-out slice or for one row
+    TokenizerError     a tokenizer cannot be loaded or trained
+    InvalidSpec        a setting is missing, unknown or out of range
+        UnknownSize    no model size of that name
+        UnknownDomain  the mixture weighs a domain that has no shard
+        MissingDomain  the mixture leaves out a domain
+        OverCap        the mixture repeats a domain more often than allowed
+    DataMissing        shards or files of the run are gone
+    Diverged           the loss is no longer a number
+    StorageFailed      the disk is full or a write failed (retryable)
+
+`code` is stable; `retryable` tells a worker whether another attempt can help.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+
+class ProxyError(Exception):
+    """Base of the errors of this package; ``field`` names the setting at fault where there is one."""
+
+    code: ClassVar[str] = "proxy_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class CorpusError(ProxyError):
+    """A file cannot be read as what it claims to be. ``line`` counts from 1 (rows, in Parquet)."""
+
+    code = "corpus_error"
+
+    def __init__(self, path: Path | str, line: int | None, reason: str) -> None:
+        where = f"{path}, line {line}" if line is not None else f"{path}"
+        super().__init__(f"{where}: {reason}", "files")
+        self.path, self.line, self.reason = Path(path), line, reason
+
+
+class TooLittleText(ProxyError):
+    """A domain has too little text."""
+
+    code = "too_little_text"
+
+    def __init__(self, domain: str, reason: str) -> None:
+        super().__init__(f"domain {domain!r} has too little text: {reason}", "domains")
+        self.domain, self.reason = domain, reason
+
+
+class TokenizerError(ProxyError):
+    """A tokenizer cannot be loaded, trained or used here."""
+
+    code = "tokenizer_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "tokenizer")
+
+
+class InvalidSpec(ProxyError):
+    """A setting is missing, unknown or out of range."""
+
+    code = "invalid_spec"
+
+
+class UnknownSize(InvalidSpec):
+    """No model size has this name."""
+
+    code = "unknown_size"
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"unknown model size {name!r}; the sizes are {', '.join(known)}", "size")
+        self.name, self.known = name, known
+
+
+class UnknownDomain(InvalidSpec):
+    """The mixture gives weight to a domain that has no token shard."""
+
+    code = "unknown_domain"
+
+    def __init__(self, domain: str) -> None:
+        super().__init__(f"the mixture names domain {domain!r}, which has no token shard", "mixture")
+        self.domain = domain
+
+
+class MissingDomain(InvalidSpec):
+    """A domain has a token shard and no weight."""
+
+    code = "missing_domain"
+
+    def __init__(self, domain: str) -> None:
+        super().__init__(
+            f"the mixture gives no weight to domain {domain!r}; write 0 to leave it out", "mixture"
+        )
+        self.domain = domain
+
+
+class OverCap(InvalidSpec):
+    """The mixture asks for more epochs of a domain than allowed."""
+
+    code = "over_cap"
+
+    def __init__(self, domain: str, requested_tokens: int, available_tokens: int, max_epochs: float) -> None:
+        super().__init__(
+            f"domain {domain!r} is asked for {requested_tokens} tokens, {requested_tokens / available_tokens:.2f} "
+            f"epochs of its {available_tokens}; at most {max_epochs:g} are allowed",
+            "mixture",
+        )
+        self.domain, self.max_epochs = domain, max_epochs
+        self.requested_tokens, self.available_tokens = requested_tokens, available_tokens
+
+
+class DataMissing(ProxyError):
+    """Data the run needs is gone or was never written."""
+
+    code = "data_missing"
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}", "shards")
+        self.path = Path(path)
+
+
+class Diverged(ProxyError):
+    """The loss or its gradient is no longer a finite number; the same run would diverge again."""
+
+    code = "diverged"
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"training diverged at step {step}; lower learning_rate", "learning_rate")
+        self.step = step
+
+
+class StorageFailed(ProxyError):
+    """Writing failed, mostly for want of space; another attempt may succeed."""
+
+    code = "storage_failed"
+    retryable = True
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)

@@ -1,0 +1,114 @@
+"""Bits per byte on held-out slices and on tasks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from proxy_models.model import Decoder
+from proxy_models.task_file import TaskExample
+from proxy_models.token_shard import HeldOutDocument
+from proxy_models.tokenizer import TextTokenizer
+from proxy_models.windows import Window, continuation_windows, whole_text_windows
+
+BATCH_TOKENS = 4096
+BATCH_LOGITS = 512 * 4096
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A task ready to score: its windows, and the UTF-8 bytes each document's bits are divided by.
+
+    ``pooled``: all bits over all bytes (held-out slices, where a document is a piece of a domain); otherwise the mean
+    of the documents' BPB (tasks).
+    """
+
+    windows: tuple[Window, ...]
+    document_bytes: np.ndarray
+    pooled: bool
+
+    def bits_per_byte(self, bits: np.ndarray) -> float:
+        """BPB from the bits of each document, (documents,) float64."""
+        if self.pooled:
+            return float(bits.sum() / self.document_bytes.sum())
+        return float(np.mean(bits / self.document_bytes))
+
+
+def held_out_task(documents: Sequence[HeldOutDocument], end_of_text: int, length: int) -> Scored:
+    """The slice of a domain. BPB of pre-tokenized text uses the bytes its tokens decode to."""
+    windows = [
+        window
+        for index, document in enumerate(documents)
+        for window in whole_text_windows(index, document.tokens, end_of_text, length)
+    ]
+    return Scored(
+        tuple(windows), np.array([document.size_bytes for document in documents], float), pooled=True
+    )
+
+
+def continuation_task(examples: Sequence[TaskExample], tokenizer: TextTokenizer, length: int) -> Scored:
+    """A task of gold continuations. Context and continuation are tokenized apart, so bytes and bits agree."""
+    contexts = tokenizer.encode_batch([example.context for example in examples])
+    continuations = tokenizer.encode_batch([example.continuation for example in examples])
+    windows = [
+        window
+        for index, (context, continuation) in enumerate(zip(contexts, continuations, strict=True))
+        for window in continuation_windows(index, (tokenizer.end_of_text, *context), continuation, length)
+    ]
+    return Scored(
+        tuple(windows), np.array([example.continuation_bytes for example in examples], float), pooled=False
+    )
+
+
+def evaluate(model: Decoder, tasks: Mapping[str, Scored], device: str = "cpu") -> dict[str, float]:
+    """BPB of the model on each task. The windows of all tasks share batches of like length, padded on the right."""
+    names = list(tasks)
+    items = [(task, window) for task, name in enumerate(names) for window in tasks[name].windows]
+    items.sort(key=lambda item: len(item[1].tokens))
+    bits = [np.zeros(len(tasks[name].document_bytes)) for name in names]
+    for batch in _batches(items):
+        for (task, window), window_bits in zip(
+            batch, _window_bits(model, [window for _, window in batch], device), strict=True
+        ):
+            bits[task][window.document] += window_bits
+    return {name: tasks[name].bits_per_byte(found) for name, found in zip(names, bits, strict=True)}
+
+
+def _batches(items: list[tuple[int, Window]]) -> list[list[tuple[int, Window]]]:
+    """Consecutive runs whose padded size stays within `BATCH_TOKENS`; ``items`` come sorted by length."""
+    batches: list[list[tuple[int, Window]]] = []
+    for item in items:
+        length = len(item[1].tokens)
+        if not batches or (len(batches[-1]) + 1) * length > BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(item)
+    return batches
+
+
+def _window_bits(model: Decoder, windows: Sequence[Window], device: str) -> list[float]:
+    """Bits of the scored tokens of each window; logits are computed at scored positions only."""
+    length = max(len(window.tokens) for window in windows)
+    tokens = np.zeros((len(windows), length), dtype=np.int64)
+    scored = np.zeros((len(windows), length - 1), dtype=bool)
+    for row, window in enumerate(windows):
+        count = len(window.tokens)
+        tokens[row, :count] = window.tokens
+        scored[row, count - 1 - window.scored : count - 1] = True
+    inputs = torch.from_numpy(tokens).to(device)
+    mask = torch.from_numpy(scored).to(device)
+    with torch.inference_mode():
+        nats = _token_nats(model, model(inputs[:, :-1])[mask], inputs[:, 1:][mask]).cpu().double().numpy()
+    sums = np.add.reduceat(nats, np.cumsum([0, *(window.scored for window in windows[:-1])]))
+    return (sums / math.log(2)).tolist()
+
+
+def _token_nats(model: Decoder, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of each target: hidden (n, W), targets (n,) -> (n,)."""
+    rows = max(1, BATCH_LOGITS // model.config.vocabulary_size)
+    nats = [
+        -torch.log_softmax(model.logits(part), dim=-1).gather(1, gold.unsqueeze(1)).squeeze(1)
+        for part, gold in zip(hidden.split(rows), targets.split(rows), strict=True)
+    ]
+    return torch.cat(nats)

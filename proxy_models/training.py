@@ -1,0 +1,65 @@
+"""One model trained on one sampler, step by step."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from proxy_models.adamw import AdamW
+from proxy_models.config import ModelConfig, TrainingConfig
+from proxy_models.errors import Diverged
+from proxy_models.mixture_sampler import MixtureSampler
+from proxy_models.model import Decoder
+
+
+def learning_rate_at(step: int, config: TrainingConfig, peak: float) -> float:
+    """Rate of the step (counted from 0): linear warm-up to ``peak``, then linear decay to its floor at the last."""
+    warmup = round(config.warmup_fraction * config.steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.steps - 1 - warmup)
+    return peak * (1 - (1 - config.floor_fraction) * progress)
+
+
+class Trainer:
+    """The state of a training run: model, optimizer and the number of steps done.
+
+    Everything that follows depends on `state`, ``steps_done`` and the arguments alone.
+    """
+
+    def __init__(
+        self, model: ModelConfig, training: TrainingConfig, sampler: MixtureSampler, device: str
+    ) -> None:
+        self.training, self.sampler, self.device = training, sampler, device
+        self.peak = training.learning_rate or model.default_learning_rate
+        self.model = Decoder(model, training.seed).to(device)
+        self.optimizer = AdamW(self.model.named_parameters(), training.weight_decay)
+        self.steps_done = 0
+
+    def step(self) -> float:
+        """Train one step; returns its loss in nats per token. Raises `Diverged` when that is not finite."""
+        batch = torch.from_numpy(self.sampler.batch(self.steps_done)).to(self.device)
+        self.optimizer.zero_gradients()
+        loss = self.model.loss(batch[:, :-1], batch[:, 1:])
+        loss.backward()
+        norm = self.optimizer.clip(self.training.clip)
+        value = loss.item()
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise Diverged(self.steps_done + 1)
+        self.optimizer.step(learning_rate_at(self.steps_done, self.training, self.peak))
+        self.steps_done += 1
+        return value
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors a later `load` needs."""
+        parameters = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
+        return {**parameters, **self.optimizer.state()}
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor], steps_done: int) -> None:
+        """Continue from a `state` after ``steps_done`` steps."""
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(state[f"model.{name}"])
+        self.optimizer.load(state, steps_done)
+        self.steps_done = steps_done

@@ -1,0 +1,246 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from proxy_models import run as run_module
+from proxy_models.checkpoint import latest_checkpoint, load_model, save_checkpoint
+from proxy_models.config import TrainingConfig
+from proxy_models.errors import (
+    DataMissing,
+    Diverged,
+    InvalidSpec,
+    MissingDomain,
+    OverCap,
+    ProxyError,
+    StorageFailed,
+    UnknownDomain,
+    UnknownSize,
+)
+from proxy_models.run import RunProgress, RunResult, RunSpec, train_run
+from proxy_models.token_shard import TokenShard
+from proxy_models.training import Trainer, learning_rate_at
+from tests.proxy_models.conftest import Pool
+
+ROOT = Path(__file__).parents[2]
+CHILD = (
+    "import json, sys\n"
+    "from proxy_models.run import RunSpec, train_run\n"
+    "train_run(RunSpec.from_dict(json.load(open(sys.argv[1]))), "
+    "lambda p: print(json.dumps(p.to_dict()), file=sys.stderr))\n"
+)
+
+
+def numbers(result: RunResult) -> dict[str, Any]:
+    """Everything but times, memory and place."""
+    content = result.to_dict()
+    for name in ("seconds", "tokens_per_second", "peak_memory_bytes", "model_path"):
+        del content[name]
+    return content
+
+
+def train(spec_json: dict, **changes: Any) -> RunResult:
+    return train_run(RunSpec.from_dict({**spec_json, **changes}))
+
+
+def unigram_bpb(shard: TokenShard) -> float:
+    """BPB of the best model that knows how frequent each token is in the domain and nothing about context."""
+    counts = np.bincount(shard.tokens, minlength=shard.meta.vocabulary_size) + 1
+    bits = -np.log2(counts / counts.sum())
+    documents = shard.held_out()
+    return sum(bits[list(doc.tokens)].sum() for doc in documents) / sum(doc.size_bytes for doc in documents)
+
+
+def test_a_run_learns_real_text_and_reports_itself(spec_json: dict, pool: Pool) -> None:
+    seen: list[RunProgress] = []
+    spec = RunSpec.from_dict(spec_json)
+    result = train_run(spec, seen.append)
+    names = {"code"} | {f"held-out/{name}" for name in pool.domains}
+    assert set(result.final) == names
+    for name, domain in pool.domains.items():
+        assert result.final[f"held-out/{name}"] < unigram_bpb(TokenShard.open(domain.directory))
+    steps = 40_000 // 256
+    assert result.tokens == steps * 256 == sum(result.realised_tokens.values())
+    for name, weight in spec.mixture.items():
+        assert abs(result.realised_tokens[name] - weight * result.tokens) <= 64
+    evaluated = [metric.step for metric in result.metrics if metric.task == "code"]
+    assert evaluated == [steps - 16, steps - 8, steps]
+    values = [metric.value for metric in result.metrics if metric.task == "code"]
+    assert result.final["code"] == values[-1]
+    assert result.noise == {"code": pytest.approx(np.std(values, ddof=1))}
+    assert (seen[-1].done, seen[-1].total) == (result.tokens, result.tokens)
+    assert seen[-1].to_dict()["unit"] == "tokens"
+    config, parameters = load_model(result.model_path)
+    assert sum(p.numel() for p in parameters.values()) == result.parameters == config.parameters
+    assert json.loads(json.dumps(result.to_dict())) == result.to_dict()
+
+
+def test_a_finished_run_is_returned_and_not_trained_again(
+    spec_json: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = {**spec_json, "training": {**spec_json["training"], "tokens": 2_000}}
+    first = train(short)
+    monkeypatch.setattr(Trainer, "step", lambda self: pytest.fail("trained again"))
+    assert train(short) == first
+    with pytest.raises(InvalidSpec, match="another run"):
+        train(short, mixture={"code:email": 0.4, "code:numbers": 0.4, "code:web": 0.2})
+
+
+def test_the_checkpoint_interval_moves_no_number_and_a_resumed_run_is_exact(spec_json: dict) -> None:
+    short = {**spec_json, "training": {**spec_json["training"], "tokens": 15_000}}
+    expected = numbers(train(short))
+
+    for name, stops in (("late", [56]), ("early", [3, 20])):
+        other = {**short, "directory": short["directory"] + name, "checkpoint_seconds": 0.0}
+        checkpoints = Path(other["directory"]) / "checkpoints"
+        for stop in stops:
+            train_until(other, stop)
+            assert [path.name for path in checkpoints.iterdir()] == [f"step-{stop:010d}"]
+        assert numbers(train(other)) == expected
+        assert not checkpoints.exists()
+
+
+class Stopped(Exception):
+    """Stands for the end of a process between two steps."""
+
+
+def train_until(spec_json: dict, stop: int) -> None:
+    """Train, checkpointing after every step, and stop after ``stop`` steps."""
+    original = Trainer.step
+
+    def step(self: Trainer) -> float:
+        if self.steps_done == stop:
+            raise Stopped
+        return original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "CHECKPOINT_SHARE", 1e9)
+        patch.setattr(Trainer, "step", step)
+        with pytest.raises(Stopped):
+            train(spec_json)
+
+
+def test_a_run_killed_at_any_moment_gives_the_same_numbers(spec_json: dict, tmp_path: Path) -> None:
+    expected = numbers(train(spec_json, directory=str(tmp_path / "undisturbed")))
+    spec_file = tmp_path / "spec.json"
+    spec_file.write_text(json.dumps({**spec_json, "checkpoint_seconds": 0.1}))
+    checkpoints = Path(spec_json["directory"]) / "checkpoints"
+    resumed_from = []
+    for _ in range(2):
+        before = sorted(checkpoints.glob("step-*"))
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(spec_file)], cwd=ROOT, stderr=subprocess.PIPE
+        )
+        while sorted(checkpoints.glob("step-*")) in ([], before) and child.poll() is None:
+            pass  # until it has checkpointed further than the last one
+        assert child.poll() is None, child.communicate()[1].decode()
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        resumed_from.append(max(path.name for path in checkpoints.glob("step-*")))
+    assert resumed_from[0] < resumed_from[1]
+    assert not (Path(spec_json["directory"]) / "result.json").exists()
+    assert numbers(train(spec_json)) == expected
+
+
+def test_a_diverged_run_says_where_and_is_not_retried(
+    spec_json: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Trainer.step
+
+    def poisoned(self: Trainer) -> float:
+        if self.steps_done == 5:
+            with torch.no_grad():
+                self.model.final_norm.fill_(float("nan"))
+        return original(self)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    with pytest.raises(Diverged, match="step 6") as caught:
+        train(spec_json)
+    assert not caught.value.retryable
+    assert not (Path(spec_json["directory"]) / "result.json").exists()
+
+
+def test_a_full_disk_is_retryable_and_leaves_the_last_checkpoint(
+    spec_json: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer_state = {"weight": torch.ones(3)}
+    checkpoint = run_module.Checkpoint(4, trainer_state, {"seconds": 1.0})
+    save_checkpoint(tmp_path / "checkpoints", checkpoint)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("proxy_models.checkpoint.save_file", full)
+    with pytest.raises(StorageFailed, match="No space left") as caught:
+        save_checkpoint(tmp_path / "checkpoints", run_module.Checkpoint(8, trainer_state, {}))
+    assert caught.value.retryable
+    found = latest_checkpoint(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.step == 4
+    assert torch.equal(found.tensors["weight"], trainer_state["weight"])
+
+
+def test_bad_orders_are_refused_before_training(
+    spec_json: dict, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "step", lambda self: pytest.fail("trained"))
+    training = spec_json["training"]
+    cases: list[tuple[type[ProxyError], str, dict]] = [
+        (UnknownSize, "'giant'", {"size": "giant"}),
+        (InvalidSpec, "unknown setting sise", {"sise": "nano-0.1M"}),
+        (InvalidSpec, r"unknown setting training\.rate", {"training": {**training, "rate": 1}}),
+        (InvalidSpec, "tokens must be at least 1", {"training": {**training, "tokens": 0}}),
+        (InvalidSpec, "less than one step of 256", {"training": {**training, "tokens": 100}}),
+        (InvalidSpec, "learning_rate must be positive", {"training": {**training, "learning_rate": -1.0}}),
+        (InvalidSpec, "smaller than the 512 ids", {"vocabulary_size": 400}),
+        (UnknownDomain, "'web'", {"mixture": {**spec_json["mixture"], "web": 0.0}}),
+        (MissingDomain, "'code:web'", {"mixture": {"code:email": 0.5, "code:numbers": 0.5}}),
+        (OverCap, "'code:", {"max_epochs": 0.01}),
+        (DataMissing, "gone", {"tasks": [{"name": "t", "path": str(tmp_path / "gone.jsonl")}]}),
+        (
+            DataMissing,
+            "prepare the domain again",
+            {"shards": {**spec_json["shards"], "code:web": str(tmp_path)}},
+        ),
+    ]
+    for error, reason, changes in cases:
+        with pytest.raises(error, match=reason) as caught:
+            train(spec_json, **changes)
+        assert not caught.value.retryable
+    assert not Path(spec_json["directory"]).exists()
+
+
+def test_a_spec_survives_json(spec_json: dict) -> None:
+    spec = RunSpec.from_dict(spec_json)
+    again = RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec
+    assert again.fingerprint() == spec.fingerprint()
+    moved = RunSpec.from_dict({**spec_json, "directory": "/elsewhere", "checkpoint_seconds": 1.0})
+    assert moved.fingerprint() == spec.fingerprint()
+
+
+def test_the_rate_warms_up_peaks_and_reaches_its_floor() -> None:
+    config = TrainingConfig(
+        tokens=100 * 8, sequence_length=8, batch_rows=1, warmup_fraction=0.1, floor_fraction=0.2
+    )
+    rates = [learning_rate_at(step, config, 1.0) for step in range(config.steps)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == 1.0
+    assert rates[-1] == pytest.approx(0.2)
+    assert np.allclose(np.diff(rates[10:]), -0.8 / 89)
+
+
+def test_evaluations_are_spread_over_the_last_tenth() -> None:
+    def steps(total: int, evaluations: int) -> tuple[int, ...]:
+        return TrainingConfig(tokens=total * 1024, evaluations=evaluations).evaluation_steps()
+
+    assert steps(400, 3) == (360, 380, 400)
+    assert steps(400, 1) == (400,)
+    assert steps(400, 5) == (360, 370, 380, 390, 400)
+    assert set(steps(3, 3)) == {3}
