@@ -1,0 +1,168 @@
+"""A client of the v1 API: ``Client(url, token)``.
+
+Every create carries an ``Idempotency-Key``, so a request whose answer was lost (the service was being restarted, the
+connection broke) is sent again without making a second resource.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+Document = dict[str, Any]
+
+REQUEST_TIMEOUT_SECONDS = 60.0
+PATIENCE_SECONDS = 60.0
+"""How long a request is sent again while the service does not answer: longer than a restart takes."""
+PAUSE_SECONDS = 0.2
+
+
+class ApiError(Exception):
+    """The service refused a request: its problem document, by part."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        self.status = status
+        self.code = str(problem.get("code", "unknown"))
+        self.detail = str(problem.get("detail", ""))
+        self.field = problem.get("field")
+        self.problem = dict(problem)
+        super().__init__(f"{status} {self.code}: {self.detail}" + (f" [{self.field}]" if self.field else ""))
+
+
+class Unreachable(Exception):
+    """The service did not answer for longer than a restart takes."""
+
+
+class Client:
+    """Talks to one service. Documents come back as the API gives them; refusals are ApiError."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        transport: httpx.BaseTransport | None = None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._patience = patience
+        self._http = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=REQUEST_TIMEOUT_SECONDS,
+            transport=transport,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def create_domain_set(self, request: Mapping[str, Any], key: str | None = None) -> Document:
+        """POST a domain set; answers its first revision."""
+        return self._create("/v1/domain-sets", request, key)
+
+    def create_revision(self, name: str, domains: list[Document], key: str | None = None) -> Document:
+        """POST the next revision of a domain set."""
+        return self._create(f"/v1/domain-sets/{name}/revisions", {"domains": domains}, key)
+
+    def revision(self, name: str, number: int | None = None) -> Document:
+        """A revision, the latest without ``number``."""
+        return self._get(f"/v1/domain-sets/{name}" + (f"/revisions/{number}" if number else ""))
+
+    def retry_revision(self, name: str, number: int) -> Document:
+        """Prepare again what failed."""
+        return self._request("POST", f"/v1/domain-sets/{name}/revisions/{number}:retry")
+
+    def create_optimization(self, request: Mapping[str, Any], key: str | None = None) -> Document:
+        """POST an optimization; the workers go on with it."""
+        return self._create("/v1/optimizations", request, key)
+
+    def optimization(self, optimization_id: str) -> Document:
+        """State, stages, counts, rate and ETA."""
+        return self._get(f"/v1/optimizations/{optimization_id}")
+
+    def cancel_optimization(self, optimization_id: str) -> Document:
+        """Stop it."""
+        return self._request("POST", f"/v1/optimizations/{optimization_id}:cancel")
+
+    def retry_optimization(self, optimization_id: str) -> Document:
+        """Go on with a failed or cancelled one."""
+        return self._request("POST", f"/v1/optimizations/{optimization_id}:retry")
+
+    def create_mixture(self, request: Mapping[str, Any], key: str | None = None) -> Document:
+        """POST a mixture made by hand."""
+        return self._create("/v1/mixtures", request, key)
+
+    def mixture(self, mixture_id: str) -> Document:
+        """Weights, and the evidence of a proposed mixture."""
+        return self._get(f"/v1/mixtures/{mixture_id}")
+
+    def create_launch(self, request: Mapping[str, Any], key: str | None = None) -> Document:
+        """POST a launch of the full trainer."""
+        return self._create("/v1/launches", request, key)
+
+    def launch(self, launch_id: str) -> Document:
+        """Progress of a launch, then what was measured on its model."""
+        return self._get(f"/v1/launches/{launch_id}")
+
+    def retry_launch(self, launch_id: str) -> Document:
+        """Go on with a failed or cancelled launch."""
+        return self._request("POST", f"/v1/launches/{launch_id}:retry")
+
+    def run(self, run_id: str) -> Document:
+        """One run."""
+        return self._get(f"/v1/runs/{run_id}")
+
+    def runs(self, swarm_id: str) -> Iterator[Document]:
+        """Every run of a swarm, page by page."""
+        return self.pages("/v1/runs", swarm=swarm_id)
+
+    def pages(self, path: str, **parameters: Any) -> Iterator[Document]:
+        """The items of a list, however many pages it has."""
+        after: str | None = None
+        while True:
+            page = self._get(path, {**parameters, "limit": 200, **({"after": after} if after else {})})
+            yield from page["items"]
+            after = page["next"]
+            if after is None:
+                return
+
+    def _create(self, path: str, request: Mapping[str, Any], key: str | None) -> Document:
+        return self._request(
+            "POST", path, json=dict(request), headers={"Idempotency-Key": key or str(uuid.uuid4())}
+        )
+
+    def _get(self, path: str, parameters: Mapping[str, Any] | None = None) -> Document:
+        return self._request("GET", path, params=parameters)
+
+    def _request(self, method: str, path: str, **sent: Any) -> Document:
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                response = self._http.request(method, path, **sent)
+            except httpx.TransportError as error:
+                if time.monotonic() > deadline:
+                    raise Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
+            else:
+                if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                    return _document(response)
+            time.sleep(PAUSE_SECONDS)
+
+
+def _document(response: httpx.Response) -> Document:
+    try:
+        body = response.json()
+    except ValueError:
+        body = {"detail": response.text[:500]}
+    if response.is_success:
+        return body
+    raise ApiError(response.status_code, body)

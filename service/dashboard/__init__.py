@@ -1,0 +1,1 @@
+"""Pages for reading what the API answers: server-rendered, offline, without JavaScript."""

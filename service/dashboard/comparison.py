@@ -1,0 +1,103 @@
+"""Predicted against measured: the launches of the proposed and the natural mixture, as a pair."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Document = Mapping[str, Any]
+
+_SAME_IN_A_PAIR = ("size", "tokens", "sequence_length", "batch_rows", "learning_rate", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """How much lower BPB is on the proposed mixture than on the natural one: predicted, then measured."""
+
+    name: str
+    predicted: float
+    interval: tuple[float, float] | None
+    natural: float
+    proposed: float
+
+    @property
+    def measured(self) -> float:
+        """Measured gain in BPB; positive is better."""
+        return self.natural - self.proposed
+
+    @property
+    def is_inside(self) -> bool | None:
+        """Whether the measurement lies within the predicted interval; None without one."""
+        return None if self.interval is None else self.interval[0] <= self.measured <= self.interval[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two launches that differ in their mixture only."""
+
+    proposed: Document
+    natural: Document
+    objective: Gain
+    tasks: tuple[Gain, ...]
+
+    @property
+    def rows(self) -> tuple[Gain, ...]:
+        """The objective, then its tasks."""
+        return (self.objective, *self.tasks)
+
+
+def compare(evidence: Document, launches: Sequence[Document]) -> Comparison | None:
+    """The newest finished pair, or None; ``launches`` are those of one optimization, newest first.
+
+    Only tasks of the objective are compared, and only a pair that measured all of them.
+    """
+    tasks = [task for task in evidence["tasks"] if task["weight"] > 0]
+    done = [launch for launch in launches if launch["state"] == "succeeded" and _measured_all(launch, tasks)]
+    for proposed in (launch for launch in done if launch["mixture_kind"] == "proposed"):
+        for natural in (launch for launch in done if launch["mixture_kind"] == "natural"):
+            if tasks and _settings(proposed) == _settings(natural):
+                return _comparison(evidence, tasks, proposed, natural)
+    return None
+
+
+def _measured_all(launch: Document, tasks: Sequence[Document]) -> bool:
+    return all(task["name"] in launch["metrics"] for task in tasks)
+
+
+def _settings(launch: Document) -> tuple[Any, ...]:
+    return tuple(launch["settings"].get(name) for name in _SAME_IN_A_PAIR)
+
+
+def objective_value(metrics: Mapping[str, float], weights: Mapping[str, float]) -> float | None:
+    """Weighted mean of the objective's tasks, or None when one was not measured."""
+    total = math.fsum(weights.values())
+    if total <= 0 or not weights.keys() <= metrics.keys():
+        return None
+    return math.fsum(weight * metrics[name] for name, weight in weights.items()) / total
+
+
+def _comparison(
+    evidence: Document, tasks: Sequence[Document], proposed: Document, natural: Document
+) -> Comparison:
+    weights = {task["name"]: float(task["weight"]) for task in tasks}
+    mean = [objective_value(launch["metrics"], weights) or math.nan for launch in (natural, proposed)]
+    objective = evidence["objective"]
+    return Comparison(
+        proposed=proposed,
+        natural=natural,
+        objective=Gain("objective", objective["gain"], _pair(objective["gain_interval"]), mean[0], mean[1]),
+        tasks=tuple(
+            Gain(
+                task["name"],
+                task["gain"],
+                _pair(task["gain_interval"]),
+                natural["metrics"][task["name"]],
+                proposed["metrics"][task["name"]],
+            )
+            for task in tasks
+        ),
+    )
+
+
+def _pair(bounds: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if bounds is None else (float(bounds[0]), float(bounds[1]))

@@ -1,0 +1,99 @@
+"""The page of an optimization: its documents, joined and put in the order they are read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from service.dashboard.comparison import Comparison, compare, objective_value
+from service.dashboard.gain_chart import gain_chart
+from service.dashboard.mixture_chart import MOST_ROWS, mixture_chart
+from service.dashboard.sentences import Verdict, measured_verdict, predicted_verdict, progress_sentence
+
+Document = Mapping[str, Any]
+
+LIVE = ("queued", "claimed", "running")
+_HELD_OUT = "held-out/"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The proposed mixture with its evidence."""
+
+    evidence: Document
+    domains: Sequence[Document]
+    objective_tasks: Sequence[Document]
+    watched_tasks: Sequence[Document]
+    verdict: Verdict
+    chart: Markup
+    undrawn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the launches found, beside what was predicted."""
+
+    comparison: Comparison
+    verdict: Verdict
+    chart: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationPage:
+    """Everything the template shows; it formats and decides nothing else."""
+
+    optimization: Document
+    sentence: str
+    is_live: bool
+    answer: Answer | None
+    measured: Measured | None
+    runs: Sequence[Document]
+    runs_next: str | None
+    launches: Sequence[Document]
+
+
+def optimization_page(
+    optimization: Document, mixture: Document | None, runs: Document, launches: Sequence[Document]
+) -> OptimizationPage:
+    """The page of the API's documents; ``mixture`` is None before there is one."""
+    evidence = mixture["evidence"] if mixture else None
+    comparison = compare(evidence, launches) if evidence else None
+    weights = objective_weights(optimization)
+    return OptimizationPage(
+        optimization=optimization,
+        sentence=progress_sentence(optimization),
+        is_live=any(one["state"] in LIVE for one in (optimization, *launches)),
+        answer=_answer(evidence) if evidence else None,
+        measured=Measured(comparison, measured_verdict(comparison), gain_chart(comparison))
+        if comparison
+        else None,
+        runs=[{**run, "objective": mean_bpb(run["metrics"], weights)} for run in runs["items"]],
+        runs_next=runs["next"],
+        launches=[{**launch, "objective": mean_bpb(launch["metrics"], weights)} for launch in launches],
+    )
+
+
+def objective_weights(optimization: Document) -> dict[str, float]:
+    """Task -> weight in the objective; empty when it is the domains' own held-out slices."""
+    return {task["name"]: float(task["weight"]) for task in optimization["settings"]["tasks"]}
+
+
+def mean_bpb(metrics: Mapping[str, float], weights: Mapping[str, float]) -> float | None:
+    """The objective measured on one model, or None before it was."""
+    if not weights:
+        weights = {name: 1.0 for name in metrics if name.startswith(_HELD_OUT)}
+    return objective_value(metrics, weights)
+
+
+def _answer(evidence: Document) -> Answer:
+    domains = sorted(evidence["domains"], key=lambda domain: (-domain["weight"], domain["name"]))
+    return Answer(
+        evidence=evidence,
+        domains=domains,
+        objective_tasks=[task for task in evidence["tasks"] if task["weight"] > 0],
+        watched_tasks=[task for task in evidence["tasks"] if task["weight"] <= 0],
+        verdict=predicted_verdict(evidence),
+        chart=mixture_chart(domains),
+        undrawn=max(len(domains) - MOST_ROWS, 0),
+    )

@@ -1,0 +1,84 @@
+"""What the numbers say, in plain words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.dashboard.comparison import Comparison
+from service.dashboard.formatting import about, bpb, count, interval, quantity
+
+Document = Mapping[str, Any]
+
+_STAGES = {
+    "prepare": "Counting and tokenizing the domains",
+    "sample": "Sampling the swarm",
+    "train": "Training proxy models",
+    "solve": "Fitting the regression and solving for the mixture",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One sentence, and whether it is ``good``, ``open`` or ``bad`` news."""
+
+    words: str
+    tone: str
+
+
+def progress_sentence(optimization: Document) -> str:
+    """How far an optimization has come; changes with the runs and the minutes, not with every second."""
+    state, progress = optimization["state"], optimization["progress"]
+    runs = progress["runs"]
+    if state == "failed":
+        return f"Failed after {count(runs['succeeded'])} of {count(runs['total'])} proxy runs."
+    if state == "cancelled":
+        return f"Cancelled after {count(runs['succeeded'])} of {count(runs['total'])} proxy runs."
+    if state == "succeeded":
+        lost = f", {count(runs['failed'])} lost" if runs["failed"] else ""
+        return f"Done: {count(runs['succeeded'])} of {count(runs['total'])} proxy runs trained{lost}."
+    if state == "queued" and optimization["stage"] == "prepare":
+        return "Waiting for the domains to be prepared."
+    words = _STAGES.get(optimization["stage"], "Waiting for a worker")
+    if optimization["stage"] != "train":
+        return f"{words}."
+    words += f": {count(runs['succeeded'])} of {count(runs['total'])} runs done"
+    if progress["eta_seconds"]:
+        words += f", {about(progress['eta_seconds'])} left"
+    return f"{words}."
+
+
+def predicted_verdict(evidence: Document) -> Verdict:
+    """What the mixture is predicted to be worth, and whether the evidence can tell."""
+    objective = evidence["objective"]
+    gain, bounds = objective["gain"], objective["gain_interval"]
+    direction = "lower" if gain >= 0 else "higher"
+    words = (
+        f"The proposed mixture is predicted to reach {bpb(objective['proposed'])} BPB on the objective, "
+        f"{bpb(abs(gain))} {direction} than the natural distribution's {bpb(objective['natural'])}"
+    )
+    if bounds is None:
+        return Verdict(f"{words}; the gain has no interval.", "open")
+    confidence = f"{100 * objective['confidence']:.0f}%"
+    words += f" ({confidence} interval of the gain {interval(bounds)})."
+    if bounds[0] > 0:
+        return Verdict(f"{words} The whole interval is above zero.", "good")
+    if bounds[1] < 0:
+        return Verdict(f"{words} The whole interval is below zero: keep the natural distribution.", "bad")
+    return Verdict(
+        f"{words} The interval includes zero: this evidence cannot tell which of the two is better.", "open"
+    )
+
+
+def measured_verdict(comparison: Comparison) -> Verdict:
+    """What the launches found, beside what was predicted."""
+    gain = comparison.objective
+    direction = "lower" if gain.measured >= 0 else "higher"
+    parameters = comparison.proposed["non_embedding_parameters"]
+    model = f" with {quantity(parameters)} non-embedding parameters" if parameters else ""
+    words = (
+        f"Measured on a model{model}: {bpb(gain.proposed)} BPB on the proposed mixture, "
+        f"{bpb(abs(gain.measured))} {direction} than {bpb(gain.natural)} on the natural distribution"
+    )
+    if gain.is_inside is not None:
+        words += f", {'within' if gain.is_inside else 'outside'} the predicted interval"
+    return Verdict(words + ".", "good" if gain.measured > 0 else "bad")

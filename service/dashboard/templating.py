@@ -1,0 +1,55 @@
+"""The one Jinja environment: everything is escaped, nothing undefined passes silently."""
+
+import hashlib
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from service.dashboard import formatting
+
+_HERE = Path(__file__).parent
+_FILTERS = (
+    formatting.quantity,
+    formatting.size,
+    formatting.count,
+    formatting.percent,
+    formatting.bpb,
+    formatting.signed,
+    formatting.decimals,
+    formatting.plain,
+    formatting.duration,
+    formatting.moment,
+    formatting.interval,
+)
+
+
+def _static(name: str) -> str:
+    """The address of a static file; its content is part of it, so an old copy is never used for a new one."""
+    digest = hashlib.sha256((_HERE / "static" / name).read_bytes()).hexdigest()[:12]
+    return f"/static/{name}?v={digest}"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update({one.__name__: one for one in _FILTERS})
+    names = ("dashboard.css", "refresh.js", "favicon.svg")
+    environment.globals["static"] = {name: _static(name) for name in names}
+    return environment
+
+
+ENVIRONMENT = _environment()
+
+
+def page(template: str, status: int = HTTPStatus.OK, /, **values: Any) -> HTMLResponse:
+    """The rendered page; no cache keeps it, because signing out must mean something."""
+    html = ENVIRONMENT.get_template(template).render(**values)
+    return HTMLResponse(html, status, headers={"Cache-Control": "no-store"})

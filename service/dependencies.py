@@ -1,0 +1,22 @@
+"""What endpoints are given: the database, the settings, and the headers they all set."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.database.engine import Database
+from service.settings import Settings
+
+
+def _database(request: Request) -> Database:
+    return request.app.state.database
+
+
+def _settings(request: Request) -> Settings:
+    return request.app.state.settings
+
+
+DatabaseDependency = Annotated[Database, Depends(_database)]
+SettingsDependency = Annotated[Settings, Depends(_settings)]
+
+RETRY_AFTER_SECONDS = "1"

@@ -1,0 +1,1 @@
+"""Domain sets and their immutable revisions."""

@@ -1,0 +1,114 @@
+"""``/v1/domain-sets``."""
+
+from fastapi import APIRouter, Response
+from sqlalchemy import select
+from sqlalchemy.orm import joinedload
+
+from service.database.models import DomainSet, Revision
+from service.dependencies import DatabaseDependency, SettingsDependency
+from service.domain_sets import service
+from service.domain_sets.repository import domain_set_named, revision_of
+from service.domain_sets.schemas import (
+    DomainSetRequest,
+    DomainSetView,
+    RevisionRequest,
+    RevisionSummary,
+    RevisionView,
+)
+from service.idempotency import IdempotentRequest, KeyHeader, create_once
+from service.pagination import After, Limit, Page, page_of, page_rows
+
+router = APIRouter(prefix="/v1/domain-sets", tags=["domain sets"])
+
+
+@router.post("", status_code=201, response_model=RevisionView)
+def create_domain_set(
+    body: DomainSetRequest,
+    response: Response,
+    database: DatabaseDependency,
+    settings: SettingsDependency,
+    key: KeyHeader = None,
+) -> RevisionView:
+    """Name a domain set and give its first revision; counting and tokenizing start at once."""
+    tokenizer = service.check_tokenizer(body.tokenizer, settings)
+    domains = service.check_domains(body, settings, body.held_out_fraction)
+    revision_id = create_once(
+        database,
+        IdempotentRequest("domain-sets", key, body),
+        lambda session: service.create_domain_set(session, body, tokenizer, domains),
+    )
+    return _created(database, revision_id, response)
+
+
+@router.get("", response_model=Page[DomainSetView])
+def list_domain_sets(
+    database: DatabaseDependency, after: After = None, limit: Limit = 50
+) -> dict[str, object]:
+    """Every domain set, newest first."""
+    with database.read() as session:
+        rows, following = page_rows(session, select(DomainSet), DomainSet.id, after, limit)
+        return page_of(rows, following, lambda row: service.summarize_set(session, row))
+
+
+@router.get("/{name}", response_model=RevisionView)
+def get_domain_set(name: str, database: DatabaseDependency) -> RevisionView:
+    """The latest revision of a domain set."""
+    with database.read() as session:
+        return service.describe_revision(session, revision_of(session, name))
+
+
+@router.post("/{name}/revisions", status_code=201, response_model=RevisionView)
+def create_revision(
+    name: str,
+    body: RevisionRequest,
+    response: Response,
+    database: DatabaseDependency,
+    settings: SettingsDependency,
+    key: KeyHeader = None,
+) -> RevisionView:
+    """Give the whole tree anew; the answer says what changed against the latest revision."""
+    with database.read() as session:
+        held_out_fraction = revision_of(session, name).held_out_fraction
+    domains = service.check_domains(body, settings, held_out_fraction)
+    revision_id = create_once(
+        database,
+        IdempotentRequest(f"domain-sets/{name}/revisions", key, body),
+        lambda session: service.create_revision(session, name, domains),
+    )
+    return _created(database, revision_id, response)
+
+
+@router.get("/{name}/revisions", response_model=Page[RevisionSummary])
+def list_revisions(
+    name: str, database: DatabaseDependency, after: After = None, limit: Limit = 50
+) -> dict[str, object]:
+    """Every revision of a domain set, newest first."""
+    with database.read() as session:
+        query = (
+            select(Revision)
+            .where(Revision.domain_set_id == domain_set_named(session, name).id)
+            .options(joinedload(Revision.domain_set))
+        )
+        rows, following = page_rows(session, query, Revision.id, after, limit)
+        return page_of(rows, following, lambda row: service.summarize_revision(session, row))
+
+
+@router.get("/{name}/revisions/{number}", response_model=RevisionView)
+def get_revision(name: str, number: int, database: DatabaseDependency) -> RevisionView:
+    """One revision, its domains, and how far their preparation has come."""
+    with database.read() as session:
+        return service.describe_revision(session, revision_of(session, name, number))
+
+
+@router.post("/{name}/revisions/{number}:retry", status_code=202, response_model=RevisionView)
+def retry_revision(name: str, number: int, database: DatabaseDependency) -> RevisionView:
+    """Prepare again what failed, after its files were put right."""
+    with database.write() as session:
+        return service.describe_revision(session, service.retry_preparation(session, name, number))
+
+
+def _created(database: DatabaseDependency, revision_id: str, response: Response) -> RevisionView:
+    with database.read() as session:
+        view = service.describe_revision(session, session.get_one(Revision, revision_id))
+    response.headers["Location"] = f"/v1/domain-sets/{view.domain_set}/revisions/{view.number}"
+    return view

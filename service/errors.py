@@ -1,0 +1,136 @@
+"""What goes wrong in a request, as ``application/problem+json`` (RFC 9457) with a stable ``code``.
+
+- Problem
+  - NotFound             404  nothing has that id
+  - Conflict             409  the request contradicts what is already there
+  - NotReady             409  what the request needs is still being prepared
+  - Invalid              422  a field is wrong; ``field`` names it
+  - BodyTooLarge         413
+  - Unauthorized         401
+  - Forbidden            403
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from mixing.errors import MixingError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """A request that cannot be done, with what is at fault and what to do about it."""
+
+    status: int = 500
+
+    def __init__(self, code: str, detail: str, field: str | None = None, **extra: Any) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.field = field
+        self.extra = extra
+
+
+class NotFound(Problem):
+    """Nothing has the id that was asked for."""
+
+    status = 404
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(f"{what.replace(' ', '_')}_not_found", f"There is no {what} {name!r}.")
+
+
+class Conflict(Problem):
+    """The request contradicts what is already stored."""
+
+    status = 409
+
+
+class NotReady(Problem):
+    """What the request needs is still being prepared, or its preparation failed."""
+
+    status = 409
+
+
+class Invalid(Problem):
+    """A field of the request is wrong."""
+
+    status = 422
+
+
+class BodyTooLarge(Problem):
+    """The body is longer than the operator allows."""
+
+    status = 413
+
+
+class Unauthorized(Problem):
+    """No token, or one this service does not know."""
+
+    status = 401
+
+
+class Forbidden(Problem):
+    """The request comes from somewhere it may not come from."""
+
+    status = 403
+
+
+def invalid(error: MixingError, field: str | None = None) -> Invalid:
+    """The mathematics' own complaint about an input, as an answer to the request that sent it."""
+    return Invalid(error.code, str(error), field or error.field, names=list(error.names))
+
+
+def problem_response(
+    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **extra: Any
+) -> JSONResponse:
+    """One problem document; members of ``extra`` that are None are left out."""
+    body = {
+        "type": f"urn:mixwright:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **{name: value for name, value in extra.items() if value is not None},
+    }
+    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every kind of failure of a request with a problem document."""
+
+    @app.exception_handler(Problem)
+    def _problem(_request: Request, error: Problem) -> JSONResponse:
+        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+        return problem_response(
+            error.status, error.code, error.detail, headers, field=error.field, **error.extra
+        )
+
+    @app.exception_handler(RequestValidationError)
+    def _validation(_request: Request, error: RequestValidationError) -> JSONResponse:
+        complaints = [
+            {"field": field_path(item["loc"]), "message": item["msg"], "code": item["type"]}
+            for item in error.errors()
+        ]
+        first = complaints[0]
+        detail = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
+        return problem_response(422, "invalid_request", detail, field=first["field"], errors=complaints)
+
+    @app.exception_handler(HTTPException)
+    def _http(_request: Request, error: HTTPException) -> JSONResponse:
+        code = HTTPStatus(error.status_code).name.lower()
+        return problem_response(error.status_code, code, str(error.detail), error.headers)
+
+
+def field_path(location: tuple[Any, ...]) -> str:
+    """``("body", "domains", 3, "name")`` as ``domains[3].name``."""
+    path = ""
+    for part in location[1:] if location and location[0] in ("body", "query", "path", "header") else location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path

@@ -1,0 +1,79 @@
+"""Paths from requests: the one place where a string a client sent becomes a file, and only below a data root."""
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.errors import Invalid
+
+MAX_FILES = 100_000
+
+
+def resolve_files(pattern: str, roots: Sequence[Path], field: str) -> list[Path]:
+    """The regular files an absolute path or glob names, links resolved, sorted.
+
+    Raises Invalid (``field`` named) for a relative path, one that leaves the roots in any way (``..``, a link), a
+    pattern that matches nothing, and anything that is not a readable regular file.
+    """
+    _check_text(pattern, roots, field)
+    # glob.glob and not Path.glob: the latter has no absolute patterns.
+    matches = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207
+    files = sorted({_inside(Path(match), roots, field) for match in matches if not Path(match).is_dir()})
+    if not files:
+        raise Invalid("no_such_file", f"{pattern!r} names no file.", field)
+    if len(files) > MAX_FILES:
+        raise Invalid("too_many_files", f"{pattern!r} names {len(files)} files, over {MAX_FILES}.", field)
+    for file in files:
+        if not file.is_file():
+            raise Invalid("no_such_file", f"{str(file)!r} does not exist or is not a regular file.", field)
+        if not os.access(file, os.R_OK):
+            raise Invalid("unreadable_file", f"{str(file)!r} cannot be read by the service.", field)
+    return files
+
+
+def resolve_place(path: str, roots: Sequence[Path], field: str) -> Path:
+    """The file or folder an absolute path names, links resolved; raises Invalid like `resolve_files`."""
+    _check_text(path, roots, field)
+    resolved = _inside(Path(path), roots, field)
+    if not resolved.exists():
+        raise Invalid("no_such_file", f"{path!r} does not exist.", field)
+    return resolved
+
+
+def _check_text(pattern: str, roots: Sequence[Path], field: str) -> None:
+    path = Path(pattern) if "\0" not in pattern else None
+    if path is None or not path.is_absolute() or ".." in path.parts:
+        raise Invalid("bad_path", f"{pattern!r} is not an absolute path without '..'.", field)
+    fixed = Path(*_parts_before_magic(path))
+    if not _is_below(fixed.resolve(), roots):
+        raise _outside(pattern, roots, field)
+
+
+def _parts_before_magic(path: Path) -> list[str]:
+    parts: list[str] = []
+    for part in path.parts:
+        if glob.has_magic(part):
+            break
+        parts.append(part)
+    return parts
+
+
+def _inside(path: Path, roots: Sequence[Path], field: str) -> Path:
+    resolved = path.resolve()
+    if not _is_below(resolved, roots):
+        raise _outside(str(path), roots, field)
+    return resolved
+
+
+def _is_below(path: Path, roots: Sequence[Path]) -> bool:
+    return any(path == root or root in path.parents for root in roots)
+
+
+def _outside(path: str, roots: Sequence[Path], field: str) -> Invalid:
+    return Invalid(
+        "outside_data_roots",
+        f"{path!r} lies outside the data roots ({', '.join(map(str, roots))}); "
+        "the operator sets MIXWRIGHT_DATA_ROOTS.",
+        field,
+    )

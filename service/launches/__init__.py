@@ -1,0 +1,1 @@
+"""Launches: full training runs started from a mixture."""

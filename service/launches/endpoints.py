@@ -1,0 +1,72 @@
+"""``/v1/launches``."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from sqlalchemy import select
+
+from service.database.models import Launch, MixtureRow
+from service.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency
+from service.idempotency import IdempotentRequest, KeyHeader, create_once
+from service.launches import service
+from service.launches.schemas import LaunchRequest, LaunchView
+from service.pagination import After, Limit, Page, page_of, page_rows
+
+router = APIRouter(prefix="/v1/launches", tags=["launches"])
+
+
+@router.post("", status_code=202, response_model=LaunchView)
+def create_launch(
+    body: LaunchRequest,
+    response: Response,
+    database: DatabaseDependency,
+    settings: SettingsDependency,
+    key: KeyHeader = None,
+) -> LaunchView:
+    """Train the full model on a mixture."""
+    checked = service.check_request(body, settings)
+    launch_id = create_once(
+        database,
+        IdempotentRequest("launches", key, body),
+        lambda session: service.create_launch(session, checked),
+    )
+    response.headers["Location"] = f"/v1/launches/{launch_id}"
+    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return get_launch(launch_id, database)
+
+
+@router.get("", response_model=Page[LaunchView])
+def list_launches(
+    database: DatabaseDependency,
+    optimization: Annotated[str | None, Query(max_length=64)] = None,
+    after: After = None,
+    limit: Limit = 50,
+) -> dict[str, object]:
+    """Launches, newest first; those of one optimization's mixtures if it is named."""
+    query = select(Launch)
+    if optimization is not None:
+        query = query.join(MixtureRow).where(MixtureRow.optimization_id == optimization)
+    with database.read() as session:
+        rows, following = page_rows(session, query, Launch.id, after, limit)
+        return page_of(rows, following, lambda row: service.describe_launch(session, row))
+
+
+@router.get("/{launch_id}", response_model=LaunchView)
+def get_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
+    """One launch: its progress, then what was measured on its model."""
+    with database.read() as session:
+        return service.describe_launch(session, service.launch_with_id(session, launch_id))
+
+
+@router.post("/{launch_id}:cancel", status_code=202, response_model=LaunchView)
+def cancel_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
+    """Stop it."""
+    with database.write() as session:
+        return service.describe_launch(session, service.cancel(session, launch_id))
+
+
+@router.post("/{launch_id}:retry", status_code=202, response_model=LaunchView)
+def retry_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
+    """Go on with it, from its last checkpoint."""
+    with database.write() as session:
+        return service.describe_launch(session, service.retry(session, launch_id))

@@ -1,0 +1,140 @@
+"""Starting the full training run of a mixture, and describing it."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.database import jobs
+from service.database.models import Job, Launch, MixtureRow, Optimization, Run
+from service.domain_sets.service import require_usable
+from service.errors import Conflict, Invalid, NotFound
+from service.launches.schemas import LaunchRequest, LaunchView
+from service.mixtures.service import mixture_with_id
+from service.schemas import failure_of
+from service.settings import Settings
+from service.swarms.schemas import RunProgress
+from service.training_settings import check_tasks, check_training
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedLaunch:
+    """A launch in which everything that does not need the store was found to be good."""
+
+    request: LaunchRequest
+    tasks: list[dict[str, object]]
+
+
+def check_request(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
+    """Validate size, training settings and task files. Raises Invalid naming the field."""
+    check_training(request, request.tokens, "")
+    return CheckedLaunch(request, check_tasks(request.tasks, settings))
+
+
+def create_launch(session: Session, checked: CheckedLaunch) -> str:
+    """Store the launch, its run and its job; answers the launch's id."""
+    request = checked.request
+    mixture = mixture_with_id(session, request.mixture_id)
+    require_usable(session, mixture.revision)
+    _check_repetition(session, request, mixture)
+    launch = Launch(
+        mixture_id=mixture.id,
+        settings={
+            **request.model_dump(exclude={"mixture_id", "tasks"}),
+            "tasks": checked.tasks or _tasks_of(session, mixture),
+        },
+    )
+    session.add(launch)
+    session.flush()
+    run = Run(launch_id=launch.id, position=0, seed=request.seed, weights=mixture.weights)
+    session.add(run)
+    session.flush()
+    session.add(jobs.new_job(jobs.FULL_RUN, run.id, launch.id))
+    return launch.id
+
+
+def _tasks_of(session: Session, mixture: MixtureRow) -> list[dict[str, object]]:
+    if mixture.optimization_id is None:
+        return []
+    return session.get_one(Optimization, mixture.optimization_id).settings["tasks"]
+
+
+def _check_repetition(session: Session, request: LaunchRequest, mixture: MixtureRow) -> None:
+    """Refuse at once a run over its cap; the sampler checks again, by counted rows, before its first step."""
+    if request.repetition_cap is None:
+        return
+    for row in mixture.revision.domains:
+        weight = float(mixture.weights[row.name])
+        if row.tokens is None or weight == 0.0:
+            continue
+        epochs = weight * request.tokens / row.tokens
+        if epochs > request.repetition_cap * (1 + 1e-6):
+            raise Invalid(
+                "over_cap",
+                f"Domain {row.name!r} has {row.tokens} tokens; a weight of {weight:.4f} within {request.tokens} "
+                f"tokens reads them {epochs:.2f} times, over the cap of {request.repetition_cap:g}.",
+                "repetition_cap",
+            )
+
+
+def launch_with_id(session: Session, launch_id: str) -> Launch:
+    """The launch; raises NotFound."""
+    row = session.get(Launch, launch_id)
+    if row is None:
+        raise NotFound("launch", launch_id)
+    return row
+
+
+def describe_launch(session: Session, launch: Launch) -> LaunchView:
+    """The launch with its run's state and measurements."""
+    run, job = session.execute(
+        select(Run, Job).join(Job, Job.subject == Run.id).where(Run.launch_id == launch.id)
+    ).one()
+    result = run.result or {}
+    return LaunchView.model_validate(
+        {
+            "id": launch.id,
+            "mixture_id": launch.mixture_id,
+            "mixture_kind": launch.mixture.kind,
+            "optimization_id": launch.mixture.optimization_id,
+            "run_id": run.id,
+            "state": job.state,
+            "settings": launch.settings,
+            "progress": RunProgress.model_validate(job.progress)
+            if job.progress and job.state in jobs.HELD
+            else None,
+            "metrics": result.get("final") or {},
+            "realised_tokens": result.get("realised_tokens"),
+            "tokens": result.get("tokens"),
+            "seconds": result.get("seconds"),
+            "parameters": result.get("parameters"),
+            "non_embedding_parameters": result.get("non_embedding_parameters"),
+            "failure": failure_of(job.failure_code, job.failure_detail),
+            "created_at": launch.created_at,
+        }
+    )
+
+
+def cancel(session: Session, launch_id: str) -> Launch:
+    """Stop the launch's run at its next heartbeat."""
+    launch = launch_with_id(session, launch_id)
+    _require_state(session, launch, jobs.LIVE, "already_ended", "Only a launch under way can be cancelled")
+    jobs.cancel_jobs(session, launch.id)
+    return launch
+
+
+def retry(session: Session, launch_id: str) -> Launch:
+    """Go on with a failed or cancelled launch, from its last checkpoint."""
+    launch = launch_with_id(session, launch_id)
+    ended_badly = (jobs.FAILED, jobs.CANCELLED)
+    _require_state(session, launch, ended_badly, "not_ended", "Only a failed or cancelled launch is retried")
+    jobs.requeue_jobs(session, launch.id)
+    return launch
+
+
+def _require_state(
+    session: Session, launch: Launch, states: tuple[str, ...], code: str, sentence: str
+) -> None:
+    state = session.scalars(select(Job.state).where(Job.owner == launch.id)).one()
+    if state not in states:
+        raise Conflict(code, f"{sentence}; this one is {state}.")

@@ -1,0 +1,1 @@
+"""Mixtures: proposed with their evidence, natural, or made by hand."""

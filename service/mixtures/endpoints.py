@@ -1,0 +1,44 @@
+"""``/v1/mixtures``."""
+
+from fastapi import APIRouter, Response
+from sqlalchemy import select
+from sqlalchemy.orm import joinedload
+
+from service.database.models import MixtureRow, Revision
+from service.dependencies import DatabaseDependency
+from service.idempotency import IdempotentRequest, KeyHeader, create_once
+from service.mixtures import service
+from service.mixtures.schemas import MixtureRequest, MixtureSummary, MixtureView
+from service.pagination import After, Limit, Page, page_of, page_rows
+
+router = APIRouter(prefix="/v1/mixtures", tags=["mixtures"])
+
+
+@router.post("", status_code=201, response_model=MixtureView)
+def create_mixture(
+    body: MixtureRequest, response: Response, database: DatabaseDependency, key: KeyHeader = None
+) -> MixtureView:
+    """Give a mixture made by hand, to launch it or to compare with."""
+    mixture_id = create_once(
+        database,
+        IdempotentRequest("mixtures", key, body),
+        lambda session: service.create_mixture(session, body),
+    )
+    response.headers["Location"] = f"/v1/mixtures/{mixture_id}"
+    return get_mixture(mixture_id, database)
+
+
+@router.get("", response_model=Page[MixtureSummary])
+def list_mixtures(database: DatabaseDependency, after: After = None, limit: Limit = 50) -> dict[str, object]:
+    """Every mixture, newest first."""
+    query = select(MixtureRow).options(joinedload(MixtureRow.revision).joinedload(Revision.domain_set))
+    with database.read() as session:
+        rows, following = page_rows(session, query, MixtureRow.id, after, limit)
+        return page_of(rows, following, service.summarize_mixture)
+
+
+@router.get("/{mixture_id}", response_model=MixtureView)
+def get_mixture(mixture_id: str, database: DatabaseDependency) -> MixtureView:
+    """One mixture with its weights and its evidence."""
+    with database.read() as session:
+        return service.describe_mixture(service.mixture_with_id(session, mixture_id))

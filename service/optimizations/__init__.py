@@ -1,0 +1,1 @@
+"""Optimizations: swarm + regression + solve for one revision."""

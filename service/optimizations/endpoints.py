@@ -1,0 +1,86 @@
+"""``/v1/optimizations``."""
+
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+from sqlalchemy import select
+from sqlalchemy.orm import joinedload
+
+from service.database import jobs
+from service.database.models import Optimization, Revision
+from service.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency
+from service.idempotency import IdempotentRequest, KeyHeader, create_once
+from service.optimizations import service
+from service.optimizations.progress import describe, summarize
+from service.optimizations.repository import optimization_with_id
+from service.optimizations.schemas import OptimizationRequest, OptimizationSummary, OptimizationView
+from service.pagination import After, Limit, Page, page_of, page_rows
+
+router = APIRouter(prefix="/v1/optimizations", tags=["optimizations"])
+
+
+@router.post("", status_code=202, response_model=OptimizationView)
+def create_optimization(
+    body: OptimizationRequest,
+    response: Response,
+    database: DatabaseDependency,
+    settings: SettingsDependency,
+    key: KeyHeader = None,
+) -> OptimizationView:
+    """Ask for a mixture: the swarm is sampled, trained, fitted and solved by the workers."""
+    checked = service.check_request(body, settings)
+    optimization_id = create_once(
+        database,
+        IdempotentRequest("optimizations", key, body),
+        lambda session: service.create_optimization(session, checked),
+    )
+    with database.read() as session:
+        view = describe(session, optimization_with_id(session, optimization_id))
+    response.headers["Location"] = f"/v1/optimizations/{optimization_id}"
+    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return view
+
+
+@router.get("", response_model=Page[OptimizationSummary])
+def list_optimizations(
+    database: DatabaseDependency, after: After = None, limit: Limit = 50
+) -> dict[str, object]:
+    """Every optimization, newest first."""
+    query = select(Optimization).options(joinedload(Optimization.revision).joinedload(Revision.domain_set))
+    with database.read() as session:
+        rows, following = page_rows(session, query, Optimization.id, after, limit)
+        return page_of(rows, following, summarize)
+
+
+@router.get("/{optimization_id}", response_model=OptimizationView)
+def get_optimization(
+    optimization_id: str,
+    response: Response,
+    database: DatabaseDependency,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> OptimizationView | Response:
+    """State, stages, counts, rate and ETA; 304 when nothing changed since the given ETag."""
+    with database.read() as session:
+        view = describe(session, optimization_with_id(session, optimization_id))
+    tag = f'"{hashlib.sha256(view.model_dump_json().encode()).hexdigest()[:32]}"'
+    if if_none_match == tag:
+        return Response(status_code=304, headers={"ETag": tag})
+    response.headers["ETag"] = tag
+    if view.state not in jobs.ENDED:
+        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return view
+
+
+@router.post("/{optimization_id}:cancel", status_code=202, response_model=OptimizationView)
+def cancel_optimization(optimization_id: str, database: DatabaseDependency) -> OptimizationView:
+    """Stop it; finished runs stay and ``:retry`` goes on with them."""
+    with database.write() as session:
+        return describe(session, service.cancel(session, optimization_id))
+
+
+@router.post("/{optimization_id}:retry", status_code=202, response_model=OptimizationView)
+def retry_optimization(optimization_id: str, database: DatabaseDependency) -> OptimizationView:
+    """Go on with a failed or cancelled optimization."""
+    with database.write() as session:
+        return describe(session, service.retry(session, optimization_id))

@@ -1,0 +1,47 @@
+"""Queries about optimizations, their jobs and results. Nothing here commits."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload, selectinload
+
+from service.database import jobs
+from service.database.models import Job, MixtureRow, Optimization, Revision, Run, Swarm
+from service.errors import NotFound
+
+
+def optimization_with_id(session: Session, optimization_id: str) -> Optimization:
+    """The optimization with its revision and domains; raises NotFound."""
+    row = session.get(
+        Optimization,
+        optimization_id,
+        options=[
+            joinedload(Optimization.revision).joinedload(Revision.domain_set),
+            joinedload(Optimization.revision).options(selectinload(Revision.domains)),
+        ],
+    )
+    if row is None:
+        raise NotFound("optimization", optimization_id)
+    return row
+
+
+def swarm_id_of(session: Session, optimization_id: str) -> str | None:
+    """The optimization's swarm, once it is sampled."""
+    return session.scalar(select(Swarm.id).where(Swarm.optimization_id == optimization_id))
+
+
+def mixtures_of(session: Session, optimization_id: str) -> dict[str, str]:
+    """Kind of mixture -> id, for the mixtures the optimization made."""
+    query = select(MixtureRow.kind, MixtureRow.id).where(MixtureRow.optimization_id == optimization_id)
+    return dict(session.execute(query).all())
+
+
+def trained_runs(session: Session, optimization_id: str) -> Sequence[tuple[Job, int | None, float | None]]:
+    """Every proxy-run job of the optimization with the tokens and seconds of its run, when it has finished."""
+    query = (
+        select(Job, Run.result["tokens"].as_integer(), Run.result["seconds"].as_float())
+        .join(Run, Run.id == Job.subject)
+        .where(Job.owner == optimization_id, Job.kind == jobs.PROXY_RUN)
+        .order_by(Job.position)
+    )
+    return [(job, tokens, seconds) for job, tokens, seconds in session.execute(query)]

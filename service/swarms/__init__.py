@@ -1,0 +1,1 @@
+"""Swarms and their runs."""

@@ -1,0 +1,60 @@
+"""``/v1/swarms`` and ``/v1/runs``."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from sqlalchemy import select
+
+from service.database.models import Swarm
+from service.dependencies import DatabaseDependency
+from service.pagination import After, Limit, Page, page_of, page_rows
+from service.swarms import service
+from service.swarms.schemas import MetricView, RunSummary, RunView, SwarmView
+
+router = APIRouter(prefix="/v1", tags=["swarms and runs"])
+Cursor = Annotated[str | None, Query(max_length=300, description="The `next` of the page before.")]
+
+
+@router.get("/swarms", response_model=Page[SwarmView])
+def list_swarms(database: DatabaseDependency, after: After = None, limit: Limit = 50) -> dict[str, object]:
+    """Every swarm, newest first."""
+    with database.read() as session:
+        rows, following = page_rows(session, select(Swarm), Swarm.id, after, limit)
+        return page_of(rows, following, lambda row: service.describe_swarm(session, row))
+
+
+@router.get("/swarms/{swarm_id}", response_model=SwarmView)
+def get_swarm(swarm_id: str, database: DatabaseDependency) -> SwarmView:
+    """One swarm, its runs counted by state."""
+    with database.read() as session:
+        return service.describe_swarm(session, service.swarm_with_id(session, swarm_id))
+
+
+@router.get("/runs", response_model=Page[RunSummary])
+def list_runs(
+    database: DatabaseDependency,
+    swarm: Annotated[str | None, Query(max_length=64)] = None,
+    after: Cursor = None,
+    limit: Limit = 50,
+) -> dict[str, object]:
+    """Runs in the order they were sampled, of one swarm if ``swarm`` is given."""
+    with database.read() as session:
+        rows, following = service.run_page(session, swarm, after, limit)
+        return page_of(rows, following, lambda row: service.summarize_run(*row))
+
+
+@router.get("/runs/{run_id}", response_model=RunView)
+def get_run(run_id: str, database: DatabaseDependency) -> RunView:
+    """One run: its mixture, what it really read, and what was measured on it."""
+    with database.read() as session:
+        return service.describe_run(*service.run_with_id(session, run_id))
+
+
+@router.get("/runs/{run_id}/metrics", response_model=Page[MetricView])
+def list_metrics(
+    run_id: str, database: DatabaseDependency, after: Cursor = None, limit: Limit = 200
+) -> dict[str, object]:
+    """Every evaluation kept of a run, in order."""
+    with database.read() as session:
+        views, following = service.metric_page(session, run_id, after, limit)
+        return {"items": views, "next": following}

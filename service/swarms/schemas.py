@@ -1,0 +1,63 @@
+"""Answers about swarms and runs."""
+
+from pydantic import BaseModel
+
+from service.optimizations.schemas import RunCounts
+from service.schemas import FailureView, Time, Weights
+
+
+class SwarmView(BaseModel):
+    """The proxy runs sampled for one optimization."""
+
+    id: str
+    optimization_id: str
+    domain_set: str
+    revision: int
+    runs: RunCounts
+    created_at: Time
+
+
+class RunProgress(BaseModel):
+    """Tokens trained of those to train, while the run is under way."""
+
+    done: int
+    total: int
+    tokens_per_second: float | None = None
+    loss: float | None = None
+
+
+class RunSummary(BaseModel):
+    """A run in a list."""
+
+    id: str
+    swarm_id: str | None
+    launch_id: str | None
+    index: int
+    state: str
+    attempt: int
+    seed: int
+    metrics: dict[str, float]
+    tokens: int | None
+    seconds: float | None
+    progress: RunProgress | None
+    failure: FailureView | None
+    created_at: Time
+
+
+class RunView(RunSummary):
+    """One model, one mixture, one seed; ``realised_weights`` are counted tokens over their sum."""
+
+    weights: Weights
+    realised_weights: Weights | None
+    realised_tokens: dict[str, int] | None
+    parameters: int | None
+    non_embedding_parameters: int | None
+
+
+class MetricView(BaseModel):
+    """One evaluation: a task's value (BPB) after ``step`` steps."""
+
+    step: int
+    tokens: int
+    task: str
+    value: float

@@ -1,0 +1,153 @@
+"""Describing swarms and runs."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from service.database import jobs
+from service.database.models import DomainSet, Job, Metric, Revision, Run, Swarm
+from service.errors import Invalid, NotFound
+from service.optimizations.schemas import RunCounts
+from service.schemas import failure_of
+from service.swarms.schemas import MetricView, RunProgress, RunSummary, RunView, SwarmView
+
+
+def swarm_with_id(session: Session, swarm_id: str) -> Swarm:
+    """The swarm; raises NotFound."""
+    row = session.get(Swarm, swarm_id)
+    if row is None:
+        raise NotFound("swarm", swarm_id)
+    return row
+
+
+def describe_swarm(session: Session, swarm: Swarm) -> SwarmView:
+    """The swarm with its runs counted by state."""
+    states = Counter(
+        dict(
+            session.execute(
+                select(Job.state, func.count())
+                .where(Job.owner == swarm.optimization_id, Job.kind == jobs.PROXY_RUN)
+                .group_by(Job.state)
+            ).all()
+        )
+    )
+    name, number = session.execute(
+        select(DomainSet.name, Revision.number)
+        .join(Revision, Revision.domain_set_id == DomainSet.id)
+        .where(Revision.id == swarm.revision_id)
+    ).one()
+    return SwarmView.model_validate(
+        {
+            "id": swarm.id,
+            "optimization_id": swarm.optimization_id,
+            "domain_set": name,
+            "revision": number,
+            "runs": RunCounts(
+                total=states.total(),
+                succeeded=states[jobs.SUCCEEDED],
+                failed=states[jobs.FAILED],
+                running=states[jobs.CLAIMED] + states[jobs.RUNNING],
+                queued=states[jobs.QUEUED],
+                cancelled=states[jobs.CANCELLED],
+            ),
+            "created_at": swarm.created_at,
+        }
+    )
+
+
+def run_page(
+    session: Session, swarm: str | None, after: str | None, limit: int
+) -> tuple[Sequence[tuple[Run, Job]], str | None]:
+    """Runs with their jobs by (position, id), those of one swarm if named; keyset, so it stays put."""
+    query = select(Run, Job).join(Job, Job.subject == Run.id)
+    if swarm is not None:
+        query = query.where(Run.swarm_id == swarm_with_id(session, swarm).id)
+    if after is not None:
+        query = query.where(_behind(after))
+    rows = session.execute(query.order_by(Run.position, Run.id).limit(limit + 1)).all()
+    more = len(rows) > limit
+    rows = rows[:limit]
+    return rows, (f"{rows[-1][0].position}.{rows[-1][0].id}" if more else None)
+
+
+def _behind(after: str) -> ColumnElement[bool]:
+    position, _, run_id = after.partition(".")
+    if not position.isascii() or not position.isdigit() or len(position) > 9:
+        raise Invalid("bad_cursor", f"{after!r} is not the `next` of a page of runs.", "after")
+    return or_(Run.position > int(position), and_(Run.position == int(position), Run.id > run_id))
+
+
+def run_with_id(session: Session, run_id: str) -> tuple[Run, Job]:
+    """The run and the job that trains it; raises NotFound."""
+    row = session.execute(select(Run, Job).join(Job, Job.subject == Run.id).where(Run.id == run_id)).first()
+    if row is None:
+        raise NotFound("run", run_id)
+    return row.tuple()
+
+
+def summarize_run(run: Run, job: Job) -> RunSummary:
+    """A run in a list."""
+    return RunSummary.model_validate(_summary(run, job))
+
+
+def describe_run(run: Run, job: Job) -> RunView:
+    """A run with its requested and its realised weights, both by domain name."""
+    result = run.result or {}
+    realised = result.get("realised_tokens")
+    return RunView.model_validate(
+        {
+            **_summary(run, job),
+            "weights": run.weights,
+            "realised_tokens": realised,
+            "realised_weights": realised_weights(realised),
+            "parameters": result.get("parameters"),
+            "non_embedding_parameters": result.get("non_embedding_parameters"),
+        }
+    )
+
+
+def realised_weights(realised_tokens: Mapping[str, int] | None) -> dict[str, float] | None:
+    """Counted tokens per domain as fractions."""
+    if not realised_tokens:
+        return None
+    total = sum(realised_tokens.values())
+    return {name: tokens / total for name, tokens in realised_tokens.items()}
+
+
+def _summary(run: Run, job: Job) -> dict[str, Any]:
+    result = run.result or {}
+    progress = job.progress if job.state in jobs.HELD else None
+    return {
+        "id": run.id,
+        "swarm_id": run.swarm_id,
+        "launch_id": run.launch_id,
+        "index": run.position,
+        "state": job.state,
+        "attempt": job.attempt,
+        "seed": run.seed,
+        "metrics": result.get("final") or {},
+        "tokens": result.get("tokens"),
+        "seconds": result.get("seconds"),
+        "progress": RunProgress.model_validate(progress) if progress else None,
+        "failure": failure_of(job.failure_code, job.failure_detail),
+        "created_at": run.created_at,
+    }
+
+
+def metric_page(
+    session: Session, run_id: str, after: str | None, limit: int
+) -> tuple[list[MetricView], str | None]:
+    """Evaluations of a run by (step, task), behind the cursor ``<step>.<task>``."""
+    query = select(Metric).where(Metric.run_id == run_with_id(session, run_id)[0].id)
+    if after is not None:
+        step, _, task = after.partition(".")
+        if not step.isascii() or not step.isdigit() or len(step) > 9:
+            raise Invalid("bad_cursor", f"{after!r} is not the `next` of a page of metrics.", "after")
+        query = query.where(or_(Metric.step > int(step), and_(Metric.step == int(step), Metric.task > task)))
+    rows = session.scalars(query.order_by(Metric.step, Metric.task).limit(limit + 1)).all()
+    views = [MetricView.model_validate(row, from_attributes=True) for row in rows[:limit]]
+    following = f"{views[-1].step}.{views[-1].task}" if len(rows) > limit else None
+    return views, following
