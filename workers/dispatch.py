@@ -1,0 +1,55 @@
+"""Telling a broker that there is work. A hint carries a job's id and nothing else, and may be lost."""
+
+from collections.abc import Callable
+
+from sqlalchemy import or_
+from sqlalchemy.orm import Session
+
+from service.database.clock import database_now
+from service.database.engine import Database
+from service.database.models import Job
+from workers.claims import claimable
+
+RESEND_SECONDS = 30.0
+"""A job still queued so long after its hint gets another: the first may have gone down with the broker."""
+MOST_WAITING = 100
+"""Hints that may wait at the broker. Workers busy for hours take none, and what is sent again would pile up."""
+
+
+def send_hints(
+    database: Database,
+    send: Callable[[str], None],
+    resend_seconds: float = RESEND_SECONDS,
+    limit: int = MOST_WAITING,
+) -> int:
+    """Send a hint for queued jobs that have none or an old one, ``limit`` at most; answers how many.
+
+    A hint is noted before it is sent and sent after the note is committed: whichever process dies in between, the
+    worst is a hint that comes ``resend_seconds`` late.
+    """
+    if limit <= 0:
+        return 0
+    with database.write() as session:
+        job_ids = _note(session, resend_seconds, limit)
+    for job_id in job_ids:
+        send(job_id)
+    return len(job_ids)
+
+
+def _note(session: Session, resend_seconds: float, limit: int) -> list[str]:
+    due = (
+        claimable()
+        .where(
+            or_(
+                Job.hinted_at.is_(None),
+                Job.hinted_at < Job.available_at,  # queued again since
+                Job.hinted_at < database_now() - resend_seconds,
+            )
+        )
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = session.scalars(due).all()
+    for row in rows:
+        row.hinted_at = database_now()  # pyright: ignore[reportAttributeAccessIssue]
+    return [row.id for row in rows]

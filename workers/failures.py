@@ -1,0 +1,48 @@
+"""Why a job did not succeed, in the words that are stored with it."""
+
+from dataclasses import dataclass
+
+from mixing.errors import MixingError
+from proxy_models.errors import ProxyError
+
+WORKER_LOST = "worker_lost"
+OUT_OF_MEMORY = "out_of_memory"
+
+# Memory is often short because of a neighbour, so a second attempt is worth it; a third is not.
+ATTEMPTS_ALLOWED = {OUT_OF_MEMORY: 2}
+
+# An OSError of these kinds will be there at the next attempt too.
+_MISSING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+class JobError(Exception):
+    """Raised by a job that knows why it cannot go on; ``code`` is stable, ``retryable`` says whether to try again."""
+
+    def __init__(self, code: str, detail: str, retryable: bool = False) -> None:
+        super().__init__(detail)
+        self.code, self.detail, self.retryable = code, detail, retryable
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One attempt's end: a stable ``code``, a sentence, and whether another attempt can help."""
+
+    code: str
+    detail: str
+    retryable: bool
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """The failure that ``error`` stands for; what nobody foresaw is an ``internal_error``, never retried."""
+        if isinstance(error, JobError | ProxyError):
+            return cls(error.code, str(error), error.retryable)
+        if isinstance(error, MixingError):
+            return cls(error.code, str(error), retryable=False)
+        # torch.OutOfMemoryError by name: this module must not load torch into the parent.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return cls(OUT_OF_MEMORY, str(error) or "out of memory", retryable=True)
+        if isinstance(error, _MISSING):
+            return cls("data_missing", str(error), retryable=False)
+        if isinstance(error, OSError):
+            return cls("io_error", str(error), retryable=True)
+        return cls("internal_error", f"{type(error).__name__}: {error}", retryable=False)

@@ -1,0 +1,30 @@
+"""The full training run of a launch, by the built-in trainer."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.database.models import Job, Launch, Run
+from service.settings import Settings
+from workers.jobs.training_run import describe_run, execute_run, store_run
+
+Document = dict[str, Any]
+
+execute = execute_run
+
+
+def describe(session: Session, job: Job, settings: Settings) -> Document:
+    """The mixture's weights and the launch's settings."""
+    launch = session.get_one(Launch, job.owner)
+    return describe_run(
+        session.get_one(Run, job.subject),
+        launch.mixture.revision,
+        launch.settings,
+        launch.settings["tasks"],
+        settings,
+    )
+
+
+def store(session: Session, job: Job, result: Document) -> None:
+    """Store what was measured."""
+    store_run(session, session.get_one(Run, job.subject), result)

@@ -1,0 +1,58 @@
+"""Counting a domain, splitting off its held-out slice, and writing its token shard."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.database.models import DomainRow, Job
+from service.settings import Settings
+
+Document = dict[str, Any]
+
+
+def describe(session: Session, job: Job, settings: Settings) -> Document:
+    """The domain's files and the revision's tokenizer and split."""
+    row = session.get_one(DomainRow, job.subject)
+    return {
+        "domain": row.name,
+        "files": row.files,
+        "tokenizer": row.revision.tokenizer_path,
+        "held_out_fraction": row.revision.held_out_fraction,
+        "evaluation_bytes": row.revision.evaluation_bytes,
+        "directory": str(settings.artifacts / "shards"),
+    }
+
+
+def execute(spec: Document, report: Callable[[Document], None]) -> Document:
+    """Write the shard, or find the one already written from the same content."""
+    from proxy_models.preparation import prepare_domain
+    from proxy_models.preparation_spec import PreparationSpec
+    from proxy_models.tokenizer import load_tokenizer
+
+    directory = Path(spec["directory"])
+    directory.mkdir(parents=True, exist_ok=True)
+    prepared = prepare_domain(
+        PreparationSpec(
+            domain=spec["domain"],
+            files=tuple(Path(path) for path in spec["files"]),
+            tokenizer=load_tokenizer(spec["tokenizer"]),
+            directory=directory,
+            held_out_fraction=spec["held_out_fraction"],
+            evaluation_bytes=spec["evaluation_bytes"],
+        ),
+        lambda progress: report(progress.to_dict()),
+    )
+    return prepared.to_dict()
+
+
+def store(session: Session, job: Job, result: Document) -> None:
+    """Fill in the domain's counts."""
+    row = session.get_one(DomainRow, job.subject)
+    row.counted_tokens = result["tokens"]
+    row.counted_bytes = result["size_bytes"]
+    row.documents = result["documents"]
+    row.held_out_bytes = result["held_out_bytes"]
+    row.content_hash = result["key"]
+    row.shard_directory = result["directory"]

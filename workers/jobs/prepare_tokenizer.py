@@ -1,0 +1,80 @@
+"""The tokenizer of a revision: trained on its domains, inherited from its parent, or a Hugging Face one."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.database import jobs
+from service.database.models import Job, Revision
+from service.settings import Settings
+
+Document = dict[str, Any]
+
+SAMPLE_BYTES = 5_000_000
+"""Text a tokenizer is trained on, the same amount from every domain: a small one must not be spelled in bytes."""
+
+
+def describe(session: Session, job: Job, settings: Settings) -> Document:
+    """The domains' files, or the tokenizer that is there already."""
+    revision = session.get_one(Revision, job.subject)
+    existing = revision.tokenizer_path or revision.tokenizer.get("huggingface")
+    return {
+        "existing": existing,
+        "vocabulary_size": revision.tokenizer.get("vocabulary_size"),
+        "files": {row.name: row.files for row in revision.domains},
+        "held_out_fraction": revision.held_out_fraction,
+        "directory": str(settings.artifacts / "tokenizers"),
+    }
+
+
+def execute(spec: Document, report: Callable[[Document], None]) -> Document:
+    """Train the tokenizer, or load the one named to see that it can be used."""
+    from proxy_models.tokenizer import load_tokenizer
+
+    path = spec["existing"] or str(_train(spec))
+    return {"path": path, "vocabulary_size": load_tokenizer(path).vocabulary_size}
+
+
+def _train(spec: Document) -> Path:
+    from proxy_models.preparation import training_sample
+    from proxy_models.tokenizer import train_byte_level_bpe
+
+    files = {name: [Path(path) for path in spec["files"][name]] for name in sorted(spec["files"])}
+    path = Path(spec["directory"]) / f"{_key(spec, files)}.json"
+    if not path.exists():
+        share = SAMPLE_BYTES // len(files)
+        sample = (
+            text
+            for paths in files.values()
+            for text in training_sample(paths, spec["held_out_fraction"], share)
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        train_byte_level_bpe(sample, spec["vocabulary_size"], path)
+    return path
+
+
+def _key(spec: Document, files: dict[str, list[Path]]) -> str:
+    """The tokenizer's name: equal for equal files, size and split, so that a second revision finds it."""
+    identity = {
+        "files": {
+            name: [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+            for name, paths in files.items()
+        },
+        "vocabulary_size": spec["vocabulary_size"],
+        "held_out_fraction": spec["held_out_fraction"],
+        "sample_bytes": SAMPLE_BYTES,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def store(session: Session, job: Job, result: Document) -> None:
+    """Note the tokenizer and queue the domains, which had to wait for it."""
+    revision = session.get_one(Revision, job.subject)
+    revision.tokenizer_path = result["path"]
+    revision.vocabulary_size = result["vocabulary_size"]
+    for position, row in enumerate(revision.domains):
+        session.add(jobs.new_job(jobs.PREPARE_DOMAIN, row.id, revision.id, position))

@@ -1,0 +1,30 @@
+"""One proxy run of a swarm."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.database.models import Job, Optimization, Run
+from service.settings import Settings
+from workers.jobs.training_run import describe_run, execute_run, store_run
+
+Document = dict[str, Any]
+
+execute = execute_run
+
+
+def describe(session: Session, job: Job, settings: Settings) -> Document:
+    """The run's mixture, the swarm's proxy and the optimization's tasks."""
+    optimization = session.get_one(Optimization, job.owner)
+    return describe_run(
+        session.get_one(Run, job.subject),
+        optimization.revision,
+        optimization.settings["proxy"],
+        optimization.settings["tasks"],
+        settings,
+    )
+
+
+def store(session: Session, job: Job, result: Document) -> None:
+    """Store what was measured."""
+    store_run(session, session.get_one(Run, job.subject), result)
