@@ -1,0 +1,125 @@
+"""The schema goes up, down and up again, and says the same as the models, on both databases."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+
+from service.database.engine import Database
+from service.database.migrate import (
+    DanglingReference,
+    UnknownRevision,
+    alembic_config,
+    current,
+    downgrade,
+    head,
+    upgrade,
+)
+from service.database.models import Base, DomainSet
+
+TABLES = set(Base.metadata.tables)
+
+
+def tables(url: str) -> set[str]:
+    database = Database(url)
+    names = set(inspect(database.engine).get_table_names())
+    database.close()
+    return names - {"alembic_version"}
+
+
+def test_up_down_and_up_again(empty_database: str) -> None:
+    upgrade(empty_database)
+    assert (current(empty_database), tables(empty_database)) == (head(), TABLES)
+    downgrade(empty_database, "base")
+    assert (current(empty_database), tables(empty_database)) == (None, set())
+    upgrade(empty_database)
+    assert (current(empty_database), tables(empty_database)) == (head(), TABLES)
+
+
+def test_every_step_can_be_taken_back(empty_database: str) -> None:
+    steps = [script.revision for script in ScriptDirectory.from_config(alembic_config(None)).walk_revisions()]
+    for revision in reversed(steps):
+        upgrade(empty_database, revision)
+        before = tables(empty_database)
+        downgrade(empty_database, "-1")
+        upgrade(empty_database, revision)
+        assert current(empty_database) == revision
+        assert tables(empty_database) == before
+
+
+def test_the_migrated_schema_is_the_one_of_the_models(empty_database: str) -> None:
+    upgrade(empty_database)
+    database = Database(empty_database)
+    with database.engine.connect() as connection:
+        options: dict[str, Any] = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, Base.metadata) == []
+    database.close()
+
+
+def test_upgrading_again_keeps_the_rows_and_says_nothing(
+    empty_database: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    upgrade(empty_database)
+    database = Database(empty_database)
+    with database.write() as session:
+        session.add(DomainSet(name="pool"))
+    upgrade(empty_database)
+    with database.read() as session:
+        assert [row.name for row in session.query(DomainSet)] == ["pool"]
+    database.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_upgrade_that_fails_has_not_happened(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = command.upgrade
+
+    def break_down(*arguments: Any) -> None:
+        finish(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "upgrade", break_down)
+    with pytest.raises(KeyboardInterrupt):
+        upgrade(empty_database)
+    assert (current(empty_database), tables(empty_database)) == (None, set())
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_alone(empty_database: str) -> None:
+    upgrade(empty_database)
+    database = Database(empty_database)
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = 'from-the-future'"))
+    database.close()
+    with pytest.raises(UnknownRevision, match="from-the-future"):
+        upgrade(empty_database)
+    assert tables(empty_database) == TABLES
+
+
+def test_asking_for_the_revision_makes_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "mixwright.db"
+    assert current(f"sqlite:///{path}") is None
+    assert not path.exists()
+
+
+def test_a_step_that_would_leave_dangling_rows_is_rolled_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'mixwright.db'}"
+    finish = command.upgrade
+    orphan = text(
+        "INSERT INTO swarms (id, optimization_id, revision_id, created_at) VALUES ('s', 'none', 'none', 0)"
+    )
+
+    def orphan_a_row(config: Any, revision: str) -> None:
+        finish(config, revision)
+        config.attributes["connection"].execute(orphan)
+
+    monkeypatch.setattr(command, "upgrade", orphan_a_row)
+    with pytest.raises(DanglingReference, match="swarms"):
+        upgrade(url)
+    assert tables(url) == set()

@@ -1,0 +1,72 @@
+"""A real application over a real, migrated SQLite database and real files, without workers."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from service.database.migrate import upgrade
+from service.settings import Settings
+
+TOKEN = "a-token-for-tests-only"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    corpora = tmp_path / "data" / "corpora"
+    corpora.mkdir(parents=True)
+    return Settings(data_directory=tmp_path / "data", token=TOKEN)
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[TestClient]:
+    upgrade(settings.resolved_database_url)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with TestClient(create_app(settings), base_url="http://127.0.0.1", headers=headers) as client:
+        yield client
+
+
+@pytest.fixture
+def write_corpus(settings: Settings) -> Callable[..., str]:
+    """Write a JSONL corpus of so many distinct documents below the data root; answers its path."""
+
+    def write(name: str, documents: int = 400) -> str:
+        path = settings.data_directory / "corpora" / f"{name}.jsonl"
+        lines = (
+            json.dumps({"text": f"{name} document {index}: " + f"word{index} " * 40})
+            for index in range(documents)
+        )
+        path.write_text("\n".join(lines) + "\n")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def domain_set(write_corpus: Callable[..., str]) -> dict[str, Any]:
+    """A request for a set of three domains of declared size, ten times apart."""
+    return {
+        "name": "pool",
+        "domains": [
+            {"name": "web:news", "files": [write_corpus("news")], "tokens": 1_000_000},
+            {"name": "web:forums", "files": [write_corpus("forums")], "tokens": 100_000},
+            {"name": "books", "files": [write_corpus("books")], "tokens": 10_000},
+        ],
+    }
+
+
+@pytest.fixture
+def optimization(client: TestClient, domain_set: dict[str, Any]) -> dict[str, Any]:
+    """A valid request for an optimization of the stored domain set."""
+    assert client.post("/v1/domain-sets", json=domain_set).status_code == 201
+    return {
+        "domain_set": "pool",
+        "method": "olmix",
+        "target_tokens": 2_000_000,
+        "repetition_cap": 4,
+        "proxy": {"size": "nano-0.1M", "tokens": 65_536},
+    }

@@ -1,0 +1,200 @@
+"""The pages in a real browser: signing in, reading without JavaScript, dark, by keyboard, and offline."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from urllib.parse import urlsplit
+
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from service.database import jobs
+from service.database.models import Job
+from service.listener import address, listen
+from tests.servers import skip_loudly
+from tests.service.dashboard.store import TOKENS, Store, evidence
+
+TOKEN = "a-token-for-tests-only"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS = [
+    "--no-sandbox",  # tests also run as root in a container, where Chromium refuses to start otherwise
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
+        skip_loudly(f"the dashboard in a browser; none of {', '.join(NAMES)} is on PATH")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def url(client: TestClient) -> Iterator[str]:
+    """The application of ``client``, on a real port."""
+    with listen("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(uvicorn.Config(client.app, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()  # until it accepts, connections wait in the listener's queue
+        yield address(listener)
+        server.should_exit = True
+        thread.join()
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser, url: str) -> Iterator[Open]:
+    """A signed-in page at a path; afterwards, what it asked of other sites or complained about."""
+    contexts: list[BrowserContext] = []
+    requested: list[str] = []
+    complaints: list[str] = []
+
+    def open_page(path: str, **options: object) -> Page:
+        context = browser.new_context(base_url=url, **options)  # pyright: ignore[reportArgumentType]
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"/?token={TOKEN}")
+        if path != "/":
+            page.goto(path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    # data: is what a style sheet or a page carries itself
+    assert {urlsplit(one).netloc for one in requested if not one.startswith("data:")} <= {
+        urlsplit(url).netloc
+    }
+    assert complaints == []
+
+
+@pytest.fixture
+def solved(store: Store) -> str:
+    """The path of an optimization with evidence and a measured pair of launches."""
+    states = ["succeeded"] * 5
+    found = store.optimization(store.domain_set(), "succeeded", states, proposal=evidence(TOKENS))
+    store.launch(found, "natural", "succeeded")
+    store.launch(found, "proposed", "succeeded", 0.03)
+    return f"/optimizations/{found}"
+
+
+def test_signing_in_leads_where_one_wanted_to_go(browser: Browser, url: str, solved: str) -> None:
+    context = browser.new_context(base_url=url)
+    page = context.new_page()
+    page.goto(solved)
+    page.keyboard.type("not the token")  # the field has the focus
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").wait_for()
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"**{solved}")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/login")
+    page.goto(solved)
+    assert "/login" in page.url
+    context.close()
+
+
+def test_a_link_leaves_no_token_in_the_address(open_page: Open) -> None:
+    page = open_page("/")
+    assert TOKEN not in page.url
+    assert page.evaluate("document.cookie") == ""
+    assert page.get_by_role("heading", name="Overview").is_visible()
+
+
+def test_all_is_read_without_javascript(open_page: Open, solved: str) -> None:
+    page = open_page(solved, java_script_enabled=False)
+    for heading in ("What it is worth", "Mixture", "What binds it", "Tasks", "Predicted against measured"):
+        assert page.get_by_role("heading", name=heading, exact=True).is_visible()
+    chart = page.get_by_role("img", name="Proposed mixture and natural distribution")
+    assert chart.is_visible()
+    assert page.get_by_role("region", name="Mixture by domain").get_by_role("row").count() == len(TOKENS) + 1
+    page.get_by_text("1 more, measured but not in the objective").click()
+    assert page.get_by_role("region", name="Tasks outside the objective").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_can_be_read_in_light_and_dark(open_page: Open, solved: str, scheme: str) -> None:
+    page = open_page(solved, color_scheme=scheme)
+    colours = page.evaluate(
+        """() => {
+            const of = (what, property) => getComputedStyle(document.querySelector(what))[property];
+            return { paper: of("body", "backgroundColor"), ink: of("body", "color"), soft: of("dt", "color"),
+                     link: of("main a", "color"), good: of(".state-succeeded", "color"),
+                     label: of(".chart .label", "fill"), value: of(".chart .value", "fill") };
+        }"""
+    )
+    paper = luminance(colours.pop("paper"))
+    assert (paper > 0.5) == (scheme == "light")
+    for what, colour in colours.items():
+        lighter, darker = sorted((paper, luminance(colour)), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, f"{what} (WCAG 2.2, 1.4.3)"
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of ``rgb(r, g, b)`` as WCAG 2.2 defines it."""
+    channels = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_keyboard_goes_through_the_page_in_reading_order(open_page: Open, solved: str) -> None:
+    page = open_page(solved)
+    page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="Skip to content")
+    assert skip.evaluate("one => one === document.activeElement")
+    assert skip.bounding_box()["x"] >= 0, "it shows itself when it has the focus"
+    tops = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        tops.append(page.evaluate("document.activeElement.getBoundingClientRect().top + scrollY"))
+    line = 20  # pixels: what stands on one line may differ by less
+    assert all(after > before - line for before, after in pairwise(tops)), tops
+    page.goto(solved)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_page_is_wider_than_the_screen(open_page: Open, solved: str, width: int) -> None:
+    page = open_page("/", viewport={"width": width, "height": 800})
+    for path in ("/", "/domain-sets/library", solved):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+
+
+def test_a_page_of_something_under_way_follows_it(open_page: Open, store: Store) -> None:
+    states = ["succeeded", "running", "queued"]
+    found = store.optimization(store.domain_set(), "running", states)
+    page = open_page(f"/optimizations/{found}")
+    sentence = page.get_by_role("status")
+    assert "1 of 3 runs done" in sentence.inner_text()
+    link = page.get_by_role("navigation").get_by_role("link", name="library")
+    link.focus()
+
+    with store.database.write() as session:
+        job = session.query(Job).filter_by(owner=found, kind=jobs.PROXY_RUN, position=1).one()
+        job.state, job.finished_at = jobs.SUCCEEDED, 1_700_000_009.0
+
+    page.get_by_text("2 of 3 runs done").wait_for()
+    assert sentence.get_attribute("aria-live") == "polite"
+    assert link.evaluate("one => one === document.activeElement"), "the focus stays where it was"
+    assert page.title().startswith("2/3")

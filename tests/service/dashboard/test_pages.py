@@ -1,0 +1,256 @@
+"""Every page in every state: what it must say, and that names from outside are only ever text."""
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.dashboard.formatting import quantity
+from tests.service.dashboard.store import TOKENS, Store, evidence
+
+HOSTILE = '<script>alert("x")</script>&\'" onload=1'
+VOID = {"meta", "link", "input", "br"}
+
+
+class _Document(HTMLParser):
+    """Reads a page as a browser would, and refuses what is not well nested or not named."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.words: list[str] = []
+        self.scripts: list[str | None] = []
+        self.feed(html)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+        assert len(self.ids) == len(set(self.ids)), "an id appears twice"
+        assert set(self.references) <= set(self.ids), "a label refers to nothing"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if "id" in given:
+            self.ids.append(given["id"] or "")
+        self.references += (given.get("aria-labelledby") or "").split()
+        assert "style" not in given, "the policy allows no inline style"
+        assert not [name for name in given if name.startswith("on")], "the policy allows no inline script"
+        if tag == "script":
+            self.scripts.append(given.get("src"))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.fixture
+def read(client: TestClient):
+    """The words of a page that was found and is well made."""
+
+    def read(path: str) -> str:
+        answer = client.get(path)
+        assert answer.status_code == 200, answer.text
+        return _Document(answer.text).text
+
+    return read
+
+
+def test_an_empty_service_says_what_to_do(read) -> None:
+    words = read("/")
+    assert "POST /v1/optimizations" in words
+    assert "make demo" in words
+
+
+def test_the_overview_lists_sets_optimizations_and_launches(read, store: Store) -> None:
+    revision = store.domain_set()
+    done = store.optimization(revision, "succeeded", ["succeeded"] * 3, proposal=evidence(TOKENS))
+    launch = store.launch(done, "proposed", "succeeded", 0.1)
+    words = read("/")
+    # 0.25 * (2.1 - 0.1) + 0.5 * (2.1 - 0.13) + 0.25 * (2.1 - 0.16)
+    for expected in ("library", done, launch, "succeeded", "1.9700"):
+        assert expected in words
+
+
+def test_lists_go_on_by_key(client: TestClient, store: Store) -> None:
+    revision = store.domain_set()
+    ids = [store.optimization(revision, "queued") for _ in range(27)]
+    first = client.get("/").text
+    following = re.search(r'href="(/\?after=[^"]+)"', first)
+    assert following is not None
+    second = client.get(following[1]).text
+    assert [one for one in ids if one in first] == ids[2:]
+    assert [one for one in ids if one in second] == ids[:2]
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "succeeded", "failed"])
+def test_a_domain_set_in_every_state(read, store: Store, state: str) -> None:
+    store.domain_set("pool", {"web:news": 9_000_000, "books": 1_000_000}, state)
+    words = read("/domain-sets/pool")
+    assert "web:news" in words
+    assert state in words
+    if state == "succeeded":
+        assert "9.0M" in words
+        assert "90.00%" in words
+    if state == "failed":
+        assert "Preparation failed." in words
+        assert "diverged" in words
+
+
+def test_an_optimization_that_waits(read, store: Store) -> None:
+    words = read(f"/optimizations/{store.optimization(store.domain_set(state='running'), 'queued')}")
+    assert "Waiting for the domains to be prepared." in words
+    assert "The swarm is not sampled yet." in words
+    assert "What it is worth" not in words
+
+
+def test_an_optimization_under_way(client: TestClient, read, store: Store) -> None:
+    states = ["succeeded"] * 5 + ["running"] * 2 + ["queued"] * 2 + ["failed"]
+    path = f"/optimizations/{store.optimization(store.domain_set(), 'running', states)}"
+    words = read(path)
+    assert "Training proxy models: 5 of 10 runs done, under a minute left." in words
+    assert "5 of 10, 2 running, 1 failed" in words
+    rate = client.get(f"/v1{path}").json()["progress"]["tokens_per_second"]
+    assert rate > 0
+    assert f"{quantity(rate)} tokens/s" in words
+    assert "1 lost run: the swarm went on without it" in words
+    assert "The loss is not a number after step 211." in words
+    page = client.get(path).text
+    assert 'data-live="true"' in page
+    assert _Document(page).scripts[0].startswith("/static/refresh.js?v=")
+
+
+def test_a_failed_optimization_says_why(client: TestClient, read, store: Store) -> None:
+    path = f"/optimizations/{store.optimization(store.domain_set(), 'failed', ['failed'] * 28)}"
+    words = read(path)
+    assert "The optimization failed. too_few_runs 12 runs finished and 39 are needed." in words
+    assert 'data-live="false"' in client.get(path).text
+    assert "refresh.js" not in client.get(path).text
+
+
+def test_a_solved_optimization_shows_its_evidence(read, store: Store) -> None:
+    solved = store.optimization(store.domain_set(), "succeeded", ["succeeded"] * 3, proposal=evidence(TOKENS))
+    words = read(f"/optimizations/{solved}")
+    assert "Done: 3 of 3 proxy runs trained." in words
+    assert "2.4339 BPB on the objective, 0.0412 lower than the natural distribution's 2.4751" in words
+    assert "90% interval of the gain +0.0225 to +0.0613" in words
+    assert "poetry is at its cap of 4 epochs; 1M more tokens of it are worth 0.003 BPB." in words
+    assert "No proxy run is near the proposed mixture." in words
+    assert "1 more, measured but not in the objective" in words
+    assert "Predicted against measured" not in words
+
+
+def test_launches_are_held_against_the_prediction(read, store: Store) -> None:
+    solved = store.optimization(store.domain_set(), "succeeded", ["succeeded"], proposal=evidence(TOKENS))
+    store.launch(solved, "natural", "succeeded")
+    launch = store.launch(solved, "proposed", "succeeded", 0.03)
+    words = read(f"/optimizations/{solved}")
+    # 0.25 * 0.03 + 0.5 * 0.039 + 0.25 * 0.048
+    assert "0.0390 lower than 2.1000 on the natural distribution, within the predicted interval" in words
+    assert "+0.0412 → +0.0390" in words
+    measured = read(f"/launches/{launch}")
+    assert "2.0610 BPB" in measured
+    assert "1.1M non-embedding parameters" in measured
+    assert "encyclopedia:science" in measured
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ("queued", "Waiting for a worker."),
+        ("running", "Training: 25% of the tokens."),
+        ("failed", "The launch failed. diverged"),
+        ("cancelled", "The launch was cancelled."),
+    ],
+)
+def test_a_launch_in_every_state(read, store: Store, state: str, sentence: str) -> None:
+    solved = store.optimization(store.domain_set(), "succeeded", proposal=evidence(TOKENS))
+    assert sentence in read(f"/launches/{store.launch(solved, 'proposed', state)}")
+
+
+def test_runs_are_paged_in_order(client: TestClient, store: Store) -> None:
+    path = f"/optimizations/{store.optimization(store.domain_set(), 'running', ['queued'] * 30)}"
+    following = re.search(r'href="(\?runs_after=[^"#]+)', client.get(path).text)
+    assert following is not None
+    second = client.get(path + following[1]).text
+    assert re.findall(r'<th scope="row" class="n">(\d+)</th>', second) == ["25", "26", "27", "28", "29"]
+
+
+def test_the_mixture_chart_is_a_picture_with_a_name_and_a_bar_for_each_domain(
+    client: TestClient, store: Store
+) -> None:
+    solved = store.optimization(store.domain_set(), "succeeded", proposal=evidence(TOKENS))
+    page = client.get(f"/optimizations/{solved}").text
+    drawn = re.search(r'<svg class="chart" id="mixture-chart".*?</svg>', page, re.S)
+    assert drawn is not None
+    chart = ElementTree.fromstring(drawn[0])
+    assert chart.get("role") == "img"
+    assert chart.findtext("title") == "Proposed mixture and natural distribution"
+    assert "web:news" in (chart.findtext("desc") or "")
+    assert len(chart.findall(".//rect[@class='proposed']")) == len(TOKENS)
+    assert len(chart.findall(".//line[@class='cap binding']")) == 3
+    widths = [float(bar.get("width", "").rstrip("%")) for bar in chart.findall(".//rect[@class='natural']")]
+    assert max(widths) == pytest.approx(100 / 1.02, abs=0.01)
+
+
+def test_hostile_names_are_text(client: TestClient, read, store: Store) -> None:
+    tokens = {HOSTILE: 1_000_000, "a" * 255: 2_000_000}
+    revision = store.domain_set("pool", tokens)
+    proposal = evidence(tokens)
+    proposal["tasks"][0]["name"] = HOSTILE
+    proposal["warnings"][0]["message"] = HOSTILE
+    proposal["constraints"] = [{"statement": HOSTILE}]
+    solved = store.optimization(revision, "succeeded", ["succeeded"], tokens, proposal)
+    launch = store.launch(solved, "proposed", "succeeded")
+    for path in ("/domain-sets/pool", f"/optimizations/{solved}", f"/launches/{launch}"):
+        assert "<script>alert" not in client.get(path).text
+        assert HOSTILE in read(path)
+    answer = client.get("/optimizations/<script>alert(1)<script>")
+    assert answer.status_code == 404
+    assert "<script>alert" not in answer.text
+    assert 'value="/&lt;script&gt;"' in client.get("/login?next=/<script>").text
+
+
+def test_evidence_without_numbers_is_shown_with_dashes(read, store: Store) -> None:
+    proposal = evidence(TOKENS)
+    proposal["objective"].update(gain_interval=None, rank_correlation=None, mae=None)
+    for task in proposal["tasks"]:
+        task.update(gain_interval=None, rank_correlation=None, mae=None, noise=None)
+    for domain in proposal["domains"]:
+        domain["cap"] = None
+    proposal["constraints"], proposal["warnings"] = [], []
+    proposal["held_out_rank_correlation"] = None
+    solved = store.optimization(store.domain_set(), "succeeded", proposal=proposal)
+    words = read(f"/optimizations/{solved}")
+    assert "the gain has no interval" in words
+    assert "No constraint binds" in words
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/optimizations/opt_0", 404),
+        ("/launches/launch_0", 404),
+        ("/domain-sets/none", 404),
+        ("/domain-sets/none?revision=0", 422),
+    ],
+)
+def test_what_is_not_there_is_a_page_that_says_so(client: TestClient, path: str, status: int) -> None:
+    answer = client.get(path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "<h1>" in answer.text

@@ -1,0 +1,99 @@
+"""Who may read: a form or a link signs a browser in, and nothing else does."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.auth import COOKIE, session_cookie
+
+TOKEN = "a-token-for-tests-only"
+PAGES = ["/", "/domain-sets/pool", "/optimizations/opt_1", "/launches/launch_1"]
+
+
+@pytest.fixture
+def browser(client: TestClient) -> TestClient:
+    """No bearer token, and redirections are looked at."""
+    del client.headers["Authorization"]
+    client.follow_redirects = False
+    return client
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_sends_a_stranger_to_the_form_and_back(browser: TestClient, path: str) -> None:
+    answer = browser.get(f"{path}?x=1&y=2")
+    assert answer.status_code == 303
+    form = browser.get(answer.headers["location"])
+    assert f'name="next" value="{path}?x=1&amp;y=2"' in form.text
+    signed_in = browser.post("/login", data={"token": f" {TOKEN}\n", "next": f"{path}?x=1&y=2"})
+    assert (signed_in.status_code, signed_in.headers["location"]) == (303, f"{path}?x=1&y=2")
+
+
+def test_a_link_with_the_token_sets_a_cookie_and_leads_to_the_clean_address(browser: TestClient) -> None:
+    answer = browser.get(f"/?after=x&token={TOKEN}")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/?after=x")
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith(f"{COOKIE}={session_cookie(TOKEN)};")
+    assert TOKEN not in cookie
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+    assert browser.get("/").status_code == 200
+
+
+def test_a_wrong_token_signs_nobody_in(browser: TestClient) -> None:
+    for answer in (
+        browser.get("/?token=wrong"),
+        browser.post("/login", data={"token": "wrong"}),
+        browser.post("/login", data={"token": session_cookie(TOKEN)}),
+        browser.post("/login", content=b"\xff&&&&&&&&&&&&"),
+        browser.post("/login"),
+    ):
+        assert answer.status_code == 401
+        assert "set-cookie" not in answer.headers
+        assert 'role="alert"' in answer.text
+    assert browser.get("/", headers={"Cookie": f"{COOKIE}={TOKEN}"}).status_code == 303
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "//evil.test",
+        "https://evil.test/",
+        "/\\evil.test",
+        "\\\\evil.test",
+        "evil.test",
+        "/\tx",
+        "//evil.test/%2f",
+    ],
+)
+def test_no_link_leads_to_another_site(browser: TestClient, elsewhere: str) -> None:
+    answer = browser.post("/login", data={"token": TOKEN, "next": elsewhere})
+    assert answer.headers["location"] == "/"
+    assert f'value="{elsewhere}"' not in browser.get("/login", params={"next": elsewhere}).text
+
+
+def test_signing_out_forgets_the_browser(browser: TestClient) -> None:
+    browser.post("/login", data={"token": TOKEN})
+    assert browser.get("/").status_code == 200
+    assert browser.post("/logout").headers["location"] == "/login"
+    assert browser.get("/").status_code == 303
+
+
+def test_the_cookie_reads_and_never_writes(browser: TestClient) -> None:
+    browser.post("/login", data={"token": TOKEN})
+    assert browser.get("/v1/optimizations").status_code == 200
+    assert browser.post("/v1/optimizations", json={}).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/login", "/", "/static/dashboard.css", "/healthz", "/v1/runs", "/nowhere"])
+def test_every_answer_carries_the_security_headers(browser: TestClient, path: str) -> None:
+    headers = browser.get(path).headers
+    assert headers["content-security-policy"] == (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "same-origin"
+
+
+def test_pages_are_kept_by_no_cache(client: TestClient) -> None:
+    assert client.get("/").headers["cache-control"] == "no-store"

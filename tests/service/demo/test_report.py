@@ -1,0 +1,86 @@
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from service.demo.report import gain_table, measured_objective, print_evidence, result_document, verdict
+
+
+@pytest.fixture
+def evidence() -> dict[str, Any]:
+    task = {"rank_correlation": 0.93, "mae": 0.0123, "noise": 0.004, "natural": 2.0, "proposed": 1.9}
+    return {
+        "objective": {**task, "gain": 0.1, "gain_interval": [0.05, 0.15], "confidence": 0.9},
+        "tasks": [
+            {**task, "name": "code", "weight": 3.0, "gain": 0.1, "gain_interval": [0.02, 0.18]},
+            {**task, "name": "prose", "weight": 1.0, "gain": 0.1, "gain_interval": [0.0, 0.2]},
+        ],
+        "held_out_rank_correlation": 0.93,
+        "domains": [
+            {"name": "big", "tokens": 9e6, "natural": 0.9, "weight": 0.6, "epochs": 0.1, "binding": False},
+            {"name": "small", "tokens": 1e6, "natural": 0.1, "weight": 0.4, "epochs": 4.0, "binding": True},
+        ],
+        "constraints": [{"statement": "small is read 4 times, its cap."}],
+        "warnings": [{"code": "few_runs", "message": "Only 9 runs."}],
+    }
+
+
+@pytest.fixture
+def optimization() -> dict[str, Any]:
+    return {
+        "progress": {"runs": {"total": 9}, "tokens_trained": 900},
+        "lost_runs": [{"run_id": "run_x", "reason": "diverged: at step 3"}],
+    }
+
+
+def launch(code: float, prose: float) -> dict[str, Any]:
+    return {"metrics": {"code": code, "prose": prose}, "tokens": 50, "non_embedding_parameters": 1_000_000}
+
+
+def printed(*items: Any) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    for item in items:
+        console.print(item)
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_measured_objective_is_the_weighted_mean(evidence: dict[str, Any]) -> None:
+    measured = measured_objective(evidence, launch(1.8, 2.2), launch(1.6, 2.4))
+    assert measured == pytest.approx({"natural": (3 * 1.8 + 2.2) / 4, "proposed": (3 * 1.6 + 2.4) / 4})
+
+
+def test_the_answer_shows_epochs_constraints_warnings_and_lost_runs(
+    evidence: dict[str, Any], optimization: dict[str, Any]
+) -> None:
+    console = Console(file=io.StringIO(), width=160)
+    print_evidence(console, optimization, evidence)
+    text = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    small = next(line for line in text.splitlines() if "small" in line and "%" in line)
+    for cell in ("1,000,000", "10.00%", "40.00%", "4.00", "yes"):
+        assert cell in small
+    for sentence in ("small is read 4 times, its cap.", "Only 9 runs.", "run_x", "diverged"):
+        assert sentence in text
+
+
+def test_gains_are_natural_minus_proposed(evidence: dict[str, Any]) -> None:
+    text = printed(gain_table(evidence, launch(1.8, 2.2), launch(1.6, 2.4)))
+    assert "+0.2000" in next(line for line in text.splitlines() if "code" in line)
+    assert "-0.2000" in next(line for line in text.splitlines() if "prose" in line)
+
+
+def test_a_worse_mixture_is_called_worse(evidence: dict[str, Any]) -> None:
+    assert "NOT better" in verdict(evidence, launch(1.6, 1.6), launch(1.8, 1.8))
+    assert "is better" in verdict(evidence, launch(1.8, 1.8), launch(1.6, 1.6))
+
+
+def test_the_json_document_has_the_promised_members(
+    evidence: dict[str, Any], optimization: dict[str, Any]
+) -> None:
+    document = result_document(optimization, evidence, launch(1.8, 2.2), launch(1.6, 2.4))
+    assert document["domains"] == 2
+    assert document["runs"] == 9
+    assert document["tokens_trained"] == 900 + 50 + 50
+    assert document["held_out_rank_correlation"] == 0.93
+    assert document["predicted"] == {"natural": 2.0, "proposed": 1.9}
+    assert document["measured"] == pytest.approx({"natural": 1.9, "proposed": 1.8})

@@ -1,0 +1,48 @@
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from service.auth import COOKIE, UnprotectedBind, load_token, session_cookie, token_file
+from service.settings import Settings
+from tests.service.conftest import TOKEN
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x"])
+def test_nothing_is_answered_without_the_token(client: TestClient, header: str) -> None:
+    for path in ("/v1/domain-sets", "/v1/optimizations", "/v1/runs", "/v1/mixtures", "/v1/launches"):
+        response = client.get(path, headers={"Authorization": header})
+        assert (response.status_code, response.json()["code"]) == (401, "unauthorized")
+
+
+def test_a_browser_session_reads_and_never_writes(client: TestClient, domain_set: dict[str, Any]) -> None:
+    headers = {"Authorization": "", "Cookie": f"{COOKIE}={session_cookie(TOKEN)}"}
+    assert client.get("/v1/domain-sets", headers=headers).status_code == 200
+    assert client.post("/v1/domain-sets", json=domain_set, headers=headers).status_code == 401
+
+
+def test_another_site_cannot_write(client: TestClient, domain_set: dict[str, Any]) -> None:
+    response = client.post("/v1/domain-sets", json=domain_set, headers={"Origin": "http://evil.example"})
+    assert (response.status_code, response.json()["code"]) == (403, "cross_origin")
+
+
+def test_another_host_name_is_refused(client: TestClient) -> None:
+    assert client.get("/v1/domain-sets", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_the_first_start_makes_a_token_only_its_owner_can_read(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "new")
+    token = load_token(settings)
+    assert len(token) >= 32
+    assert stat.S_IMODE(token_file(settings).stat().st_mode) == 0o600
+    assert load_token(settings) == token
+
+
+def test_a_bind_beyond_this_machine_needs_a_token(tmp_path: Path) -> None:
+    with pytest.raises(UnprotectedBind, match="MIXWRIGHT_TOKEN"):
+        create_app(Settings(data_directory=tmp_path, host="0.0.0.0"))
+    assert not (tmp_path / "token").exists()
+    assert load_token(Settings(data_directory=tmp_path, host="0.0.0.0", token=TOKEN)) == TOKEN

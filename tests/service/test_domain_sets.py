@@ -1,0 +1,220 @@
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.settings import Settings
+
+Document = dict[str, Any]
+
+
+def refused(client: TestClient, request: Document) -> Document:
+    """The problem a request is answered with, after checking that it left nothing behind."""
+    response = client.post("/v1/domain-sets", json=request)
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    assert client.get("/v1/domain-sets").json()["items"] == []
+    return {"status": response.status_code, **response.json()}
+
+
+def test_a_new_domain_set_is_revision_one_with_everything_added(
+    client: TestClient, domain_set: Document
+) -> None:
+    response = client.post("/v1/domain-sets", json=domain_set)
+    assert response.status_code == 201
+    body = response.json()
+    assert response.headers["location"] == "/v1/domain-sets/pool/revisions/1"
+    assert client.get(response.headers["location"]).json() == body
+    assert body["changes"] == {"added": ["books", "web:forums", "web:news"], "removed": [], "revised": []}
+    assert body["tokens"] == 1_110_000
+    assert body["state"] == "queued"
+    assert body["created_at"].endswith("Z")
+
+
+def test_a_revision_says_what_changed(
+    client: TestClient, domain_set: Document, write_corpus: Callable[..., str]
+) -> None:
+    client.post("/v1/domain-sets", json=domain_set)
+    news, forums, _books = domain_set["domains"]
+    papers = {"name": "papers", "files": [write_corpus("papers")]}
+    response = client.post(
+        "/v1/domain-sets/pool/revisions", json={"domains": [papers, {**forums, "tokens": 5}, news]}
+    )
+    assert response.status_code == 201, response.text
+    assert response.json()["number"] == 2
+    assert response.json()["parent"] == 1
+    assert response.json()["changes"] == {
+        "added": ["papers"],
+        "removed": ["books"],
+        "revised": ["web:forums"],
+    }
+    same = client.post(
+        "/v1/domain-sets/pool/revisions", json={"domains": [news, papers, {**forums, "tokens": 5}]}
+    )
+    assert (same.status_code, same.json()["code"]) == (409, "revision_unchanged")
+
+
+def test_the_same_idempotency_key_makes_one_domain_set(client: TestClient, domain_set: Document) -> None:
+    headers = {"Idempotency-Key": "first"}
+    first = client.post("/v1/domain-sets", json=domain_set, headers=headers)
+    second = client.post("/v1/domain-sets", json=domain_set, headers=headers)
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert first.json() == second.json()
+    other = client.post("/v1/domain-sets", json={**domain_set, "name": "other"}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+    without_key = client.post("/v1/domain-sets", json=domain_set)
+    assert (without_key.status_code, without_key.json()["code"]) == (409, "domain_set_exists")
+
+
+def test_a_duplicated_domain_is_named(client: TestClient, domain_set: Document) -> None:
+    domain_set["domains"][2]["name"] = "web:news"
+    problem = refused(client, domain_set)
+    assert (problem["status"], problem["code"], problem["field"]) == (
+        422,
+        "duplicate_domain",
+        "domains[2].name",
+    )
+    assert "web:news" in problem["detail"]
+
+
+@pytest.mark.parametrize("name", ["", "a:b:c:d", "a::b", " web", "web\n", "a:" + "x" * 300])
+def test_a_bad_domain_name_is_named(client: TestClient, domain_set: Document, name: str) -> None:
+    domain_set["domains"][1]["name"] = name
+    problem = refused(client, domain_set)
+    assert problem["status"] == 422
+    assert problem["field"] == "domains[1].name"
+
+
+def test_a_domain_inside_another_is_refused(client: TestClient, domain_set: Document) -> None:
+    domain_set["domains"][2]["name"] = "web"
+    problem = refused(client, domain_set)
+    assert (problem["code"], problem["field"]) == ("invalid_domain_name", "domains[2].name")
+    assert "'web'" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        "/etc/*",
+        "{root}/../../../../etc/passwd",
+        "{root}/%2e%2e/x",
+        "corpora/news.jsonl",
+        "~/x",
+        "",
+    ],
+)
+def test_a_path_outside_the_data_roots_is_refused(
+    client: TestClient, settings: Settings, domain_set: Document, path: str
+) -> None:
+    domain_set["domains"][0]["files"] = [path.format(root=settings.data_directory / "corpora")]
+    problem = refused(client, domain_set)
+    assert problem["status"] == 422
+    assert problem["field"] == "domains[0].files[0]"
+    assert problem["code"] in ("outside_data_roots", "bad_path", "no_such_file")
+
+
+def test_a_link_that_leaves_the_data_roots_is_refused(
+    client: TestClient, settings: Settings, domain_set: Document, tmp_path: Path
+) -> None:
+    outside = tmp_path / "secret.jsonl"
+    outside.write_text('{"text": "secret"}\n')
+    root = settings.data_directory / "corpora"
+    (root / "link.jsonl").symlink_to(outside)
+    (root / "folder").symlink_to(tmp_path)
+    for pattern in (
+        root / "link.jsonl",
+        root / "li*.jsonl",
+        root / "folder" / "secret.jsonl",
+        root / "**" / "s*",
+    ):
+        domain_set["domains"][0]["files"] = [str(pattern)]
+        assert refused(client, domain_set)["code"] in ("outside_data_roots", "no_such_file")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "pyproject.toml", "a/b/c", "~/x", "a/../b", "tests"])
+def test_a_tokenizer_outside_the_data_roots_is_refused(
+    client: TestClient, domain_set: Document, name: str
+) -> None:
+    problem = refused(client, {**domain_set, "tokenizer": {"huggingface": name}})
+    assert (problem["status"], problem["field"]) == (422, "tokenizer.huggingface")
+
+
+def test_a_tokenizer_below_the_data_roots_is_kept_with_links_resolved(
+    client: TestClient, settings: Settings, domain_set: Document
+) -> None:
+    folder = settings.data_directory / "corpora" / "tokenizer"
+    folder.mkdir()
+    link = settings.data_directory / "corpora" / "link"
+    link.symlink_to(folder)
+    response = client.post("/v1/domain-sets", json={**domain_set, "tokenizer": {"huggingface": str(link)}})
+    assert response.status_code == 201
+    assert response.json()["tokenizer"] == {"huggingface": str(folder)}
+
+
+def test_an_empty_file_is_named(client: TestClient, settings: Settings, domain_set: Document) -> None:
+    empty = settings.data_directory / "corpora" / "empty.jsonl"
+    empty.touch()
+    domain_set["domains"][1]["files"] = [str(empty)]
+    problem = refused(client, domain_set)
+    assert problem["field"] == "domains[1].files"
+    assert "empty.jsonl" in problem["detail"]
+    assert "web:forums" in problem["detail"]
+
+
+@pytest.mark.parametrize("bad_line", ['{"txt": "no text"}', "not json", '{"text": 7}'])
+def test_an_unreadable_line_is_named_with_its_file(
+    client: TestClient, settings: Settings, domain_set: Document, bad_line: str
+) -> None:
+    good = json.dumps({"text": "good " * 100})
+    broken = settings.data_directory / "corpora" / "broken.jsonl.gz"
+    broken.write_bytes(gzip.compress("\n".join([good, good, bad_line, good]).encode()))
+    domain_set["domains"][0]["files"] = [str(broken)]
+    problem = refused(client, domain_set)
+    assert problem["status"] == 422
+    assert "broken.jsonl.gz, line 3" in problem["detail"]
+
+
+def test_too_little_text_for_the_held_out_slice_names_the_domain(
+    client: TestClient, domain_set: Document, write_corpus: Callable[..., str]
+) -> None:
+    domain_set["domains"][2]["files"] = [write_corpus("tiny", documents=1)]
+    problem = refused(client, domain_set)
+    assert problem["code"] == "too_little_text"
+    assert "books" in problem["detail"]
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_read(client: TestClient, domain_set: Document) -> None:
+    domain_set["name"] = "x" * 2**20
+    problem = refused(client, domain_set)
+    assert (problem["status"], problem["code"]) == (413, "body_too_large")
+
+
+def test_an_unknown_member_is_named(client: TestClient, domain_set: Document) -> None:
+    problem = refused(client, {**domain_set, "domians": []})
+    assert (problem["status"], problem["field"]) == (422, "domians")
+
+
+def test_a_missing_domain_set_is_not_found(client: TestClient) -> None:
+    response = client.get("/v1/domain-sets/nobody")
+    assert (response.status_code, response.json()["code"]) == (404, "domain_set_not_found")
+
+
+def test_pages_hold_every_domain_set_once(client: TestClient, domain_set: Document) -> None:
+    names = [f"pool-{index}" for index in range(5)]
+    for name in names:
+        assert client.post("/v1/domain-sets", json={**domain_set, "name": name}).status_code == 201
+    seen: list[str] = []
+    after: str | None = None
+    while True:
+        parameters: dict[str, Any] = {"limit": 2, **({"after": after} if after else {})}
+        page = client.get("/v1/domain-sets", params=parameters).json()
+        seen += [item["name"] for item in page["items"]]
+        after = page["next"]
+        if after is None:
+            break
+    assert sorted(seen) == names
+    assert client.get("/v1/domain-sets", params={"limit": 201}).status_code == 422

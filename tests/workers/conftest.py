@@ -1,0 +1,69 @@
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+from sqlalchemy.orm import Session
+
+from service.database.engine import Database
+from service.database.models import Base, DomainSet, Revision
+
+Until = Callable[..., None]
+
+
+def new_revision(session: Session) -> Revision:
+    """Revision 1 of a new domain set, still without domains and jobs."""
+    domain_set = DomainSet(name="pool")
+    session.add(domain_set)
+    session.flush()
+    revision = Revision(
+        domain_set_id=domain_set.id,
+        number=1,
+        tokenizer={"vocabulary_size": 512},
+        held_out_fraction=0.1,
+        content_hash="0",
+        changes={},
+    )
+    session.add(revision)
+    session.flush()
+    return revision
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres_url")
+    return f"sqlite:///{tmp_path / 'mixwright.db'}"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """Empty tables on SQLite and on PostgreSQL."""
+    database = Database(database_url)
+    Base.metadata.drop_all(database.engine)
+    Base.metadata.create_all(database.engine)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Database]:
+    """Empty tables on SQLite, for what does not depend on the database."""
+    database = Database(f"sqlite:///{tmp_path / 'mixwright.db'}")
+    Base.metadata.create_all(database.engine)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def until() -> Until:
+    """Wait for a condition; the deadline only says when to give up."""
+
+    def wait(condition: Callable[[], object], deadline: float = 30.0, what: str = "the condition") -> None:
+        give_up = time.monotonic() + deadline
+        while not condition():
+            assert time.monotonic() < give_up, f"{what} did not come true within {deadline} s"
+            Event().wait(0.02)  # leaves the core to what is waited for
+
+    return wait
