@@ -1,0 +1,108 @@
+"""What every regression offers, so that samplers, diagnostics and solvers work with any of them.
+
+K runs over m domains and T tasks. `fit` takes the mixtures as rows on the simplex and the metrics as they were
+measured, in the metric's unit (BPB where nothing else is said), lower or higher better alike: a regression only
+predicts. All tasks are fitted in one call.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+
+class Fitted(Protocol):
+    """A regression after its fit."""
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the prediction, both (n, T), at (n, m) mixtures.
+
+        The deviation is that of the predicted mean, not of a new measurement.
+        """
+        ...
+
+
+@runtime_checkable
+class Differentiable(Fitted, Protocol):
+    """A fit with a gradient."""
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T, m) derivatives d f_t / d p_j at (n, m) mixtures, the weights taken as independent."""
+        ...
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A weighted sum of tasks to second order at one mixture.
+
+    The Hessian is diag(`diagonal`) + `factors`^T `factors`, which a solver can invert at the cost of its rank.
+
+    Attributes:
+        value: sum_t w_t f_t(p).
+        gradient: (m,).
+        diagonal: (m,) non-negative.
+        factors: (r, m), r at most the number of tasks.
+    """
+
+    value: float
+    gradient: np.ndarray
+    diagonal: np.ndarray
+    factors: np.ndarray
+
+
+@runtime_checkable
+class ConvexLaw(Differentiable, Protocol):
+    """A fit convex in the mixture for every task, which can therefore be minimised exactly."""
+
+    def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
+        """To second order at one (m,) mixture, for (T,) non-negative task weights."""
+        ...
+
+
+class Regression(Protocol):
+    """A family of laws with its settings."""
+
+    def minimum_runs(self, domains: int) -> int:
+        """Fewest runs it can be fitted with over so many domains."""
+        ...
+
+    def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> Fitted:
+        """Fit every task.
+
+        Args:
+            weights: (K, m) rows on the simplex.
+            metrics: (K, T).
+            noise: (K, T) standard deviation of each measurement, 0 where unknown.
+
+        Raises:
+            TooFewRuns: K < `minimum_runs(m)`.
+            InvalidMetrics: a metric the family cannot work with.
+        """
+        ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """A regression that can be fitted to many subsets of the runs at once, faster than one after the other."""
+
+    def held_out(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(B, K, T) predictions at all K runs by B fits, each to the runs its row of the (B, K) booleans keeps."""
+        ...
+
+
+def held_out(
+    regression: Regression,
+    weights: np.ndarray,
+    metrics: np.ndarray,
+    kept: np.ndarray,
+    noise: np.ndarray | None = None,
+) -> np.ndarray:
+    """(B, K, T) predictions of B fits, each to the runs that its row of the (B, K) booleans `kept` keeps."""
+    if isinstance(regression, Batched):
+        return regression.held_out(weights, metrics, kept, noise)
+    fits = (
+        regression.fit(weights[rows], metrics[rows], None if noise is None else noise[rows]) for rows in kept
+    )
+    return np.stack([fit.predict(weights)[0] for fit in fits])
