@@ -72,17 +72,18 @@ class Domains:
     tokens: np.ndarray
 
     @classmethod
-    def of(cls, tokens: Mapping[str, int | float]) -> Self:
+    def of(cls, tokens: Mapping[str, int | float | None]) -> Self:
         """Domains from `{name: available tokens}`, in any order.
 
         Raises:
             InvalidDomainName: a malformed name.
-            InvalidTokens: a count that is not positive and finite (an empty domain is never a silent zero).
+            InvalidTokens: a count that is unknown (None), or not positive and finite: an empty or missing domain
+                is never a silent zero.
         """
         if not tokens:
             raise MissingDomain("a domain set needs at least one domain", field="domains")
         names = check_names(tokens)
-        counts = np.array([float(tokens[name]) for name in names])
+        counts = np.array([tokens[name] for name in names], dtype=float)
         for name, count in zip(names, counts, strict=True):
             if not (np.isfinite(count) and count > 0):
                 raise InvalidTokens(

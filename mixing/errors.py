@@ -12,6 +12,8 @@ MixingError(ValueError)
 ├── InvalidSetting        a setting is outside its range
 ├── TooFewRuns            the regression cannot be fitted with so few runs
 ├── InvalidMetrics        a metric is missing, not finite, not positive or constant
+├── DuplicateRun          a run is given twice, under one id or under two
+├── OppositeDirections    tasks better when higher would be averaged with tasks better when lower
 └── Infeasible            no mixture satisfies the constraints
 
 `code` is stable and meant for machines, `field` names the part of the request at fault, `names` the
@@ -88,12 +90,15 @@ class InvalidSetting(MixingError):
 
 
 class TooFewRuns(MixingError):
-    """Fewer runs than the regression needs: `needed` at least, `given` so many."""
+    """Fewer runs than the regression needs: `needed` at least, `given` so many.
+
+    `names` holds what so few runs would still do for, where that is known.
+    """
 
     code = "too_few_runs"
 
-    def __init__(self, message: str, *, needed: int, given: int) -> None:
-        super().__init__(message, field="runs")
+    def __init__(self, message: str, *, needed: int, given: int, names: Iterable[str] = ()) -> None:
+        super().__init__(message, field="runs", names=names)
         self.needed = needed
         self.given = given
 
@@ -102,6 +107,18 @@ class InvalidMetrics(MixingError):
     """A metric that cannot be fitted; `names` holds the run ids and tasks at fault."""
 
     code = "invalid_metrics"
+
+
+class DuplicateRun(MixingError):
+    """A run is given more than once; `names` holds the ids."""
+
+    code = "duplicate_run"
+
+
+class OppositeDirections(MixingError):
+    """Tasks better when higher beside tasks better when lower, and nothing that says how to turn them."""
+
+    code = "opposite_directions"
 
 
 class Infeasible(MixingError):

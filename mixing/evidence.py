@@ -1,15 +1,30 @@
-"""Runs joined into arrays, by name and id, with everything that cannot be fitted refused by name."""
+"""Runs joined into arrays, by name and id, with everything that cannot be fitted refused by name.
+
+What is refused can be left out instead with `drop_faulty`: the runs dropped are then counted and named in the
+answer. Weights that sum to within 1% of 1, as published tables round them, are divided by their sum and noted.
+
+A run given twice under two ids, with the same mixture and the same metrics to the last bit, is refused like one
+given twice under one id: measured again it would have differed, so it is the same run submitted again, which would
+count double and stand on both sides of every fold. Replicates are welcome; runs of two stated seeds are
+never taken for one.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mixing.domains import Domains
-from mixing.errors import InvalidMetrics, MixingError, TooFewRuns
-from mixing.mixture import Mixture
-from mixing.optimization.problem import normalized
+from mixing.errors import DuplicateRun, InvalidMetrics, MixingError, TooFewRuns
+from mixing.mixture import SUM_TOLERANCE, Mixture
+from mixing.objective import Groups, ObjectiveSpec, groups
+
+RENORMALIZED = 0.01
+"""Weights whose sum is further than this from 1 are not rounded but wrong."""
+_ROUNDING = 1e-9
+_MIXTURE_DIGITS = 9
+"""Mixtures alike to so many digits are one mixture, written down by two programs."""
 
 
 @dataclass(frozen=True)
@@ -19,19 +34,33 @@ class RunEvidence:
     Attributes:
         id: names the run in messages; nothing is ordered by it.
         mixture: weights by domain; every domain of the set, 0 where it has none.
-        metrics: `{task: BPB}`, positive, lower is better.
+        metrics: `{task: value}`, BPB where nothing else is said.
         noise: `{task: standard deviation of the measurement}` where known, in the same unit.
+        seed: of the training run, where known; tells a replicate from a run given twice.
+        tokens: how much it trained, in units of a full proxy run.
+        round: of the swarm it was sampled in, from 0.
     """
 
     id: str
-    mixture: Mixture
+    mixture: Mapping[str, float]
     metrics: Mapping[str, float]
     noise: Mapping[str, float] = field(default_factory=dict)
+    seed: int | None = None
+    tokens: float = 1.0
+    round: int = 0
+
+
+@dataclass(frozen=True)
+class DroppedRun:
+    """A run that was left out because the caller asked for that, and why."""
+
+    id: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """K runs over m domains and T tasks, domains and tasks in sorted order.
+    """K runs over m domains and T tasks, domains and tasks in sorted order, every metric lower is better.
 
     The order of runs follows from their mixtures and metrics, not from their ids, so that two databases
     with the same runs under different ids give the same folds, resamples and answer.
@@ -39,11 +68,16 @@ class Evidence:
     Attributes:
         weights: (K, m).
         tasks: (T,) names.
-        metrics: (K, T).
+        metrics: (K, T), turned where the objective turns a task.
         noise: (K, T) standard deviations, 0 where unknown.
         noise_known: (T,) whether every run states its noise.
         objective: (T,) weights of the tasks, summing to 1; 0 for a task that is only watched.
         left_out: `{watched task: why it could not be fitted}`.
+        groups: the columns a regression is to be fitted to, and the objective read from them.
+        dropped: the runs left out, in the order given; empty unless asked for.
+        notes: what was changed on the way in, in plain words.
+        tokens: (K,) how much each run trained, in units of a full proxy run.
+        rounds: (K,) the round each run was sampled in.
     """
 
     weights: np.ndarray
@@ -53,100 +87,266 @@ class Evidence:
     noise_known: np.ndarray
     objective: np.ndarray
     left_out: Mapping[str, str]
+    groups: Groups
+    dropped: tuple[DroppedRun, ...]
+    notes: tuple[str, ...]
+    tokens: np.ndarray
+    rounds: np.ndarray
+
+    def grouped(self) -> "Evidence":
+        """The same runs with the columns of `groups` for tasks: what a regression of that granularity is fitted to.
+
+        The noise of tasks in one column is taken as independent; it is known where that of all of them is.
+        """
+        matrix = self.groups.matrix
+        known = np.array([self.noise_known[row != 0].all() for row in matrix])
+        return replace(
+            self,
+            tasks=self.groups.names,
+            metrics=self.metrics @ matrix.T,
+            noise=np.where(known, np.sqrt(np.square(self.noise) @ np.square(matrix).T), 0.0),
+            noise_known=known,
+            objective=self.groups.column_weights,
+            groups=replace(self.groups, matrix=np.eye(len(matrix))),
+        )
 
 
 def gather(
-    domains: Domains, runs: Sequence[RunEvidence], objective: Mapping[str, float], needed: int
+    domains: Domains,
+    runs: Sequence[RunEvidence],
+    objective: Mapping[str, float] | ObjectiveSpec,
+    needed: int,
+    *,
+    alternatives: Mapping[str, int] | None = None,
+    drop_faulty: bool = False,
+    positive: bool = True,
 ) -> Evidence:
     """Join the runs.
 
     Tasks of the objective must be sound in every run. Other tasks the runs measured are fitted too, so that
     their gain is seen; one of these that cannot be fitted is left out and says why.
 
+    Args:
+        domains: m domains, which every mixture must be over.
+        runs: in any order.
+        objective: what the mixture is for; `{task: weight}` where every task is better when lower.
+        needed: different mixtures the regression needs. Replicates of one count once: they tell the noise, not
+            another parameter.
+        alternatives: `{name: different mixtures it needs}` of what to offer where these are too few.
+        drop_faulty: leave out faulty runs (duplicates, bad weights, bad metrics of the objective), and say so,
+            where they would be refused.
+        positive: whether the regression needs metrics above 0, as laws with an exponential or a power do.
+
     Raises:
-        TooFewRuns: fewer than `needed` runs.
+        DuplicateRun: two runs of one id, or one run under two ids.
+        TooFewRuns: fewer different mixtures than `needed`.
         UnknownDomain, MissingDomain: a run's mixture is not over these domains.
-        InvalidWeights: the objective's weights.
-        InvalidMetrics: two runs of one id, or a metric of the objective that is missing, not finite, not
-            positive, or the same in every run.
+        InvalidWeights: a run's weights do not sum to 1 within 1%, or are negative or not finite.
+        InvalidMetrics: a metric of the objective that is missing, not finite, not positive, no share of 1 where
+            it is to be turned into an error rate, or the same in every run.
     """
-    if len(runs) < needed:
-        raise TooFewRuns(
-            f"{len(runs)} runs are too few: the law over {len(domains)} domains needs {needed}",
-            needed=needed,
-            given=len(runs),
-        )
-    _check_ids(runs)
-    counted = tuple(sorted(objective))
-    normalized(np.array([float(objective[task]) for task in counted]))
+    spec = ObjectiveSpec.of(objective)
+    sound = _SoundRuns.of(domains, runs, spec, positive, drop_faulty)
+    # The same mixture trained for longer is another run.
+    trained = np.column_stack([sound.weights, [run.tokens for run in sound.runs]])
+    _check_enough(trained, len(runs), needed, alternatives or {}, domains)
+    counted = sorted(spec.tasks)
     for task in counted:
-        if fault := _fault(task, runs):
-            raise fault
-    watched = sorted({task for run in runs for task in run.metrics} - set(counted))
-    faults = {task: str(fault) for task in watched if (fault := _fault(task, runs))}
-    tasks = tuple(sorted({*counted, *watched} - set(faults)))
-    return _arrays(domains, runs, objective, tasks, faults)
+        _check_varies(task, sound.runs)
+    watched = sorted({task for run in sound.runs for task in run.metrics} - set(counted))
+    left_out = {task: why for task in watched if (why := _unfit(task, sound.runs, spec, positive))}
+    tasks = tuple(sorted({*counted, *watched} - set(left_out)))
+    return _arrays(sound, spec, tasks, left_out)
+
+
+@dataclass(frozen=True)
+class _SoundRuns:
+    """The runs that are kept, their (K, m) weights in the same order, and what was said on the way."""
+
+    runs: tuple[RunEvidence, ...]
+    weights: np.ndarray
+    dropped: tuple[DroppedRun, ...]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        domains: Domains,
+        runs: Sequence[RunEvidence],
+        spec: ObjectiveSpec,
+        positive: bool,
+        drop_faulty: bool,
+    ) -> "_SoundRuns":
+        _check_measured(spec, runs)
+        seen = _Seen()
+        kept: list[RunEvidence] = []
+        rows: list[np.ndarray] = []
+        sums: list[float] = []
+        dropped: list[DroppedRun] = []
+        for run in runs:
+            try:
+                row = _aligned(run, domains)
+                _check_metrics(run, spec, positive)
+                seen.add(run)
+            except MixingError as fault:
+                if not drop_faulty:
+                    raise
+                dropped.append(DroppedRun(run.id, str(fault)))
+                continue
+            kept.append(run)
+            rows.append(row / row.sum() if abs(row.sum() - 1) > SUM_TOLERANCE else row)
+            sums.append(float(row.sum()))
+        weights = np.array(rows).reshape(len(rows), len(domains))
+        return cls(tuple(kept), weights, tuple(dropped), tuple(_notes(sums, dropped)))
+
+
+class _Seen:
+    """The runs so far, to recognise one given twice."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._measured: dict[object, list[RunEvidence]] = {}
+
+    def add(self, run: RunEvidence) -> None:
+        if run.id in self._ids:
+            raise DuplicateRun(f"run {run.id!r} is given twice", field="runs", names=[run.id])
+        said = (tuple(sorted(run.mixture.items())), tuple(sorted(run.metrics.items())))
+        for other in self._measured.get(said, ()):
+            if run.seed is not None and other.seed is not None and run.seed != other.seed:
+                continue
+            raise DuplicateRun(
+                f"runs {other.id!r} and {run.id!r} have the same mixture and the same metrics to the last bit, so"
+                " they are one run given twice; leave one out, or state the seeds if they are two",
+                field="runs",
+                names=[other.id, run.id],
+            )
+        self._ids.add(run.id)
+        self._measured.setdefault(said, []).append(run)
+
+
+def _notes(sums: Sequence[float], dropped: Sequence[DroppedRun]) -> Iterator[str]:
+    off = [total for total in sums if abs(total - 1) > SUM_TOLERANCE]
+    if off:
+        yield (
+            f"The weights of {len(off)} of {len(sums)} runs summed to between {min(off):.4f} and {max(off):.4f}"
+            " and were divided by their sum."
+        )
+    if dropped:
+        named = ", ".join(run.id for run in dropped)
+        yield f"{len(dropped)} of {len(sums) + len(dropped)} runs were left out: {named}."
+
+
+def _turned_notes(spec: ObjectiveSpec, tasks: Sequence[str]) -> Iterator[str]:
+    for task in tasks:
+        if turn := spec.turned.get(task):
+            formula = "1 - value" if turn == "error rate" else "-value"
+            yield f"Task {task} is better when higher and enters as {formula}."
 
 
 def _arrays(
-    domains: Domains,
-    runs: Sequence[RunEvidence],
-    objective: Mapping[str, float],
-    tasks: tuple[str, ...],
-    left_out: Mapping[str, str],
+    sound: _SoundRuns, spec: ObjectiveSpec, tasks: tuple[str, ...], left_out: Mapping[str, str]
 ) -> Evidence:
-    weights = np.array([_aligned(run, domains) for run in runs])
-    metrics = np.array([[float(run.metrics[task]) for task in tasks] for run in runs])
-    noise = np.array([[float(run.noise.get(task, math.nan)) for task in tasks] for run in runs])
-    known = np.all(np.isfinite(noise) & (noise >= 0), axis=0)
-    order = np.lexsort(np.concatenate([metrics, weights], axis=1).T[::-1])
+    metrics = np.array(
+        [[spec.lower_is_better(task, float(run.metrics[task])) for task in tasks] for run in sound.runs]
+    )
+    stated = np.array([[float(run.noise.get(task, math.nan)) for task in tasks] for run in sound.runs])
+    known = np.all(np.isfinite(stated) & (stated >= 0), axis=0)
+    noise = np.where(known, stated, 0.0)
+    order = np.lexsort(np.concatenate([metrics, sound.weights, noise], axis=1).T[::-1])
+    columns = groups(spec, tasks, metrics[order])
     return Evidence(
-        weights=weights[order],
+        weights=sound.weights[order],
         tasks=tasks,
         metrics=metrics[order],
-        noise=np.where(known, noise, 0.0)[order],
+        noise=noise[order],
         noise_known=known,
-        objective=normalized(np.array([float(objective.get(task, 0.0)) for task in tasks])),
+        objective=columns.column_weights @ columns.matrix,
         left_out=left_out,
+        groups=columns,
+        dropped=sound.dropped,
+        notes=(*sound.notes, *_turned_notes(spec, tasks)),
+        tokens=np.array([run.tokens for run in sound.runs])[order],
+        rounds=np.array([run.round for run in sound.runs])[order],
     )
 
 
 def _aligned(run: RunEvidence, domains: Domains) -> np.ndarray:
+    """(m,) weights, not yet divided by their sum."""
     try:
-        return run.mixture.align(domains.names)
+        return Mixture.of(run.mixture, tolerance=RENORMALIZED + _ROUNDING).align(domains.names)
     except MixingError as error:
-        error.add_note(f"in the mixture of run {run.id!r}")
-        raise
+        raise type(error)(
+            f"in the mixture of run {run.id!r}: {error}", field=error.field, names=[run.id, *error.names]
+        ) from error
 
 
-def _check_ids(runs: Sequence[RunEvidence]) -> None:
-    seen: set[str] = set()
-    for run in runs:
-        if run.id in seen:
-            raise InvalidMetrics(f"run {run.id!r} is given twice", field="runs", names=[run.id])
-        seen.add(run.id)
-
-
-def _fault(task: str, runs: Sequence[RunEvidence]) -> InvalidMetrics | None:
-    """Why a task cannot be fitted, or None."""
-    for run in runs:
-        value = run.metrics.get(task)
-        if value is None:
-            return InvalidMetrics(
-                f"run {run.id!r} has no metric for task {task!r}; evaluate it again or leave the run out",
-                field="metrics",
-                names=[run.id, task],
-            )
-        if not (math.isfinite(value) and value > 0):
-            return InvalidMetrics(
-                f"run {run.id!r} has {value} for task {task!r}; a metric must be finite and above 0",
-                field="metrics",
-                names=[run.id, task],
-            )
-    if len({run.metrics[task] for run in runs}) == 1:
-        return InvalidMetrics(
-            f"task {task!r} has the same metric in every run, so nothing can be learned from it; leave it out",
+def _check_measured(spec: ObjectiveSpec, runs: Sequence[RunEvidence]) -> None:
+    """Refuse an objective that names a task no run has, however many runs may be dropped."""
+    measured = {task for run in runs for task in run.metrics}
+    if runs and (empty := sorted(set(spec.tasks) - measured)):
+        raise InvalidMetrics(
+            f"no run has a metric for {', '.join(empty)}: an empty column; take it out of the objective, or"
+            f" evaluate it. There are {', '.join(sorted(measured)) or 'no metrics at all'}",
             field="metrics",
-            names=[task],
+            names=empty,
         )
+
+
+def _check_metrics(run: RunEvidence, spec: ObjectiveSpec, positive: bool) -> None:
+    for task in sorted(spec.tasks):
+        if why := _fault(run, task, spec, positive):
+            raise InvalidMetrics(why, field="metrics", names=[run.id, task])
+
+
+def _check_varies(task: str, runs: Sequence[RunEvidence]) -> None:
+    if why := _constant(task, runs):
+        raise InvalidMetrics(why, field="metrics", names=[task])
+
+
+def _unfit(task: str, runs: Sequence[RunEvidence], spec: ObjectiveSpec, positive: bool) -> str | None:
+    """Why a watched task cannot be fitted, or None."""
+    if spec.directions.get(task) == "higher" and task not in spec.turned:
+        return f"task {task!r} is better when higher; say how it is turned"
+    faults = (why for run in runs if (why := _fault(run, task, spec, positive)))
+    return next(faults, None) or _constant(task, runs)
+
+
+def _fault(run: RunEvidence, task: str, spec: ObjectiveSpec, positive: bool) -> str | None:
+    """Why a run's metric cannot be fitted, or None."""
+    value = run.metrics.get(task)
+    if value is None:
+        return f"run {run.id!r} has no metric for task {task!r}; evaluate it again or leave the run out"
+    given = f"run {run.id!r} has {value} for task {task!r}"
+    if not math.isfinite(value):
+        return f"{given}; a metric must be finite"
+    if spec.turned.get(task) == "error rate" and not 0 <= value <= 1:
+        return f"{given}; to become an error rate it must be a share of 1"
+    if positive and not spec.lower_is_better(task, value) > 0:
+        entered = ", which enters the objective as a value not above 0" if task in spec.turned else ""
+        return f"{given}{entered}; the regression needs metrics finite and above 0"
     return None
+
+
+def _constant(task: str, runs: Sequence[RunEvidence]) -> str | None:
+    if len({run.metrics[task] for run in runs}) > 1:
+        return None
+    return f"task {task!r} has the same metric in every run, so nothing can be learned from it; leave it out"
+
+
+def _check_enough(
+    trained: np.ndarray, given: int, needed: int, alternatives: Mapping[str, int], domains: Domains
+) -> None:
+    different = len(np.unique(np.round(trained, _MIXTURE_DIGITS), axis=0))
+    if different >= needed:
+        return
+    possible = [name for name, least in sorted(alternatives.items()) if least <= different]
+    counted = (
+        f"{given} runs" if different == given else f"{given} runs ({different} sound and different mixtures)"
+    )
+    offer = f"; so few still do for {', '.join(possible)}" if possible else ""
+    raise TooFewRuns(
+        f"{counted} are too few: the regression over {len(domains)} domains needs {needed}{offer}",
+        needed=needed,
+        given=different,
+        names=possible,
+    )

@@ -1,0 +1,350 @@
+"""What is minimised: tasks, their directions, families and weights, and what one law is fitted to.
+
+Inside, an objective is a weighted mean of lower-is-better metrics (or the worst of several such means). A task
+that is better when higher says so and says how it is turned, `1 - value` or `-value`; it is never averaged with
+its opposite as it stands.
+
+Weights are divided by their sum wherever they are used: all ones are the same as none given, and doubling them
+does not halve the strength of lambda in the KL term beside them. Standardisation keeps to that too. It divides
+a task's weight by the standard deviation of its metric over the runs and divides the weights by their sum again,
+so tasks count by what mixtures change in them and the objective stays in the unit of the metrics.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+
+from mixing.errors import InvalidMetrics, InvalidSetting, InvalidWeights, OppositeDirections
+
+Direction = Literal["lower", "higher"]
+"""Which values of a metric are better."""
+Turn = Literal["error rate", "negated"]
+"""How a higher-is-better metric becomes lower-is-better: 1 - value (a share of 1, such as an accuracy) or -value."""
+Aggregation = Literal["weighted mean", "worst family"]
+Granularity = Literal["per task", "per family", "aggregated"]
+"""What one law is fitted to: each task, each family's mean, or the objective itself."""
+
+AGGREGATED = "objective"
+"""Name of the one column that is left when everything is aggregated before the fit."""
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """What a mixture is asked to be good at.
+
+    A family counts as the weighted mean of its tasks; a task in no family is a family of its own, of the task's
+    weight. The objective is the weighted mean of the families, or the worst of them.
+
+    Attributes:
+        tasks: `{task: weight}`, non-negative; 0 for a task that is only watched.
+        families: `{family: its tasks}`, none in two of them.
+        family_weights: `{family: weight}`; 1 where nothing is said, 0 for a family that is only watched.
+        directions: `{task: "lower" or "higher"}`, whichever is better; lower where nothing is said. May name
+            tasks outside the objective.
+        turned: `{higher-is-better task: how it is turned}`.
+        aggregation: the worst family is the one of the highest mean, which has no use for weights.
+        granularity: what one law is fitted to.
+        standardize: weigh each task by the inverse of its standard deviation over the runs; the worst family is
+            then the one highest above its mean over the runs.
+
+    Raises:
+        InvalidWeights: a negative or infinite weight, or none above 0.
+        OppositeDirections: a task of the objective is better when higher and nothing says how to turn it.
+        InvalidSetting: families that overlap, name unknown tasks or are empty, and settings that contradict.
+    """
+
+    tasks: Mapping[str, float]
+    families: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    family_weights: Mapping[str, float] = field(default_factory=dict)
+    directions: Mapping[str, Direction] = field(default_factory=dict)
+    turned: Mapping[str, Turn] = field(default_factory=dict)
+    aggregation: Aggregation = "weighted mean"
+    granularity: Granularity = "per task"
+    standardize: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("aggregation", self.aggregation, get_args(Aggregation))
+        _check_choice("granularity", self.granularity, get_args(Granularity))
+        _check_weights("task", self.tasks)
+        _check_weights("family", self.family_weights)
+        _check_families(self)
+        _check_directions(self)
+        parts = self.parts()
+        if self.aggregation == "worst family":
+            _check_worst(self, parts)
+
+    @classmethod
+    def of(cls, objective: "Mapping[str, float] | ObjectiveSpec") -> "ObjectiveSpec":
+        """A specification as it is, or that of `{task: weight}` with lower-is-better tasks and no families."""
+        return objective if isinstance(objective, ObjectiveSpec) else cls(objective)
+
+    def parts(self) -> tuple["FamilyPart", ...]:
+        """The families that count, sorted by name, their weights summing to 1.
+
+        Raises:
+            InvalidWeights: nothing counts, or a family counts and none of its tasks does.
+        """
+        grouped = {task for members in self.families.values() for task in members}
+        alone = {task: weight for task, weight in self.tasks.items() if weight > 0 and task not in grouped}
+        found = [(name, {name: 1.0}, weight) for name, weight in alone.items()]
+        for name, members in self.families.items():
+            if (weight := float(self.family_weights.get(name, 1.0))) == 0:
+                continue
+            total = sum(self.tasks[task] for task in members)
+            if total <= 0:
+                raise InvalidWeights(
+                    f"family {name!r} counts, but none of its tasks has a weight above 0",
+                    field="objective",
+                    names=[name],
+                )
+            shares = {task: self.tasks[task] / total for task in members if self.tasks[task] > 0}
+            found.append((name, shares, weight))
+        if not found:
+            raise InvalidWeights("the objective needs a task of a weight above 0", field="objective")
+        whole = sum(weight for _, _, weight in found)
+        return tuple(FamilyPart(name, shares, weight / whole) for name, shares, weight in sorted(found))
+
+    def lower_is_better(self, task: str, value: float) -> float:
+        """A measured value as it enters the objective: turned where the task asks for it."""
+        turn = self.turned.get(task)
+        if turn is None:
+            return value
+        return 1 - value if turn == "error rate" else -value
+
+
+@dataclass(frozen=True)
+class FamilyPart:
+    """A family that counts: `{task: share of the family}` summing to 1, and the family's weight."""
+
+    name: str
+    shares: Mapping[str, float]
+    weight: float
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The G columns a regression is fitted to, and how an objective of F families is read from them.
+
+    Columns are `metrics @ matrix.T`; a task that is only watched is a column of its own.
+
+    Attributes:
+        names: (G,) the columns: tasks, families, or the objective.
+        matrix: (G, T).
+        families: (F,) names of the families that count.
+        membership: (F, G): a family's mean is `membership @ column values`.
+        offsets: (F,) what is taken off each mean before the worst is chosen; 0 unless standardised.
+        weights: (F,) summing to 1.
+        aggregation: how the families are combined.
+    """
+
+    names: tuple[str, ...]
+    matrix: np.ndarray
+    families: tuple[str, ...]
+    membership: np.ndarray
+    offsets: np.ndarray
+    weights: np.ndarray
+    aggregation: Aggregation
+
+    @property
+    def column_weights(self) -> np.ndarray:
+        """(G,) weight of each column in the weighted mean."""
+        return self.weights @ self.membership
+
+    def value(self, columns: np.ndarray) -> np.ndarray:
+        """(...,) the objective, lower is better, of (..., G) column values."""
+        if self.aggregation == "weighted mean":
+            return columns @ self.column_weights
+        return (columns @ self.membership.T - self.offsets).max(axis=-1)
+
+
+def groups(spec: ObjectiveSpec, tasks: Sequence[str], metrics: np.ndarray | None = None) -> Groups:
+    """The columns to fit for (T,) tasks, and the objective read from them.
+
+    Args:
+        spec: the objective.
+        tasks: every task that was measured; those the objective does not count are watched.
+        metrics: (K, T) lower-is-better metrics, needed to standardise.
+
+    Raises:
+        InvalidMetrics: a task of the objective is not among `tasks`, or does not vary and is to be standardised.
+        InvalidSetting: a family is called like a task.
+    """
+    parts = spec.parts()
+    position = {task: index for index, task in enumerate(tasks)}
+    if missing := sorted({task for part in parts for task in part.shares} - set(position)):
+        raise InvalidMetrics(
+            f"no metric for {', '.join(missing)} of the objective", field="metrics", names=missing
+        )
+    means = np.zeros((len(parts), len(tasks)))
+    for row, part in enumerate(parts):
+        for task, share in part.shares.items():
+            means[row, position[task]] = share
+    weights = np.array([part.weight for part in parts])
+    offsets = np.zeros(len(parts))
+    if spec.standardize:
+        means, offsets = _standardized(means, weights, tasks, metrics)
+    if spec.aggregation == "weighted mean":
+        offsets = np.zeros(len(parts))
+    families = tuple(part.name for part in parts)
+    if spec.granularity == "per task":
+        return Groups(tuple(tasks), np.eye(len(tasks)), families, means, offsets, weights, spec.aggregation)
+    if spec.granularity == "aggregated":
+        names, rows, membership = (AGGREGATED,), (weights @ means)[None], np.ones((1, 1))
+        families, offsets, weights = names, np.zeros(1), np.ones(1)
+    else:
+        names, rows, membership = families, means, np.eye(len(parts))
+    watched = np.flatnonzero(means.sum(0) == 0).tolist()
+    alone = tuple(tasks[index] for index in watched)
+    if clash := sorted(set(names) & set(alone)):
+        raise InvalidSetting(
+            f"a family and a watched task are both called {', '.join(clash)}; rename one",
+            field="families",
+            names=clash,
+        )
+    return Groups(
+        names + alone,
+        np.concatenate([rows, np.eye(len(tasks))[watched]]),
+        families,
+        np.concatenate([membership, np.zeros((len(membership), len(watched)))], axis=1),
+        offsets,
+        weights,
+        spec.aggregation,
+    )
+
+
+def _standardized(
+    means: np.ndarray, weights: np.ndarray, tasks: Sequence[str], metrics: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(F, T) means over metrics in units of their deviation, scaled back to weights that sum to 1, and offsets."""
+    if metrics is None:
+        raise InvalidSetting("standardising needs the runs' metrics", field="standardize")
+    counted = means.sum(0) > 0
+    spread = metrics.std(axis=0)
+    if flat := [task for task, use, size in zip(tasks, counted, spread, strict=True) if use and size == 0]:
+        raise InvalidMetrics(
+            f"{', '.join(flat)} is the same in every run and cannot be standardised",
+            field="metrics",
+            names=flat,
+        )
+    scaled = means / np.where(counted, spread, 1.0)
+    scaled /= (weights @ scaled).sum()
+    return scaled, scaled @ metrics.mean(axis=0)
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InvalidSetting(f"{name} is {value!r}; it is one of {', '.join(map(repr, choices))}", field=name)
+
+
+def _check_weights(kind: str, weights: Mapping[str, float]) -> None:
+    if bad := sorted(name for name, weight in weights.items() if not 0 <= weight < np.inf):
+        raise InvalidWeights(
+            f"the weight of {kind} {bad[0]!r} is {weights[bad[0]]}; it must be a number of at least 0",
+            field="objective",
+            names=bad,
+        )
+
+
+def _check_families(spec: ObjectiveSpec) -> None:
+    owner: dict[str, str] = {}
+    for family, members in spec.families.items():
+        if not members:
+            raise InvalidSetting(f"family {family!r} has no tasks", field="families", names=[family])
+        for task in members:
+            if task not in spec.tasks:
+                raise InvalidSetting(
+                    f"family {family!r} names {task!r}, which is no task of the objective",
+                    field="families",
+                    names=[family, task],
+                )
+            if task in owner:
+                raise InvalidSetting(
+                    f"task {task!r} is in the families {owner[task]!r} and {family!r}; it would count twice",
+                    field="families",
+                    names=[task],
+                )
+            owner[task] = family
+    if unknown := sorted(set(spec.family_weights) - set(spec.families)):
+        raise InvalidSetting(
+            f"there is a weight but no family for {', '.join(unknown)}", field="family_weights", names=unknown
+        )
+    if clash := sorted(set(spec.families) & set(spec.tasks)):
+        raise InvalidSetting(
+            f"a family and a task are both called {', '.join(clash)}; rename one",
+            field="families",
+            names=clash,
+        )
+
+
+def _check_directions(spec: ObjectiveSpec) -> None:
+    for direction in spec.directions.values():
+        _check_choice("directions", direction, get_args(Direction))
+    for turn in spec.turned.values():
+        _check_choice("turned", turn, get_args(Turn))
+    higher = {task for task, direction in spec.directions.items() if direction == "higher"}
+    if stray := sorted(set(spec.turned) - higher):
+        raise InvalidSetting(
+            f"{', '.join(stray)} would be turned but is better when lower; state that higher is better",
+            field="turned",
+            names=stray,
+        )
+    if unturned := sorted((higher & set(spec.tasks)) - set(spec.turned)):
+        raise OppositeDirections(
+            f"better when higher: {', '.join(unturned)}. An objective averages metrics that are better when"
+            " lower, so say how each is turned: 'error rate' (1 - value, for a share of 1 such as an accuracy) or"
+            " 'negated' (-value), or leave it out",
+            field="directions",
+            names=unturned,
+        )
+
+
+def _check_worst(spec: ObjectiveSpec, parts: Sequence[FamilyPart]) -> None:
+    if spec.granularity == "aggregated":
+        raise InvalidSetting(
+            "the worst family cannot be told once all tasks are aggregated; fit per family or per task",
+            field="granularity",
+        )
+    if len({round(part.weight * len(parts), 12) for part in parts}) > 1:
+        raise InvalidSetting(
+            "the worst family is the one of the highest mean and has no use for weights; give families and"
+            " tasks outside them equal weights, or 0 to leave one out",
+            field="family_weights",
+        )
+
+
+def objective_of_tasks(
+    weights: Mapping[str, float],
+    family_of: Mapping[str, str],
+    *,
+    worst_family: bool = False,
+    per_family: bool = False,
+) -> ObjectiveSpec:
+    """The objective of tasks that name their family, as a request states them.
+
+    The weighted mean stays that of the tasks however they are grouped: a family weighs what its tasks do together.
+    Of worst families none weighs more than another, so there the weights only say what a family's own mean is.
+
+    Args:
+        weights: `{task: weight}`.
+        family_of: `{task: its family}`; a task without one is a family of its own.
+        worst_family: minimise the worst family's mean instead of the weighted mean of all.
+        per_family: the families are needed though the mean does not ask for them.
+
+    Raises:
+        InvalidWeights, InvalidSetting: as `ObjectiveSpec`.
+    """
+    _check_weights("task", weights)
+    if not (worst_family or per_family):
+        return ObjectiveSpec(weights)
+    members: dict[str, list[str]] = {}
+    for task in weights:
+        if task in family_of:
+            members.setdefault(family_of[task], []).append(task)
+    totals = {name: sum(weights[task] for task in tasks) for name, tasks in members.items()}
+    if not worst_family:
+        return ObjectiveSpec(weights, members, totals)
+    alone = {task: float(weight > 0) for task, weight in weights.items() if task not in family_of}
+    counted = {name: float(total > 0) for name, total in totals.items()}
+    return ObjectiveSpec({**weights, **alone}, members, counted, aggregation="worst family")
