@@ -5,6 +5,7 @@ measured, in the metric's unit (BPB where nothing else is said), lower or higher
 predicts. All tasks are fitted in one call.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -85,6 +86,40 @@ class Regression(Protocol):
 class Batched(Protocol):
     """A regression that can be fitted to many subsets of the runs at once, faster than one after the other."""
 
+    def refits(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> Sequence[Fitted]:
+        """(B,) fits, each to the runs that its row of the (B, K) booleans `kept` keeps.
+
+        A subset below `minimum_runs` is fitted all the same, since folds of the smallest swarm are: what the family
+        assumes decides what such a subset leaves open.
+        """
+        ...
+
+
+def refits(
+    regression: Regression,
+    weights: np.ndarray,
+    metrics: np.ndarray,
+    kept: np.ndarray,
+    noise: np.ndarray | None = None,
+) -> Sequence[Fitted]:
+    """(B,) fits, each to the runs that its row of the (B, K) booleans `kept` keeps.
+
+    Raises:
+        TooFewRuns, InvalidMetrics: as `Regression.fit`.
+    """
+    if isinstance(regression, Batched):
+        return regression.refits(weights, metrics, kept, noise)
+    return [
+        regression.fit(weights[rows], metrics[rows], None if noise is None else noise[rows]) for rows in kept
+    ]
+
+
+@runtime_checkable
+class HoldsOut(Protocol):
+    """A regression that predicts runs left out of it more cheaply than by fitting again."""
+
     def held_out(
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
     ) -> np.ndarray:
@@ -99,10 +134,8 @@ def held_out(
     kept: np.ndarray,
     noise: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(B, K, T) predictions of B fits, each to the runs that its row of the (B, K) booleans `kept` keeps."""
-    if isinstance(regression, Batched):
+    """(B, K, T) predictions at all K runs by B fits, each to the runs that its row of `kept` keeps."""
+    if isinstance(regression, HoldsOut):
         return regression.held_out(weights, metrics, kept, noise)
-    fits = (
-        regression.fit(weights[rows], metrics[rows], None if noise is None else noise[rows]) for rows in kept
-    )
-    return np.stack([fit.predict(weights)[0] for fit in fits])
+    laws = refits(regression, weights, metrics, kept, noise)
+    return np.stack([law.predict(weights)[0] for law in laws])
