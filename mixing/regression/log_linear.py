@@ -4,20 +4,28 @@ The law of Data Mixing Laws (arXiv 2403.16952) as Olmix (arXiv 2602.12237) uses 
 m + 1 parameters per task. Fitted by the Huber loss with delta = 0.02 in the metric's own unit (BPB, as
 published), so a run off by more than 0.02 pulls linearly and no more.
 
-The Huber objective has several minima, so each task starts from several values of exp(c), at each of which
-log(y - exp(c)) is linear in p, and the lowest minimum is kept. A weak ridge of 1e-4 on the deviation of a
+The Huber objective has several minima, and exp(c) tells them apart: those below the lowest metric lead to
+one minimum, others lie above it. So each task starts from several quantiles of its metric as exp(c), at each of
+which log(y - exp(c)) is linear in p, and the lowest minimum is kept. A weak ridge of 1e-6 on the deviation of a
 from its mean (in units where the metric's standard deviation is 1; the sum over runs is not averaged)
 decides only what the runs leave open: a domain that never varies gets the mean effect.
 
 With K runs the law has m + 1 parameters: below m + 2 it is refused, from 3(m + 1) it can be trusted.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from mixing.errors import InvalidMetrics, TooFewRuns
-from mixing.regression.huber_descent import LawProblems, descend
+from mixing.regression.evidence_checks import importance, require_metrics, require_runs
+from mixing.regression.huber_descent import LawProblems, Runs, descend
+from mixing.regression.protocol import Expansion
+from mixing.regression.starts import exponents_above, quantiles
+
+_SCREENING = 16
+"""Iterations after which the starts of a task are compared."""
+_CLOSE = 1.3
+"""A start is given up when its loss is then above the best one's times this."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,17 @@ class FittedLogLinear:
         exponential = np.exp(np.clip(weights @ self.coefficients.T, -50, 50))
         return exponential[:, :, None] * self.coefficients[None]
 
+    def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
+        """Sum of the tasks to second order at one (m,) mixture; its Hessian is sum_t w_t exp(a_t . p) a_t a_t^T."""
+        exponential = np.exp(np.clip(self.coefficients @ weights, -50, 50))
+        pull = task_weights * exponential
+        return Expansion(
+            value=float(task_weights @ (self.constants + exponential)),
+            gradient=pull @ self.coefficients,
+            diagonal=np.zeros(len(weights)),
+            factors=np.sqrt(pull)[:, None] * self.coefficients,
+        )
+
 
 @dataclass(frozen=True)
 class LogLinearLaw:
@@ -72,16 +91,20 @@ class LogLinearLaw:
     Attributes:
         delta: Huber threshold, in the metric's unit.
         ridge: pull towards equal effects.
-        starts: exp(c) begins at min(y) minus this many times the range of y.
+        starts: quantiles of the metric at which exp(c) begins.
         iterations: most Levenberg-Marquardt iterations.
         tolerance: relative improvement at which a fit is finished.
     """
 
     delta: float = 0.02
-    ridge: float = 1e-4
-    starts: tuple[float, ...] = (0.005, 0.02, 0.1, 0.4, 1.0, 4.0)
+    ridge: float = 1e-6
+    starts: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.55)
     iterations: int = 300
     tolerance: float = 1e-9
+
+    def minimum_runs(self, domains: int) -> int:
+        """One run more than a task has parameters."""
+        return domains + 2
 
     def fit(
         self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None
@@ -98,25 +121,29 @@ class LogLinearLaw:
             TooFewRuns: K < m + 2.
             InvalidMetrics: a metric that is not positive and finite, or that is constant.
         """
-        runs, domains = weights.shape
-        if runs < domains + 2:
-            raise TooFewRuns(
-                f"{runs} runs are too few for the log-linear law over {domains} domains; it needs"
-                f" {domains + 2}",
-                needed=domains + 2,
-                given=runs,
-            )
-        _check_metrics(metrics)
-        importance = self.importance(metrics, noise)
-        laws = self.refit(weights, metrics[None], importance[None])
-        return _with_uncertainty(weights, metrics, importance, laws, self)
+        require_runs("log-linear law", self.minimum_runs(weights.shape[1]), weights)
+        require_metrics(metrics, positive=True)
+        trust = self.importance(metrics, noise)
+        laws = self.refit(weights, metrics[None], trust[None])
+        return _with_uncertainty(weights, metrics, trust, laws, self)
+
+    def refits(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> list[FittedLogLinear]:
+        """(B,) fits in one batch, each to the runs that its row of the (B, K) booleans `kept` keeps.
+
+        A subset smaller than `minimum_runs` is fitted all the same: the ridge decides what it leaves open.
+        """
+        trust = self.importance(metrics, noise)[None] * kept[:, :, None]
+        laws = self.refit(weights, metrics[None], trust)
+        return [
+            _with_uncertainty(weights, metrics, importance, LawBatch(own[None], constant[None]), self)
+            for importance, own, constant in zip(trust, laws.coefficients, laws.constants, strict=True)
+        ]
 
     def importance(self, metrics: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
         """(K, T) weight of each measurement, of mean 1 per task."""
-        if noise is None:
-            return np.ones_like(metrics)
-        trust = self.delta**2 / (self.delta**2 + np.square(noise))
-        return trust / trust.mean(0)
+        return importance(metrics, noise, self.delta)
 
     def refit(
         self,
@@ -140,7 +167,7 @@ class LogLinearLaw:
             (np.broadcast_to(metrics, (count, runs, tasks)) / scale).transpose(0, 2, 1).reshape(-1, runs)
         )
         trust = np.broadcast_to(importance, (count, runs, tasks)).transpose(0, 2, 1).reshape(-1, runs)
-        problems = LawProblems(weights, targets, trust, np.tile(self.delta / scale, count), self.ridge)
+        problems = LawProblems(Runs(weights), targets, trust, np.tile(self.delta / scale, count), self.ridge)
         starts = self._near(near, scale, count) if near else self._starts(problems)
         best = _lowest(problems, starts, self)
         # Dividing a metric by s turns a . p into a . p - log s, and log s is log s times the sum of p.
@@ -149,22 +176,13 @@ class LogLinearLaw:
 
     def _starts(self, problems: LawProblems) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each start exp(c), the least-squares a of log(y - exp(c)), weighted back to the scale of y."""
-        kept = problems.importance > 0
-        lowest = np.where(kept, problems.metrics, np.inf).min(1)
-        spread = np.where(kept, problems.metrics, -np.inf).max(1) - lowest
-        spread = np.maximum(spread, 1e-6 * lowest)
-        width = problems.weights.shape[1]
-        found = []
-        for fraction in self.starts:
-            constant = np.maximum(lowest - fraction * spread, 1e-3 * lowest)
-            above = np.maximum(problems.metrics - constant[:, None], 1e-3 * spread[:, None])
-            trust = problems.importance * above**2
-            trust /= trust.sum(1, keepdims=True)
-            matrix = np.einsum("nk,ki,kj->nij", trust, problems.weights, problems.weights, optimize=True)
-            matrix += 1e-3 / width * np.eye(width)
-            right = (trust * np.log(above)) @ problems.weights
-            found.append((np.linalg.solve(matrix, right[:, :, None])[:, :, 0], np.log(constant)))
-        return found
+        return [
+            (
+                exponents_above(problems.runs, problems.metrics, problems.importance, constant),
+                np.log(constant),
+            )
+            for constant in quantiles(problems.metrics, problems.importance, self.starts)
+        ]
 
     @staticmethod
     def _near(fitted: FittedLogLinear, scale: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -178,21 +196,32 @@ def _lowest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Descend from every start at once and keep, per problem, the lowest minimum."""
     count = len(problems.metrics)
-    repeated = replace(
-        problems,
-        metrics=np.tile(problems.metrics, (len(starts), 1)),
-        importance=np.tile(problems.importance, (len(starts), 1)),
-        delta=np.tile(problems.delta, len(starts)),
-    )
+    owner = np.tile(np.arange(count), len(starts))
+    coefficients = np.concatenate([start[0] for start in starts])
+    constants = np.concatenate([start[1] for start in starts])
+    if len(starts) > 1:
+        coefficients, constants, loss = descend(
+            problems.part(owner), coefficients, constants, _SCREENING, law.tolerance
+        )
+        rivals = _rivals(loss.reshape(len(starts), count)).ravel()
+        coefficients, constants, owner = coefficients[rivals], constants[rivals], owner[rivals]
     coefficients, constants, loss = descend(
-        repeated,
-        np.concatenate([start[0] for start in starts]),
-        np.concatenate([start[1] for start in starts]),
-        law.iterations,
-        law.tolerance,
+        problems.part(owner), coefficients, constants, law.iterations, law.tolerance
     )
-    best = loss.reshape(len(starts), count).argmin(0) * count + np.arange(count)
+    order = np.lexsort((loss, owner))
+    best = order[np.searchsorted(owner[order], np.arange(count))]
     return coefficients[best], constants[best]
+
+
+def _rivals(loss: np.ndarray) -> np.ndarray:
+    """Which of (starts, N) descents are worth finishing: close to their problem's lowest, and not the same."""
+    order = loss.argsort(0)
+    ranked = np.take_along_axis(loss, order, 0)
+    worth = ranked <= _CLOSE * ranked[:1]
+    worth[1:] &= ranked[1:] > (1 + 1e-6) * ranked[:-1]
+    rivals = np.empty_like(worth)
+    np.put_along_axis(rivals, order, worth, 0)
+    return rivals
 
 
 def believable(predicted: np.ndarray, metrics: np.ndarray) -> np.ndarray:
@@ -234,14 +263,3 @@ def _with_uncertainty(
     return FittedLogLinear(
         coefficients, constants, residual_std, inverse * residual_std[:, None, None] ** 2, leverage
     )
-
-
-def _check_metrics(metrics: np.ndarray) -> None:
-    if not np.isfinite(metrics).all() or (metrics <= 0).any():
-        run, task = np.argwhere(~(np.isfinite(metrics) & (metrics > 0)))[0]
-        raise InvalidMetrics(
-            f"the metric of run {run}, task {task} is {metrics[run, task]}; the law needs positive numbers",
-            field="metrics",
-        )
-    if (constant := np.flatnonzero(np.ptp(metrics, axis=0) == 0)).size:
-        raise InvalidMetrics(f"task {constant[0]} has the same metric in every run", field="metrics")
