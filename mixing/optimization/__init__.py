@@ -1,1 +1,1 @@
-"""Solvers: the best mixture under caps and other linear constraints."""
+"""The best mixture under caps and other constraints: `convex` solves exactly, `search` searches any regression."""

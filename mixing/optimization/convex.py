@@ -1,208 +1,141 @@
-"""The exact solve of a mixture problem, with a certificate of how exact it is.
+"""The exact solve of a mixture problem over a convex law, with a certificate of how exact it is.
 
-CLARABEL solves the problem through cvxpy; our interior point method then solves it from the middle of the
-feasible set to a complementarity of 1e-12, which a conic solver's tolerances do not reach, and of the two
-the one with the smaller certified gap is returned. The gap is computed here from the point alone, never
-taken from a solver: for convex F and any multipliers z >= 0 and y, weak duality of the linearised
-problem gives
-
-    F(q) - min F <= g . q + z . h + y . b - min_i (g + G^T z + A^T y)_i,     g = grad F(q)
-
-over {q >= 0, sum q = 1, G q <= h, A q = b}, an upper bound on what is lost by stopping at q.
+Caps and a KL term alone, the most common problem, go to the Newton method of `capped_newton`; everything else, and
+what it does not bring within `CERTIFIED`, to the interior point method, and where that ends too early to
+CLARABEL through cvxpy. Of several answers the one with the smallest certified gap is returned (`certificate`).
 """
 
 from dataclasses import dataclass
 
-import cvxpy as cp
 import numpy as np
 
-from mixing.optimization.feasibility import INTERIOR, lowest_linear, middle
-from mixing.optimization.interior_point import ConvexPrograms, Point, minimize
-from mixing.optimization.problem import LinearSystem, MixtureProblem, linear_system
-from mixing.sampling.capped_simplex import settle
+from mixing.optimization.capped_newton import CappedProblem, minimize_capped
+from mixing.optimization.certificate import certified_gap
+from mixing.optimization.conflicts import linear_conflict
+from mixing.optimization.conic import solve_conic
+from mixing.optimization.feasibility import INTERIOR, Face, face, middle
+from mixing.optimization.guard_rails import start_within
+from mixing.optimization.interior_point import ConvexProgram, minimize
+from mixing.optimization.linear_system import LinearSystem
+from mixing.optimization.problem import MixtureProblem
+from mixing.optimization.pull_back import PullBack
+from mixing.optimization.solution import ActiveConstraint, Prices, Solution, binding, describe
 
-_ACTIVE = 1e-6
-_EXACT_ITERATIONS = 400
-"""Most problems need 20; one whose optimum all but drops a domain was seen to need 150."""
-
-
-@dataclass(frozen=True)
-class ActiveConstraint:
-    """A constraint the answer leans on.
-
-    Attributes:
-        name: the domain of a cap, else the constraint's own name.
-        is_cap: whether it is a domain's cap.
-        bound: the value it holds the answer at.
-        price: how much the objective (BPB) falls per unit by which the bound is relaxed; for a pin,
-            how much it falls per unit by which its value is raised.
-    """
-
-    name: str
-    is_cap: bool
-    bound: float
-    price: float
-
-
-@dataclass(frozen=True)
-class Solution:
-    """The optimum of a mixture problem.
-
-    Attributes:
-        weights: (m,) mixture over the leaves, under its caps to the last bit.
-        free_weights: (n,) q.
-        value: the objective there.
-        optimality_gap: certified upper bound on value - minimum.
-        active: the constraints that bind.
-        cap_prices: (m,) fall of the objective per unit of each domain's cap; 0 where it does not bind.
-    """
-
-    weights: np.ndarray
-    free_weights: np.ndarray
-    value: float
-    optimality_gap: float
-    active: tuple[ActiveConstraint, ...]
-    cap_prices: np.ndarray
+CERTIFIED = 1e-9
+"""The gap at which a method's answer is taken without asking another."""
 
 
 def solve(problem: MixtureProblem) -> Solution:
     """The best mixture.
 
     Raises:
-        Infeasible: no mixture satisfies the constraints; those in conflict are named.
+        Infeasible: no mixture satisfies the constraints; the smallest set in conflict is named.
     """
-    system = linear_system(problem)
-    centre, room = middle(system, len(problem.space.free))
-    if room < INTERIOR:
-        return _without_inside(problem, system, centre)
-    free, multipliers, prices = _conic(problem, system)
-    candidates = [(free, multipliers, prices)] if free is not None else []
-    point = minimize(_programs(problem, system), centre, iterations=_EXACT_ITERATIONS)
-    candidates.append(_single(point, len(system.bound)))
-    certified = [(_certified_gap(problem, system, *candidate), candidate) for candidate in candidates]
-    gap, (free, multipliers, prices) = min(certified, key=lambda pair: pair[0])
-    return _solution(problem, system, free, gap, multipliers, prices)
+    quick = _solve_capped(problem)
+    if quick is not None and quick.optimality_gap <= CERTIFIED:
+        return quick
+    general = _solve_general(problem, _prepare(problem))
+    return general if quick is None else min(quick, general, key=lambda answer: answer.optimality_gap)
 
 
-def solve_many(problem: MixtureProblem, coefficients: np.ndarray) -> np.ndarray:
-    """(B, m) optima of the same problem under (B, T, m) other laws, by our interior point method alone."""
-    system = linear_system(problem)
-    centre, room = middle(system, len(problem.space.free))
-    if room < INTERIOR:
-        return np.tile(problem.space.expand(centre), (len(coefficients), 1))
-    point = minimize(_programs(problem, system, coefficients), centre, tolerance=1e-9)
-    return problem.space.expand(point.free)
+@dataclass(frozen=True)
+class _Prepared:
+    """What does not depend on the law: the linear constraints with an inside, on a face where they have none.
+
+    Attributes:
+        system: on the q kept.
+        pull_back: the columns kept.
+        kept: (n,) the q that can be above 0.
+        inside: a q strictly inside.
+    """
+
+    system: LinearSystem
+    pull_back: PullBack
+    kept: np.ndarray
+    inside: np.ndarray
 
 
-def _programs(
-    problem: MixtureProblem, system: LinearSystem, coefficients: np.ndarray | None = None
-) -> ConvexPrograms:
-    objective = problem.objective
-    laws = objective.coefficients[None] if coefficients is None else coefficients
-    return ConvexPrograms(
-        laws, objective.task_weights, objective.prior, objective.kl_weight, problem.space.matrix, system
+def _prepare(problem: MixtureProblem) -> _Prepared:
+    system = LinearSystem.of(problem)
+    found = middle(system)
+    if found is None:
+        raise linear_conflict(system).error()
+    inside, room = found
+    held = Face.whole(system, inside) if room >= INTERIOR else face(system)
+    return _Prepared(
+        system.on_face(held.tight, held.kept),
+        PullBack(problem.space.matrix[:, held.kept]),
+        held.kept,
+        held.inside[held.kept],
     )
 
 
-def _single(point: Point, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return point.free[0], point.multipliers[0, :rows], point.prices[0, 1:]
-
-
-def _conic(problem: MixtureProblem, system: LinearSystem) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """CLARABEL's q and multipliers; None for q where it gives none."""
-    objective, space = problem.objective, problem.space
-    reached = space.matrix.any(axis=1)
-    free = cp.Variable(len(space.free), nonneg=True)
-    leaves = space.matrix[reached] @ free
-    # Tasks of weight 0 would only add cones; they do not enter the objective.
-    counted = objective.task_weights > 0
-    pulled = objective.coefficients[counted] @ space.matrix
-    cost = objective.task_weights[counted] @ cp.exp(pulled @ free)
-    if objective.kl_weight > 0:
-        cost = cost + objective.kl_weight * cp.sum(cp.rel_entr(leaves, objective.prior[reached]))
-    below = system.inequality @ free <= system.bound if len(system.bound) else None
-    equal = system.equality @ free == system.value if len(system.value) else None
-    constraints = [cp.sum(free) == 1, *(item for item in (below, equal) if item is not None)]
-    question = cp.Problem(cp.Minimize(cost), constraints)
-    try:
-        question.solve(solver=cp.CLARABEL)
-    except cp.SolverError:
-        return None, np.zeros(len(system.bound)), np.zeros(len(system.value))
-    if free.value is None:
-        return None, np.zeros(len(system.bound)), np.zeros(len(system.value))
-    found = np.maximum(np.asarray(free.value), 1e-15)
-    multipliers = np.zeros(0) if below is None else np.maximum(np.atleast_1d(below.dual_value), 0)
-    prices = np.zeros(0) if equal is None else np.atleast_1d(equal.dual_value)
-    return found / found.sum(), multipliers, prices
-
-
-def _certified_gap(
-    problem: MixtureProblem,
-    system: LinearSystem,
-    free: np.ndarray,
-    multipliers: np.ndarray,
-    prices: np.ndarray,
-) -> float:
-    """The module's bound; infinite for a q outside the constraints by more than 1e-9."""
-    outside = np.concatenate(
-        [system.inequality @ free - system.bound, np.abs(system.equality @ free - system.value), -free]
+def _solve_capped(problem: MixtureProblem) -> Solution | None:
+    """By the Newton method, where the problem is caps and a KL term over disjoint columns."""
+    objective, pull_back = problem.objective, PullBack(problem.space.matrix)
+    if problem.constraints or problem.guard_rails or objective.families or objective.kl_weight == 0:
+        return None
+    if not pull_back.is_disjoint:
+        return None
+    caps, holder = pull_back.caps(problem.caps)
+    if np.minimum(caps, 1).sum() < 1 or (caps <= 0).any():
+        return None
+    capped = CappedProblem(
+        lambda free: pull_back.expansion(objective.smooth(pull_back.leaves(free), objective.task_weights)),
+        pull_back.prior(objective.prior),
+        objective.kl_weight,
+        caps,
     )
-    if outside.max() > 1e-9 or abs(free.sum() - 1) > 1e-9:
-        return float("inf")
-    gradient = _free_gradient(problem, free)
-    reduced = gradient + multipliers @ system.inequality + prices @ system.equality
-    bound = gradient @ free + multipliers @ system.bound + prices @ system.value - reduced.min()
-    return float(max(bound, 0.0))
-
-
-def _free_gradient(problem: MixtureProblem, free: np.ndarray) -> np.ndarray:
-    """(n,) gradient on q; a leaf under no column has weight 0 and no say."""
-    leaves = problem.space.expand(free)
-    safe = np.where(leaves > 0, leaves, problem.objective.prior)
-    return problem.objective.gradient(safe) @ problem.space.matrix
-
-
-def _without_inside(problem: MixtureProblem, system: LinearSystem, centre: np.ndarray) -> Solution:
-    """Constraints so tight that the feasible set is a point or a face: a conic solve, bounded by an LP."""
-    found, multipliers, prices = _conic(problem, system)
-    if found is None or _outside(system, found) > 1e-7:
-        found, multipliers, prices = centre, np.zeros(len(system.bound)), np.zeros(len(system.value))
-    gradient = _free_gradient(problem, found)
-    gap = max(0.0, float(gradient @ found) - lowest_linear(gradient, system))
-    return _solution(problem, system, found, gap, multipliers, prices)
-
-
-def _outside(system: LinearSystem, free: np.ndarray) -> float:
-    return float(np.max(system.inequality @ free - system.bound, initial=0.0))
-
-
-def _solution(
-    problem: MixtureProblem,
-    system: LinearSystem,
-    free: np.ndarray,
-    gap: float,
-    multipliers: np.ndarray,
-    prices: np.ndarray,
-) -> Solution:
-    weights = settle(problem.space.expand(free), problem.caps)
-    slack = system.bound - system.inequality @ free
-    active = [
-        ActiveConstraint(
-            system.inequality_names[i], bool(system.is_cap[i]), float(system.bound[i]), float(multipliers[i])
-        )
-        for i in np.flatnonzero(slack <= _ACTIVE * np.maximum(np.abs(system.bound), _ACTIVE))
-    ]
-    active += [
-        ActiveConstraint(name, False, float(value), float(price))
-        for name, value, price in zip(system.equality_names, system.value, prices, strict=True)
-    ]
-    cap_prices = dict.fromkeys(problem.space.leaves, 0.0)
-    cap_prices |= {item.name: item.price for item in active if item.is_cap}
-    return Solution(
-        weights=weights,
-        free_weights=free,
-        value=problem.objective.value(weights),
-        optimality_gap=gap,
-        active=tuple(active),
-        cap_prices=np.array(list(cap_prices.values())),
+    found = minimize_capped(capped)
+    held = np.flatnonzero(found.weights >= caps)
+    members, bounds = holder[held], problem.caps[holder[held]]
+    prices = np.maximum(found.level - found.gradient[held], 0.0) * caps[held] / bounds
+    names = problem.space.leaves
+    active = tuple(
+        ActiveConstraint(names[leaf], "cap", bound, price)
+        for leaf, bound, price in zip(members.tolist(), bounds.tolist(), prices.tolist(), strict=True)
     )
+    return describe(problem, found.weights, found.gap, active, found.value)
+
+
+def _solve_general(problem: MixtureProblem, prepared: _Prepared) -> Solution:
+    """By the interior point method, and CLARABEL where that one's gap is too wide."""
+    objective, system = problem.objective, prepared.system
+    program = ConvexProgram.of(objective, prepared.pull_back, system, problem.guard_rails)
+    start = start_within(problem, program, system, prepared.inside)
+    point = minimize(program, start)
+    free, multipliers, prices = point.free, point.multipliers, point.prices
+    gap = certified_gap(program, free, multipliers, prices)
+    if gap > CERTIFIED:
+        other = _second_opinion(problem, prepared, program)
+        if other is not None and other[0] < gap:
+            gap, free, multipliers, prices = other
+    split = program.convex.start
+    linear = multipliers[program.order]
+    rows = {
+        (name, bool(lower)): float(price)
+        for name, lower, price in zip(system.inequality_names, system.is_lower, linear, strict=True)
+    }
+    held = dict(zip(system.equality_names, map(float, prices[1:]), strict=True))
+    families = len(objective.families)
+    convex = multipliers[split:]
+    whole = np.zeros(len(prepared.kept))
+    whole[prepared.kept] = free
+    found = Prices(rows, held, tuple(convex[:families]), tuple(convex[families:]))
+    return describe(problem, whole, gap, binding(problem, whole, found))
+
+
+def _second_opinion(
+    problem: MixtureProblem, prepared: _Prepared, program: ConvexProgram
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray] | None:
+    """CLARABEL's certified gap, q, multipliers and prices."""
+    if not prepared.kept.all():
+        return None
+    answer = solve_conic(problem, prepared.system)
+    if answer is None:
+        return None
+    multipliers = np.zeros(len(program.bound))
+    multipliers[program.order] = answer.multipliers
+    multipliers[program.convex] = np.concatenate([answer.family_multipliers, answer.guard_multipliers])
+    gap = certified_gap(program, answer.free, multipliers, answer.prices)
+    return gap, answer.free, multipliers, answer.prices

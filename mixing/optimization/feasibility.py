@@ -1,74 +1,87 @@
-"""Whether any mixture satisfies the constraints, where their middle is, and which are in conflict."""
+"""Whether any mixture satisfies the linear constraints, and where the inside of their set is."""
+
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from scipy.optimize import linprog
 
-from mixing.errors import Infeasible
-from mixing.optimization.problem import LinearSystem
+from mixing.optimization.linear_system import LinearSystem
 
 INTERIOR = 1e-9
 """Least slack of a set that has an inside; below it the set is a point or a face."""
 
 
-def middle(system: LinearSystem, width: int) -> tuple[np.ndarray, float]:
-    """The (n,) q whose smallest slack over all constraints is largest, and that slack.
+def is_feasible(system: LinearSystem) -> bool:
+    """Whether some q satisfies the constraints, to `INTERIOR`."""
+    return middle(system) is not None
 
-    Raises:
-        Infeasible: naming the constraints that conflict.
-    """
-    rows = len(system.bound)
+
+def middle(system: LinearSystem) -> tuple[np.ndarray, float] | None:
+    """The (n,) q whose smallest slack over all constraints is largest, and that slack; None where there is none."""
+    rows, width = system.inequality.shape
     inequality = np.block([[system.inequality, np.ones((rows, 1))], [-np.eye(width), np.ones((width, 1))]])
-    bound = np.concatenate([system.bound, np.zeros(width)])
-    equality, value = _equalities(system, width, extra=1)
+    equality = np.block(
+        [[np.ones((1, width)), np.zeros((1, 1))], [system.equality, np.zeros((len(system.value), 1))]]
+    )
     cost = np.zeros(width + 1)
     cost[-1] = -1
-    bounds = [(0, 1)] * width + [(None, 1)]
-    solved = linprog(cost, inequality, bound, equality, value, bounds)
+    solved = linprog(
+        cost,
+        inequality,
+        np.concatenate([system.bound, np.zeros(width)]),
+        equality,
+        np.concatenate([[1.0], system.value]),
+        [(0, 1)] * width + [(None, 1)],
+    )
     if solved.x is None or solved.x[-1] < -INTERIOR:
-        raise _conflict(system, width)
+        return None
     return np.asarray(solved.x[:-1]), float(max(solved.x[-1], 0))
 
 
-def lowest_linear(gradient: np.ndarray, system: LinearSystem) -> float:
-    """The minimum of gradient . q over the feasible q, which is not empty."""
-    width = len(gradient)
-    equality, value = _equalities(system, width, extra=0)
-    solved = linprog(gradient, system.inequality, system.bound, equality, value, [(0, 1)] * width)
-    return float(solved.fun)
+@dataclass(frozen=True)
+class Face:
+    """Where the feasible set lies: the smallest face of the simplex, and the rows that hold it there.
+
+    Attributes:
+        tight: (r,) rows that hold with equality everywhere in the set.
+        kept: (n,) the q that are not 0 everywhere in the set.
+        inside: (n,) a q that satisfies every other row strictly.
+    """
+
+    tight: np.ndarray
+    kept: np.ndarray
+    inside: np.ndarray
+
+    @classmethod
+    def whole(cls, system: LinearSystem, inside: np.ndarray) -> Self:
+        """That of a set with an inside."""
+        rows, width = system.inequality.shape
+        return cls(np.zeros(rows, dtype=bool), np.ones(width, dtype=bool), inside)
 
 
-def _equalities(system: LinearSystem, width: int, extra: int) -> tuple[np.ndarray, np.ndarray]:
-    equality = np.concatenate([np.ones((1, width)), system.equality])
-    padded = np.concatenate([equality, np.zeros((len(equality), extra))], axis=1)
-    return padded, np.concatenate([[1.0], system.value])
+def face(system: LinearSystem) -> Face:
+    """The face of a set that is not empty.
 
-
-def _conflict(system: LinearSystem, width: int) -> Infeasible:
-    """The constraints that the least total relaxation has to give up, with how much of each."""
-    rows, pins = len(system.bound), len(system.value)
-    inequality = np.concatenate([system.inequality, -np.eye(rows), np.zeros((rows, 2 * pins))], axis=1)
-    equality = np.block(
+    One linear programme over the cone of the set, (q, tau) with tau >= 1: maximise sum_i t_i with 0 <= t_i <= 1
+    and slack_i(q, tau) >= t_i. In a cone every slack that can be positive can be 1, so t_i is 0 or 1.
+    """
+    rows, width = system.inequality.shape
+    count = rows + width
+    slack = np.block(
         [
-            [np.ones((1, width)), np.zeros((1, rows + 2 * pins))],
-            [system.equality, np.zeros((pins, rows)), np.eye(pins), -np.eye(pins)],
+            [system.inequality, -system.bound[:, None]],
+            [-np.eye(width), np.zeros((width, 1))],
         ]
     )
-    value = np.concatenate([[1.0], system.value])
-    cost = np.concatenate([np.zeros(width), np.ones(rows + 2 * pins)])
-    solved = linprog(cost, inequality, system.bound, equality, value)
-    broken = np.asarray(solved.x[width : width + rows])
-    shifted = np.asarray(solved.x[width + rows :]).reshape(2, pins).sum(0)
-    amounts = {
-        name: float(amount)
-        for name, amount in zip(
-            system.inequality_names + system.equality_names, [*broken, *shifted], strict=True
-        )
-        if amount > INTERIOR
-    }
-    listed = ", ".join(f"{name!r} by {amount:.4g}" for name, amount in sorted(amounts.items()))
-    return Infeasible(
-        f"no mixture satisfies the constraints together; the least change that makes one possible relaxes"
-        f" {listed}",
-        field="constraints",
-        names=sorted(amounts),
+    equality = np.block([[np.ones((1, width)), -np.ones((1, 1))], [system.equality, -system.value[:, None]]])
+    solved = linprog(
+        np.concatenate([np.zeros(width + 1), -np.ones(count)]),
+        np.concatenate([slack, np.eye(count)], axis=1),
+        np.zeros(count),
+        np.concatenate([equality, np.zeros((len(equality), count))], axis=1),
+        np.zeros(len(equality)),
+        [(0, None)] * width + [(1, None)] + [(0, 1)] * count,
     )
+    positive = solved.x[width + 1 :] > 0.5
+    return Face(~positive[:rows], positive[rows:], solved.x[:width] / solved.x[width])

@@ -1,181 +1,280 @@
-"""A primal-dual interior point method for B mixture problems that share their constraints.
+"""A primal-dual interior point method for one convex mixture problem with everything it may carry.
 
-The problems are small (n domains) and many (one per bootstrap resample), so each iteration is one stacked
-(n + e) x (n + e) Newton solve over all of them. Boyd and Vandenberghe, Convex Optimization, section 11.7.
+    minimise   F(q) [+ s]
+    subject to c_k(q) - sigma_k s <= b_k,  G q <= h,  A q = b,  sum q = 1,  q >= 0
+
+F is the objective, c_k are weighted means of tasks (guard rails with sigma = 0; with sigma = 1 the families, of which
+s is the worst). The Hessian of the Lagrangian is diag + U^T U with few rows in U. Rows that touch one q alone (caps,
+pins, minimum weights, q >= 0) add to the diagonal; all else that couples the q goes beside U into a small system,
+so an iteration costs O(n k^2 + k^3) with k tasks and coupling constraints, not O(n^3). Primal and dual steps as
+in Boyd and Vandenberghe, Convex Optimization, section 11.7; the start satisfies the linear constraints strictly,
+the c_k may begin outside their bounds.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from mixing.optimization.problem import LinearSystem
+from mixing.optimization.linear_system import LinearSystem
+from mixing.optimization.problem import GuardRail, Objective
+from mixing.optimization.pull_back import PullBack
+from mixing.regression.protocol import Expansion
 
 _CENTERING = 0.1  # each step aims at a tenth of the current complementarity
 _TO_BOUNDARY = 0.99
 _ARMIJO = 0.01
-_BACKTRACKS = 25
+_BACKTRACKS = 30
 
 
 @dataclass(frozen=True)
-class ConvexPrograms:
-    """Minimise sum_t w_t exp(a_bt . E q) + lambda KL(E q || prior) for b < B over one set of q.
+class ConvexProgram:
+    """The problem of the module's docstring, with rows (a) on one q each, (b) coupling and linear, (c) convex.
 
     Attributes:
-        coefficients: (B, T, m) laws.
-        task_weights: (T,) summing to 1.
-        prior: (m,).
-        kl_weight: lambda.
-        matrix: (m, n) E.
-        system: constraints on q besides q >= 0 and sum q = 1.
+        objective: F, its families aside.
+        pull_back: E.
+        task_weights: (T,) the tasks in F; zeros where families stand for them.
+        column: (a,) the q that a row touches; `coefficient` (a,) by how much. The last n are q >= 0.
+        coupling: (b, n).
+        means: (c, T) task weights of the convex rows.
+        bound: (a + b + c,).
+        epigraph: (c,) sigma_k, 1 or 0.
+        equality: (1 + e, n), sum q first; `value` (1 + e,).
+        order: where each row of the linear system went among the first a + b.
     """
 
-    coefficients: np.ndarray
+    objective: Objective
+    pull_back: PullBack
     task_weights: np.ndarray
-    prior: np.ndarray
-    kl_weight: float
-    matrix: np.ndarray
-    system: LinearSystem
+    column: np.ndarray
+    coefficient: np.ndarray
+    coupling: np.ndarray
+    means: np.ndarray
+    bound: np.ndarray
+    epigraph: np.ndarray
+    equality: np.ndarray
+    value: np.ndarray
+    order: np.ndarray
 
-    def derivatives(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B, n) gradients and (B, n, n) Hessians at (B, n) positive q."""
-        pulled = self.coefficients @ self.matrix
-        exponents = np.clip((pulled @ free[:, :, None])[:, :, 0], -50, 50)
-        pull = self.task_weights * np.exp(exponents)
-        gradient = (pull[:, None, :] @ pulled)[:, 0]
-        hessian = (pulled * pull[:, :, None]).transpose(0, 2, 1) @ pulled
-        if self.kl_weight > 0:
-            reached = self.matrix.any(axis=1)  # a leaf under no column keeps weight 0
-            rows, prior = self.matrix[reached], self.prior[reached]
-            leaves = free @ rows.T
-            gradient = gradient + self.kl_weight * (np.log(leaves / prior) + 1) @ rows
-            hessian = hessian + self.kl_weight * (rows.T[None] / leaves[:, None, :]) @ rows
-        return gradient, hessian
+    @classmethod
+    def of(
+        cls,
+        objective: Objective,
+        pull_back: PullBack,
+        system: LinearSystem,
+        guard_rails: tuple[GuardRail, ...] = (),
+    ) -> "ConvexProgram":
+        """Sort the rows of a problem by how they enter the linear algebra."""
+        width = pull_back.matrix.shape[1]
+        alone = (system.inequality != 0).sum(1) == 1
+        single, coupling = np.flatnonzero(alone), np.flatnonzero(~alone)
+        column = (system.inequality[single] != 0).argmax(1)
+        order = np.empty(len(alone), dtype=int)
+        order[single] = np.arange(len(single))
+        order[coupling] = np.arange(len(coupling)) + len(single) + width
+        means = [family.weights for family in objective.families] + [g.mean.weights for g in guard_rails]
+        tasks = len(objective.task_weights)
+        return cls(
+            objective=objective,
+            pull_back=pull_back,
+            task_weights=np.zeros(tasks) if objective.families else objective.task_weights,
+            column=np.concatenate([column, np.arange(width)]),
+            coefficient=np.concatenate([system.inequality[single, column], np.full(width, -1.0)]),
+            coupling=system.inequality[coupling],
+            means=np.array(means).reshape(len(means), tasks),
+            bound=np.concatenate(
+                [
+                    system.bound[single],
+                    np.zeros(width),
+                    system.bound[coupling],
+                    np.zeros(len(objective.families)),
+                    [guard.bound for guard in guard_rails],
+                ]
+            ),
+            epigraph=np.repeat([1.0, 0.0], [len(objective.families), len(guard_rails)]),
+            equality=np.concatenate([np.ones((1, width)), system.equality]),
+            value=np.concatenate([[1.0], system.value]),
+            order=order,
+        )
+
+    @property
+    def has_level(self) -> bool:
+        """Whether there is an s."""
+        return bool(self.epigraph.any())
+
+    @property
+    def convex(self) -> slice:
+        """The rows (c) among all."""
+        return slice(len(self.bound) - len(self.means), len(self.bound))
+
+    def forward(self, free: np.ndarray) -> np.ndarray:
+        """(a + b,) left sides of the linear rows."""
+        return np.concatenate([self.coefficient * free[self.column], self.coupling @ free])
+
+    def backward(self, multipliers: np.ndarray) -> np.ndarray:
+        """(n,) the linear rows' transpose times (a + b,) multipliers."""
+        split = len(self.column)
+        alone = np.bincount(
+            self.column, self.coefficient * multipliers[:split], minlength=self.equality.shape[1]
+        )
+        return alone + multipliers[split:] @ self.coupling
 
 
 @dataclass(frozen=True)
-class Point:
-    """A primal-dual point of B problems.
-
-    Attributes:
-        free: (B, n) q.
-        multipliers: (B, r + n) of G q <= h, then of q >= 0.
-        prices: (B, 1 + e) of sum q = 1, then of the equalities.
-        slack: (B, r + n) h - G q, then q.
-    """
+class Iterate:
+    """A primal-dual point: q, s, slack and multipliers of all rows, prices of the equalities."""
 
     free: np.ndarray
+    level: float
+    slack: np.ndarray
     multipliers: np.ndarray
     prices: np.ndarray
-    slack: np.ndarray
 
-    def moved(self, step: "Point", length: np.ndarray) -> "Point":
-        """This point plus `length` (B,) times a step."""
-        size = length[:, None]
-        return Point(
-            self.free + size * step.free,
-            self.multipliers + size * step.multipliers,
-            self.prices + size * step.prices,
-            self.slack + size * step.slack,
+    def moved(self, step: "Iterate", length: float) -> "Iterate":
+        """This point plus `length` times a step."""
+        return Iterate(
+            self.free + length * step.free,
+            self.level + length * step.level,
+            self.slack + length * step.slack,
+            self.multipliers + length * step.multipliers,
+            self.prices + length * step.prices,
         )
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """The program at an iterate: the Lagrangian to second order, the convex rows, and what is off."""
+
+    at: Iterate
+    lagrangian: Expansion
+    jacobian: np.ndarray
+    dual: np.ndarray
+    level_dual: float
+    primal: np.ndarray
+    equal: np.ndarray
+
+    @classmethod
+    def of(cls, program: ConvexProgram, at: Iterate) -> "_Evaluation":
+        leaves = program.pull_back.leaves(at.free)
+        convex = at.multipliers[program.convex]
+        weights = program.task_weights + convex @ program.means
+        lagrangian = program.pull_back.expansion(program.objective.expand(leaves, weights))
+        rows = [
+            program.pull_back.expansion(program.objective.convex_law.expand(leaves, mean))
+            for mean in program.means
+        ]
+        jacobian = np.array([row.gradient for row in rows]).reshape(len(rows), len(at.free))
+        values = np.array([row.value for row in rows]) - program.epigraph * at.level
+        linear = at.multipliers[: program.convex.start]
+        return cls(
+            at=at,
+            lagrangian=lagrangian,
+            jacobian=jacobian,
+            dual=lagrangian.gradient + program.backward(linear) + at.prices @ program.equality,
+            level_dual=float(program.has_level - convex @ program.epigraph),
+            primal=np.concatenate([program.forward(at.free), values]) + at.slack - program.bound,
+            equal=program.equality @ at.free - program.value,
+        )
+
+    def off(self, target: float) -> np.ndarray:
+        """Everything that is 0 on the central path at `target`."""
+        complementarity = self.at.slack * self.at.multipliers - target
+        return np.concatenate([self.dual, [self.level_dual], self.primal, self.equal, complementarity])
 
 
 def minimize(
-    programs: ConvexPrograms, start: np.ndarray, tolerance: float = 1e-12, iterations: int = 80
-) -> Point:
-    """Minimise all B problems from one (n,) strictly feasible start.
-
-    A problem is finished when the mean complementarity and the residuals are below `tolerance`.
-    """
-    rows = _Rows.of(programs.system, len(start))
-    count = len(programs.coefficients)
-    free = np.tile(start, (count, 1))
-    slack = np.maximum(rows.bound - free @ rows.inequality.T, 1e-12)
-    point = Point(free, 0.1 / np.maximum(slack, 1e-3), np.zeros((count, len(rows.value))), slack)
+    program: ConvexProgram, start: np.ndarray, tolerance: float = 1e-12, iterations: int = 150
+) -> Iterate:
+    """From a (n,) q strictly inside the linear constraints to complementarity and residuals below `tolerance`."""
+    here = _Evaluation.of(program, _start(program, start))
     for _ in range(iterations):
-        residual = _residual(programs, rows, point, target=np.zeros(count))
-        gap = (point.slack * point.multipliers).mean(1)
-        if (gap < tolerance).all() and (np.abs(residual).max(1) < 10 * tolerance).all():
+        gap = float((here.at.slack * here.at.multipliers).mean())
+        if gap < tolerance and np.abs(here.off(gap)).max() < 10 * tolerance:
             break
         target = _CENTERING * gap
-        step = _newton_step(programs, rows, point, target)
-        point = _advance(programs, rows, point, step, target)
-    return point
+        moved = _advance(program, here, _newton_step(program, here, target), target)
+        if moved is None:
+            break
+        here = moved
+    return here.at
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """All constraints: inequality (r + n, n), bound; equality (1 + e, n), value."""
-
-    inequality: np.ndarray
-    bound: np.ndarray
-    equality: np.ndarray
-    value: np.ndarray
-
-    @classmethod
-    def of(cls, system: LinearSystem, width: int) -> "_Rows":
-        return cls(
-            np.concatenate([system.inequality, -np.eye(width)]),
-            np.concatenate([system.bound, np.zeros(width)]),
-            np.concatenate([np.ones((1, width)), system.equality]),
-            np.concatenate([[1.0], system.value]),
+def _start(program: ConvexProgram, free: np.ndarray) -> Iterate:
+    leaves = program.pull_back.leaves(free)
+    values = np.array([program.objective.convex_law.expand(leaves, mean).value for mean in program.means])
+    level = float(values[program.epigraph > 0].max() + 0.1) if program.has_level else 0.0
+    left = np.concatenate([program.forward(free), values - program.epigraph * level])
+    slack = np.maximum(program.bound - left, 1e-12)
+    slack[program.convex] = np.maximum(slack[program.convex], 1e-2)
+    multipliers = 0.1 / np.maximum(slack, 1e-3)
+    if program.has_level:
+        multipliers[program.convex] = np.where(
+            program.epigraph > 0, 1 / program.epigraph.sum(), multipliers[program.convex]
         )
+    return Iterate(free, level, slack, multipliers, np.zeros(len(program.value)))
 
 
-def _residual(programs: ConvexPrograms, rows: _Rows, point: Point, target: np.ndarray) -> np.ndarray:
-    """(B, ...) stationarity, feasibility and complementarity, all 0 on the central path at `target`."""
-    gradient, _ = programs.derivatives(point.free)
-    return np.concatenate(
-        [
-            gradient + point.multipliers @ rows.inequality + point.prices @ rows.equality,
-            point.free @ rows.inequality.T + point.slack - rows.bound,
-            point.free @ rows.equality.T - rows.value,
-            point.slack * point.multipliers - target[:, None],
-        ],
-        axis=1,
+def _newton_step(program: ConvexProgram, here: _Evaluation, target: float) -> Iterate:
+    """Eliminate q through the diagonal, then solve the small system of everything that couples the q."""
+    at, split, width = here.at, len(program.column), len(here.at.free)
+    ratio = at.multipliers / at.slack
+    pushed = target / at.slack - at.multipliers + ratio * here.primal
+    diagonal = here.lagrangian.diagonal + np.bincount(
+        program.column, program.coefficient**2 * ratio[:split], minlength=width
     )
-
-
-def _newton_step(programs: ConvexPrograms, rows: _Rows, point: Point, target: np.ndarray) -> Point:
-    gradient, hessian = programs.derivatives(point.free)
-    count, width = point.free.shape
-    equalities = len(rows.value)
-    ratio = point.multipliers / point.slack
-    infeasible = point.free @ rows.inequality.T + point.slack - rows.bound
-    pushed = (target[:, None] - point.slack * point.multipliers) / point.slack + ratio * infeasible
-    matrix = np.zeros((count, width + equalities, width + equalities))
-    matrix[:, :width, :width] = hessian + (rows.inequality.T[None] * ratio[:, None, :]) @ rows.inequality
-    matrix[:, :width, width:] = rows.equality.T
-    matrix[:, width:, :width] = rows.equality
-    right = np.empty((count, width + equalities))
-    dual = gradient + point.multipliers @ rows.inequality + point.prices @ rows.equality
-    right[:, :width] = -dual - pushed @ rows.inequality
-    right[:, width:] = rows.value - point.free @ rows.equality.T
-    solved = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
-    free = solved[:, :width]
-    moved = free @ rows.inequality.T
-    return Point(free, pushed + ratio * moved, solved[:, width:], -infeasible - moved)
-
-
-def _advance(programs: ConvexPrograms, rows: _Rows, point: Point, step: Point, target: np.ndarray) -> Point:
-    """The longest step that stays inside and reduces the residual; a problem without one stays put."""
-    length = np.minimum(
-        _distance_to_boundary(point.slack, step.slack),
-        _distance_to_boundary(point.multipliers, step.multipliers),
+    pull = np.bincount(program.column, program.coefficient * pushed[:split], minlength=width)
+    factors = here.lagrangian.factors
+    if len(factors) > width:
+        factors = np.linalg.qr(factors, mode="r")
+    rows = np.concatenate([factors, program.coupling, here.jacobian, program.equality])
+    rank, coupled = len(factors), len(at.slack) - split
+    shift = np.concatenate([np.ones(rank), 1 / ratio[split:], np.zeros(len(program.value))])
+    right = np.concatenate([np.zeros(rank), -pushed[split:] / ratio[split:], -here.equal])
+    first = -(here.dual + pull)
+    scaled = rows / diagonal
+    small = scaled @ rows.T
+    small.flat[:: len(small) + 1] += shift
+    sides = scaled @ first - right
+    level, solved = _solve_small(program, here, small, sides, rank)
+    free = (first - solved @ rows) / diagonal
+    moved = np.concatenate([program.forward(free), here.jacobian @ free - program.epigraph * level])
+    multipliers = np.concatenate(
+        [pushed[:split] + ratio[:split] * moved[:split], solved[rank : rank + coupled]]
     )
-    before = np.linalg.norm(_residual(programs, rows, point, target), axis=1)
-    worse = np.zeros(len(before), dtype=bool)
+    return Iterate(free, level, -here.primal - moved, multipliers, solved[rank + coupled :])
+
+
+def _solve_small(
+    program: ConvexProgram, here: _Evaluation, small: np.ndarray, sides: np.ndarray, rank: int
+) -> tuple[float, np.ndarray]:
+    """The small system, bordered by s where there is one."""
+    if not program.has_level:
+        return 0.0, np.linalg.solve(small, sides)
+    border = np.zeros(len(small))
+    first = rank + len(program.coupling)
+    border[first : first + len(program.epigraph)] = program.epigraph
+    bordered = np.block([[small, border[:, None]], [border[None], np.zeros((1, 1))]])
+    solved = np.linalg.solve(bordered, np.append(sides, here.level_dual))
+    return float(solved[-1]), solved[:-1]
+
+
+def _advance(program: ConvexProgram, here: _Evaluation, step: Iterate, target: float) -> _Evaluation | None:
+    """The longest step that stays inside and reduces what is off; None where none does."""
+    length = min(_to_boundary(here.at.slack, step.slack), _to_boundary(here.at.multipliers, step.multipliers))
+    before = float(np.linalg.norm(here.off(target)))
     for _ in range(_BACKTRACKS):
-        after = np.linalg.norm(_residual(programs, rows, point.moved(step, length), target), axis=1)
+        trial = _Evaluation.of(program, here.at.moved(step, length))
+        after = float(np.linalg.norm(trial.off(target)))
         # At the limit of rounding no step reduces the residual any more: staying near it is enough.
-        worse = after > np.maximum((1 - _ARMIJO * length) * before, 1e-13)
-        if not worse.any():
-            return point.moved(step, length)
-        length = np.where(worse, length / 2, length)
-    return point.moved(step, np.where(worse, 0, length))
+        if after <= max((1 - _ARMIJO * length) * before, 1e-13):
+            return trial
+        length /= 2
+    return None
 
 
-def _distance_to_boundary(values: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """(B,) the largest length up to 1 that keeps positive values positive."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        limits = np.where(step < 0, -values / step, np.inf)
-    return np.minimum(1.0, _TO_BOUNDARY * limits.min(1))
+def _to_boundary(values: np.ndarray, step: np.ndarray) -> float:
+    """The largest length up to 1 that keeps positive values positive."""
+    falling = step < 0
+    if not falling.any():
+        return 1.0
+    return min(1.0, _TO_BOUNDARY * float((-values[falling] / step[falling]).min()))
