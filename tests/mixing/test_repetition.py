@@ -17,6 +17,17 @@ def test_a_repeated_token_is_worth_what_the_paper_says(repeats: int, value: floa
     assert effective_tokens(unique, repeats * unique) / (repeats * unique) == pytest.approx(value, abs=5e-5)
 
 
+@given(st.floats(1, 200), st.floats(1, 200))
+def test_more_tokens_are_worth_more_each_less_than_the_one_before(first: float, second: float) -> None:
+    """Increasing and concave; a fresh token is worth 1, and no repetition more than 1 + R* times the data."""
+    low, high = sorted([first, second])
+    worth = [float(effective_tokens(1.0, total)) for total in (low, (low + high) / 2, high)]
+    assert worth[0] <= worth[2] <= 1 + 15.387756
+    assert worth[1] >= (worth[0] + worth[2]) / 2 - 1e-12
+    assert worth[2] <= high
+    assert effective_tokens(1.0, low / 200) == low / 200
+
+
 def test_a_weight_at_its_cap_is_read_so_many_times() -> None:
     domains = Domains.of({"a": 100, "b": 300, "c": 600})
     caps = repetition_caps(domains, 1000, 4)
