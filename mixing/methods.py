@@ -1,10 +1,63 @@
-"""The methods, as data: which sampler, regression and solver make up each, with its defaults."""
+"""The methods, as data: which sampler, regression, granularity and solver make up each, with its defaults.
+
+Every part can be combined with every other (`combine`); a combination that makes no sense is refused with the
+reason. What the parts are made of is in `mixing.parts`.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import MappingProxyType
 
-from mixing.errors import UnknownMethod
+from mixing.errors import InvalidSetting, TooFewRuns, UnknownMethod
+from mixing.parts import GRANULARITIES, SAMPLERS, SOLVERS
+from mixing.regression.catalogue import REGRESSIONS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a method is made of; each field is the name of a part in `mixing.parts`.
+
+    Attributes:
+        sampler: how the swarm is drawn.
+        regression: the law fitted to its runs.
+        granularity: what one law is fitted to: every task, every family's mean, or the objective.
+        solver: how the mixture is found.
+    """
+
+    sampler: str
+    regression: str
+    granularity: str
+    solver: str
+
+    def __post_init__(self) -> None:
+        for field, known in (
+            ("sampler", SAMPLERS),
+            ("regression", REGRESSIONS),
+            ("granularity", GRANULARITIES),
+            ("solver", SOLVERS),
+        ):
+            if (name := getattr(self, field)) not in known:
+                raise InvalidSetting(
+                    f"there is no {field} {name!r}; there are {', '.join(sorted(known))}", field=field
+                )
+        _check_combination(self)
+
+    def minimum_runs(self, domains: int) -> int:
+        """Fewest runs the regression can be fitted with over so many domains."""
+        return REGRESSIONS[self.regression].minimum_runs(domains)
+
+
+@dataclass(frozen=True)
+class RunCount:
+    """A number of runs that grows with the number of domains m: per_domain m + constant, rounded."""
+
+    per_domain: float
+    constant: float
+
+    def at(self, domains: int) -> int:
+        """The number over so many domains."""
+        return round(self.per_domain * domains + self.constant)
 
 
 @dataclass(frozen=True)
@@ -15,43 +68,157 @@ class Method:
         name: as it is asked for.
         title: as it is shown.
         source: where it is published.
-        sampler: how the swarm is drawn, or None for a method that trains no runs.
-        regression: the law fitted to the runs, or None.
-        granularity: "per task" or "aggregated": what one law is fitted to.
-        solver: how the mixture is found.
+        recipe: its parts, or None for a method that trains no runs.
+        runs: default size of the swarm.
+        rounds: relative sizes of the rounds the swarm is trained in; later ones are chosen from the earlier.
         repetition_cap: default cap in epochs, or None.
         kl_weight: default lambda of the KL term to the natural distribution.
-        extra_runs: runs needed beyond one per domain, for the law's other parameters and one to spare.
-        runs_per_parameter: default runs are this many times (m + 1).
     """
 
     name: str
     title: str
     source: str
-    sampler: str | None
-    regression: str | None
-    granularity: str
-    solver: str
+    recipe: Recipe | None
+    runs: RunCount = RunCount(0, 0)
+    rounds: tuple[float, ...] = (1.0,)
     repetition_cap: float | None = 4.0
-    kl_weight: float = 0.05
-    extra_runs: int = 2
-    runs_per_parameter: int = 3
+    kl_weight: float = 0.0
 
     @property
     def trains_runs(self) -> bool:
         """Whether the method needs proxy runs at all."""
-        return self.sampler is not None
+        return self.recipe is not None
 
-    def minimum_runs(self, domains: int) -> int:
-        """Fewest runs the regression can be fitted with over so many domains.
+    def default_runs(self, domains: int, recipe: Recipe | None = None) -> int:
+        """Runs asked for when the user names no number; 3(m + 1) for Olmix. `recipe` has other parts (`combine`)."""
+        recipe = recipe or self.recipe
+        if recipe is None:
+            return 0
+        if (each := SAMPLERS[recipe.sampler].exact_runs(domains)) is not None:
+            return len(self.rounds) * each
+        return max(self.runs.at(domains), recipe.minimum_runs(domains) + len(self.rounds) - 1)
 
-        The log-linear law has m + 1 parameters (c and a_1..a_m); m + 2 leaves one run to judge it by.
+    def split(self, recipe: Recipe, runs: int, domains: int) -> tuple[int, ...]:
+        """How many of `runs` each round trains; they sum to `runs` and none is empty.
+
+        The first round of a sampler that learns from it has as many as the regression needs.
+
+        Args:
+            recipe: the method's, or one with other parts (`combine`).
+            runs: of all rounds together.
+            domains: m.
+
+        Raises:
+            TooFewRuns: fewer than the regression needs and one for every later round.
+            InvalidSetting: another number than the sampler's design takes, or one too small for the regression.
         """
-        return domains + self.extra_runs if self.trains_runs else 0
+        sampler, count = SAMPLERS[recipe.sampler], len(self.rounds)
+        if (each := sampler.exact_runs(domains)) is not None:
+            if runs != count * each:
+                raise InvalidSetting(
+                    f"the {recipe.sampler} sampler takes {each} runs a round over {domains} domains,"
+                    f" {count * each} in all; {runs} were asked for",
+                    field="runs",
+                )
+            if runs < (needed := recipe.minimum_runs(domains)):
+                raise InvalidSetting(
+                    f"the {recipe.sampler} sampler takes {runs} runs over {domains} domains, and the regression"
+                    f" {recipe.regression!r} needs {needed}; ask for another of the two",
+                    field="regression",
+                )
+            return (each,) * count
+        first = recipe.minimum_runs(domains) if sampler.learns else 1
+        if runs < (needed := max(first + count - 1, recipe.minimum_runs(domains))):
+            raise TooFewRuns(
+                f"{self.title} over {domains} domains needs at least {needed} runs to fit its regression"
+                f" ({self.default_runs(domains, recipe)} are usual); {runs} were asked for",
+                needed=needed,
+                given=runs,
+            )
+        ends = [0]
+        for number in range(1, count + 1):
+            share = sum(self.rounds[:number]) / sum(self.rounds)
+            least = first if number == 1 else ends[-1] + 1
+            ends.append(min(max(round(share * runs), least), runs - (count - number)))
+        return tuple(end - start for start, end in pairwise(ends))
 
-    def default_runs(self, domains: int) -> int:
-        """Runs asked for when the user names no number: 3(m + 1) for Olmix."""
-        return self.runs_per_parameter * (domains + 1) if self.trains_runs else 0
+
+def combine(
+    method: Method,
+    *,
+    sampler: str | None = None,
+    regression: str | None = None,
+    granularity: str | None = None,
+    solver: str | None = None,
+) -> Recipe:
+    """The method's recipe with some of its parts replaced.
+
+    A regression that the method's own solver cannot minimise exactly brings the refined search with it, unless
+    a solver is named.
+
+    Raises:
+        InvalidSetting: the method trains no runs, a part is unknown, or two parts cannot be combined.
+    """
+    if method.recipe is None:
+        raise InvalidSetting(f"the method {method.name!r} trains no runs, so it has no parts", field="method")
+    chosen = {
+        name: value
+        for name, value in (
+            ("sampler", sampler),
+            ("regression", regression),
+            ("granularity", granularity),
+            ("solver", solver),
+        )
+        if value is not None
+    }
+    if regression is not None and regression in REGRESSIONS and solver is None:
+        part = REGRESSIONS[regression]
+        if part.solver is not None:
+            chosen["solver"] = part.solver
+        elif SOLVERS[method.recipe.solver].needs_convex and not part.convex:
+            chosen["solver"] = "search"
+        elif SOLVERS[method.recipe.solver].needs is not None:
+            chosen["solver"] = "exact" if part.convex else "search"
+    return replace(method.recipe, **chosen)
+
+
+def _check_combination(recipe: Recipe) -> None:
+    regression, solver, sampler = (
+        REGRESSIONS[recipe.regression],
+        SOLVERS[recipe.solver],
+        SAMPLERS[recipe.sampler],
+    )
+    if solver.needs_convex and not regression.convex:
+        raise InvalidSetting(
+            f"the solver {recipe.solver!r} needs a law that is convex in the mixture, and {recipe.regression!r}"
+            " is not; use 'search'",
+            field="solver",
+        )
+    if solver.needs is not None and solver.needs != recipe.regression:
+        raise InvalidSetting(
+            f"the solver {recipe.solver!r} is the closed form of the regression {solver.needs!r} and of no other",
+            field="solver",
+        )
+    if regression.sampler is not None and regression.sampler != recipe.sampler:
+        raise InvalidSetting(
+            f"the regression {recipe.regression!r} reads the runs of the sampler {regression.sampler!r}, "
+            f"not of {recipe.sampler!r}",
+            field="sampler",
+        )
+    if regression.granularity is not None and regression.granularity != recipe.granularity:
+        raise InvalidSetting(
+            f"the regression {recipe.regression!r} is fitted {regression.granularity}", field="granularity"
+        )
+    if regression.solver is not None and regression.solver != recipe.solver:
+        raise InvalidSetting(
+            f"the regression {recipe.regression!r} is solved by {regression.solver!r}", field="solver"
+        )
+    if sampler.absolute_tokens and not regression.reads_tokens:
+        raise InvalidSetting(
+            f"the sampler {recipe.sampler!r} changes how much is trained with the mixture, which the regression"
+            f" {recipe.regression!r} does not look at",
+            field="regression",
+        )
 
 
 def _index(*methods: Method) -> Mapping[str, Method]:
@@ -60,33 +227,95 @@ def _index(*methods: Method) -> Mapping[str, Method]:
 
 METHODS: Mapping[str, Method] = _index(
     Method(
+        name="mixwright",
+        title="Mixwright",
+        source="ours: a D-optimal choice of Olmix's draws, the effective power law, an exact solve",
+        recipe=Recipe("d-optimal", "effective-power", "per task", "exact"),
+        runs=RunCount(3, 3),
+        kl_weight=0.01,
+    ),
+    Method(
         name="olmix",
         title="Olmix",
         source="arXiv 2602.12237",
-        sampler="two-level Dirichlet",
-        regression="log-linear",
-        granularity="per task",
-        solver="convex",
+        recipe=Recipe("two-level-dirichlet", "log-linear", "per task", "exact"),
+        runs=RunCount(3, 3),
+        kl_weight=0.05,
+    ),
+    Method(
+        name="regmix",
+        title="RegMix",
+        source="arXiv 2407.01492",
+        recipe=Recipe("tempered-dirichlet", "lightgbm", "aggregated", "mean-of-best"),
+        runs=RunCount(30, 2),
+        repetition_cap=None,
+    ),
+    Method(
+        name="dml",
+        title="Data Mixing Laws",
+        source="arXiv 2403.16952",
+        recipe=Recipe("exponential-grid", "log-linear", "aggregated", "search"),
+        runs=RunCount(3, -1),
+        repetition_cap=None,
+    ),
+    Method(
+        name="autoscale",
+        title="AutoScale",
+        source="arXiv 2407.20177",
+        recipe=Recipe("perturbation", "autoscale-budgets", "aggregated", "extrapolated-closed-form"),
+        runs=RunCount(4, 2),
+        rounds=(1.0, 1.0),
+        repetition_cap=None,
+    ),
+    Method(
+        name="bimix",
+        title="BiMix",
+        source="arXiv 2405.14908",
+        recipe=Recipe("entropy", "bimix-own-share", "per task", "exact"),
+        runs=RunCount(0, 4),
+        repetition_cap=None,
+    ),
+    Method(
+        name="admire",
+        title="ADMIRE-BayesOpt",
+        source="Bayesian optimisation over mixtures and proxy sizes",
+        recipe=Recipe("acquisition", "multi-fidelity", "aggregated", "posterior-mean"),
+        runs=RunCount(6, -1),
+        rounds=(2.0, 1.0, 1.0, 1.0, 1.0),
+        repetition_cap=None,
+    ),
+    Method(
+        name="climb",
+        title="CLIMB",
+        source="arXiv 2504.13161",
+        recipe=Recipe("predicted-best", "lightgbm-climb", "aggregated", "predicted-best"),
+        runs=RunCount(16 / 3, 0),
+        rounds=(4.0, 2.0, 1.0),
+        repetition_cap=None,
     ),
     Method(
         name="natural",
         title="Natural distribution",
         source="weights proportional to the available tokens",
-        sampler=None,
-        regression=None,
-        granularity="none",
-        solver="natural",
-        kl_weight=0.0,
+        recipe=None,
     ),
     Method(
         name="uniform",
         title="Uniform",
-        source="equal weights, domains at their cap where it is lower (UniMax, arXiv 2304.09151)",
-        sampler=None,
-        regression=None,
-        granularity="none",
-        solver="uniform",
-        kl_weight=0.0,
+        source="equal weights, domains at their cap where it is lower",
+        recipe=None,
+    ),
+    Method(
+        name="temperature",
+        title="Temperature",
+        source="weights proportional to a power of the available tokens (arXiv 1901.07291)",
+        recipe=None,
+    ),
+    Method(
+        name="unimax",
+        title="UniMax",
+        source="arXiv 2304.09151",
+        recipe=None,
     ),
 )
 

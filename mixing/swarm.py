@@ -1,16 +1,41 @@
-"""The swarm: which mixtures to train proxies on, the same on any machine for one seed."""
+"""The swarm: which mixtures to train proxies on, round by round, the same on any machine for one seed."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from mixing.domains import Domains
-from mixing.errors import InvalidSetting, TooFewDomains, TooFewRuns
-from mixing.methods import method_named
+from mixing.errors import Infeasible, InvalidSetting, TooFewDomains, TooFewRuns
+from mixing.evidence import Evidence, RunEvidence, gather
+from mixing.fitting import Columns, fit
+from mixing.methods import Recipe
 from mixing.mixture import Mixture
+from mixing.objective import ObjectiveSpec
+from mixing.optimization.conflicts import linear_conflict
+from mixing.optimization.feasibility import is_feasible
+from mixing.optimization.linear_system import LinearSystem
+from mixing.optimization.problem import LinearConstraint
+from mixing.parts import FitContext
+from mixing.regression.catalogue import REGRESSIONS
+from mixing.regression.protocol import Fitted
 from mixing.repetition import check_target_reachable, repetition_caps
-from mixing.sampling import dirichlet
+from mixing.sampling import (
+    acquisition,
+    climb,
+    design,
+    design_pool,
+    dirichlet,
+    entropy,
+    grid,
+    perturbation,
+    tempered,
+)
+from mixing.sampling.distinct import distinct
+from mixing.sampling.space import SwarmSpace
+from mixing.simplex_map import SimplexMap
 
 
 @dataclass(frozen=True)
@@ -18,44 +43,88 @@ class SwarmRequest:
     """What a swarm is sampled for.
 
     Attributes:
-        method: name of a method that trains runs (`mixing.methods.METHODS`).
+        recipe: the method's parts; the sampler draws, and the regression says how few runs will do.
         domains: at least two domains with their tokens.
-        runs: number of mixtures, or None for the method's default, 3(m+1) for Olmix.
+        rounds: how many runs each round trains.
         seed: non-negative; the same request gives the same swarm.
         target_tokens: R, the size of the training run the mixture is for.
         repetition_cap: k epochs, or None for no cap.
         strengths: lowest and highest strength of the Dirichlet draws; stronger is closer to the natural
             distribution, where a law needs to be right and few runs must do.
+        constraints: shares that were asked for; the swarm keeps those of a single domain.
+        objective: what later rounds are chosen for.
+        entropies: the four entropies of each domain's tokens, for the sampler that reads them.
     """
 
-    method: str
+    recipe: Recipe
     domains: Domains
-    runs: int | None
+    rounds: tuple[int, ...]
     seed: int
     target_tokens: float
     repetition_cap: float | None = 4.0
     strengths: tuple[float, float] = dirichlet.STRENGTHS
+    constraints: tuple[LinearConstraint, ...] = ()
+    objective: ObjectiveSpec | None = None
+    entropies: Mapping[str, tuple[float, ...]] | None = None
+
+    def space(self) -> SwarmSpace:
+        """Where its runs may lie: caps, and the pins and least weights of single domains."""
+        names = self.domains.names
+        caps = repetition_caps(self.domains, self.target_tokens, self.repetition_cap)
+        minimum, pins = np.zeros(len(names)), {}
+        for one in self.constraints:
+            row = one.row(names)
+            (used,) = np.nonzero(row)
+            if len(used) != 1 or row[at := int(used[0])] < 0:
+                continue
+            lower, upper = one.lower / row[at], one.upper / row[at]
+            if lower == upper:
+                pins[names[at]] = lower
+            else:
+                caps[at], minimum[at] = min(caps[at], upper), max(minimum[at], lower)
+        required = [name for name, least in zip(names, minimum, strict=True) if least > 0]
+        return SwarmSpace.of(self.domains, caps, minimum, pins, required)
 
 
-def sample_swarm(request: SwarmRequest) -> tuple[Mixture, ...]:
-    """The mixtures of the swarm, all under the caps and all different; the order of domains plays no part.
+@dataclass(frozen=True)
+class SampledRun:
+    """A run to train: its mixture, and how much of a full proxy run's tokens it trains."""
+
+    mixture: Mixture
+    tokens: float = 1.0
+
+
+def sample_round(
+    request: SwarmRequest, number: int = 0, evidence: tuple[RunEvidence, ...] = ()
+) -> tuple[SampledRun, ...]:
+    """The runs of one round, all under the caps and all different; the order of domains plays no part.
+
+    Args:
+        request: what the swarm is for.
+        number: the round, from 0.
+        evidence: the finished runs of the rounds before, for a sampler that learns from them.
 
     Raises:
-        UnknownMethod, InvalidSetting: the method, or a setting of the request.
-        TooFewRuns: fewer runs than the method's regression can be fitted with.
-        Infeasible: the target tokens cannot be reached under the caps, or leave no room to vary.
+        InvalidSetting: a setting of the request.
+        TooFewRuns: fewer runs than the regression can be fitted with.
+        Infeasible: the target tokens cannot be reached under the caps or leave no room to vary, or constraints are in
+            conflict.
     """
-    method = method_named(request.method)
-    domains = request.domains
-    if method.sampler is None:
-        raise InvalidSetting(f"the method {method.name!r} trains no runs, so it has no swarm", field="method")
+    _check(request)
+    keys = [request.seed, _STREAM, number] if number else [request.seed, _STREAM]
+    # A key of its own keeps this stream apart from those of the cross-validation and the search.
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(keys)))
+    return _SAMPLERS[request.recipe.sampler](_Round(request, number, evidence, request.space(), generator))
+
+
+def _check(request: SwarmRequest) -> None:
+    domains, recipe = request.domains, request.recipe
     if len(domains) < 2:
         raise TooFewDomains("a swarm needs at least two domains", field="domains")
-    runs = method.default_runs(len(domains)) if request.runs is None else request.runs
-    if runs < (needed := method.minimum_runs(len(domains))):
+    runs, needed = sum(request.rounds), recipe.minimum_runs(len(domains))
+    if runs < needed:
         raise TooFewRuns(
-            f"{runs} runs are too few: the {method.regression} law over {len(domains)} domains needs"
-            f" {needed} (recommended {method.default_runs(len(domains))})",
+            f"{runs} runs are too few: the {recipe.regression} regression over {len(domains)} domains needs {needed}",
             needed=needed,
             given=runs,
         )
@@ -67,17 +136,206 @@ def sample_swarm(request: SwarmRequest) -> tuple[Mixture, ...]:
             f"the strengths are {lowest} to {highest}; they must rise from above 0", field="strengths"
         )
     check_target_reachable(domains, request.target_tokens, request.repetition_cap)
-    caps = repetition_caps(domains, request.target_tokens, request.repetition_cap)
-    # A key of its own keeps this stream apart from those of the bootstrap and the cross-validation.
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([request.seed, _STREAM])))
-    settings = dirichlet.TwoLevelDirichlet(strengths=dirichlet.strengths_between(*request.strengths))
-    weights = dirichlet.sample(domains, caps, runs, generator, settings)
-    return tuple(_mixture(domains, row, caps) for row in weights)
+    if request.constraints:  # in conflict no mixture would be found for the runs, so none is trained
+        caps = repetition_caps(domains, request.target_tokens, request.repetition_cap)
+        system = LinearSystem.over(SimplexMap.identity(domains.names), caps, request.constraints)
+        if not is_feasible(system):
+            raise linear_conflict(system).error()
 
 
 _STREAM = 1
 
 
-def _mixture(domains: Domains, weights: np.ndarray, caps: np.ndarray) -> Mixture:
-    scaled = np.minimum(weights / math.fsum(weights.tolist()), caps)
-    return domains.mixture(scaled)
+@dataclass(frozen=True)
+class _Round:
+    request: SwarmRequest
+    number: int
+    evidence: tuple[RunEvidence, ...]
+    space: SwarmSpace
+    generator: np.random.Generator
+
+    @property
+    def runs(self) -> int:
+        return self.request.rounds[self.number]
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        return dirichlet.strengths_between(*self.request.strengths)
+
+    def sampled(self, weights: np.ndarray, tokens: np.ndarray | float = 1.0) -> tuple[SampledRun, ...]:
+        """Runs of (n, m) weights, each a full proxy run or of (n,) tokens."""
+        each = np.broadcast_to(tokens, len(weights))
+        domains = self.request.domains
+        return tuple(
+            SampledRun(domains.mixture(row), float(share)) for row, share in zip(weights, each, strict=True)
+        )
+
+
+def _two_level(asked: _Round) -> tuple[SampledRun, ...]:
+    settings = dirichlet.TwoLevelDirichlet(strengths=asked.strengths)
+    return asked.sampled(dirichlet.sample(asked.space, asked.runs, asked.generator, settings))
+
+
+def _tempered(asked: _Round) -> tuple[SampledRun, ...]:
+    settings = tempered.TemperedDirichlet(strengths=asked.strengths)
+    return asked.sampled(tempered.sample(asked.space, asked.runs, asked.generator, settings))
+
+
+def _grid(asked: _Round) -> tuple[SampledRun, ...]:
+    return asked.sampled(grid.sample(asked.space, asked.runs, asked.generator))
+
+
+POOL = 8
+"""Two-level draws a design chooses one run from; fewer where that would be more than `LARGEST_POOL`."""
+LARGEST_POOL = 4096
+
+
+def _design(criterion: str) -> Callable[[_Round], tuple[SampledRun, ...]]:
+    """Of many two-level draws those that tell most together: of the log-weights, as a law sees them."""
+
+    def sample(asked: _Round) -> tuple[SampledRun, ...]:
+        settings = dirichlet.TwoLevelDirichlet(strengths=asked.strengths)
+        count = min(POOL * asked.runs, max(2 * asked.runs, LARGEST_POOL))
+        pool = dirichlet.sample(asked.space, count, asked.generator, settings)
+        return asked.sampled(pool[design.choose(pool, asked.runs, design.Design(criterion, "log"))])
+
+    return sample
+
+
+def _entropy(asked: _Round) -> tuple[SampledRun, ...]:
+    """One run for each entropy; more than four are two-level draws, so that any regression can be fitted."""
+    if asked.request.entropies is None:
+        raise InvalidSetting(
+            "the entropy sampler needs the entropies of the domains' tokens", field="sampler"
+        )
+    measured = {name: entropy.Entropies(*values) for name, values in asked.request.entropies.items()}
+    weights = entropy.entropy_weighted(asked.space, measured, asked.generator)[: asked.runs]
+    further = asked.runs - len(weights)
+    if further:
+        settings = dirichlet.TwoLevelDirichlet(strengths=asked.strengths)
+        drawn = dirichlet.sample(asked.space, further, asked.generator, settings)
+        weights = np.concatenate([weights, drawn])
+    return asked.sampled(weights)
+
+
+def _perturbation(asked: _Round) -> tuple[SampledRun, ...]:
+    """AutoScale's runs at the round's budget: half the proxy's tokens, then all of them."""
+    budget = 2.0 ** (asked.number - len(asked.request.rounds) + 1)
+    perturbed = perturbation.perturbed_runs(asked.space, budget, asked.generator)
+    if asked.runs != len(perturbed.weights):
+        raise InvalidSetting(
+            f"each budget takes {len(perturbed.weights)} runs, two a domain and the base, not {asked.runs}",
+            field="runs",
+        )
+    if perturbed.held:
+        raise Infeasible(
+            f"the caps or shares leave {', '.join(perturbed.held)} no room to be raised and lowered by a tenth, so"
+            " the runs could not tell what they are worth; raise the repetition cap, lower the target or drop the"
+            " shares",
+            field="repetition_cap",
+            names=perturbed.held,
+        )
+    return asked.sampled(perturbed.weights, perturbed.tokens)
+
+
+def _predicted_best(asked: _Round) -> tuple[SampledRun, ...]:
+    if asked.number == 0:
+        return asked.sampled(climb.first_batch(asked.space, asked.runs, asked.generator))
+    learned = _learned(asked)
+    existing = learned.weights
+    return asked.sampled(
+        climb.next_batch(learned.predict, existing, asked.space, asked.runs, asked.generator)
+    )
+
+
+FIDELITIES = (0.25, 1.0)
+"""Shares of the proxy's tokens a run of ADMIRE-BayesOpt may train: what it costs, and how much it tells."""
+
+
+def _acquisition(asked: _Round) -> tuple[SampledRun, ...]:
+    """First Dirichlet draws, two in three of them short; then what is expected to improve most per token."""
+    if asked.number == 0:
+        weights = climb.first_batch(asked.space, asked.runs, asked.generator)
+        return asked.sampled(
+            weights, np.where(np.arange(len(weights)) % 3 == 0, FIDELITIES[1], FIDELITIES[0])
+        )
+    learned = _learned(asked)
+    pool = design_pool.candidate_pool(asked.space, 1024, asked.generator)
+    best = pool[np.argsort(learned.predict(pool)[0])[:8]]
+    near = design_pool.perturbed_around(asked.space, best, 1024, asked.generator)
+    candidates = np.concatenate([pool, near])
+    fresh = distinct(np.concatenate([learned.weights, candidates]), 1e-5)[len(learned.weights) :]
+    candidates = candidates[fresh]
+    shares = np.repeat(FIDELITIES, len(candidates))
+    prospects = acquisition.Prospects(
+        np.tile(candidates, (len(FIDELITIES), 1)),
+        costs=shares,
+        correlations=np.repeat([learned.correlation(share) for share in FIDELITIES], len(candidates)),
+    )
+    surrogate = acquisition.Surrogate(learned.predict, float(learned.predict(learned.weights)[0].min()))
+    settings = acquisition.Acquisition("max-value entropy")
+    chosen = acquisition.choose_batch(surrogate, prospects, asked.runs, asked.generator, settings)
+    return asked.sampled(prospects.weights[chosen], shares[chosen])
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """The regression fitted to the rounds before, as one function of the mixture."""
+
+    evidence: Evidence
+    columns: Columns
+    law: Fitted
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(K, m) the runs so far."""
+        return self.evidence.weights
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the objective, both (n,), at full fidelity."""
+        mean, std = self.law.predict(weights)
+        columns = self.columns
+        # The tasks' errors come from the same runs, so their deviations are added: an upper bound.
+        if not columns.worst:
+            return columns.objective(mean), std @ columns.weights
+        worst = (mean @ columns.membership.T - columns.offsets).argmax(axis=1)
+        return columns.objective(mean), (std * columns.membership[worst]).sum(axis=1)
+
+    def correlation(self, share: float) -> float:
+        """Of what a run of that share of the tokens measures with what a full one would; 1 where nothing is known."""
+        short = np.isclose(self.evidence.tokens, share, rtol=1e-2)  # runs train whole tokens
+        if share == 1 or short.sum() < 4:
+            return 1.0
+        measured = self.columns.objective(self.columns.metrics[short])
+        predicted = self.predict(self.weights[short])[0]
+        if np.ptp(measured) == 0 or np.ptp(predicted) == 0:
+            return 1.0
+        return float(np.clip(np.corrcoef(measured, predicted)[0, 1], 0.05, 1.0))
+
+
+def _learned(asked: _Round) -> _Learned:
+    request = asked.request
+    if request.objective is None:
+        raise InvalidSetting("a round that learns from earlier ones needs the objective", field="objective")
+    recipe, domains = request.recipe, request.domains
+    part = REGRESSIONS[recipe.regression]
+    granularity: Any = recipe.granularity  # a Recipe checks it, and has only names
+    specification = replace(request.objective, granularity=granularity)
+    needed = part.minimum_runs(len(domains))
+    evidence = gather(domains, asked.evidence, specification, needed, positive=part.positive)
+    columns = Columns.of(evidence)
+    context = FitContext(evidence.tokens, evidence.rounds, domains.names, columns.names)
+    return _Learned(evidence, columns, fit(part, context, evidence.weights, columns))
+
+
+_SAMPLERS: Mapping[str, Callable[[_Round], tuple[SampledRun, ...]]] = {
+    "two-level-dirichlet": _two_level,
+    "tempered-dirichlet": _tempered,
+    "exponential-grid": _grid,
+    "perturbation": _perturbation,
+    "entropy": _entropy,
+    "d-optimal": _design("d-optimal"),
+    "maximin": _design("maximin"),
+    "predicted-best": _predicted_best,
+    "acquisition": _acquisition,
+}

@@ -1,44 +1,44 @@
 """How sure the predicted gain is, the optimism of having chosen the optimum on the same runs included.
 
 The mixture p* is the minimum of the fitted law, so the law is too favourable there: among all mixtures the
-solver picks the one whose error flatters it most (the winner's curse). A plain bootstrap interval of the
-prediction at a fixed p* does not see that. So the whole procedure is repeated, in a world whose truth is known:
+solver picks the one whose error flatters it most (the winner's curse). An interval of the prediction at a fixed p*
+does not see that. So the whole procedure is repeated without each fold of the runs, several divisions over:
 
-1. Truth is the law f fitted to all runs. Resample b measures the same mixtures again with residual noise:
-   y_b = f + v r / (1 - h), with r the residuals of a run drawn at random (all of its tasks together, so they
-   keep moving together), v = +1 or -1, and h that run's leverage: a run that decides its own prediction
-   has too small a residual, and r / (1 - h) is the residual of a fit without it.
-2. The law is refitted to y_b and solved again under the same constraints, which gives p_b, and it claims
-   the gain g_b(p_b) over the natural distribution. What p_b gains in truth is g(p_b): the law that
-   judges has not been fitted to the data that chose.
+1. Refit b, made without a fold, is solved under the same constraints, which gives p_b, and it claims the gain
+   g_b(p_b) over the natural distribution.
+2. The law fitted to all runs, which has seen the fold that b has not, judges it: g(p_b).
 3. d_b = g(p_b) - g_b(p_b) is how far the claim was off, on average below 0: minus the optimism.
 
-The interval of the gain is g(p*) plus the 5% and 95% quantiles of d_b. It therefore leans towards 0, and may
-even leave the plain prediction above its upper end when most of the predicted gain is optimism.
+The refits differ by a delete-d jackknife's amount, so the deviation of d_b is scaled by sqrt((K - d) / d), 2 for five
+folds (Shao and Wu, Annals of Statistics 17, 1989). The interval is g(p*) + mean d_b -+ 1.645 of those deviations.
 
 That much holds where the law has the right shape. Where it has not, more runs shrink the interval and not the
 error. So half its width is widened, in quadrature, by `MISFIT_SHARE` of the 90% quantile of |r_i - r_j| over
-all pairs of runs: how differently the law misses two mixtures. The full difference would be far too much, because
-the natural distribution and the optimum lie among the runs and most runs lie at the edge, where a law misses most.
-`python -m benchmarks.interval_coverage` measures what the intervals cover against a truth of another shape.
+pairs of runs, r their held-out errors: how differently the law misses two mixtures. Of the runs only the third
+nearest to the natural distribution or to the answer counts, and of the difference 0.4, because most runs lie
+farther out, where a law misses most. `python -m benchmarks.recipes` measures what the intervals cover against a truth
+of another shape.
 
 What a law misses only where no run lies cannot be seen: the distance of the mixture to the nearest run is
 reported beside it.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from mixing.evidence import Evidence
-from mixing.optimization.convex import solve_many
-from mixing.optimization.problem import MixtureProblem
-from mixing.regression.log_linear import FittedLogLinear, LawBatch, LogLinearLaw, believable
+from mixing.fitting import Columns, Refits
+from mixing.regression.log_linear import believable
+from mixing.regression.protocol import Fitted
 
-RESAMPLES = 200
 CONFIDENCE = 0.9
-MISFIT_SHARE = 0.33
+MISFIT_SHARE = 0.4
 """Calibrated on the published RegMix swarm (17 domains, 13 losses); see the module."""
+_FEWEST_NEAR = 8
+"""Runs that count as near where a third of them is fewer."""
+_DEVIATIONS = 1.6449
+"""Half the width of a 90% interval of a normal distribution, in standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -46,76 +46,80 @@ class GainIntervals:
     """90% intervals of the gain (natural minus proposed, positive is better).
 
     Attributes:
-        tasks: (T, 2).
-        objective: (2,) of the weighted objective.
+        columns: (C, 2).
+        objective: (2,).
         optimism: mean amount by which a claimed gain of the objective exceeds the true one.
-        weight_spread: (m,) standard deviation of the optimum's weights over the resamples.
+        weight_spread: (m,) standard deviation of the optimum's weights over the refits, on the scale of all runs.
     """
 
-    tasks: np.ndarray
+    columns: np.ndarray
     objective: np.ndarray
     optimism: float
     weight_spread: np.ndarray
 
 
 def gain_intervals(
-    law: LogLinearLaw,
-    fitted: FittedLogLinear,
-    evidence: Evidence,
-    problem: MixtureProblem,
+    law: Fitted,
+    refits: Refits,
+    columns: Columns,
+    optima: np.ndarray,
+    natural: np.ndarray,
     proposed: np.ndarray,
-    generator: np.random.Generator,
 ) -> GainIntervals:
-    """Refit and solve `RESAMPLES` times; see the module.
+    """The intervals; see the module.
 
     Args:
-        law: the regression.
-        fitted: the law fitted to the evidence.
-        evidence: the runs.
-        problem: what was solved; its constraints are reused.
-        proposed: (m,) its answer p*.
-        generator: draws the resamples.
+        law: fitted to all runs.
+        refits: its refits without each fold.
+        columns: what was fitted.
+        optima: (B, m) the refits' own optima under the same constraints.
+        natural: (m,).
+        proposed: (m,) the answer p*.
     """
-    refits = _refits(law, fitted, evidence, generator)
-    optima = solve_many(problem, refits.coefficients)
-    natural = problem.objective.prior
-    truth = LawBatch(fitted.coefficients[None], fitted.constants[None])
-
-    def gain(laws: LawBatch, mixtures: np.ndarray) -> np.ndarray:
-        there, at_natural = laws.predict(mixtures), laws.predict(natural[None])
-        return believable(at_natural, evidence.metrics) - believable(there, evidence.metrics)
-
-    claimed = gain(refits, optima[:, None, :])[:, 0]
-    error = gain(truth, optima)[0] - claimed
-    predicted = (truth.predict(natural[None]) - truth.predict(proposed[None]))[0, 0]
-    combined = error @ evidence.objective
-    missed = (evidence.metrics - fitted.predict(evidence.weights)[0]) / np.sqrt(1 - fitted.leverage)
-    return GainIntervals(
-        tasks=predicted[:, None] + _interval(error, missed),
-        objective=float(predicted @ evidence.objective)
-        + _interval(combined[:, None], missed @ evidence.objective[:, None])[0],
-        optimism=float(-combined.mean()),
-        weight_spread=optima.std(0),
+    # What the law itself says of the two mixtures compared is the gain that is reported, so that is believed.
+    stated = law.predict(np.stack([natural, proposed]))[0]
+    judged = _gain(law, columns, natural, np.concatenate([optima, proposed[None]]), stated)
+    claimed = np.stack(
+        [
+            _gain(own, columns, natural, optimum[None], stated)[0]
+            for own, optimum in zip(refits.laws, optima, strict=True)
+        ]
     )
+    error = judged[:-1] - claimed
+    scale = math.sqrt(refits.left / (1 - refits.left))
+    missed = _with_objective(columns, refits.predicted) - _with_objective(columns, refits.measured)
+    away = np.minimum(np.abs(refits.weights - natural).sum(1), np.abs(refits.weights - proposed).sum(1))
+    nearest = np.argsort(away, kind="stable")[: max(_FEWEST_NEAR, len(away) // 3)]
+    half = np.hypot(_DEVIATIONS * scale * error.std(0), MISFIT_SHARE * _difference(missed[:, nearest]))
+    centre = judged[-1] + error.mean(0)
+    bounds = np.stack([centre - half, centre + half], axis=1)
+    return GainIntervals(bounds[:-1], bounds[-1], float(-error[:, -1].mean()), scale * optima.std(0))
 
 
-def _interval(error: np.ndarray, missed: np.ndarray) -> np.ndarray:
-    """(T, 2) quantiles of (RESAMPLES, T) errors, widened by how differently the law misses two of the (K, T) runs."""
-    low, high = np.quantile(error, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
-    first, second = np.triu_indices(len(missed), 1)
-    misfit = MISFIT_SHARE * np.quantile(np.abs(missed[first] - missed[second]), CONFIDENCE, axis=0)
-    centre, half = (low + high) / 2, np.hypot((high - low) / 2, misfit)
-    return np.stack([centre - half, centre + half], axis=1)
+def _gain(
+    law: Fitted, columns: Columns, natural: np.ndarray, mixtures: np.ndarray, stated: np.ndarray
+) -> np.ndarray:
+    """(n, C + 1) predicted gains of (n, m) mixtures over the natural distribution, the objective's last.
+
+    A prediction outside what was measured counts as far as that is wide, or as far as (s, C) `stated` reach.
+    """
+    predicted = law.predict(np.concatenate([natural[None], mixtures]))[0]
+    nearest = np.clip(predicted, stated.min(0), stated.max(0))
+    clipped = believable(predicted, columns.metrics)
+    closer = np.abs(predicted - nearest) < np.abs(predicted - clipped)
+    values = _with_objective(columns, np.where(closer, nearest, clipped))
+    return values[:1] - values[1:]
 
 
-def _refits(
-    law: LogLinearLaw, fitted: FittedLogLinear, evidence: Evidence, generator: np.random.Generator
-) -> LawBatch:
-    predicted, _ = fitted.predict(evidence.weights)
-    residuals = (evidence.metrics - predicted) / (1 - fitted.leverage)
-    shape = (RESAMPLES, len(residuals))
-    signs = generator.choice([-1.0, 1.0], size=(*shape, 1))
-    drawn = residuals[generator.integers(0, len(residuals), size=shape)]
-    remeasured = np.maximum(predicted + signs * drawn, 1e-6)
-    trust = law.importance(evidence.metrics, evidence.noise)[None]
-    return law.refit(evidence.weights, remeasured, trust, near=fitted)
+def _with_objective(columns: Columns, values: np.ndarray) -> np.ndarray:
+    """(..., C + 1) the (..., C) values and the objective of them."""
+    return np.concatenate([values, columns.objective(values)[..., None]], axis=-1)
+
+
+def _difference(missed: np.ndarray) -> np.ndarray:
+    """(C + 1,) the 90% quantile of how differently two of the runs are missed, of (R, J, C + 1) held-out errors."""
+    first, second = np.triu_indices(missed.shape[1], 1)
+    apart = np.zeros((len(first), missed.shape[2]))
+    for errors in missed:  # one division at a time: the pairs are many
+        apart += np.abs(errors[first] - errors[second])
+    return np.quantile(apart / len(missed), CONFIDENCE, axis=0)

@@ -1,13 +1,14 @@
 """When the evidence does not support a decision, in plain words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mixing.evidence import Evidence
-from mixing.regression.diagnostics import HeldOutError, leverage, weight_spread
+from mixing.noise import TaskSignal
+from mixing.regression.diagnostics import leverage, weight_spread
 
 LOW_RANK_CORRELATION = 0.7
 """Below this a proxy swarm orders mixtures hardly better than their largest effect alone."""
@@ -32,8 +33,9 @@ class Findings:
     """What the warnings are drawn from; `objective` is the document's part of that name."""
 
     evidence: Evidence
+    signals: Mapping[str, TaskSignal]
     domains: tuple[str, ...]
-    held_out: HeldOutError
+    pinned: frozenset[str]
     objective: dict[str, Any]
     proposed: np.ndarray
     nearest_run_distance: float
@@ -42,10 +44,23 @@ class Findings:
 
 def warnings_of(findings: Findings) -> tuple[Warning, ...]:
     """Everything a person should know before acting on the mixture."""
-    return (*_gain(findings), *_regression(findings), *_swarm(findings), *_left_out(findings))
+    return (
+        *_gain(findings),
+        *_tasks(findings),
+        *_regression(findings),
+        *_swarm(findings),
+        *_left_out(findings),
+    )
 
 
 def _gain(findings: Findings) -> Iterator[Warning]:
+    if findings.objective["gain_interval"] is None:
+        yield Warning(
+            "not_cross_validated",
+            "The regression has as many parameters as there are runs, or nearly: none could be left out to judge it "
+            "by, so nothing is known of how sure the predicted gain is.",
+        )
+        return
     low, high = findings.objective["gain_interval"]
     if low <= 0 <= high:
         yield Warning(
@@ -68,9 +83,26 @@ def _gain(findings: Findings) -> Iterator[Warning]:
             )
 
 
+def _tasks(findings: Findings) -> Iterator[Warning]:
+    counted = [
+        name
+        for name, share in zip(findings.evidence.tasks, findings.evidence.objective, strict=True)
+        if share > 0
+    ]
+    silent = [
+        name for name in counted if name in findings.signals and findings.signals[name].advice == "drop"
+    ]
+    if silent:
+        yield Warning(
+            "task_without_signal",
+            f"Over the runs {', '.join(silent)} varied no more than noise alone would make it: it tells mixtures of "
+            "this size of proxy apart by chance. Take it out of the objective, or train proxies for longer.",
+        )
+
+
 def _regression(findings: Findings) -> Iterator[Warning]:
     correlation = findings.objective["rank_correlation"]
-    if correlation < LOW_RANK_CORRELATION:
+    if correlation is not None and correlation < LOW_RANK_CORRELATION:
         yield Warning(
             "low_rank_correlation",
             f"On runs it has not seen, the regression orders the objective with a rank correlation of only "
@@ -97,7 +129,7 @@ def _swarm(findings: Findings) -> Iterator[Warning]:
     fixed = [
         name
         for name, spread in zip(findings.domains, weight_spread(weights), strict=True)
-        if spread < UNVARIED
+        if spread < UNVARIED and name not in findings.pinned
     ]
     if fixed:
         yield Warning(

@@ -7,8 +7,10 @@ import pytest
 from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, TooFewRuns
 from mixing.evidence import RunEvidence
-from mixing.proposal import ProposalRequest, propose
-from mixing.swarm import SwarmRequest, sample_swarm
+from mixing.methods import METHODS, combine
+from mixing.proposal import propose
+from mixing.question import ProposalRequest
+from mixing.swarm import SwarmRequest, sample_round
 
 POOL = {"api": 6e6, "books": 2e6, "code": 1e6, "wiki": 2e5}
 TARGET = 2e6
@@ -22,10 +24,10 @@ def truth(weights: np.ndarray) -> dict[str, float]:
 
 def request_of(noise: float = 0.003, runs: int = 30, seed: int = 0, scale: float = 1.0) -> ProposalRequest:
     domains = Domains.of({name: tokens * scale for name, tokens in POOL.items()})
-    swarm = sample_swarm(SwarmRequest("olmix", domains, runs, seed, TARGET * scale, 4.0))
+    swarm = sample_round(SwarmRequest(combine(METHODS["olmix"]), domains, (runs,), seed, TARGET * scale))
     generator = np.random.default_rng(seed)
     evidence = []
-    for index, mixture in enumerate(swarm):
+    for index, mixture in enumerate(run.mixture for run in swarm):
         metrics = truth(mixture.align(domains.names))
         measured = {task: value + noise * generator.standard_normal() for task, value in metrics.items()}
         evidence.append(RunEvidence(f"run{index}", mixture, measured, dict.fromkeys(metrics, noise)))
@@ -80,7 +82,7 @@ def test_the_scale_of_token_counts_cancels() -> None:
 
 
 def test_a_binding_cap_is_reported_with_what_more_tokens_are_worth() -> None:
-    request = request_of()
+    request = request_of(seed=1)
     document = propose(request).to_dict()
     wiki = next(row for row in document["domains"] if row["name"] == "wiki")
     assert wiki["binding"]

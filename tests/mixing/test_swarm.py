@@ -5,23 +5,26 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mixing.domains import Domains
-from mixing.errors import Infeasible, TooFewRuns, UnknownMethod
+from mixing.errors import Infeasible, InvalidSetting, TooFewRuns, UnknownMethod
+from mixing.methods import METHODS, combine, method_named
+from mixing.optimization.shares import share_of
 from mixing.regression.diagnostics import weight_spread
 from mixing.repetition import repetition_caps
 from mixing.sampling import dirichlet
 from mixing.sampling.capped_simplex import water_fill
-from mixing.swarm import SwarmRequest, sample_swarm
+from mixing.swarm import SwarmRequest, sample_round
 
 POOL = {"web:news": 5e6, "web:forums": 2e6, "web:shops": 1e6, "code": 1e6, "books": 3e5, "wiki": 1e5}
 
 
 def weights_of(request: SwarmRequest) -> np.ndarray:
-    return np.array([mixture.align(request.domains.names) for mixture in sample_swarm(request)])
+    return np.array([run.mixture.align(request.domains.names) for run in sample_round(request)])
 
 
-def request_of(pool: dict[str, float], **changes: object) -> SwarmRequest:
-    settings = {"runs": 21, "seed": 3, "target_tokens": 3e6, "repetition_cap": 4.0} | changes
-    return SwarmRequest("olmix", Domains.of(pool), **settings)  # pyright: ignore[reportArgumentType]
+def request_of(pool: dict[str, float], runs: int = 21, **changes: object) -> SwarmRequest:
+    settings = {"seed": 3, "target_tokens": 3e6, "repetition_cap": 4.0} | changes
+    recipe = combine(METHODS["olmix"])
+    return SwarmRequest(recipe, Domains.of(pool), (runs,), **settings)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_same_request_gives_the_same_swarm_and_another_seed_another() -> None:
@@ -76,7 +79,24 @@ def test_bad_requests_are_named() -> None:
     with pytest.raises(Infeasible, match="missing"):
         weights_of(request_of(POOL, target_tokens=1e9))
     with pytest.raises(UnknownMethod, match="olmix"):
-        sample_swarm(SwarmRequest("alchemy", Domains.of(POOL), 21, 0, 1e6))
+        method_named("alchemy")
+    with pytest.raises(InvalidSetting, match="rise"):
+        weights_of(request_of(POOL, strengths=(2.0, 1.0)))
+
+
+def test_a_share_of_one_domain_holds_in_every_run() -> None:
+    names = sorted(POOL)
+    constraints = (
+        share_of(["books"], names, 0.05, 0.05),
+        share_of(["code"], names, 0.1, 0.3),
+        share_of(["web"], names, 0.2, 0.9),
+    )
+    weights = weights_of(request_of(POOL, constraints=constraints, target_tokens=1e5))
+    assert (weights[:, names.index("books")] == 0.05).all(), "a pin is exact"
+    code = weights[:, names.index("code")]
+    assert (code >= 0.1 - 1e-12).all()
+    assert (code <= 0.3 + 1e-12).all()
+    assert code.std() > 0.01
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0.05, 1)), min_size=2, max_size=8))
@@ -91,3 +111,12 @@ def test_water_filling_keeps_the_ratios_of_what_is_not_capped(pairs: list[tuple[
     if below.sum() > 1:
         scale = filled[below] / weights[below]
         np.testing.assert_allclose(scale, scale[0], rtol=1e-6)
+
+
+def test_a_domain_that_caps_leave_no_room_to_perturb_is_named_before_anything_is_trained() -> None:
+    domains = Domains.of({"books": 1000.0, "code": 500.0, "web": 3000.0})
+    request = SwarmRequest(combine(METHODS["autoscale"]), domains, (7, 7), 0, 4500.0, 1.0)
+    with pytest.raises(InvalidSetting) as cramped:
+        sample_round(request)
+    assert cramped.value.field == "repetition_cap"
+    assert set(cramped.value.names) <= set(domains.names)

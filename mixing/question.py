@@ -1,0 +1,248 @@
+"""What a mixture is asked for, and the mathematical problem it becomes once a law is fitted."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixing.domains import Domains
+from mixing.errors import InvalidMetrics, InvalidSetting
+from mixing.evidence import RunEvidence
+from mixing.methods import Recipe, combine, method_named
+from mixing.objective import ObjectiveSpec, objective_of_tasks
+from mixing.optimization.conflicts import linear_conflict
+from mixing.optimization.feasibility import is_feasible
+from mixing.optimization.linear_system import LinearSystem
+from mixing.optimization.problem import (
+    GuardRail,
+    LinearConstraint,
+    MixtureProblem,
+    Objective,
+    TaskMean,
+    check_names,
+)
+from mixing.optimization.repetition_cost import RepetitionCost
+from mixing.parts import HELD_OUT_PREFIX, SOLVERS
+from mixing.regression.protocol import Fitted
+from mixing.repetition import check_target_reachable, repetition_caps
+from mixing.simplex_map import SimplexMap
+
+if TYPE_CHECKING:  # importing what fits regressions would slow down a process that only checks requests
+    from mixing.fitting import Columns
+
+
+@dataclass(frozen=True)
+class TaskGuard:
+    """What no mixture may cost a task; one of the two bounds.
+
+    Attributes:
+        task: its name.
+        at_most: largest predicted metric.
+        worse_than_natural: by how much the prediction may exceed that of the natural distribution.
+    """
+
+    task: str
+    at_most: float | None = None
+    worse_than_natural: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from caps and shares, which may be called like the task, and from the task's other rail."""
+        return (
+            f"guard rail of {self.task}"
+            if self.at_most is not None
+            else f"guard rail of {self.task} to natural"
+        )
+
+    def __post_init__(self) -> None:
+        if (self.at_most is None) == (self.worse_than_natural is None):
+            raise InvalidSetting(
+                f"the guard rail of {self.task!r} needs one of at_most and worse_than_natural",
+                field="guard_rails",
+                names=[self.task],
+            )
+        if not math.isfinite(self.at_most if self.at_most is not None else self.worse_than_natural or 0.0):
+            raise InvalidSetting(
+                f"the guard rail of {self.task!r} must be a finite number",
+                field="guard_rails",
+                names=[self.task],
+            )
+
+
+@dataclass(frozen=True)
+class ProposalRequest:
+    """What a mixture is asked for.
+
+    Attributes:
+        method: name of a method that trains runs.
+        domains: m domains with their tokens.
+        runs: the finished runs, in any order.
+        objective: `{task: weight}`, or a specification with families; lower metrics are better.
+        target_tokens: R, the size of the training run the mixture is for.
+        repetition_cap: k epochs, or None for no cap.
+        kl_weight: lambda of the KL term to the natural distribution.
+        seed: non-negative; the same request gives the same answer.
+        recipe: the method's parts where some were replaced; None for the method's own.
+        constraints: shares and pins.
+        guard_rails: what no mixture may cost a task.
+        repetition_price: what a share of the training run's tokens that repetition wastes costs, in the metric's unit
+            (`mixing.optimization.repetition_cost`); beside the cap, or instead of it.
+        proxy_tokens: what a full proxy run trains, for a method that extrapolates from there to the target.
+
+    Raises:
+        InvalidSetting: a negative seed, proxy tokens that are not positive, or what the solver takes no account of.
+    """
+
+    method: str
+    domains: Domains
+    runs: tuple[RunEvidence, ...]
+    objective: Mapping[str, float] | ObjectiveSpec
+    target_tokens: float
+    repetition_cap: float | None
+    kl_weight: float
+    seed: int
+    recipe: Recipe | None = None
+    constraints: tuple[LinearConstraint, ...] = ()
+    guard_rails: tuple[TaskGuard, ...] = ()
+    repetition_price: float = 0.0
+    proxy_tokens: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InvalidSetting(f"the seed is {self.seed}; it must be at least 0", field="seed")
+        if self.proxy_tokens is not None and not 0 < self.proxy_tokens < math.inf:
+            raise InvalidSetting(
+                f"proxy_tokens is {self.proxy_tokens}; it must be a number above 0", field="proxy_tokens"
+            )
+        _check_heeded(self)
+
+    @property
+    def parts(self) -> Recipe:
+        """The recipe asked for."""
+        return self.recipe or combine(method_named(self.method))
+
+    @property
+    def specification(self) -> ObjectiveSpec:
+        """The objective at the granularity of the recipe."""
+        granularity: Any = self.parts.granularity  # a Recipe checks it, and has only names
+        return replace(ObjectiveSpec.of(self.objective), granularity=granularity)
+
+
+def _check_heeded(request: ProposalRequest) -> None:
+    """Refuse what the solver would pass over in silence."""
+    solver = SOLVERS[request.parts.solver]
+    if solver.respects_constraints:
+        return
+    for field, given in (
+        ("constraints", request.constraints),
+        ("guard_rails", request.guard_rails),
+        ("kl_weight", request.kl_weight),
+        ("repetition_price", request.repetition_price),
+    ):
+        if given:
+            raise InvalidSetting(
+                f"the solver {solver.name!r} knows repetition caps only; ask for another to have {field}",
+                field=field,
+            )
+    if request.proxy_tokens is None:
+        raise InvalidSetting(
+            f"the solver {solver.name!r} extrapolates from the proxy's tokens to the target's; say how many they are",
+            field="proxy_tokens",
+        )
+
+
+def problem_of(request: ProposalRequest, columns: "Columns", law: Fitted) -> MixtureProblem:
+    """The problem a fitted law poses; a guard rail set against the natural distribution is set by the law itself.
+
+    Raises:
+        InvalidMetrics: a guard rail for a task that was not fitted.
+        InvalidSetting: the worst of standardised families, whose offsets no solver takes.
+    """
+    domains = request.domains
+    natural = domains.natural_weights
+    if columns.worst and columns.offsets.any():
+        raise InvalidSetting("the worst of standardised families cannot be minimised", field="standardize")
+    families = tuple(
+        TaskMean(name, row) for name, row in zip(columns.families, columns.membership, strict=True)
+    )
+    repetition = RepetitionCost(request.repetition_price, domains.tokens / request.target_tokens)
+    return MixtureProblem(
+        Objective(
+            law,
+            columns.weights,
+            natural,
+            request.kl_weight,
+            families if columns.worst else (),
+            repetition if request.repetition_price else None,
+        ),
+        SimplexMap.identity(domains.names),
+        repetition_caps(domains, request.target_tokens, request.repetition_cap),
+        request.constraints,
+        tuple(_rail(guard, columns, law, natural) for guard in request.guard_rails),
+    )
+
+
+def objective_asked(
+    tasks: Sequence[Mapping[str, Any]], domains: Sequence[str], granularity: str, *, worst_family: bool
+) -> ObjectiveSpec:
+    """The objective of a request: its tasks, or without any the held-out slice of every domain, each the same.
+
+    Args:
+        tasks: each with its `name`, `weight` and `family`, which may be None.
+        domains: m names.
+        granularity: of the recipe.
+        worst_family: minimise the worst family's mean instead of the weighted mean of all tasks.
+
+    Raises:
+        InvalidWeights, InvalidSetting: as `ObjectiveSpec`.
+    """
+    counted = tasks or [
+        {"name": f"{HELD_OUT_PREFIX}{name}", "weight": 1.0, "family": None} for name in domains
+    ]
+    spec = objective_of_tasks(
+        {task["name"]: float(task["weight"]) for task in counted},
+        {task["name"]: task["family"] for task in counted if task["family"]},
+        worst_family=worst_family,
+        per_family=granularity == "per family",
+    )
+    chosen: Any = granularity  # a Recipe checks it, and has only names
+    return replace(spec, granularity=chosen)
+
+
+def check_constraints(
+    domains: Domains,
+    constraints: Sequence[LinearConstraint],
+    guard_rails: Sequence[TaskGuard],
+    target_tokens: float,
+    repetition_cap: float | None,
+) -> None:
+    """Refuse before anything is trained what no solver could satisfy, whatever law is fitted.
+
+    Raises:
+        InvalidSetting: two of them of one name, or one called like a domain.
+        UnknownDomain: a constraint on a domain that is not there.
+        Infeasible: the target cannot be reached under the caps, or no mixture satisfies them and the constraints;
+            those in conflict are named.
+    """
+    check_target_reachable(domains, target_tokens, repetition_cap)
+    check_names(domains.names, [one.name for one in (*constraints, *guard_rails)])
+    caps = repetition_caps(domains, target_tokens, repetition_cap)
+    system = LinearSystem.over(SimplexMap.identity(domains.names), caps, constraints)
+    if not is_feasible(system):
+        raise linear_conflict(system).error()
+
+
+def _rail(guard: TaskGuard, columns: "Columns", law: Fitted, natural: np.ndarray) -> GuardRail:
+    if guard.task not in columns.names:
+        raise InvalidMetrics(
+            f"there is no fitted task {guard.task!r} to guard; there are {', '.join(columns.names)}",
+            field="guard_rails",
+            names=[guard.task],
+        )
+    column = columns.names.index(guard.task)
+    bound = guard.at_most
+    if bound is None:
+        bound = float(law.predict(natural[None])[0][0, column]) + float(guard.worse_than_natural or 0.0)
+    return GuardRail(TaskMean(guard.name, np.eye(len(columns.names))[column]), bound)
