@@ -122,6 +122,11 @@ def install_error_handlers(app: FastAPI) -> None:
         detail = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
         return problem_response(422, "invalid_request", detail, field=first["field"], errors=complaints)
 
+    @app.exception_handler(Exception)
+    def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
+        # The server logs it with its traceback, which is nothing to send.
+        return problem_response(500, "internal_error", "This is a fault of the service, and is in its log.")
+
     @app.exception_handler(HTTPException)
     def _http(_request: Request, error: HTTPException) -> JSONResponse:
         code = HTTPStatus(error.status_code).name.lower()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from mixing.methods import method_named
+from mixing.parts import SAMPLERS
 from service.database import jobs
 from service.database.clock import database_now
 from service.database.engine import Database
@@ -63,14 +63,14 @@ def advance(session: Session, optimization_id: str) -> None:
         # Retried before whoever held the job had noticed that it was cancelled.
         jobs.requeue_jobs(session, optimization.id, [jobs.CANCELLED])
         return
-    sample = [job for job in own if job.kind == jobs.SAMPLE_SWARM]
-    if not _is_done(session, optimization, sample, jobs.SAMPLE_SWARM):
-        return
     runs = [job for job in own if job.kind == jobs.PROXY_RUN]
-    if not _has_evidence(optimization, runs):
-        return
-    solve = [job for job in own if job.kind == jobs.SOLVE]
-    if _is_done(session, optimization, solve, jobs.SOLVE):
+    for number in range(len(optimization.settings["rounds"])):
+        # A round is sampled when every run of the rounds before has ended, and enough of them can be learned from.
+        if not _is_done(session, optimization, own, jobs.SAMPLE_SWARM, number):
+            return
+        if not _has_evidence(optimization, runs, number):
+            return
+    if _is_done(session, optimization, own, jobs.SOLVE):
         _end(optimization, jobs.SUCCEEDED)
 
 
@@ -88,10 +88,15 @@ def _is_prepared(session: Session, optimization: Optimization) -> bool:
     return state == jobs.SUCCEEDED
 
 
-def _is_done(session: Session, optimization: Optimization, work: list[Job], kind: str) -> bool:
-    """Whether the optimization's one job of ``kind`` has succeeded; queued when there is none yet."""
+def _is_done(
+    session: Session, optimization: Optimization, own: Sequence[Job], kind: str, number: int = 0
+) -> bool:
+    """Whether the optimization's job of ``kind`` in a round has succeeded; queued when there is none yet."""
+    work = [job for job in own if job.kind == kind and job.position == number]
     if not work:
-        session.add(jobs.new_job(kind, optimization.id, optimization.id))
+        # One job a round: the subject, which is unique, names the round from the second on.
+        subject = f"{optimization.id}.{number}" if number else optimization.id
+        session.add(jobs.new_job(kind, subject, optimization.id, number))
         if optimization.state == jobs.QUEUED:
             optimization.state = jobs.RUNNING
             optimization.updated_at = database_now()  # pyright: ignore[reportAttributeAccessIssue]
@@ -104,21 +109,24 @@ def _is_done(session: Session, optimization: Optimization, work: list[Job], kind
     return job.state == jobs.SUCCEEDED
 
 
-def _has_evidence(optimization: Optimization, runs: list[Job]) -> bool:
-    """Whether every run has ended and enough succeeded to fit; lost runs do not stop the others."""
+def _has_evidence(optimization: Optimization, runs: list[Job], number: int) -> bool:
+    """Whether every run up to a round has ended and enough succeeded to go on; lost runs do not stop the others."""
     if any(job.state in jobs.LIVE for job in runs):
         return False
+    settings = optimization.settings
     succeeded = sum(job.state == jobs.SUCCEEDED for job in runs)
-    needed = method_named(optimization.method).minimum_runs(len(optimization.revision.domains))
-    if succeeded >= needed:
+    needed, later = int(settings["minimum_runs"]), sum(settings["rounds"][number + 1 :])
+    # Only a sampler that learns fits the regression before the last round.
+    if succeeded + (0 if SAMPLERS[settings["recipe"]["sampler"]].learns else later) >= needed:
         return True
     lost = next((job for job in runs if job.failure_code), None)
+    still = f", {later} more being still to come" if later else ""
     reason = f"; the first lost one failed with {lost.failure_code}: {lost.failure_detail}" if lost else ""
     _end(
         optimization,
         jobs.FAILED,
         "too_few_runs",
-        f"{succeeded} of {len(runs)} runs succeeded and the regression needs {needed}{reason}",
+        f"{succeeded} of {len(runs)} runs succeeded and the regression needs {needed}{still}{reason}",
     )
     return False
 

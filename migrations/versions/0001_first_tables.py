@@ -174,6 +174,8 @@ def upgrade() -> None:
         sa.Column("swarm_id", sa.String(length=40), nullable=True),
         sa.Column("launch_id", sa.String(length=40), nullable=True),
         sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("round", sa.Integer(), nullable=False),
+        sa.Column("tokens", sa.BigInteger(), nullable=True),
         sa.Column("seed", sa.BigInteger(), nullable=False),
         sa.Column("weights", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("result", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),

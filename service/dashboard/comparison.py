@@ -1,4 +1,8 @@
-"""Predicted against measured: the launches of the proposed and the natural mixture, as a pair."""
+"""Predicted against measured: the launches of the proposed and the natural mixture, as a pair.
+
+What is held against the predicted gain is the same objective, measured: the tasks' weighted mean, or the worst
+family's where that was minimised. The worst family may be another one on each mixture.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -76,16 +80,26 @@ def objective_value(metrics: Mapping[str, float], weights: Mapping[str, float]) 
     return math.fsum(weight * metrics[name] for name, weight in weights.items()) / total
 
 
+def worst_value(metrics: Mapping[str, float], families: Sequence[Mapping[str, float]]) -> float | None:
+    """The highest of the families' weighted means, or None when a task was not measured."""
+    means = [objective_value(metrics, family) for family in families]
+    known = [mean for mean in means if mean is not None]
+    return max(known) if known and len(known) == len(means) else None
+
+
 def _comparison(
     evidence: Document, tasks: Sequence[Document], proposed: Document, natural: Document
 ) -> Comparison:
-    weights = {task["name"]: float(task["weight"]) for task in tasks}
-    mean = [objective_value(launch["metrics"], weights) or math.nan for launch in (natural, proposed)]
     objective = evidence["objective"]
+    families = [family["tasks"] for family in objective.get("families") or ()]
+    weights = {task["name"]: float(task["weight"]) for task in tasks}
+    name = "worst family" if families else "objective"
+    found = [worst_value(launch["metrics"], families or [weights]) for launch in (natural, proposed)]
+    measured = [math.nan if value is None else value for value in found]
     return Comparison(
         proposed=proposed,
         natural=natural,
-        objective=Gain("objective", objective["gain"], _pair(objective["gain_interval"]), mean[0], mean[1]),
+        objective=Gain(name, objective["gain"], _pair(objective["gain_interval"]), measured[0], measured[1]),
         tasks=tuple(
             Gain(
                 task["name"],

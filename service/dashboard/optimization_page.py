@@ -6,7 +6,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from service.dashboard.comparison import Comparison, compare, objective_value
+from service.dashboard.comparison import Comparison, compare, worst_value
+from service.dashboard.effects_table import EffectsTable, effects_table
 from service.dashboard.gain_chart import gain_chart
 from service.dashboard.mixture_chart import MOST_ROWS, mixture_chart
 from service.dashboard.sentences import Verdict, measured_verdict, predicted_verdict, progress_sentence
@@ -28,6 +29,7 @@ class Answer:
     verdict: Verdict
     chart: Markup
     undrawn: int
+    effects: EffectsTable | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def optimization_page(
     """The page of the API's documents; ``mixture`` is None before there is one."""
     evidence = mixture["evidence"] if mixture else None
     comparison = compare(evidence, launches) if evidence else None
-    weights = objective_weights(optimization)
+    settings = optimization["settings"]
     return OptimizationPage(
         optimization=optimization,
         sentence=progress_sentence(optimization),
@@ -68,22 +70,29 @@ def optimization_page(
         measured=Measured(comparison, measured_verdict(comparison), gain_chart(comparison))
         if comparison
         else None,
-        runs=[{**run, "objective": mean_bpb(run["metrics"], weights)} for run in runs["items"]],
+        runs=[{**run, "objective": objective_bpb(run["metrics"], settings)} for run in runs["items"]],
         runs_next=runs["next"],
-        launches=[{**launch, "objective": mean_bpb(launch["metrics"], weights)} for launch in launches],
+        launches=[{**launch, "objective": objective_bpb(launch["metrics"], settings)} for launch in launches],
     )
 
 
-def objective_weights(optimization: Document) -> dict[str, float]:
+def objective_weights(document: Document) -> dict[str, float]:
     """Task -> weight in the objective; empty when it is the domains' own held-out slices."""
-    return {task["name"]: float(task["weight"]) for task in optimization["settings"]["tasks"]}
+    return {task["name"]: float(task["weight"]) for task in document["settings"]["tasks"]}
 
 
-def mean_bpb(metrics: Mapping[str, float], weights: Mapping[str, float]) -> float | None:
-    """The objective measured on one model, or None before it was."""
-    if not weights:
-        weights = {name: 1.0 for name in metrics if name.startswith(_HELD_OUT)}
-    return objective_value(metrics, weights)
+def objective_bpb(metrics: Mapping[str, float], settings: Document) -> float | None:
+    """The objective measured on one model, the mean or the worst family's as asked for; None before it was."""
+    tasks = settings["tasks"] or [
+        {"name": name, "weight": 1.0, "family": None} for name in metrics if name.startswith(_HELD_OUT)
+    ]
+    is_worst = settings.get("aggregate") == "worst_family"
+    families: dict[str, dict[str, float]] = {}
+    for task in tasks:
+        if task["weight"] > 0:
+            family = (task.get("family") or task["name"]) if is_worst else "all"
+            families.setdefault(family, {})[task["name"]] = float(task["weight"])
+    return worst_value(metrics, list(families.values()))
 
 
 def _answer(evidence: Document) -> Answer:
@@ -96,4 +105,5 @@ def _answer(evidence: Document) -> Answer:
         verdict=predicted_verdict(evidence),
         chart=mixture_chart(domains),
         undrawn=max(len(domains) - MOST_ROWS, 0),
+        effects=effects_table(evidence, [domain["name"] for domain in domains]),
     )

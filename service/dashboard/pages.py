@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from service.dashboard import session
 from service.dashboard.documents import DocumentsDependency
-from service.dashboard.optimization_page import LIVE, mean_bpb, objective_weights, optimization_page
+from service.dashboard.optimization_page import LIVE, objective_bpb, objective_weights, optimization_page
 from service.dashboard.templating import page
 
 router = APIRouter(include_in_schema=False)
@@ -25,7 +25,7 @@ def overview(
     optimizations = documents.optimizations(after)
     launches = documents.launches(after=launches_after)
     for one in launches["items"]:
-        one["objective"] = mean_bpb(one["metrics"], objective_weights(one))
+        one["objective"] = objective_bpb(one["metrics"], one["settings"])
     return page(
         "overview.html",
         domain_sets=documents.domain_sets(sets_after),
@@ -77,7 +77,7 @@ def launch(launch_id: str, documents: DocumentsDependency) -> Response:
         "launch.html",
         launch=document,
         mixture=documents.mixture(document["mixture_id"]),
-        objective=mean_bpb(document["metrics"], weights),
+        objective=objective_bpb(document["metrics"], document["settings"]),
         weights=weights,
         is_live=document["state"] in LIVE,
     )

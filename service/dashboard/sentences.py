@@ -16,6 +16,12 @@ _STAGES = {
     "solve": "Fitting the regression and solving for the mixture",
 }
 
+_NOTHING_TRAINED = {
+    "succeeded": "Done: nothing had to be trained.",
+    "failed": "Failed, with nothing to train.",
+    "cancelled": "Cancelled, with nothing to train.",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -29,6 +35,8 @@ def progress_sentence(optimization: Document) -> str:
     """How far an optimization has come; changes with the runs and the minutes, not with every second."""
     state, progress = optimization["state"], optimization["progress"]
     runs = progress["runs"]
+    if not runs["total"] and state in _NOTHING_TRAINED:
+        return _NOTHING_TRAINED[state]
     if state == "failed":
         return f"Failed after {count(runs['succeeded'])} of {count(runs['total'])} proxy runs."
     if state == "cancelled":
@@ -39,6 +47,11 @@ def progress_sentence(optimization: Document) -> str:
     if state == "queued" and optimization["stage"] == "prepare":
         return "Waiting for the domains to be prepared."
     words = _STAGES.get(optimization["stage"], "Waiting for a worker")
+    rounds = len(optimization["settings"]["rounds"])
+    if rounds > 1 and optimization["stage"] in ("sample", "train"):
+        sampled = next(stage["done"] for stage in progress["stages"] if stage["name"] == "sample")
+        number = sampled + (optimization["stage"] == "sample")
+        words += f", round {number} of {rounds}"
     if optimization["stage"] != "train":
         return f"{words}."
     words += f": {count(runs['succeeded'])} of {count(runs['total'])} runs done"
@@ -50,10 +63,13 @@ def progress_sentence(optimization: Document) -> str:
 def predicted_verdict(evidence: Document) -> Verdict:
     """What the mixture is predicted to be worth, and whether the evidence can tell."""
     objective = evidence["objective"]
+    if objective is None:
+        return Verdict("A baseline: nothing was trained for it, so nothing is predicted of it.", "open")
     gain, bounds = objective["gain"], objective["gain_interval"]
     direction = "lower" if gain >= 0 else "higher"
+    what = "its worst family" if objective.get("families") else "the objective"
     words = (
-        f"The proposed mixture is predicted to reach {bpb(objective['proposed'])} BPB on the objective, "
+        f"The proposed mixture is predicted to reach {bpb(objective['proposed'])} BPB on {what}, "
         f"{bpb(abs(gain))} {direction} than the natural distribution's {bpb(objective['natural'])}"
     )
     if bounds is None:

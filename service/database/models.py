@@ -153,6 +153,10 @@ class Run(Base):
     swarm_id: Mapped[str | None] = mapped_column(ForeignKey("swarms.id"))
     launch_id: Mapped[str | None] = mapped_column(ForeignKey("launches.id"), unique=True)
     position: Mapped[int]
+    round: Mapped[int] = mapped_column(default=0)
+    """Of a method that learns from its first runs which to train next: the round it was sampled in, from 0."""
+    tokens: Mapped[int | None] = mapped_column(BigInteger)
+    """How much to train where the sampler says so; null is the proxy's own number."""
     seed: Mapped[int] = mapped_column(BigInteger)
     weights: Mapped[Document]
     result: Mapped[Document | None]

@@ -1,6 +1,8 @@
 """``/v1/domain-sets``."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
@@ -19,6 +21,7 @@ from service.idempotency import IdempotentRequest, KeyHeader, create_once
 from service.pagination import After, Limit, Page, page_of, page_rows
 
 router = APIRouter(prefix="/v1/domain-sets", tags=["domain sets"])
+Number = Annotated[int, Path(ge=1, lt=2**31, description="Of a revision, from 1.")]
 
 
 @router.post("", status_code=201, response_model=RevisionView)
@@ -94,14 +97,14 @@ def list_revisions(
 
 
 @router.get("/{name}/revisions/{number}", response_model=RevisionView)
-def get_revision(name: str, number: int, database: DatabaseDependency) -> RevisionView:
+def get_revision(name: str, number: Number, database: DatabaseDependency) -> RevisionView:
     """One revision, its domains, and how far their preparation has come."""
     with database.read() as session:
         return service.describe_revision(session, revision_of(session, name, number))
 
 
 @router.post("/{name}/revisions/{number}:retry", status_code=202, response_model=RevisionView)
-def retry_revision(name: str, number: int, database: DatabaseDependency) -> RevisionView:
+def retry_revision(name: str, number: Number, database: DatabaseDependency) -> RevisionView:
     """Prepare again what failed, after its files were put right."""
     with database.write() as session:
         return service.describe_revision(session, service.retry_preparation(session, name, number))

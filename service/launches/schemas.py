@@ -14,7 +14,7 @@ class LaunchRequest(TrainingRequest):
     size: str = Field(max_length=64)
     tokens: int = Field(gt=0, lt=2**63)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    repetition_cap: float | None = Field(default=None, gt=0.0, le=1e6)
+    repetition_cap: float | None = Field(default=None, ge=1e-3, le=1e6)
     tasks: list[TaskRequest] = Field(
         default_factory=list, max_length=1000, description="The optimization's tasks when left out."
     )

@@ -41,7 +41,7 @@ def create_launch(session: Session, checked: CheckedLaunch) -> str:
         mixture_id=mixture.id,
         settings={
             **request.model_dump(exclude={"mixture_id", "tasks"}),
-            "tasks": checked.tasks or _tasks_of(session, mixture),
+            **({"tasks": checked.tasks} if checked.tasks else _objective_of(session, mixture)),
         },
     )
     session.add(launch)
@@ -53,10 +53,12 @@ def create_launch(session: Session, checked: CheckedLaunch) -> str:
     return launch.id
 
 
-def _tasks_of(session: Session, mixture: MixtureRow) -> list[dict[str, object]]:
+def _objective_of(session: Session, mixture: MixtureRow) -> dict[str, object]:
+    """The tasks of the optimization that made the mixture, and how they are taken together."""
     if mixture.optimization_id is None:
-        return []
-    return session.get_one(Optimization, mixture.optimization_id).settings["tasks"]
+        return {"tasks": []}
+    settings = session.get_one(Optimization, mixture.optimization_id).settings
+    return {name: settings[name] for name in ("tasks", "aggregate") if name in settings}
 
 
 def _check_repetition(session: Session, request: LaunchRequest, mixture: MixtureRow) -> None:

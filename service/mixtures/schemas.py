@@ -11,7 +11,7 @@ class MixtureRequest(RequestModel):
     """A mixture made by hand, or the one now in use: every domain of the revision with its weight."""
 
     domain_set: Name
-    revision: int | None = Field(default=None, ge=1)
+    revision: int | None = Field(default=None, ge=1, lt=2**31)
     name: Name
     weights: Weights = Field(min_length=1, max_length=20_000)
 

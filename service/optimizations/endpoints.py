@@ -30,10 +30,12 @@ def create_optimization(
 ) -> OptimizationView:
     """Ask for a mixture: the swarm is sampled, trained, fitted and solved by the workers."""
     checked = service.check_request(body, settings)
+    with database.read() as session:
+        service.check_answerable(session, checked)
     optimization_id = create_once(
         database,
         IdempotentRequest("optimizations", key, body),
-        lambda session: service.create_optimization(session, checked),
+        lambda session: service.create_optimization(session, checked, settings.max_runs),
     )
     with database.read() as session:
         view = describe(session, optimization_with_id(session, optimization_id))

@@ -24,12 +24,13 @@ from service.schemas import failure_of
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """The jobs behind each stage, and the (tokens, seconds) of the finished runs."""
+    """The jobs behind each stage; tokens asked of each run, None for the proxy's; finished tokens, seconds."""
 
     prepare: Sequence[Job]
     sample: Sequence[Job]
     train: Sequence[Job]
     solve: Sequence[Job]
+    asked: Sequence[int | None]
     finished: Sequence[tuple[int, float]]
 
 
@@ -40,9 +41,10 @@ def describe(session: Session, row: Optimization) -> OptimizationView:
     work = _Work(
         prepare=jobs_of(session, row.revision_id),
         sample=[job for job in own if job.kind == jobs.SAMPLE_SWARM],
-        train=[job for job, _, _ in runs],
+        train=[job for job, *_ in runs],
         solve=[job for job in own if job.kind == jobs.SOLVE],
-        finished=[(tokens, seconds or 0.0) for _, tokens, seconds in runs if tokens],
+        asked=[asked for _, asked, _, _ in runs],
+        finished=[(tokens, seconds or 0.0) for _, _, tokens, seconds in runs if tokens],
     )
     mixtures = mixtures_of(session, row.id)
     progress = _progress(row, work)
@@ -87,17 +89,24 @@ def _lost(job: Job) -> LostRun:
 
 
 def _progress(row: Optimization, work: _Work) -> OptimizationProgress:
-    total_runs = len(work.train) or int(row.settings["runs"])
-    tokens_total = total_runs * _tokens_per_run(row)
+    # Rounds that are not sampled yet are counted too: as full runs, for nobody knows better.
+    total_runs = max(len(work.train), int(row.settings["runs"]))
+    unsampled = total_runs - len(work.train)
+    asked = [_whole_steps(row, tokens) for tokens in work.asked]
+    tokens_total = sum(asked) + unsampled * _whole_steps(row, None)
     held = [job for job in work.train if job.state in jobs.HELD]
     finished = sum(tokens for tokens, _ in work.finished)
     trained = finished + sum(int((job.progress or {}).get("done", 0)) for job in held)
     rate = _rate(work, held)
-    lost = sum(job.state in (jobs.FAILED, jobs.CANCELLED) for job in work.train) * _tokens_per_run(row)
+    lost = sum(
+        tokens
+        for job, tokens in zip(work.train, asked, strict=True)
+        if job.state in (jobs.FAILED, jobs.CANCELLED)
+    )
     remaining = max(tokens_total - lost - trained, 0)
     return OptimizationProgress(
         stages=_stages(row, work, total_runs),
-        runs=_counts(work.train, total_runs),
+        runs=_counts(row, work.train, total_runs),
         tokens_trained=trained,
         tokens_total=tokens_total,
         tokens_per_second=rate,
@@ -114,21 +123,24 @@ def _rate(work: _Work, held: Sequence[Job]) -> float:
     return sum(float((job.progress or {}).get("tokens_per_second") or 0.0) for job in held)
 
 
-def _tokens_per_run(row: Optimization) -> int:
-    """Whole steps only: what a proxy run really trains of the tokens asked for."""
+def _whole_steps(row: Optimization, tokens: int | None) -> int:
+    """What a run really trains of the tokens asked for, the proxy's where the run has no number of its own."""
     proxy = row.settings["proxy"]
+    if proxy is None:
+        return 0
     step = int(proxy["batch_rows"]) * int(proxy["sequence_length"])
-    return int(proxy["tokens"]) // step * step
+    return int(proxy["tokens"] if tokens is None else tokens) // step * step
 
 
-def _counts(train: Sequence[Job], total: int) -> RunCounts:
+def _counts(row: Optimization, train: Sequence[Job], total: int) -> RunCounts:
     states = Counter(job.state for job in train)
+    states[jobs.CANCELLED if row.state in jobs.ENDED else jobs.QUEUED] += total - len(train)
     return RunCounts(
         total=total,
         succeeded=states[jobs.SUCCEEDED],
         failed=states[jobs.FAILED],
         running=states[jobs.CLAIMED] + states[jobs.RUNNING],
-        queued=states[jobs.QUEUED] if train else total,
+        queued=states[jobs.QUEUED],
         cancelled=states[jobs.CANCELLED],
     )
 
@@ -136,28 +148,48 @@ def _counts(train: Sequence[Job], total: int) -> RunCounts:
 def _stages(row: Optimization, work: _Work, total_runs: int) -> list[StageView]:
     # The tokenizer's job counts as one piece of work beside the domains'.
     return [
-        _stage("prepare", work.prepare, len(row.revision.domains) + 1),
-        _stage("sample", work.sample, 1),
-        _stage("train", work.train, total_runs),
-        _stage("solve", work.solve, 1),
+        _stage(row, "prepare", work.prepare, len(row.revision.domains) + 1),
+        _stage(row, "sample", work.sample, len(row.settings["rounds"])),
+        _stage(row, "train", work.train, total_runs),
+        _stage(row, "solve", work.solve, 1),
     ]
 
 
-def _stage(name: str, work: Sequence[Job], total: int) -> StageView:
-    done = sum(job.state in jobs.ENDED for job in work)
-    started = [job.started_at for job in work if job.started_at is not None]
-    finished = [job.finished_at for job in work if job.finished_at is not None]
-    is_over = done >= total
+def _stage(row: Optimization, name: str, work: Sequence[Job], total: int) -> StageView:
+    done = sum(job.state in (jobs.SUCCEEDED, jobs.FAILED) for job in work)
     if name != "train" and any(job.state == jobs.FAILED for job in work):
         state = jobs.FAILED
-    elif is_over:
+    elif done >= total:
         state = jobs.SUCCEEDED
+    elif row.state in jobs.ENDED:
+        state = jobs.CANCELLED
+    elif name == "sample" and not any(job.state in jobs.LIVE for job in work):
+        state = jobs.QUEUED  # the next round waits for the runs of this one
     else:
-        state = jobs.RUNNING if started else jobs.QUEUED
-    end = max(finished, default=0.0) if is_over else time.time()
-    seconds = max(end - min(started), 0.0) if started else 0.0
-    return StageView(name=name, state=state, done=done, total=total, seconds=round(seconds, 3))
+        state = jobs.RUNNING if any(job.started_at is not None for job in work) else jobs.QUEUED
+    is_running = state in (jobs.RUNNING, jobs.QUEUED)
+    return StageView(name=name, state=state, done=done, total=total, seconds=_seconds(name, work, is_running))
+
+
+def _seconds(name: str, work: Sequence[Job], is_running: bool) -> float:
+    """From the first start to the last end; rounds are sampled one by one, so there the time between is left out."""
+    now = time.time()
+    spans = [
+        (job.started_at, now if job.finished_at is None else job.finished_at)
+        for job in work
+        if job.started_at is not None and (job.finished_at is not None or job.state in jobs.LIVE)
+    ]
+    if not spans:
+        return 0.0
+    if name == "sample":
+        return round(sum(max(end - start, 0.0) for start, end in spans), 3)
+    end = now if is_running else max(end for _, end in spans)
+    return round(max(end - min(start for start, _ in spans), 0.0), 3)
 
 
 def _current_stage(stages: Sequence[StageView]) -> str:
+    """The first that is not over; of a method of several rounds training, while a round is trained."""
+    by_name = {stage.name: stage for stage in stages}
+    if by_name["train"].state == jobs.RUNNING and by_name["sample"].state == jobs.QUEUED:
+        return "train"
     return next((stage.name for stage in stages if stage.state != jobs.SUCCEEDED), "done")

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 
 from service.database import jobs
 from service.database.models import Job, MixtureRow, Optimization, Revision, Run, Swarm
+from service.database.types import big_integer
 from service.errors import NotFound
 
 
@@ -36,12 +37,14 @@ def mixtures_of(session: Session, optimization_id: str) -> dict[str, str]:
     return dict(session.execute(query).all())
 
 
-def trained_runs(session: Session, optimization_id: str) -> Sequence[tuple[Job, int | None, float | None]]:
-    """Every proxy-run job of the optimization with the tokens and seconds of its run, when it has finished."""
+def trained_runs(
+    session: Session, optimization_id: str
+) -> Sequence[tuple[Job, int | None, int | None, float | None]]:
+    """Every proxy-run job of the optimization with its run's own tokens, and its tokens and seconds once finished."""
     query = (
-        select(Job, Run.result["tokens"].as_integer(), Run.result["seconds"].as_float())
+        select(Job, Run.tokens, big_integer(Run.result["tokens"]), Run.result["seconds"].as_float())
         .join(Run, Run.id == Job.subject)
         .where(Job.owner == optimization_id, Job.kind == jobs.PROXY_RUN)
         .order_by(Job.position)
     )
-    return [(job, tokens, seconds) for job, tokens, seconds in session.execute(query)]
+    return [(job, asked, tokens, seconds) for job, asked, tokens, seconds in session.execute(query)]

@@ -1,6 +1,8 @@
 """Requests and answers about optimizations."""
 
-from pydantic import BaseModel, Field, field_validator
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from service.schemas import FailureView, Name, RequestModel, Time
 
@@ -10,7 +12,7 @@ class TaskRequest(RequestModel):
 
     name: Name
     path: str = Field(min_length=1, max_length=4096)
-    family: str | None = Field(default=None, max_length=64)
+    family: Name | None = None
     weight: float = Field(default=1.0, ge=0.0, le=1e6, description="Its share in the objective, normalised.")
 
 
@@ -30,25 +32,98 @@ class ProxyRequest(TrainingRequest):
     tokens: int = Field(gt=0, lt=2**63)
 
 
+Selector = Annotated[str, Field(min_length=1, max_length=300)]
+"""A domain, or a group of them."""
+
+
+class ShareRequest(RequestModel):
+    """A range, or a fixed value, for what some domains weigh together.
+
+    ``domains`` are leaves, or groups: ``web`` stands for every ``web:...``. A pin has ``minimum`` equal to
+    ``maximum``.
+    """
+
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="How messages call it.",
+    )
+    domains: list[Selector] = Field(min_length=1, max_length=1000)
+    minimum: float | None = Field(default=None, ge=0.0, le=1.0)
+    maximum: float | None = Field(default=None, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.minimum is None and self.maximum is None:
+            raise ValueError("give a minimum, a maximum or both")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError("the minimum lies above the maximum")
+        return self
+
+
+class GuardRailRequest(RequestModel):
+    """What no mixture may cost a task: a predicted metric, or a distance to the natural distribution's."""
+
+    task: str = Field(min_length=1, max_length=300, description="A task's name, or `held-out/<domain>`.")
+    at_most: float | None = Field(default=None, gt=0.0, description="The largest predicted metric.")
+    worse_than_natural: float | None = Field(
+        default=None,
+        ge=0.0,
+        description="By how much the predicted metric may exceed the natural distribution's.",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.at_most is None) == (self.worse_than_natural is None):
+            raise ValueError("give one of at_most and worse_than_natural")
+        return self
+
+
 class OptimizationRequest(RequestModel):
-    """What to find a mixture for. Without tasks the objective is the domains' own held-out slices."""
+    """What to find a mixture for. Without tasks the objective is the domains' own held-out slices.
+
+    A method is a sampler, a regression, a granularity and a solver; each can be replaced by name.
+    """
 
     domain_set: Name
-    revision: int | None = Field(default=None, ge=1, description="The latest when left out.")
-    method: str = Field(default="olmix", max_length=64)
+    revision: int | None = Field(default=None, ge=1, lt=2**31, description="The latest when left out.")
+    method: str = Field(default="mixwright", max_length=64)
+    sampler: str | None = Field(default=None, max_length=64, description="The method's when left out.")
+    regression: str | None = Field(default=None, max_length=64, description="The method's when left out.")
+    granularity: str | None = Field(default=None, max_length=64, description="The method's when left out.")
+    solver: str | None = Field(default=None, max_length=64, description="The method's when left out.")
     runs: int | None = Field(default=None, ge=1, description="The method's default when left out.")
     seed: int = Field(default=0, ge=0, lt=2**31)
     target_tokens: int = Field(gt=0, lt=2**63)
     repetition_cap: float | None = Field(
-        default=None, gt=0.0, le=1e6, description="Epochs; null: the method's."
+        default=None, ge=1e-3, le=1e6, description="Epochs; null: the method's."
     )
     kl_weight: float | None = Field(default=None, ge=0.0, le=1e6)
+    repetition_price: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=1e6,
+        description="BPB that it costs to waste the whole run on repeated tokens; beside the cap, or instead of it.",
+    )
     strengths: tuple[float, float] = Field(
         default=(0.1, 5.0),
         description="Lowest and highest strength of the Dirichlet draws; stronger is closer to natural.",
     )
-    proxy: ProxyRequest
+    temperature: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=1.0,
+        description="Exponent of the method `temperature`: 1 natural, 0 uniform.",
+    )
+    proxy: ProxyRequest | None = Field(default=None, description="Needed by every method that trains runs.")
     tasks: list[TaskRequest] = Field(default_factory=list, max_length=1000)
+    aggregate: Literal["mean", "worst_family"] = Field(
+        default="mean", description="What is minimised: the weighted mean, or the worst family's."
+    )
+    shares: list[ShareRequest] = Field(default_factory=list, max_length=200)
+    guard_rails: list[GuardRailRequest] = Field(default_factory=list, max_length=1000)
 
     @field_validator("strengths")
     @classmethod

@@ -1,16 +1,24 @@
 """Creating, cancelling and retrying optimizations."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from sqlalchemy.orm import Session
 
 from mixing.domains import Domains
-from mixing.errors import MixingError
-from mixing.methods import Method, method_named
+from mixing.errors import MixingError, TooFewRuns
+from mixing.methods import Method, Recipe, combine, method_named
+from mixing.objective import groups
+from mixing.optimization.problem import LinearConstraint
+from mixing.optimization.shares import share_of
+from mixing.parts import HELD_OUT_PREFIX, SOLVERS
+from mixing.question import TaskGuard, check_constraints, objective_asked
+from mixing.regression.catalogue import REGRESSIONS
 from mixing.repetition import check_target_reachable
 from service.database import jobs
 from service.database.clock import database_now
-from service.database.models import Optimization, Revision
+from service.database.models import Optimization
 from service.domain_sets.repository import revision_of
 from service.domain_sets.service import require_usable
 from service.errors import Conflict, Invalid, invalid
@@ -26,57 +34,141 @@ class CheckedOptimization:
 
     request: OptimizationRequest
     method: Method
+    recipe: Recipe | None
     tasks: list[dict[str, object]]
+
+    @property
+    def repetition_cap(self) -> float | None:
+        """Epochs, the method's where none were asked for."""
+        asked = self.request.repetition_cap
+        return self.method.repetition_cap if asked is None else asked
 
 
 def check_request(request: OptimizationRequest, settings: Settings) -> CheckedOptimization:
-    """Validate method, proxy and task files. Raises Invalid naming the field."""
+    """Validate method, parts, proxy and task files. Raises Invalid naming the field."""
     try:
         method = method_named(request.method)
     except MixingError as error:
         raise invalid(error, "method") from error
-    if not method.trains_runs:
-        raise Invalid(
-            "method_without_runs",
-            f"The method {method.name!r} trains nothing; POST its weights to /v1/mixtures instead.",
-            "method",
+    recipe = None if method.recipe is None else _recipe(method, request)
+    if recipe is None:
+        _check_untrained(method, request)
+    elif request.proxy is None:
+        raise Invalid("missing_proxy", f"{method.title} trains proxy models; say which.", "proxy")
+    else:
+        check_training(request.proxy, request.proxy.tokens, "proxy.")
+        _check_parts(request, recipe)
+    return CheckedOptimization(request, method, recipe, check_tasks(request.tasks, settings))
+
+
+def _recipe(method: Method, request: OptimizationRequest) -> Recipe:
+    try:
+        return combine(
+            method,
+            sampler=request.sampler,
+            regression=request.regression,
+            granularity=request.granularity,
+            solver=request.solver,
         )
-    if request.runs is not None and request.runs > settings.max_runs:
-        raise Invalid("too_many_runs", f"At most {settings.max_runs} runs.", "runs")
-    check_training(request.proxy, request.proxy.tokens, "proxy.")
-    return CheckedOptimization(request, method, check_tasks(request.tasks, settings))
+    except MixingError as error:
+        raise invalid(error, error.field or "method") from error
 
 
-def create_optimization(session: Session, checked: CheckedOptimization) -> str:
+_TRAINING_ONLY = (
+    "runs",
+    "sampler",
+    "regression",
+    "granularity",
+    "solver",
+    "proxy",
+    "tasks",
+    "guard_rails",
+    "shares",
+    "kl_weight",
+    "repetition_price",
+)
+
+
+def _check_untrained(method: Method, request: OptimizationRequest) -> None:
+    """Raise Invalid for what a method that trains nothing has no use for, instead of ignoring it."""
+    for name in _TRAINING_ONLY:
+        if getattr(request, name) not in (None, []):
+            raise Invalid(
+                "nothing_is_trained",
+                f"{method.title} trains no runs, so it has no use for {name!r}; leave it out.",
+                name,
+            )
+    if request.aggregate != "mean":
+        raise Invalid("nothing_is_trained", f"{method.title} minimises nothing; leave it out.", "aggregate")
+    if request.temperature is not None and method.name != "temperature":
+        raise Invalid("no_temperature", f"{method.title} has no temperature; leave it out.", "temperature")
+
+
+def _check_parts(request: OptimizationRequest, recipe: Recipe) -> None:
+    """Raise Invalid for what the regression or the solver of the recipe would ignore."""
+    solver = SOLVERS[recipe.solver]
+    if not solver.respects_constraints and (request.shares or request.guard_rails):
+        raise Invalid(
+            "constraints_not_respected",
+            f"The solver {solver.name!r} keeps no shares and no guard rails; ask for another, such as 'search'.",
+            "solver",
+        )
+    for name in ("kl_weight", "repetition_price"):
+        if getattr(request, name) and not solver.respects_constraints:
+            raise Invalid(
+                f"{name}_not_respected",
+                f"The solver {solver.name!r} has no use for {name!r}; leave it out.",
+                name,
+            )
+    if REGRESSIONS[recipe.regression].reads_own_domain and request.tasks:
+        raise Invalid(
+            "own_domain_only",
+            f"The regression {recipe.regression!r} predicts each domain's own held-out loss; leave the tasks out.",
+            "tasks",
+        )
+    if request.temperature is not None:
+        raise Invalid("no_temperature", "Only the method 'temperature' has a temperature.", "temperature")
+
+
+def create_optimization(session: Session, checked: CheckedOptimization, maximum_runs: int) -> str:
     """Store the optimization; the workers take it from there. Answers its id."""
     request, method = checked.request, checked.method
     revision = revision_of(session, request.domain_set, request.revision)
     require_usable(session, revision)
     domains = len(revision.domains)
-    runs = request.runs if request.runs is not None else method.default_runs(domains)
-    needed = method.minimum_runs(domains)
-    if runs < needed:
+    runs = request.runs if request.runs is not None else method.default_runs(domains, checked.recipe)
+    if runs > maximum_runs:
         raise Invalid(
-            "too_few_runs",
-            f"{method.title} over {domains} domains needs at least {needed} runs to fit its regression "
-            f"({method.default_runs(domains)} are usual); {runs} were asked for.",
+            "too_many_runs",
+            f"{method.title} over {domains} domains asks for {runs} runs, and at most {maximum_runs} are allowed.",
             "runs",
-            needed=needed,
         )
-    cap = request.repetition_cap if request.repetition_cap is not None else method.repetition_cap
-    _check_target(revision, request.target_tokens, cap)
+    needed, rounds = 0, ()
+    if checked.recipe is not None:
+        needed = checked.recipe.minimum_runs(domains)
+        rounds = _rounds(method, checked.recipe, runs, domains)
+    names = [row.name for row in revision.domains]
+    shares = _shares(request, names)
     row = Optimization(
         revision_id=revision.id,
         method=method.name,
         seed=request.seed,
         settings={
             "runs": runs,
+            "rounds": list(rounds),
+            "minimum_runs": needed,
+            "recipe": None if checked.recipe is None else asdict(checked.recipe),
+            "temperature": request.temperature,
             "target_tokens": request.target_tokens,
-            "repetition_cap": cap,
+            "repetition_cap": checked.repetition_cap,
             "kl_weight": request.kl_weight if request.kl_weight is not None else method.kl_weight,
+            "repetition_price": request.repetition_price or 0.0,
             "strengths": list(request.strengths),
-            "proxy": request.proxy.model_dump(),
+            "proxy": None if request.proxy is None else request.proxy.model_dump(),
             "tasks": checked.tasks,
+            "aggregate": request.aggregate,
+            "shares": [_stored(share) for share in shares],
+            "guard_rails": [rail.model_dump() for rail in request.guard_rails],
         },
     )
     session.add(row)
@@ -84,16 +176,99 @@ def create_optimization(session: Session, checked: CheckedOptimization) -> str:
     return row.id
 
 
-def _check_target(revision: Revision, target_tokens: int, cap: float | None) -> None:
-    """Refuse at once a target no mixture reaches; with counts still missing, sampling the swarm checks it."""
+def _rounds(method: Method, recipe: Recipe, runs: int, domains: int) -> tuple[int, ...]:
+    try:
+        return method.split(recipe, runs, domains)
+    except TooFewRuns as error:
+        raise Invalid("too_few_runs", f"{error}.", "runs", needed=error.needed) from error
+    except MixingError as error:
+        raise invalid(error, "runs") from error
+
+
+def _check_objective(request: OptimizationRequest, recipe: Recipe, domains: Sequence[str]) -> None:
+    """Raise Invalid for an objective the recipe cannot be asked for, and for a guard rail of what is not measured."""
+    worst = request.aggregate == "worst_family"
+    tasks = [task.name for task in request.tasks]
+    measured = (*tasks, *(f"{HELD_OUT_PREFIX}{name}" for name in domains))
+    try:
+        objective = objective_asked(
+            [task.model_dump() for task in request.tasks], domains, recipe.granularity, worst_family=worst
+        )
+        groups(objective, measured)
+    except MixingError as error:
+        raise invalid(error, "granularity" if error.field == "granularity" else "tasks") from error
+    if worst and len(objective.parts()) < 2:
+        raise Invalid("one_family", "The worst of a single family is that family.", "aggregate")
+    guarded: set[str] = set()
+    for index, rail in enumerate(request.guard_rails):
+        field = f"guard_rails[{index}].task"
+        if rail.task not in measured:
+            known = ", ".join(tasks) or f"{HELD_OUT_PREFIX}<domain> of each domain"
+            raise Invalid(
+                "unknown_task", f"There is no task {rail.task!r} to guard; there are {known}.", field
+            )
+        if rail.task in guarded:
+            raise Invalid("duplicate_guard_rail", f"Two guard rails are of {rail.task!r}.", field)
+        guarded.add(rail.task)
+
+
+def _shares(request: OptimizationRequest, domains: Sequence[str]) -> list[LinearConstraint]:
+    """The shares, named and with their groups resolved to domains. Raises Invalid naming the share at fault."""
+    taken = {*domains, *(guard.name for guard in _guards(request))}
+    shares: list[LinearConstraint] = []
+    for index, share in enumerate(request.shares):
+        try:
+            resolved = share_of(share.domains, domains, share.minimum, share.maximum, share.name)
+        except MixingError as error:
+            raise invalid(error, f"shares[{index}].{error.field or 'domains'}") from error
+        if resolved.name in taken:
+            raise Invalid(
+                "duplicate_share",
+                f"Another share, a guard rail or a domain is called {resolved.name!r} too; name this one otherwise.",
+                f"shares[{index}].name",
+            )
+        taken.add(resolved.name)
+        shares.append(resolved)
+    return shares
+
+
+def _stored(share: LinearConstraint) -> dict[str, object]:
+    return {
+        "name": share.name,
+        "domains": sorted(share.coefficients),
+        "minimum": share.lower if math.isfinite(share.lower) else None,
+        "maximum": share.upper if math.isfinite(share.upper) else None,
+    }
+
+
+def _guards(request: OptimizationRequest) -> list[TaskGuard]:
+    return [TaskGuard(**rail.model_dump()) for rail in request.guard_rails]
+
+
+def check_answerable(session: Session, checked: CheckedOptimization) -> None:
+    """Refuse an objective the revision cannot be measured on, and a target or shares that no mixture satisfies.
+
+    With counts still missing, sampling the swarm checks it. Reads only: solving for the smallest conflict among
+    many shares takes its time, in which nobody should wait for the store.
+    """
+    request = checked.request
+    revision = revision_of(session, request.domain_set, request.revision)
     counts = {row.name: row.tokens for row in revision.domains}
     known = {name: tokens for name, tokens in counts.items() if tokens is not None}
+    if checked.recipe is not None:
+        _check_objective(request, checked.recipe, list(counts))
     if len(known) < len(counts):
         return
+    shares = _shares(request, list(counts))
+    asked = (request.target_tokens, checked.repetition_cap)
     try:
-        check_target_reachable(Domains.of(known), target_tokens, cap)
+        check_target_reachable(Domains.of(known), *asked)
     except MixingError as error:
         raise invalid(error, "target_tokens") from error
+    try:
+        check_constraints(Domains.of(known), shares, _guards(request), *asked)
+    except MixingError as error:
+        raise invalid(error, "shares") from error
 
 
 def cancel(session: Session, optimization_id: str) -> Optimization:

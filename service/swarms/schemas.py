@@ -27,16 +27,22 @@ class RunProgress(BaseModel):
 
 
 class RunSummary(BaseModel):
-    """A run in a list."""
+    """A run in a list.
+
+    ``round`` is the one it was sampled in, from 0; ``requested_tokens`` is what it was asked to train, and
+    ``tokens`` what it has trained.
+    """
 
     id: str
     swarm_id: str | None
     launch_id: str | None
     index: int
+    round: int
     state: str
     attempt: int
     seed: int
     metrics: dict[str, float]
+    requested_tokens: int
     tokens: int | None
     seconds: float | None
     progress: RunProgress | None

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from service.database import jobs
-from service.database.models import DomainSet, Job, Metric, Revision, Run, Swarm
+from service.database.models import DomainSet, Job, Launch, Metric, Optimization, Revision, Run, Swarm
+from service.database.types import big_integer
 from service.errors import Invalid, NotFound
 from service.optimizations.schemas import RunCounts
 from service.schemas import failure_of
@@ -58,16 +59,36 @@ def describe_swarm(session: Session, swarm: Swarm) -> SwarmView:
     )
 
 
+RunRow = tuple[Run, Job, int]
+"""A run with its job and the tokens it was asked to train."""
+
+
+def _rows() -> Select[Run, Job, int]:
+    asked = func.coalesce(
+        Run.tokens,
+        big_integer(Optimization.settings["proxy"]["tokens"]),
+        big_integer(Launch.settings["tokens"]),
+    )
+    return (
+        select(Run, Job, asked)
+        .join(Job, Job.subject == Run.id)
+        .outerjoin(Swarm, Swarm.id == Run.swarm_id)
+        .outerjoin(Optimization, Optimization.id == Swarm.optimization_id)
+        .outerjoin(Launch, Launch.id == Run.launch_id)
+    )
+
+
 def run_page(
     session: Session, swarm: str | None, after: str | None, limit: int
-) -> tuple[Sequence[tuple[Run, Job]], str | None]:
-    """Runs with their jobs by (position, id), those of one swarm if named; keyset, so it stays put."""
-    query = select(Run, Job).join(Job, Job.subject == Run.id)
+) -> tuple[Sequence[RunRow], str | None]:
+    """Runs by (position, id), those of one swarm if named; keyset, so it stays put."""
+    query = _rows()
     if swarm is not None:
         query = query.where(Run.swarm_id == swarm_with_id(session, swarm).id)
     if after is not None:
         query = query.where(_behind(after))
-    rows = session.execute(query.order_by(Run.position, Run.id).limit(limit + 1)).all()
+    found = session.execute(query.order_by(Run.position, Run.id).limit(limit + 1))
+    rows = [(run, job, asked) for run, job, asked in found]
     more = len(rows) > limit
     rows = rows[:limit]
     return rows, (f"{rows[-1][0].position}.{rows[-1][0].id}" if more else None)
@@ -80,26 +101,27 @@ def _behind(after: str) -> ColumnElement[bool]:
     return or_(Run.position > int(position), and_(Run.position == int(position), Run.id > run_id))
 
 
-def run_with_id(session: Session, run_id: str) -> tuple[Run, Job]:
+def run_with_id(session: Session, run_id: str) -> RunRow:
     """The run and the job that trains it; raises NotFound."""
-    row = session.execute(select(Run, Job).join(Job, Job.subject == Run.id).where(Run.id == run_id)).first()
+    row = session.execute(_rows().where(Run.id == run_id)).first()
     if row is None:
         raise NotFound("run", run_id)
-    return row.tuple()
+    run, job, asked = row
+    return run, job, asked
 
 
-def summarize_run(run: Run, job: Job) -> RunSummary:
+def summarize_run(run: Run, job: Job, requested_tokens: int) -> RunSummary:
     """A run in a list."""
-    return RunSummary.model_validate(_summary(run, job))
+    return RunSummary.model_validate(_summary(run, job, requested_tokens))
 
 
-def describe_run(run: Run, job: Job) -> RunView:
+def describe_run(run: Run, job: Job, requested_tokens: int) -> RunView:
     """A run with its requested and its realised weights, both by domain name."""
     result = run.result or {}
     realised = result.get("realised_tokens")
     return RunView.model_validate(
         {
-            **_summary(run, job),
+            **_summary(run, job, requested_tokens),
             "weights": run.weights,
             "realised_tokens": realised,
             "realised_weights": realised_weights(realised),
@@ -117,7 +139,7 @@ def realised_weights(realised_tokens: Mapping[str, int] | None) -> dict[str, flo
     return {name: tokens / total for name, tokens in realised_tokens.items()}
 
 
-def _summary(run: Run, job: Job) -> dict[str, Any]:
+def _summary(run: Run, job: Job, requested_tokens: int) -> dict[str, Any]:
     result = run.result or {}
     progress = job.progress if job.state in jobs.HELD else None
     return {
@@ -125,10 +147,12 @@ def _summary(run: Run, job: Job) -> dict[str, Any]:
         "swarm_id": run.swarm_id,
         "launch_id": run.launch_id,
         "index": run.position,
+        "round": run.round,
         "state": job.state,
         "attempt": job.attempt,
         "seed": run.seed,
         "metrics": result.get("final") or {},
+        "requested_tokens": requested_tokens,
         "tokens": result.get("tokens"),
         "seconds": result.get("seconds"),
         "progress": RunProgress.model_validate(progress) if progress else None,

@@ -15,7 +15,9 @@ def test_ids_made_one_after_the_other_sort_that_way() -> None:
     assert all(re.fullmatch(r"run_[0-9a-f]{24}", one) for one in made)
 
 
-def test_a_clock_set_back_does_not_bring_later_ids_before_earlier_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_set_back_does_not_bring_later_ids_before_earlier_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = ids.new_id("run")
     monkeypatch.setattr(ids.time, "time_ns", lambda: 0)
     after = [ids.new_id("run") for _ in range(10)]

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,6 +71,30 @@ def test_a_target_beyond_the_caps_says_how_much_is_missing(
         ({"target_tokens": 0}, "target_tokens"),
         ({"repetition_cap": 0}, "repetition_cap"),
         ({"seed": -1}, "seed"),
+        ({"proxy": None}, "proxy"),
+        ({"solver": "guessing"}, "solver"),
+        ({"regression": "lightgbm", "solver": "exact"}, "solver"),
+        ({"sampler": "perturbation"}, "regression"),
+        ({"shares": [{"domains": ["books"]}]}, "shares[0]"),
+        ({"shares": [{"domains": ["nothing"], "maximum": 0.5}]}, "shares[0].domains"),
+        ({"shares": [{"domains": ["books"], "minimum": 0.5, "maximum": 0.4}]}, "shares[0]"),
+        ({"guard_rails": [{"task": "sums"}]}, "guard_rails[0]"),
+        ({"shares": [{"domains": ["books"], "minimum": "half"}]}, "shares[0].minimum"),
+        ({"shares": [{"domains": ["books"], "maximum": 0.5, "name": "web:news"}]}, "shares[0].name"),
+        ({"shares": [{"domains": ["web"], "maximum": 0.5}] * 2}, "shares[1].name"),
+        ({"guard_rails": [{"task": "sums", "at_most": 2.0}]}, "guard_rails[0].task"),
+        ({"guard_rails": [{"task": "held-out/films", "at_most": 2.0}]}, "guard_rails[0].task"),
+        ({"guard_rails": [{"task": "held-out/books", "at_most": 2.0}] * 2}, "guard_rails[1].task"),
+        ({"method": "autoscale", "guard_rails": [{"task": "held-out/books", "at_most": 2.0}]}, "solver"),
+        ({"method": "autoscale", "shares": [{"domains": ["books"], "maximum": 0.5}]}, "solver"),
+        ({"method": "autoscale", "runs": 13}, "runs"),
+        ({"aggregate": "worst_family", "granularity": "aggregated"}, "granularity"),
+        ({"temperature": 0.5}, "temperature"),
+        ({"method": "autoscale", "kl_weight": 0.1}, "kl_weight"),
+        ({"method": "autoscale", "repetition_price": 0.1}, "repetition_price"),
+        ({"revision": 10**30}, "revision"),
+        ({"repetition_cap": 5e-324}, "repetition_cap"),
+        ({"shares": [{"domains": ["books"], "maximum": 0.5, "name": "a\0b"}]}, "shares[0].name"),
     ],
 )
 def test_a_bad_setting_is_named(
@@ -111,3 +136,161 @@ def test_a_repeated_request_makes_one_optimization(client: TestClient, optimizat
     }
     assert len(ids) == 1
     assert len(client.get("/v1/optimizations").json()["items"]) == 1
+
+
+BASELINES = ("natural", "uniform", "temperature", "unimax")
+TRAINED = ("mixwright", "olmix", "regmix", "dml", "autoscale", "bimix", "admire", "climb")
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_every_method_that_trains_runs_is_accepted(
+    client: TestClient, optimization: Document, method: str
+) -> None:
+    response = client.post("/v1/optimizations", json={**optimization, "method": method})
+    assert response.status_code == 202, response.text
+    settings = response.json()["settings"]
+    assert sum(settings["rounds"]) == settings["runs"] >= settings["minimum_runs"] > 0
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_baseline_trains_nothing_and_takes_nothing_it_would_ignore(
+    client: TestClient, optimization: Document, method: str
+) -> None:
+    asked = {name: optimization[name] for name in ("domain_set", "target_tokens")}
+    problem = refused(client, {**asked, "method": method, "runs": 5})
+    assert (problem["code"], problem["field"]) == ("nothing_is_trained", "runs")
+    response = client.post("/v1/optimizations", json={**asked, "method": method})
+    assert response.status_code == 202, response.text
+    progress = response.json()["progress"]
+    assert (progress["runs"]["total"], progress["tokens_total"]) == (0, 0)
+
+
+def test_parts_of_a_method_can_be_replaced(client: TestClient, optimization: Document) -> None:
+    asked = {**optimization, "method": "olmix", "regression": "lightgbm", "granularity": "aggregated"}
+    recipe = client.post("/v1/optimizations", json=asked).json()["settings"]["recipe"]
+    assert recipe == {
+        "sampler": "two-level-dirichlet",
+        "regression": "lightgbm",
+        "granularity": "aggregated",
+        "solver": "search",  # trees are not convex
+    }
+
+
+@pytest.fixture
+def task(settings: Settings) -> Callable[..., Document]:
+    """A task of two good lines."""
+    path = settings.data_directory / "corpora" / "task.jsonl"
+    path.write_text(json.dumps({"context": "2 + 2 =", "continuation": " 4"}) + "\n")
+
+    def of(name: str, **more: object) -> Document:
+        return {"name": name, "path": str(path), **more}
+
+    return of
+
+
+def test_what_is_wrong_with_families_is_named(
+    client: TestClient, optimization: Document, task: Callable[..., Document]
+) -> None:
+    worst = {**optimization, "aggregate": "worst_family"}
+    single = [task("sums", family="maths"), task("proofs", family="maths")]
+    assert refused(client, {**worst, "tasks": single})["code"] == "one_family"
+    clash = [task("sums", family="proofs"), task("proofs")]
+    problem = refused(client, {**worst, "tasks": clash})
+    assert (problem["status"], problem["field"], problem["names"]) == (422, "tasks", ["proofs"])
+    assert client.post("/v1/optimizations", json={**optimization, "tasks": clash}).is_success, (
+        "a mean has none"
+    )
+
+
+def test_without_tasks_every_held_out_slice_is_a_family(client: TestClient, optimization: Document) -> None:
+    response = client.post("/v1/optimizations", json={**optimization, "aggregate": "worst_family"})
+    assert response.status_code == 202, response.text
+
+
+def test_a_guard_rail_may_be_of_a_task_or_of_a_held_out_slice(
+    client: TestClient, optimization: Document, task: Callable[..., Document]
+) -> None:
+    rails = [{"task": "books", "at_most": 2.0}, {"task": "held-out/web:news", "worse_than_natural": 0.0}]
+    asked = {**optimization, "tasks": [task("books")], "guard_rails": rails}
+    response = client.post("/v1/optimizations", json=asked)
+    assert [one["task"] for one in response.json()["settings"]["guard_rails"]] == [
+        "books",
+        "held-out/web:news",
+    ]
+
+
+def test_weights_that_are_all_zero_are_no_objective(
+    client: TestClient, optimization: Document, task: Callable[..., Document]
+) -> None:
+    problem = refused(client, {**optimization, "tasks": [task("sums", weight=0), task("proofs", weight=0)]})
+    assert (problem["code"], problem["field"]) == ("no_objective", "tasks")
+
+
+def test_bimix_has_no_use_for_tasks(
+    client: TestClient, optimization: Document, task: Callable[..., Document]
+) -> None:
+    problem = refused(client, {**optimization, "method": "bimix", "tasks": [task("sums")]})
+    assert (problem["code"], problem["field"]) == ("own_domain_only", "tasks")
+
+
+def test_shares_in_conflict_are_named_at_once(client: TestClient, optimization: Document) -> None:
+    # Two million tokens: four epochs of the books' 10,000 are 2% of them.
+    conflicts = {
+        ("share of books", "web at most"): [
+            {"domains": ["books"], "minimum": 0.01, "maximum": 0.01},
+            {"name": "web at most", "domains": ["web"], "maximum": 0.98},
+        ],
+        ("share of books", "books"): [{"domains": ["books"], "minimum": 0.1}],
+    }
+    for names, shares in conflicts.items():
+        problem = refused(client, {**optimization, "shares": shares})
+        assert (problem["status"], problem["code"], problem["field"]) == (422, "infeasible", "shares")
+        assert set(problem["names"]) == set(names)
+        for name in names:
+            assert name in problem["detail"]
+
+
+def test_shares_wait_for_counts_that_are_not_known_yet(
+    client: TestClient, domain_set: Document, optimization: Document
+) -> None:
+    domains = [{**domain, "tokens": None} for domain in domain_set["domains"]]
+    assert client.post("/v1/domain-sets", json={**domain_set, "name": "raw", "domains": domains}).is_success
+    shares = [{"domains": ["books"], "minimum": 0.1}]
+    response = client.post("/v1/optimizations", json={**optimization, "domain_set": "raw", "shares": shares})
+    assert response.status_code == 202, response.text
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", '"many"', "[]", "{}", "1e400", "-1"])
+@pytest.mark.parametrize(
+    "member", ["target_tokens", "kl_weight", "runs", "seed", "repetition_cap", "repetition_price"]
+)
+def test_what_is_no_number_is_refused_where_it_stands(
+    client: TestClient, optimization: Document, member: str, value: str
+) -> None:
+    body = json.dumps({**optimization, member: "here"}).replace('"here"', value)
+    response = client.post("/v1/optimizations", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422, response.text
+    assert response.json()["field"] == member
+
+
+def test_half_a_character_is_refused(client: TestClient, optimization: Document) -> None:
+    shares = [{"domains": ["\ud800"], "maximum": 0.5}]
+    body = json.dumps({**optimization, "shares": shares})  # as the escape \\ud800
+    response = client.post("/v1/optimizations", content=body, headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["field"]) == (422, "shares[0].domains[0]")
+
+
+def test_a_revision_that_cannot_be_is_no_fault_of_the_service(
+    client: TestClient, optimization: Document
+) -> None:
+    response = client.get(f"/v1/domain-sets/{optimization['domain_set']}/revisions/{10**30}")
+    assert response.status_code == 422
+
+
+def test_a_group_share_is_stored_with_the_domains_it_stands_for(
+    client: TestClient, optimization: Document
+) -> None:
+    asked = {**optimization, "shares": [{"domains": ["web", "books"], "minimum": 0.2}]}
+    (share,) = client.post("/v1/optimizations", json=asked).json()["settings"]["shares"]
+    assert share["name"] == "web + books"
+    assert all(name == "books" or name.startswith("web:") for name in share["domains"])

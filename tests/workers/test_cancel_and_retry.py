@@ -25,7 +25,16 @@ def optimization_id(database: Database) -> str:
         for job in prepared:
             job.state = jobs.SUCCEEDED
         optimization = Optimization(
-            revision_id=revision.id, method="olmix", seed=0, settings={"runs": 5}, state=jobs.RUNNING
+            revision_id=revision.id,
+            method="olmix",
+            seed=0,
+            settings={
+                "runs": 5,
+                "rounds": [5],
+                "minimum_runs": 5,
+                "recipe": {"sampler": "two-level-dirichlet"},
+            },
+            state=jobs.RUNNING,
         )
         session.add_all([*prepared, optimization])
         session.flush()

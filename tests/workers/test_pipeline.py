@@ -9,14 +9,23 @@ from sqlalchemy.orm import Session
 
 from service.database import jobs
 from service.database.engine import Database
-from service.database.models import DomainRow, Job, Optimization, Run, Swarm
+from service.database.models import DomainRow, Job, Optimization, Run
 from tests.workers.conftest import new_revision
 from workers.claims import claim, fail, finish
 from workers.failures import Failure
+from workers.jobs import sample_swarm
 from workers.pipeline import advance, settle, tick
 
 DOMAINS = ("books", "code", "web")
 NEEDED = len(DOMAINS) + 2  # the log-linear law has m + 1 parameters, and one run is left to judge it by
+
+
+def settings_of(
+    rounds: list[int], needed: int = NEEDED, sampler: str = "predicted-best"
+) -> dict[str, object]:
+    """What the pipeline reads of an optimization's settings; the sampler learns from every round."""
+    recipe = {"sampler": sampler}
+    return {"runs": sum(rounds), "rounds": rounds, "minimum_runs": needed, "recipe": recipe}
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ def stored(database: Database) -> Stored:
         session.add(jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id))
         session.add_all(jobs.new_job(jobs.PREPARE_DOMAIN, row.id, revision.id) for row in rows)
         optimization = Optimization(
-            revision_id=revision.id, method="olmix", seed=0, settings={"runs": NEEDED + 1}
+            revision_id=revision.id, method="olmix", seed=0, settings=settings_of([NEEDED + 1])
         )
         session.add(optimization)
         session.flush()
@@ -66,15 +75,10 @@ def prepare(database: Database) -> None:
 
 
 def sample(database: Database, stored: Stored, runs: int) -> None:
+    """Sample the next round: ``runs`` runs."""
+
     def store(session: Session, job: Job) -> None:
-        swarm = Swarm(optimization_id=stored.optimization_id, revision_id=stored.revision_id)
-        session.add(swarm)
-        session.flush()
-        for position in range(runs):
-            run = Run(swarm_id=swarm.id, position=position, seed=0, weights={})
-            session.add(run)
-            session.flush()
-            session.add(jobs.new_job(jobs.PROXY_RUN, run.id, stored.optimization_id, position))
+        sample_swarm.store(session, job, {"runs": [{"weights": {}, "tokens": None}] * runs})
         settle(session, job)
 
     succeed(database, jobs.SAMPLE_SWARM, store)
@@ -168,3 +172,92 @@ def test_a_cancelled_optimization_goes_nowhere(database: Database, stored: Store
     tick(database)
     assert queued(database) == {}
     assert optimization(database, stored).state == jobs.CANCELLED
+
+
+def test_a_round_is_sampled_when_every_run_before_it_has_ended(database: Database, stored: Stored) -> None:
+    with database.write() as session:
+        session.get_one(Optimization, stored.optimization_id).settings = settings_of([NEEDED, 2, 1])
+    prepare(database)
+    for number, runs in enumerate((NEEDED, 2, 1)):
+        assert queued(database) == {jobs.SAMPLE_SWARM: 1}
+        sample(database, stored, runs)
+        assert queued(database) == {jobs.PROXY_RUN: runs}
+        for _ in range(runs):
+            tick(database)
+            assert jobs.SAMPLE_SWARM not in queued(database), f"round {number + 1} was sampled too early"
+            succeed(database, jobs.PROXY_RUN)
+    assert queued(database) == {jobs.SOLVE: 1}
+    with database.read() as session:
+        runs = session.execute(select(Run.position, Run.round).order_by(Run.position)).all()
+    rounds = [0] * NEEDED + [1, 1, 2]
+    assert [tuple(row) for row in runs] == list(enumerate(rounds))
+
+
+def test_a_round_sampled_twice_is_stored_once(database: Database, stored: Stored) -> None:
+    with database.write() as session:
+        session.get_one(Optimization, stored.optimization_id).settings = settings_of([NEEDED, 2])
+    prepare(database)
+    sample(database, stored, NEEDED)
+    for _ in range(NEEDED):
+        succeed(database, jobs.PROXY_RUN)
+
+    def twice(session: Session, job: Job) -> None:
+        for _ in range(2):
+            sample_swarm.store(session, job, {"runs": [{"weights": {}, "tokens": 5}] * 2})
+        settle(session, job)
+
+    succeed(database, jobs.SAMPLE_SWARM, twice)
+    with database.read() as session:
+        runs = session.scalars(select(Run).where(Run.round == 1)).all()
+    assert [(run.position, run.tokens) for run in runs] == [(NEEDED, 5), (NEEDED + 1, 5)]
+
+
+def test_a_first_round_that_lost_too_many_runs_ends_the_optimization(
+    database: Database, stored: Stored
+) -> None:
+    with database.write() as session:
+        session.get_one(Optimization, stored.optimization_id).settings = settings_of([NEEDED, 2])
+    prepare(database)
+    sample(database, stored, NEEDED)
+    lose(database, jobs.PROXY_RUN)
+    for _ in range(NEEDED - 1):
+        succeed(database, jobs.PROXY_RUN)
+    assert optimization(database, stored).failure_code == "too_few_runs"
+    assert queued(database) == {}
+
+
+def test_rounds_nothing_is_learned_from_need_their_runs_together_only(
+    database: Database, stored: Stored
+) -> None:
+    settings = settings_of([4, 4], needed=7, sampler="perturbation")
+    with database.write() as session:
+        session.get_one(Optimization, stored.optimization_id).settings = settings
+    prepare(database)
+    sample(database, stored, 4)
+    lose(database, jobs.PROXY_RUN)
+    for _ in range(3):
+        succeed(database, jobs.PROXY_RUN)
+    assert queued(database) == {jobs.SAMPLE_SWARM: 1}, "3 and 4 to come are enough"
+    sample(database, stored, 4)
+    lose(database, jobs.PROXY_RUN)
+    for _ in range(3):
+        succeed(database, jobs.PROXY_RUN)
+    ended = optimization(database, stored)
+    assert (ended.state, ended.failure_code) == (jobs.FAILED, "too_few_runs")
+
+
+def test_a_round_that_lost_more_than_later_ones_can_make_good_is_the_last(
+    database: Database, stored: Stored
+) -> None:
+    settings = settings_of([4, 4], needed=7, sampler="perturbation")
+    with database.write() as session:
+        session.get_one(Optimization, stored.optimization_id).settings = settings
+    prepare(database)
+    sample(database, stored, 4)
+    for _ in range(2):
+        lose(database, jobs.PROXY_RUN)
+    for _ in range(2):
+        succeed(database, jobs.PROXY_RUN)
+    ended = optimization(database, stored)
+    assert (ended.state, ended.failure_code) == (jobs.FAILED, "too_few_runs")
+    assert "4 more being still to come" in str(ended.failure_detail)

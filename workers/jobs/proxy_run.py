@@ -16,10 +16,12 @@ execute = execute_run
 def describe(session: Session, job: Job, settings: Settings) -> Document:
     """The run's mixture, the swarm's proxy and the optimization's tasks."""
     optimization = session.get_one(Optimization, job.owner)
+    run = session.get_one(Run, job.subject)
+    proxy = optimization.settings["proxy"]
     return describe_run(
-        session.get_one(Run, job.subject),
+        run,
         optimization.revision,
-        optimization.settings["proxy"],
+        proxy if run.tokens is None else {**proxy, "tokens": run.tokens},
         optimization.settings["tasks"],
         settings,
     )

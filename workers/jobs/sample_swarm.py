@@ -1,63 +1,124 @@
-"""Sampling the swarm of an optimization and queueing its proxy runs."""
+"""Sampling one round of an optimization's swarm and queueing its proxy runs."""
 
 from collections.abc import Callable
+from dataclasses import astuple
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from mixing.domains import Domains
-from mixing.swarm import SwarmRequest, sample_swarm
 from service.database import jobs
 from service.database.models import Job, Optimization, Run, Swarm
 from service.settings import Settings
-from workers.jobs.revision_domains import token_counts
+from workers.jobs.swarm_evidence import (
+    constraints_of,
+    describe_question,
+    guard_rails_of,
+    objective_of,
+    run_evidence,
+)
 
 Document = dict[str, Any]
 
+ENTROPY_TOKENS = 4_000_000
+"""Tokens of a domain its entropies are measured on: enough for them to settle, and little to count."""
+
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:
-    """The domains with their tokens, and what the user asked for."""
-    optimization = session.get_one(Optimization, job.subject)
+    """The domains, what was asked for, the round to sample, and what the rounds before have measured."""
+    optimization = session.get_one(Optimization, job.owner)
     return {
-        "method": optimization.method,
-        "seed": optimization.seed,
-        "tokens": token_counts(optimization.revision),
-        **{
-            name: optimization.settings[name]
-            for name in ("runs", "target_tokens", "repetition_cap", "strengths")
-        },
+        **describe_question(session, optimization),
+        "round": job.position,
+        "rounds": optimization.settings["rounds"],
+        "strengths": optimization.settings["strengths"],
+        "shards": {row.name: row.shard_directory for row in optimization.revision.domains},
+        "vocabulary_size": optimization.revision.vocabulary_size,
     }
 
 
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
-    """The swarm's mixtures, by domain name."""
+    """The mixtures of the round, by domain name, each with what it trains where that is not the proxy's tokens."""
+    # Designs and next batches fit regressions, which take a second to import.
+    from mixing.domains import Domains
+    from mixing.methods import Recipe
+    from mixing.question import check_constraints
+    from mixing.swarm import SwarmRequest, sample_round
+
     request = SwarmRequest(
-        method=spec["method"],
+        recipe=Recipe(**spec["recipe"]),
         domains=Domains.of(spec["tokens"]),
-        runs=spec["runs"],
+        rounds=tuple(spec["rounds"]),
         seed=spec["seed"],
         target_tokens=spec["target_tokens"],
         repetition_cap=spec["repetition_cap"],
         strengths=tuple(spec["strengths"]),
+        constraints=constraints_of(spec),
+        objective=objective_of(spec),
+        entropies=_entropies(spec),
     )
-    return {"mixtures": [mixture.as_dict() for mixture in sample_swarm(request)]}
+    # Where the domains were still uncounted when it was asked for, this is the first to know what they can give.
+    check_constraints(
+        request.domains,
+        request.constraints,
+        guard_rails_of(spec),
+        request.target_tokens,
+        request.repetition_cap,
+    )
+    runs = sample_round(request, spec["round"], run_evidence(spec))
+    return {
+        "runs": [
+            {
+                "weights": run.mixture.as_dict(),
+                "tokens": None if run.tokens == 1 else round(run.tokens * spec["proxy_tokens"]),
+            }
+            for run in runs
+        ]
+    }
+
+
+def _entropies(spec: Document) -> dict[str, tuple[float, ...]] | None:
+    """The four entropies of every domain's tokens, for the sampler that weighs domains by them."""
+    from mixing.parts import SAMPLERS
+
+    if not SAMPLERS[spec["recipe"]["sampler"]].reads_entropies:
+        return None
+    from mixing.sampling.entropy import entropies
+    from proxy_models.token_shard import TokenShard
+
+    return {
+        name: astuple(
+            entropies(TokenShard.open(Path(directory)).tokens[:ENTROPY_TOKENS], spec["vocabulary_size"])
+        )
+        for name, directory in spec["shards"].items()
+    }
 
 
 def store(session: Session, job: Job, result: Document) -> None:
-    """Store the swarm, its runs and their jobs, once.
+    """Store the round's runs and their jobs, once; with the first round the swarm.
 
     Every run of a swarm has the optimization's seed, and with it the same initial weights and the same order of
     documents in each domain: what differs between two runs is their mixture and nothing else.
     """
-    optimization = session.get_one(Optimization, job.subject)
-    if session.scalar(select(Swarm.id).where(Swarm.optimization_id == optimization.id)):
+    optimization = session.get_one(Optimization, job.owner)
+    swarm = session.scalar(select(Swarm).where(Swarm.optimization_id == optimization.id))
+    if swarm is None:
+        swarm = Swarm(optimization_id=optimization.id, revision_id=optimization.revision_id)
+        session.add(swarm)
+        session.flush()
+    rounds = session.scalars(select(Run.round).where(Run.swarm_id == swarm.id)).all()
+    if job.position in rounds:
         return
-    swarm = Swarm(optimization_id=optimization.id, revision_id=optimization.revision_id)
-    session.add(swarm)
-    session.flush()
-    for position, weights in enumerate(result["mixtures"]):
-        run = Run(swarm_id=swarm.id, position=position, seed=optimization.seed, weights=weights)
+    for position, sampled in enumerate(result["runs"], start=len(rounds)):
+        run = Run(
+            swarm_id=swarm.id,
+            position=position,
+            round=job.position,
+            tokens=sampled["tokens"],
+            seed=optimization.seed,
+            weights=sampled["weights"],
+        )
         session.add(run)
         session.flush()
         session.add(jobs.new_job(jobs.PROXY_RUN, run.id, optimization.id, position))

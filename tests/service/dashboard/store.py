@@ -34,8 +34,17 @@ TOKENS = {
 }
 RAISED = {"manuals:posix": 3.0, "manuals:python": 4.0, "encyclopedia:science": 4.0, "poetry": 4.0, "law": 1.2}
 TASKS = {"arithmetic": 0.25, "python-docs": 0.5, "short-stories": 0.25}
+RECIPE = {
+    "sampler": "two-level-dirichlet",
+    "regression": "log-linear",
+    "granularity": "per task",
+    "solver": "exact",
+}
 SETTINGS = {
     "runs": 40,
+    "rounds": [40],
+    "minimum_runs": 12,
+    "recipe": RECIPE,
     "target_tokens": 24_000_000,
     "repetition_cap": 4,
     "kl_weight": 0.05,
@@ -80,6 +89,7 @@ def evidence(tokens: Mapping[str, int], gain: float = 0.0412) -> dict[str, Any]:
     return {
         "weights": p,
         "natural": q,
+        "recipe": RECIPE,
         "objective": {
             "natural": 2.4751,
             "proposed": 2.4751 - gain,
@@ -118,7 +128,7 @@ def evidence(tokens: Mapping[str, int], gain: float = 0.0412) -> dict[str, Any]:
         ],
         "effects": {},
         "leverage": {},
-        "optimality_gap": 1e-9,
+        "optimality_gap": 3e-11,
         "nearest_run_distance": 0.41,
         "runs_used": 39,
         "warnings": [{"code": "far_from_runs", "message": "No proxy run is near the proposed mixture."}],
@@ -185,15 +195,17 @@ class Store:
         proposal: Mapping[str, Any] | None = None,
     ) -> str:
         """An optimization in ``state`` with a run in each of ``run_states``; solved if it has a ``proposal``."""
+        states = list(run_states)
+        runs = len(states) or SETTINGS["runs"]
+        settings = {**SETTINGS, "runs": runs, "rounds": [runs]}
         with self.database.write() as session:
             row = Optimization(
-                revision_id=revision_id, method="olmix", seed=7, settings=SETTINGS, state=state
+                revision_id=revision_id, method="olmix", seed=7, settings=settings, state=state
             )
             if state == jobs.FAILED:
                 row.failure_code, row.failure_detail = "too_few_runs", "12 runs finished and 39 are needed."
             session.add(row)
             session.flush()
-            states = list(run_states)
             if states:
                 self._swarm(session, row, states, tokens)
             if proposal is not None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from service.dashboard.comparison import compare, objective_value
+from service.dashboard.optimization_page import objective_bpb
 from service.dashboard.sentences import predicted_verdict
 from tests.service.dashboard.store import TOKENS, evidence
 
@@ -71,3 +72,35 @@ def test_the_verdict_follows_the_interval_and_not_the_estimate(gain: float, tone
     verdict = predicted_verdict(evidence(TOKENS, gain))
     assert verdict.tone == tone
     assert ("cannot tell" in verdict.words) == (tone == "open")
+
+
+def test_the_worst_family_is_measured_where_it_was_minimised() -> None:
+    proposal = evidence(TOKENS)
+    proposal["objective"]["families"] = [
+        {"name": "tech", "tasks": {"arithmetic": 0.25, "python-docs": 0.75}},
+        {"name": "prose", "tasks": {"short-stories": 1.0}},
+    ]
+    natural, proposed = launch("natural", 2.0), launch("proposed", 2.0)
+    natural["metrics"] = {"arithmetic": 2.4, "python-docs": 2.0, "short-stories": 2.05}
+    proposed["metrics"] = {"arithmetic": 1.6, "python-docs": 1.6, "short-stories": 2.02}
+    found = compare(proposal, [proposed, natural])
+    assert found is not None
+    # Natural: tech, .25 * 2.4 + .75 * 2.0 = 2.1. Proposed: prose, 2.02.
+    assert (found.objective.natural, found.objective.proposed) == pytest.approx((2.1, 2.02))
+    assert found.objective.name == "worst family"
+
+
+def test_a_measured_objective_follows_what_was_asked_for() -> None:
+    tasks = [
+        {"name": "a", "weight": 1.0, "family": "tech"},
+        {"name": "b", "weight": 3.0, "family": "tech"},
+        {"name": "c", "weight": 1.0, "family": None},
+        {"name": "watched", "weight": 0.0, "family": "tech"},
+    ]
+    metrics = {"a": 2.0, "b": 1.0, "c": 1.5, "held-out/books": 4.0, "held-out/web": 2.0}
+    assert objective_bpb(metrics, {"tasks": tasks}) == pytest.approx(1.3)
+    assert objective_bpb(metrics, {"tasks": tasks, "aggregate": "worst_family"}) == pytest.approx(1.5)
+    assert objective_bpb(metrics, {"tasks": []}) == pytest.approx(3.0)
+    assert objective_bpb(metrics, {"tasks": [], "aggregate": "worst_family"}) == pytest.approx(4.0)
+    assert objective_bpb({}, {"tasks": tasks}) is None
+    assert objective_bpb({}, {"tasks": [], "aggregate": "worst_family"}) is None

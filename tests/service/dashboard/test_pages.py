@@ -7,8 +7,10 @@ from xml.etree import ElementTree
 import pytest
 from fastapi.testclient import TestClient
 
+from service.dashboard.effects_table import effects_table
 from service.dashboard.formatting import quantity
-from tests.service.dashboard.store import TOKENS, Store, evidence
+from service.database.models import Optimization
+from tests.service.dashboard.store import SETTINGS, TOKENS, Store, evidence
 
 HOSTILE = '<script>alert("x")</script>&\'" onload=1'
 VOID = {"meta", "link", "input", "br"}
@@ -238,6 +240,64 @@ def test_evidence_without_numbers_is_shown_with_dashes(read, store: Store) -> No
     words = read(f"/optimizations/{solved}")
     assert "the gain has no interval" in words
     assert "No constraint binds" in words
+
+
+def test_a_baseline_speaks_of_no_runs(client: TestClient, read, store: Store) -> None:
+    revision = store.domain_set()
+    with store.database.write() as session:
+        settings = {
+            **SETTINGS,
+            "runs": 0,
+            "rounds": [],
+            "minimum_runs": 0,
+            "recipe": None,
+            "proxy": None,
+            "tasks": [],
+        }
+        row = Optimization(
+            revision_id=revision, method="uniform", seed=0, settings=settings, state="succeeded"
+        )
+        session.add(row)
+        session.flush()
+        found = row.id
+    words = read(f"/optimizations/{found}")
+    assert "Done: nothing had to be trained." in words
+    for absent in ("Proxy runs", "Train proxies", "Tokens trained"):
+        assert absent not in words
+
+
+def test_between_rounds_the_page_says_which(read, store: Store) -> None:
+    found = store.optimization(store.domain_set(), "running", ["succeeded", "running"])
+    with store.database.write() as session:
+        row = session.get_one(Optimization, found)
+        row.settings = {**row.settings, "runs": 4, "rounds": [2, 1, 1]}
+    words = read(f"/optimizations/{found}")
+    assert "Training proxy models, round 1 of 3: 1 of 4 runs done" in words
+
+
+def test_the_effects_of_domains_are_a_table(read, store: Store) -> None:
+    proposal = evidence(TOKENS)
+    tasks = [task["name"] for task in proposal["tasks"]]
+    proposal["effects"] = {task: dict.fromkeys(TOKENS, 0.01) for task in tasks}
+    proposal["effects"]["arithmetic"]["poetry"] = -0.5
+    words = read(f"/optimizations/{store.optimization(store.domain_set(), 'succeeded', proposal=proposal)}")
+    assert "What more of each domain would do" in words
+    assert "−0.00500" in words, "a hundredth of the mixture, not the whole of it"
+
+
+def test_effects_are_shaded_beside_the_largest_of_their_task() -> None:
+    proposal = evidence(TOKENS)
+    domains = ["law", "novels", "poetry"]
+    proposal["effects"] = {
+        "arithmetic": {"law": -300.0, "novels": 150.0, "poetry": 1.0},
+        "python-docs": {"law": 0.0, "novels": 0.0, "poetry": 0.0},
+    }
+    table = effects_table(proposal, domains)
+    assert table is not None
+    assert table.tasks == ["arithmetic", "python-docs"]
+    assert [cells[0].shade for _, cells in table.rows] == ["better-3", "worse-2", ""]
+    assert [cells[1].shade for _, cells in table.rows] == ["", "", ""]
+    assert effects_table({**proposal, "effects": {}}, domains) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,114 @@
+"""What an optimization asked for and what its runs have measured so far: read by sampling and by solving."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.database import jobs
+from service.database.models import Job, Optimization, Run
+from workers.jobs.revision_domains import token_counts
+
+if TYPE_CHECKING:
+    from mixing.evidence import RunEvidence
+    from mixing.objective import ObjectiveSpec
+    from mixing.optimization.problem import LinearConstraint
+    from mixing.question import TaskGuard
+
+Document = dict[str, Any]
+
+_ASKED = (
+    "recipe",
+    "target_tokens",
+    "repetition_cap",
+    "kl_weight",
+    "repetition_price",
+    "tasks",
+    "aggregate",
+    "shares",
+    "guard_rails",
+    "temperature",
+)
+
+
+def describe_question(session: Session, optimization: Optimization) -> Document:
+    """The domains with their tokens, what was asked for, every finished run, and the lost ones with their reasons."""
+    query = (
+        select(Run, Job)
+        .join(Job, Job.subject == Run.id)
+        .where(Job.owner == optimization.id, Job.kind == jobs.PROXY_RUN)
+        .order_by(Job.position)
+    )
+    finished: list[Document] = []
+    lost: list[Document] = []
+    for run, run_job in session.execute(query):
+        if run_job.state == jobs.SUCCEEDED and run.result is not None:
+            finished.append(
+                {
+                    "id": run.id,
+                    "mixture": run.weights,
+                    "metrics": run.result["final"],
+                    "noise": run.result["noise"],
+                    "tokens": run.tokens,
+                    "round": run.round,
+                }
+            )
+        elif run_job.state in jobs.ENDED:
+            lost.append({"run_id": run.id, "reason": f"{run_job.failure_code}: {run_job.failure_detail}"})
+    return {
+        "method": optimization.method,
+        "seed": optimization.seed,
+        "tokens": token_counts(optimization.revision),
+        "proxy_tokens": (optimization.settings["proxy"] or {}).get("tokens"),
+        "runs": finished,
+        "lost": lost,
+        **{name: optimization.settings[name] for name in _ASKED},
+    }
+
+
+def run_evidence(spec: Mapping[str, Any]) -> "tuple[RunEvidence, ...]":
+    """The finished runs as the mathematics reads them; how much each trained is in units of the proxy's tokens."""
+    from mixing.evidence import RunEvidence
+
+    return tuple(
+        RunEvidence(
+            id=run["id"],
+            mixture=run["mixture"],
+            metrics=run["metrics"],
+            noise=run["noise"],
+            tokens=(run["tokens"] or spec["proxy_tokens"]) / spec["proxy_tokens"],
+            round=run["round"],
+        )
+        for run in spec["runs"]
+    )
+
+
+def objective_of(spec: Mapping[str, Any]) -> "ObjectiveSpec":
+    """The tasks' weights and families; without tasks every domain's held-out slice counts the same."""
+    from mixing.question import objective_asked
+
+    return objective_asked(
+        spec["tasks"],
+        sorted(spec["tokens"]),
+        spec["recipe"]["granularity"],
+        worst_family=spec["aggregate"] == "worst_family",
+    )
+
+
+def constraints_of(spec: Mapping[str, Any]) -> "tuple[LinearConstraint, ...]":
+    """The shares that were asked for."""
+    from mixing.optimization.shares import share_of
+
+    names = sorted(spec["tokens"])
+    return tuple(
+        share_of(share["domains"], names, share["minimum"], share["maximum"], share["name"])
+        for share in spec["shares"]
+    )
+
+
+def guard_rails_of(spec: Mapping[str, Any]) -> "tuple[TaskGuard, ...]":
+    """The guard rails that were asked for."""
+    from mixing.question import TaskGuard
+
+    return tuple(TaskGuard(**rail) for rail in spec["guard_rails"])
