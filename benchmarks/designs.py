@@ -1,0 +1,73 @@
+"""How many runs a design saves: ``python -m benchmarks.designs --data DIR [--json FILE]``.
+
+From the published RegMix swarm in DIR (512 training runs over 17 domains, 13 losses, 256 test runs) 56 runs are
+chosen without looking at any loss, by each criterion and feature. The effective power law and the default ensemble
+are fitted to them and to random 56, 64 and 72 runs, and their rank correlations on the test runs held against each
+other: mean over the losses and over random subsets of 400 training runs, with its standard error.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.regmix import RegMix, load
+from mixing.regression.diagnostics import rank_correlation
+from mixing.regression.effective_power import EffectivePowerLaw
+from mixing.regression.ensemble import default_regression
+from mixing.regression.protocol import Regression
+from mixing.sampling.design import CRITERIA, FEATURES, Design, choose
+
+RUNS = 56
+RANDOM_RUNS = (56, 64, 72)
+CANDIDATES = 400
+REPEATS = 6
+FAMILIES: dict[str, Regression] = {"effective-power": EffectivePowerLaw(), "ensemble": default_regression()}
+
+
+def mean_rank_correlation(family: Regression, swarm: RegMix, rows: np.ndarray) -> float:
+    """On the test runs, of a fit to these training runs; the mean over the losses."""
+    fitted = family.fit(swarm.train_weights[rows], swarm.train_metrics[rows])
+    return float(rank_correlation(fitted.predict(swarm.test_weights)[0], swarm.test_metrics).mean())
+
+
+def main() -> None:
+    """Print and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the RegMix files")
+    parser.add_argument("--json", type=Path, help="where to write the result")
+    arguments = parser.parse_args()
+    swarm = load(arguments.data)
+    weights = swarm.train_weights
+    scores: dict[str, list[float]] = {}
+    for repeat in range(REPEATS):
+        subset = np.random.default_rng(repeat).permutation(len(weights))[:CANDIDATES]
+        chosen = {f"random {runs}": subset[:runs] for runs in RANDOM_RUNS}
+        for criterion in CRITERIA:
+            for feature in FEATURES:
+                rows = choose(weights[subset], RUNS, Design(criterion, feature))
+                chosen[f"{criterion} {feature} {RUNS}"] = subset[rows]
+        for name, rows in chosen.items():
+            for family, regression in FAMILIES.items():
+                score = mean_rank_correlation(regression, swarm, rows)
+                scores.setdefault(f"{family}, {name}", []).append(score)
+    result = {
+        name: {
+            "mean": round(float(np.mean(found)), 4),
+            "error": round(float(np.std(found) / REPEATS**0.5), 4),
+        }
+        for name, found in scores.items()
+    }
+    for name, row in result.items():
+        print(f"{name:40} {row['mean']:.4f} +- {row['error']:.4f}")
+    if arguments.json:
+        arguments.json.write_text(
+            json.dumps({"repeats": REPEATS, "rank_correlation": result}, indent=2) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

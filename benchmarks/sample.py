@@ -1,0 +1,127 @@
+"""How fast and how well swarms are sampled: ``python -m benchmarks.sample [--json FILE]``.
+
+512 mixtures over 64 and over 1,000 domains whose caps are 1.25 times the natural distribution (and 1.02, and none),
+by every sampler that draws a swarm of any size; best of three, CPU seconds of one process. Checked each time: all
+mixtures lie under their caps and are distinct, and the domains the swarm cannot identify are counted.
+
+Held against what Olmix's sampler does (arXiv 2602.12237): draw one mixture at a time, throw it away if it is above
+a cap, compare it with all kept so far. It is given a budget of draws, as under tight caps it would never end.
+Set the threads of the numerical libraries to one (``OMP_NUM_THREADS=1``) for numbers that can be compared.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mixing.domains import Domains
+from mixing.sampling import dirichlet, grid, tempered
+from mixing.sampling.design import Design, design
+from mixing.sampling.dirichlet import TwoLevelDirichlet
+from mixing.sampling.distinct import unvaried
+from mixing.sampling.space import SwarmSpace
+
+RUNS = 512
+DOMAINS = (64, 1000)
+CAPS = (1.02, 1.25, np.inf)
+"""Caps in natural weights: the repetition cap over the epochs that natural proportions would take."""
+BUDGET = 5_000
+"""Draws that plain rejection may make."""
+REPEATS = 3
+
+Sampler = Callable[[SwarmSpace, int, np.random.Generator], np.ndarray]
+
+
+def pool_of(domains: int) -> Domains:
+    """Domains over 16 sources with log-normal token counts, the largest about a thousand times the smallest."""
+    tokens = 1e9 * np.random.default_rng(domains).lognormal(0.0, 1.5, domains)
+    return Domains.of({f"source{at % 16:02}:topic{at:04}": float(count) for at, count in enumerate(tokens)})
+
+
+def measured(sampler: Sampler, space: SwarmSpace, repeats: int = REPEATS) -> dict[str, float | int]:
+    """CPU seconds of the fastest repeat, and what its swarm is worth."""
+    seconds = []
+    weights = np.empty((0, len(space)))
+    for _ in range(repeats):
+        start = time.process_time()
+        weights = sampler(space, RUNS, np.random.default_rng(0))
+        seconds.append(time.process_time() - start)
+    return {
+        "cpu_seconds": round(min(seconds), 4),
+        "all_feasible": bool(space.contains(weights).all()),
+        "distinct": len(np.unique(weights, axis=0)),
+        "domains_unvaried": len(unvaried(weights, space.domains.names)),
+        "least_presence": round(float((weights > 0).mean(0).min()), 4),
+    }
+
+
+def plain_rejection(space: SwarmSpace) -> dict[str, float | int]:
+    """One draw after the other until there are enough under the caps, or the budget is spent."""
+    generator = np.random.default_rng(0)
+    settings = TwoLevelDirichlet()
+    kept = np.empty((0, len(space)))
+    start = time.process_time()
+    draws = 0
+    while len(kept) < RUNS and draws < BUDGET:
+        draws += 1
+        weights = dirichlet.draw(space.domains, generator, settings)
+        if (weights <= space.upper).all() and (np.abs(kept - weights).sum(1) > 1e-5).all():
+            kept = np.concatenate([kept, weights[None]])
+    seconds = time.process_time() - start
+    names = space.domains.names
+    return {
+        "cpu_seconds": round(seconds, 4),
+        "draws": draws,
+        "accepted": len(kept),
+        "accepted_share": len(kept) / draws,
+        "domains_never_sampled": int((kept.sum(0) == 0).sum()),
+        "domains_unvaried": len(unvaried(kept, names)) if len(kept) else len(names),
+    }
+
+
+def samplers(domains: int) -> dict[str, Sampler]:
+    """By name; the designs only where choosing one takes seconds, not minutes."""
+    found: dict[str, Sampler] = {
+        "two-level Dirichlet": dirichlet.sample,
+        "tempered Dirichlet": tempered.sample,
+        "exponential grid": grid.sample,
+    }
+    if domains <= 64:
+        found["D-optimal"] = lambda space, runs, generator: design(space, runs, generator)
+        found["maximin"] = lambda space, runs, generator: design(space, runs, generator, Design("maximin"))
+    return found
+
+
+def main() -> None:
+    """Print and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="where to write the result")
+    arguments = parser.parse_args()
+    rows = []
+    for domains in DOMAINS:
+        pool = pool_of(domains)
+        for caps in CAPS:
+            space = SwarmSpace.of(pool, caps * pool.natural_weights)
+            case = {"domains": domains, "caps_in_natural_weights": caps if np.isfinite(caps) else None}
+            reference = plain_rejection(space)
+            rows.append(case | {"sampler": "plain rejection", **reference})
+            print(rows[-1], flush=True)
+            for name, sampler in samplers(domains).items():
+                # The grid over 1,000 domains takes seconds, which one repeat shows.
+                found = measured(sampler, space, 1 if name == "exponential grid" else REPEATS)
+                if name == "two-level Dirichlet" and reference["accepted"]:
+                    seconds = reference["cpu_seconds"] / reference["accepted"]
+                    found["times_faster"] = round(seconds * RUNS / found["cpu_seconds"], 1)
+                rows.append(case | {"sampler": name, **found})
+                print(rows[-1], flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"runs": RUNS, "budget": BUDGET, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
