@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -80,3 +81,18 @@ def test_commands_exist(path: Path) -> None:
     assert set(re.findall(r"(?:^|`|cuda )make ([a-z]+)", text, re.MULTILINE)) <= targets
     commands = set(main.list_commands(click.Context(main)))
     assert set(re.findall(r"(?:`|\.venv/bin/)mixwright ([a-z]+)", text)) <= commands
+
+
+def test_the_library_page_runs_as_it_is_written() -> None:
+    text = (ROOT / "docs" / "library.md").read_text()
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    weights = names["document"]["weights"]
+    assert weights["web:news"] + weights["web:forums"] >= 0.2 - 1e-9, "the share that was asked for"
+    natural = names["domains"].natural().as_dict()
+    assert names["train"](weights)["prose"] <= names["train"](natural)["prose"] + 0.01, (
+        "the guard rail, in truth"
+    )
+    gain = sum(names["train"](natural).values()) - sum(names["train"](weights).values())
+    assert gain > 0, "in truth, not only predicted"
