@@ -116,7 +116,7 @@ def test_water_filling_keeps_the_ratios_of_what_is_not_capped(pairs: list[tuple[
 def test_a_domain_that_caps_leave_no_room_to_perturb_is_named_before_anything_is_trained() -> None:
     domains = Domains.of({"books": 1000.0, "code": 500.0, "web": 3000.0})
     request = SwarmRequest(combine(METHODS["autoscale"]), domains, (7, 7), 0, 4500.0, 1.0)
-    with pytest.raises(InvalidSetting) as cramped:
+    with pytest.raises(Infeasible) as cramped:
         sample_round(request)
     assert cramped.value.field == "repetition_cap"
     assert set(cramped.value.names) <= set(domains.names)
