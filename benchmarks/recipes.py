@@ -10,7 +10,8 @@ and says what it expects. Means over the subsets:
 - `nearest_run`: L1 distance of the mixture to the nearest run;
 - `cpu_seconds`: of the whole proposal, cross-validation and intervals included.
 
-The two recipes of trees show that a lower prediction is not a better mixture: the refined search finds lower ones.
+The two recipes of trees differ in the solver alone, and what they predict hardly differs; what their mixtures are
+worth in truth does.
 """
 
 import argparse
