@@ -153,7 +153,7 @@ def combine(
 ) -> Recipe:
     """The method's recipe with some of its parts replaced.
 
-    A regression that the method's own solver cannot minimise exactly brings the refined search with it, unless
+    A regression that the method's own solver cannot minimise exactly brings its preferred one with it, unless
     a solver is named.
 
     Raises:
@@ -176,9 +176,9 @@ def combine(
         if part.solver is not None:
             chosen["solver"] = part.solver
         elif SOLVERS[method.recipe.solver].needs_convex and not part.convex:
-            chosen["solver"] = "search"
+            chosen["solver"] = part.preferred_solver
         elif SOLVERS[method.recipe.solver].needs is not None:
-            chosen["solver"] = "exact" if part.convex else "search"
+            chosen["solver"] = "exact" if part.convex else part.preferred_solver
     return replace(method.recipe, **chosen)
 
 
@@ -191,7 +191,7 @@ def _check_combination(recipe: Recipe) -> None:
     if solver.needs_convex and not regression.convex:
         raise InvalidSetting(
             f"the solver {recipe.solver!r} needs a law that is convex in the mixture, and {recipe.regression!r}"
-            " is not; use 'search'",
+            f" is not; use {regression.preferred_solver!r}",
             field="solver",
         )
     if solver.needs is not None and solver.needs != recipe.regression:

@@ -90,6 +90,7 @@ class RegressionPart:
         convex: whether it is convex in the mixture, so that it can be minimised exactly.
         sampler: the one sampler whose runs it reads, or None for any.
         solver: the one solver that reads it, or None for any.
+        preferred_solver: what it is given where the method's own solver needs a convex law and it is none.
         granularity: the one granularity it is fitted at, or None for any.
         reads_tokens: whether it looks at how much each run trained.
         reads_own_domain: whether each of its tasks is the held-out slice of one domain, and it reads that
@@ -108,6 +109,7 @@ class RegressionPart:
     convex: bool = False
     sampler: str | None = None
     solver: str | None = None
+    preferred_solver: str = "search"
     granularity: str | None = None
     reads_tokens: bool = False
     reads_own_domain: bool = False

@@ -131,7 +131,7 @@ def test_a_replaced_part_is_replaced_and_the_others_stay() -> None:
 @pytest.mark.parametrize(
     ("method", "regression", "solver"),
     [
-        ("olmix", "lightgbm", "search"),
+        ("olmix", "lightgbm", "mean-of-best"),
         ("olmix", "effective-power", "exact"),
         ("regmix", "effective-power", "mean-of-best"),
         ("autoscale", "multi-fidelity", "search"),
