@@ -13,7 +13,14 @@ MixingError(ValueError)
 ├── TooFewRuns            the regression cannot be fitted with so few runs
 ├── InvalidMetrics        a metric is missing, not finite, not positive or constant
 ├── DuplicateRun          a run is given twice, under one id or under two
+├── InvalidLineage        revisions that do not descend from each other as they say
+├── UnknownRevision       a revision that is not in the lineage
 ├── OppositeDirections    tasks better when higher would be averaged with tasks better when lower
+├── InvalidContent        a content key that should add up does not
+├── AmbiguousChange       what became of a domain cannot be told from names and contents
+├── InvalidAnswer         an answer to nothing that was asked, or not one of the candidates
+├── SplitMismatch         the parts of a split do not add up to the parent
+│   └── MergeMismatch     the sources of a merge do not add up to the merged domain
 └── Infeasible            no mixture satisfies the constraints
 
 `code` is stable and meant for machines, `field` names the part of the request at fault, `names` the
@@ -21,6 +28,7 @@ domains, runs or tasks at fault.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -119,6 +127,84 @@ class OppositeDirections(MixingError):
     """Tasks better when higher beside tasks better when lower, and nothing that says how to turn them."""
 
     code = "opposite_directions"
+
+
+class InvalidLineage(MixingError):
+    """Revisions that do not descend from each other in the way they say."""
+
+    code = "invalid_lineage"
+
+
+class UnknownRevision(MixingError):
+    """A revision that is not an ancestor of the one in question."""
+
+    code = "unknown_revision"
+
+
+class InvalidContent(MixingError):
+    """A content key that is not 64 lowercase hexadecimal digits where keys are added."""
+
+    code = "invalid_content"
+
+
+@dataclass(frozen=True)
+class ChangeQuestion:
+    """What somebody has to say about one domain.
+
+    Attributes:
+        domain: the answer is given under this name.
+        question: a sentence.
+        candidates: pairs of the word to answer with and a sentence that says what it means.
+    """
+
+    domain: str
+    question: str
+    candidates: tuple[tuple[str, str], ...]
+
+
+class AmbiguousChange(MixingError):
+    """Names and contents leave open what became of the domains in `names`; `questions` ask about each."""
+
+    code = "ambiguous_change"
+
+    def __init__(self, questions: Iterable[ChangeQuestion]) -> None:
+        self.questions = tuple(questions)
+        asked = "; ".join(
+            f"{asked.question} ({', '.join(word for word, _ in asked.candidates[:4])}"
+            f"{', ...' if len(asked.candidates) > 4 else ''})"
+            for asked in self.questions[:3]
+        )
+        more = f"; and {len(self.questions) - 3} more" if len(self.questions) > 3 else ""
+        super().__init__(
+            f"what changed cannot be told from names and contents; say one word for each: {asked}{more}",
+            field="said",
+            names=(asked.domain for asked in self.questions),
+        )
+
+
+class InvalidAnswer(MixingError):
+    """An answer to something that was not asked, one that is no candidate, or two that exclude each other."""
+
+    code = "invalid_answer"
+
+
+class SplitMismatch(MixingError):
+    """The parts of a split are not together the parent; `parts` and `whole` are the token counts, where known."""
+
+    code = "split_mismatch"
+
+    def __init__(
+        self, message: str, *, field: str, names: Iterable[str], parts: float | None, whole: float | None
+    ) -> None:
+        super().__init__(message, field=field, names=names)
+        self.parts = parts
+        self.whole = whole
+
+
+class MergeMismatch(SplitMismatch):
+    """The sources of a merge are not together the merged domain."""
+
+    code = "merge_mismatch"
 
 
 class Infeasible(MixingError):

@@ -4,6 +4,7 @@ A frozen group, a split, an added or removed domain: each is a column-stochastic
 with `@`, and what binds the leaves is pulled back to q through the matrix instead of being typed in.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -41,7 +42,8 @@ class SimplexMap:
 
     def __post_init__(self) -> None:
         for names in (self.leaves, self.free):
-            if repeated := sorted({name for name in names if names.count(name) > 1}):
+            if len(set(names)) < len(names):
+                repeated = sorted(name for name, count in Counter(names).items() if count > 1)
                 raise DuplicateDomain(f"named twice in a map: {', '.join(repeated)}", names=repeated)
         matrix = np.array(self.matrix, dtype=float)
         if matrix.shape != (len(self.leaves), len(self.free)):
@@ -76,21 +78,24 @@ class SimplexMap:
             InvalidWeights: a group whose relative weights are negative or sum to 0.
         """
         rows = {name: row for row, name in enumerate(leaves)}
-        frozen: set[str] = set()
-        columns: dict[str, np.ndarray] = {}
+        frozen: dict[str, str] = {}
         for virtual, ratios in groups.items():
-            columns[virtual] = _frozen_column(virtual, ratios, rows, frozen)
-            frozen |= set(ratios)
-        for name in leaves:
-            if name in frozen:
-                continue
-            if name in columns:
-                raise InvalidDomainName(
-                    f"the virtual domain {name!r} is called like a leaf that stays free", names=[name]
-                )
-            columns[name] = np.eye(len(rows))[rows[name]]
-        free = tuple(sorted(columns))
-        return cls(tuple(leaves), free, np.stack([columns[name] for name in free], axis=1))
+            _check_group(virtual, ratios, rows, frozen)
+            frozen |= dict.fromkeys(ratios, virtual)
+        alone = [name for name in leaves if name not in frozen]
+        if called := sorted(set(alone) & set(groups)):
+            raise InvalidDomainName(
+                f"the virtual domain {called[0]!r} is called like a leaf that stays free", names=called
+            )
+        free = tuple(sorted([*groups, *alone]))
+        columns = {name: column for column, name in enumerate(free)}
+        matrix = np.zeros((len(rows), len(free)))
+        matrix[[rows[name] for name in alone], [columns[name] for name in alone]] = 1.0
+        for virtual, ratios in groups.items():
+            total = sum(ratios.values())
+            for name, ratio in ratios.items():
+                matrix[rows[name], columns[virtual]] = ratio / total
+        return cls(tuple(leaves), free, matrix)
 
     def __matmul__(self, inner: "SimplexMap") -> "SimplexMap":
         """`(outer @ inner).expand(q) == outer.expand(inner.expand(q))`; joined by name.
@@ -103,7 +108,8 @@ class SimplexMap:
             raise UnknownDomain(f"the outer map has no column for {', '.join(unknown)}", names=unknown)
         if missing := sorted(set(self.free) - set(inner.leaves)):
             raise MissingDomain(f"the inner map has no row for {', '.join(missing)}", names=missing)
-        order = [inner.leaves.index(name) for name in self.free]
+        rows = {name: row for row, name in enumerate(inner.leaves)}
+        order = [rows[name] for name in self.free]
         return SimplexMap(self.leaves, inner.free, self.matrix @ inner.matrix[order])
 
     def expand(self, free_weights: np.ndarray) -> np.ndarray:
@@ -125,18 +131,15 @@ class SimplexMap:
         return limits.min(axis=0)
 
 
-def _frozen_column(
-    virtual: str, ratios: Mapping[str, float], rows: Mapping[str, int], frozen: set[str]
-) -> np.ndarray:
+def _check_group(
+    virtual: str, ratios: Mapping[str, float], rows: Mapping[str, int], frozen: Mapping[str, str]
+) -> None:
     if unknown := sorted(set(ratios) - set(rows)):
         raise UnknownDomain(f"{virtual!r} freezes unknown domains: {', '.join(unknown)}", names=unknown)
-    if repeated := sorted(set(ratios) & frozen):
+    if repeated := sorted(set(ratios) & set(frozen)):
         raise DuplicateDomain(f"frozen in two groups: {', '.join(repeated)}", names=repeated)
-    column = np.zeros(len(rows))
-    for name, ratio in ratios.items():
-        column[rows[name]] = ratio
-    if not np.isfinite(column).all() or (column < 0).any() or column.sum() <= 0:
+    values = np.array(list(ratios.values()), dtype=float)
+    if not np.isfinite(values).all() or (values < 0).any() or values.sum() <= 0:
         raise InvalidWeights(
             f"the ratios of {virtual!r} must be non-negative and sum to more than 0", names=[virtual]
         )
-    return column / column.sum()

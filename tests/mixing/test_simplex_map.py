@@ -70,3 +70,19 @@ def test_a_column_that_is_no_distribution_is_named() -> None:
         SimplexMap(("a", "b"), ("q0", "q1"), np.array([[1.0, 0.6], [0.0, 0.6]]))
     with pytest.raises(DuplicateDomain, match="b"):
         SimplexMap.freeze(("a", "b", "c"), {"v": {"a": 1, "b": 1}, "w": {"b": 1, "c": 1}})
+
+
+@given(seeds)
+def test_what_keeps_the_frozen_ratios_comes_back_from_its_virtual_domains_unchanged(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    leaves = ("a", "b", "c", "d", "e", "f")
+    groups = {
+        name: dict(zip(members, generator.dirichlet(np.ones(len(members))) + 0.01, strict=True))
+        for name, members in (("first", "bcd"), ("second", "ef"))
+    }
+    way = SimplexMap.freeze(leaves, groups)
+    collapse = (way.matrix > 0).astype(float)
+    q = generator.dirichlet(np.ones(3))
+    p = way.expand(q)
+    np.testing.assert_allclose(p @ collapse, q, atol=1e-15)
+    np.testing.assert_allclose(way.expand(p @ collapse), p, atol=1e-15)
