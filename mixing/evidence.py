@@ -10,7 +10,7 @@ never taken for one.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,6 +39,10 @@ class RunEvidence:
         seed: of the training run, where known; tells a replicate from a run given twice.
         tokens: how much it trained, in units of a full proxy run.
         round: of the swarm it was sampled in, from 0.
+        older: whether it was trained for an older revision; it may then lack tasks that are measured now, and counts
+            for the others.
+        doubt: how far its metrics may be off beside their noise because it was trained otherwise (with another
+            seed), as a share of each metric's standard deviation over the runs.
     """
 
     id: str
@@ -48,6 +52,8 @@ class RunEvidence:
     seed: int | None = None
     tokens: float = 1.0
     round: int = 0
+    older: bool = False
+    doubt: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,9 @@ class Evidence:
     Attributes:
         weights: (K, m).
         tasks: (T,) names.
-        metrics: (K, T), turned where the objective turns a task.
+        metrics: (K, T), turned where the objective turns a task; NaN where an older run was not measured.
         noise: (K, T) standard deviations, 0 where unknown.
-        noise_known: (T,) whether every run states its noise.
+        noise_known: (T,) whether every run that was measured states its noise.
         objective: (T,) weights of the tasks, summing to 1; 0 for a task that is only watched.
         left_out: `{watched task: why it could not be fitted}`.
         groups: the columns a regression is to be fitted to, and the objective read from them.
@@ -78,6 +84,10 @@ class Evidence:
         notes: what was changed on the way in, in plain words.
         tokens: (K,) how much each run trained, in units of a full proxy run.
         rounds: (K,) the round each run was sampled in.
+        older: (K,) whether it was trained for an older revision.
+        doubt: (K,) see `RunEvidence`.
+        off: (K,) L1 distance between each run and the mixture it is shown as here; 0 but for older runs with text
+            that the newest revision has not.
     """
 
     weights: np.ndarray
@@ -92,6 +102,9 @@ class Evidence:
     notes: tuple[str, ...]
     tokens: np.ndarray
     rounds: np.ndarray
+    older: np.ndarray
+    doubt: np.ndarray
+    off: np.ndarray
 
     def grouped(self) -> "Evidence":
         """The same runs with the columns of `groups` for tasks: what a regression of that granularity is fitted to.
@@ -100,10 +113,11 @@ class Evidence:
         """
         matrix = self.groups.matrix
         known = np.array([self.noise_known[row != 0].all() for row in matrix])
+        lacking = np.isnan(self.metrics).astype(float) @ (matrix != 0).T > 0
         return replace(
             self,
             tasks=self.groups.names,
-            metrics=self.metrics @ matrix.T,
+            metrics=np.where(lacking, np.nan, np.nan_to_num(self.metrics) @ matrix.T),
             noise=np.where(known, np.sqrt(np.square(self.noise) @ np.square(matrix).T), 0.0),
             noise_known=known,
             objective=self.groups.column_weights,
@@ -120,11 +134,13 @@ def gather(
     alternatives: Mapping[str, int] | None = None,
     drop_faulty: bool = False,
     positive: bool = True,
+    guarded: Collection[str] = (),
 ) -> Evidence:
     """Join the runs.
 
     Tasks of the objective must be sound in every run. Other tasks the runs measured are fitted too, so that
-    their gain is seen; one of these that cannot be fitted is left out and says why.
+    their gain is seen; one of these that cannot be fitted is left out and says why, and those that older runs did not
+    measure are named in a note.
 
     Args:
         domains: m domains, which every mixture must be over.
@@ -136,6 +152,7 @@ def gather(
         drop_faulty: leave out faulty runs (duplicates, bad weights, bad metrics of the objective), and say so,
             where they would be refused.
         positive: whether the regression needs metrics above 0, as laws with an exponential or a power do.
+        guarded: tasks that are fitted though the objective does not count them and older runs may lack them.
 
     Raises:
         DuplicateRun: two runs of one id, or one run under two ids.
@@ -153,7 +170,21 @@ def gather(
     counted = sorted(spec.tasks)
     for task in counted:
         _check_varies(task, sound.runs)
-    watched = sorted({task for run in sound.runs for task in run.metrics} - set(counted))
+    # What only older runs measured is no longer asked about, such as the held-out slice of a domain taken out.
+    asking = [run for run in sound.runs if not run.older] or sound.runs
+    watched = sorted({task for run in asking for task in run.metrics} - set(counted))
+    # Runs are judged by what all of them measured, so one that is only watched must not leave older ones out.
+    lacking = [
+        task
+        for task in watched
+        if task not in guarded and any(task not in run.metrics for run in sound.runs if run.older)
+    ]
+    if lacking:
+        note = (
+            f"Not in the objective and not measured on all older runs, so not fitted: {', '.join(lacking)}."
+        )
+        sound = replace(sound, notes=(*sound.notes, note))
+        watched = [task for task in watched if task not in lacking]
     left_out = {task: why for task in watched if (why := _unfit(task, sound.runs, spec, positive))}
     tasks = tuple(sorted({*counted, *watched} - set(left_out)))
     return _arrays(sound, spec, tasks, left_out)
@@ -247,11 +278,15 @@ def _arrays(
     sound: _SoundRuns, spec: ObjectiveSpec, tasks: tuple[str, ...], left_out: Mapping[str, str]
 ) -> Evidence:
     metrics = np.array(
-        [[spec.lower_is_better(task, float(run.metrics[task])) for task in tasks] for run in sound.runs]
+        [
+            [spec.lower_is_better(task, float(run.metrics.get(task, math.nan))) for task in tasks]
+            for run in sound.runs
+        ]
     )
     stated = np.array([[float(run.noise.get(task, math.nan)) for task in tasks] for run in sound.runs])
-    known = np.all(np.isfinite(stated) & (stated >= 0), axis=0)
-    noise = np.where(known, stated, 0.0)
+    measured = ~np.isnan(metrics)
+    known = np.all((np.isfinite(stated) & (stated >= 0)) | ~measured, axis=0)
+    noise = np.where(known & measured, stated, 0.0)
     order = np.lexsort(np.concatenate([metrics, sound.weights, noise], axis=1).T[::-1])
     columns = groups(spec, tasks, metrics[order])
     return Evidence(
@@ -267,6 +302,9 @@ def _arrays(
         notes=(*sound.notes, *_turned_notes(spec, tasks)),
         tokens=np.array([run.tokens for run in sound.runs])[order],
         rounds=np.array([run.round for run in sound.runs])[order],
+        older=np.array([run.older for run in sound.runs])[order],
+        doubt=np.array([run.doubt for run in sound.runs])[order],
+        off=np.zeros(len(sound.runs)),
     )
 
 
@@ -314,6 +352,8 @@ def _unfit(task: str, runs: Sequence[RunEvidence], spec: ObjectiveSpec, positive
 def _fault(run: RunEvidence, task: str, spec: ObjectiveSpec, positive: bool) -> str | None:
     """Why a run's metric cannot be fitted, or None."""
     value = run.metrics.get(task)
+    if value is None and run.older:
+        return None
     if value is None:
         return f"run {run.id!r} has no metric for task {task!r}; evaluate it again or leave the run out"
     given = f"run {run.id!r} has {value} for task {task!r}"
@@ -328,7 +368,7 @@ def _fault(run: RunEvidence, task: str, spec: ObjectiveSpec, positive: bool) -> 
 
 
 def _constant(task: str, runs: Sequence[RunEvidence]) -> str | None:
-    if len({run.metrics[task] for run in runs}) > 1:
+    if len({run.metrics[task] for run in runs if task in run.metrics}) > 1:
         return None
     return f"task {task!r} has the same metric in every run, so nothing can be learned from it; leave it out"
 

@@ -4,7 +4,7 @@ The refits serve twice: what they predict of the runs they did not see is the he
 and claims differ is what the interval of the gain is made of (`mixing.uncertainty`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,14 +12,15 @@ import numpy as np
 from mixing.errors import InvalidMetrics, TooFewRuns
 from mixing.evidence import Evidence
 from mixing.parts import FitContext, RegressionPart
+from mixing.regression.blocks import joined, measured_alike
 from mixing.regression.diagnostics import joined_folds, kept_in_folds
 from mixing.regression.log_linear import believable
-from mixing.regression.protocol import Batched, Fitted
+from mixing.regression.protocol import Batched, Fitted, Regression
 
 FOLDS = 5
 _TRACE = 1e-5
 """Of a metric's deviation over all runs: a slope that changes no prediction that matters."""
-_FEWEST_JUDGED = 4
+FEWEST_JUDGED = 4
 """Runs below which a held-out error is no more than an accident."""
 _ROUNDED = 1e-2
 """A run's tokens are counted in whole ones, so a full run may be said to be a little less or more than one."""
@@ -33,8 +34,8 @@ class Columns:
 
     Attributes:
         names: (C,) the tasks first, in the evidence's order.
-        metrics: (K, C).
-        noise: (K, C), 0 where unknown.
+        metrics: (K, C); NaN where an older run was not measured.
+        noise: (K, C), 0 where unknown; what may be off in an older run is counted in.
         weights: (C,) of each column in the objective, summing to 1; of a mean of families where the worst counts.
         families: (F,) names of the families that count.
         membership: (F, C) of each family's mean.
@@ -71,16 +72,32 @@ class Columns:
             noise = np.concatenate([evidence.noise, coarse.noise[:, counted]], axis=1)
             none = np.zeros((len(groups.membership), tasks))
             membership = np.concatenate([none, groups.membership[:, counted]], axis=1)
+        spread = np.nanstd(metrics, axis=0)
         return cls(
             names,
             metrics,
-            noise,
+            np.hypot(noise, evidence.doubt[:, None] * spread),
             groups.weights @ membership,
             groups.families,
             membership,
             groups.offsets,
             groups.aggregation == "worst family",
         )
+
+    @property
+    def measured(self) -> np.ndarray:
+        """(K, C) whether the run was measured."""
+        return ~np.isnan(self.metrics)
+
+    @property
+    def complete(self) -> np.ndarray:
+        """(K,) whether everything was measured on the run."""
+        return np.asarray(self.measured.all(axis=1))
+
+    @property
+    def filled(self) -> np.ndarray:
+        """(K, C) the metrics, with a column's mean where one is missing: for their range, not to be fitted."""
+        return np.where(self.measured, self.metrics, np.nanmean(self.metrics, axis=0))
 
     def objective(self, columns: np.ndarray) -> np.ndarray:
         """(...,) the objective, lower is better, of (..., C) column values."""
@@ -118,8 +135,8 @@ def refit(
 ) -> Refits | None:
     """Fit again without each of `FOLDS` folds, `part.repeats` times over.
 
-    A law that looks at how much a run trained predicts full runs, so it is judged by these alone. None where too few
-    runs would be left to fit, or are there to judge by.
+    A law that looks at how much a run trained predicts full runs, so it is judged by these alone, and only by runs on
+    which everything was measured. None where too few runs would be left to fit, or are there to judge by.
 
     Args:
         part: the regression.
@@ -128,21 +145,26 @@ def refit(
         columns: their metrics.
         generator: draws the folds.
     """
-    full = (
-        np.isclose(context.tokens, 1.0, rtol=_ROUNDED) if part.reads_tokens else np.ones(len(weights), bool)
-    )
-    if full.sum() < _FEWEST_JUDGED:
+    judged = judged_runs(part, context, columns)
+    if judged.sum() < FEWEST_JUDGED:
         return None
     try:
         kept = kept_in_folds(part.make(context), weights, generator, FOLDS, part.repeats)
         laws = _fits(part, context, weights, columns, kept)
     except TooFewRuns:
         return None
-    predicted = np.stack([believable(law.predict(weights)[0], columns.metrics) for law in laws])
-    joined = joined_folds(predicted, kept, part.repeats)
-    return Refits(
-        tuple(laws), joined[:, full], columns.metrics[full], weights[full], 1 - part.repeats / len(kept)
-    )
+    predicted = np.stack([believable(law.predict(weights)[0], columns.filled) for law in laws])
+    runs = joined_folds(predicted, kept, part.repeats)
+    left = 1 - part.repeats / len(kept)
+    return Refits(tuple(laws), runs[:, judged], columns.metrics[judged], weights[judged], left)
+
+
+def judged_runs(part: RegressionPart, context: FitContext, columns: Columns) -> np.ndarray:
+    """(K,) the runs a regression is judged by, see `refit`."""
+    judged = columns.complete
+    if part.reads_tokens:
+        judged = judged & np.isclose(context.tokens, 1.0, rtol=_ROUNDED)
+    return judged
 
 
 def fit(part: RegressionPart, context: FitContext, weights: np.ndarray, columns: Columns) -> Fitted:
@@ -152,7 +174,11 @@ def fit(part: RegressionPart, context: FitContext, weights: np.ndarray, columns:
         TooFewRuns, InvalidMetrics, InvalidSetting: as the regression.
         InvalidMetrics: a task for which the fitted law predicts no number, named.
     """
-    law = part.make(context).fit(weights, columns.metrics, columns.noise)
+    blocks = list(_blocks(part, context, weights, columns))
+    law = joined(
+        [block.regression.fit(block.weights, block.metrics, block.noise) for block in blocks],
+        [block.columns for block in blocks],
+    )
     missing = np.unique(np.argwhere(~np.isfinite(law.predict(weights)[0]))[:, 1])
     if len(missing):
         lost = sorted({columns.names[column] for column in missing})
@@ -165,18 +191,83 @@ def fit(part: RegressionPart, context: FitContext, weights: np.ndarray, columns:
     return law
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Columns measured on the same runs, fitted together.
+
+    Attributes:
+        part, context: what they are fitted by, told of these runs and columns only.
+        columns: (c,) their positions.
+        rows: (k,) the runs.
+        weights: (k, m).
+        metrics, noise: (k, c).
+    """
+
+    part: RegressionPart
+    context: FitContext
+    columns: np.ndarray
+    rows: np.ndarray
+    weights: np.ndarray
+    metrics: np.ndarray
+    noise: np.ndarray
+
+    @property
+    def regression(self) -> Regression:
+        return self.part.make(self.context)
+
+    def refits(self, kept: np.ndarray) -> Sequence[Fitted]:
+        """(B,) fits, each to the runs that its row of the (B, k) booleans `kept` keeps."""
+        regression = self.regression
+        if isinstance(regression, Batched):
+            if kept.sum(axis=1).min() < FEWEST_JUDGED:
+                raise TooFewRuns("a fold keeps hardly any run", needed=FEWEST_JUDGED, given=0)
+            return regression.refits(self.weights, self.metrics, kept, self.noise)
+        return [
+            self.part.make(self.context.of(rows)).fit(
+                self.weights[rows],
+                _varied(self.weights[rows], self.metrics[rows], self.metrics),
+                self.noise[rows],
+            )
+            for rows in kept
+        ]
+
+
+def _blocks(
+    part: RegressionPart, context: FitContext, weights: np.ndarray, columns: Columns
+) -> Iterator[_Block]:
+    """The columns in blocks that the same runs measured: one, unless there are older runs that lack some.
+
+    Raises:
+        TooFewRuns: a block's runs are fewer than the regression needs.
+    """
+    measured, needed = columns.measured, part.minimum_runs(weights.shape[1])
+    for positions in measured_alike(measured):
+        rows = measured[:, positions[0]]
+        names = [columns.names[position] for position in positions]
+        if not rows.all() and rows.sum() < needed:
+            raise TooFewRuns(
+                f"only {rows.sum()} runs measured {', '.join(names)}, and the regression {part.name!r} needs"
+                f" {needed}; train more runs, or leave them out of the objective",
+                needed=needed,
+                given=int(rows.sum()),
+            )
+        yield _Block(
+            part,
+            replace(context.of(rows), columns=tuple(names)),
+            positions,
+            np.flatnonzero(rows),
+            weights[rows],
+            columns.metrics[np.ix_(rows, positions)],
+            columns.noise[np.ix_(rows, positions)],
+        )
+
+
 def _fits(
     part: RegressionPart, context: FitContext, weights: np.ndarray, columns: Columns, kept: np.ndarray
 ) -> Sequence[Fitted]:
-    regression = part.make(context)
-    if isinstance(regression, Batched):
-        return regression.refits(weights, columns.metrics, kept, columns.noise)
-    return [
-        part.make(replace(context, tokens=context.tokens[rows], rounds=context.rounds[rows])).fit(
-            weights[rows], _varied(weights[rows], columns.metrics[rows], columns.metrics), columns.noise[rows]
-        )
-        for rows in kept
-    ]
+    blocks = list(_blocks(part, context, weights, columns))
+    fits = [block.refits(kept[:, block.rows]) for block in blocks]
+    return [joined(laws, [block.columns for block in blocks]) for laws in zip(*fits, strict=True)]
 
 
 def _varied(weights: np.ndarray, metrics: np.ndarray, of_all: np.ndarray) -> np.ndarray:

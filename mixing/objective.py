@@ -165,7 +165,7 @@ def groups(spec: ObjectiveSpec, tasks: Sequence[str], metrics: np.ndarray | None
     Args:
         spec: the objective.
         tasks: every task that was measured; those the objective does not count are watched.
-        metrics: (K, T) lower-is-better metrics, needed to standardise.
+        metrics: (K, T) lower-is-better metrics, needed to standardise; NaN where one was not measured.
 
     Raises:
         InvalidMetrics: a task of the objective is not among `tasks`, or does not vary and is to be standardised.
@@ -221,7 +221,7 @@ def _standardized(
     if metrics is None:
         raise InvalidSetting("standardising needs the runs' metrics", field="standardize")
     counted = means.sum(0) > 0
-    spread = metrics.std(axis=0)
+    spread = np.nanstd(metrics, axis=0)
     if flat := [task for task, use, size in zip(tasks, counted, spread, strict=True) if use and size == 0]:
         raise InvalidMetrics(
             f"{', '.join(flat)} is the same in every run and cannot be standardised",
@@ -230,7 +230,7 @@ def _standardized(
         )
     scaled = means / np.where(counted, spread, 1.0)
     scaled /= (weights @ scaled).sum()
-    return scaled, scaled @ metrics.mean(axis=0)
+    return scaled, scaled @ np.nanmean(metrics, axis=0)
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ The regressions are listed in `mixing.regression.catalogue`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -59,6 +59,10 @@ class FitContext:
     rounds: np.ndarray
     domains: tuple[str, ...]
     columns: tuple[str, ...]
+
+    def of(self, runs: np.ndarray) -> "FitContext":
+        """That of some of the runs: (K,) booleans, or their positions."""
+        return replace(self, tokens=self.tokens[runs], rounds=self.rounds[runs])
 
     def own_domains(self) -> tuple[int, ...]:
         """(C,) the domain whose held-out slice each column is.

@@ -105,7 +105,7 @@ def _gain(
     """
     predicted = law.predict(np.concatenate([natural[None], mixtures]))[0]
     nearest = np.clip(predicted, stated.min(0), stated.max(0))
-    clipped = believable(predicted, columns.metrics)
+    clipped = believable(predicted, columns.filled)
     closer = np.abs(predicted - nearest) < np.abs(predicted - clipped)
     values = _with_objective(columns, np.where(closer, nearest, clipped))
     return values[:1] - values[1:]

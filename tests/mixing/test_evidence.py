@@ -106,6 +106,20 @@ def test_a_constant_column_is_refused_in_the_objective_and_left_out_beside_it() 
         collect(runs, objective={**OBJECTIVE, "flat": 1.0})
 
 
+def test_a_watched_task_that_older_runs_did_not_measure_is_left_out_and_the_objective_keeps_every_run() -> (
+    None
+):
+    older = [replace(run, older=True) for run in runs_of()[:5]]
+    new = [with_metric(run, "held-out/added", 1.0 + index) for index, run in enumerate(runs_of()[5:])]
+    evidence = collect([*older, *new])
+    assert evidence.tasks == ("law", "math")
+    assert len(evidence.metrics) == 8
+    assert evidence.notes[-1].endswith("not measured on all older runs, so not fitted: held-out/added.")
+    guarded = collect([*older, *new], guarded=["held-out/added"])
+    assert guarded.tasks == ("held-out/added", "law", "math")
+    assert np.isnan(guarded.metrics[:, 0]).sum() == 5
+
+
 @pytest.mark.parametrize("total", [0.99, 0.996, 1.003, 1.01])
 def test_weights_rounded_in_a_table_are_divided_by_their_sum_and_noted(total: float) -> None:
     runs = runs_of()
