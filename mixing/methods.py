@@ -98,8 +98,8 @@ class Method:
             return len(self.rounds) * each
         return max(self.runs.at(domains), recipe.minimum_runs(domains) + len(self.rounds) - 1)
 
-    def split(self, recipe: Recipe, runs: int, domains: int) -> tuple[int, ...]:
-        """How many of `runs` each round trains; they sum to `runs` and none is empty.
+    def split(self, recipe: Recipe, runs: int, domains: int, least: int | None = None) -> tuple[int, ...]:
+        """How many of `runs` each round trains; they sum to `runs` and none is empty. No runs are no rounds.
 
         The first round of a sampler that learns from it has as many as the regression needs.
 
@@ -107,6 +107,7 @@ class Method:
             recipe: the method's, or one with other parts (`combine`).
             runs: of all rounds together.
             domains: m.
+            least: fewest of these runs the regression can do with; None for all that it needs over m domains.
 
         Raises:
             TooFewRuns: fewer than the regression needs and one for every later round.
@@ -127,8 +128,11 @@ class Method:
                     field="regression",
                 )
             return (each,) * count
-        first = recipe.minimum_runs(domains) if sampler.learns else 1
-        if runs < (needed := max(first + count - 1, recipe.minimum_runs(domains))):
+        least = recipe.minimum_runs(domains) if least is None else least
+        if runs == 0 and least == 0:
+            return ()
+        first = max(least, 1) if sampler.learns else 1
+        if runs < (needed := max(first + count - 1, least)):
             raise TooFewRuns(
                 f"{self.title} over {domains} domains needs at least {needed} runs to fit its regression"
                 f" ({self.default_runs(domains, recipe)} are usual); {runs} were asked for",

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 
 from mixing.errors import Infeasible
-from mixing.evidence import Evidence, gather
-from mixing.fitting import Columns, fit, refit
+from mixing.evidence import Evidence
+from mixing.fitting import Columns
+from mixing.learning import Learned, learn
 from mixing.optimization.problem import MixtureProblem
-from mixing.parts import FitContext
 from mixing.question import ProposalRequest, problem_of
-from mixing.regression.catalogue import REGRESSIONS
-from mixing.regression.diagnostics import HeldOutError, held_out_error
+from mixing.regression.diagnostics import HeldOutError
 from mixing.regression.protocol import Fitted
 from mixing.report import document_of
 from mixing.solving import Found, Question, find
@@ -28,23 +27,37 @@ class Proposal:
 
     Attributes:
         request: what was asked for.
-        evidence: the runs, joined.
-        columns: what the regression was fitted to.
-        law: the regression fitted to all runs.
+        learned: the regression fitted to all runs, and how it did on those it had not seen.
         problem: what was solved.
         found: the mixture.
-        held_out: errors on runs not seen; None where there are too few runs to leave any out.
         intervals: of the gain; None where there is no held-out error.
     """
 
     request: ProposalRequest
-    evidence: Evidence
-    columns: Columns
-    law: Fitted
+    learned: Learned
     problem: MixtureProblem
     found: Found
-    held_out: HeldOutError | None
     intervals: GainIntervals | None
+
+    @property
+    def evidence(self) -> Evidence:
+        """The runs, joined."""
+        return self.learned.evidence
+
+    @property
+    def columns(self) -> Columns:
+        """What the regression was fitted to."""
+        return self.learned.columns
+
+    @property
+    def law(self) -> Fitted:
+        """The regression fitted to all runs."""
+        return self.learned.law
+
+    @property
+    def held_out(self) -> HeldOutError | None:
+        """Errors on runs not seen; None where there are too few runs to leave any out."""
+        return self.learned.held_out
 
     def to_dict(self) -> dict[str, Any]:
         """JSON: weights by name, the objective and every task, domains, constraints, effects, warnings."""
@@ -60,32 +73,17 @@ def propose(request: ProposalRequest) -> Proposal:
             (`mixing.evidence.gather`).
         Infeasible: no mixture satisfies the constraints.
     """
-    recipe, domains = request.parts, request.domains
-    part = REGRESSIONS[recipe.regression]
-    others = {name: other.minimum_runs(len(domains)) for name, other in REGRESSIONS.items() if other.offered}
-    evidence = gather(
-        domains,
-        request.runs,
-        request.specification,
-        part.minimum_runs(len(domains)),
-        alternatives=others,
-        positive=part.positive,
-    )
-    columns = Columns.of(evidence)
-    context = FitContext(evidence.tokens, evidence.rounds, domains.names, columns.names)
-    law = fit(part, context, evidence.weights, columns)
-    refits = refit(part, context, evidence.weights, columns, _stream(request, _FOLDS))
-    held_out = None
-    if refits is not None:
-        held_out = held_out_error(refits.predicted, refits.measured, columns.objective)
-    problem = problem_of(request, columns, law)
-    question = Question(request, problem, evidence, held_out, _stream(request, _SEARCH))
+    learned = learn(request, _stream(request, _FOLDS))
+    columns = learned.columns
+    problem = problem_of(request, columns, learned.law)
+    question = Question(request, problem, learned.evidence, learned.held_out, _stream(request, _SEARCH))
     found = find(question)
     intervals = None
-    if refits is not None:
+    if (refits := learned.refits) is not None:
         optima = np.stack([_optimum(question, columns, other, found) for other in refits.laws])
-        intervals = gain_intervals(law, refits, columns, optima, domains.natural_weights, found.weights)
-    return Proposal(request, evidence, columns, law, problem, found, held_out, intervals)
+        natural = request.domains.natural_weights
+        intervals = gain_intervals(learned.law, refits, columns, optima, natural, found.weights)
+    return Proposal(request, learned, problem, found, intervals)
 
 
 _AGAIN = 0.1

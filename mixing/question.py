@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from mixing.optimization.repetition_cost import RepetitionCost
 from mixing.parts import HELD_OUT_PREFIX, SOLVERS
 from mixing.regression.protocol import Fitted
 from mixing.repetition import check_target_reachable, repetition_caps
+from mixing.reuse import NOTHING_REUSED, Reuse, check_reusable
 from mixing.simplex_map import SimplexMap
 
 if TYPE_CHECKING:  # importing what fits regressions would slow down a process that only checks requests
@@ -90,9 +92,11 @@ class ProposalRequest:
         repetition_price: what a share of the training run's tokens that repetition wastes costs, in the metric's unit
             (`mixing.optimization.repetition_cost`); beside the cap, or instead of it.
         proxy_tokens: what a full proxy run trains, for a method that extrapolates from there to the target.
+        reuse: the ratios to keep and the runs of older revisions to count.
 
     Raises:
-        InvalidSetting: a negative seed, proxy tokens that are not positive, or what the solver takes no account of.
+        InvalidSetting: a negative seed, proxy tokens that are not positive, what the solver takes no account of, or
+            a reuse that the recipe cannot make.
     """
 
     method: str
@@ -108,6 +112,7 @@ class ProposalRequest:
     guard_rails: tuple[TaskGuard, ...] = ()
     repetition_price: float = 0.0
     proxy_tokens: float | None = None
+    reuse: Reuse = NOTHING_REUSED
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -117,11 +122,17 @@ class ProposalRequest:
                 f"proxy_tokens is {self.proxy_tokens}; it must be a number above 0", field="proxy_tokens"
             )
         _check_heeded(self)
+        check_reusable(self.parts, self.reuse)
 
     @property
     def parts(self) -> Recipe:
         """The recipe asked for."""
         return self.recipe or combine(method_named(self.method))
+
+    @cached_property
+    def space(self) -> SimplexMap:
+        """From what is searched to the domains."""
+        return self.reuse.search_space(self.domains)
 
     @property
     def specification(self) -> ObjectiveSpec:
@@ -177,7 +188,7 @@ def problem_of(request: ProposalRequest, columns: "Columns", law: Fitted) -> Mix
             families if columns.worst else (),
             repetition if request.repetition_price else None,
         ),
-        SimplexMap.identity(domains.names),
+        request.space,
         repetition_caps(domains, request.target_tokens, request.repetition_cap),
         request.constraints,
         tuple(_rail(guard, columns, law, natural) for guard in request.guard_rails),
@@ -217,8 +228,11 @@ def check_constraints(
     guard_rails: Sequence[TaskGuard],
     target_tokens: float,
     repetition_cap: float | None,
+    space: SimplexMap | None = None,
 ) -> None:
     """Refuse before anything is trained what no solver could satisfy, whatever law is fitted.
+
+    With `space`, of what is searched and the domains, what no mixture with its frozen ratios could satisfy.
 
     Raises:
         InvalidSetting: two of them of one name, or one called like a domain.
@@ -229,7 +243,7 @@ def check_constraints(
     check_target_reachable(domains, target_tokens, repetition_cap)
     check_names(domains.names, [one.name for one in (*constraints, *guard_rails)])
     caps = repetition_caps(domains, target_tokens, repetition_cap)
-    system = LinearSystem.over(SimplexMap.identity(domains.names), caps, constraints)
+    system = LinearSystem.over(space or SimplexMap.identity(domains.names), caps, constraints)
     if not is_feasible(system):
         raise linear_conflict(system).error()
 

@@ -1,10 +1,12 @@
 """The document of a proposal: everything known about the mixture, by name, ready for JSON."""
 
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixing.coupling import couplings
 from mixing.methods import method_named
 from mixing.noise import TaskSignal, rank_tasks
 from mixing.optimization.problem import LinearConstraint
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from mixing.proposal import Proposal
 
 Document = dict[str, Any]
+_COUPLED = 50
+"""Domains a domain's couplings are listed for."""
 _BINDING = 1e-6
 """A bound this close, relative to itself, binds."""
 
@@ -64,6 +68,8 @@ class _Report:
             "domains": self.domains(),
             "constraints": [*self.caps(), *self.shares(), *self.guard_rails()],
             "effects": self.effects(),
+            "coupling": self.coupling(),
+            "reuse": self.reuse(),
             "leverage": self.by_domain(weight_spread(self.evidence.weights)),
             "weight_spread": None if intervals is None else self.by_domain(intervals.weight_spread),
             "optimality_gap": proposal.found.gap,
@@ -259,10 +265,48 @@ class _Report:
         found = effects(self.proposal.law, self.weights)
         return {name: self.by_domain(found[:, t]) for t, name in enumerate(self.evidence.tasks)}
 
+    def coupling(self) -> dict[str, dict[str, float]] | None:
+        """`{domain: {domain: BPB}}`: what keeping the second's ratio costs when the first's whole weight changes.
+
+        Of each domain the `_COUPLED` strongest.
+        """
+        found = couplings(self.proposal.problem, self.weights)
+        if found is None:
+            return None
+        names = self.request.domains.names
+        strongest = np.argsort(-found, axis=1, kind="stable")[:, :_COUPLED]
+        return {
+            name: {names[k]: float(row[k]) for k in sorted(best) if row[k] > 0}
+            for name, row, best in zip(names, found, strongest.tolist(), strict=True)
+        }
+
+    def reuse(self) -> Document | None:
+        """The ratios that were kept and the runs of older revisions that counted; None where nothing was reused."""
+        reuse, learned = self.request.reuse, self.proposal.learned
+        if not reuse.groups and not reuse.runs:
+            return None
+        virtual = self.request.space
+        searched = self.weights @ (virtual.matrix > 0)
+        space = reuse.evidence_space(self.request.domains)
+        return {
+            "virtual_domains": {
+                name: {"weight": float(weight), "ratios": dict(reuse.groups[name])}
+                for name, weight in zip(virtual.free, searched, strict=True)
+                if name in reuse.groups
+            },
+            "older_runs": int(self.evidence.older.sum()),
+            "new_runs": int((~self.evidence.older).sum()),
+            "contents": len(space.contents),
+            "fitted_over": learned.where,
+            "candidates": [asdict(candidate) for candidate in learned.candidates],
+            "not_compared": learned.not_compared,
+            "older_run_ids": sorted(run.id for run in reuse.runs if run.older),
+        }
+
     @property
     def nearest_run_distance(self) -> float:
-        """L1 distance of the mixture to the nearest run."""
-        return float(np.abs(self.evidence.weights - self.weights).sum(1).min())
+        """L1 distance of the mixture to the nearest run; at most so far to one with text that is no longer there."""
+        return float((np.abs(self.evidence.weights - self.weights).sum(1) + self.evidence.off).min())
 
     def findings(self, objective: Document) -> Findings:
         """What the warnings are drawn from."""
@@ -280,7 +324,9 @@ class _Report:
             objective=objective,
             proposed=self.weights,
             nearest_run_distance=self.nearest_run_distance,
-            recommended_runs=method_named(request.method).default_runs(len(request.domains), request.parts),
+            recommended_runs=method_named(request.method).default_runs(
+                len(request.space.free), request.parts
+            ),
         )
 
 

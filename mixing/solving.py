@@ -124,12 +124,12 @@ def _typical_distance(weights: np.ndarray) -> float:
 
 def _mean_of_best(question: Question) -> Found:
     """RegMix's choice; where caps or shares bind, its draws are brought inside them, and so is their mean."""
-    prior, region = question.problem.objective.prior, Region.of(question.problem)
+    region, space = Region.of(question.problem), question.problem.space
     draws = max(1000, round(question.effort * REGMIX_DRAWS))
-    candidates = regmix_candidates(prior, question.generator, draws)
+    candidates = regmix_candidates(_centre(question.problem), question.generator, draws)
     if question.request.constraints or (question.problem.caps < 1).any():
         candidates = region.towards(np.tile(region.inside, (draws, 1)), candidates)
-    kept = _within_guard_rails(question, candidates)
+    kept = _within_guard_rails(question, space.expand(candidates))
     count = min(REGMIX_BEST, len(kept))
     weights = mean_of_best(question.predicted, kept, count)
     # A law that is not convex may break a guard rail at a mean that all it is taken of keep; a single one keeps it.
@@ -187,17 +187,25 @@ def _within_guard_rails(question: Question, candidates: np.ndarray) -> np.ndarra
 
 def _candidates(question: Question) -> np.ndarray:
     """(n, m) feasible mixtures: half drawn wide around the natural distribution, half around the best of those."""
-    region, generator = Region.of(question.problem), question.generator
+    region, generator, space = Region.of(question.problem), question.generator, question.problem.space
     half = max(500, round(question.effort * CANDIDATES / 2))
-    wide = region.draw(question.problem.objective.prior, half, generator)
-    best = wide[np.argsort(question.predicted(wide), kind="stable")[:8]]
+    wide = region.draw(_centre(question.problem), half, generator)
+    best = wide[np.argsort(question.predicted(space.expand(wide)), kind="stable")[:8]]
     centres = best[generator.integers(0, len(best), half)]
     drawn = generator.gamma(np.maximum(300 * centres, 1e-3)) + 1e-300
     near = region.towards(centres, drawn / drawn.sum(axis=1, keepdims=True))
-    return np.concatenate([wide, near])
+    return space.expand(np.concatenate([wide, near]))
+
+
+def _centre(problem: MixtureProblem) -> np.ndarray:
+    """(n,) what is searched at the natural distribution: a virtual domain weighs what its members do."""
+    return problem.objective.prior @ (problem.space.matrix > 0)
 
 
 def _is_inside(problem: MixtureProblem, weights: np.ndarray) -> bool:
+    kept = problem.space.expand(weights @ (problem.space.matrix > 0))
+    if np.abs(kept - weights).sum() > _SAME:
+        return False  # a run of other ratios than those that are frozen
     values = [float(one.row(problem.space.leaves) @ weights) for one in problem.constraints]
     within = all(
         one.lower - 1e-9 <= value <= one.upper + 1e-9

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting, TooFewDomains, TooFewRuns
-from mixing.evidence import Evidence, RunEvidence, gather
+from mixing.evidence import Evidence, RunEvidence
 from mixing.fitting import Columns, fit
+from mixing.learning import gather_over
 from mixing.methods import Recipe
 from mixing.mixture import Mixture
 from mixing.objective import ObjectiveSpec
@@ -21,7 +23,9 @@ from mixing.optimization.problem import LinearConstraint
 from mixing.parts import FitContext
 from mixing.regression.catalogue import REGRESSIONS
 from mixing.regression.protocol import Fitted
+from mixing.regression.through import through
 from mixing.repetition import check_target_reachable, repetition_caps
+from mixing.reuse import NOTHING_REUSED, Reuse, check_reusable, least_new_runs
 from mixing.sampling import (
     acquisition,
     climb,
@@ -54,6 +58,7 @@ class SwarmRequest:
         constraints: shares that were asked for; the swarm keeps those of a single domain.
         objective: what later rounds are chosen for.
         entropies: the four entropies of each domain's tokens, for the sampler that reads them.
+        reuse: the ratios to keep, and older runs, which a design counts as chosen.
     """
 
     recipe: Recipe
@@ -66,14 +71,20 @@ class SwarmRequest:
     constraints: tuple[LinearConstraint, ...] = ()
     objective: ObjectiveSpec | None = None
     entropies: Mapping[str, tuple[float, ...]] | None = None
+    reuse: Reuse = NOTHING_REUSED
+
+    @cached_property
+    def searched(self) -> SimplexMap:
+        """From what is sampled, virtual domains and free ones, to the domains."""
+        return self.reuse.search_space(self.domains)
 
     def space(self) -> SwarmSpace:
-        """Where its runs may lie: caps, and the pins and least weights of single domains."""
-        names = self.domains.names
-        caps = repetition_caps(self.domains, self.target_tokens, self.repetition_cap)
+        """Where its runs may lie: caps, and the pins and least weights of single domains, virtual ones among them."""
+        names, way = self.searched.free, self.searched
+        caps = way.pull_back_caps(repetition_caps(self.domains, self.target_tokens, self.repetition_cap))
         minimum, pins = np.zeros(len(names)), {}
         for one in self.constraints:
-            row = one.row(names)
+            row = way.pull_back_rows(one.row(self.domains.names)[None])[0]
             (used,) = np.nonzero(row)
             if len(used) != 1 or row[at := int(used[0])] < 0:
                 continue
@@ -83,7 +94,8 @@ class SwarmRequest:
             else:
                 caps[at], minimum[at] = min(caps[at], upper), max(minimum[at], lower)
         required = [name for name, least in zip(names, minimum, strict=True) if least > 0]
-        return SwarmSpace.of(self.domains, caps, minimum, pins, required)
+        tokens = self.domains.tokens @ (way.matrix > 0)
+        return SwarmSpace.of(Domains(names, tokens), caps, minimum, pins, required)
 
 
 @dataclass(frozen=True)
@@ -112,6 +124,8 @@ def sample_round(
     """
     _check(request)
     keys = [request.seed, _STREAM, number] if number else [request.seed, _STREAM]
+    if request.reuse.runs:  # of the same seed, whose draws would otherwise be the ones drawn again
+        keys = [request.seed, _STREAM, number, len(request.reuse.runs)]
     # A key of its own keeps this stream apart from those of the cross-validation and the search.
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(keys)))
     return _SAMPLERS[request.recipe.sampler](_Round(request, number, evidence, request.space(), generator))
@@ -121,10 +135,12 @@ def _check(request: SwarmRequest) -> None:
     domains, recipe = request.domains, request.recipe
     if len(domains) < 2:
         raise TooFewDomains("a swarm needs at least two domains", field="domains")
-    runs, needed = sum(request.rounds), recipe.minimum_runs(len(domains))
+    runs, needed = sum(request.rounds), least_new_runs(recipe, request.reuse, domains)
     if runs < needed:
+        beside = f" beside {len(request.reuse.runs)} older ones" if request.reuse.runs else ""
         raise TooFewRuns(
-            f"{runs} runs are too few: the {recipe.regression} regression over {len(domains)} domains needs {needed}",
+            f"{runs} runs{beside} are too few: the {recipe.regression} regression over {len(domains)} domains needs"
+            f" {needed}",
             needed=needed,
             given=runs,
         )
@@ -135,10 +151,12 @@ def _check(request: SwarmRequest) -> None:
         raise InvalidSetting(
             f"the strengths are {lowest} to {highest}; they must rise from above 0", field="strengths"
         )
+    check_reusable(recipe, request.reuse)
     check_target_reachable(domains, request.target_tokens, request.repetition_cap)
-    if request.constraints:  # in conflict no mixture would be found for the runs, so none is trained
+    if request.constraints or request.reuse.groups:
+        # In conflict no mixture would be found for the runs, so none is trained.
         caps = repetition_caps(domains, request.target_tokens, request.repetition_cap)
-        system = LinearSystem.over(SimplexMap.identity(domains.names), caps, request.constraints)
+        system = LinearSystem.over(request.searched, caps, request.constraints)
         if not is_feasible(system):
             raise linear_conflict(system).error()
 
@@ -163,12 +181,26 @@ class _Round:
         return dirichlet.strengths_between(*self.request.strengths)
 
     def sampled(self, weights: np.ndarray, tokens: np.ndarray | float = 1.0) -> tuple[SampledRun, ...]:
-        """Runs of (n, m) weights, each a full proxy run or of (n,) tokens."""
+        """Runs of (n, q) weights over what is sampled, each a full proxy run or of (n,) tokens."""
         each = np.broadcast_to(tokens, len(weights))
         domains = self.request.domains
+        leaves = self.request.searched.expand(weights)
         return tuple(
-            SampledRun(domains.mixture(row), float(share)) for row, share in zip(weights, each, strict=True)
+            SampledRun(domains.mixture(row), float(share)) for row, share in zip(leaves, each, strict=True)
         )
+
+    def over_contents(self, weights: np.ndarray) -> np.ndarray:
+        """(n, c) weights over the contents of (n, q) weights over what is sampled."""
+        space = self.request.reuse.evidence_space(self.request.domains)
+        return space.newest.expand(self.request.searched.expand(weights))
+
+    def older(self) -> np.ndarray | None:
+        """(K, c) the older runs over the contents; None where there are none."""
+        runs, names = (
+            self.request.reuse.runs,
+            self.request.reuse.evidence_space(self.request.domains).contents.names,
+        )
+        return np.array([Mixture.of(run.mixture).align(names) for run in runs]) if runs else None
 
 
 def _two_level(asked: _Round) -> tuple[SampledRun, ...]:
@@ -191,13 +223,18 @@ LARGEST_POOL = 4096
 
 
 def _design(criterion: str) -> Callable[[_Round], tuple[SampledRun, ...]]:
-    """Of many two-level draws those that tell most together: of the log-weights, as a law sees them."""
+    """Of many two-level draws those that tell most together: of the log-weights, as a law sees them.
+
+    Older runs count as chosen, so new ones are drawn where those say little.
+    """
 
     def sample(asked: _Round) -> tuple[SampledRun, ...]:
         settings = dirichlet.TwoLevelDirichlet(strengths=asked.strengths)
         count = min(POOL * asked.runs, max(2 * asked.runs, LARGEST_POOL))
         pool = dirichlet.sample(asked.space, count, asked.generator, settings)
-        return asked.sampled(pool[design.choose(pool, asked.runs, design.Design(criterion, "log"))])
+        settled = design.Design(criterion, "log")
+        chosen = design.choose(asked.over_contents(pool), asked.runs, settled, asked.older())
+        return asked.sampled(pool[chosen])
 
     return sample
 
@@ -242,7 +279,7 @@ def _predicted_best(asked: _Round) -> tuple[SampledRun, ...]:
     if asked.number == 0:
         return asked.sampled(climb.first_batch(asked.space, asked.runs, asked.generator))
     learned = _learned(asked)
-    existing = learned.weights
+    existing = learned.trained
     return asked.sampled(
         climb.next_batch(learned.predict, existing, asked.space, asked.runs, asked.generator)
     )
@@ -264,7 +301,7 @@ def _acquisition(asked: _Round) -> tuple[SampledRun, ...]:
     best = pool[np.argsort(learned.predict(pool)[0])[:8]]
     near = design_pool.perturbed_around(asked.space, best, 1024, asked.generator)
     candidates = np.concatenate([pool, near])
-    fresh = distinct(np.concatenate([learned.weights, candidates]), 1e-5)[len(learned.weights) :]
+    fresh = distinct(np.concatenate([learned.trained, candidates]), 1e-5)[len(learned.trained) :]
     candidates = candidates[fresh]
     shares = np.repeat(FIDELITIES, len(candidates))
     prospects = acquisition.Prospects(
@@ -272,7 +309,7 @@ def _acquisition(asked: _Round) -> tuple[SampledRun, ...]:
         costs=shares,
         correlations=np.repeat([learned.correlation(share) for share in FIDELITIES], len(candidates)),
     )
-    surrogate = acquisition.Surrogate(learned.predict, float(learned.predict(learned.weights)[0].min()))
+    surrogate = acquisition.Surrogate(learned.predict, float(learned.predict(learned.trained)[0].min()))
     settings = acquisition.Acquisition("max-value entropy")
     chosen = acquisition.choose_batch(surrogate, prospects, asked.runs, asked.generator, settings)
     return asked.sampled(prospects.weights[chosen], shares[chosen])
@@ -280,16 +317,18 @@ def _acquisition(asked: _Round) -> tuple[SampledRun, ...]:
 
 @dataclass(frozen=True)
 class _Learned:
-    """The regression fitted to the rounds before, as one function of the mixture."""
+    """The regression fitted to the rounds before, as one function of what is sampled.
+
+    Attributes:
+        evidence, columns: the runs so far.
+        law: of (q,) weights.
+        trained: (K, q) the runs so far, as the nearest such weights.
+    """
 
     evidence: Evidence
     columns: Columns
     law: Fitted
-
-    @property
-    def weights(self) -> np.ndarray:
-        """(K, m) the runs so far."""
-        return self.evidence.weights
+    trained: np.ndarray
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the objective, both (n,), at full fidelity."""
@@ -304,10 +343,11 @@ class _Learned:
     def correlation(self, share: float) -> float:
         """Of what a run of that share of the tokens measures with what a full one would; 1 where nothing is known."""
         short = np.isclose(self.evidence.tokens, share, rtol=1e-2)  # runs train whole tokens
+        short &= self.columns.complete
         if share == 1 or short.sum() < 4:
             return 1.0
         measured = self.columns.objective(self.columns.metrics[short])
-        predicted = self.predict(self.weights[short])[0]
+        predicted = self.predict(self.trained[short])[0]
         if np.ptp(measured) == 0 or np.ptp(predicted) == 0:
             return 1.0
         return float(np.clip(np.corrcoef(measured, predicted)[0, 1], 0.05, 1.0))
@@ -317,15 +357,16 @@ def _learned(asked: _Round) -> _Learned:
     request = asked.request
     if request.objective is None:
         raise InvalidSetting("a round that learns from earlier ones needs the objective", field="objective")
-    recipe, domains = request.recipe, request.domains
-    part = REGRESSIONS[recipe.regression]
-    granularity: Any = recipe.granularity  # a Recipe checks it, and has only names
+    granularity: Any = request.recipe.granularity  # a Recipe checks it, and has only names
     specification = replace(request.objective, granularity=granularity)
-    needed = part.minimum_runs(len(domains))
-    evidence = gather(domains, asked.evidence, specification, needed, positive=part.positive)
+    part, space = REGRESSIONS[request.recipe.regression], request.reuse.evidence_space(request.domains)
+    evidence = gather_over(space, part, asked.evidence, request.reuse.runs, specification)
     columns = Columns.of(evidence)
-    context = FitContext(evidence.tokens, evidence.rounds, domains.names, columns.names)
-    return _Learned(evidence, columns, fit(part, context, evidence.weights, columns))
+    context = FitContext(evidence.tokens, evidence.rounds, space.contents.names, columns.names)
+    law = fit(part, context, evidence.weights, columns)
+    way = request.searched
+    trained = space.onto_newest(evidence.weights)[0] @ (way.matrix > 0)
+    return _Learned(evidence, columns, through(law, space.newest.matrix @ way.matrix), trained)
 
 
 _SAMPLERS: Mapping[str, Callable[[_Round], tuple[SampledRun, ...]]] = {

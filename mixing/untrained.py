@@ -8,7 +8,7 @@ import numpy as np
 
 from mixing import baselines
 from mixing.domains import Domains
-from mixing.errors import InvalidSetting
+from mixing.errors import Infeasible, InvalidSetting
 from mixing.methods import method_named
 from mixing.mixture import Mixture
 from mixing.repetition import epochs, repetition_caps
@@ -72,15 +72,46 @@ def baseline(request: BaselineRequest) -> dict[str, Any]:
     method = method_named(request.method)
     if method.name not in _BASELINES:
         raise InvalidSetting(f"the method {method.name!r} needs proxy runs", field="method")
+    return _document(request, _BASELINES[method.name](request).align(request.domains.names))
+
+
+def renormalised(request: BaselineRequest, ratios: Mapping[str, float]) -> dict[str, Any]:
+    """The document of a mixture whose every ratio is kept from an older one: nothing was trained for it anew.
+
+    Args:
+        request: its method is the one asked for.
+        ratios: `{domain: weight}` of all domains, relative to each other.
+
+    Raises:
+        UnknownDomain, MissingDomain: the ratios are not those of the domains.
+        Infeasible: a domain would be above its cap.
+    """
+    domains = request.domains
+    total = sum(ratios.values())
+    weights = Mixture.of({name: ratio / total for name, ratio in ratios.items()}).align(domains.names)
+    if over := [
+        name
+        for name, weight, cap in zip(domains.names, weights, request.caps, strict=True)
+        if weight > cap + _BINDING
+    ]:
+        raise Infeasible(
+            f"with every ratio kept {', '.join(over)} would be read more than {request.repetition_cap:g} times; free"
+            " it with reuse 'partial', or lower the target",
+            field="reuse",
+            names=over,
+        )
+    return _document(request, weights)
+
+
+def _document(request: BaselineRequest, weights: np.ndarray) -> dict[str, Any]:
     domains, caps = request.domains, request.caps
-    weights = _BASELINES[method.name](request).align(domains.names)
     read = epochs(domains, weights, request.target_tokens)
     natural_read = epochs(domains, domains.natural_weights, request.target_tokens)
     binding = (caps < 1) & (weights >= caps * (1 - _BINDING))
     return {
         "weights": dict(zip(domains.names, weights.tolist(), strict=True)),
         "natural": dict(zip(domains.names, domains.natural_weights.tolist(), strict=True)),
-        "method": method.name,
+        "method": request.method,
         "recipe": None,
         "objective": None,
         "tasks": [],
