@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proxy_models.byte_streams import plain_suffix
@@ -13,10 +13,10 @@ from proxy_models.corpus import read_documents
 from proxy_models.errors import CorpusError, DataMissing, TooLittleText
 from proxy_models.held_out import document_digest, is_held_out
 from proxy_models.preparation_spec import PreparationProgress, PreparationSpec
-from proxy_models.shard_writer import check_held_out, write_shard
-from proxy_models.storage import storage_errors
+from proxy_models.shard_writer import check_held_out, key_of_content, write_shard
+from proxy_models.storage import storage_errors, write_json
 from proxy_models.token_files import is_pretokenized
-from proxy_models.token_shard import ShardMeta, TokenShard
+from proxy_models.token_shard import META, ShardMeta, TokenShard
 
 __all__ = [
     "PreparationProgress",
@@ -70,6 +70,11 @@ def prepare_domain(
         meta = _existing(directory)
         if reused := meta is not None:
             check_held_out(spec, meta)
+            if (
+                meta.content is None
+            ):  # written before the content was noted; the tokens need not be made again
+                meta = replace(meta, content=key_of_content(spec))
+                write_json(directory / META, meta.to_dict())
         else:
             meta = write_shard(spec, key, directory, progress)
     total = sum(path.stat().st_size for path in spec.files)

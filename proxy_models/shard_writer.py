@@ -8,6 +8,7 @@ from typing import IO
 
 import numpy as np
 
+from proxy_models.content_key import ContentKey, content_key
 from proxy_models.corpus import read_documents
 from proxy_models.errors import CorpusError, TooLittleText
 from proxy_models.held_out import EvaluationSlice, beginning, document_digest, is_held_out
@@ -49,12 +50,14 @@ class _Writer:
     held_out_documents: int = 0
     held_out_bytes: int = 0
     held_out_tokens: int = 0
+    content: ContentKey = field(default_factory=ContentKey)
 
     def add(self, text: str, ids: Sequence[int] | None = None) -> None:
         """Count a document and send it to its side; ``ids`` where the file brought them."""
         encoded = text.encode()
         digest = document_digest(text)
         held_out = is_held_out(digest, self.spec.held_out_fraction)
+        self.content.add(digest)
         self.documents += 1
         self.size_bytes += len(encoded)
         if held_out:
@@ -118,10 +121,18 @@ def write_shard(
             evaluation_documents=len(evaluation),
             evaluation_bytes=sum(size for size, _ in evaluation),
             evaluation_tokens=sum(count for _, count in evaluation),
+            content=writer.content.hexadecimal,
         )
         check_held_out(spec, meta)
         write_json(temporary / META, meta.to_dict())
     return meta
+
+
+def key_of_content(spec: PreparationSpec) -> str:
+    """The content key of the files of ``spec``, read and not tokenized. Raises `CorpusError`."""
+    return content_key(
+        document_digest(text) for path in spec.files for text, _ in _documents(path, spec.tokenizer)
+    )
 
 
 def _read_into(writer: _Writer, progress: Callable[[PreparationProgress], None]) -> None:

@@ -22,6 +22,7 @@ class ShardMeta:
 
     ``documents`` and ``size_bytes`` (UTF-8) are of the whole domain; ``tokens`` are the training tokens, end-of-text
     ids included; ``held_out_*`` is everything never trained on, of which ``evaluation_*`` is what gets evaluated.
+    ``content`` says which text it is (`proxy_models.content_key`); None in a shard from before it was noted.
     """
 
     key: str
@@ -38,10 +39,14 @@ class ShardMeta:
     evaluation_documents: int
     evaluation_bytes: int
     evaluation_tokens: int
+    content: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return asdict(self)
+
+
+_REQUIRED = tuple(field.name for field in fields(ShardMeta) if field.name != "content")
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class TokenShard:
         """Read the counts and check the files; raises `DataMissing` saying what is wrong."""
         try:
             content = json.loads((directory / META).read_text(encoding="utf-8"))
-            meta = ShardMeta(**{field.name: content[field.name] for field in fields(ShardMeta)})
+            meta = ShardMeta(**{name: content[name] for name in _REQUIRED}, content=content.get("content"))
             size = (directory / TOKENS).stat().st_size
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataMissing(

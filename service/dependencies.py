@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 
 from service.database.engine import Database
 from service.settings import Settings
@@ -18,5 +18,7 @@ def _settings(request: Request) -> Settings:
 
 DatabaseDependency = Annotated[Database, Depends(_database)]
 SettingsDependency = Annotated[Settings, Depends(_settings)]
+
+DryRun = Annotated[bool, Query(description="Answer what would be, and store nothing.")]
 
 RETRY_AFTER_SECONDS = "1"

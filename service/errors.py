@@ -4,6 +4,7 @@
   - NotFound             404  nothing has that id
   - Conflict             409  the request contradicts what is already there
   - NotReady             409  what the request needs is still being prepared
+    - NotCounted         409  it will be: ask again (``Retry-After``)
   - Invalid              422  a field is wrong; ``field`` names it
   - BodyTooLarge         413
   - Unauthorized         401
@@ -12,7 +13,8 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -28,6 +30,7 @@ class Problem(Exception):
     """A request that cannot be done, with what is at fault and what to do about it."""
 
     status: int = 500
+    headers: ClassVar[Mapping[str, str] | None] = None
 
     def __init__(self, code: str, detail: str, field: str | None = None, **extra: Any) -> None:
         super().__init__(detail)
@@ -58,6 +61,12 @@ class NotReady(Problem):
     status = 409
 
 
+class NotCounted(NotReady):
+    """The domains are still being counted: the same request will do later."""
+
+    headers = MappingProxyType({"Retry-After": "5"})
+
+
 class Invalid(Problem):
     """A field of the request is wrong."""
 
@@ -74,6 +83,7 @@ class Unauthorized(Problem):
     """No token, or one this service does not know."""
 
     status = 401
+    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
 
 
 class Forbidden(Problem):
@@ -107,9 +117,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     def _problem(_request: Request, error: Problem) -> JSONResponse:
-        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
         return problem_response(
-            error.status, error.code, error.detail, headers, field=error.field, **error.extra
+            error.status, error.code, error.detail, error.headers, field=error.field, **error.extra
         )
 
     @app.exception_handler(RequestValidationError)

@@ -1,13 +1,28 @@
 """Paths from requests: the one place where a string a client sent becomes a file, and only below a data root."""
 
 import glob
+import hashlib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from service.errors import Invalid
 
 MAX_FILES = 100_000
+FileIdentity = tuple[str, int, int]
+"""Path, size in bytes and time of the last change in nanoseconds: what changes with a file, without reading it."""
+
+
+def file_identity(path: Path) -> FileIdentity:
+    """The file's identity as it is now. Raises OSError."""
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
+
+
+def identity_hash(files: Iterable[FileIdentity]) -> str:
+    """SHA-256 of files' identities; their order plays no part."""
+    return hashlib.sha256(json.dumps(sorted(files)).encode()).hexdigest()
 
 
 def resolve_files(pattern: str, roots: Sequence[Path], field: str) -> list[Path]:

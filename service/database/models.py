@@ -86,6 +86,10 @@ class Revision(Base):
     content_hash: Mapped[str]
     """SHA-256 of the definition as posted, with patterns resolved: equal hashes are the same revision."""
     changes: Mapped[Document]
+    """Against the parent, as found or said when it was posted (`mixing.revision.Changes.to_dict`); what counting
+    found since is read with it (`service.database.changes`)."""
+    said: Mapped[Document | None]
+    """``{domain: word}``: the answers to what was ambiguous."""
     created_at: Mapped[float] = _time()
     domain_set: Mapped[DomainSet] = relationship(back_populates="revisions")
     domains: Mapped[list["DomainRow"]] = relationship(back_populates="revision", order_by="DomainRow.name")
@@ -106,7 +110,10 @@ class DomainRow(Base):
     counted_bytes: Mapped[int | None] = mapped_column(BigInteger)
     documents: Mapped[int | None] = mapped_column(BigInteger)
     held_out_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    files_hash: Mapped[str | None] = mapped_column(index=True)
+    """Of the files' paths, sizes and times when they were posted: equal hashes are the same text, uncounted."""
     content_hash: Mapped[str | None]
+    """Which text it is (`proxy_models.content_key`): 64 hexadecimal digits that add up over the parts of a split."""
     shard_directory: Mapped[str | None] = mapped_column(Text)
     revision: Mapped[Revision] = relationship(back_populates="domains")
 

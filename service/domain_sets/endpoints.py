@@ -7,12 +7,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
 from service.database.models import DomainSet, Revision
-from service.dependencies import DatabaseDependency, SettingsDependency
-from service.domain_sets import service
+from service.dependencies import DatabaseDependency, DryRun, SettingsDependency
+from service.domain_sets import preparation, revisions, views
+from service.domain_sets.checks import check_tokenizer
 from service.domain_sets.repository import domain_set_named, revision_of
 from service.domain_sets.schemas import (
     DomainSetRequest,
     DomainSetView,
+    RevisionPlanView,
     RevisionRequest,
     RevisionSummary,
     RevisionView,
@@ -33,12 +35,12 @@ def create_domain_set(
     key: KeyHeader = None,
 ) -> RevisionView:
     """Name a domain set and give its first revision; counting and tokenizing start at once."""
-    tokenizer = service.check_tokenizer(body.tokenizer, settings)
-    domains = service.check_domains(body, settings, body.held_out_fraction)
+    tokenizer = check_tokenizer(body.tokenizer, settings)
+    domains = revisions.check_first_domains(body, settings)
     revision_id = create_once(
         database,
         IdempotentRequest("domain-sets", key, body),
-        lambda session: service.create_domain_set(session, body, tokenizer, domains),
+        lambda session: revisions.create_domain_set(session, body, tokenizer, domains),
     )
     return _created(database, revision_id, response)
 
@@ -50,17 +52,17 @@ def list_domain_sets(
     """Every domain set, newest first."""
     with database.read() as session:
         rows, following = page_rows(session, select(DomainSet), DomainSet.id, after, limit)
-        return page_of(rows, following, lambda row: service.summarize_set(session, row))
+        return page_of(rows, following, lambda row: views.summarize_set(session, row))
 
 
 @router.get("/{name}", response_model=RevisionView)
 def get_domain_set(name: str, database: DatabaseDependency) -> RevisionView:
     """The latest revision of a domain set."""
     with database.read() as session:
-        return service.describe_revision(session, revision_of(session, name))
+        return views.describe_revision(session, revision_of(session, name))
 
 
-@router.post("/{name}/revisions", status_code=201, response_model=RevisionView)
+@router.post("/{name}/revisions", status_code=201, response_model=RevisionView | RevisionPlanView)
 def create_revision(
     name: str,
     body: RevisionRequest,
@@ -68,17 +70,19 @@ def create_revision(
     database: DatabaseDependency,
     settings: SettingsDependency,
     key: KeyHeader = None,
-) -> RevisionView:
-    """Give the whole tree anew; the answer says what changed against the latest revision."""
+    dry_run: DryRun = False,
+) -> RevisionView | RevisionPlanView:
+    """Give the whole tree anew, or a patch; the answer names the parent and says what changed against it."""
+    request = IdempotentRequest(f"domain-sets/{name}/revisions", key, body)
     with database.read() as session:
-        held_out_fraction = revision_of(session, name).held_out_fraction
-    domains = service.check_domains(body, settings, held_out_fraction)
-    revision_id = create_once(
-        database,
-        IdempotentRequest(f"domain-sets/{name}/revisions", key, body),
-        lambda session: service.create_revision(session, name, domains),
-    )
-    return _created(database, revision_id, response)
+        made = None if dry_run else request.earlier(session)
+        planned = None if made else revisions.plan_revision(session, name, body, settings)
+    if planned is not None and dry_run:
+        response.status_code = 200
+        return planned.view()
+    if planned is not None:
+        made = create_once(database, request, lambda session: revisions.store_revision(session, planned))
+    return _created(database, str(made), response)
 
 
 @router.get("/{name}/revisions", response_model=Page[RevisionSummary])
@@ -93,25 +97,25 @@ def list_revisions(
             .options(joinedload(Revision.domain_set))
         )
         rows, following = page_rows(session, query, Revision.id, after, limit)
-        return page_of(rows, following, lambda row: service.summarize_revision(session, row))
+        return page_of(rows, following, lambda row: views.summarize_revision(session, row))
 
 
 @router.get("/{name}/revisions/{number}", response_model=RevisionView)
 def get_revision(name: str, number: Number, database: DatabaseDependency) -> RevisionView:
     """One revision, its domains, and how far their preparation has come."""
     with database.read() as session:
-        return service.describe_revision(session, revision_of(session, name, number))
+        return views.describe_revision(session, revision_of(session, name, number))
 
 
 @router.post("/{name}/revisions/{number}:retry", status_code=202, response_model=RevisionView)
 def retry_revision(name: str, number: Number, database: DatabaseDependency) -> RevisionView:
     """Prepare again what failed, after its files were put right."""
     with database.write() as session:
-        return service.describe_revision(session, service.retry_preparation(session, name, number))
+        return views.describe_revision(session, preparation.retry_preparation(session, name, number))
 
 
 def _created(database: DatabaseDependency, revision_id: str, response: Response) -> RevisionView:
     with database.read() as session:
-        view = service.describe_revision(session, session.get_one(Revision, revision_id))
+        view = views.describe_revision(session, session.get_one(Revision, revision_id))
     response.headers["Location"] = f"/v1/domain-sets/{view.domain_set}/revisions/{view.number}"
     return view

@@ -1,5 +1,7 @@
 """Requests and answers about domain sets."""
 
+from typing import Annotated, Self
+
 from pydantic import BaseModel, Field, model_validator
 
 from service.schemas import FailureView, Name, ProgressView, RequestModel, Time
@@ -12,7 +14,7 @@ class TokenizerRequest(RequestModel):
     huggingface: str | None = Field(default=None, min_length=1, max_length=1024)
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> "TokenizerRequest":
+    def _one_of_them(self) -> Self:
         if (self.vocabulary_size is None) == (self.huggingface is None):
             raise ValueError("give either vocabulary_size or huggingface")
         return self
@@ -27,13 +29,70 @@ class DomainRequest(RequestModel):
     size_bytes: int | None = Field(default=None, gt=0, lt=2**63)
 
 
-class RevisionRequest(RequestModel):
+class TreeRequest(RequestModel):
     """A whole tree of domains."""
 
     domains: list[DomainRequest] = Field(min_length=2)
 
 
-class DomainSetRequest(RevisionRequest):
+DomainName = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class SplitRequest(RequestModel):
+    """A domain that falls into parts; together they hold its text."""
+
+    domain: DomainName
+    into: list[DomainRequest] = Field(min_length=2)
+
+
+class MergeRequest(RequestModel):
+    """Domains that become one, with the files of all of them."""
+
+    into: DomainName
+    domains: list[DomainName] = Field(min_length=2)
+    tokens: int | None = Field(default=None, gt=0, lt=2**63)
+    size_bytes: int | None = Field(default=None, gt=0, lt=2**63)
+
+
+class PatchRequest(RequestModel):
+    """What changes; domains that are not mentioned stay as they are."""
+
+    add: list[DomainRequest] = Field(default_factory=list)
+    remove: list[DomainName] = Field(default_factory=list)
+    revise: list[DomainRequest] = Field(default_factory=list)
+    rename: dict[DomainName, DomainName] = Field(default_factory=dict, description="New name by old name.")
+    split: list[SplitRequest] = Field(default_factory=list)
+    merge: list[MergeRequest] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not any((self.add, self.remove, self.revise, self.rename, self.split, self.merge)):
+            raise ValueError("an empty patch changes nothing")
+        return self
+
+
+class RevisionRequest(RequestModel):
+    """The next revision: the whole tree anew, or what changes in it."""
+
+    domains: list[DomainRequest] | None = Field(default=None, min_length=2)
+    patch: PatchRequest | None = None
+    parent: int | None = Field(
+        default=None, ge=1, lt=2**31, description="Revision it changes; the latest when left out."
+    )
+    said: dict[DomainName, Annotated[str, Field(min_length=1, max_length=300)]] = Field(
+        default_factory=dict, description="What became of a domain, in the word its question offered."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.domains is None) == (self.patch is None):
+            raise ValueError("give either domains (the whole tree) or a patch")
+        if self.patch is not None and self.said:
+            raise ValueError("a patch says itself what changes; said is for a whole tree")
+        return self
+
+
+class DomainSetRequest(TreeRequest):
     """A new domain set with its first revision."""
 
     name: Name
@@ -48,7 +107,10 @@ class DomainSetRequest(RevisionRequest):
 
 
 class DomainView(BaseModel):
-    """A leaf and what counting its files found; ``tokens`` is the N_j the mathematics uses."""
+    """A leaf and what counting its files found; ``tokens`` is the N_j the mathematics uses.
+
+    Equal ``files_hash`` are the same unchanged files, equal ``content_hash`` the same documents in whatever files.
+    """
 
     name: str
     files: list[str]
@@ -58,6 +120,7 @@ class DomainView(BaseModel):
     size_bytes: int | None
     documents: int | None
     held_out_bytes: int | None
+    files_hash: str | None
     content_hash: str | None
     state: str
     progress: ProgressView | None
@@ -65,11 +128,31 @@ class DomainView(BaseModel):
 
 
 class ChangesView(BaseModel):
-    """What a revision changed against its parent, by domain name."""
+    """What a revision changed against its parent, by domain name.
+
+    ``split`` names the new domains by the old one, ``merged`` the old ones by the new, ``renamed`` the new name by
+    the old; ``kept`` counts the domains whose text is the same. ``confirmed`` says of every affected domain whether
+    its content was counted and is what was said; ``unconfirmed`` why it is not, where that is known.
+    """
 
     added: list[str]
     removed: list[str]
     revised: list[str]
+    renamed: dict[str, str]
+    split: dict[str, list[str]]
+    merged: dict[str, list[str]]
+    kept: int
+    confirmed: dict[str, bool]
+    unconfirmed: dict[str, str]
+
+
+class RevisionPlanView(BaseModel):
+    """What a revision would be: nothing is stored."""
+
+    domain_set: str
+    number: int
+    parent: int
+    changes: ChangesView
 
 
 class RevisionView(BaseModel):
@@ -87,6 +170,7 @@ class RevisionView(BaseModel):
     evaluation_bytes: int
     tokens: int | None
     changes: ChangesView
+    said: dict[str, str]
     domains: list[DomainView]
     failure: FailureView | None
     created_at: Time

@@ -1,5 +1,6 @@
 """The schema goes up, down and up again, and says the same as the models, on both databases."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
+from mixing.revision import Changes
 from service.database.engine import Database
 from service.database.migrate import (
     DanglingReference,
@@ -20,7 +22,7 @@ from service.database.migrate import (
     head,
     upgrade,
 )
-from service.database.models import Base, DomainSet
+from service.database.models import Base, DomainRow, DomainSet, Revision
 
 TABLES = set(Base.metadata.tables)
 
@@ -123,3 +125,41 @@ def test_a_step_that_would_leave_dangling_rows_is_rolled_back(
     with pytest.raises(DanglingReference, match="swarms"):
         upgrade(url)
     assert tables(url) == set()
+
+
+def test_what_0001_stored_is_read_after_0002_and_comes_back(empty_database: str) -> None:
+    """Shard names are no content, and changes get a predecessor for every domain; going down restores both."""
+    upgrade(empty_database, "0001")
+    database = Database(empty_database)
+    changes = {"added": ["papers"], "removed": ["web"], "revised": ["code"]}
+    revision = "'rev', 'ds', 2, NULL, '{}', 0.1, 65536, 'h', :changes, 0"
+    with database.write() as session:
+        session.execute(text("INSERT INTO domain_sets (id, name, created_at) VALUES ('ds', 'pool', 0)"))
+        session.execute(
+            text(
+                "INSERT INTO revisions (id, domain_set_id, number, parent_id, tokenizer, held_out_fraction,"
+                f" evaluation_bytes, content_hash, changes, created_at) VALUES ({revision})"
+            ),
+            {"changes": json.dumps(changes)},
+        )
+        for name in ("books", "code", "papers"):
+            session.execute(
+                text(
+                    "INSERT INTO domains (id, revision_id, name, files, content_hash, shard_directory)"
+                    " VALUES (:name, 'rev', :name, '[]', 'abc', '/artifacts/shards/abc')"
+                ),
+                {"name": name},
+            )
+    upgrade(empty_database)
+    with database.read() as session:
+        found = Changes.from_dict(session.get_one(Revision, "rev").changes)
+        assert found.kept == {"books": "books"}
+        assert found.revised == {"code": "code"}
+        assert (found.added, found.removed) == (("papers",), ("web",))
+        assert {row.content_hash for row in session.query(DomainRow)} == {None}
+    downgrade(empty_database, "0001")
+    with database.read() as session:
+        stored = session.execute(text("SELECT changes FROM revisions")).scalar_one()
+        assert (json.loads(stored) if isinstance(stored, str) else stored) == changes
+        assert set(session.execute(text("SELECT content_hash FROM domains")).scalars()) == {"abc"}
+    database.close()

@@ -131,3 +131,39 @@ def test_a_corpus_cut_by_its_smallest_hashes_is_split_like_any_other() -> None:
     held_out = sum(is_held_out(document_digest(text), 0.05) for text in cut)
     # Binomial(2000, 0.05) has mean 100 and standard deviation 9.7; the plain hash would hold out about 1000.
     assert 60 < held_out < 140
+
+
+def test_content_keys_add_up_over_any_split_and_forget_files_and_order(pool: Pool, tmp_path: Path) -> None:
+    texts = [f"text {i} " * 30 for i in range(80)]
+    rows = [token for text in texts for token in [*pool.tokenizer.encode(text), pool.tokenizer.end_of_text]]
+    np.save(tmp_path / "tokens.npy", np.array(rows, dtype=np.uint16))
+    halves = [write_documents(tmp_path / f"{half}.jsonl", texts[half::2]) for half in range(2)]
+    layouts = (
+        (write_documents(tmp_path / "all.jsonl", texts),),
+        (write_documents(tmp_path / "reversed.jsonl", texts[::-1]),),
+        tuple(halves),
+        (tmp_path / "tokens.npy",),
+    )
+    keys = {prepare_domain(spec_of(pool, tmp_path, *files)).meta.content for files in layouts}
+    assert len(keys) == 1
+    (whole,) = keys
+    parts = [prepare_domain(spec_of(pool, tmp_path, half)).meta.content for half in halves]
+    assert sum(int(part or "", 16) for part in parts) % 2**256 == int(whole or "", 16)
+    assert len(whole or "") == 64
+    twice = write_documents(tmp_path / "twice.jsonl", [*texts, texts[0]])
+    assert prepare_domain(spec_of(pool, tmp_path, twice)).meta.content != whole
+
+
+def test_a_shard_from_before_contents_were_noted_gets_its_key_and_keeps_its_tokens(
+    pool: Pool, tmp_path: Path
+) -> None:
+    path = write_documents(tmp_path / "a.jsonl", [f"text {i} " * 30 for i in range(50)])
+    first = prepare_domain(spec_of(pool, tmp_path, path))
+    meta = json.loads((first.directory / META).read_text())
+    del meta["content"]
+    (first.directory / META).write_text(json.dumps(meta))
+    written_at = (first.directory / "tokens.bin").stat().st_mtime_ns
+    again = prepare_domain(spec_of(pool, tmp_path, path))
+    assert again.reused
+    assert again.meta == TokenShard.open(first.directory).meta == first.meta
+    assert (first.directory / "tokens.bin").stat().st_mtime_ns == written_at

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.database.migrate import upgrade
 from service.settings import Settings
+from tests.servers import scratch_database
 
 TOKEN = "a-token-for-tests-only"
 
@@ -20,6 +21,18 @@ def settings(tmp_path: Path) -> Settings:
     corpora = tmp_path / "data" / "corpora"
     corpora.mkdir(parents=True)
     return Settings(data_directory=tmp_path / "data", token=TOKEN)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def on_both_databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of a service over each database; a module that promises something on both makes them its own."""
+    (tmp_path / "data" / "corpora").mkdir(parents=True)
+    settings = Settings(data_directory=tmp_path / "data", token=TOKEN)
+    if request.param == "sqlite":
+        yield settings
+        return
+    with scratch_database(request.getfixturevalue("postgres_server")) as url:
+        yield settings.model_copy(update={"database_url": url})
 
 
 @pytest.fixture

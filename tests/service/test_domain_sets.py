@@ -11,6 +11,18 @@ from service.settings import Settings
 
 Document = dict[str, Any]
 
+NOTHING_CHANGED: Document = {
+    "added": [],
+    "removed": [],
+    "revised": [],
+    "renamed": {},
+    "split": {},
+    "merged": {},
+    "kept": 0,
+    "confirmed": {},
+    "unconfirmed": {},
+}
+
 
 def refused(client: TestClient, request: Document) -> Document:
     """The problem a request is answered with, after checking that it left nothing behind."""
@@ -28,7 +40,11 @@ def test_a_new_domain_set_is_revision_one_with_everything_added(
     body = response.json()
     assert response.headers["location"] == "/v1/domain-sets/pool/revisions/1"
     assert client.get(response.headers["location"]).json() == body
-    assert body["changes"] == {"added": ["books", "web:forums", "web:news"], "removed": [], "revised": []}
+    assert body["changes"] == {
+        **NOTHING_CHANGED,
+        "added": ["books", "web:forums", "web:news"],
+        "confirmed": {"books": False, "web:forums": False, "web:news": False},
+    }
     assert body["tokens"] == 1_110_000
     assert body["state"] == "queued"
     assert body["created_at"].endswith("Z")
@@ -46,10 +62,13 @@ def test_a_revision_says_what_changed(
     assert response.status_code == 201, response.text
     assert response.json()["number"] == 2
     assert response.json()["parent"] == 1
+    # More tokens of the same files are the same text.
     assert response.json()["changes"] == {
+        **NOTHING_CHANGED,
         "added": ["papers"],
         "removed": ["books"],
-        "revised": ["web:forums"],
+        "kept": 2,
+        "confirmed": {"papers": False},
     }
     same = client.post(
         "/v1/domain-sets/pool/revisions", json={"domains": [news, papers, {**forums, "tokens": 5}]}

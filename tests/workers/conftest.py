@@ -6,6 +6,7 @@ from threading import Event
 import pytest
 from sqlalchemy.orm import Session
 
+from mixing.revision import Changes
 from service.database.engine import Database
 from service.database.models import Base, DomainSet, Revision
 
@@ -23,7 +24,7 @@ def new_revision(session: Session) -> Revision:
         tokenizer={"vocabulary_size": 512},
         held_out_fraction=0.1,
         content_hash="0",
-        changes={},
+        changes=Changes().to_dict(),
     )
     session.add(revision)
     session.flush()

@@ -54,5 +54,5 @@ def store(session: Session, job: Job, result: Document) -> None:
     row.counted_bytes = result["size_bytes"]
     row.documents = result["documents"]
     row.held_out_bytes = result["held_out_bytes"]
-    row.content_hash = result["key"]
+    row.content_hash = result["content"]
     row.shard_directory = result["directory"]

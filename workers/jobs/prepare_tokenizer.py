@@ -1,4 +1,9 @@
-"""The tokenizer of a revision: trained on its domains, inherited from its parent, or a Hugging Face one."""
+"""The tokenizer of a revision: its ancestors', or trained on its domains, or a Hugging Face one.
+
+Runs can be compared only where they read the same tokens, so a revision never trains a tokenizer beside its parent's.
+One that was posted before its parent's tokenizer was there makes that very tokenizer, from the parent's files:
+whoever comes first writes it, and the other finds it.
+"""
 
 import hashlib
 import json
@@ -6,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.database import jobs
@@ -21,14 +27,29 @@ SAMPLE_BYTES = 5_000_000
 def describe(session: Session, job: Job, settings: Settings) -> Document:
     """The domains' files, or the tokenizer that is there already."""
     revision = session.get_one(Revision, job.subject)
-    existing = revision.tokenizer_path or revision.tokenizer.get("huggingface")
+    source = _source(session, revision)
     return {
-        "existing": existing,
+        "existing": source.tokenizer_path or revision.tokenizer.get("huggingface"),
         "vocabulary_size": revision.tokenizer.get("vocabulary_size"),
-        "files": {row.name: row.files for row in revision.domains},
+        "files": {row.name: row.files for row in source.domains},
         "held_out_fraction": revision.held_out_fraction,
         "directory": str(settings.artifacts / "tokenizers"),
     }
+
+
+def _source(session: Session, revision: Revision) -> Revision:
+    """Whose tokenizer it is: the nearest that has one, else the oldest ancestor whose own can still be made.
+
+    Where an ancestor failed to make its own it has no runs, so its successor begins anew.
+    """
+    source = revision
+    while source.tokenizer_path is None and source.parent_id is not None:
+        parent = session.get_one(Revision, source.parent_id)
+        made = select(Job.state).where(Job.kind == jobs.PREPARE_TOKENIZER, Job.subject == parent.id)
+        if parent.tokenizer_path is None and session.scalar(made) in (jobs.FAILED, jobs.CANCELLED, None):
+            break
+        source = parent
+    return source
 
 
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:

@@ -1,0 +1,135 @@
+"""What is found good or refused of a domain's name, files and tokenizer before anything is stored."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixing.domains import check_names
+from mixing.errors import MixingError
+from proxy_models.corpus import probe, read_documents
+from proxy_models.errors import ProxyError, TooLittleText
+from proxy_models.held_out import MINIMUM_BYTES, document_digest, is_held_out
+from proxy_models.token_files import is_pretokenized
+from service.domain_sets.schemas import DomainRequest, TokenizerRequest
+from service.errors import Invalid, invalid
+from service.files import FileIdentity, file_identity, identity_hash, resolve_files, resolve_place
+from service.settings import Settings
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
+PROBE_BYTES = 4 * 2**20
+"""How much of each domain's text is read while the request waits; the rest is read by its counting job."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedDomain:
+    """A domain as requested, and which field of the request it is: ``domains[3]``, ``patch.split[0].into[1]``."""
+
+    request: DomainRequest
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedDomain:
+    """A domain whose files were found to be good; ``identity`` has each one's path, size and time."""
+
+    name: str
+    identity: tuple[FileIdentity, ...]
+    declared_tokens: int | None
+    declared_bytes: int | None
+
+    @property
+    def files(self) -> list[str]:
+        """The paths, in the order they were named."""
+        return [path for path, _, _ in self.identity]
+
+    @property
+    def files_hash(self) -> str:
+        """Equal for the same files, unchanged since."""
+        return identity_hash(self.identity)
+
+
+@dataclass(frozen=True, slots=True)
+class FileRules:
+    """What files are held against.
+
+    ``counted`` are the hashes of files that were counted before, as they are now: they need not be looked into.
+    """
+
+    settings: Settings
+    held_out_fraction: float
+    counted: Collection[str] = ()
+
+
+def check_tree(domains: Sequence[PlacedDomain], settings: Settings) -> None:
+    """Raise Invalid where there are too many domains or their names are no tree; the field is the name at fault."""
+    if len(domains) > settings.max_domains:
+        raise Invalid("too_many_domains", f"At most {settings.max_domains} domains.", "domains")
+    names = [domain.request.name for domain in domains]
+    try:
+        check_names(names)
+    except MixingError as error:
+        # The last that has a name at fault: the first may have been there before.
+        index = max(index for index, name in enumerate(names) if name in error.names)
+        raise invalid(error, f"{domains[index].field}.name") from error
+
+
+def check_domain(domain: PlacedDomain, rules: FileRules) -> CheckedDomain:
+    """Resolve and look into a domain's files. Raises Invalid naming the field and the domain."""
+    request = domain.request
+    files: dict[Path, None] = {}
+    for position, pattern in enumerate(request.files):
+        field = f"{domain.field}.files[{position}]"
+        for path in resolve_files(pattern, rules.settings.roots, field):
+            if path in files:
+                raise Invalid("duplicate_file", f"{str(path)!r} is named twice by {request.name!r}.", field)
+            files[path] = None
+    identity = tuple(file_identity(path) for path in files)
+    checked = CheckedDomain(request.name, identity, request.tokens, request.size_bytes)
+    if checked.files_hash not in rules.counted:
+        _look_into(request.name, list(files), f"{domain.field}.files", rules.held_out_fraction)
+    return checked
+
+
+def _look_into(name: str, paths: Sequence[Path], field: str, held_out_fraction: float) -> None:
+    try:
+        found = probe(paths, PROBE_BYTES)
+        if found.complete and not any(map(is_pretokenized, paths)):
+            _check_held_out(name, paths, held_out_fraction)
+    except TooLittleText as error:
+        raise Invalid(error.code, str(error), field) from error
+    except ProxyError as error:
+        raise Invalid(error.code, f"Domain {name!r}: {error}", field) from error
+
+
+def _check_held_out(name: str, paths: Sequence[Path], fraction: float) -> None:
+    """Refuse a small domain at once whose split leaves too little on either side; a large one is counted first."""
+    sides = Counter[bool]()
+    for path in paths:
+        for document in read_documents(path):
+            text = document.encode()
+            sides[is_held_out(document_digest(document), fraction)] += len(text)
+    if sides[True] < MINIMUM_BYTES or sides[False] == 0:
+        raise TooLittleText(
+            name,
+            f"{fraction:g} of its documents held out are {sides[True]} bytes, {sides[False]} are left to train "
+            f"on, and a held-out slice needs {MINIMUM_BYTES}; add text, cut it into smaller documents or raise "
+            "held_out_fraction",
+        )
+
+
+def check_tokenizer(request: TokenizerRequest, settings: Settings) -> dict[str, object]:
+    """The tokenizer as stored: a path below the data roots, resolved, or a name on the Hugging Face hub.
+
+    Raises Invalid for a path elsewhere, and for a name that could be taken for a file of the service's own.
+    """
+    name = request.huggingface
+    if name is None:
+        return {"vocabulary_size": request.vocabulary_size}
+    field = "tokenizer.huggingface"
+    if name.startswith(("/", ".", "~")):
+        return {"huggingface": str(resolve_place(name, settings.roots, field))}
+    if not _HUB_NAME.fullmatch(name) or ".." in name or Path(name).exists():
+        raise Invalid("bad_path", f"{name!r} is neither an absolute path nor a name on the hub.", field)
+    return {"huggingface": name}

@@ -1,0 +1,279 @@
+"""Making revisions: the first of a domain set, and the next, whose changes against its parent are found or said."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from mixing.errors import AmbiguousChange, MixingError
+from mixing.revision import Changes, Leaf, Leaves
+from mixing.revision_diff import diff
+from service.database import jobs
+from service.database.changes import confirm
+from service.database.content import FILES, known_contents, leaves_of
+from service.database.models import DomainRow, DomainSet, Revision
+from service.domain_sets.checks import CheckedDomain, FileRules, PlacedDomain, check_domain, check_tree
+from service.domain_sets.patches import PatchedTree, requested_domains
+from service.domain_sets.repository import domain_set_named, revision_of
+from service.domain_sets.schemas import DomainSetRequest, RevisionPlanView, RevisionRequest
+from service.domain_sets.views import changes_view
+from service.errors import Conflict, Invalid, invalid
+from service.files import file_identity
+from service.settings import Settings
+
+
+def check_first_domains(request: DomainSetRequest, settings: Settings) -> list[CheckedDomain]:
+    """Validate the names and files of a new domain set. Raises Invalid naming the field and the domain."""
+    placed = [PlacedDomain(domain, f"domains[{index}]") for index, domain in enumerate(request.domains)]
+    check_tree(placed, settings)
+    rules = FileRules(settings, request.held_out_fraction)
+    return [check_domain(domain, rules) for domain in placed]
+
+
+def create_domain_set(
+    session: Session,
+    request: DomainSetRequest,
+    tokenizer: dict[str, object],
+    domains: Sequence[CheckedDomain],
+) -> str:
+    """Store a new domain set with revision 1 and the job that prepares it; answers the revision's id."""
+    if session.scalar(select(DomainSet.id).where(DomainSet.name == request.name)):
+        raise Conflict(
+            "domain_set_exists",
+            f"There is a domain set {request.name!r} already; POST a revision of it instead.",
+            "name",
+        )
+    domain_set = DomainSet(name=request.name)
+    session.add(domain_set)
+    session.flush()
+    revision = Revision(
+        domain_set_id=domain_set.id,
+        number=1,
+        tokenizer=tokenizer,
+        held_out_fraction=request.held_out_fraction,
+        evaluation_bytes=request.evaluation_bytes,
+        content_hash=_definition_hash(tokenizer, request.held_out_fraction, domains),
+        changes=Changes(added=tuple(sorted(domain.name for domain in domains))).to_dict(),
+    )
+    return _store(session, revision, domains)
+
+
+@dataclass(frozen=True)
+class PlannedRevision:
+    """The next revision, found to be good and not stored.
+
+    Attributes:
+        domain_set: its name.
+        number: it will have, if nobody is faster.
+        parent: the revision it changes.
+        domains: every domain with its files.
+        old, new: both revisions' domains, as far as their content is known.
+        changes: found or said.
+        said: `{domain: word}`.
+        definition: hash of what was posted.
+    """
+
+    domain_set: str
+    number: int
+    parent: Revision
+    domains: Sequence[CheckedDomain]
+    old: Leaves
+    new: Leaves
+    changes: Changes
+    said: Mapping[str, str]
+    definition: str
+
+    def view(self) -> RevisionPlanView:
+        """What a dry run answers."""
+        return RevisionPlanView(
+            domain_set=self.domain_set,
+            number=self.number,
+            parent=self.parent.number,
+            changes=changes_view(confirm(self.changes, self.old, self.new)),
+        )
+
+
+def plan_revision(
+    session: Session, name: str, request: RevisionRequest, settings: Settings
+) -> PlannedRevision:
+    """Check every file the request names and find what changes. Reads only.
+
+    Raises:
+        NotFound: the domain set, or the parent.
+        Invalid: naming the field at fault.
+        Conflict: a change that is ambiguous (with the questions), or none at all.
+    """
+    parent = revision_of(session, name, request.parent)
+    rows = {row.name: row for row in parent.domains}
+    old = leaves_of(session, parent)
+    rules = FileRules(settings, parent.held_out_fraction, _counted_files(session, parent))
+    if request.patch is not None:
+        checked = {one.field: check_domain(one, rules) for one in requested_domains(request.patch)}
+        tree = PatchedTree(request.patch, rows, _unchanged, checked)
+        changes = tree.changes(old, _leaves(session, parent, list(checked.values())))
+        domains, field = tree.domains(changes), "patch"
+        if len(domains) > settings.max_domains:
+            raise Invalid("too_many_domains", f"At most {settings.max_domains} domains.", "patch")
+    else:
+        placed = [
+            PlacedDomain(domain, f"domains[{index}]") for index, domain in enumerate(request.domains or ())
+        ]
+        check_tree(placed, settings)
+        domains, field = [check_domain(domain, rules) for domain in placed], "domains"
+        changes = None
+    if len(domains) < 2:
+        raise Invalid("too_few_domains", "A domain set has at least two domains.", field)
+    new = _leaves(session, parent, domains)
+    definition = _definition_hash(parent.tokenizer, parent.held_out_fraction, domains)
+    if definition == parent.content_hash:
+        raise Conflict(
+            "revision_unchanged", f"Revision {parent.number} of {name!r} is exactly this already.", field
+        )
+    if changes is None:
+        changes = _found(old, new, request.said)
+    latest = _latest_number(session, parent.domain_set_id)
+    return PlannedRevision(
+        name, latest + 1, parent, domains, old, new, changes, dict(request.said), definition
+    )
+
+
+def store_revision(session: Session, planned: PlannedRevision) -> str:
+    """Store a planned revision, with its parent's tokenizer so that old runs stay comparable; answers its id.
+
+    Raises Conflict when another revision came first: what the latest one changes would no longer be what was found.
+    """
+    parent = session.get_one(Revision, planned.parent.id)
+    domain_set = domain_set_named(session, planned.domain_set)
+    if _latest_number(session, domain_set.id) != planned.number - 1:
+        raise Conflict(
+            "revision_conflict", "Another revision was posted at the same moment; look at it and send again."
+        )
+    revision = Revision(
+        domain_set_id=parent.domain_set_id,
+        number=planned.number,
+        parent_id=parent.id,
+        tokenizer=parent.tokenizer,
+        tokenizer_path=parent.tokenizer_path,
+        vocabulary_size=parent.vocabulary_size,
+        held_out_fraction=parent.held_out_fraction,
+        evaluation_bytes=parent.evaluation_bytes,
+        content_hash=planned.definition,
+        changes=planned.changes.to_dict(),
+        said=dict(planned.said),
+    )
+    return _store(session, revision, planned.domains)
+
+
+def _found(old: Leaves, new: Leaves, said: Mapping[str, str]) -> Changes:
+    try:
+        return diff(old, new, said)
+    except AmbiguousChange as ambiguous:
+        questions = [
+            {
+                "domain": asked.domain,
+                "question": asked.question,
+                "candidates": [{"word": word, "means": means} for word, means in asked.candidates],
+            }
+            for asked in ambiguous.questions
+        ]
+        raise Conflict(
+            "ambiguous_change",
+            "What changed cannot be told from names and contents: say one word for each question in `said`.",
+            "said",
+            questions=questions,
+        ) from ambiguous
+    except MixingError as error:
+        # The name that something was said about, if one was; else what is wrong is in the tree.
+        about = [name for name in error.names if name in said]
+        raise invalid(error, f"said.{about[0]}" if about else error.field) from error
+
+
+def _unchanged(row: DomainRow) -> CheckedDomain:
+    """A domain nothing is said about, with its files as they are now. Raises Invalid when one is gone."""
+    try:
+        identity = tuple(file_identity(Path(path)) for path in row.files)
+    except OSError as error:
+        raise Invalid(
+            "no_such_file",
+            f"The patch leaves {row.name!r} as it is, but {error.filename!r} cannot be found any more; revise or"
+            " remove the domain.",
+            "patch",
+        ) from error
+    return CheckedDomain(row.name, identity, row.declared_tokens, row.declared_bytes)
+
+
+def _counted_files(session: Session, parent: Revision) -> frozenset[str]:
+    query = (
+        select(DomainRow.files_hash)
+        .join(Revision, Revision.id == DomainRow.revision_id)
+        .where(Revision.domain_set_id == parent.domain_set_id, DomainRow.content_hash.is_not(None))
+        .distinct()
+    )
+    return frozenset(filter(None, session.scalars(query)))
+
+
+def _leaves(session: Session, parent: Revision, domains: Sequence[CheckedDomain]) -> dict[str, Leaf]:
+    """By name, what is known before anything is counted: what is declared, and what was found of the same files."""
+    hashes = sorted({domain.files_hash for domain in domains})
+    within = Revision.domain_set_id == parent.domain_set_id
+    contents = known_contents(session, DomainRow.files_hash, hashes, within)
+    query = (
+        select(DomainRow.files_hash, DomainRow.counted_tokens)
+        .join(Revision, Revision.id == DomainRow.revision_id)
+        .where(within, DomainRow.files_hash.in_(hashes), DomainRow.counted_tokens.is_not(None))
+    )
+    counted = dict(session.execute(query).all())
+    return {
+        domain.name: Leaf(
+            domain.declared_tokens or counted.get(domain.files_hash),
+            contents.get(domain.files_hash, f"{FILES}{domain.files_hash}"),
+        )
+        for domain in domains
+    }
+
+
+def _latest_number(session: Session, domain_set_id: str) -> int:
+    return session.scalars(
+        select(func.max(Revision.number)).where(Revision.domain_set_id == domain_set_id)
+    ).one()
+
+
+def _store(session: Session, revision: Revision, domains: Sequence[CheckedDomain]) -> str:
+    session.add(revision)
+    session.flush()
+    for domain in domains:
+        session.add(
+            DomainRow(
+                revision_id=revision.id,
+                name=domain.name,
+                files=domain.files,
+                files_hash=domain.files_hash,
+                declared_tokens=domain.declared_tokens,
+                declared_bytes=domain.declared_bytes,
+            )
+        )
+    session.add(jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id))
+    session.flush()
+    return revision.id
+
+
+def _definition_hash(
+    tokenizer: Mapping[str, object], held_out_fraction: float, domains: Sequence[CheckedDomain]
+) -> str:
+    definition = {
+        "tokenizer": dict(tokenizer),
+        "held_out_fraction": held_out_fraction,
+        "domains": {
+            domain.name: {
+                "files": sorted(domain.identity),
+                "tokens": domain.declared_tokens,
+                "size_bytes": domain.declared_bytes,
+            }
+            for domain in domains
+        },
+    }
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()

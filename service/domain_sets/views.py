@@ -1,0 +1,106 @@
+"""Describing domain sets and revisions with the state of their preparation."""
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.database import jobs
+from service.database.changes import KnownChanges, known_changes
+from service.database.models import DomainRow, DomainSet, Job, Revision
+from service.database.preparation import preparation_failure, preparation_state
+from service.domain_sets.repository import jobs_of
+from service.domain_sets.schemas import (
+    ChangesView,
+    DomainSetView,
+    DomainView,
+    RevisionSummary,
+    RevisionView,
+)
+from service.schemas import ProgressView, failure_of
+
+
+def describe_revision(session: Session, revision: Revision) -> RevisionView:
+    """The revision with what its preparation has counted so far."""
+    work = {job.subject: job for job in jobs_of(session, revision.id)}
+    domains = [_describe_domain(row, work.get(row.id)) for row in revision.domains]
+    state = preparation_state(revision, list(work.values()))
+    counts = [domain.tokens for domain in domains]
+    parent = session.get(Revision, revision.parent_id) if revision.parent_id else None
+    return RevisionView(
+        id=revision.id,
+        domain_set=revision.domain_set.name,
+        number=revision.number,
+        parent=parent.number if parent else None,
+        state=state,
+        progress=ProgressView(
+            done=sum(domain.state == jobs.SUCCEEDED for domain in domains), total=len(domains), unit="domains"
+        ),
+        tokenizer=revision.tokenizer,
+        vocabulary_size=revision.vocabulary_size,
+        held_out_fraction=revision.held_out_fraction,
+        evaluation_bytes=revision.evaluation_bytes,
+        tokens=sum(filter(None, counts)) if None not in counts else None,
+        changes=changes_view(known_changes(session, revision)),
+        said=revision.said or {},
+        domains=domains,
+        failure=failure_of(*(preparation_failure(revision, list(work.values())) or (None, None))),
+        created_at=revision.created_at,  # pyright: ignore[reportArgumentType] - Time accepts epoch seconds
+    )
+
+
+def _describe_domain(row: DomainRow, job: Job | None) -> DomainView:
+    progress = job.progress if job else None
+    return DomainView(
+        name=row.name,
+        files=row.files,
+        declared_tokens=row.declared_tokens,
+        declared_bytes=row.declared_bytes,
+        tokens=row.tokens,
+        size_bytes=row.counted_bytes,
+        documents=row.documents,
+        held_out_bytes=row.held_out_bytes,
+        files_hash=row.files_hash,
+        content_hash=row.content_hash,
+        state=job.state if job else jobs.QUEUED,
+        progress=ProgressView(**{name: progress[name] for name in ("done", "total", "unit")})
+        if progress and job and job.state in jobs.HELD
+        else None,
+        failure=failure_of(job.failure_code, job.failure_detail) if job else None,
+    )
+
+
+def summarize_set(session: Session, row: DomainSet) -> DomainSetView:
+    """A domain set in a list."""
+    count = session.scalar(select(func.count()).where(Revision.domain_set_id == row.id))
+    return DomainSetView.model_validate(
+        {"id": row.id, "name": row.name, "revisions": count or 0, "created_at": row.created_at}
+    )
+
+
+def summarize_revision(session: Session, row: Revision) -> RevisionSummary:
+    """A revision in a list."""
+    count = session.scalar(select(func.count()).where(DomainRow.revision_id == row.id))
+    return RevisionSummary.model_validate(
+        {
+            "id": row.id,
+            "domain_set": row.domain_set.name,
+            "number": row.number,
+            "domains": count or 0,
+            "created_at": row.created_at,
+        }
+    )
+
+
+def changes_view(known: KnownChanges) -> ChangesView:
+    """What changed, by name, with how far it is confirmed."""
+    changes = known.changes
+    return ChangesView(
+        added=list(changes.added),
+        removed=list(changes.removed),
+        revised=sorted(changes.revised),
+        renamed={old: new for new, old in sorted({**changes.kept, **changes.revised}.items()) if new != old},
+        split={old: list(parts) for old, parts in sorted(changes.split.items())},
+        merged={new: list(members) for new, members in sorted(changes.merged.items())},
+        kept=len(changes.kept),
+        confirmed=dict(known.confirmed),
+        unconfirmed=dict(known.unconfirmed),
+    )

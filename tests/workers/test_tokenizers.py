@@ -1,0 +1,76 @@
+"""A revision never reads other tokens than its parent, whoever's tokenizer is made first."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session
+
+from mixing.revision import Changes
+from service.database import jobs
+from service.database.engine import Database
+from service.database.models import DomainRow, Job, Revision
+from service.settings import Settings
+from tests.workers.conftest import new_revision
+from workers.jobs import prepare_tokenizer
+
+Described = dict[str, object]
+
+
+def add_domain(session: Session, revision: Revision, name: str) -> None:
+    session.add(DomainRow(revision_id=revision.id, name=name, files=[f"/{name}.txt"]))
+    session.add(jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id))
+    session.flush()
+
+
+@pytest.fixture
+def chain(database: Database) -> tuple[str, str, str]:
+    """Three revisions, each the next one's parent, none prepared; answers their ids."""
+    with database.write() as session:
+        first = new_revision(session)
+        add_domain(session, first, "a")
+        ids = [first.id]
+        for number, name in ((2, "b"), (3, "c")):
+            revision = Revision(
+                domain_set_id=first.domain_set_id,
+                number=number,
+                parent_id=ids[-1],
+                tokenizer=first.tokenizer,
+                held_out_fraction=0.1,
+                content_hash=str(number),
+                changes=Changes().to_dict(),
+            )
+            session.add(revision)
+            session.flush()
+            add_domain(session, revision, name)
+            ids.append(revision.id)
+    return ids[0], ids[1], ids[2]
+
+
+def described(database: Database, tmp_path: Path, revision_id: str) -> Described:
+    with database.read() as session:
+        job = session.query(Job).filter_by(subject=revision_id).one()
+        return prepare_tokenizer.describe(session, job, Settings(data_directory=tmp_path))
+
+
+def test_a_successor_that_comes_first_makes_its_ancestors_tokenizer(
+    database: Database, tmp_path: Path, chain: tuple[str, str, str]
+) -> None:
+    specs = [described(database, tmp_path, revision_id) for revision_id in chain]
+    assert specs[0] == specs[1] == specs[2]
+    assert specs[0]["files"] == {"a": ["/a.txt"]}
+
+
+def test_a_successor_takes_what_its_parent_has_made_meanwhile(
+    database: Database, tmp_path: Path, chain: tuple[str, str, str]
+) -> None:
+    with database.write() as session:
+        session.get_one(Revision, chain[0]).tokenizer_path = "/made.json"
+    assert described(database, tmp_path, chain[2])["existing"] == "/made.json"
+
+
+def test_a_successor_of_one_that_failed_begins_anew(
+    database: Database, tmp_path: Path, chain: tuple[str, str, str]
+) -> None:
+    with database.write() as session:
+        session.query(Job).filter_by(subject=chain[0]).one().state = jobs.FAILED
+    assert described(database, tmp_path, chain[2])["files"] == {"b": ["/b.txt"]}
