@@ -70,9 +70,19 @@ class Client:
         """POST a domain set; answers its first revision."""
         return self._create("/v1/domain-sets", request, key)
 
-    def create_revision(self, name: str, domains: list[Document], key: str | None = None) -> Document:
-        """POST the next revision of a domain set."""
-        return self._create(f"/v1/domain-sets/{name}/revisions", {"domains": domains}, key)
+    def create_revision(
+        self, name: str, change: Mapping[str, Any] | list[Document], key: str | None = None
+    ) -> Document:
+        """POST the next revision of a domain set: the request, or the whole tree's domains alone.
+
+        An ambiguous change is an ApiError of code ``ambiguous_change``, with ``problem["questions"]``.
+        """
+        return self._create(f"/v1/domain-sets/{name}/revisions", _revision_request(change), key)
+
+    def plan_revision(self, name: str, change: Mapping[str, Any] | list[Document]) -> Document:
+        """What the next revision would change; nothing is stored."""
+        path = f"/v1/domain-sets/{name}/revisions"
+        return self._request("POST", path, json=_revision_request(change), params={"dry_run": True})
 
     def revision(self, name: str, number: int | None = None) -> Document:
         """A revision, the latest without ``number``."""
@@ -85,6 +95,10 @@ class Client:
     def create_optimization(self, request: Mapping[str, Any], key: str | None = None) -> Document:
         """POST an optimization; the workers go on with it."""
         return self._create("/v1/optimizations", request, key)
+
+    def plan_optimization(self, request: Mapping[str, Any]) -> Document:
+        """What an optimization would freeze, train and reuse, and what that costs; nothing is stored."""
+        return self._request("POST", "/v1/optimizations", json=dict(request), params={"dry_run": True})
 
     def optimization(self, optimization_id: str) -> Document:
         """State, stages, counts, rate and ETA."""
@@ -105,6 +119,10 @@ class Client:
     def mixture(self, mixture_id: str) -> Document:
         """Weights, and the evidence of a proposed mixture."""
         return self._get(f"/v1/mixtures/{mixture_id}")
+
+    def lineage(self, mixture_id: str) -> Document:
+        """Where a mixture comes from: revisions, maps, optimizations and runs."""
+        return self._get(f"/v1/mixtures/{mixture_id}/lineage")
 
     def create_launch(self, request: Mapping[str, Any], key: str | None = None) -> Document:
         """POST a launch of the full trainer."""
@@ -156,6 +174,10 @@ class Client:
                 if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                     return _document(response)
             time.sleep(PAUSE_SECONDS)
+
+
+def _revision_request(change: Mapping[str, Any] | list[Document]) -> Document:
+    return {"domains": change} if isinstance(change, list) else dict(change)
 
 
 def _document(response: httpx.Response) -> Document:

@@ -1,5 +1,6 @@
 """Checks of training settings and task files that an optimization and a launch share."""
 
+import hashlib
 from collections.abc import Sequence
 
 from proxy_models.config import TrainingConfig, size_named
@@ -43,7 +44,9 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> list[dict[s
             read_task(files[0])
         except ProxyError as error:
             raise Invalid(error.code, f"Task {task.name!r}: {error}", field) from error
-        stored.append({**task.model_dump(), "path": str(files[0])})
+        # Runs are compared by what they measured, and a file may be edited in its place.
+        digest = hashlib.sha256(files[0].read_bytes()).hexdigest()
+        stored.append({**task.model_dump(), "path": str(files[0]), "digest": digest})
     if tasks and not any(task.weight > 0 for task in tasks):
         raise Invalid("no_objective", "At least one task needs a weight above 0.", "tasks")
     return stored

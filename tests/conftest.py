@@ -16,7 +16,7 @@ os.environ.update(SINGLE_THREADED)
 
 # What the developer has set for a service of their own must not decide how a test ends.
 for name in [name for name in os.environ if name.startswith("MIXWRIGHT_")]:
-    if not name.startswith("MIXWRIGHT_TEST_"):
+    if not name.startswith(("MIXWRIGHT_TEST_", "MIXWRIGHT_OLMIX_DATA")):
         del os.environ[name]
 
 # Asked to stop, tests end as on Ctrl-C: what they started is stopped, what they made is dropped.

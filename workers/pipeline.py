@@ -120,13 +120,15 @@ def _has_evidence(optimization: Optimization, runs: list[Job], number: int) -> b
     if succeeded + (0 if SAMPLERS[settings["recipe"]["sampler"]].learns else later) >= needed:
         return True
     lost = next((job for job in runs if job.failure_code), None)
+    older = len((settings.get("reuse") or {}).get("runs", ()))
+    beside = f" beside {older} older ones" if older else ""
     still = f", {later} more being still to come" if later else ""
     reason = f"; the first lost one failed with {lost.failure_code}: {lost.failure_detail}" if lost else ""
     _end(
         optimization,
         jobs.FAILED,
         "too_few_runs",
-        f"{succeeded} of {len(runs)} runs succeeded and the regression needs {needed}{still}{reason}",
+        f"{succeeded} of {len(runs)} runs succeeded and the regression needs {needed}{beside}{still}{reason}",
     )
     return False
 

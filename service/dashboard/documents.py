@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session, joinedload
 from service.database.models import DomainSet, Launch, MixtureRow, Optimization, Revision
 from service.dependencies import DatabaseDependency
 from service.domain_sets.repository import revision_of
-from service.domain_sets.service import describe_revision, summarize_set
+from service.domain_sets.views import describe_revision, summarize_set
 from service.launches.service import describe_launch, launch_with_id
+from service.mixtures.lineage import describe_lineage
 from service.mixtures.service import describe_mixture, mixture_with_id
 from service.optimizations.progress import describe, summarize
 from service.optimizations.repository import optimization_with_id
@@ -63,6 +64,10 @@ class Documents:
     def mixture(self, mixture_id: str) -> Document:
         """A mixture with its evidence."""
         return _json(describe_mixture(mixture_with_id(self._session, mixture_id)))
+
+    def lineage(self, mixture_id: str) -> Document:
+        """Where a mixture comes from."""
+        return _json(describe_lineage(self._session, mixture_id))
 
     def runs(self, swarm_id: str, after: str | None) -> Document:
         """A page of a swarm's runs, in the order they were sampled."""

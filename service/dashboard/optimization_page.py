@@ -11,6 +11,7 @@ from service.dashboard.effects_table import EffectsTable, effects_table
 from service.dashboard.gain_chart import gain_chart
 from service.dashboard.mixture_chart import MOST_ROWS, mixture_chart
 from service.dashboard.sentences import Verdict, measured_verdict, predicted_verdict, progress_sentence
+from service.optimizations.plan_sentences import plan_sentences
 
 Document = Mapping[str, Any]
 
@@ -42,6 +43,16 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class ReuseSection:
+    """The plan of what is frozen, trained and reused."""
+
+    plan: Document
+    mixture_id: str | None
+    sentences: Sequence[str]
+    groups: Sequence[tuple[str, Sequence[tuple[str, float]]]]
+
+
+@dataclass(frozen=True, slots=True)
 class OptimizationPage:
     """Everything the template shows; it formats and decides nothing else."""
 
@@ -50,6 +61,7 @@ class OptimizationPage:
     is_live: bool
     answer: Answer | None
     measured: Measured | None
+    reuse: ReuseSection | None
     runs: Sequence[Document]
     runs_next: str | None
     launches: Sequence[Document]
@@ -70,10 +82,22 @@ def optimization_page(
         measured=Measured(comparison, measured_verdict(comparison), gain_chart(comparison))
         if comparison
         else None,
+        reuse=_reuse(settings.get("reuse")),
         runs=[{**run, "objective": objective_bpb(run["metrics"], settings)} for run in runs["items"]],
         runs_next=runs["next"],
         launches=[{**launch, "objective": objective_bpb(launch["metrics"], settings)} for launch in launches],
     )
+
+
+def _reuse(settings: Document | None) -> ReuseSection | None:
+    if settings is None:
+        return None
+    plan = settings["plan"]
+    groups = [
+        (name, sorted(ratios.items(), key=lambda item: (-item[1], item[0])))
+        for name, ratios in sorted(plan["groups"].items())
+    ]
+    return ReuseSection(plan, settings["mixture"], list(plan_sentences(plan)), groups)
 
 
 def objective_weights(document: Document) -> dict[str, float]:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from service.dashboard import session
 from service.dashboard.documents import DocumentsDependency
+from service.dashboard.lineage_page import changes_sentence, lineage_page
 from service.dashboard.optimization_page import LIVE, objective_bpb, objective_weights, optimization_page
 from service.dashboard.templating import page
 
@@ -49,6 +50,7 @@ def domain_set(
         "domain_set.html",
         revision=document,
         latest=latest,
+        changes=changes_sentence(document["changes"]),
         optimizations=documents.optimizations(after, name),
         is_live=document["state"] in LIVE,
     )
@@ -66,6 +68,12 @@ def optimization(optimization_id: str, documents: DocumentsDependency, runs_afte
         documents.launches(optimization_id)["items"],
     )
     return page("optimization.html", view=view, runs_after=runs_after, is_live=view.is_live)
+
+
+@_pages.get("/mixtures/{mixture_id}/lineage")
+def lineage(mixture_id: str, documents: DocumentsDependency) -> Response:
+    """Where a mixture comes from, down to any run."""
+    return page("lineage.html", view=lineage_page(documents.lineage(mixture_id)))
 
 
 @_pages.get("/launches/{launch_id}")

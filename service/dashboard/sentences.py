@@ -64,7 +64,7 @@ def predicted_verdict(evidence: Document) -> Verdict:
     """What the mixture is predicted to be worth, and whether the evidence can tell."""
     objective = evidence["objective"]
     if objective is None:
-        return Verdict("A baseline: nothing was trained for it, so nothing is predicted of it.", "open")
+        return Verdict("Nothing was trained for it, so nothing is predicted of it.", "open")
     gain, bounds = objective["gain"], objective["gain_interval"]
     direction = "lower" if gain >= 0 else "higher"
     what = "its worst family" if objective.get("families") else "the objective"

@@ -118,8 +118,15 @@ class Demo:
             if error.code != "domain_set_exists":
                 raise
         # The demo's text changed since this data directory was made (another version of Mixwright).
+        request = {"domains": domains}
         try:
-            return client.create_revision(DOMAIN_SET, domains, f"demo-revision-{key}")
+            try:
+                return client.create_revision(DOMAIN_SET, request, f"demo-revision-{key}")
+            except ApiError as error:
+                if error.code != "ambiguous_change":
+                    raise
+                said = _all_new(error.problem["questions"])
+                return client.create_revision(DOMAIN_SET, {**request, "said": said}, f"demo-said-{key}")
         except ApiError as error:
             if error.code != "revision_unchanged":
                 raise
@@ -157,6 +164,8 @@ class Demo:
                 "batch_rows": settings.batch_rows,
             },
             "tasks": [{"name": name, "path": str(path)} for name, path in sorted(corpora.tasks.items())],
+            # A demo is the whole job, also where an older one has left runs behind.
+            **({"reuse": {"kind": "none", "runs": False}} if revision["parent"] else {}),
         }
 
     def _launch(self, client: Client, optimization: Document) -> tuple[Document, Document]:
@@ -203,6 +212,11 @@ def _require(document: Document, what: str) -> Document:
         failure = document["failure"] or {"code": document["state"], "detail": ""}
         raise DemoFailed(f"{what} {document['state']}: {failure['code']}: {failure['detail']}")
     return document
+
+
+def _all_new(questions: list[Document]) -> dict[str, str]:
+    """Nothing is what it was: the demo trains its whole swarm whatever there was before."""
+    return {one["domain"]: one["candidates"][-1]["word"] for one in questions}
 
 
 def _swarm_status(optimization: Document) -> Status:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from service.database import jobs
 from service.database.models import Job, Launch, MixtureRow, Optimization, Run
-from service.domain_sets.service import require_usable
+from service.domain_sets.preparation import require_usable
 from service.errors import Conflict, Invalid, NotFound
 from service.launches.schemas import LaunchRequest, LaunchView
 from service.mixtures.service import mixture_with_id

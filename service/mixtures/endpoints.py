@@ -8,6 +8,8 @@ from service.database.models import MixtureRow, Revision
 from service.dependencies import DatabaseDependency
 from service.idempotency import IdempotentRequest, KeyHeader, create_once
 from service.mixtures import service
+from service.mixtures.lineage import describe_lineage
+from service.mixtures.lineage_schemas import LineageView
 from service.mixtures.schemas import MixtureRequest, MixtureSummary, MixtureView
 from service.pagination import After, Limit, Page, page_of, page_rows
 
@@ -42,3 +44,10 @@ def get_mixture(mixture_id: str, database: DatabaseDependency) -> MixtureView:
     """One mixture with its weights and its evidence."""
     with database.read() as session:
         return service.describe_mixture(service.mixture_with_id(session, mixture_id))
+
+
+@router.get("/{mixture_id}/lineage", response_model=LineageView)
+def get_lineage(mixture_id: str, database: DatabaseDependency) -> LineageView:
+    """Where a mixture comes from: revisions, the maps between them, and every run, whether it counted and why."""
+    with database.read() as session:
+        return describe_lineage(session, mixture_id)

@@ -9,34 +9,47 @@ from sqlalchemy.orm import joinedload
 
 from service.database import jobs
 from service.database.models import Optimization, Revision
-from service.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency
+from service.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, DryRun, SettingsDependency
 from service.idempotency import IdempotentRequest, KeyHeader, create_once
 from service.optimizations import service
+from service.optimizations.plan_view import plan_view
 from service.optimizations.progress import describe, summarize
 from service.optimizations.repository import optimization_with_id
-from service.optimizations.schemas import OptimizationRequest, OptimizationSummary, OptimizationView
+from service.optimizations.schemas import (
+    OptimizationRequest,
+    OptimizationSummary,
+    OptimizationView,
+    PlanView,
+)
 from service.pagination import After, Limit, Page, page_of, page_rows
 
 router = APIRouter(prefix="/v1/optimizations", tags=["optimizations"])
 
 
-@router.post("", status_code=202, response_model=OptimizationView)
+@router.post("", status_code=202, response_model=OptimizationView | PlanView)
 def create_optimization(
     body: OptimizationRequest,
     response: Response,
     database: DatabaseDependency,
     settings: SettingsDependency,
     key: KeyHeader = None,
-) -> OptimizationView:
-    """Ask for a mixture: the swarm is sampled, trained, fitted and solved by the workers."""
+    dry_run: DryRun = False,
+) -> OptimizationView | PlanView:
+    """Ask for a mixture: what is known is reused, the rest sampled, trained, fitted and solved by the workers."""
     checked = service.check_request(body, settings)
+    request = IdempotentRequest("optimizations", key, body)
+    planned = None
     with database.read() as session:
-        service.check_answerable(session, checked)
-    optimization_id = create_once(
-        database,
-        IdempotentRequest("optimizations", key, body),
-        lambda session: service.create_optimization(session, checked, settings.max_runs),
-    )
+        made = None if dry_run else request.earlier(session)
+        if made is None:
+            service.check_answerable(session, checked)
+            planned = service.plan_optimization(session, checked, settings.max_runs, dry_run)
+        if planned is not None and dry_run:
+            response.status_code = 200
+            return plan_view(session, planned)
+    if planned is not None:
+        made = create_once(database, request, lambda session: service.create_optimization(session, planned))
+    optimization_id = str(made)
     with database.read() as session:
         view = describe(session, optimization_with_id(session, optimization_id))
     response.headers["Location"] = f"/v1/optimizations/{optimization_id}"

@@ -1,5 +1,6 @@
 """Requests and answers about optimizations."""
 
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -81,6 +82,46 @@ class GuardRailRequest(RequestModel):
         return self
 
 
+Kind = Literal["full", "partial", "none", "auto"]
+
+
+class ReuseRequest(RequestModel):
+    """What is kept of the mixture in use and of older runs; a word alone is its ``kind``.
+
+    ``full`` keeps the ratios of every unchanged domain, ``partial`` frees some of them, ``none`` recomputes all, and
+    ``auto`` chooses by what the mixture's evidence tells.
+    """
+
+    kind: Kind = "auto"
+    mixture: str | None = Field(
+        default=None,
+        max_length=64,
+        description="To go on from; the newest proposed one of the nearest ancestor when left out.",
+    )
+    free: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
+        default_factory=list, max_length=20_000, description="With `partial`: unchanged domains to recompute."
+    )
+    most_coupled: int | None = Field(
+        default=None,
+        ge=1,
+        le=20_000,
+        description="With `partial`: how many of the most coupled to recompute.",
+    )
+    runs: bool = Field(default=True, description="Whether runs of older revisions may count.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _word(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @field_validator("free")
+    @classmethod
+    def _once(cls, value: list[str]) -> list[str]:
+        if repeated := sorted(name for name, times in Counter(value).items() if times > 1):
+            raise ValueError(f"named twice: {', '.join(repeated)}")
+        return value
+
+
 class OptimizationRequest(RequestModel):
     """What to find a mixture for. Without tasks the objective is the domains' own held-out slices.
 
@@ -124,6 +165,10 @@ class OptimizationRequest(RequestModel):
     )
     shares: list[ShareRequest] = Field(default_factory=list, max_length=200)
     guard_rails: list[GuardRailRequest] = Field(default_factory=list, max_length=1000)
+    reuse: ReuseRequest | None = Field(
+        default=None,
+        description="`auto` when left out and an ancestor of the revision has a proposed mixture, else nothing.",
+    )
 
     @field_validator("strengths")
     @classmethod
@@ -192,6 +237,25 @@ class OptimizationView(BaseModel):
     failure: FailureView | None
     created_at: Time
     updated_at: Time
+
+
+class Hours(BaseModel):
+    """Worker hours: CPU-hours on a CPU, device-hours on a GPU. Null where no comparable run was ever trained."""
+
+    new: float | None
+    recompute: float | None
+
+
+class PlanView(BaseModel):
+    """What an optimization would freeze, train and reuse: nothing is stored."""
+
+    domain_set: str
+    revision: int
+    method: str
+    mixture_id: str | None
+    sentences: list[str]
+    hours: Hours
+    plan: dict[str, object]
 
 
 class OptimizationSummary(BaseModel):

@@ -19,10 +19,11 @@ from mixing.repetition import check_target_reachable
 from service.database import jobs
 from service.database.clock import database_now
 from service.database.models import Optimization
+from service.domain_sets.preparation import require_usable
 from service.domain_sets.repository import revision_of
-from service.domain_sets.service import require_usable
 from service.errors import Conflict, Invalid, invalid
 from service.optimizations.repository import optimization_with_id
+from service.optimizations.reuse import PlannedReuse, ReuseContext, planned_reuse
 from service.optimizations.schemas import OptimizationRequest
 from service.settings import Settings
 from service.training_settings import check_tasks, check_training
@@ -86,6 +87,7 @@ _TRAINING_ONLY = (
     "shares",
     "kl_weight",
     "repetition_price",
+    "reuse",
 )
 
 
@@ -130,33 +132,69 @@ def _check_parts(request: OptimizationRequest, recipe: Recipe) -> None:
         raise Invalid("no_temperature", "Only the method 'temperature' has a temperature.", "temperature")
 
 
-def create_optimization(session: Session, checked: CheckedOptimization, maximum_runs: int) -> str:
-    """Store the optimization; the workers take it from there. Answers its id."""
-    request, method = checked.request, checked.method
+@dataclass(frozen=True, slots=True)
+class PlannedOptimization:
+    """An optimization found to be good and not stored: its runs, in which rounds, and what it reuses."""
+
+    checked: CheckedOptimization
+    revision_id: str
+    runs: int
+    rounds: tuple[int, ...]
+    minimum_runs: int
+    shares: list[LinearConstraint]
+    reuse: PlannedReuse | None
+
+
+def plan_optimization(
+    session: Session, checked: CheckedOptimization, maximum_runs: int, dry_run: bool = False
+) -> PlannedOptimization:
+    """Find what can be reused and how many runs that takes. Reads only.
+
+    Raises:
+        NotFound, NotReady, NotCounted: the revision or the mixture to go on from.
+        Invalid: naming the field at fault.
+    """
+    request, method, recipe = checked.request, checked.method, checked.recipe
     revision = revision_of(session, request.domain_set, request.revision)
     require_usable(session, revision)
+    shares = _shares(request, [row.name for row in revision.domains])
+    reuse = None
+    if recipe is not None:
+        context = ReuseContext(request, method, recipe, checked.repetition_cap, checked.tasks, shares)
+        reuse = planned_reuse(session, revision, context, dry_run)
     domains = len(revision.domains)
-    runs = request.runs if request.runs is not None else method.default_runs(domains, checked.recipe)
+    if reuse is not None:
+        runs = reuse.plan.new_runs
+    else:
+        runs = request.runs if request.runs is not None else method.default_runs(domains, recipe)
     if runs > maximum_runs:
         raise Invalid(
             "too_many_runs",
             f"{method.title} over {domains} domains asks for {runs} runs, and at most {maximum_runs} are allowed.",
             "runs",
         )
-    needed, rounds = 0, ()
-    if checked.recipe is not None:
-        needed = checked.recipe.minimum_runs(domains)
-        rounds = _rounds(method, checked.recipe, runs, domains)
-    names = [row.name for row in revision.domains]
-    shares = _shares(request, names)
+    if recipe is None:
+        needed, rounds = 0, ()
+    elif reuse is None:
+        needed, rounds = recipe.minimum_runs(domains), _rounds(method, recipe, runs, domains)
+    else:
+        needed = reuse.plan.least_new_runs
+        rounds = _rounds(method, recipe, runs, domains, needed)
+    return PlannedOptimization(checked, revision.id, runs, rounds, needed, shares, reuse)
+
+
+def create_optimization(session: Session, planned: PlannedOptimization) -> str:
+    """Store the optimization; the workers take it from there. Answers its id."""
+    checked = planned.checked
+    request, method = checked.request, checked.method
     row = Optimization(
-        revision_id=revision.id,
+        revision_id=planned.revision_id,
         method=method.name,
         seed=request.seed,
         settings={
-            "runs": runs,
-            "rounds": list(rounds),
-            "minimum_runs": needed,
+            "runs": planned.runs,
+            "rounds": list(planned.rounds),
+            "minimum_runs": planned.minimum_runs,
             "recipe": None if checked.recipe is None else asdict(checked.recipe),
             "temperature": request.temperature,
             "target_tokens": request.target_tokens,
@@ -167,8 +205,9 @@ def create_optimization(session: Session, checked: CheckedOptimization, maximum_
             "proxy": None if request.proxy is None else request.proxy.model_dump(),
             "tasks": checked.tasks,
             "aggregate": request.aggregate,
-            "shares": [_stored(share) for share in shares],
+            "shares": [_stored(share) for share in planned.shares],
             "guard_rails": [rail.model_dump() for rail in request.guard_rails],
+            "reuse": None if planned.reuse is None else planned.reuse.document(),
         },
     )
     session.add(row)
@@ -176,9 +215,11 @@ def create_optimization(session: Session, checked: CheckedOptimization, maximum_
     return row.id
 
 
-def _rounds(method: Method, recipe: Recipe, runs: int, domains: int) -> tuple[int, ...]:
+def _rounds(
+    method: Method, recipe: Recipe, runs: int, domains: int, least: int | None = None
+) -> tuple[int, ...]:
     try:
-        return method.split(recipe, runs, domains)
+        return method.split(recipe, runs, domains, least)
     except TooFewRuns as error:
         raise Invalid("too_few_runs", f"{error}.", "runs", needed=error.needed) from error
     except MixingError as error:

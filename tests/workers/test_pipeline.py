@@ -261,3 +261,39 @@ def test_a_round_that_lost_more_than_later_ones_can_make_good_is_the_last(
     ended = optimization(database, stored)
     assert (ended.state, ended.failure_code) == (jobs.FAILED, "too_few_runs")
     assert "4 more being still to come" in str(ended.failure_detail)
+
+
+def replan(database: Database, stored: Stored, rounds: list[int], older: int) -> None:
+    """Let the optimization count so many older runs, so that so many fewer new ones are needed."""
+    reuse = {"runs": [f"run_{index}" for index in range(older)]}
+    settings = {**settings_of(rounds, needed=max(NEEDED - older, 0)), "reuse": reuse}
+    with database.write() as session:
+        session.get_one(Optimization, stored.optimization_id).settings = settings
+
+
+def test_older_runs_count_towards_what_the_regression_needs(database: Database, stored: Stored) -> None:
+    replan(database, stored, [2], older=NEEDED - 1)
+    prepare(database)
+    sample(database, stored, 2)
+    succeed(database, jobs.PROXY_RUN)
+    lose(database, jobs.PROXY_RUN)
+    assert queued(database) == {jobs.SOLVE: 1}
+
+
+def test_one_too_few_says_how_many_older_runs_there_were(database: Database, stored: Stored) -> None:
+    replan(database, stored, [2], older=NEEDED - 2)
+    prepare(database)
+    sample(database, stored, 2)
+    succeed(database, jobs.PROXY_RUN)
+    lose(database, jobs.PROXY_RUN)
+    ended = optimization(database, stored)
+    assert (ended.state, ended.failure_code) == (jobs.FAILED, "too_few_runs")
+    assert f"needs 2 beside {NEEDED - 2} older ones" in (ended.failure_detail or "")
+
+
+def test_without_a_new_run_the_mixture_is_solved_at_once(database: Database, stored: Stored) -> None:
+    replan(database, stored, [], older=NEEDED)
+    prepare(database)
+    assert queued(database) == {jobs.SOLVE: 1}
+    succeed(database, jobs.SOLVE)
+    assert optimization(database, stored).state == jobs.SUCCEEDED

@@ -25,6 +25,7 @@ SPEC: dict[str, Any] = {
     "aggregate": "mean",
     "guard_rails": [],
     "runs": [],
+    "reuse": None,
     "proxy_tokens": 65_536,
     "shards": {},
     "vocabulary_size": 512,

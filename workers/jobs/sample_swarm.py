@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from service.database import jobs
 from service.database.models import Job, Optimization, Run, Swarm
 from service.settings import Settings
+from workers.jobs.reused_runs import reuse_of
 from workers.jobs.swarm_evidence import (
     constraints_of,
     describe_question,
@@ -57,6 +58,7 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
         constraints=constraints_of(spec),
         objective=objective_of(spec),
         entropies=_entropies(spec),
+        reuse=reuse_of(spec),
     )
     # Where the domains were still uncounted when it was asked for, this is the first to know what they can give.
     check_constraints(
@@ -65,6 +67,7 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
         guard_rails_of(spec),
         request.target_tokens,
         request.repetition_cap,
+        request.searched,
     )
     runs = sample_round(request, spec["round"], run_evidence(spec))
     return {

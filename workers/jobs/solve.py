@@ -1,12 +1,13 @@
 """Fitting the regression to the swarm's runs and solving for the mixture, with its evidence."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
 from service.database.models import Job, MixtureRow, Optimization
 from service.settings import Settings
+from workers.jobs.reused_runs import kept_ratios, reuse_of
 from workers.jobs.swarm_evidence import (
     constraints_of,
     describe_question,
@@ -14,6 +15,9 @@ from workers.jobs.swarm_evidence import (
     objective_of,
     run_evidence,
 )
+
+if TYPE_CHECKING:
+    from mixing.untrained import BaselineRequest
 
 Document = dict[str, Any]
 
@@ -26,20 +30,16 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """Propose the mixture."""
     # The solver takes a second to import, and the worker, which never solves, need not wait for it.
-    from mixing.domains import Domains
-
     if spec["recipe"] is None:
-        from mixing.untrained import BaselineRequest, baseline
+        from mixing.untrained import baseline
 
-        asked = BaselineRequest(
-            spec["method"],
-            Domains.of(spec["tokens"]),
-            spec["target_tokens"],
-            spec["repetition_cap"],
-            spec["temperature"],
-        )
-        return {"evidence": {**baseline(asked), "runs_lost": []}}
+        return {"evidence": {**baseline(_baseline_asked(spec)), "runs_lost": []}}
+    if (ratios := kept_ratios(spec)) is not None:
+        from mixing.untrained import renormalised
 
+        return {"evidence": {**renormalised(_baseline_asked(spec), ratios), "runs_lost": []}}
+
+    from mixing.domains import Domains
     from mixing.methods import Recipe
     from mixing.proposal import propose
     from mixing.question import ProposalRequest
@@ -59,9 +59,23 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
             guard_rails=guard_rails_of(spec),
             repetition_price=spec["repetition_price"],
             proxy_tokens=spec["proxy_tokens"],
+            reuse=reuse_of(spec),
         )
     )
     return {"evidence": {**proposal.to_dict(), "runs_lost": spec["lost"]}}
+
+
+def _baseline_asked(spec: Document) -> "BaselineRequest":
+    from mixing.domains import Domains
+    from mixing.untrained import BaselineRequest
+
+    return BaselineRequest(
+        spec["method"],
+        Domains.of(spec["tokens"]),
+        spec["target_tokens"],
+        spec["repetition_cap"],
+        spec["temperature"],
+    )
 
 
 def store(session: Session, job: Job, result: Document) -> None:

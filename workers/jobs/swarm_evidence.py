@@ -1,4 +1,4 @@
-"""What an optimization asked for and what its runs have measured so far: read by sampling and by solving."""
+"""What an optimization asked for, what it reuses and what its runs have measured: read by sampling and by solving."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.database import jobs
 from service.database.models import Job, Optimization, Run
+from workers.jobs.reused_runs import describe_reuse
 from workers.jobs.revision_domains import token_counts
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def describe_question(session: Session, optimization: Optimization) -> Document:
         "seed": optimization.seed,
         "tokens": token_counts(optimization.revision),
         "proxy_tokens": (optimization.settings["proxy"] or {}).get("tokens"),
+        "reuse": describe_reuse(session, optimization),
         "runs": finished,
         "lost": lost,
         **{name: optimization.settings[name] for name in _ASKED},

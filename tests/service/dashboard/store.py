@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mixing.revision import Changes
 from service.database import jobs
 from service.database.engine import Database
 from service.database.models import (
@@ -156,7 +157,7 @@ class Store:
                 vocabulary_size=4096 if state == jobs.SUCCEEDED else None,
                 held_out_fraction=0.02,
                 content_hash="0" * 64,
-                changes={"added": list(tokens), "removed": [], "revised": []},
+                changes=Changes(added=tuple(sorted(tokens))).to_dict(),
             )
             session.add(revision)
             session.flush()

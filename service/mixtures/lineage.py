@@ -1,0 +1,182 @@
+"""Where a mixture comes from: revisions, the maps between them, optimizations and swarms, down to any run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from mixing.revision import Changes
+from service.database import jobs
+from service.database.changes import KnownChanges, known_changes
+from service.database.lineage import ancestry
+from service.database.models import Job, MixtureRow, Optimization, Revision, Run, Swarm
+from service.domain_sets.views import changes_view
+from service.mixtures.lineage_schemas import (
+    LineageView,
+    MapRow,
+    OptimizationLineage,
+    RevisionLineage,
+    RunLineage,
+    StartLineage,
+)
+from service.mixtures.service import mixture_with_id, summarize_mixture
+
+Document = Mapping[str, Any]
+
+
+def describe_lineage(session: Session, mixture_id: str) -> LineageView:
+    """The lineage of a mixture. Raises NotFound."""
+    mixture = mixture_with_id(session, mixture_id)
+    chain = ancestry(session, session.get_one(Revision, mixture.revision_id))
+    own = session.get(Optimization, mixture.optimization_id) if mixture.optimization_id else None
+    verdicts = _Verdicts.of(own)
+    optimizations = _optimizations(session, chain, own)
+    return LineageView(
+        mixture=summarize_mixture(mixture),
+        starts=list(_starts(session, own)),
+        revisions=[
+            _revision(session, revision, optimizations.get(revision.id, []), verdicts) for revision in chain
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class _Verdicts:
+    """Of the mixture's own optimization: which runs counted, which did not, and why."""
+
+    own: str | None
+    reused: Mapping[str, str]
+    set_aside: Mapping[str, str]
+
+    @classmethod
+    def of(cls, optimization: Optimization | None) -> "_Verdicts":
+        plan = plan_of(optimization)
+        return cls(
+            optimization.id if optimization else None,
+            plan["reused"] if plan else {},
+            plan["set_aside"] if plan else {},
+        )
+
+    def on(self, run: Run, job: Job) -> tuple[bool, str]:
+        """Whether the run counted, and why or why not."""
+        if job.owner == self.own:
+            if job.state == jobs.SUCCEEDED:
+                return True, "trained for this mixture"
+            failure = f": {job.failure_code}: {job.failure_detail}" if job.failure_code else ""
+            return False, f"it {job.state}{failure}" if job.state in jobs.ENDED else f"it is {job.state}"
+        if run.id in self.reused:
+            return True, self.reused[run.id]
+        return False, self.set_aside.get(run.id, "it was not asked about: nothing older is reused")
+
+
+def plan_of(optimization: Optimization | None) -> dict[str, Any] | None:
+    """The plan an optimization was made with; None where it reuses nothing."""
+    reuse = None if optimization is None else optimization.settings.get("reuse")
+    return None if reuse is None else reuse["plan"]
+
+
+def _starts(session: Session, optimization: Optimization | None) -> Iterator[StartLineage]:
+    """The mixture whose ratios were kept, the one whose ratios that kept, and so on."""
+    seen: set[str] = set()
+    while optimization is not None and optimization.id not in seen:
+        seen.add(optimization.id)
+        plan, reuse = plan_of(optimization), optimization.settings.get("reuse")
+        if plan is None or reuse is None or reuse["mixture"] is None:
+            return
+        start = session.get(MixtureRow, reuse["mixture"])
+        if start is None:
+            return
+        yield StartLineage(
+            optimization_id=optimization.id,
+            mixture=summarize_mixture(start),
+            kind=plan["kind"],
+            groups=plan["groups"],
+        )
+        optimization = session.get(Optimization, start.optimization_id) if start.optimization_id else None
+
+
+def _optimizations(
+    session: Session, chain: Sequence[Revision], own: Optimization | None
+) -> dict[str, list[Optimization]]:
+    """Revision id -> its optimizations, oldest first; of the mixture's own revision none that came after it."""
+    query = (
+        select(Optimization)
+        .where(Optimization.revision_id.in_([one.id for one in chain]))
+        .order_by(Optimization.created_at, Optimization.id)
+    )
+    found: dict[str, list[Optimization]] = {}
+    for one in session.scalars(query):
+        if own is None or (one.created_at, one.id) <= (own.created_at, own.id):
+            found.setdefault(one.revision_id, []).append(one)
+    return found
+
+
+def _revision(
+    session: Session, revision: Revision, optimizations: Sequence[Optimization], verdicts: _Verdicts
+) -> RevisionLineage:
+    known = known_changes(session, revision)
+    parent = session.get(Revision, revision.parent_id) if revision.parent_id else None
+    counts = [row.tokens for row in revision.domains]
+    return RevisionLineage(
+        number=revision.number,
+        parent=parent.number if parent else None,
+        created_at=revision.created_at,  # pyright: ignore[reportArgumentType] - Time accepts epoch seconds
+        domains=len(revision.domains),
+        tokens=sum(filter(None, counts)) if None not in counts else None,
+        changes=changes_view(known),
+        map=[] if parent is None else list(map_rows(known, revision, parent)),
+        optimizations=[_optimization(session, one, verdicts) for one in optimizations],
+    )
+
+
+def map_rows(known: KnownChanges, revision: Revision, parent: Revision) -> Iterator[MapRow]:
+    """What every domain that was not simply kept comes from: the map's rows without those of the identity.
+
+    ``share`` is the part of the old domain's weight that goes to the new one.
+    """
+    changes: Changes = known.changes
+    tokens = {row.name: row.tokens for row in revision.domains}
+    for new, old in sorted(changes.renamed.items()):
+        yield MapRow(domain=new, change="renamed", comes_from={old: 1.0})
+    for new, old in sorted(changes.revised.items()):
+        yield MapRow(domain=new, change="revised", comes_from={old: 1.0})
+    for old, parts in sorted(changes.split.items()):
+        whole = [tokens[part] for part in parts]
+        total = None if None in whole else sum(filter(None, whole))
+        for part in parts:
+            share = (tokens[part] or 0) / total if total else None
+            yield MapRow(domain=part, change="split", comes_from={old: share})
+    for new, members in sorted(changes.merged.items()):
+        yield MapRow(domain=new, change="merged", comes_from=dict.fromkeys(members, 1.0))
+    for new in changes.added:
+        yield MapRow(domain=new, change="added", comes_from={})
+    for old in changes.removed:
+        yield MapRow(domain=old, change="removed", comes_from={})
+
+
+def _optimization(session: Session, row: Optimization, verdicts: _Verdicts) -> OptimizationLineage:
+    swarm_id = session.scalar(select(Swarm.id).where(Swarm.optimization_id == row.id))
+    query = (
+        select(Run, Job)
+        .join(Job, Job.subject == Run.id)
+        .where(Job.owner == row.id, Job.kind == jobs.PROXY_RUN)
+        .order_by(Run.position)
+    )
+    runs = []
+    for run, job in session.execute(query).all():
+        counted, why = verdicts.on(run, job)
+        runs.append(RunLineage(id=run.id, index=run.position, state=job.state, counted=counted, why=why))
+    mixtures = select(MixtureRow).where(MixtureRow.optimization_id == row.id).order_by(MixtureRow.kind.desc())
+    return OptimizationLineage(
+        id=row.id,
+        method=row.method,
+        state=row.state,
+        seed=row.seed,
+        created_at=row.created_at,  # pyright: ignore[reportArgumentType] - Time accepts epoch seconds
+        swarm_id=swarm_id,
+        mixtures=[summarize_mixture(one) for one in session.scalars(mixtures)],
+        plan=plan_of(row),
+        runs=runs,
+    )

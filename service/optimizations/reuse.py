@@ -1,0 +1,244 @@
+"""What a new optimization goes on from: the mixture in use, the runs there are, and the plan of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from mixing.errors import Infeasible, MixingError, TooFewRuns
+from mixing.lineage import EvidenceSpace, Lineage
+from mixing.methods import Method, Recipe
+from mixing.optimization.problem import LinearConstraint
+from mixing.parts import HELD_OUT_PREFIX
+from mixing.reuse_plan import ReuseKind, ReusePlan, ReuseQuestion, StartMixture, plan_reuse
+from service.database.lineage import ancestry, is_known, lineage_nodes, node_id
+from service.database.models import MixtureRow, Revision
+from service.database.past_runs import Comparison, Conditions, FinishedRun, finished_runs, mean_seconds
+from service.errors import Invalid, NotCounted, invalid
+from service.mixtures.service import mixture_with_id
+from service.optimizations.schemas import OptimizationRequest, ReuseRequest
+
+Document = dict[str, Any]
+
+PROPOSED = "proposed"
+
+
+@dataclass(frozen=True)
+class PlannedReuse:
+    """A plan, and what an optimization keeps of it.
+
+    Attributes:
+        asked: kind, start, freed domains and whether older runs may count.
+        mixture: id of the one to go on from, None where there is none.
+        plan: what is frozen, trained and reused.
+    """
+
+    asked: ReuseRequest
+    mixture: str | None
+    plan: ReusePlan
+
+    def document(self) -> Document:
+        """As stored in the optimization's settings."""
+        return {
+            "asked": self.asked.model_dump(),
+            "mixture": self.mixture,
+            "runs": sorted(self.plan.reused),
+            "plan": self.plan.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class ReuseContext:
+    """What the plan is made for: everything about the optimization that bears on it."""
+
+    request: OptimizationRequest
+    method: Method
+    recipe: Recipe
+    repetition_cap: float | None
+    tasks: Sequence[Document]
+    shares: Sequence[LinearConstraint]
+
+
+def planned_reuse(
+    session: Session, revision: Revision, context: ReuseContext, dry_run: bool = False
+) -> PlannedReuse | None:
+    """The plan that was asked for, or that goes without saying; None where there is nothing to reuse.
+
+    Without a word, a revision with an ancestor that has a proposed mixture goes on from it (`auto`), and any other
+    begins anew.
+
+    Raises:
+        NotFound: the mixture.
+        Invalid: naming the field at fault.
+        NotCounted: the domains' tokens or contents are not known yet.
+    """
+    chain = ancestry(session, revision)
+    asked, start = _asked(session, context.request.reuse, chain)
+    if asked is None:
+        if not dry_run:
+            return None
+        asked = ReuseRequest(kind="none", runs=False)
+    _check(asked, chain)
+    if asked.kind == "none" and not asked.runs and not dry_run:
+        return None
+    runs = finished_runs(session, chain)
+    if not dry_run and start is None and not runs and asked.kind in ("none", "auto"):
+        return None
+    if not is_known(revision):
+        raise NotCounted(
+            "not_counted",
+            f"Revision {revision.number} of {revision.domain_set.name!r} is still being counted, and what can be"
+            " reused follows from the count; ask again when it is done, or ask for reuse"
+            ' {"kind": "none", "runs": false}, which waits for it.',
+            "reuse",
+        )
+    return _plan(_Lineage(session, revision, runs), context, asked, start)
+
+
+def _asked(
+    session: Session, reuse: ReuseRequest | None, chain: Sequence[Revision]
+) -> tuple[ReuseRequest | None, MixtureRow | None]:
+    """What was asked for, or goes without saying, and the mixture to go on from."""
+    if reuse is not None and reuse.mixture is not None:
+        row = mixture_with_id(session, reuse.mixture)
+        if row.revision_id not in {one.id for one in chain}:
+            raise Invalid(
+                "other_lineage",
+                f"Mixture {row.id} is over revision {row.revision.number} of {row.revision.domain_set.name!r}, which"
+                f" is no ancestor of revision {chain[0].number} of {chain[0].domain_set.name!r}.",
+                "reuse.mixture",
+            )
+        return reuse, row
+    start = _newest_proposed(session, chain[1:])
+    if reuse is None:
+        return (None if start is None else ReuseRequest(kind="auto")), start
+    return reuse, None if reuse.kind == "none" else start
+
+
+def _newest_proposed(session: Session, ancestors: Sequence[Revision]) -> MixtureRow | None:
+    """The newest proposed mixture of the nearest ancestor that has one."""
+    for one in ancestors:
+        query = (
+            select(MixtureRow)
+            .where(MixtureRow.revision_id == one.id, MixtureRow.kind == PROPOSED)
+            .order_by(MixtureRow.created_at.desc(), MixtureRow.id.desc())
+            .limit(1)
+        )
+        if (row := session.scalar(query)) is not None:
+            return row
+    return None
+
+
+def _check(asked: ReuseRequest, chain: Sequence[Revision]) -> None:
+    """Raise Invalid for members that contradict each other, and for a domain to free that is not there."""
+    given = [name for name in ("free", "most_coupled") if getattr(asked, name)]
+    if asked.kind != "partial" and given:
+        raise Invalid(
+            "not_partial", f"Only reuse 'partial' frees domains; leave {given[0]} out.", f"reuse.{given[0]}"
+        )
+    if asked.kind == "partial" and len(given) != 1:
+        raise Invalid(
+            "nothing_to_free" if not given else "two_ways_to_free",
+            "Reuse 'partial' frees the domains in free, or as many of the most coupled as most_coupled says: give one"
+            " of the two.",
+            "reuse.free",
+        )
+    names = {row.name for row in chain[0].domains}
+    for index, name in enumerate(asked.free):
+        if name in names:
+            continue
+        last = next((one.number for one in chain[1:] if name in {row.name for row in one.domains}), None)
+        gone = f" any more: revision {last} was the last that had it" if last else ""
+        raise Invalid(
+            "removed_domain" if last else "unknown_domain",
+            f"Revision {chain[0].number} has no domain {name!r}{gone}.",
+            f"reuse.free[{index}]",
+            names=[name],
+        )
+
+
+@dataclass(frozen=True)
+class _Lineage:
+    session: Session
+    revision: Revision
+    runs: Sequence[FinishedRun]
+
+
+def _plan(
+    lineage: _Lineage, context: ReuseContext, asked: ReuseRequest, start: MixtureRow | None
+) -> PlannedReuse:
+    request = context.request
+    nodes = lineage_nodes(lineage.session, lineage.revision)
+    proxy = request.proxy.model_dump() if request.proxy else {}
+    comparison = Comparison(nodes, Conditions(lineage.revision.tokenizer_path, proxy, context.tasks))
+    known = {node.id for node in nodes}
+    runs = [one for one in lineage.runs if node_id(one.optimization.revision) in known]
+    kind: ReuseKind = asked.kind
+    try:
+        space = Lineage.of(nodes).space(node_id(lineage.revision))
+        past = tuple(comparison.past_run(one) for one in runs)
+        unlike = {run.id for run in past if run.unlike is not None}
+        question = ReuseQuestion(
+            space=space,
+            reuse=kind,
+            start=None if start is None else _start(start),
+            method=context.method.name,
+            recipe=context.recipe,
+            target_tokens=request.target_tokens,
+            repetition_cap=context.repetition_cap,
+            past=past,
+            tasks=_objective_tasks(context, space),
+            seed=request.seed,
+            free=tuple(asked.free),
+            most_coupled=asked.most_coupled,
+            runs=request.runs,
+            constraints=tuple(context.shares),
+            reuse_runs=asked.runs,
+            seconds_per_run=mean_seconds([one for one in runs if one.run.id not in unlike]),
+        )
+        plan = plan_reuse(question)
+    except MixingError as error:
+        raise _refused(error) from error
+    return PlannedReuse(asked, None if start is None else start.id, plan)
+
+
+def _objective_tasks(context: ReuseContext, space: EvidenceSpace) -> tuple[str, ...]:
+    """What counts: the tasks with a weight, or without any every domain's held-out slice."""
+    tasks = tuple(str(task["name"]) for task in context.tasks if float(task["weight"]) > 0)
+    return tasks or tuple(f"{HELD_OUT_PREFIX}{name}" for name in space.newest.free)
+
+
+def _start(row: MixtureRow) -> StartMixture:
+    evidence = row.evidence or {}
+    objective = evidence.get("objective") or {}
+    return StartMixture(
+        id=row.id,
+        revision=node_id(row.revision),
+        weights=row.weights,
+        coupling=evidence.get("coupling"),
+        gain=objective.get("gain"),
+        noise=_standard_error(objective),
+    )
+
+
+def _standard_error(objective: Document) -> float | None:
+    """Of a predicted gain, read off its interval as a normal distribution's."""
+    bounds, confidence = objective.get("gain_interval"), objective.get("confidence")
+    if bounds is None or not confidence:
+        return None
+    return (bounds[1] - bounds[0]) / 2 / NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def _refused(error: MixingError) -> Invalid:
+    """The mathematics' complaint, with the domains that bind and the least change that would help."""
+    if isinstance(error, TooFewRuns):
+        return Invalid(error.code, f"{error}.", "runs", needed=error.needed)
+    field = error.field if (error.field or "").startswith("reuse") else "reuse"
+    if isinstance(error, Infeasible) and error.largest_target is not None:
+        return Invalid(
+            error.code, str(error), field, names=list(error.names), largest_target=error.largest_target
+        )
+    return invalid(error, field)

@@ -1,0 +1,32 @@
+"""What a solve job makes of a plan that keeps every ratio."""
+
+from typing import Any
+
+import pytest
+
+from workers.jobs import solve
+
+PLANNED: dict[str, Any] = {
+    "groups": {"kept": {"books": 0.25, "web": 0.75}},
+    "new_runs": 0,
+    "recomputed": [],
+    "revision": "2",
+    "lineage": [],
+    "runs": [],
+}
+SPEC: dict[str, Any] = {
+    "method": "olmix",
+    "recipe": {"sampler": "two-level-dirichlet"},
+    "tokens": {"books": 400_000, "web": 1_000_000},
+    "target_tokens": 1_000_000,
+    "repetition_cap": 4.0,
+    "temperature": None,
+    "reuse": PLANNED,
+}
+
+
+def test_with_every_ratio_kept_nothing_is_fitted_and_the_ratios_are_the_mixture() -> None:
+    evidence = solve.execute(SPEC, lambda _: None)["evidence"]
+    assert evidence["weights"] == pytest.approx({"books": 0.25, "web": 0.75})
+    assert evidence["objective"] is None
+    assert evidence["runs_lost"] == []
