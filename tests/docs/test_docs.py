@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from mixing.domains import parse_name
 from service.cli import main
-from service.domain_sets.schemas import DomainSetRequest
+from service.domain_sets.schemas import DomainSetRequest, RevisionRequest
 from service.launches.schemas import LaunchRequest
 from service.mixtures.schemas import MixtureRequest
 from service.optimizations.schemas import OptimizationRequest
@@ -20,7 +20,8 @@ from service.settings import Settings
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 REQUESTS: dict[str, type[BaseModel]] = {
-    model.__name__: model for model in (DomainSetRequest, OptimizationRequest, MixtureRequest, LaunchRequest)
+    model.__name__: model
+    for model in (DomainSetRequest, RevisionRequest, OptimizationRequest, MixtureRequest, LaunchRequest)
 }
 COMPUTED_DEFAULTS = {"data_directory": "`.mixwright`", "slots": "one per CPU"}
 
