@@ -17,7 +17,8 @@ class AdamW:
     """Decoupled weight decay on matrices; none on norms' scales."""
 
     def __init__(self, parameters: Iterable[tuple[str, Tensor]], weight_decay: float) -> None:
-        self.parameters = dict(parameters)
+        # matrices first, as `stacked_model` lays them out: norms are then summed in one order everywhere
+        self.parameters = dict(sorted(parameters, key=lambda item: item[1].ndim < 2))
         self.weight_decay = weight_decay
         self.averages = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.squares = {name: torch.zeros_like(p) for name, p in self.parameters.items()}

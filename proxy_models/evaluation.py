@@ -1,13 +1,15 @@
 """Bits per byte on held-out slices and on tasks."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from proxy_models.model import Decoder
+from proxy_models.stacked_model import StackedDecoder, hidden_states
 from proxy_models.task_file import TaskExample
 from proxy_models.token_shard import HeldOutDocument
 from proxy_models.tokenizer import TextTokenizer
@@ -63,17 +65,52 @@ def continuation_task(examples: Sequence[TaskExample], tokenizer: TextTokenizer,
 
 
 def evaluate(model: Decoder, tasks: Mapping[str, Scored], device: str = "cpu") -> dict[str, float]:
-    """BPB of the model on each task. The windows of all tasks share batches of like length, padded on the right."""
+    """BPB of the model on each task."""
+
+    def nats(tokens: Tensor, scored: Tensor) -> Tensor:
+        return _token_nats(
+            lambda hidden: model.logits(hidden[0])[None],
+            model(tokens[:, :-1])[scored][None],
+            tokens[:, 1:][scored],
+            BATCH_LOGITS // model.config.vocabulary_size,
+        )
+
+    return _evaluate(nats, 1, tasks, device)[0]
+
+
+def evaluate_stack(
+    stack: StackedDecoder, tasks: Mapping[str, Scored], device: str = "cpu"
+) -> list[dict[str, float]]:
+    """BPB of each model of the stack on each task, all from the same windows in the same batches."""
+    rows = BATCH_LOGITS // (stack.members * stack.config.vocabulary_size)
+
+    def nats(tokens: Tensor, scored: Tensor) -> Tensor:
+        hidden = stack.hidden(tokens[:, :-1].expand(stack.members, -1, -1), hidden_states)
+        return _token_nats(stack.logits, hidden[:, scored], tokens[:, 1:][scored], rows)
+
+    return _evaluate(nats, stack.members, tasks, device)
+
+
+TokenNats = Callable[[Tensor, Tensor], Tensor]
+"""From tokens (rows, L + 1) and a mask of scored targets (rows, L) to each model's nats, (N, scored)."""
+
+
+def _evaluate(
+    token_nats: TokenNats, members: int, tasks: Mapping[str, Scored], device: str
+) -> list[dict[str, float]]:
+    """The windows of all tasks share batches of like length, padded on the right."""
     names = list(tasks)
     items = [(task, window) for task, name in enumerate(names) for window in tasks[name].windows]
     items.sort(key=lambda item: len(item[1].tokens))
-    bits = [np.zeros(len(tasks[name].document_bytes)) for name in names]
+    bits = [np.zeros((members, len(tasks[name].document_bytes))) for name in names]
     for batch in _batches(items):
-        for (task, window), window_bits in zip(
-            batch, _window_bits(model, [window for _, window in batch], device), strict=True
-        ):
-            bits[task][window.document] += window_bits
-    return {name: tasks[name].bits_per_byte(found) for name, found in zip(names, bits, strict=True)}
+        found = _window_bits(token_nats, [window for _, window in batch], device)
+        for (task, window), window_bits in zip(batch, found.T, strict=True):
+            bits[task][:, window.document] += window_bits
+    return [
+        {name: tasks[name].bits_per_byte(found[member]) for name, found in zip(names, bits, strict=True)}
+        for member in range(members)
+    ]
 
 
 def _batches(items: list[tuple[int, Window]]) -> list[list[tuple[int, Window]]]:
@@ -87,8 +124,8 @@ def _batches(items: list[tuple[int, Window]]) -> list[list[tuple[int, Window]]]:
     return batches
 
 
-def _window_bits(model: Decoder, windows: Sequence[Window], device: str) -> list[float]:
-    """Bits of the scored tokens of each window; logits are computed at scored positions only."""
+def _window_bits(token_nats: TokenNats, windows: Sequence[Window], device: str) -> np.ndarray:
+    """Bits of the scored tokens of each window, (N, windows); logits are computed at scored positions only."""
     length = max(len(window.tokens) for window in windows)
     tokens = np.zeros((len(windows), length), dtype=np.int64)
     scored = np.zeros((len(windows), length - 1), dtype=bool)
@@ -96,19 +133,18 @@ def _window_bits(model: Decoder, windows: Sequence[Window], device: str) -> list
         count = len(window.tokens)
         tokens[row, :count] = window.tokens
         scored[row, count - 1 - window.scored : count - 1] = True
-    inputs = torch.from_numpy(tokens).to(device)
-    mask = torch.from_numpy(scored).to(device)
     with torch.inference_mode():
-        nats = _token_nats(model, model(inputs[:, :-1])[mask], inputs[:, 1:][mask]).cpu().double().numpy()
-    sums = np.add.reduceat(nats, np.cumsum([0, *(window.scored for window in windows[:-1])]))
-    return (sums / math.log(2)).tolist()
+        nats = token_nats(torch.from_numpy(tokens).to(device), torch.from_numpy(scored).to(device))
+        found = nats.cpu().double().numpy()
+    starts = np.cumsum([0, *(window.scored for window in windows[:-1])])
+    return np.add.reduceat(found, starts, axis=1) / math.log(2)
 
 
-def _token_nats(model: Decoder, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of each target: hidden (n, W), targets (n,) -> (n,)."""
-    rows = max(1, BATCH_LOGITS // model.config.vocabulary_size)
+def _token_nats(logits: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, rows: int) -> Tensor:
+    """Negative log-likelihood of each target: hidden (N, n, W), targets (n,) -> (N, n), ``rows`` of n at a time."""
+    rows = max(1, rows)
     nats = [
-        -torch.log_softmax(model.logits(part), dim=-1).gather(1, gold.unsqueeze(1)).squeeze(1)
-        for part, gold in zip(hidden.split(rows), targets.split(rows), strict=True)
+        -torch.log_softmax(logits(part), dim=-1).gather(2, gold.expand(len(part), -1).unsqueeze(2)).squeeze(2)
+        for part, gold in zip(hidden.split(rows, dim=1), targets.split(rows), strict=True)
     ]
-    return torch.cat(nats)
+    return torch.cat(nats, dim=1)

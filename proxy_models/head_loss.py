@@ -21,24 +21,31 @@ SMALLEST_PROBABILITY = torch.finfo(torch.float32).tiny
 ``p - onehot`` is exact there."""
 
 
+def loss_and_gradients(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean loss in nats () and its gradients, shaped as hidden (n, W) and weight (V, W)."""
+    count, block = hidden.shape[0], max(1, BLOCK_LOGITS // weight.shape[0])
+    gold = hidden.new_empty(count, 1)
+    hidden_gradient = torch.empty_like(hidden)
+    weight_gradient = weight.new_zeros(weight.shape[1], weight.shape[0])  # (W, V): the faster way round
+    for start in range(0, count, block):
+        rows = slice(start, start + block)
+        index = targets[rows].unsqueeze(1)
+        logits = product(hidden[rows], weight)
+        difference = torch.softmax(logits, dim=-1, out=logits)
+        gold[rows] = difference.gather(1, index)
+        difference.scatter_(1, index, gold[rows] - 1)
+        hidden_gradient[rows] = product(difference, weight.t())
+        weight_gradient += product(hidden[rows].t(), difference.t())
+    loss = gold.clamp_(min=SMALLEST_PROBABILITY).log_().mean().neg_()
+    return loss, hidden_gradient.div_(count), weight_gradient.div_(count).t().contiguous()
+
+
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        count, block = hidden.shape[0], max(1, BLOCK_LOGITS // weight.shape[0])
-        gold = hidden.new_empty(count, 1)
-        hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = weight.new_zeros(weight.shape[1], weight.shape[0])  # (W, V): the faster way round
-        for start in range(0, count, block):
-            rows = slice(start, start + block)
-            index = targets[rows].unsqueeze(1)
-            logits = product(hidden[rows], weight)
-            difference = torch.softmax(logits, dim=-1, out=logits)
-            gold[rows] = difference.gather(1, index)
-            difference.scatter_(1, index, gold[rows] - 1)
-            hidden_gradient[rows] = product(difference, weight.t())
-            weight_gradient += product(hidden[rows].t(), difference.t())
-        ctx.save_for_backward(hidden_gradient.div_(count), weight_gradient.div_(count).t().contiguous())
-        return gold.clamp_(min=SMALLEST_PROBABILITY).log_().mean().neg_()
+        loss, hidden_gradient, weight_gradient = loss_and_gradients(hidden, weight, targets)
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:

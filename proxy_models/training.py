@@ -22,34 +22,33 @@ def learning_rate_at(step: int, config: TrainingConfig, peak: float) -> float:
     return peak * (1 - (1 - config.floor_fraction) * progress)
 
 
-class Trainer:
-    """The state of a training run: model, optimizer and the number of steps done.
-
-    Everything that follows depends on `state`, ``steps_done`` and the arguments alone.
-    """
+class Learner:
+    """A model and its optimizer: learns from one batch at a time, knows nothing of where batches come from."""
 
     def __init__(
-        self, model: ModelConfig, training: TrainingConfig, sampler: MixtureSampler, device: str
+        self,
+        model: ModelConfig,
+        training: TrainingConfig,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.training, self.sampler, self.device = training, sampler, device
-        self.peak = training.learning_rate or model.default_learning_rate
-        self.model = Decoder(model, training.seed).to(device)
+        self.clip = training.clip
+        self.model = Decoder(model, training.seed).to(device, dtype)
         self.optimizer = AdamW(self.model.named_parameters(), training.weight_decay)
-        self.steps_done = 0
 
-    def step(self) -> float:
-        """Train one step; returns its loss in nats per token. Raises `Diverged` when that is not finite."""
-        batch = torch.from_numpy(self.sampler.batch(self.steps_done)).to(self.device)
+    def learn(self, batch: Tensor, learning_rate: float) -> tuple[float, float]:
+        """One update from rows of T + 1 tokens, (B, T + 1) int64; returns loss and gradient norm.
+
+        Where one of them is not finite the model stays as it was.
+        """
         self.optimizer.zero_gradients()
         loss = self.model.loss(batch[:, :-1], batch[:, 1:])
         loss.backward()
-        norm = self.optimizer.clip(self.training.clip)
+        norm = self.optimizer.clip(self.clip)
         value = loss.item()
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise Diverged(self.steps_done + 1)
-        self.optimizer.step(learning_rate_at(self.steps_done, self.training, self.peak))
-        self.steps_done += 1
-        return value
+        if math.isfinite(value) and math.isfinite(norm):
+            self.optimizer.step(learning_rate)
+        return value, norm
 
     def state(self) -> dict[str, Tensor]:
         """All tensors a later `load` needs."""
@@ -62,4 +61,42 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             parameter.copy_(state[f"model.{name}"])
         self.optimizer.load(state, steps_done)
+
+
+class Trainer:
+    """The state of a training run: a learner, its batches and the number of steps done.
+
+    Everything that follows depends on `state`, ``steps_done`` and the arguments alone.
+    """
+
+    def __init__(
+        self, model: ModelConfig, training: TrainingConfig, sampler: MixtureSampler, device: str
+    ) -> None:
+        self.training, self.sampler, self.device = training, sampler, device
+        self.peak = training.learning_rate or model.default_learning_rate
+        self.learner = Learner(model, training, device)
+        self.steps_done = 0
+
+    @property
+    def model(self) -> Decoder:
+        """The model as it is now."""
+        return self.learner.model
+
+    def step(self) -> float:
+        """Train one step; returns its loss in nats per token. Raises `Diverged` when that is not finite."""
+        batch = torch.from_numpy(self.sampler.batch(self.steps_done)).to(self.device)
+        rate = learning_rate_at(self.steps_done, self.training, self.peak)
+        loss, norm = self.learner.learn(batch, rate)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise Diverged(self.steps_done + 1)
+        self.steps_done += 1
+        return loss
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors a later `load` needs."""
+        return self.learner.state()
+
+    def load(self, state: Mapping[str, Tensor], steps_done: int) -> None:
+        """Continue from a `state` after ``steps_done`` steps."""
+        self.learner.load(state, steps_done)
         self.steps_done = steps_done

@@ -1,0 +1,1 @@
+"""The ways to train N models of one shape together; all give the same numbers."""

@@ -1,0 +1,64 @@
+"""What every backend can do, and their names."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from proxy_models.evaluation import Scored
+
+ONE_BY_ONE, COMPILED = "one-by-one", "one-by-one-compiled"
+STACKED, STACKED_COMPILED = "stacked", "stacked-compiled"
+GRAPH = "cuda-graph"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one step found: each member's loss in nats per token and its gradient's norm before clipping."""
+
+    losses: tuple[float, ...]
+    norms: tuple[float, ...]
+
+    def diverged(self, member: int) -> bool:
+        """Whether the member has no number any more; it was then not updated."""
+        return not (math.isfinite(self.losses[member]) and math.isfinite(self.norms[member]))
+
+
+class Backend(Protocol):
+    """N models of one shape that learn in step.
+
+    What becomes of a member depends on its seed, its batches and its rates alone: not on its companions, nor on
+    whether they diverge or are dropped. A `state` of one backend can be loaded by any other.
+    """
+
+    members: int
+
+    def learn(self, batches: np.ndarray, rates: Sequence[float]) -> Learned:
+        """One update of each member from rows of T + 1 tokens, (N, B, T + 1) int64, at its own learning rate.
+
+        A member whose loss or norm is not finite stays as it was; a dropped one is reported as NaN.
+        """
+        ...
+
+    def drop(self, member: int) -> None:
+        """Train the member no further."""
+        ...
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """All tensors of the member that a later `load` needs, named as by `training.Learner.state`."""
+        ...
+
+    def load(self, member: int, state: Mapping[str, Tensor], steps_done: int) -> None:
+        """Continue the member from a `state`; all members must have done the same ``steps_done``."""
+        ...
+
+    def parameters(self, member: int) -> dict[str, Tensor]:
+        """The member's parameters by their names in `model.Decoder`."""
+        ...
+
+    def evaluate(self, tasks: Mapping[str, Scored]) -> list[dict[str, float]]:
+        """Each member's BPB on each task; what a dropped member gets means nothing."""
+        ...

@@ -1,0 +1,48 @@
+"""Backends by name."""
+
+from collections.abc import Sequence
+
+import torch
+
+from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED, Backend
+from proxy_models.backends.compiled import compiled_body, compiler_problem
+from proxy_models.backends.cuda_graph import Graphed
+from proxy_models.backends.each_stacked import EachStacked
+from proxy_models.backends.one_by_one import OneByOne
+from proxy_models.backends.stacked import Stacked
+from proxy_models.config import ModelConfig, TrainingConfig
+from proxy_models.errors import InvalidSpec
+
+NAMES = (ONE_BY_ONE, COMPILED, STACKED, STACKED_COMPILED, GRAPH)
+
+
+def available(device: str) -> tuple[str, ...]:
+    """The backends that can run on the device."""
+    names = [ONE_BY_ONE, STACKED]
+    if compiler_problem(device) is None:
+        names += [COMPILED, STACKED_COMPILED]
+    if torch.device(device).type == "cuda":
+        names.append(GRAPH)
+    return tuple(name for name in NAMES if name in names)
+
+
+def build(
+    name: str,
+    model: ModelConfig,
+    trainings: Sequence[TrainingConfig],
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Backend:
+    """The backend called ``name`` for one model of each ``trainings``, of one shape. Raises `InvalidSpec`."""
+    match name:
+        case "one-by-one":
+            return OneByOne(model, trainings, device, dtype)
+        case "one-by-one-compiled":
+            return EachStacked(model, trainings, device, dtype, compiled_body())
+        case "stacked":
+            return Stacked(model, trainings, device, dtype)
+        case "stacked-compiled":
+            return Stacked(model, trainings, device, dtype, compiled_body())
+        case "cuda-graph":
+            return Graphed(model, trainings, device, dtype)
+    raise InvalidSpec(f"unknown backend {name!r}; the backends are {', '.join(NAMES)}", "backend")

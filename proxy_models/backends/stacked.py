@@ -1,0 +1,100 @@
+"""Members stacked on a leading axis: one pass and one optimizer step for all of them."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proxy_models.backends.backend import Learned
+from proxy_models.config import ModelConfig, TrainingConfig
+from proxy_models.evaluation import Scored, evaluate_stack
+from proxy_models.stacked_model import Body, StackedDecoder, hidden_states
+from proxy_models.stacked_optimizer import StackedAdamW
+
+
+class Stacked:
+    """N models, (N, P); `compute` is one whole step on tensors that stay where they are.
+
+    ``body`` is the function that gives the hidden states, compiled or not. The members' ``clip`` and ``weight_decay``
+    are the first one's: a wave has one shape.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        trainings: Sequence[TrainingConfig],
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        body: Body = hidden_states,
+    ) -> None:
+        first = trainings[0]
+        self.members, self.device, self.clip = len(trainings), device, first.clip
+        self.stack = StackedDecoder(model, [training.seed for training in trainings], device, dtype, body)
+        values = self.stack.values
+        self.optimizer = StackedAdamW(values, self.stack.sizes, self.stack.matrices, first.weight_decay)
+        self.gradients = torch.empty_like(values)
+        self.tokens = torch.zeros(
+            self.members, first.batch_rows, first.sequence_length + 1, dtype=torch.int64, device=device
+        )
+        self.schedule = torch.zeros(self.members, 2, dtype=torch.float64, device=device)
+        self.found = torch.zeros(2, self.members, device=device, dtype=dtype)
+        self.dropped: set[int] = set()
+        self.steps_done = 0
+
+    def learn(self, batches: np.ndarray, rates: Sequence[float]) -> Learned:
+        """See `Backend.learn`."""
+        self.tokens.copy_(torch.from_numpy(batches))
+        count = float(self.steps_done + 1)
+        plan = [[0.0 if i in self.dropped else rate, count] for i, rate in enumerate(rates)]
+        self.schedule.copy_(torch.tensor(plan, dtype=torch.float64))
+        self.compute()
+        self.steps_done += 1
+        losses, norms = self.found.tolist()
+        for member in self.dropped:
+            losses[member] = norms[member] = math.nan
+        return Learned(tuple(losses), tuple(norms))
+
+    def compute(self) -> None:
+        """From ``tokens`` and ``schedule`` to updated models and ``found``: losses and norms, (2, N).
+
+        Asks the host nothing on an accelerator, so that a graph can hold it.
+        """
+        losses = self.stack.losses(self.tokens[:, :, :-1], self.tokens[:, :, 1:])
+        self.stack.gradients(losses, self.gradients)
+        losses = losses.detach()
+        norms = self.optimizer.step(self.gradients, losses, self.clip, self.schedule)
+        torch.stack((losses, norms), out=self.found)
+
+    def drop(self, member: int) -> None:
+        """Masked out: its row stays as it is."""
+        self.dropped.add(member)
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """See `Backend.state`."""
+        rows = {
+            "model": self.stack.values.detach(),
+            "average": self.optimizer.averages,
+            "square": self.optimizer.squares,
+        }
+        return {
+            f"{kind}.{name}": part
+            for kind, buffer in rows.items()
+            for name, part in self.stack.split(buffer[member]).items()
+        }
+
+    @torch.no_grad()
+    def load(self, member: int, state: Mapping[str, Tensor], steps_done: int) -> None:
+        """See `Backend.load`."""
+        for name, part in self.state(member).items():
+            part.copy_(state[name])
+        self.steps_done = steps_done
+
+    def parameters(self, member: int) -> dict[str, Tensor]:
+        """See `Backend.parameters`."""
+        return self.stack.split(self.stack.values.detach()[member])
+
+    def evaluate(self, tasks: Mapping[str, Scored]) -> list[dict[str, float]]:
+        """See `Backend.evaluate`."""
+        return evaluate_stack(self.stack, tasks, self.device)
