@@ -1,0 +1,274 @@
+"""Tokens per second of training proxies, and how near that is to bare products: ``python -m benchmarks.trainer``.
+
+For each size and tokens per step, medians of interleaved repeats on one thread, CPU time on a CPU:
+
+- `hugging face`, `plain`: Llama of transformers, and a module of PyTorch's own parts, each in a plain loop
+  (`plain_models`), with the memory allocator as it is; `..., kept memory`: with `keep_freed_memory`, which our runs
+  call. They live in two processes that take turns, since the setting is the process's own.
+- `one-by-one`, `stacked 4`, ...: our backends, by name and models.
+- `matmul limit`: the bare products of a step, forward and backward, each at the better of oneDNN and MKL, attention's
+  left out. No way to train in float32 is faster; `share_of_matmul_limit` is the limit's time over a step's.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+DEFAULT_SIZE, DEFAULT_BATCH = "nano-0.1M", 8
+SEQUENCE_LENGTH = 64
+VOCABULARY = 4096
+ALLOCATORS = ("default", "kept")
+PLAIN = ("hugging face", "plain")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A size at a batch."""
+
+    size: str
+    batch_rows: int
+    device: str
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one model's step."""
+        return self.batch_rows * SEQUENCE_LENGTH
+
+
+def contestants(
+    case: Case, stacks: list[int], plain_only: bool
+) -> dict[str, tuple[int, Callable[[], object]]]:
+    """Name -> (models, one step of all of them). Built inside the process that runs them."""
+    import numpy as np
+
+    from benchmarks.plain_models import llama_step, plain_step
+    from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED, Backend
+    from proxy_models.backends.registry import available, build
+    from proxy_models.config import TrainingConfig, size_named
+
+    model = size_named(case.size, VOCABULARY)
+    training = TrainingConfig(
+        tokens=1000 * case.tokens, sequence_length=SEQUENCE_LENGTH, batch_rows=case.batch_rows
+    )
+    # Zipf's law, as in text: which rows of the embedding are touched matters to the cache.
+    shape = (max(stacks), case.batch_rows, SEQUENCE_LENGTH + 1)
+    batches = np.random.default_rng(0).zipf(1.2, shape) % VOCABULARY
+    entrants: dict[str, tuple[int, Callable[[], object]]] = {}
+    for name, make in (("hugging face", llama_step), ("plain", plain_step)):
+        step = make(model, training, case.device)
+        entrants[name] = (1, lambda step=step: step(batches[0]))
+    if plain_only:  # what others allocate would change how the allocator treats these
+        return entrants
+
+    def ours(name: str, models: int) -> tuple[int, Callable[[], object]]:
+        trainings = [replace(training, seed=seed) for seed in range(models)]
+        backend: Backend = build(name, model, trainings, case.device)
+        return models, lambda: backend.learn(batches[:models], [1e-3] * models)
+
+    usable = available(case.device)
+    for name in (ONE_BY_ONE, COMPILED):
+        if name in usable:
+            entrants[name] = ours(name, 1)
+    for name, sizes in ((STACKED, stacks), (STACKED_COMPILED, stacks[:1]), (GRAPH, stacks)):
+        if name in usable:
+            entrants |= {f"{name} {models}": ours(name, models) for models in sizes}
+    entrants["matmul limit"] = (1, bare_products(model, case))
+    return entrants
+
+
+def bare_products(model: Any, case: Case) -> Callable[[], None]:
+    """The products of one step and nothing else, each by the faster library."""
+    import torch
+
+    from proxy_models.onednn_linear import product
+
+    shapes = [(3 * model.width, model.width), (model.width, model.width), (2 * model.ffn, model.width)]
+    shapes = [*shapes, (model.width, model.ffn)] * model.layers + [(model.vocabulary_size, model.width)]
+    n, device = case.tokens, case.device
+    calls: list[Callable[[], object]] = []
+    for out, inner in shapes:
+        inputs, gradient, weight = (
+            torch.randn(*shape, device=device) for shape in ((n, inner), (n, out), (out, inner))
+        )
+        # forward, gradient of the inputs, gradient of the weight either way round
+        for ways in (
+            [(inputs, weight)],
+            [(gradient, weight.t())],
+            [(gradient.t(), inputs.t()), (inputs.t(), gradient.t())],
+        ):
+            choices: list[Callable[[], object]] = []
+            for left, right in ways:
+                choices.append(lambda a=left, b=right: product(a, b))
+                result = torch.empty(len(left), len(right), device=device)
+                choices.append(lambda a=left, b=right, c=result: torch.mm(a, b.t(), out=c))
+            calls.append(min(choices, key=lambda call: _seconds(call, 3, case.device)))
+
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
+
+
+def _seconds(call: Callable[[], object], times: int, device: str) -> float:
+    """Time of one call: of the processor on a CPU, of the clock on an accelerator, which is waited for."""
+    import torch
+
+    wait = torch.cuda.synchronize if device != "cpu" else int
+    clock = time.perf_counter if device != "cpu" else time.process_time
+    wait()
+    started = clock()
+    for _ in range(times):
+        call()
+    wait()
+    return (clock() - started) / times
+
+
+def serve(pipe: Connection, allocator: str) -> None:
+    """A process of its own: prepares a case, then times what it is asked for."""
+    import torch
+
+    from proxy_models.allocator import keep_freed_memory
+
+    torch.set_num_threads(1)
+    if allocator == "kept":
+        keep_freed_memory()
+    entrants: dict[str, tuple[int, Callable[[], object]]] = {}
+    device = "cpu"
+    while (order := pipe.recv()) is not None:
+        if isinstance(order, str):
+            models, step = entrants[order]
+            times = max(1, 4 // models)
+            pipe.send(_seconds(step, times, device) / models)
+            continue
+        case, stacks = order
+        device, entrants = case.device, contestants(case, stacks, allocator == "default")
+        for _, step in entrants.values():
+            for _ in range(2):
+                step()
+        pipe.send(list(entrants))
+
+
+def measure(pipes: dict[str, Connection], case: Case, stacks: list[int], repeats: int) -> dict[str, float]:
+    """Median seconds of one model's step, by contestant."""
+    lanes = [(kind, name) for kind, pipe in pipes.items() for name in _ask(pipe, (case, stacks))]
+    times: dict[tuple[str, str], list[float]] = {lane: [] for lane in lanes}
+    for _ in range(repeats):
+        for kind, name in lanes:
+            times[kind, name].append(_ask(pipes[kind], name))
+    return {
+        f"{name}, kept memory" if kind == "kept" and name in PLAIN else name: statistics.median(found)
+        for (kind, name), found in times.items()
+    }
+
+
+def _ask(pipe: Connection, order: object) -> Any:
+    pipe.send(order)
+    return pipe.recv()
+
+
+def rows(case: Case, seconds: dict[str, float]) -> Iterator[tuple[str, dict[str, float]]]:
+    """What is printed and written of each contestant."""
+    limit = seconds["matmul limit"]
+    for name, value in sorted(seconds.items(), key=lambda item: -item[1]):
+        yield (
+            name,
+            {
+                "milliseconds": round(value * 1e3, 3),
+                "tokens_per_second": round(case.tokens / value),
+                "share_of_matmul_limit": round(limit / value, 3),
+            },
+        )
+
+
+def summary(seconds: dict[str, float]) -> dict[str, Any]:
+    """Our fastest way beside the plain ones."""
+    rivals = {name for name in seconds if name.startswith(PLAIN)} | {"matmul limit"}
+    best = min(seconds.keys() - rivals, key=seconds.__getitem__)
+    one = seconds["one-by-one"]
+    return {
+        "fastest": best,
+        **{
+            f"ratio_to_{name}_loop{suffix}": round(seconds[key] / seconds[best], 2)
+            for name, label in (("plain", "plain"), ("hugging_face", "hugging face"))
+            for suffix, key in (("", label), ("_with_kept_memory", f"{label}, kept memory"))
+        },
+        "share_of_matmul_limit": round(seconds["matmul limit"] / seconds[best], 3),
+        "largest_ratio_to_plain_loop": round(seconds["plain"] / seconds["matmul limit"], 2),
+        "one_by_one_ratio_to_plain_loop": round(seconds["plain"] / one, 2),
+        "ratio_to_one_by_one": round(one / seconds[best], 2),
+    }
+
+
+def describe(device: str) -> dict[str, str]:
+    """Where this was measured."""
+    import torch
+    import transformers
+
+    names = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "command": " ".join(sys.argv[1:]),
+    }
+    names |= {"transformers": transformers.__version__, "device": device, "machine": platform.machine()}
+    if device == "cpu":
+        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        names["device"] = f"cpu, one thread: {models[0] if models else platform.processor()}"
+    else:
+        names["device"] = torch.cuda.get_device_name(device)
+    return names
+
+
+def main() -> None:
+    """Print and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="where to write the result")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sizes", nargs="+", default=[DEFAULT_SIZE])
+    parser.add_argument(
+        "--batches", nargs="+", type=int, default=[DEFAULT_BATCH, 2], help="rows of 64 tokens"
+    )
+    parser.add_argument("--stacks", nargs="+", type=int, default=[4, 8, 16], help="models in a stack")
+    parser.add_argument("--repeats", type=int, default=9)
+    arguments = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for allocator in ALLOCATORS:
+        pipes[allocator], far = context.Pipe()
+        context.Process(target=serve, args=(far, allocator), daemon=True).start()
+    result: dict[str, Any] = {"measured_on": describe(arguments.device), "cases": {}}
+    for size in arguments.sizes:
+        for batch_rows in arguments.batches:
+            case = Case(size, batch_rows, arguments.device)
+            seconds = measure(pipes, case, arguments.stacks, arguments.repeats)
+            name = f"{size}, {case.tokens} tokens"
+            table = dict(rows(case, seconds))
+            result["cases"][name] = {"summary": summary(seconds), "contestants": table}
+            if "default" not in result:  # the first case: the demo's, unless others are asked for
+                result["default"] = {"case": name, **summary(seconds)}
+            print(name)
+            for contestant, row in table.items():
+                print(f"  {contestant:28} {row}", flush=True)
+            print(f"  {summary(seconds)}", flush=True)
+    for pipe in pipes.values():
+        pipe.send(None)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
