@@ -33,25 +33,42 @@ def _name(step: int) -> str:
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, then remove the older ones. Raises `StorageFailed`."""
+    add_checkpoint(directory, checkpoint)
+    drop_older_checkpoints(directory)
+
+
+def add_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint beside the older ones. Raises `StorageFailed`."""
     with new_directory(directory / _name(checkpoint.step)) as temporary:
         _save(checkpoint.tensors, temporary / TENSORS)
         write_json(temporary / STATE, {"step": checkpoint.step, "state": checkpoint.state})
+
+
+def drop_older_checkpoints(directory: Path) -> None:
+    """Keep the newest checkpoint only."""
     for older in sorted(directory.glob("step-*"))[:-1]:
         shutil.rmtree(older, ignore_errors=True)
 
 
+def checkpoint_steps(directory: Path) -> set[int]:
+    """The steps there are checkpoints of."""
+    return {int(path.name.removeprefix("step-")) for path in directory.glob("step-*")}
+
+
 def latest_checkpoint(directory: Path) -> Checkpoint | None:
     """The newest checkpoint, or None where there is none. Raises `DataMissing` where it cannot be read."""
-    found = sorted(directory.glob("step-*"))
-    if not found:
-        return None
+    steps = checkpoint_steps(directory)
+    return read_checkpoint(directory, max(steps)) if steps else None
+
+
+def read_checkpoint(directory: Path, step: int) -> Checkpoint:
+    """The checkpoint of that step. Raises `DataMissing` where it cannot be read."""
+    path = directory / _name(step)
     try:
-        state = json.loads((found[-1] / STATE).read_text(encoding="utf-8"))
-        return Checkpoint(state["step"], load_file(found[-1] / TENSORS), state["state"])
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        return Checkpoint(state["step"], load_file(path / TENSORS), state["state"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise DataMissing(
-            found[-1], f"is not a readable checkpoint ({error}); remove it to start over"
-        ) from error
+        raise DataMissing(path, f"is not a readable checkpoint ({error}); remove it to start over") from error
 
 
 def remove_checkpoints(directory: Path) -> None:

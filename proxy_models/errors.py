@@ -9,6 +9,10 @@ ProxyError
         UnknownDomain  the mixture weighs a domain that has no shard
         MissingDomain  the mixture leaves out a domain
         OverCap        the mixture repeats a domain more often than allowed
+        UnequalWave    runs to be trained together differ in shape
+    NotEnoughMemory    a wave does not fit; says how much is missing and how many models fit
+    NotCalibrated      no measurement of this device answers the question
+    Cancelled          a run of a wave was cancelled
     DataMissing        shards or files of the run are gone
     Diverged           the loss is no longer a number
     StorageFailed      the disk is full or a write failed (retryable)
@@ -112,6 +116,51 @@ class OverCap(InvalidSpec):
         )
         self.domain, self.max_epochs = domain, max_epochs
         self.requested_tokens, self.available_tokens = requested_tokens, available_tokens
+
+
+class UnequalWave(InvalidSpec):
+    """Runs that are to be trained together differ in more than mixture, seed, learning rate and directory."""
+
+    code = "unequal_wave"
+
+    def __init__(self, member: int, field: str, expected: object, found: object) -> None:
+        super().__init__(
+            f"run {member} of the wave has {field} {found!r}, the first has {expected!r}; train it in another wave",
+            field,
+        )
+        self.member = member
+
+
+class NotEnoughMemory(ProxyError):
+    """The models of a wave do not fit into memory together."""
+
+    code = "not_enough_memory"
+
+    def __init__(self, members: int, needed_bytes: int, free_bytes: int, largest: int) -> None:
+        missing = needed_bytes - free_bytes
+        advice = (
+            f"{largest} fit" if largest else "not even one fits: lower batch_rows or choose a smaller size"
+        )
+        super().__init__(
+            f"{members} models need {needed_bytes / 1e6:.0f} MB, {missing / 1e6:.0f} MB more than are free; {advice}"
+        )
+        self.missing_bytes, self.largest = missing, largest
+
+
+class NotCalibrated(ProxyError):
+    """The table holds no measurement for the question."""
+
+    code = "not_calibrated"
+
+
+class Cancelled(ProxyError):
+    """A run was cancelled before its end."""
+
+    code = "cancelled"
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"cancelled after step {step}")
+        self.step = step
 
 
 class DataMissing(ProxyError):

@@ -1,29 +1,16 @@
 """One training run from start to result; killed at any moment and started again, it gives the same numbers."""
 
-import json
-import resource
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import torch
 
 from proxy_models.allocator import keep_freed_memory
-from proxy_models.checkpoint import (
-    Checkpoint,
-    latest_checkpoint,
-    remove_checkpoints,
-    save_checkpoint,
-    save_model,
-)
-from proxy_models.errors import DataMissing, Diverged, InvalidSpec
 from proxy_models.evaluation import Scored, evaluate
 from proxy_models.run_inputs import mixture_sampler, open_shards, scored_slices, scored_tasks
+from proxy_models.run_record import RunRecord
 from proxy_models.run_result import Metric, RunProgress, RunResult
 from proxy_models.run_spec import RunSpec, TaskSpec
-from proxy_models.storage import write_json
 from proxy_models.training import Trainer
 
 __all__ = ["Metric", "RunProgress", "RunResult", "RunSpec", "TaskSpec", "train_run"]
@@ -31,8 +18,6 @@ __all__ = ["Metric", "RunProgress", "RunResult", "RunSpec", "TaskSpec", "train_r
 PROGRESS_SECONDS = 1.0
 CHECKPOINT_SHARE = 0.02
 """Checkpoints may cost this share of the time: a slow disk stretches the interval."""
-
-RESULT = "result.json"
 
 
 def _ignore(progress: RunProgress) -> None:
@@ -45,55 +30,30 @@ def train_run(spec: RunSpec, progress: Callable[[RunProgress], None] = _ignore) 
     Raises `ProxyError`s: bad settings before the first step, `Diverged` when the loss is no number, and
     `StorageFailed` (retryable) when a write fails. A directory that holds another run is refused.
     """
-    fingerprint = spec.fingerprint()
-    if (finished := _finished(spec, fingerprint)) is not None:
+    record = RunRecord(spec)
+    if (finished := record.finished()) is not None:
         return finished
     torch.set_num_threads(spec.threads)
     keep_freed_memory()
-    run = _Run(spec, fingerprint, progress)
+    run = _Run(record, progress)
     run.resume()
     return run.finish()
 
 
-def _finished(spec: RunSpec, fingerprint: str) -> RunResult | None:
-    path = spec.directory / RESULT
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise DataMissing(path, f"is not a readable result: {error}") from error
-    if content["fingerprint"] != fingerprint:
-        raise InvalidSpec(f"{spec.directory} holds the result of another run", "directory")
-    return RunResult.from_dict(content["result"])
-
-
-@dataclass
 class _Run:
-    spec: RunSpec
-    fingerprint: str
-    progress: Callable[[RunProgress], None]
-    metrics: list[Metric] = field(default_factory=list)
-    seconds_before: float = 0.0
-    started: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
+    def __init__(self, record: RunRecord, progress: Callable[[RunProgress], None]) -> None:
+        self.record, self.spec, self.progress = record, record.spec, progress
         shards = open_shards(self.spec)
         self.sampler = mixture_sampler(self.spec, shards)
         self.tasks, self.slices = scored_tasks(self.spec), scored_slices(self.spec, shards)
         self.trainer = Trainer(self.spec.model, self.spec.training, self.sampler, self.spec.device)
-        self.checkpoints = self.spec.directory / "checkpoints"
+        self.started = time.monotonic()
 
     def resume(self) -> None:
         """Take over the newest checkpoint, if there is one of this run."""
-        if (found := latest_checkpoint(self.checkpoints)) is None:
-            return
-        state: Any = found.state
-        if state["fingerprint"] != self.fingerprint:
-            raise InvalidSpec(f"{self.spec.directory} holds a checkpoint of another run", "directory")
-        self.trainer.load(found.tensors, found.step)
-        self.metrics = [Metric(**metric) for metric in state["metrics"]]
-        self.seconds_before = state["seconds"]
+        if steps := self.record.checkpoint_steps():
+            found = self.record.resume(max(steps))
+            self.trainer.load(found.tensors, found.step)
 
     def finish(self) -> RunResult:
         """Train what is left, evaluate on the way, write model and result."""
@@ -111,11 +71,14 @@ class _Run:
                 self.report(loss, step - first)
             due = max(self.spec.checkpoint_seconds, saving / CHECKPOINT_SHARE)
             if step < training.steps and now - saved >= due:
-                self.save()
+                self.record.add_checkpoint(step, self.trainer.state(), self.seconds)
+                self.record.drop_older_checkpoints()
                 saved = time.monotonic()
                 saving = saved - now
         self.measure(self.slices)
-        return self.write_result()
+        return self.record.write_result(
+            dict(self.trainer.model.named_parameters()), self.sampler.realised_tokens(), self.seconds
+        )
 
     def report(self, loss: float, steps: int) -> None:
         """Tell how far the run is."""
@@ -125,51 +88,10 @@ class _Run:
 
     def measure(self, tasks: dict[str, Scored]) -> None:
         """Evaluate the model as it is; a BPB that is not finite means it diverged."""
-        step = self.trainer.steps_done
-        tokens = step * self.spec.training.tokens_per_step
-        for task, value in evaluate(self.trainer.model, tasks, self.spec.device).items():
-            if not value < float("inf"):
-                raise Diverged(step)
-            self.metrics.append(Metric(step, tokens, task, value))
-
-    def save(self) -> None:
-        """Write a checkpoint of everything `resume` needs."""
-        state: dict[str, object] = {
-            "fingerprint": self.fingerprint,
-            "metrics": [asdict(metric) for metric in self.metrics],
-            "seconds": self.seconds,
-        }
-        save_checkpoint(self.checkpoints, Checkpoint(self.trainer.steps_done, self.trainer.state(), state))
+        found = evaluate(self.trainer.model, tasks, self.spec.device)
+        self.record.add_metrics(self.trainer.steps_done, found)
 
     @property
     def seconds(self) -> float:
-        """Time spent so far, checkpointed attempts included."""
-        return self.seconds_before + time.monotonic() - self.started
-
-    def write_result(self) -> RunResult:
-        """Write the model, then the result, which marks the run as finished, then drop the checkpoints."""
-        training, model = self.spec.training, self.spec.model
-        values: dict[str, list[float]] = {}
-        for metric in self.metrics:
-            values.setdefault(metric.task, []).append(metric.value)
-        path = self.spec.directory / "model"
-        save_model(path, model, dict(self.trainer.model.named_parameters()))
-        tokens = training.steps * training.tokens_per_step
-        result = RunResult(
-            metrics=tuple(self.metrics),
-            final={task: series[-1] for task, series in values.items()},
-            noise={task: statistics.stdev(series) for task, series in values.items() if len(series) > 1},
-            realised_tokens=self.sampler.realised_tokens(),
-            tokens=tokens,
-            seconds=self.seconds,
-            tokens_per_second=tokens / max(1e-9, self.seconds),
-            parameters=model.parameters,
-            non_embedding_parameters=model.non_embedding_parameters,
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            model_path=path,
-        )
-        write_json(
-            self.spec.directory / RESULT, {"fingerprint": self.fingerprint, "result": result.to_dict()}
-        )
-        remove_checkpoints(self.checkpoints)
-        return result
+        """Time spent in this attempt."""
+        return time.monotonic() - self.started

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from proxy_models import run as run_module
-from proxy_models.checkpoint import latest_checkpoint, load_model, save_checkpoint
+from proxy_models.checkpoint import Checkpoint, latest_checkpoint, load_model, save_checkpoint
 from proxy_models.config import TrainingConfig
 from proxy_models.errors import (
     DataMissing,
@@ -170,7 +170,7 @@ def test_a_full_disk_is_retryable_and_leaves_the_last_checkpoint(
     spec_json: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer_state = {"weight": torch.ones(3)}
-    checkpoint = run_module.Checkpoint(4, trainer_state, {"seconds": 1.0})
+    checkpoint = Checkpoint(4, trainer_state, {"seconds": 1.0})
     save_checkpoint(tmp_path / "checkpoints", checkpoint)
 
     def full(*_: object) -> None:
@@ -178,7 +178,7 @@ def test_a_full_disk_is_retryable_and_leaves_the_last_checkpoint(
 
     monkeypatch.setattr("proxy_models.checkpoint.save_file", full)
     with pytest.raises(StorageFailed, match="No space left") as caught:
-        save_checkpoint(tmp_path / "checkpoints", run_module.Checkpoint(8, trainer_state, {}))
+        save_checkpoint(tmp_path / "checkpoints", Checkpoint(8, trainer_state, {}))
     assert caught.value.retryable
     found = latest_checkpoint(tmp_path / "checkpoints")
     assert found is not None
