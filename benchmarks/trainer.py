@@ -264,10 +264,10 @@ def main() -> None:
             for contestant, row in table.items():
                 print(f"  {contestant:28} {row}", flush=True)
             print(f"  {summary(seconds)}", flush=True)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     for pipe in pipes.values():
         pipe.send(None)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
