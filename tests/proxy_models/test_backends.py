@@ -17,7 +17,6 @@ from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
 from proxy_models.evaluation import held_out_task
 from proxy_models.model import Decoder
-from proxy_models.onednn_linear import ONEDNN
 from proxy_models.stacked_head_loss import stacked_head_loss, together
 from proxy_models.stacked_optimizer import StackedAdamW
 from proxy_models.token_shard import HeldOutDocument
@@ -72,14 +71,11 @@ def test_stacked_equals_separate_training_in_float64() -> None:
     assert same_members(apart, together_) < 1e-13
 
 
-def test_stacked_is_separate_training_bit_for_bit_in_float32_on_the_cpu() -> None:
+def test_stacked_equals_separate_training_in_float32() -> None:
     apart, together_ = build(ONE_BY_ONE, MODEL, TRAININGS), build(STACKED, MODEL, TRAININGS)
     expected, found = train(apart), train(together_)
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-6)
     assert same_members(apart, together_) < 5e-6
-    if ONEDNN:
-        assert np.array_equal(found, expected)
-        assert same_members(apart, together_) == 0
 
 
 def test_a_member_does_not_depend_on_its_companions() -> None:
