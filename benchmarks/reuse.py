@@ -1,7 +1,8 @@
 """What reuse saves and what it loses when domains change: ``python -m benchmarks.reuse --data DIR --json FILE``.
 
-DIR holds the published RegMix swarm. A pool grows from 24 domains to 64 in five updates (`benchmarks.reuse_updates`);
-what its mixtures are worth is known, by laws drawn from ones fitted to that swarm, and measured with the noise found
+DIR holds the published RegMix swarm; without it only the two truths are drawn whose parameters are in the
+repository. A pool grows from 24 domains to 64 in five updates (`benchmarks.reuse_updates`); what its mixtures are
+worth is known, by laws drawn from ones fitted to that swarm, and measured with the noise found
 there (`benchmarks.reuse_truth`). Every strategy starts from the same first swarm and mixture and decides after each
 update (`benchmarks.reuse_strategies`). Held against recomputing everything with the default method, each time a swarm
 of 3 (m + 1) runs:
@@ -184,7 +185,7 @@ def measure(part: Part, fitted: Fits, seeds: Sequence[int], shape: Shape) -> dic
     results: Results = {}
     began, used = time.process_time(), seeds[: part.most_seeds]
     for seed in used:
-        for world in WORLDS:
+        for world in fitted.worlds:
             found = outcomes(bench_of(world, seed, fitted, part.tasks, shape), part.strategies)
             results[world, seed] = found
             whole = found[RECOMPUTE].gains.sum()
@@ -192,7 +193,7 @@ def measure(part: Part, fitted: Fits, seeds: Sequence[int], shape: Shape) -> dic
             print(f"seed {seed}, {world}: {', '.join(shares)}", flush=True)
     about = {
         "seeds": list(used),
-        "worlds": list(WORLDS),
+        "worlds": list(fitted.worlds),
         "tasks": part.tasks or len(fitted.noise),
         "cpu_seconds": round(time.process_time() - began),
     }
@@ -204,7 +205,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="the folder of the RegMix files")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="the folder of the RegMix files; without it the two truths that need no runs",
+    )
+    parser.add_argument(
+        "--laws", type=Path, help="where to write the laws fitted to --data, and nothing else"
+    )
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument(
@@ -216,7 +224,9 @@ def main() -> None:
     arguments = parser.parse_args()
     shape, count = (SMALL, 1) if arguments.quick else (Shape(), arguments.seeds)
     seeds = range(arguments.first_seed, arguments.first_seed + count)
-    fitted = fits(load(arguments.data))
+    fitted = fits(load(arguments.data)) if arguments.data else Fits.stored()
+    if arguments.laws:
+        return fitted.store(arguments.laws)
     found = measure(MAIN, fitted, seeds, shape)
     found["beside_ratios"] = measure(BESIDE_RATIOS, fitted, seeds, shape)
     print(json.dumps(found, indent=2))

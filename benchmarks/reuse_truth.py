@@ -7,13 +7,18 @@
 - `effective power`: the family fitted by default, the columns of the contents drawn from those of the 17 domains.
 - `log-linear`: Olmix's family, likewise.
 
+The last two need no data: the laws' parameters are in `benchmarks/results/regmix_laws.json`.
+
 A part of the split source has its parent's column with a spread; the revised source has a column between that of its
 older text and another.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,12 +44,37 @@ STEEPEST = 6.0
 """Largest size of a log-linear coefficient; RegMix's fits go to 70, where a few runs hold nothing of a domain."""
 
 
+LAWS = Path(__file__).parent / "results" / "regmix_laws.json"
+_POWER = ("usefulness", "exponents", "rest", "decay", "scales", "constants")
+_LOG_LINEAR = ("coefficients", "constants")
+
+
+@dataclass(frozen=True)
+class PowerColumns:
+    """The effective power law's parameters, as `FittedEffectivePower` names them."""
+
+    usefulness: np.ndarray
+    exponents: np.ndarray
+    rest: np.ndarray
+    decay: np.ndarray
+    scales: np.ndarray
+    constants: np.ndarray
+
+
+@dataclass(frozen=True)
+class LogLinearColumns:
+    """The log-linear law's parameters, as `FittedLogLinear` names them."""
+
+    coefficients: np.ndarray
+    constants: np.ndarray
+
+
 @dataclass(frozen=True)
 class Fits:
     """What was fitted to the real runs.
 
     Attributes:
-        process: of shape of no law.
+        process: of shape of no law; None where the runs themselves are not there.
         power: the effective power law.
         log_linear: Olmix's law.
         mean_weights: (17,) of the real swarm.
@@ -52,11 +82,65 @@ class Fits:
             the 256 test runs, which holds what the process itself is off by.
     """
 
-    process: FittedProcess
-    power: FittedEffectivePower
-    log_linear: FittedLogLinear
+    process: FittedProcess | None
+    power: PowerColumns
+    log_linear: LogLinearColumns
     mean_weights: np.ndarray
     noise: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        process: FittedProcess,
+        power: FittedEffectivePower,
+        log_linear: FittedLogLinear,
+        mean_weights: np.ndarray,
+        noise: np.ndarray,
+    ) -> "Fits":
+        """Of laws as they were fitted."""
+        return cls(
+            process,
+            PowerColumns(**{name: getattr(power, name) for name in _POWER}),
+            LogLinearColumns(**{name: getattr(log_linear, name) for name in _LOG_LINEAR}),
+            mean_weights,
+            noise,
+        )
+
+    @classmethod
+    def stored(cls, path: Path = LAWS) -> "Fits":
+        """The laws `store` wrote."""
+        content = json.loads(path.read_text())
+        power, log_linear = (
+            {name: np.array(values) for name, values in content[law].items()}
+            for law in ("power", "log_linear")
+        )
+        return cls(
+            None,
+            PowerColumns(**power),
+            LogLinearColumns(**log_linear),
+            np.array(content["mean_weights"]),
+            np.array(content["noise"]),
+        )
+
+    def store(self, path: Path) -> None:
+        """Write the laws' parameters to seven digits; the process is made of the runs and stays out."""
+        content = {
+            "source": "fitted to the published RegMix runs (arXiv 2407.01492) by benchmarks.reuse --laws",
+            "power": {name: _rounded(getattr(self.power, name)) for name in _POWER},
+            "log_linear": {name: _rounded(getattr(self.log_linear, name)) for name in _LOG_LINEAR},
+            "mean_weights": _rounded(self.mean_weights),
+            "noise": _rounded(self.noise),
+        }
+        path.write_text(json.dumps(content) + "\n")
+
+    @property
+    def worlds(self) -> tuple[str, ...]:
+        """Names of the truths that can be drawn."""
+        return tuple(name for name in WORLDS if self.process is not None or not name.startswith("blends"))
+
+
+def _rounded(values: np.ndarray) -> Any:
+    return np.vectorize(lambda value: float(f"{value:.7g}"))(values).tolist()
 
 
 def fits(swarm: RegMix) -> Fits:
@@ -65,7 +149,7 @@ def fits(swarm: RegMix) -> Fits:
     process = GaussianProcess().fit(*runs)
     residuals = process.mean(swarm.test_weights) - swarm.test_metrics
     noise = 1.4826 * np.median(np.abs(residuals), axis=0)
-    return Fits(
+    return Fits.of(
         process,
         EffectivePowerLaw().fit(*runs),
         LogLinearLaw().fit(*runs),
@@ -127,6 +211,8 @@ class _Pool:
 
 def blends(fitted: Fits, pool: Updates, generator: np.random.Generator, purity: float = PURITY) -> Truth:
     """Losses of the process at what the contents are blends of."""
+    process = fitted.process
+    assert process is not None, "not among the worlds without it"
     rows, width = _Pool.of(pool), len(fitted.mean_weights)
 
     def blend() -> np.ndarray:
@@ -138,7 +224,7 @@ def blends(fitted: Fits, pool: Updates, generator: np.random.Generator, purity: 
     parent = made[rows.parts[0]].copy()
     made[rows.parts] = generator.dirichlet(PART_CONCENTRATION * (parent + 1e-3), len(rows.parts))
     made[rows.old] = KEPT * rows.ratios @ made[rows.parts] + (1 - KEPT) * blend()
-    return Truth(lambda weights: fitted.process.mean(weights @ made), fitted.noise)
+    return Truth(lambda weights: process.mean(weights @ made), fitted.noise)
 
 
 def effective_power(fitted: Fits, pool: Updates, generator: np.random.Generator) -> Truth:

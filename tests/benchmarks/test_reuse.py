@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def fitted() -> Fits:
     weights = generator.dirichlet(np.full(WIDTH, 0.5), 60)
     worth = generator.lognormal(-0.5, 1.0, (WIDTH, TASKS))
     metrics = 2 + (np.sqrt(weights + 1e-4) @ worth) ** -0.5 + 1e-3 * generator.standard_normal((60, TASKS))
-    return Fits(
+    return Fits.of(
         GaussianProcess().fit(weights, metrics),
         EffectivePowerLaw().fit(weights, metrics),
         LogLinearLaw().fit(weights, metrics),
@@ -136,3 +137,18 @@ def test_shares_are_of_sums_over_updates_and_means_over_worlds_and_seeds() -> No
     assert row["standard_error"] == pytest.approx(0.05)
     assert row["by_world"]["b"] == {"share_of_gain": 1.0, "worst_seed": 0.9}
     assert found[RECOMPUTE]["runs"] == [10] * 5
+
+
+def test_stored_laws_draw_the_same_truths_but_for_those_that_need_the_runs(
+    fitted: Fits, tmp_path: Path
+) -> None:
+    fitted.store(tmp_path / "laws.json")
+    stored = Fits.stored(tmp_path / "laws.json")
+    assert stored.worlds == ("effective power", "log-linear")
+    pool = updates(np.random.default_rng(0), SMALL)
+    mixture = np.full(len(pool.whole.contents), 1 / len(pool.whole.contents))
+    for world in stored.worlds:
+        truths = [WORLDS[world](one, pool, np.random.default_rng(1)) for one in (fitted, stored)]
+        first, again = (truth.losses(mixture[None]) for truth in truths)
+        np.testing.assert_allclose(again, first, rtol=1e-5)
+    assert Fits.stored().worlds == stored.worlds
