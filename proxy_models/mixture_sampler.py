@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from proxy_models.errors import InvalidSpec, MissingDomain, OverCap, TooLittleText, UnknownDomain
+from proxy_models.row_order import RowOrder
 from proxy_models.schedule import Schedule, allocate_rows
-from proxy_models.seeds import digest_of
 
 WEIGHT_TOLERANCE = 1e-6
 
@@ -28,39 +28,6 @@ class SamplerSpec:
     sequence_length: int
     seed: int
     max_epochs: float | None = None
-
-
-class RowOrder:
-    """The rows of one domain: T + 1 tokens each, overlapping by one, epoch after epoch.
-
-    An epoch of N tokens has floor((N - 1) / T) rows from an offset drawn for the epoch, in an order drawn for the
-    epoch. Both depend on (seed, domain, epoch) alone, so runs of one seed see a domain's text in the same order
-    whatever their mixtures: their differences carry less noise. Draws are raw Philox output, which NumPy keeps
-    stable across versions, sorted.
-    """
-
-    def __init__(self, domain: str, length: int, sequence_length: int, seed: int) -> None:
-        self.domain, self.sequence_length, self.seed = domain, sequence_length, seed
-        self.rows_per_epoch = max(0, length - 1) // sequence_length
-        self.slack = max(0, length - 1) - self.rows_per_epoch * sequence_length
-        self._epoch = -1
-        self._starts = np.empty(0, np.int64)
-
-    def starts(self, epoch: int) -> np.ndarray:
-        """Where each row of an epoch starts in the shard: (rows_per_epoch,) int64, in training order."""
-        if epoch != self._epoch:
-            words = np.frombuffer(digest_of("rows", self.seed, self.domain, epoch)[:16], "<u8")
-            draws = np.random.Philox(key=words).random_raw(self.rows_per_epoch + 1)
-            offset = int(draws[0] % np.uint64(self.slack + 1))
-            order = np.argsort(draws[1:], kind="stable")
-            self._starts = offset + order.astype(np.int64) * self.sequence_length
-            self._epoch = epoch
-        return self._starts
-
-    def start(self, row: int) -> int:
-        """Where the ``row``-th row of the run starts."""
-        epoch, index = divmod(row, self.rows_per_epoch)
-        return int(self.starts(epoch)[index])
 
 
 class MixtureSampler:

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 
-def rotation_table(length: int, head_size: int, base: float) -> Tensor:
-    """Cosines and signed sines of positions 0..length-1: (2, length, head_size) float32.
+def rotation_table(length: int, head_size: int, base: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Cosines and signed sines of positions 0..length-1: (2, length, head_size).
 
     Row 1 holds ``-sin`` for the first half and ``sin`` for the second, so that a rotation is
     ``x * table[0] + swapped_halves(x) * table[1]``. Angles are computed in float64.
@@ -15,7 +15,7 @@ def rotation_table(length: int, head_size: int, base: float) -> Tensor:
     angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency  # (length, half)
     cosine, sine = angle.cos(), angle.sin()
     table = torch.stack((torch.cat((cosine, cosine), 1), torch.cat((-sine, sine), 1)))
-    return table.to(torch.float32)
+    return table.to(dtype)
 
 
 def rotate(inputs: Tensor, table: Tensor) -> Tensor:
