@@ -22,34 +22,37 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width, ffn = config.width, config.ffn
+        width, ffn, attention = config.width, config.ffn, config.attention_width
         self.heads = config.heads
         self.attention_norm = nn.Parameter(torch.ones(width))
         self.query_norm = nn.Parameter(torch.ones(config.head_size))
         self.key_norm = nn.Parameter(torch.ones(config.head_size))
-        self.query_key_value = nn.Parameter(torch.empty(3 * width, width))
-        self.attention_out = nn.Parameter(torch.empty(width, width))
+        self.query_key_value = nn.Parameter(torch.empty(3 * attention, width))
+        self.attention_out = nn.Parameter(torch.empty(width, attention))
         self.ffn_norm = nn.Parameter(torch.ones(width))
         self.gate_up = nn.Parameter(torch.empty(2 * ffn, width))
         self.ffn_out = nn.Parameter(torch.empty(width, ffn))
 
-    def forward(self, residual: Tensor, table: Tensor) -> Tensor:
-        """(B, T, W) -> (B, T, W); ``table`` is the rotation table of the T positions."""
-        residual = residual + self.attend(rms_norm(residual, self.attention_norm), table)
+    def forward(self, residual: Tensor, table: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, T, W) -> (B, T, W); ``table`` is the rotation table of the T positions, ``mask`` as in `attend`."""
+        residual = residual + self.attend(rms_norm(residual, self.attention_norm), table, mask)
         gate, up = linear(rms_norm(residual, self.ffn_norm), self.gate_up).chunk(2, dim=-1)
         return residual + linear(functional.silu(gate) * up, self.ffn_out)
 
-    def attend(self, inputs: Tensor, table: Tensor) -> Tensor:
-        """Causal self-attention with normalised queries and keys: (B, T, W) -> (B, T, W)."""
-        rows, length, width = inputs.shape
-        mixed = linear(inputs, self.query_key_value).view(rows, length, 3, self.heads, width // self.heads)
+    def attend(self, inputs: Tensor, table: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Self-attention with normalised queries and keys: (B, T, W) -> (B, T, W).
+
+        Causal, or what ``mask`` (B, 1, T, T) says, true where a position sees another (`document_mask`).
+        """
+        rows, length, _ = inputs.shape
+        mixed = linear(inputs, self.query_key_value).view(rows, length, 3, self.heads, -1)
         query_key, value = mixed.split((2, 1), dim=2)  # (B, T, 2, H, D), (B, T, 1, H, D)
         scale = torch.stack((self.query_norm, self.key_norm)).unsqueeze(1)  # (2, 1, D)
         query, key = rotate(rms_norm(query_key, scale), table).transpose(1, 3).unbind(2)  # (B, H, T, D)
         attended = functional.scaled_dot_product_attention(
-            query, key, value.squeeze(2).transpose(1, 2), is_causal=True
+            query, key, value.squeeze(2).transpose(1, 2), attn_mask=mask, is_causal=mask is None
         )
-        return linear(attended.transpose(1, 2).reshape(rows, length, width), self.attention_out)
+        return linear(attended.transpose(1, 2).reshape(rows, length, -1), self.attention_out)
 
 
 class Decoder(nn.Module):
@@ -84,19 +87,21 @@ class Decoder(nn.Module):
             generator = torch.Generator().manual_seed(seed_of("initialize", seed, config.name, name))
             nn.init.normal_(parameter, std=deviation, generator=generator)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Hidden states after the last norm: tokens (B, T) int64 -> (B, T, W)."""
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Hidden states after the last norm: tokens (B, T) int64 -> (B, T, W); ``mask`` as in `Block.attend`."""
         table = self.rotation(tokens.shape[1], tokens.device)
         hidden = functional.embedding(tokens, self.embedding)
         for block in self.blocks:
-            hidden = block(hidden, table)
+            hidden = block(hidden, table, mask)
         return rms_norm(hidden, self.final_norm)
 
     def rotation(self, length: int, device: torch.device) -> Tensor:
         """The rotation table of the first ``length`` positions, (2, length, D), computed once."""
-        if self.table.shape[1] < length or self.table.device != device:
+        dtype = torch.promote_types(self.embedding.dtype, torch.float32)
+        if self.table.shape[1] < length or (self.table.device, self.table.dtype) != (device, dtype):
             with torch.inference_mode(False):  # evaluation may come first, and training needs a normal tensor
-                self.table = rotation_table(length, self.config.head_size, self.config.rope_base).to(device)
+                table = rotation_table(length, self.config.head_size, self.config.rope_base, dtype)
+                self.table = table.to(device)
         return self.table[:, :length]
 
     @property
@@ -108,7 +113,7 @@ class Decoder(nn.Module):
         """(..., W) -> (..., V)."""
         return linear(hidden, self.head_weight)
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, tokens: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
         """Mean cross-entropy in nats of the next token: tokens and targets (B, T) -> scalar, for training."""
-        hidden = self(tokens).reshape(-1, self.config.width)
+        hidden = self(tokens, mask).reshape(-1, self.config.width)
         return head_loss(hidden, self.head_weight, targets.reshape(-1))

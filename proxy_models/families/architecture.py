@@ -1,0 +1,187 @@
+"""A causal language model of ``transformers``, by the content of its ``config.json``. Free of torch.
+
+What can be said without the library is checked here, so that the service refuses it at once; `transformers_model`
+lets the library itself have the last word before the first step.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from proxy_models.errors import InvalidSpec
+
+FIELD = "architecture"
+ROUTER_Z = "router_z_loss_coef"
+"""Ours beside the library's settings of ``olmoe``: the weight of the router's z-loss."""
+
+_SET_BY_US = frozenset(
+    """
+    architectures transformers_version torch_dtype dtype _name_or_path name_or_path use_cache vocab_size bos_token_id
+    eos_token_id pad_token_id sep_token_id decoder_start_token_id return_dict output_attentions output_router_logits
+    output_hidden_states is_encoder_decoder id2label label2id problem_type chunk_size_feed_forward
+    _attn_implementation_autoset attn_implementation
+    """.split()  # noqa: SIM905 - a list of so many lines reads worse
+)
+"""Left out of what is given: the tokenizer's, the trainer's, or none of a language model's business."""
+
+_REFUSED = {
+    "auto_map": "code of the checkpoint's own is never run",
+    "trust_remote_code": "code of the checkpoint's own is never run",
+    "quantization_config": "quantized models cannot be trained",
+}
+
+_LEGACY = frozenset(
+    (
+        "rope_theta",
+        "rope_scaling",
+        "rope_parameters",
+        "partial_rotary_factor",
+        "rotary_pct",
+        "rotary_emb_base",
+    )
+)
+
+_WIDTH = ("hidden_size", "n_embd", "d_model")
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_HEADS = ("num_attention_heads", "n_head", "n_heads")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_LARGEST = {
+    **dict.fromkeys(_WIDTH, 65_536),
+    **dict.fromkeys(_LAYERS, 1024),
+    **dict.fromkeys(_HEADS, 4096),
+    **dict.fromkeys(_EXPERTS, 65_536),
+    "num_key_value_heads": 4096,
+    "head_dim": 65_536,
+    "num_experts_per_tok": 65_536,
+    "intermediate_size": 2**20,
+    "moe_intermediate_size": 2**20,
+    "n_inner": 2**20,
+    "max_position_embeddings": 2**24,
+    "n_positions": 2**24,
+}
+_RANDOM = ("dropout", "pdrop", "layerdrop", "jitter_noise")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """``settings`` as `checked_architecture` gives them, over ``vocabulary_size`` tokens."""
+
+    settings: Mapping[str, Any]
+    vocabulary_size: int
+
+    @property
+    def name(self) -> str:
+        """The library's ``model_type``."""
+        return str(self.settings["model_type"])
+
+    def with_vocabulary(self, vocabulary_size: int) -> "Architecture":
+        """The same shape over another vocabulary."""
+        return replace(self, vocabulary_size=vocabulary_size)
+
+
+@cache
+def _known() -> Mapping[str, frozenset[str]]:
+    content = json.loads(Path(__file__).with_name("model_types.json").read_text(encoding="utf-8"))
+    common = content["common"]
+    return {name: frozenset((*common, *own)) for name, own in content["types"].items()}
+
+
+def model_types() -> tuple[str, ...]:
+    """The causal language models that can be trained, by the library's ``model_type``."""
+    return tuple(_known())
+
+
+def is_random(name: str) -> bool:
+    """Whether the setting draws from a global generator while training."""
+    return any(part in name for part in _RANDOM)
+
+
+def checked_architecture(content: object, known_only: bool = True) -> dict[str, Any]:
+    """The settings of a ``config.json`` that make its shape, ``model_type`` among them.
+
+    The vocabulary and its special tokens are left out: they are the tokenizer's. Raises `InvalidSpec` naming
+    ``architecture.<setting>``: an unknown model type or setting, a size that is none, sizes that do not divide,
+    remote code, quantization, dropout (drawn from a global generator: a resumed run would not repeat itself). Of a
+    published file (not ``known_only``) unknown settings and dropout are left out instead.
+    """
+    if not isinstance(content, Mapping):
+        raise InvalidSpec("architecture must be an object, the content of a config.json", FIELD)
+    kind = content.get("model_type")
+    if not isinstance(kind, str):
+        raise _refused("model_type", "is missing: the name of a family, such as 'llama'")
+    if kind not in _known():
+        close = difflib.get_close_matches(kind, _known(), 3) or ["llama", "olmo2", "olmoe", "qwen3"]
+        raise _refused(
+            "model_type", f"{kind!r} is no causal language model known here, such as {', '.join(close)}"
+        )
+    settings: dict[str, Any] = {"model_type": kind}
+    for name, value in content.items():
+        if name in _REFUSED:
+            raise _refused(name, f"is refused: {_REFUSED[name]}")
+        if name in _SET_BY_US or name == "model_type" or (is_random(name) and not known_only):
+            continue
+        if name not in _known()[kind] and name not in _LEGACY and not (name == ROUTER_Z and kind == "olmoe"):
+            if known_only:
+                raise _refused(name, f"is no setting of {kind}{_meant(name, _known()[kind])}")
+            continue
+        settings[name] = value
+    _check_values(settings)
+    _check_shape(settings)
+    return settings
+
+
+def _refused(name: str, reason: str) -> InvalidSpec:
+    return InvalidSpec(f"architecture.{name} {reason}", f"{FIELD}.{name}")
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _check_values(settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if name in _LARGEST and value is not None and not (whole and 1 <= value <= _LARGEST[name]):
+            raise _refused(name, f"must be a whole number from 1 to {_LARGEST[name]}, not {value!r}")
+        if is_random(name) and value not in (0, None):
+            raise _refused(name, "must be 0: what it drops could not be repeated when the run is resumed")
+        if name.endswith("loss_coef") and not _is_weight(value):
+            raise _refused(name, f"must not be negative, not {value!r}")
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
+def _check_shape(settings: Mapping[str, Any]) -> None:
+    kind = settings["model_type"]
+    for names in (_WIDTH, _LAYERS):
+        own = [name for name in names if name in _known()[kind]]
+        if own and _first(settings, own)[1] is None:
+            raise _refused(own[0], f"is missing; the library's default is that of a large {kind}")
+    heads_name, heads = _first(settings, _HEADS)
+    width = _first(settings, _WIDTH)[1]
+    if heads and width and settings.get("head_dim") is None and width % heads:
+        raise _refused(heads_name, f"is {heads}, which does not divide the width {width}")
+    shared = settings.get("num_key_value_heads")
+    if heads and shared and heads % shared:
+        raise _refused("num_key_value_heads", f"is {shared}, which does not divide the {heads} heads")
+    experts, chosen = _first(settings, _EXPERTS)[1], settings.get("num_experts_per_tok")
+    if experts and chosen and chosen > experts:
+        raise _refused("num_experts_per_tok", f"is {chosen}, more than the {experts} experts")
+    kinds, layers = settings.get("layer_types"), _first(settings, _LAYERS)[1]
+    if isinstance(kinds, list) and layers and len(kinds) != layers:
+        raise _refused("layer_types", f"names {len(kinds)} layers, there are {layers}")
+
+
+def _first(settings: Mapping[str, Any], names: Iterable[str]) -> tuple[str, int | None]:
+    """The first of ``names`` that is given, and its value."""
+    return next(
+        ((name, settings[name]) for name in names if settings.get(name) is not None),
+        (next(iter(names)), None),
+    )

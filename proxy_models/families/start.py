@@ -1,0 +1,208 @@
+"""A folder that a run starts from: a model of one of our runs, or one of Hugging Face's. Free of torch.
+
+Only ``config.json`` and safetensors are read: nothing that could run code. What needs the tensors themselves is in
+`starting_state`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from proxy_models.config import ModelConfig
+from proxy_models.errors import InvalidSpec, UnfitStart
+from proxy_models.families.architecture import Architecture, checked_architecture
+from proxy_models.families.saved_training import FILE, SavedTraining, read_saved_training
+
+CONFIG, TENSORS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+_SHAPE = ("layers", "width", "heads", "ffn", "tied_embeddings", "rope_base", "head_width")
+
+
+@dataclass(frozen=True)
+class StartFolder:
+    """A checkpoint as its files say: the shape of its model, its tensors' shapes by name, and its files."""
+
+    folder: Path
+    shape: ModelConfig | Architecture
+    tensors: Mapping[str, tuple[int, ...]]
+    files: tuple[Path, ...]
+    saved: SavedTraining | None
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 of everything a run takes from the folder. Reads all of it."""
+        digests = [(path.name, _digest(path, *_identity(path))) for path in self.files]
+        return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+    def check_shape(self, asked: ModelConfig | Architecture) -> None:
+        """Raise `UnfitStart` naming what differs where another shape than the folder's is asked for."""
+        mine = self.shape
+        if isinstance(mine, ModelConfig) and isinstance(asked, ModelConfig):
+            pairs = [(name, getattr(mine, name), getattr(asked, name)) for name in _SHAPE]
+            field = "size"
+        elif isinstance(mine, Architecture) and isinstance(asked, Architecture):
+            had = mine.settings
+            pairs = [(name, had[name], value) for name, value in asked.settings.items() if name in had]
+            field = "architecture"
+        else:
+            kind = "our own decoder" if isinstance(mine, ModelConfig) else f"transformers' {mine.name}"
+            field = "architecture" if isinstance(asked, Architecture) else "size"
+            raise UnfitStart(self.folder, f"it is {kind}, asked for is {asked.name}", field)
+        if differing := [pair for pair in pairs if pair[1] != pair[2]]:
+            said = ", ".join(f"{name} is {was!r} there and {is_!r} here" for name, was, is_ in differing)
+            named = field if field == "size" else f"{field}.{differing[0][0]}"
+            raise UnfitStart(self.folder, said, named)
+
+    def check_vocabulary(self, vocabulary_size: int) -> None:
+        """Raise `UnfitStart` unless its vocabulary is the tokenizer's, give or take what tables are padded by.
+
+        Published tables are rounded up by less than 128 rows or 1%.
+        """
+        mine = self.shape.vocabulary_size
+        if mine < vocabulary_size:
+            raise UnfitStart(
+                self.folder, f"it knows {mine} tokens, the domain set's tokenizer has {vocabulary_size}"
+            )
+        if mine - vocabulary_size >= max(128, vocabulary_size // 100):
+            raise UnfitStart(
+                self.folder,
+                f"it knows {mine} tokens, the domain set's tokenizer only {vocabulary_size}: it is another's",
+            )
+
+    def check_tokenizer(self, fingerprint: str) -> None:
+        """Raise `UnfitStart` where the model is known to have learned another tokenizer's ids."""
+        known = self.saved.tokenizer if self.saved else None
+        if known is not None and known != fingerprint:
+            raise UnfitStart(self.folder, "it was trained on the ids of another tokenizer than the shards'")
+
+
+def read_start(folder: Path) -> StartFolder:
+    """What the folder holds. Raises `UnfitStart` where it is no safe, complete checkpoint of a causal model."""
+    config = _json(folder, CONFIG)
+    if (folder / "adapter_config.json").exists():
+        raise UnfitStart(folder, "it holds an adapter; merge it into its model first")
+    shape = _shape(folder, config)
+    weights = _weight_files(folder)
+    tensors: dict[str, tuple[int, ...]] = {}
+    for path in weights:
+        tensors |= _header(folder, path)
+    if isinstance(shape, ModelConfig):
+        _check_tensors(folder, tensors, decoder_shapes(shape))
+    names = (CONFIG, FILE) if (folder / FILE).exists() else (CONFIG,)
+    files = (*(folder / name for name in names), *weights)
+    return StartFolder(folder, shape, tensors, files, read_saved_training(folder))
+
+
+def _json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UnfitStart(folder, f"it has no {name}") from error
+    except (OSError, ValueError) as error:
+        raise UnfitStart(folder, f"its {name} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise UnfitStart(folder, f"its {name} is not an object")
+    return content
+
+
+def _shape(folder: Path, config: dict[str, Any]) -> ModelConfig | Architecture:
+    known = {field.name for field in fields(ModelConfig)}
+    try:
+        if "model_type" not in config and {"layers", "width"} <= set(config):
+            return ModelConfig(**{name: value for name, value in config.items() if name in known})
+        settings = checked_architecture(config, known_only=False)
+        return Architecture(settings, int(config["vocab_size"]))
+    except (InvalidSpec, KeyError, TypeError, ValueError) as error:
+        reason = str(error) if isinstance(error, InvalidSpec) else f"its {CONFIG} misses or garbles {error}"
+        raise UnfitStart(folder, reason) from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / TENSORS).is_file():
+        return [folder / TENSORS]
+    if (folder / INDEX).is_file():
+        names = sorted({str(name) for name in dict(_json(folder, INDEX).get("weight_map") or {}).values()})
+        for name in names:
+            if Path(name).name != name or not (folder / name).is_file():
+                raise UnfitStart(folder, f"its {INDEX} names {name!r}, which is not there")
+        if names:
+            return [folder / name for name in names]
+    unsafe = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if unsafe:
+        raise UnfitStart(
+            folder, f"{unsafe[0]} is a pickle, which can run code; convert the model to safetensors"
+        )
+    raise UnfitStart(folder, f"it has no {TENSORS}")
+
+
+def _header(folder: Path, path: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UnfitStart(folder, f"{path.name} is not readable as safetensors: {error}") from error
+
+
+def decoder_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The parameters of `model.Decoder` by name."""
+    width, ffn, attention = config.width, config.ffn, config.attention_width
+    shapes: dict[str, tuple[int, ...]] = {
+        "embedding": (config.vocabulary_size, width),
+        "final_norm": (width,),
+    }
+    if not config.tied_embeddings:
+        shapes["head"] = (config.vocabulary_size, width)
+    layer = {
+        "attention_norm": (width,),
+        "query_norm": (config.head_size,),
+        "key_norm": (config.head_size,),
+        "query_key_value": (3 * attention, width),
+        "attention_out": (width, attention),
+        "ffn_norm": (width,),
+        "gate_up": (2 * ffn, width),
+        "ffn_out": (width, ffn),
+    }
+    return shapes | {
+        f"blocks.{index}.{name}": shape for index in range(config.layers) for name, shape in layer.items()
+    }
+
+
+def _check_tensors(
+    folder: Path, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    check_names(folder, expected.keys() - found.keys(), found.keys() - expected.keys())
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise UnfitStart(folder, f"its tensor {name} is {found[name]}, {CONFIG} makes it {shape}")
+
+
+def check_names(folder: Path, missing: set[str], unexpected: set[str]) -> None:
+    """Raise `UnfitStart` naming tensors that are missing or too many."""
+    for names, said in ((missing, "misses"), (unexpected, "has, beyond its model,")):
+        if names:
+            listed = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            raise UnfitStart(folder, f"it {said} {len(names)} tensors: {listed}")
+
+
+def resized(asked: ModelConfig | Architecture, start: StartFolder) -> ModelConfig | Architecture:
+    """The shape asked for over the checkpoint's own vocabulary."""
+    if isinstance(asked, ModelConfig):
+        return replace(asked, vocabulary_size=start.shape.vocabulary_size)
+    return asked.with_vocabulary(start.shape.vocabulary_size)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=1024)
+def _digest(path: Path, size: int, changed: int) -> str:
+    """SHA-256 of a file as it was at that size and time: the runs of a wave read it once."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
