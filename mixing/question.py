@@ -37,35 +37,50 @@ if TYPE_CHECKING:  # importing what fits regressions would slow down a process t
 
 @dataclass(frozen=True)
 class TaskGuard:
-    """What no mixture may cost a task; one of the two bounds.
+    """What no mixture may cost a task; one of the bounds, in the unit the task is measured in.
 
     Attributes:
         task: its name.
-        at_most: largest predicted metric.
-        worse_than_natural: by how much the prediction may exceed that of the natural distribution.
+        at_most: largest predicted metric, of a task that is better when lower.
+        worse_than_natural: by how much the prediction may be worse than that of the natural distribution.
+        at_least: smallest predicted metric, of a task that is better when higher.
     """
 
     task: str
     at_most: float | None = None
     worse_than_natural: float | None = None
+    at_least: float | None = None
+
+    def check_direction(self, higher: bool) -> None:
+        """Raise InvalidSetting, naming the bound, for one that a task better when higher (or lower) cannot have."""
+        wrong, right = ("at_most", "at_least") if higher else ("at_least", "at_most")
+        if getattr(self, wrong) is not None:
+            raise InvalidSetting(
+                f"{self.task!r} is better when {'higher' if higher else 'lower'}, so its guard rail is {right} or"
+                f" worse_than_natural, not {wrong}",
+                field=wrong,
+                names=[self.task],
+            )
 
     @property
     def name(self) -> str:
         """What tells it from caps and shares, which may be called like the task, and from the task's other rail."""
         return (
             f"guard rail of {self.task}"
-            if self.at_most is not None
+            if self.worse_than_natural is None
             else f"guard rail of {self.task} to natural"
         )
 
     def __post_init__(self) -> None:
-        if (self.at_most is None) == (self.worse_than_natural is None):
+        bounds = (self.at_most, self.at_least, self.worse_than_natural)
+        given = [bound for bound in bounds if bound is not None]
+        if len(given) != 1:
             raise InvalidSetting(
-                f"the guard rail of {self.task!r} needs one of at_most and worse_than_natural",
+                f"the guard rail of {self.task!r} needs one of at_most, at_least and worse_than_natural",
                 field="guard_rails",
                 names=[self.task],
             )
-        if not math.isfinite(self.at_most if self.at_most is not None else self.worse_than_natural or 0.0):
+        if not math.isfinite(given[0]):
             raise InvalidSetting(
                 f"the guard rail of {self.task!r} must be a finite number",
                 field="guard_rails",
@@ -191,7 +206,7 @@ def problem_of(request: ProposalRequest, columns: "Columns", law: Fitted) -> Mix
         request.space,
         repetition_caps(domains, request.target_tokens, request.repetition_cap),
         request.constraints,
-        tuple(_rail(guard, columns, law, natural) for guard in request.guard_rails),
+        tuple(_rail(guard, columns, law, request) for guard in request.guard_rails),
     )
 
 
@@ -201,7 +216,8 @@ def objective_asked(
     """The objective of a request: its tasks, or without any the held-out slice of every domain, each the same.
 
     Args:
-        tasks: each with its `name`, `weight` and `family`, which may be None.
+        tasks: each with its `name`, `weight` and `family`, which may be None, and its `metric` where that is an
+            accuracy, which enters as an error rate.
         domains: m names.
         granularity: of the recipe.
         worst_family: minimise the worst family's mean instead of the weighted mean of all tasks.
@@ -219,7 +235,13 @@ def objective_asked(
         per_family=granularity == "per family",
     )
     chosen: Any = granularity  # a Recipe checks it, and has only names
-    return replace(spec, granularity=chosen)
+    higher = [task["name"] for task in counted if task.get("metric") == "accuracy"]
+    return replace(
+        spec,
+        granularity=chosen,
+        directions=dict.fromkeys(higher, "higher"),
+        turned=dict.fromkeys(higher, "error rate"),
+    )
 
 
 def check_constraints(
@@ -248,7 +270,10 @@ def check_constraints(
         raise linear_conflict(system).error()
 
 
-def _rail(guard: TaskGuard, columns: "Columns", law: Fitted, natural: np.ndarray) -> GuardRail:
+def _rail(guard: TaskGuard, columns: "Columns", law: Fitted, request: ProposalRequest) -> GuardRail:
+    """The bound on what the law predicts, which is better when lower whatever the task is."""
+    spec = request.specification
+    guard.check_direction(spec.directions.get(guard.task) == "higher")
     if guard.task not in columns.names:
         raise InvalidMetrics(
             f"there is no fitted task {guard.task!r} to guard; there are {', '.join(columns.names)}",
@@ -256,7 +281,10 @@ def _rail(guard: TaskGuard, columns: "Columns", law: Fitted, natural: np.ndarray
             names=[guard.task],
         )
     column = columns.names.index(guard.task)
-    bound = guard.at_most
-    if bound is None:
-        bound = float(law.predict(natural[None])[0][0, column]) + float(guard.worse_than_natural or 0.0)
+    bound = guard.at_most if guard.at_least is None else guard.at_least
+    if bound is not None:
+        bound = spec.lower_is_better(guard.task, bound)
+    else:
+        natural = request.domains.natural_weights[None]
+        bound = float(law.predict(natural)[0][0, column]) + float(guard.worse_than_natural or 0.0)
     return GuardRail(TaskMean(guard.name, np.eye(len(columns.names))[column]), bound)

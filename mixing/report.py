@@ -8,6 +8,7 @@ import numpy as np
 
 from mixing.coupling import couplings
 from mixing.methods import method_named
+from mixing.metric_sense import sense_of
 from mixing.noise import TaskSignal, rank_tasks
 from mixing.optimization.problem import LinearConstraint
 from mixing.optimization.solution import Kind
@@ -43,6 +44,9 @@ class _Report:
         self.natural = self.request.domains.natural_weights
         both = np.stack([self.natural, self.weights])
         self.at_natural, self.at_proposed = proposal.law.predict(both)[0]
+        spec = self.request.specification
+        self.senses = {task: sense_of(spec, [task]) for task in self.evidence.tasks}
+        self.sense = sense_of(spec, np.array(self.evidence.tasks)[self.evidence.objective > 0])
 
     def document(self) -> Document:
         """The whole of it."""
@@ -93,8 +97,7 @@ class _Report:
         return {
             "aggregate": "worst_family" if self.columns.worst else "mean",
             "families": self.families(),
-            "natural": natural,
-            "proposed": proposed,
+            **self.sense.pair(natural, proposed),
             "gain": natural - proposed,
             "gain_interval": None if intervals is None else [float(end) for end in intervals.objective],
             "confidence": CONFIDENCE,
@@ -107,7 +110,8 @@ class _Report:
         """The means of which the worst is minimised, by their tasks; none where all tasks count together."""
         if not self.columns.worst:
             return []
-        groups, tasks = self.evidence.groups, self.evidence.tasks
+        evidence, spec = self.evidence, self.request.specification
+        groups, tasks = evidence.groups, evidence.tasks
         shares = groups.membership @ groups.matrix
         means = zip(
             self.columns.membership @ self.at_natural, self.columns.membership @ self.at_proposed, strict=True
@@ -116,8 +120,7 @@ class _Report:
             {
                 "name": name,
                 "tasks": {task: float(share) for task, share in zip(tasks, row, strict=True) if share > 0},
-                "natural": float(natural),
-                "proposed": float(proposed),
+                **sense_of(spec, np.array(tasks)[row > 0]).pair(float(natural), float(proposed)),
                 "gain": float(natural - proposed),
             }
             for name, row, (natural, proposed) in zip(groups.families, shares, means, strict=True)
@@ -131,8 +134,7 @@ class _Report:
             {
                 "name": name,
                 "weight": float(evidence.objective[t]),
-                "natural": float(self.at_natural[t]),
-                "proposed": float(self.at_proposed[t]),
+                **self.senses[name].pair(float(self.at_natural[t]), float(self.at_proposed[t])),
                 "gain": float(self.at_natural[t] - self.at_proposed[t]),
                 "gain_interval": None if intervals is None else [float(end) for end in intervals.columns[t]],
                 "rank_correlation": None if held_out is None else float(held_out.rank_correlation[t]),
@@ -186,7 +188,7 @@ class _Report:
         ]
 
     def _price_per_token(self, price: float) -> float:
-        """BPB that one more token of a domain is worth: its cap is k N_j / R, so d cap / d N_j = k / R."""
+        """What one more token of a domain is worth: its cap is k N_j / R, so d cap / d N_j = k / R."""
         if self.request.repetition_cap is None:
             return 0.0
         return price * self.request.repetition_cap / self.request.target_tokens
@@ -201,7 +203,7 @@ class _Report:
             if row["shadow_price"] is not None:
                 worth = (
                     f": {row['tokens']:,.0f} more tokens of it would be worth about "
-                    f"{row['shadow_price'] * row['tokens']:.4f} BPB"
+                    f"{row['shadow_price'] * row['tokens']:.4f}{self.sense.suffix}"
                 )
             found.append(
                 {
@@ -224,7 +226,9 @@ class _Report:
                 continue
             price = prices.get(constraint.name)
             worth = (
-                "" if price is None else f"; a hundredth more room would be worth about {price / 100:.4f} BPB"
+                ""
+                if price is None
+                else f"; a hundredth more room would be worth about {price / 100:.4f}{self.sense.suffix}"
             )
             found.append(
                 {
@@ -245,14 +249,15 @@ class _Report:
             predicted = float(rail.mean.weights @ self.at_proposed)
             if predicted < rail.bound - _BINDING * max(abs(rail.bound), 1.0):
                 continue
-            price = prices.get(rail.mean.name)
+            price, sense = prices.get(rail.mean.name), self.senses[guard.task]
             found.append(
                 {
                     "kind": "guard_rail",
                     "task": guard.task,
-                    "bound": rail.bound,
+                    "bound": sense.told(rail.bound),
                     "shadow_price": price,
-                    "statement": f"{guard.task} is predicted at {predicted:.4f} BPB, its guard rail.",
+                    "statement": f"{guard.task} is predicted at {sense.told(predicted):.4f}{sense.suffix}, its"
+                    " guard rail.",
                 }
             )
         return found
@@ -263,7 +268,10 @@ class _Report:
     def effects(self) -> dict[str, dict[str, float]]:
         """Per task, the change per unit of weight given to a domain and taken from all in proportion."""
         found = effects(self.proposal.law, self.weights)
-        return {name: self.by_domain(found[:, t]) for t, name in enumerate(self.evidence.tasks)}
+        return {
+            name: self.by_domain(self.senses[name].slope(found[:, t]))
+            for t, name in enumerate(self.evidence.tasks)
+        }
 
     def coupling(self) -> dict[str, dict[str, float]] | None:
         """`{domain: {domain: BPB}}`: what keeping the second's ratio costs when the first's whole weight changes.

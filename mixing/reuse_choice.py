@@ -132,7 +132,7 @@ def _asked(question: ReuseQuestion, start: StartMixture, kept: Mapping[str, str]
 def costs_of_keeping(
     question: ReuseQuestion, start: StartMixture, kept: Mapping[str, str]
 ) -> dict[str, float] | None:
-    """`{kept domain: what keeping its ratio costs}`, in BPB, by the couplings of the start's law; None without."""
+    """`{kept domain: what keeping its ratio costs the objective}`, by the start's law; None without couplings."""
     if start.coupling is None:
         return None
     coupling, weights, domains = start.coupling, start.weights, question.domains
@@ -170,7 +170,8 @@ def _automatic(question: ReuseQuestion, start: StartMixture, kept: Mapping[str, 
             freed.append(name)
             left -= costs[name]
         said = (
-            f"By the law fitted then, keeping all ratios costs {whole:.4f} BPB; {tolerated:.4f} are tolerated"
+            f"By the law fitted then, keeping all ratios costs the objective {whole:.4f}; {tolerated:.4f} are"
+            " tolerated"
         )
         said += f", which is met by freeing {', '.join(freed)}." if freed else "."
     scarce = _to_free(question, start, kept, freed)

@@ -62,10 +62,11 @@ def _gain(findings: Findings) -> Iterator[Warning]:
         )
         return
     low, high = findings.objective["gain_interval"]
+    unit = f" {findings.objective['unit']}" if findings.objective["unit"] else ""
     if low <= 0 <= high:
         yield Warning(
             "gain_uncertain",
-            f"The interval of the predicted gain, {low:+.4f} to {high:+.4f} BPB, includes 0: these runs do not "
+            f"The interval of the predicted gain, {low:+.4f} to {high:+.4f}{unit}, includes 0: these runs do not "
             "show that the proposed mixture is better than the natural distribution.",
         )
     elif high < 0:
@@ -78,8 +79,8 @@ def _gain(findings: Findings) -> Iterator[Warning]:
         if noise >= abs(findings.objective["gain"]):
             yield Warning(
                 "noise_comparable_to_gain",
-                f"The noise of one run's objective, {noise:.4f} BPB, is as large as the predicted gain, "
-                f"{findings.objective['gain']:.4f} BPB.",
+                f"The noise of one run's objective, {noise:.4f}{unit}, is as large as the predicted gain, "
+                f"{findings.objective['gain']:.4f}{unit}.",
             )
 
 

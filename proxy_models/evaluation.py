@@ -1,4 +1,4 @@
-"""Bits per byte on held-out slices and on tasks."""
+"""Bits per byte on held-out slices and on tasks, and accuracies of tasks with choices."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proxy_models.model import Decoder
+from proxy_models.language_model import LanguageModel
 from proxy_models.stacked_model import StackedDecoder, hidden_states
-from proxy_models.task_file import TaskExample
+from proxy_models.task_file import ACCURACY, BPB, PLAIN, MetricName, TaskExample, TaskMeasure, further_series
 from proxy_models.token_shard import HeldOutDocument
 from proxy_models.tokenizer import TextTokenizer
 from proxy_models.windows import Window, continuation_windows, whole_text_windows
@@ -24,18 +24,63 @@ class Scored:
     """A task ready to score: its windows, and the UTF-8 bytes each document's bits are divided by.
 
     ``pooled``: all bits over all bytes (held-out slices, where a document is a piece of a domain); otherwise the mean
-    of the documents' BPB (tasks).
+    of the documents' BPB (tasks). With a ``ranking`` every choice is a document and the BPB is that of the gold ones.
     """
 
     windows: tuple[Window, ...]
     document_bytes: np.ndarray
     pooled: bool
+    ranking: "Ranking | None" = None
 
     def bits_per_byte(self, bits: np.ndarray) -> float:
         """BPB from the bits of each document, (documents,) float64."""
         if self.pooled:
             return float(bits.sum() / self.document_bytes.sum())
-        return float(np.mean(bits / self.document_bytes))
+        each = bits / self.document_bytes
+        return float(np.mean(each if self.ranking is None else each[self.ranking.gold]))
+
+    def series(self, name: str, bits: np.ndarray) -> dict[str, float]:
+        """What is measured under ``name``, and a ranked task's other metric under `further_series`."""
+        found: dict[MetricName, float] = {BPB: self.bits_per_byte(bits)}
+        if self.ranking is None:
+            return {name: found[BPB]}
+        found[ACCURACY] = self.ranking.accuracy(bits)
+        measure = self.ranking.measure
+        return {
+            name: found[measure.metric],
+            further_series(name, measure.further): found[measure.further],
+        }
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Which documents are the choices of one question.
+
+    Attributes:
+        first: (questions,) the document of each question's first choice; the others follow it.
+        gold: (questions,) the document of the right one.
+        lengths: (documents,) what a log-likelihood is divided by before it is ranked.
+        measure: what the task's metric is.
+    """
+
+    first: np.ndarray
+    gold: np.ndarray
+    lengths: np.ndarray
+    measure: TaskMeasure
+
+    def accuracy(self, bits: np.ndarray) -> float:
+        """Share of the questions whose right choice is the likeliest, from each document's bits, (documents,).
+
+        A right choice that another one equals to the last bit counts as its share of those that are equal. NaN where
+        any of the bits is not finite: ranking what is no number would pass a diverged model off as a bad one.
+        """
+        if not np.isfinite(bits).all():
+            return math.nan
+        scores = bits / self.lengths
+        best = np.minimum.reduceat(scores, self.first)
+        questions = np.repeat(np.arange(len(self.first)), np.diff([*self.first, len(scores)]))
+        tied = np.add.reduceat((scores == best[questions]).astype(float), self.first)
+        return float(np.mean((scores[self.gold] == best) / tied))
 
 
 def held_out_task(documents: Sequence[HeldOutDocument], end_of_text: int, length: int) -> Scored:
@@ -50,22 +95,43 @@ def held_out_task(documents: Sequence[HeldOutDocument], end_of_text: int, length
     )
 
 
-def continuation_task(examples: Sequence[TaskExample], tokenizer: TextTokenizer, length: int) -> Scored:
-    """A task of gold continuations. Context and continuation are tokenized apart, so bytes and bits agree."""
+def continuation_task(
+    examples: Sequence[TaskExample],
+    tokenizer: TextTokenizer,
+    length: int,
+    measure: TaskMeasure = PLAIN,
+) -> Scored:
+    """A task of gold continuations, or of choices.
+
+    Context and continuation are tokenized apart, so bytes and bits agree.
+    """
     contexts = tokenizer.encode_batch([example.context for example in examples])
-    continuations = tokenizer.encode_batch([example.continuation for example in examples])
+    texts = [text for example in examples for text in example.scored]
+    continuations = tokenizer.encode_batch(texts)
+    before = [context for context, example in zip(contexts, examples, strict=True) for _ in example.scored]
     windows = [
         window
-        for index, (context, continuation) in enumerate(zip(contexts, continuations, strict=True))
+        for index, (context, continuation) in enumerate(zip(before, continuations, strict=True))
         for window in continuation_windows(index, (tokenizer.end_of_text, *context), continuation, length)
     ]
-    return Scored(
-        tuple(windows), np.array([example.continuation_bytes for example in examples], float), pooled=False
-    )
+    document_bytes = np.array([len(text.encode()) for text in texts], float)
+    ranking = None
+    if examples and examples[0].choices:
+        counts = [len(example.choices) for example in examples]
+        first = np.cumsum([0, *counts[:-1]])
+        gold = first + [example.choices.index(example.continuation) for example in examples]
+        lengths = {
+            "none": np.ones(len(texts)),
+            "character": np.array([len(text) for text in texts], float),
+            "token": np.array([len(tokens) for tokens in continuations], float),
+            "byte": document_bytes,
+        }
+        ranking = Ranking(first, gold, lengths[measure.normalization], measure)
+    return Scored(tuple(windows), document_bytes, pooled=False, ranking=ranking)
 
 
-def evaluate(model: Decoder, tasks: Mapping[str, Scored], device: str = "cpu") -> dict[str, float]:
-    """BPB of the model on each task."""
+def evaluate(model: LanguageModel, tasks: Mapping[str, Scored], device: str = "cpu") -> dict[str, float]:
+    """What each task measures on the model (`Scored.series`): BPB, and where there are choices the accuracy too."""
 
     def nats(tokens: Tensor, scored: Tensor) -> Tensor:
         return _token_nats(
@@ -81,7 +147,7 @@ def evaluate(model: Decoder, tasks: Mapping[str, Scored], device: str = "cpu") -
 def evaluate_stack(
     stack: StackedDecoder, tasks: Mapping[str, Scored], device: str = "cpu"
 ) -> list[dict[str, float]]:
-    """BPB of each model of the stack on each task, all from the same windows in the same batches."""
+    """What each task measures on each model of the stack, all from the same windows in the same batches."""
     rows = BATCH_LOGITS // (stack.members * stack.config.vocabulary_size)
 
     def nats(tokens: Tensor, scored: Tensor) -> Tensor:
@@ -108,7 +174,11 @@ def _evaluate(
         for (task, window), window_bits in zip(batch, found.T, strict=True):
             bits[task][:, window.document] += window_bits
     return [
-        {name: tasks[name].bits_per_byte(found[member]) for name, found in zip(names, bits, strict=True)}
+        {
+            series: value
+            for name, found in zip(names, bits, strict=True)
+            for series, value in tasks[name].series(name, found[member]).items()
+        }
         for member in range(members)
     ]
 
