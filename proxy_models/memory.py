@@ -1,8 +1,6 @@
-"""What a wave needs of memory, and how many models fit."""
+"""What a wave needs of memory, and how many models fit. Free of torch."""
 
-import torch
-
-from proxy_models.config import ModelConfig, TrainingConfig
+from proxy_models.config import SIZES, ModelConfig, TrainingConfig
 from proxy_models.errors import NotEnoughMemory
 
 BUFFERS = 6
@@ -12,6 +10,11 @@ LOGITS_BYTES = {"cpu": 4 * 2**20, "cuda": 2 * 2**30}
 """Logits and their softmax held at once, whatever N."""
 
 
+def logits_bytes(device: str) -> int:
+    """`LOGITS_BYTES` of a torch device such as ``cuda:1``."""
+    return LOGITS_BYTES[device.partition(":")[0]]
+
+
 def bytes_per_model(model: ModelConfig, training: TrainingConfig, value_bytes: int = 4) -> int:
     """An upper estimate of what one member of a stack holds at the peak of a step.
 
@@ -19,33 +22,38 @@ def bytes_per_model(model: ModelConfig, training: TrainingConfig, value_bytes: i
     queries, keys and values before, within and after norm and rotation, attention's output twice, the residuals)
     and 7 of ``ffn``.
     """
-    activations = training.tokens_per_step * (
-        model.layers * (18 * model.width + 7 * model.ffn) + 4 * model.width
-    )
-    return value_bytes * (BUFFERS * model.parameters + activations)
+    activations = training.tokens_per_step * _values_per_token(model)
+    mask = 0 if training.attend_across_documents else training.tokens_per_step * training.sequence_length
+    return value_bytes * (BUFFERS * model.parameters + activations) + (1 + value_bytes) * mask
 
 
-def free_memory(device: str) -> int:
-    """Bytes that can be taken on the device now."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    return psutil.virtual_memory().available
+def _values_per_token(model: ModelConfig) -> int:
+    return model.layers * (18 * model.width + 7 * model.ffn) + 4 * model.width
 
 
 def largest_wave(model: ModelConfig, training: TrainingConfig, device: str, free_bytes: int) -> int:
     """The most models that fit into ``free_bytes`` as one stack."""
-    room = free_bytes - LOGITS_BYTES[torch.device(device).type]
-    return max(0, room // bytes_per_model(model, training))
+    return max(0, (free_bytes - logits_bytes(device)) // bytes_per_model(model, training))
+
+
+def largest_batch_rows(model: ModelConfig, sequence_length: int, device: str, free_bytes: int) -> int:
+    """The most rows of a step with which one model fits into ``free_bytes``; 0: none does."""
+    room = free_bytes - logits_bytes(device) - 4 * BUFFERS * model.parameters
+    return max(0, room // (4 * sequence_length * _values_per_token(model)))
+
+
+def largest_size(vocabulary_size: int, training: TrainingConfig, device: str, free_bytes: int) -> str | None:
+    """The largest named size of which one model fits, trained so; None: not even the smallest does."""
+    models = [model.with_vocabulary(vocabulary_size) for model in SIZES.values()]
+    fitting = [model.name for model in models if largest_wave(model, training, device, free_bytes)]
+    return fitting[-1] if fitting else None
 
 
 def check_fits(
-    model: ModelConfig, training: TrainingConfig, members: int, device: str, free_bytes: int | None = None
+    model: ModelConfig, training: TrainingConfig, members: int, device: str, free_bytes: int
 ) -> None:
-    """Raise `NotEnoughMemory` where that many models do not fit as one stack (None: into what is free now)."""
-    free_bytes = free_memory(device) if free_bytes is None else free_bytes
+    """Raise `NotEnoughMemory` where that many models do not fit into ``free_bytes`` as one stack."""
     largest = largest_wave(model, training, device, free_bytes)
     if members > largest:
-        needed = members * bytes_per_model(model, training) + LOGITS_BYTES[torch.device(device).type]
+        needed = members * bytes_per_model(model, training) + logits_bytes(device)
         raise NotEnoughMemory(members, needed, free_bytes, largest)

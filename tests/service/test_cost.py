@@ -1,0 +1,190 @@
+"""The cost of a swarm over HTTP: counted, timed by the best evidence there is, refused where it cannot fit."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from proxy_models.calibration import Calibration, Device, Rate, shape_of
+from proxy_models.calibration_files import file_of, save
+from proxy_models.config import TrainingConfig, size_named
+from proxy_models.machine import processor_name, total_memory
+from proxy_models.memory import bytes_per_model, largest_wave
+from service.dashboard.formatting import flops
+from service.database import jobs
+from service.database.engine import Database
+from service.database.models import DomainRow, Job, Optimization, Run, Swarm
+from service.settings import Settings
+from service.worker_device import worker_device
+
+Document = dict[str, Any]
+MODEL = size_named("nano-0.1M")
+HERE = Device(processor_name(), "cpu", "2.9.1", 1)
+RATES = (
+    Rate(shape_of(MODEL), 1024, "one-by-one", 1, 10_000.0, 0.0),
+    Rate(shape_of(MODEL), 1024, "stacked", 4, 20_000.0, 1.0),
+)
+CALIBRATION = Calibration(HERE, 2**34, RATES)
+
+
+def dry_run(client: TestClient, body: Document) -> Document:
+    response = client.post("/v1/optimizations?dry_run=true", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+@pytest.fixture
+def counted(client: TestClient, settings: Settings, optimization: Document) -> Document:
+    """The request, its revision counted as a worker leaves it: 4 bytes a token, 10,000 of each domain held out."""
+    database = Database(settings.resolved_database_url)
+    with database.write() as session:
+        for job in session.query(Job):
+            job.state = jobs.SUCCEEDED
+        for index, row in enumerate(session.query(DomainRow)):
+            row.counted_tokens, row.counted_bytes, row.held_out_bytes = 1_000, 4_000, 10_000
+            row.content_hash = f"{index + 1:064x}"
+    database.close()
+    return {**optimization, "reuse": {"kind": "none", "runs": False}}
+
+
+def test_a_plan_tells_arithmetic_and_memory_and_why_it_knows_no_time(
+    client: TestClient, counted: Document
+) -> None:
+    found = dry_run(client, {**counted, "runs": 12})
+    cost, per_token = found["cost"], MODEL.flops_per_token(128)
+    assert (cost["flops_per_token"], cost["tokens"]) == (per_token, 12 * 65_536)
+    assert cost["training_flops"] == 12 * 65_536 * per_token
+    # 3 domains of 10,000 bytes, 4 a token, forward only
+    assert cost["evaluation_flops"] == 12 * 7_500 * per_token // 3
+    assert cost["bytes_per_model"] == bytes_per_model(MODEL, TrainingConfig(65_536))
+    assert cost["memory_bytes"] == total_memory()
+    assert cost["largest_wave"] > 0
+    assert (cost["device_hours"], cost["source"], cost["backend"]) == (None, None, None)
+    assert cost["unknown"] == "no cpu was calibrated yet"
+    assert found["hours"] == {"new": None, "recompute": None}
+    assert any("no cpu was calibrated yet" in sentence for sentence in found["sentences"])
+
+
+def test_a_calibrated_device_tells_the_time_the_backend_and_the_waves(
+    client: TestClient, counted: Document, settings: Settings
+) -> None:
+    save(settings.calibrations, CALIBRATION)
+    found = dry_run(client, {**counted, "runs": 13})
+    cost = found["cost"]
+    seconds = 1 + 13 * (65_536 + 2_500) / 20_000
+    assert cost["device_hours"] == pytest.approx(seconds / 3600, rel=1e-6)
+    assert (cost["source"], cost["unknown"]) == ("calibration", None)
+    assert (cost["backend"], cost["members"], cost["waves"]) == ("stacked", 4, 4)
+    assert cost["device"] == str(HERE)
+    assert found["hours"]["new"] == cost["device_hours"]
+    assert found["hours"]["recompute"] is not None
+    assert any("stacked, up to 4 together, in 4 waves" in sentence for sentence in found["sentences"])
+    made = client.post("/v1/optimizations", json={**counted, "runs": 13}).json()
+    assert made["cost"] == cost
+    assert client.get(f"/v1/optimizations/{made['id']}").json()["cost"] == cost
+    page = client.get(f"/optimizations/{made['id']}")
+    assert page.status_code == 200
+    for said in ("stacked, 4 waves of up to 4", flops(cost["training_flops"]), "calibration"):
+        assert said in page.text
+
+
+def test_a_swarms_own_runs_are_believed_before_any_table(
+    client: TestClient, counted: Document, settings: Settings
+) -> None:
+    save(settings.calibrations, CALIBRATION)
+    made = client.post("/v1/optimizations", json={**counted, "runs": 12}).json()
+    database = Database(settings.resolved_database_url)
+    with database.write() as session:
+        row = session.get_one(Optimization, made["id"])
+        swarm = Swarm(optimization_id=row.id, revision_id=row.revision_id)
+        session.add(swarm)
+        session.flush()
+        run = Run(
+            swarm_id=swarm.id, position=0, seed=0, weights={}, result={"tokens": 65_536, "seconds": 50.0}
+        )
+        session.add(run)
+        session.flush()
+        job = jobs.new_job(jobs.PROXY_RUN, run.id, row.id, 0)
+        job.state = jobs.SUCCEEDED
+        session.add(job)
+    database.close()
+    cost = client.get(f"/v1/optimizations/{made['id']}").json()["cost"]
+    assert cost["source"] == "own_runs"
+    assert cost["device_hours"] == pytest.approx(12 * 50 / 3600)
+
+
+def test_a_table_nobody_can_read_is_named_and_stops_nothing(
+    client: TestClient, counted: Document, settings: Settings
+) -> None:
+    save(settings.calibrations, CALIBRATION)
+    file = file_of(settings.calibrations, HERE)
+    file.write_text("{")
+    cost = dry_run(client, counted)["cost"]
+    assert cost["device_hours"] is None
+    assert str(file) in cost["unknown"]
+
+
+def test_a_model_that_fits_nowhere_is_refused_with_what_would_fit(
+    client: TestClient, counted: Document
+) -> None:
+    big = {"size": "mini-60M", "tokens": 2**40, "sequence_length": 32_768, "batch_rows": 4096}
+    for path in ("/v1/optimizations", "/v1/optimizations?dry_run=true"):
+        response = client.post(path, json={**counted, "proxy": big})
+        assert response.status_code == 422
+        problem = response.json()
+        assert problem["code"] == "not_enough_memory"
+        training = TrainingConfig(2**40, 32_768, 4096)
+        needed = bytes_per_model(size_named("mini-60M"), training)
+        assert problem["missing_bytes"] == pytest.approx(needed - total_memory(), rel=1e-3)
+        assert problem["field"] in ("proxy.batch_rows", "proxy.size")
+    assert client.get("/v1/optimizations").json()["items"] == []
+    rows = problem.get("largest_batch_rows")
+    if rows is not None:
+        assert f"batch_rows {rows}" in problem["detail"]
+        fitting = replace(training, batch_rows=rows)
+        assert largest_wave(size_named("mini-60M"), fitting, "cpu", total_memory()) == 1
+
+
+def test_a_launch_that_fits_nowhere_is_refused_as_well(
+    client: TestClient, counted: Document, settings: Settings
+) -> None:
+    made = client.post(
+        "/v1/mixtures",
+        json={
+            "domain_set": "pool",
+            "name": "mine",
+            "weights": {"books": 0.2, "web:forums": 0.4, "web:news": 0.4},
+        },
+    )
+    assert made.status_code == 201, made.text
+    launch = {"mixture_id": made.json()["id"], "size": "mini-60M", "tokens": 2**40}
+    response = client.post("/v1/launches", json={**launch, "sequence_length": 32_768, "batch_rows": 4096})
+    assert (response.status_code, response.json()["code"]) == (422, "not_enough_memory")
+    assert response.json()["field"] in ("batch_rows", "size")
+
+
+def test_workers_elsewhere_have_the_memory_they_measured(settings: Settings, tmp_path: Path) -> None:
+    elsewhere = settings.model_copy(update={"database_url": "postgresql://team", "slots": 8})
+    assert worker_device(elsewhere).memory_bytes is None
+    gpu = replace(CALIBRATION, device=replace(HERE, name="GPU", type="cuda"), memory_bytes=2**37)
+    for table in (CALIBRATION, gpu):
+        save(settings.calibrations, table)
+    assert worker_device(elsewhere).memory_bytes == 2**34
+    on_gpu = worker_device(elsewhere.model_copy(update={"device": "cuda:1"}))
+    assert (on_gpu.memory_bytes, on_gpu.tables, on_gpu.room.processes) == (2**37, (gpu,), 1)
+    here = worker_device(settings.model_copy(update={"slots": 3}))
+    assert (here.memory_bytes, here.room.processes) == (total_memory(), 3)
+
+
+def test_this_machines_own_table_is_asked_before_a_newer_one_of_another(settings: Settings) -> None:
+    save(settings.calibrations, CALIBRATION)
+    save(settings.calibrations, replace(CALIBRATION, device=replace(HERE, name="another")))
+    assert [table.device.name for table in worker_device(settings).tables] == [processor_name(), "another"]
+
+
+def test_what_trains_nothing_costs_nothing(client: TestClient, optimization: Document) -> None:
+    baseline = {"domain_set": "pool", "method": "natural", "target_tokens": 100_000}
+    assert dry_run(client, baseline)["cost"] is None
+    assert client.post("/v1/optimizations", json=baseline).json()["cost"] is None
