@@ -25,8 +25,23 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_SIZE, DEFAULT_BATCH = "nano-0.1M", 8
-SEQUENCE_LENGTH = 64
-VOCABULARY = 4096
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cpu": {
+        "sizes": [DEFAULT_SIZE],
+        "batches": [DEFAULT_BATCH, 2],
+        "length": 64,
+        "vocabularies": [4096],
+        "stacks": [4, 8, 16],
+    },
+    "cuda": {
+        "sizes": ["nano-1M", "mini-15M", "nano-0.1M"],
+        "batches": [16],
+        "length": 512,
+        "vocabularies": [4096, 50_304],
+        "stacks": [4, 16],
+    },
+}
+"""What is measured where nothing else is said; on a GPU steps of 8,192 tokens, the vocabulary that of GPT-2 too."""
 ALLOCATORS = ("default", "kept")
 PLAIN = ("hugging face", "plain")
 
@@ -38,11 +53,19 @@ class Case:
     size: str
     batch_rows: int
     device: str
+    sequence_length: int = 64
+    vocabulary: int = 4096
+
+    @property
+    def name(self) -> str:
+        """How results call it."""
+        vocabulary = "" if self.vocabulary == 4096 else f", vocabulary {self.vocabulary}"
+        return f"{self.size}, {self.tokens} tokens{vocabulary}"
 
     @property
     def tokens(self) -> int:
         """Tokens of one model's step."""
-        return self.batch_rows * SEQUENCE_LENGTH
+        return self.batch_rows * self.sequence_length
 
 
 def contestants(
@@ -55,14 +78,16 @@ def contestants(
     from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED, Backend
     from proxy_models.backends.registry import available, build
     from proxy_models.config import TrainingConfig, size_named
+    from proxy_models.memory import largest_wave
+    from proxy_models.torch_device import free_memory
 
-    model = size_named(case.size, VOCABULARY)
+    model = size_named(case.size, case.vocabulary)
     training = TrainingConfig(
-        tokens=1000 * case.tokens, sequence_length=SEQUENCE_LENGTH, batch_rows=case.batch_rows
+        tokens=1000 * case.tokens, sequence_length=case.sequence_length, batch_rows=case.batch_rows
     )
     # Zipf's law, as in text: which rows of the embedding are touched matters to the cache.
-    shape = (max(stacks), case.batch_rows, SEQUENCE_LENGTH + 1)
-    batches = np.random.default_rng(0).zipf(1.2, shape) % VOCABULARY
+    shape = (max(stacks), case.batch_rows, case.sequence_length + 1)
+    batches = np.random.default_rng(0).zipf(1.2, shape) % case.vocabulary
     entrants: dict[str, tuple[int, Callable[[], object]]] = {}
     for name, make in (("hugging face", llama_step), ("plain", plain_step)):
         step = make(model, training, case.device)
@@ -76,6 +101,8 @@ def contestants(
         return models, lambda: backend.learn(batches[:models], [1e-3] * models)
 
     usable = available(case.device)
+    fit = largest_wave(model, training, case.device, free_memory(case.device) // 2)  # all stay in memory
+    stacks = [models for models in stacks if models <= fit]
     for name in (ONE_BY_ONE, COMPILED):
         if name in usable:
             entrants[name] = ours(name, 1)
@@ -152,6 +179,7 @@ def serve(pipe: Connection, allocator: str) -> None:
             pipe.send(_seconds(step, times, device) / models)
             continue
         case, stacks = order
+        entrants = {}  # the last case's memory, before this one's is asked for
         device, entrants = case.device, contestants(case, stacks, allocator == "default")
         for _, step in entrants.values():
             for _ in range(2):
@@ -230,6 +258,26 @@ def describe(device: str) -> dict[str, str]:
     return names
 
 
+def cases(arguments: argparse.Namespace) -> Iterator[Case]:
+    """Every size at every batch and vocabulary."""
+    for size in arguments.sizes:
+        for vocabulary in arguments.vocabularies:
+            for batch_rows in arguments.batches:
+                yield Case(size, batch_rows, arguments.device, arguments.length, vocabulary)
+
+
+def add(result: dict[str, Any], case: Case, seconds: dict[str, float]) -> None:
+    """Print a case and put it into the result."""
+    table = dict(rows(case, seconds))
+    result["cases"][case.name] = {"summary": summary(seconds), "contestants": table}
+    if "default" not in result:  # the first case: the demo's, unless others are asked for
+        result["default"] = {"case": case.name, **summary(seconds)}
+    print(case.name)
+    for contestant, row in table.items():
+        print(f"  {contestant:28} {row}", flush=True)
+    print(f"  {summary(seconds)}", flush=True)
+
+
 def main() -> None:
     """Print and write the table."""
     parser = argparse.ArgumentParser(
@@ -237,13 +285,17 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--sizes", nargs="+", default=[DEFAULT_SIZE])
-    parser.add_argument(
-        "--batches", nargs="+", type=int, default=[DEFAULT_BATCH, 2], help="rows of 64 tokens"
-    )
-    parser.add_argument("--stacks", nargs="+", type=int, default=[4, 8, 16], help="models in a stack")
+    parser.add_argument("--sizes", nargs="+")
+    parser.add_argument("--batches", nargs="+", type=int, help="rows in a step")
+    parser.add_argument("--length", type=int, help="tokens of a row")
+    parser.add_argument("--vocabularies", nargs="+", type=int)
+    parser.add_argument("--stacks", nargs="+", type=int, help="models in a stack")
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=360, help="begin no case after so many")
     arguments = parser.parse_args()
+    for name, value in DEFAULTS[arguments.device.split(":")[0]].items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -251,21 +303,14 @@ def main() -> None:
         pipes[allocator], far = context.Pipe()
         context.Process(target=serve, args=(far, allocator), daemon=True).start()
     result: dict[str, Any] = {"measured_on": describe(arguments.device), "cases": {}}
-    for size in arguments.sizes:
-        for batch_rows in arguments.batches:
-            case = Case(size, batch_rows, arguments.device)
-            seconds = measure(pipes, case, arguments.stacks, arguments.repeats)
-            name = f"{size}, {case.tokens} tokens"
-            table = dict(rows(case, seconds))
-            result["cases"][name] = {"summary": summary(seconds), "contestants": table}
-            if "default" not in result:  # the first case: the demo's, unless others are asked for
-                result["default"] = {"case": name, **summary(seconds)}
-            print(name)
-            for contestant, row in table.items():
-                print(f"  {contestant:28} {row}", flush=True)
-            print(f"  {summary(seconds)}", flush=True)
-            if arguments.json:
-                arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    began = time.monotonic()
+    for case in cases(arguments):
+        if result["cases"] and time.monotonic() - began > arguments.seconds:
+            result["left_out"] = [*result.get("left_out", ()), case.name]
+        else:
+            add(result, case, measure(pipes, case, arguments.stacks, arguments.repeats))
+        if arguments.json:
+            arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     for pipe in pipes.values():
         pipe.send(None)
 

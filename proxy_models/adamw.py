@@ -56,6 +56,12 @@ class AdamW:
             )
         self.steps += 1
 
+    def fill_gradients(self) -> None:
+        """Zero where the loss did not reach, as an expert no token was sent to."""
+        for parameter in self.parameters.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
     def zero_gradients(self) -> None:
         """Forget the gradients."""
         for parameter in self.parameters.values():

@@ -9,11 +9,18 @@ from typing import IO
 
 import zstandard
 
+from proxy_models.data_roots import open_data
 from proxy_models.errors import CorpusError
 
 MAX_LINE_BYTES = 64 * 2**20
 COMPRESSED_SUFFIXES = (".gz", ".zst")
-_READ_BYTES = 8192  # compressed bytes per step: a step of hostile zstd expands to about 250 MB at the worst
+_READ_BYTES = 1024  # compressed bytes per step: a step of hostile zstd expands to about 32 MB at the worst
+MOST_EXPANSION = 200
+"""Text shrinks to a third or a tenth, templates to a hundredth; what expands further was made to."""
+FREE_BYTES = 16 * 2**20
+"""A file that expands to less is read whatever its ratio."""
+MOST_BLANK_LINES = 100_000
+"""Blank lines on end; more are no text, and take long to skip."""
 
 
 class _ZstandardStream(io.RawIOBase):
@@ -49,6 +56,18 @@ class _ZstandardStream(io.RawIOBase):
         return count
 
 
+class _GzipStream(gzip.GzipFile):
+    """Closes the file it reads, which ``gzip`` leaves to whoever opened it."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self.source = source
+        super().__init__(fileobj=source, mode="rb")
+
+    def close(self) -> None:
+        super().close()
+        self.source.close()
+
+
 def plain_suffix(path: Path) -> str:
     """The lower-case suffix that tells the format, a compression's own suffix taken off."""
     path = path.with_suffix("") if path.suffix.lower() in COMPRESSED_SUFFIXES else path
@@ -58,24 +77,32 @@ def plain_suffix(path: Path) -> str:
 def _open(path: Path) -> io.BufferedIOBase:
     match path.suffix.lower():
         case ".gz":
-            return gzip.open(path, "rb")
+            return _GzipStream(open_data(path))
         case ".zst":
-            return io.BufferedReader(_ZstandardStream(path.open("rb")), 2**16)
+            return io.BufferedReader(_ZstandardStream(open_data(path)), 2**16)
         case _:
-            return path.open("rb")
+            return open_data(path)
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, line with its ending) of a UTF-8 file, decompressed by its suffix.
 
     Raises `CorpusError` for a file that is missing or unreadable, not what its suffix says, not UTF-8,
-    holding NUL bytes, or with a line over `MAX_LINE_BYTES`.
+    holding NUL bytes, with a line over `MAX_LINE_BYTES`, too many blank
+    ones, or expanding over `MOST_EXPANSION` times.
     """
-    number = 0
+    number = size = blank = 0
     try:
+        most = max(FREE_BYTES, MOST_EXPANSION * path.stat().st_size)
         with _open(path) as stream:
             while line := stream.readline(MAX_LINE_BYTES + 1):
                 number += 1
+                size += len(line)
+                if size > most:
+                    raise CorpusError(path, number, f"expands to over {MOST_EXPANSION} times its size")
+                blank = blank + 1 if line.isspace() else 0
+                if blank > MOST_BLANK_LINES:
+                    raise CorpusError(path, number, f"over {MOST_BLANK_LINES} blank lines on end")
                 if len(line) > MAX_LINE_BYTES:
                     raise CorpusError(path, number, f"longer than {MAX_LINE_BYTES} bytes")
                 if b"\0" in line:

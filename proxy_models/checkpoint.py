@@ -12,6 +12,9 @@ from torch import Tensor
 
 from proxy_models.config import ModelConfig
 from proxy_models.errors import DataMissing
+from proxy_models.families.architecture import Architecture
+from proxy_models.families.saved_training import FILE as TRAINING
+from proxy_models.families.saved_training import SavedTraining
 from proxy_models.storage import new_directory, storage_errors, write_json
 
 TENSORS, STATE = "state.safetensors", "state.json"
@@ -76,11 +79,26 @@ def remove_checkpoints(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def save_model(directory: Path, config: ModelConfig, parameters: Mapping[str, Tensor]) -> None:
-    """Write the trained model: ``model.safetensors`` and ``config.json``. Raises `StorageFailed`."""
+def save_model(
+    directory: Path,
+    shape: ModelConfig | Architecture,
+    parameters: Mapping[str, Tensor],
+    training: SavedTraining | None = None,
+) -> None:
+    """Write the trained model and how it was ``training``: ``model.safetensors``, ``config.json``, ``training.json``.
+
+    A model of ``transformers`` in the library's own layout. Raises `StorageFailed`.
+    """
     with new_directory(directory) as temporary:
-        _save(parameters, temporary / MODEL_TENSORS)
-        write_json(temporary / MODEL_CONFIG, asdict(config))
+        if isinstance(shape, ModelConfig):
+            _save(parameters, temporary / MODEL_TENSORS)
+            write_json(temporary / MODEL_CONFIG, asdict(shape))
+        else:
+            from proxy_models.families import transformers_model
+
+            transformers_model.save(temporary, shape, parameters)
+        if training is not None:
+            write_json(temporary / TRAINING, training.to_dict())
 
 
 def load_model(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:

@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy_models.byte_streams import plain_suffix, text_lines
+from proxy_models.data_roots import open_data
 from proxy_models.errors import CorpusError
 from proxy_models.token_files import is_pretokenized, open_tokens
 
 LONG_TEXT = 8192
+MOST_EMPTY_DOCUMENTS = 100_000
+"""On end; a file of them would hold up whoever looks for its first text."""
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 
 
@@ -39,7 +42,17 @@ def read_documents(path: Path) -> Iterator[str]:
         documents = _parquet(path)
     else:
         documents = _plain(path)
-    return (document for document in documents if not document.isspace() and document)
+    return _with_text(path, documents)
+
+
+def _with_text(path: Path, documents: Iterator[str]) -> Iterator[str]:
+    empty = 0
+    for document in documents:
+        if document and not document.isspace():
+            empty = 0
+            yield document
+        elif (empty := empty + 1) > MOST_EMPTY_DOCUMENTS:
+            raise CorpusError(path, None, f"has over {MOST_EMPTY_DOCUMENTS} documents on end without text")
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
@@ -61,10 +74,11 @@ def text_field(path: Path, number: int, record: dict[str, object], field: str) -
     text = record.get(field)
     if not isinstance(text, str):
         raise CorpusError(path, number, f"has no string {field!r}")
-    return _encodable(path, number, text)
+    return encodable(path, number, text)
 
 
-def _encodable(path: Path, number: int, text: str) -> str:
+def encodable(path: Path, number: int, text: str) -> str:
+    """The text if UTF-8 can hold it, else `CorpusError` naming file and line."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -97,7 +111,7 @@ def _parquet(path: Path) -> Iterator[str]:
 
     row = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with open_data(path) as source, pyarrow.parquet.ParquetFile(source) as file:
             if "text" not in file.schema_arrow.names:
                 raise CorpusError(path, None, "has no column 'text'")
             for batch in file.iter_batches(batch_size=512, columns=["text"]):
@@ -105,7 +119,7 @@ def _parquet(path: Path) -> Iterator[str]:
                     row += 1
                     if not isinstance(text, str):
                         raise CorpusError(path, row, "column 'text' is not a string")
-                    yield _encodable(path, row, text)
+                    yield encodable(path, row, text)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(path, row + 1 if row else None, f"not readable as Parquet: {error}") from error
 

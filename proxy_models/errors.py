@@ -2,6 +2,7 @@
 
 ProxyError
     CorpusError        a file of text, tokens or tasks cannot be read (file, line, reason)
+        NoChoices      an accuracy is asked of a task file without choices
     TooLittleText      a domain has too little text for its held-out slice or for one row
     TokenizerError     a tokenizer cannot be loaded or trained
     InvalidSpec        a setting is missing, unknown or out of range
@@ -10,6 +11,7 @@ ProxyError
         MissingDomain  the mixture leaves out a domain
         OverCap        the mixture repeats a domain more often than allowed
         UnequalWave    runs to be trained together differ in shape
+        UnfitStart     a run cannot start from that checkpoint
     NotEnoughMemory    a wave does not fit; says how much is missing and how many models fit
     NotCalibrated      no measurement of this device answers the question
     Cancelled          a run of a wave was cancelled
@@ -44,6 +46,18 @@ class CorpusError(ProxyError):
         where = f"{path}, line {line}" if line is not None else f"{path}"
         super().__init__(f"{where}: {reason}", "files")
         self.path, self.line, self.reason = Path(path), line, reason
+
+
+class NoChoices(CorpusError):
+    """An accuracy is asked of a task whose records have no choices to rank."""
+
+    code = "no_choices"
+
+    def __init__(self, path: Path | str, line: int) -> None:
+        super().__init__(
+            path, line, "has no 'choices' to rank, so there is no accuracy; ask for the metric 'bpb'"
+        )
+        self.field = "metric"
 
 
 class TooLittleText(ProxyError):
@@ -129,6 +143,16 @@ class UnequalWave(InvalidSpec):
             field,
         )
         self.member = member
+
+
+class UnfitStart(InvalidSpec):
+    """A checkpoint that a run cannot start from: unreadable, unsafe, of another shape or another vocabulary."""
+
+    code = "unfit_start"
+
+    def __init__(self, path: Path | str, reason: str, field: str = "start") -> None:
+        super().__init__(f"cannot start from {path}: {reason}", field)
+        self.path = Path(path)
 
 
 class NotEnoughMemory(ProxyError):

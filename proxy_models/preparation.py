@@ -10,6 +10,7 @@ from pathlib import Path
 
 from proxy_models.byte_streams import plain_suffix
 from proxy_models.corpus import read_documents
+from proxy_models.data_roots import open_data
 from proxy_models.errors import CorpusError, DataMissing, TooLittleText
 from proxy_models.held_out import document_digest, is_held_out
 from proxy_models.preparation_spec import PreparationProgress, PreparationSpec
@@ -102,7 +103,7 @@ def _file_digest(path: Path) -> str:
     try:
         for file in (path, path.with_name(path.name + ".json")):  # the sidecar of pre-tokenized files
             if file == path or (is_pretokenized(path) and file.exists()):
-                with file.open("rb") as stream:
+                with open_data(file) as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
     except OSError as error:
         raise CorpusError(path, None, f"cannot be read: {error.strerror or error}") from error

@@ -7,7 +7,16 @@ import torch
 
 from proxy_models.allocator import keep_freed_memory
 from proxy_models.evaluation import Scored, evaluate
-from proxy_models.run_inputs import mixture_sampler, open_shards, scored_slices, scored_tasks
+from proxy_models.families.learning_rate import peak_rate
+from proxy_models.families.starting_state import starting_state
+from proxy_models.run_inputs import (
+    check_start,
+    end_of_text,
+    mixture_sampler,
+    open_shards,
+    scored_slices,
+    scored_tasks,
+)
 from proxy_models.run_record import RunRecord
 from proxy_models.run_result import Metric, RunProgress, RunResult
 from proxy_models.run_spec import RunSpec, TaskSpec
@@ -46,14 +55,20 @@ class _Run:
         shards = open_shards(self.spec)
         self.sampler = mixture_sampler(self.spec, shards)
         self.tasks, self.slices = scored_tasks(self.spec), scored_slices(self.spec, shards)
-        self.trainer = Trainer(self.spec.model, self.spec.training, self.sampler, self.spec.device)
+        record.tokenizer = check_start(self.spec, shards)
+        self.trainer = Trainer(
+            self.spec.model, self.spec.training, self.sampler, self.spec.device, peak_rate(self.spec)
+        )
+        self.trainer.learner.documents.end_of_text = end_of_text(shards)
         self.started = time.monotonic()
 
     def resume(self) -> None:
-        """Take over the newest checkpoint, if there is one of this run."""
+        """Take over the newest checkpoint, if there is one of this run; else what the run is to start from."""
         if steps := self.record.checkpoint_steps():
             found = self.record.resume(max(steps))
             self.trainer.load(found.tensors, found.step)
+        elif (start := self.spec.starting) is not None:
+            self.trainer.load(starting_state(start, self.spec.model), 0)
 
     def finish(self) -> RunResult:
         """Train what is left, evaluate on the way, write model and result."""

@@ -30,6 +30,19 @@ def open_shards(spec: RunSpec) -> dict[str, TokenShard]:
     return shards
 
 
+def end_of_text(shards: dict[str, TokenShard]) -> int:
+    """The token before each document; one tokenizer has one."""
+    return next(iter(shards.values())).meta.end_of_text
+
+
+def check_start(spec: RunSpec, shards: dict[str, TokenShard]) -> str:
+    """The fingerprint of the shards' tokenizer; raises `UnfitStart` where what the run starts from learned others."""
+    fingerprint = next(iter(shards.values())).meta.tokenizer
+    if spec.starting is not None:
+        spec.starting.check_tokenizer(fingerprint)
+    return fingerprint
+
+
 def mixture_sampler(spec: RunSpec, shards: dict[str, TokenShard]) -> MixtureSampler:
     """The batches of the run; raises what `MixtureSampler` raises."""
     training = spec.training
@@ -56,7 +69,12 @@ def scored_tasks(spec: RunSpec) -> dict[str, Scored]:
             f"vocabulary_size {spec.vocabulary_size} is smaller than the tokenizer's", "vocabulary_size"
         )
     length = spec.training.sequence_length
-    return {task.name: continuation_task(read_task(task.path), tokenizer, length) for task in spec.tasks}
+    return {
+        task.name: continuation_task(
+            read_task(task.path, task.measure.metric), tokenizer, length, task.measure
+        )
+        for task in spec.tasks
+    }
 
 
 def scored_slices(spec: RunSpec, shards: dict[str, TokenShard]) -> dict[str, Scored]:

@@ -12,20 +12,28 @@ from torch import Tensor
 from proxy_models import checkpoint
 from proxy_models.checkpoint import Checkpoint, read_checkpoint, remove_checkpoints, save_model
 from proxy_models.errors import DataMissing, Diverged, InvalidSpec
+from proxy_models.families.counting import counted
+from proxy_models.families.learning_rate import peak_rate
+from proxy_models.families.saved_training import SavedTraining
 from proxy_models.run_result import Metric, RunResult
 from proxy_models.run_spec import RunSpec
 from proxy_models.storage import write_json
+from proxy_models.training import learning_rate_at
 
 RESULT = "result.json"
 
 
 @dataclass
 class RunRecord:
-    """The measurements of one run and its files. ``seconds`` everywhere are those of this attempt."""
+    """The measurements of one run and its files. ``seconds`` everywhere are those of this attempt.
+
+    ``tokenizer`` is the fingerprint of the one that made the shards, noted beside the model.
+    """
 
     spec: RunSpec
     metrics: list[Metric] = field(default_factory=list)
     seconds_before: float = 0.0
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         self.fingerprint = self.spec.fingerprint()
@@ -58,15 +66,12 @@ class RunRecord:
         self.seconds_before = state["seconds"]
         return found
 
-    def add_checkpoint(
-        self, step: int, tensors: dict[str, Tensor], seconds: float, more: Mapping[str, object] | None = None
-    ) -> None:
-        """Write a checkpoint beside the older ones; ``more`` goes into its JSON."""
+    def add_checkpoint(self, step: int, tensors: dict[str, Tensor], seconds: float) -> None:
+        """Write a checkpoint beside the older ones."""
         state: dict[str, object] = {
             "fingerprint": self.fingerprint,
             "metrics": [asdict(metric) for metric in self.metrics],
             "seconds": self.seconds_before + seconds,
-            **(more or {}),
         }
         checkpoint.add_checkpoint(self.checkpoints, Checkpoint(step, tensors, state))
 
@@ -75,7 +80,7 @@ class RunRecord:
         checkpoint.drop_older_checkpoints(self.checkpoints)
 
     def add_metrics(self, step: int, found: Mapping[str, float]) -> None:
-        """Keep each task's BPB after ``step`` steps; one that is not finite means the model diverged."""
+        """Keep each task's metric after ``step`` steps; one that is not finite means the model diverged."""
         tokens = step * self.spec.training.tokens_per_step
         for task, value in found.items():
             if not value < float("inf"):
@@ -90,20 +95,23 @@ class RunRecord:
         values: dict[str, list[float]] = {}
         for metric in self.metrics:
             values.setdefault(metric.task, []).append(metric.value)
+        beside = {task.further for task in self.spec.tasks}
         path = self.spec.directory / "model"
-        save_model(path, model, parameters)
+        save_model(path, model, parameters, self.saved_training())
+        counts = counted(model)
         tokens = training.steps * training.tokens_per_step
         seconds += self.seconds_before
         result = RunResult(
             metrics=tuple(self.metrics),
-            final={task: series[-1] for task, series in values.items()},
+            final={task: series[-1] for task, series in values.items() if task not in beside},
+            further={task: series[-1] for task, series in values.items() if task in beside},
             noise={task: statistics.stdev(series) for task, series in values.items() if len(series) > 1},
             realised_tokens=realised_tokens,
             tokens=tokens,
             seconds=seconds,
             tokens_per_second=tokens / max(1e-9, seconds),
-            parameters=model.parameters,
-            non_embedding_parameters=model.non_embedding_parameters,
+            parameters=counts.parameters,
+            non_embedding_parameters=counts.non_embedding_parameters,
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             model_path=path,
         )
@@ -112,3 +120,12 @@ class RunRecord:
         )
         remove_checkpoints(self.checkpoints)
         return result
+
+    def saved_training(self) -> SavedTraining:
+        """What a run that starts from this one's model has to know."""
+        training = self.spec.training
+        tokens = training.steps * training.tokens_per_step
+        if self.spec.starting is not None and self.spec.starting.saved is not None:
+            tokens += self.spec.starting.saved.tokens
+        rate = learning_rate_at(training.steps - 1, training, peak_rate(self.spec))
+        return SavedTraining(rate, tokens, self.tokenizer)

@@ -1,6 +1,6 @@
 """What a training run tells while it runs and when it is done. Free of torch."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class Metric:
-    """BPB of one task after ``step`` steps, ``tokens`` tokens."""
+    """What one task measured after ``step`` steps, ``tokens`` tokens: BPB, or an accuracy as a share of 1."""
 
     step: int
     tokens: int
@@ -33,8 +33,9 @@ class Metric:
 class RunResult:
     """What a run measured.
 
-    ``final`` is each task's BPB after the last step, ``noise`` the standard deviation over its evaluations where it
-    has two or more, ``realised_tokens`` what was trained on per domain, ``seconds`` the time spent in all attempts.
+    ``final`` is each task's metric after the last step, ``further`` the other metric of those with choices,
+    ``noise`` the standard deviation of either over its evaluations where it has two or more, ``realised_tokens`` what
+    was trained on per domain, ``seconds`` the time spent in all attempts.
     """
 
     metrics: tuple[Metric, ...]
@@ -48,6 +49,7 @@ class RunResult:
     non_embedding_parameters: int
     peak_memory_bytes: int
     model_path: Path
+    further: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

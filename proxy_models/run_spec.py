@@ -3,22 +3,48 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from proxy_models.config import DEFAULT_VOCABULARY_SIZE, ModelConfig, TrainingConfig, size_named
+from proxy_models.config import (
+    DEFAULT_VOCABULARY_SIZE,
+    DEFAULT_WARMUP,
+    ModelConfig,
+    TrainingConfig,
+    size_named,
+)
 from proxy_models.errors import DataMissing, InvalidSpec
+from proxy_models.families.architecture import Architecture, checked_architecture
+from proxy_models.families.start import StartFolder, read_start, resized
+from proxy_models.task_file import PLAIN, TaskMeasure, further_series
 
 HELD_OUT_PREFIX = "held-out/"
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task's name and its JSONL file."""
+    """A task's name, its JSONL file, and how its choices, if it has any, are measured."""
 
     name: str
     path: Path
+    measure: TaskMeasure = PLAIN
+
+    @classmethod
+    def from_dict(cls, task: Mapping[str, Any]) -> "TaskSpec":
+        """Read the JSON form; raises `KeyError` or `TypeError` for a malformed one, `InvalidSpec` for its measure."""
+        asked = task.get("measure") or {}
+        return cls(str(task["name"]), Path(task["path"]), TaskMeasure(**asked))
+
+    @property
+    def further(self) -> str:
+        """The name its other metric is reported under."""
+        return further_series(self.name, self.measure.further)
+
+    def identity(self) -> list[Any]:
+        """What the numbers depend on: the file's content, and the measure where it is not the plain one."""
+        return [self.name, _digest(self.path), *([] if self.measure == PLAIN else [asdict(self.measure)])]
 
 
 @dataclass(frozen=True)
@@ -27,9 +53,12 @@ class RunSpec:
 
     ``shards`` maps every domain to its shard directory; ``tokenizer`` is needed with ``tasks`` only.
     ``checkpoint_seconds`` is the least time between checkpoints; it moves no number.
+
+    The model is a named ``size``, or an ``architecture`` (`families.architecture`), or that of the folder it starts
+    from: ``start`` is a saved model whose shape must fit, and without ``size`` and ``architecture`` the shape is its.
     """
 
-    size: str
+    size: str | None
     mixture: Mapping[str, float]
     shards: Mapping[str, Path]
     directory: Path
@@ -41,31 +70,67 @@ class RunSpec:
     device: str = "cpu"
     threads: int = 1
     checkpoint_seconds: float = 10.0
+    architecture: Mapping[str, Any] | None = None
+    start: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.training.warmup_fraction is None:
+            warmup = DEFAULT_WARMUP if self.start is None else 0.0
+            object.__setattr__(self, "training", replace(self.training, warmup_fraction=warmup))
+        if self.size is not None and self.architecture is not None:
+            raise InvalidSpec("give a size or an architecture, not both", "architecture")
+        if self.size is None and self.architecture is None and self.start is None:
+            raise InvalidSpec("size is missing: give one, or an architecture, or a start", "size")
+
+    @cached_property
+    def starting(self) -> StartFolder | None:
+        """What the run starts from, its shape, vocabulary and names checked; None from scratch. `UnfitStart`."""
+        if self.start is None:
+            return None
+        found = read_start(self.start)
+        found.check_vocabulary(self.vocabulary_size)
+        if (asked := self._asked) is not None:
+            found.check_shape(asked)
+        return found
+
+    @cached_property
+    def model(self) -> ModelConfig | Architecture:
+        """The model's shape; raises `UnknownSize` and what `starting` raises."""
+        start = self.starting
+        if start is None:
+            assert self._asked is not None, "one of three is given"
+            return self._asked
+        return start.shape if self._asked is None else resized(self._asked, start)
 
     @property
-    def model(self) -> ModelConfig:
-        """The model's shape; raises `UnknownSize`."""
-        return size_named(self.size, self.vocabulary_size)
+    def _asked(self) -> ModelConfig | Architecture | None:
+        if self.architecture is not None:
+            return Architecture(self.architecture, self.vocabulary_size)
+        return None if self.size is None else size_named(self.size, self.vocabulary_size)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "RunSpec":
         """Read the JSON form; raises `InvalidSpec` naming a field that is unknown, missing or malformed."""
+        content = {"size": None, **content}
         _check_fields(cls, content, "")
         training = _object(content, "training")
         _check_fields(TrainingConfig, training, "training.")
         tasks = content.get("tasks") or []
         try:
-            read = tuple(TaskSpec(str(task["name"]), Path(task["path"])) for task in tasks)
+            read = tuple(TaskSpec.from_dict(task) for task in tasks)
         except (TypeError, KeyError) as error:
             raise InvalidSpec("every task is an object with name and path", "tasks") from error
-        names = [task.name for task in read]
+        names = [name for task in read for name in (task.name, task.further)]
         for name in names:
             if names.count(name) > 1 or name.startswith(HELD_OUT_PREFIX):
                 raise InvalidSpec(
                     f"task name {name!r} is used twice or starts with {HELD_OUT_PREFIX}", "tasks"
                 )
         shards = {str(name): Path(path) for name, path in _object(content, "shards").items()}
+        architecture, start = content.get("architecture"), content.get("start")
         converted = {
+            "architecture": None if architecture is None else checked_architecture(architecture),
+            "start": None if start is None else Path(start),
             "training": _build(TrainingConfig, training),
             "tasks": read,
             "shards": shards,
@@ -86,8 +151,14 @@ class RunSpec:
         content = self.to_dict()
         for place in ("directory", "checkpoint_seconds", "tokenizer"):
             del content[place]
+        if self.training.attend_across_documents:  # as all runs did before this could be said
+            del content["training"]["attend_across_documents"]
+        for absent in [name for name in ("architecture", "start") if content[name] is None]:
+            del content[absent]  # runs from before there were any keep their digest
+        if (start := self.starting) is not None:
+            content["start"] = start.content
         content["shards"] = {name: path.name for name, path in self.shards.items()}  # named by their content
-        content["tasks"] = [[task.name, _digest(task.path)] for task in self.tasks]
+        content["tasks"] = [task.identity() for task in self.tasks]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

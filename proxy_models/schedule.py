@@ -88,7 +88,7 @@ class Schedule:
         last = np.minimum(self._counts_before(late) + 1, self.rows)
         lengths = last - first
         domains = np.repeat(np.arange(len(self.rows)), lengths)
-        ordinals = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
+        ordinals = np.arange(len(domains)) - np.repeat(np.cumsum(lengths) - lengths - first, lengths)
         times = (ordinals + 0.5) / self.rows[domains]
         order = np.lexsort((domains, times))
         skip = start - int(first.sum())

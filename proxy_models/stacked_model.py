@@ -39,19 +39,20 @@ class Weights(NamedTuple):
     final_norm: Tensor  # (N, W)
 
 
-Body = Callable[[Weights, Tensor, Tensor], Tensor]
+Body = Callable[[Weights, Tensor, Tensor, Tensor | None], Tensor]
 
 
-def hidden_states(weights: Weights, tokens: Tensor, table: Tensor) -> Tensor:
+def hidden_states(weights: Weights, tokens: Tensor, table: Tensor, mask: Tensor | None) -> Tensor:
     """States after the last norm: tokens (N, B, T) int64, rotation table (2, T, D) -> (N, B, T, W).
 
+    Attention is causal, or what ``mask`` (NB, 1, T, T) says (`document_mask`).
     A function of tensors alone, so that it can be compiled once for every stack of this shape.
     """
     models, vocabulary, width = weights.embedding.shape
     first = torch.arange(models, device=tokens.device).view(-1, 1, 1) * vocabulary
     residual = functional.embedding(tokens + first, weights.embedding.reshape(-1, width))
     for layer in weights.layers:
-        residual = residual + _attend(_norm(residual, layer.attention_norm), layer, table)
+        residual = residual + _attend(_norm(residual, layer.attention_norm), layer, table, mask)
         gate, up = stacked_linear(_norm(residual, layer.ffn_norm), layer.gate_up).chunk(2, dim=-1)
         residual = residual + stacked_linear(functional.silu(gate) * up, layer.ffn_out)
     return _norm(residual, weights.final_norm)
@@ -61,18 +62,19 @@ def _norm(inputs: Tensor, scale: Tensor) -> Tensor:
     return rms_norm(inputs, scale[:, None, None])
 
 
-def _attend(inputs: Tensor, layer: Layer, table: Tensor) -> Tensor:
-    models, rows, length, width = inputs.shape
+def _attend(inputs: Tensor, layer: Layer, table: Tensor, mask: Tensor | None) -> Tensor:
+    models, rows, length, _ = inputs.shape
     size = layer.query_norm.shape[1]
-    mixed = stacked_linear(inputs, layer.query_key_value).view(models, rows, length, 3, width // size, size)
+    mixed = stacked_linear(inputs, layer.query_key_value).view(models, rows, length, 3, -1, size)
     query_key, value = mixed.split((2, 1), dim=3)  # (N, B, T, 2, H, D), (N, B, T, 1, H, D)
     scale = torch.stack((layer.query_norm, layer.key_norm), dim=1)[:, None, None, :, None]
     query_key = rotate(rms_norm(query_key, scale).flatten(0, 1), table)  # (NB, T, 2, H, D)
     query, key = query_key.transpose(1, 3).unbind(2)  # (NB, H, T, D)
+    value = value.flatten(0, 1).squeeze(2).transpose(1, 2)
     attended = functional.scaled_dot_product_attention(
-        query, key, value.flatten(0, 1).squeeze(2).transpose(1, 2), is_causal=True
+        query, key, value, attn_mask=mask, is_causal=mask is None
     )
-    return stacked_linear(attended.transpose(1, 2).reshape(inputs.shape), layer.attention_out)
+    return stacked_linear(attended.transpose(1, 2).reshape(models, rows, length, -1), layer.attention_out)
 
 
 class StackedDecoder:
@@ -125,15 +127,15 @@ class StackedDecoder:
         parts = row.split([shape.numel() for shape in shapes.values()])
         return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
-    def hidden(self, tokens: Tensor, body: Body | None = None) -> Tensor:
-        """(N, B, T) int64 -> (N, B, T, W)."""
+    def hidden(self, tokens: Tensor, body: Body | None = None, mask: Tensor | None = None) -> Tensor:
+        """(N, B, T) int64 -> (N, B, T, W); ``mask`` as in `hidden_states`."""
         length = tokens.shape[-1]
         if self.table.shape[1] < length:
             with torch.inference_mode(False):  # evaluation may come first, and training needs a normal tensor
-                self.table = rotation_table(length, self.config.head_size, self.config.rope_base).to(
-                    self.values.device
-                )
-        return (body or self.body)(self._weights(), tokens, self.table[:, :length])
+                dtype = torch.promote_types(self.values.dtype, torch.float32)
+                table = rotation_table(length, self.config.head_size, self.config.rope_base, dtype)
+                self.table = table.to(self.values.device)
+        return (body or self.body)(self._weights(), tokens, self.table[:, :length], mask)
 
     def _weights(self) -> Weights:
         layers = tuple(
@@ -147,9 +149,10 @@ class StackedDecoder:
         """The output heads, (N, V, W)."""
         return self.weights["embedding" if self.config.tied_embeddings else "head"]
 
-    def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def losses(self, tokens: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
         """Mean cross-entropy of each model in nats: tokens and targets (N, B, T) -> (N,), for training."""
-        return stacked_head_loss(self.hidden(tokens).flatten(1, 2), self.head_weight, targets.flatten(1))
+        hidden = self.hidden(tokens, mask=mask).flatten(1, 2)
+        return stacked_head_loss(hidden, self.head_weight, targets.flatten(1))
 
     def gradients(self, losses: Tensor, out: Tensor) -> None:
         """The gradient of each model's own loss, (N, P), into ``out``.

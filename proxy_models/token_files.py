@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from proxy_models.data_roots import open_data
 from proxy_models.errors import CorpusError
 
 TokenArray = np.ndarray[tuple[int], np.dtype[np.integer]]
@@ -28,7 +29,8 @@ def is_pretokenized(path: Path) -> bool:
 def _sidecar(path: Path) -> dict[str, object]:
     sidecar = path.with_name(path.name + ".json")
     try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
+        with open_data(sidecar) as file:
+            content = json.load(file)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -42,7 +44,10 @@ def open_tokens(path: Path) -> TokenArray:
     """The ids, mapped and not read. Raises `CorpusError`: unreadable, empty, or not a row of integers."""
     try:
         if path.suffix.lower() == ".npy":
-            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+            with open_data(
+                path
+            ) as file:  # mapped by its descriptor: this file, whatever the name means by now
+                tokens = np.load(f"/dev/fd/{file.fileno()}", mmap_mode="r", allow_pickle=False)
         else:
             name = _sidecar(path).get("dtype")
             if name not in DTYPES:
@@ -51,7 +56,8 @@ def open_tokens(path: Path) -> TokenArray:
             dtype = np.dtype(str(name)).newbyteorder("<")
             if path.stat().st_size % dtype.itemsize:
                 raise CorpusError(path, None, f"is not a whole number of {name} ids")
-            tokens = np.memmap(path, dtype, mode="r")
+            with open_data(path) as file:
+                tokens = np.memmap(file, dtype, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise CorpusError(path, None, f"cannot be read as token ids: {error}") from error
     if tokens.ndim != 1 or tokens.dtype.newbyteorder("=").name not in DTYPES:

@@ -8,11 +8,11 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from proxy_models.data_roots import require_allowed
+from proxy_models.end_of_text import END_OF_TEXT, KNOWN_END_OF_TEXT
 from proxy_models.errors import TokenizerError
 from proxy_models.storage import write_atomically
 
-END_OF_TEXT = "<|endoftext|>"
-KNOWN_END_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|im_end|>")
 SMALLEST_VOCABULARY = 257  # the bytes and end-of-text
 
 
@@ -77,6 +77,8 @@ def load_tokenizer(spec: str | Path) -> TextTokenizer:
     Raises `TokenizerError` saying what failed. Code that ships with a hub tokenizer is never run.
     """
     path = Path(spec)
+    if path.exists():
+        require_allowed(path)
     if path.is_file():
         return _from_file(path)
     return _from_hugging_face(str(spec))

@@ -7,15 +7,18 @@ import torch
 from torch import Tensor
 
 from proxy_models.adamw import AdamW
-from proxy_models.config import ModelConfig, TrainingConfig
+from proxy_models.config import DEFAULT_WARMUP, TrainingConfig
+from proxy_models.document_mask import Documents
 from proxy_models.errors import Diverged
+from proxy_models.families.building import Shape, build_model
+from proxy_models.language_model import LanguageModel
 from proxy_models.mixture_sampler import MixtureSampler
-from proxy_models.model import Decoder
 
 
 def learning_rate_at(step: int, config: TrainingConfig, peak: float) -> float:
     """Rate of the step (counted from 0): linear warm-up to ``peak``, then linear decay to its floor at the last."""
-    warmup = round(config.warmup_fraction * config.steps)
+    fraction = DEFAULT_WARMUP if config.warmup_fraction is None else config.warmup_fraction
+    warmup = round(fraction * config.steps)
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, config.steps - 1 - warmup)
@@ -27,13 +30,14 @@ class Learner:
 
     def __init__(
         self,
-        model: ModelConfig,
+        model: Shape,
         training: TrainingConfig,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.clip = training.clip
-        self.model = Decoder(model, training.seed).to(device, dtype)
+        self.documents = Documents(training)
+        self.model = build_model(model, training.seed, training.sequence_length, device, dtype)
         self.optimizer = AdamW(self.model.named_parameters(), training.weight_decay)
 
     def learn(self, batch: Tensor, learning_rate: float) -> tuple[float, float]:
@@ -42,8 +46,10 @@ class Learner:
         Where one of them is not finite the model stays as it was.
         """
         self.optimizer.zero_gradients()
-        loss = self.model.loss(batch[:, :-1], batch[:, 1:])
+        tokens = batch[:, :-1]
+        loss = self.model.loss(tokens, batch[:, 1:], self.documents.mask(tokens))
         loss.backward()
+        self.optimizer.fill_gradients()
         norm = self.optimizer.clip(self.clip)
         value = loss.item()
         if math.isfinite(value) and math.isfinite(norm):
@@ -66,19 +72,19 @@ class Learner:
 class Trainer:
     """The state of a training run: a learner, its batches and the number of steps done.
 
-    Everything that follows depends on `state`, ``steps_done`` and the arguments alone.
+    Everything that follows depends on `state`, ``steps_done`` and the arguments alone. ``peak`` is the rate the
+    schedule comes down from (`families.learning_rate`).
     """
 
     def __init__(
-        self, model: ModelConfig, training: TrainingConfig, sampler: MixtureSampler, device: str
+        self, model: Shape, training: TrainingConfig, sampler: MixtureSampler, device: str, peak: float
     ) -> None:
-        self.training, self.sampler, self.device = training, sampler, device
-        self.peak = training.learning_rate or model.default_learning_rate
+        self.training, self.sampler, self.device, self.peak = training, sampler, device, peak
         self.learner = Learner(model, training, device)
         self.steps_done = 0
 
     @property
-    def model(self) -> Decoder:
+    def model(self) -> LanguageModel:
         """The model as it is now."""
         return self.learner.model
 

@@ -2,25 +2,37 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import torch
 
 from proxy_models.allocator import keep_freed_memory
 from proxy_models.backends.backend import ONE_BY_ONE, STACKED
-from proxy_models.backends.registry import build
+from proxy_models.backends.registry import build, stackable
 from proxy_models.config import TrainingConfig
 from proxy_models.errors import Cancelled, Diverged, InvalidSpec, ProxyError, UnequalWave
 from proxy_models.evaluation import Scored
+from proxy_models.families.learning_rate import peak_rate
+from proxy_models.families.starting_state import starting_state
 from proxy_models.memory import check_fits
+from proxy_models.mixture_sampler import MixtureSampler
 from proxy_models.run import CHECKPOINT_SHARE, PROGRESS_SECONDS
-from proxy_models.run_inputs import mixture_sampler, open_shards, scored_slices, scored_tasks
+from proxy_models.run_inputs import (
+    check_start,
+    end_of_text,
+    mixture_sampler,
+    open_shards,
+    scored_slices,
+    scored_tasks,
+)
 from proxy_models.run_record import RunRecord
 from proxy_models.run_result import RunProgress, RunResult
 from proxy_models.run_spec import RunSpec
+from proxy_models.token_shard import TokenShard
+from proxy_models.torch_device import free_memory
 from proxy_models.training import learning_rate_at
+from proxy_models.wave_resume import together
+from proxy_models.wave_sampler import WaveSampler
 
 OWN = ("mixture", "directory", "training", "checkpoint_seconds", "max_epochs")
 OWN_TRAINING = ("seed", "learning_rate")
@@ -34,16 +46,22 @@ def _never(member: int) -> bool:
     return False
 
 
+def _untold(member: int, outcome: "RunResult | ProxyError") -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class WaveOptions:
     """How a wave is trained; the numbers depend on none of it (on a CPU, and but for compiled backends, not at all).
 
-    ``progress`` is told each member's index and how far it is; ``cancelled`` is asked for each, once a second.
+    ``progress`` is told each member's index and how far it is; ``cancelled`` is asked for each, once a second;
+    ``ended`` is told what became of a member as soon as that is known and, where it succeeded, on disk.
     """
 
     backend: str = STACKED
     progress: Callable[[int, RunProgress], None] = _nothing
     cancelled: Callable[[int], bool] = _never
+    ended: Callable[[int, "RunResult | ProxyError"], None] = _untold
 
 
 def check_wave(specs: Sequence[RunSpec]) -> None:
@@ -66,59 +84,88 @@ def check_wave(specs: Sequence[RunSpec]) -> None:
 
 
 def train_wave(specs: Sequence[RunSpec], options: WaveOptions | None = None) -> list[RunResult | ProxyError]:
-    """Train and evaluate all runs, or continue them from their last common checkpoint; finished ones are returned.
+    """Train and evaluate all runs, or continue them from their checkpoints; finished ones are returned.
 
-    The results are those of `run.train_run`, in the order of ``specs``; ``seconds`` is a run's share of the time. A
-    run that diverges or is cancelled has the `Diverged` or `Cancelled` in its place; the others do not notice. Raises
-    what concerns the whole wave before the first step: `UnequalWave`, `NotEnoughMemory`, bad settings, missing data.
+    Runs go on together from the newest checkpoint they share; those left at another step (by another wave that was
+    killed) are trained after them. The results are those of `run.train_run`, in the order of ``specs``; ``seconds``
+    is a run's share of the time. A run that diverges, is cancelled or cannot be trained (its mixture, its files) has
+    that error in its place; the others do not notice. Raises what concerns the whole wave before the first step:
+    `UnequalWave`, `NotEnoughMemory`, an unknown backend.
     """
     check_wave(specs)
+    options = options or WaveOptions()
     records = [RunRecord(spec) for spec in specs]
-    outcomes: list[RunResult | ProxyError | None] = [record.finished() for record in records]
-    if open_ := [member for member, outcome in enumerate(outcomes) if outcome is None]:
+    outcomes: dict[int, RunResult | ProxyError] = {}
+
+    def ended(member: int, outcome: RunResult | ProxyError) -> None:
+        outcomes[member] = outcome
+        options.ended(member, outcome)
+
+    samplers: dict[int, MixtureSampler] = {}
+    shards: dict[str, TokenShard] = {}
+    for member, record in enumerate(records):
+        try:
+            if (finished := record.finished()) is not None:
+                ended(member, finished)
+            else:
+                own = open_shards(record.spec)  # its mixture must name the domains
+                shards = shards or own  # the same for all, so that they share the orders of their rows
+                samplers[member] = mixture_sampler(record.spec, shards)
+        except ProxyError as error:
+            ended(member, error)
+    open_ = list(samplers)
+    if open_:
         torch.set_num_threads(specs[0].threads)
         keep_freed_memory()
-        wave = _Wave(open_, [records[member] for member in open_], options or WaveOptions())
-        wave.resume()
-        for member, outcome in zip(open_, wave.finish(), strict=True):
-            outcomes[member] = outcome
-    return [outcome for outcome in outcomes if outcome is not None]
+    for step, members in together([records[member].checkpoint_steps() for member in open_]):
+        numbers = [open_[member] for member in members]
+        runs = [(number, records[number], samplers[number]) for number in numbers]
+        wave = _Wave(runs, replace(options, ended=ended))
+        wave.resume(step)
+        wave.finish()
+    return [outcomes[member] for member in range(len(specs))]
 
 
 class _Wave:
-    def __init__(self, numbers: list[int], records: list[RunRecord], options: WaveOptions) -> None:
-        self.numbers, self.records, self.options = numbers, records, options
-        first = self.spec = records[0].spec
+    def __init__(self, runs: list[tuple[int, RunRecord, MixtureSampler]], options: WaveOptions) -> None:
+        self.numbers = [number for number, _, _ in runs]
+        self.records = [record for _, record, _ in runs]
+        self.samplers = [sampler for _, _, sampler in runs]
+        self.options = options
+        first = self.spec = self.records[0].spec
         self.training = first.training
         if options.backend != ONE_BY_ONE:
-            check_fits(first.model, first.training, len(records), first.device)
+            shape = stackable(first.model, options.backend)
+            check_fits(shape, first.training, len(runs), first.device, free_memory(first.device))
         shards = open_shards(first)
-        for record in records[1:]:
-            open_shards(record.spec)  # its mixture must name the same domains
-        self.samplers = [mixture_sampler(record.spec, shards) for record in records]
+        for record in self.records:
+            record.tokenizer = check_start(record.spec, shards)
+        self.batches = WaveSampler(self.samplers)
         self.tasks, self.slices = scored_tasks(first), scored_slices(first, shards)
-        trainings = [record.spec.training for record in records]
-        self.peaks = [one.learning_rate or first.model.default_learning_rate for one in trainings]
+        trainings = [record.spec.training for record in self.records]
+        self.peaks = [peak_rate(record.spec) for record in self.records]
         self.backend = build(options.backend, first.model, trainings, first.device)
+        self.backend.separate_documents(end_of_text(shards))
         self.ended: dict[int, ProxyError] = {}
         self.steps_done = 0
         self.started = time.monotonic()
 
-    def resume(self) -> None:
-        """Take over the newest checkpoint that every run has."""
-        common = set.intersection(*(record.checkpoint_steps() for record in self.records))
-        if not common:
-            return
-        self.steps_done = max(common)
-        for member, record in enumerate(self.records):
-            found = record.resume(self.steps_done)
-            self.backend.load(member, found.tensors, found.step)
-            ended: Any = found.state.get("ended")
-            if ended is not None:
-                self.end(member, _error(ended))
+    def resume(self, step: int) -> None:
+        """Go on from every run's checkpoint after ``step`` steps; 0 is the start, or what they start from."""
+        self.steps_done = step
+        start = self.spec.starting
+        for member, record in enumerate(self.records if step or start is not None else ()):
+            try:
+                if step:
+                    found = record.resume(step)
+                    self.backend.load(member, found.tensors, found.step)
+                elif start is not None:
+                    self.backend.load(member, starting_state(start, self.spec.model), 0)
+            except ProxyError as error:
+                self.end(member, error)
 
-    def finish(self) -> list[RunResult | ProxyError]:
-        """Train what is left, evaluate on the way, write models and results."""
+    def finish(self) -> None:
+        """Train what is left, evaluate on the way, write models and results, and tell what became of each run."""
         evaluated_at = set(self.training.evaluation_steps())
         saved = reported = self.started
         first, saving = self.steps_done, 0.0
@@ -136,12 +183,13 @@ class _Wave:
                 saved = time.monotonic()
                 saving = saved - now
         self.measure(self.slices)
-        return [self.outcome(member) for member in range(len(self.records))]
+        for member in self.going:
+            self.options.ended(self.numbers[member], self.result(member))
 
     def step(self) -> tuple[float, ...]:
         """One step of every run that goes on."""
         step = self.steps_done
-        batches = np.stack([sampler.batch(step) for sampler in self.samplers])
+        batches = self.batches.batch(step)
         rates = [learning_rate_at(step, self.training, peak) for peak in self.peaks]
         learned = self.backend.learn(batches, rates)
         for member in self.going:
@@ -156,9 +204,10 @@ class _Wave:
         return [member for member in range(len(self.records)) if member not in self.ended]
 
     def end(self, member: int, error: ProxyError) -> None:
-        """Train the member no further."""
+        """Train the member no further. Its last checkpoint stays: started again, it goes on from there."""
         self.ended[member] = error
         self.backend.drop(member)
+        self.options.ended(self.numbers[member], error)
 
     def report(self, losses: Sequence[float], steps: int) -> None:
         """Tell how far the runs are, and hear which are cancelled."""
@@ -184,33 +233,20 @@ class _Wave:
                 self.end(member, error)
 
     def save(self) -> None:
-        """Checkpoint every run, then drop the older ones: at any moment all have one step in common."""
-        for member, record in enumerate(self.records):
-            ended = self.ended.get(member)
-            note = {"ended": _note(ended)} if ended is not None else None
-            record.add_checkpoint(self.steps_done, self.backend.state(member), self.seconds, note)
-        for record in self.records:
-            record.drop_older_checkpoints()
+        """Checkpoint every run that goes on, then drop the older ones: at any moment all have one step in common."""
+        for member in self.going:
+            self.records[member].add_checkpoint(self.steps_done, self.backend.state(member), self.seconds)
+        for member in self.going:
+            self.records[member].drop_older_checkpoints()
 
     @property
     def seconds(self) -> float:
         """A run's share of the time of this attempt."""
         return (time.monotonic() - self.started) / len(self.records)
 
-    def outcome(self, member: int) -> RunResult | ProxyError:
-        """Write the member's result, or say why there is none."""
-        if (error := self.ended.get(member)) is not None:
-            return error
+    def result(self, member: int) -> RunResult:
+        """Write the member's model and result."""
         parameters = self.backend.parameters(member)
         return self.records[member].write_result(
             parameters, self.samplers[member].realised_tokens(), self.seconds
         )
-
-
-def _note(error: ProxyError) -> dict[str, object]:
-    assert isinstance(error, Diverged | Cancelled)
-    return {"code": error.code, "step": error.step}
-
-
-def _error(note: Mapping[str, Any]) -> ProxyError:
-    return (Diverged if note["code"] == Diverged.code else Cancelled)(note["step"])

@@ -43,6 +43,13 @@ class Backend(Protocol):
         """
         ...
 
+    def separate_documents(self, end_of_text: int) -> None:
+        """Say which token documents begin at, before the first `learn`.
+
+        It is read where ``attend_across_documents`` is false; `learn` raises `InvalidSpec` there without it.
+        """
+        ...
+
     def drop(self, member: int) -> None:
         """Train the member no further."""
         ...

@@ -38,6 +38,11 @@ class EachStacked:
                 losses[member], norms[member] = one.losses[0], one.norms[0]
         return Learned(tuple(losses), tuple(norms))
 
+    def separate_documents(self, end_of_text: int) -> None:
+        """See `Backend.separate_documents`."""
+        for stack in self.stacks:
+            stack.separate_documents(end_of_text)
+
     def drop(self, member: int) -> None:
         """See `Backend.drop`."""
         self.dropped.add(member)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from proxy_models.backends.backend import Learned
-from proxy_models.config import ModelConfig, TrainingConfig
+from proxy_models.config import TrainingConfig
 from proxy_models.evaluation import Scored, evaluate
+from proxy_models.families.building import Shape
 from proxy_models.training import Learner
 
 
@@ -18,7 +19,7 @@ class OneByOne:
 
     def __init__(
         self,
-        model: ModelConfig,
+        model: Shape,
         trainings: Sequence[TrainingConfig],
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -36,6 +37,11 @@ class OneByOne:
         ]
         losses, norms = zip(*found, strict=True)
         return Learned(losses, norms)
+
+    def separate_documents(self, end_of_text: int) -> None:
+        """See `Backend.separate_documents`."""
+        for learner in self.learners:
+            learner.documents.end_of_text = end_of_text
 
     def drop(self, member: int) -> None:
         """See `Backend.drop`."""

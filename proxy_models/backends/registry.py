@@ -12,23 +12,34 @@ from proxy_models.backends.one_by_one import OneByOne
 from proxy_models.backends.stacked import Stacked
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
+from proxy_models.families.building import Shape
 
 NAMES = (ONE_BY_ONE, COMPILED, STACKED, STACKED_COMPILED, GRAPH)
 
 
-def available(device: str) -> tuple[str, ...]:
-    """The backends that can run on the device."""
+def available(device: str, compiled: bool = True) -> tuple[str, ...]:
+    """The backends that can run on the device; ``compiled`` false leaves out those that need seconds to find out."""
     names = [ONE_BY_ONE, STACKED]
-    if compiler_problem(device) is None:
+    if compiled and compiler_problem(device) is None:
         names += [COMPILED, STACKED_COMPILED]
     if torch.device(device).type == "cuda":
         names.append(GRAPH)
     return tuple(name for name in NAMES if name in names)
 
 
+def stackable(model: Shape, backend: str) -> ModelConfig:
+    """The shape as a stack can train it; raises `InvalidSpec` for a model of ``transformers``."""
+    if not isinstance(model, ModelConfig):
+        raise InvalidSpec(
+            f"the backend {backend!r} trains named sizes only; train {model.name} with {ONE_BY_ONE!r}",
+            "backend",
+        )
+    return model
+
+
 def build(
     name: str,
-    model: ModelConfig,
+    model: Shape,
     trainings: Sequence[TrainingConfig],
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -38,11 +49,11 @@ def build(
         case "one-by-one":
             return OneByOne(model, trainings, device, dtype)
         case "one-by-one-compiled":
-            return EachStacked(model, trainings, device, dtype, compiled_body())
+            return EachStacked(stackable(model, name), trainings, device, dtype, compiled_body())
         case "stacked":
-            return Stacked(model, trainings, device, dtype)
+            return Stacked(stackable(model, name), trainings, device, dtype)
         case "stacked-compiled":
-            return Stacked(model, trainings, device, dtype, compiled_body())
+            return Stacked(stackable(model, name), trainings, device, dtype, compiled_body())
         case "cuda-graph":
-            return Graphed(model, trainings, device, dtype)
+            return Graphed(stackable(model, name), trainings, device, dtype)
     raise InvalidSpec(f"unknown backend {name!r}; the backends are {', '.join(NAMES)}", "backend")

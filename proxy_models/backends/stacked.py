@@ -9,6 +9,7 @@ from torch import Tensor
 
 from proxy_models.backends.backend import Learned
 from proxy_models.config import ModelConfig, TrainingConfig
+from proxy_models.document_mask import Documents
 from proxy_models.evaluation import Scored, evaluate_stack
 from proxy_models.stacked_model import Body, StackedDecoder, hidden_states
 from proxy_models.stacked_optimizer import StackedAdamW
@@ -31,6 +32,7 @@ class Stacked:
     ) -> None:
         first = trainings[0]
         self.members, self.device, self.clip = len(trainings), device, first.clip
+        self.documents = Documents(first)
         self.stack = StackedDecoder(model, [training.seed for training in trainings], device, dtype, body)
         values = self.stack.values
         self.optimizer = StackedAdamW(values, self.stack.sizes, self.stack.matrices, first.weight_decay)
@@ -61,11 +63,16 @@ class Stacked:
 
         Asks the host nothing on an accelerator, so that a graph can hold it.
         """
-        losses = self.stack.losses(self.tokens[:, :, :-1], self.tokens[:, :, 1:])
+        tokens = self.tokens[:, :, :-1]
+        losses = self.stack.losses(tokens, self.tokens[:, :, 1:], self.documents.mask(tokens))
         self.stack.gradients(losses, self.gradients)
         losses = losses.detach()
         norms = self.optimizer.step(self.gradients, losses, self.clip, self.schedule)
         torch.stack((losses, norms), out=self.found)
+
+    def separate_documents(self, end_of_text: int) -> None:
+        """See `Backend.separate_documents`."""
+        self.documents.end_of_text = end_of_text
 
     def drop(self, member: int) -> None:
         """Masked out: its row stays as it is."""

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -23,6 +25,7 @@ from proxy_models.memory import BUFFERS, bytes_per_model, check_fits, largest_wa
 from proxy_models.run import RunProgress, RunResult, RunSpec, train_run
 from proxy_models.stacked_model import StackedDecoder
 from proxy_models.wave import WaveOptions, check_wave, train_wave
+from proxy_models.wave_resume import together
 
 ROOT = Path(__file__).parents[2]
 MIXTURES = ((0.5, 0.3, 0.2), (0.1, 0.1, 0.8), (0.0, 1.0, 0.0))
@@ -164,7 +167,7 @@ def test_a_run_that_diverges_and_one_that_is_cancelled_end_alone(
     assert [(run.directory / "result.json").exists() for run in runs] == [False, True, False]
 
 
-def test_a_run_that_ended_stays_ended_when_its_wave_is_resumed(
+def test_a_run_that_diverged_diverges_again_when_its_wave_is_resumed(
     wave_json: list[dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = specs(wave_json, checkpoint_seconds=0.0)
@@ -179,15 +182,71 @@ def test_a_run_that_ended_stays_ended_when_its_wave_is_resumed(
             raise Stopped
         return original(self, batches, rates)
 
+    def poisoned(self: Stacked, batches: np.ndarray, rates: list[float]) -> Learned:
+        if self.members == 1 and self.steps_done == 4:
+            self.parameters(0)["final_norm"].fill_(float("nan"))
+        return original(self, batches, rates)
+
     with monkeypatch.context() as patch:
         patch.setattr(Stacked, "learn", learn)
         with pytest.raises(Stopped):
             train_wave(runs)
-    found = train_wave(runs)
+        patch.setattr(Stacked, "learn", poisoned)
+        found = train_wave(runs)
     assert isinstance(found[1], Diverged)
     assert found[1].step == 5
     for member in (0, 2):
         assert numbers(found[member]) == numbers(expected[member])
+
+
+def test_another_set_of_runs_goes_on_from_wherever_each_of_them_was(
+    wave_json: list[dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed wave of runs 0 and 1, then a cancelled run 2 alone, then all three in one wave."""
+    runs = specs(wave_json, checkpoint_seconds=0.0)
+    expected = [numbers(result) for result in train_wave(elsewhere(runs, "-undisturbed"))]
+    monkeypatch.setattr(wave_module, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(wave_module, "PROGRESS_SECONDS", 0.0)
+    original = Stacked.learn
+
+    def learn(self: Stacked, batches: np.ndarray, rates: list[float]) -> Learned:
+        if self.steps_done == 9:
+            raise Stopped
+        return original(self, batches, rates)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stacked, "learn", learn)
+        with pytest.raises(Stopped):
+            train_wave(runs[:2])
+    (cancelled,) = train_wave(
+        runs[2:], WaveOptions(cancelled=lambda _: bool(list(runs[2].directory.glob("*/*"))))
+    )
+    assert isinstance(cancelled, Cancelled)
+    trained: list[tuple[int, int]] = []
+
+    def counted(self: Stacked, batches: np.ndarray, rates: list[float]) -> Learned:
+        trained.append((self.members, self.steps_done))
+        return original(self, batches, rates)
+
+    monkeypatch.setattr(Stacked, "learn", counted)
+    told: dict[int, object] = {}
+    results = train_wave(runs, WaveOptions(ended=told.__setitem__))
+    assert [numbers(result) for result in results] == expected
+    assert [told[member] for member in range(3)] == results
+    steps = runs[0].training.steps
+    assert trained[0] == (2, 9), "runs 0 and 1 did not go on together from their checkpoint"
+    assert len(trained) == steps - 9 + steps - cancelled.step + 1
+
+
+@given(st.lists(st.sets(st.integers(1, 5), max_size=3), min_size=1, max_size=8))
+def test_every_run_is_in_one_group_and_has_its_checkpoint(steps: list[set[int]]) -> None:
+    groups = together(steps)
+    assert sorted(member for _, members in groups for member in members) == list(range(len(steps)))
+    for step, members in groups:
+        assert all(step in steps[member] or (step == 0 and not steps[member]) for member in members)
+    assert [len(members) for _, members in groups] == sorted((len(m) for _, m in groups), reverse=True)
+    if common := set.intersection(*map(set, steps)):
+        assert groups == [(max(common), list(range(len(steps))))]
 
 
 def test_waves_of_unequal_shape_are_refused_by_name(wave_json: list[dict]) -> None:
