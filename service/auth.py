@@ -1,7 +1,9 @@
-"""Who may speak to the service: one bearer token, made on first start and readable by its owner only."""
+"""Who may speak to the service: the operator's token, made on first start, and the tokens of users.
 
-import hashlib
-import hmac
+The operator's is in the environment or in a file its owner alone can read, and may do everything. `service.tokens`
+has the others; `require_token` and `require_launch` are what endpoints depend on.
+"""
+
 import os
 import secrets
 from pathlib import Path
@@ -9,10 +11,12 @@ from pathlib import Path
 from fastapi import Request
 
 from service.errors import Forbidden, Unauthorized
+from service.same_origin import SAFE_METHODS, require_same_origin
 from service.settings import Settings
+from service.tokens.authenticator import Authenticator, Principal
+from service.tokens.scopes import Scope
 
 COOKIE = "mixwright_session"
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class UnprotectedBind(RuntimeError):
@@ -59,27 +63,51 @@ def _create_token(path: Path) -> None:
         draft.unlink()
 
 
-def session_cookie(token: str) -> str:
-    """What a browser keeps instead of the token: derived from it, and of no use as a bearer token."""
-    return hmac.new(token.encode(), b"mixwright dashboard session", hashlib.sha256).hexdigest()
+def principal_of(request: Request) -> Principal | None:
+    """Who sent the request, by bearer token or else by cookie; kept in ``request.state.principal``.
 
-
-def is_authorized(request: Request, token: str) -> bool:
-    """Whether the request carries the bearer token, or a browser's session for reading."""
+    Raises TooManyAttempts for an address that has sent too many wrong tokens, and Forbidden for another site's write.
+    Blocking: call it from a thread.
+    """
+    authenticator: Authenticator = request.app.state.authenticator
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return hmac.compare_digest(given.strip().encode(), token.encode())
-    cookie = request.cookies.get(COOKIE, "")
-    # A cookie is sent by the browser whoever asks it to, so it only ever reads.
-    return request.method in _SAFE_METHODS and hmac.compare_digest(
-        cookie.encode(), session_cookie(token).encode()
-    )
+    by_token = bool(scheme)
+    principal = None
+    if scheme.lower() == "bearer" and given.strip():
+        principal = authenticator.by_token(given.strip(), client_address(request))
+    elif not by_token:
+        principal = authenticator.by_cookie(request.cookies.get(COOKIE, ""))
+    if principal is not None:
+        # A cookie is sent by the browser whoever asks it to, so a write by cookie shows where it comes from.
+        require_same_origin(request, proven=not by_token)
+    request.state.principal = principal
+    return principal
+
+
+def client_address(request: Request) -> str:
+    """The address that sent the request; a proxy's, unless it is one of MIXWRIGHT_TRUSTED_PROXIES."""
+    return request.client.host if request.client else "unknown"
+
+
+def require_scope(request: Request, scope: Scope) -> None:
+    """Raise Unauthorized without a valid token, Forbidden for one that may not do this."""
+    principal = getattr(request.state, "principal", None) or principal_of(request)
+    if principal is None:
+        raise Unauthorized("unauthorized", "Send the token as 'Authorization: Bearer <token>'.")
+    if scope not in principal.scopes:
+        raise Forbidden(
+            "insufficient_scope",
+            f"This needs a token of scope {scope.value!r}; {principal.name!r} has "
+            f"{', '.join(sorted(principal.scopes)) or 'none'}.",
+            scope=scope.value,
+        )
 
 
 def require_token(request: Request) -> None:
-    """FastAPI dependency: raises Unauthorized without a valid token, Forbidden for another site's write."""
-    if not is_authorized(request, request.app.state.token):
-        raise Unauthorized("unauthorized", "Send the token as 'Authorization: Bearer <token>'.")
-    origin = request.headers.get("origin")
-    if request.method not in _SAFE_METHODS and origin and origin != str(request.base_url).rstrip("/"):
-        raise Forbidden("cross_origin", f"Writes from the origin {origin!r} are not accepted.")
+    """FastAPI dependency: ``read`` for looking, ``write`` for everything else."""
+    require_scope(request, Scope.READ if request.method in SAFE_METHODS else Scope.WRITE)
+
+
+def require_launch(request: Request) -> None:
+    """FastAPI dependency of what spends a full training run: ``read`` for looking, else ``launch``."""
+    require_scope(request, Scope.READ if request.method in SAFE_METHODS else Scope.LAUNCH)

@@ -1,7 +1,6 @@
 """Signing a browser in: by form, or by a link with ``?token=`` that is cleaned at once."""
 
-import hmac
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -10,10 +9,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 
-from service.auth import COOKIE, is_authorized, session_cookie
+from service.auth import COOKIE, client_address, principal_of, require_token
 from service.dashboard.templating import page
-from service.errors import Problem, field_path
+from service.errors import Problem, TooManyAttempts, field_path
+from service.same_origin import SAFE_METHODS, require_same_origin
+from service.tokens.authenticator import Authenticator, Principal
+from service.tokens.sessions import SESSION_SECONDS
 
 router = APIRouter(include_in_schema=False)
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -27,14 +30,13 @@ class PageRoute(APIRoute):
         answer = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            detour = _detour(request)
-            if detour is not None:
-                return detour
             try:
-                return await answer(request)
+                detour = await run_in_threadpool(_detour, request)
+                return await answer(request) if detour is None else detour
             except Problem as error:
-                return page(
-                    "error.html", error.status, title=HTTPStatus(error.status).phrase, detail=error.detail
+                title = HTTPStatus(error.status).phrase
+                return _with(
+                    error.headers, page("error.html", error.status, title=title, detail=error.detail)
                 )
             except RequestValidationError as error:
                 first = error.errors()[0]
@@ -47,15 +49,16 @@ class PageRoute(APIRoute):
 def _detour(request: Request) -> Response | None:
     """What a request gets instead of its page: its clean address with a cookie, or the way to sign in."""
     given = request.query_params.get("token")
-    if given is not None:
-        if not _is_token(request, given):
-            return _form(request, request.url.path, "This link's token is not the one of this service.")
+    if given is not None and request.method in SAFE_METHODS:
         rest = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
         clean = request.url.path + (f"?{urlencode(rest)}" if rest else "")
-        return _signed_in(request, _local(clean))
-    if is_authorized(request, request.app.state.token):
+        return _try_token(request, given, clean, "This link's token is not one of this service.")
+    if principal_of(request) is not None:
+        require_token(request)
         return None
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    if request.method not in SAFE_METHODS:
+        wanted = "/"  # what a form posts to is no page to come back to
     return RedirectResponse(f"/login?next={quote(wanted, safe='')}", HTTPStatus.SEE_OTHER)
 
 
@@ -68,31 +71,44 @@ def show_login(request: Request, next: str = "/") -> Response:
 @router.post("/login")
 async def log_in(request: Request) -> Response:
     """Check the token; a body that is no form is a form without a token."""
+    require_same_origin(request, proven=False)
     body = await request.body()
     fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=8) if body.count(b"&") < 8 else {}
-    wanted = fields.get("next", ["/"])[0]
-    if not _is_token(request, fields.get("token", [""])[0].strip()):
-        return _form(request, wanted, "That is not the token of this service.")
-    return _signed_in(request, _local(wanted))
+    wanted, given = fields.get("next", ["/"])[0], fields.get("token", [""])[0]
+    complaint = "That is not a token of this service, or it is no longer valid."
+    return await run_in_threadpool(_try_token, request, given, wanted, complaint)
 
 
 @router.post("/logout")
-def log_out() -> Response:
-    """Forget the browser's session."""
+def log_out(request: Request) -> Response:
+    """End the browser's session."""
+    require_same_origin(request, proven=False)
+    authenticator: Authenticator = request.app.state.authenticator
+    authenticator.sign_out(request.cookies.get(COOKIE, ""))
     response = RedirectResponse("/login", HTTPStatus.SEE_OTHER)
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
     return response
 
 
-def _is_token(request: Request, given: str) -> bool:
-    return hmac.compare_digest(given.encode(), request.app.state.token.encode())
+def _try_token(request: Request, given: str, wanted: str, complaint: str) -> Response:
+    """Sign in with a token from a form or a link, or show the form with the reason why not."""
+    authenticator: Authenticator = request.app.state.authenticator
+    try:
+        principal = authenticator.by_token(given.strip(), client_address(request)) if given.strip() else None
+    except TooManyAttempts as error:
+        return _with(error.headers, _form(request, wanted, error.detail, error.status))
+    if principal is None:
+        return _form(request, wanted, complaint)
+    request.state.principal = principal
+    return _signed_in(request, principal, _local(wanted))
 
 
-def _signed_in(request: Request, target: str) -> Response:
+def _signed_in(request: Request, principal: Principal, target: str) -> Response:
     response = RedirectResponse(target, HTTPStatus.SEE_OTHER, headers={"Cache-Control": "no-store"})
     response.set_cookie(
         COOKIE,
-        session_cookie(request.app.state.token),
+        request.app.state.authenticator.sign_in(principal),
+        max_age=SESSION_SECONDS,
         path="/",
         httponly=True,
         samesite="strict",
@@ -101,9 +117,14 @@ def _signed_in(request: Request, target: str) -> Response:
     return response
 
 
-def _form(request: Request, wanted: str, complaint: str | None = None) -> Response:
-    status = HTTPStatus.UNAUTHORIZED if complaint else HTTPStatus.OK
-    return page("login.html", status, next=_local(wanted), complaint=complaint)
+def _with(headers: Mapping[str, str] | None, response: Response) -> Response:
+    response.headers.update(headers or {})
+    return response
+
+
+def _form(request: Request, wanted: str, complaint: str | None = None, status: int | None = None) -> Response:
+    usual = HTTPStatus.UNAUTHORIZED if complaint else HTTPStatus.OK
+    return page("login.html", status or usual, next=_local(wanted), complaint=complaint)
 
 
 def _local(target: str) -> str:

@@ -12,6 +12,7 @@ from proxy_models.corpus import probe, read_documents
 from proxy_models.errors import ProxyError, TooLittleText
 from proxy_models.held_out import MINIMUM_BYTES, document_digest, is_held_out
 from proxy_models.token_files import is_pretokenized
+from service.domain_sets.lookalikes import check_lookalikes
 from service.domain_sets.schemas import DomainRequest, TokenizerRequest
 from service.errors import Invalid, invalid
 from service.files import FileIdentity, file_identity, identity_hash, resolve_files, resolve_place
@@ -69,6 +70,7 @@ def check_tree(domains: Sequence[PlacedDomain], settings: Settings) -> None:
     names = [domain.request.name for domain in domains]
     try:
         check_names(names)
+        check_lookalikes(names)
     except MixingError as error:
         # The last that has a name at fault: the first may have been there before.
         index = max(index for index, name in enumerate(names) if name in error.names)

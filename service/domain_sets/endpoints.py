@@ -52,7 +52,7 @@ def list_domain_sets(
     """Every domain set, newest first."""
     with database.read() as session:
         rows, following = page_rows(session, select(DomainSet), DomainSet.id, after, limit)
-        return page_of(rows, following, lambda row: views.summarize_set(session, row))
+        return {"items": views.summarize_sets(session, rows), "next": following}
 
 
 @router.get("/{name}", response_model=RevisionView)
@@ -62,7 +62,12 @@ def get_domain_set(name: str, database: DatabaseDependency) -> RevisionView:
         return views.describe_revision(session, revision_of(session, name))
 
 
-@router.post("/{name}/revisions", status_code=201, response_model=RevisionView | RevisionPlanView)
+@router.post(
+    "/{name}/revisions",
+    status_code=201,
+    response_model=RevisionView | RevisionPlanView,
+    responses={200: {"model": RevisionPlanView, "description": "With `dry_run`: what would be."}},
+)
 def create_revision(
     name: str,
     body: RevisionRequest,
@@ -100,14 +105,14 @@ def list_revisions(
         return page_of(rows, following, lambda row: views.summarize_revision(session, row))
 
 
-@router.get("/{name}/revisions/{number}", response_model=RevisionView)
+@router.get("/{name}/revisions/{number:int}", response_model=RevisionView)
 def get_revision(name: str, number: Number, database: DatabaseDependency) -> RevisionView:
     """One revision, its domains, and how far their preparation has come."""
     with database.read() as session:
         return views.describe_revision(session, revision_of(session, name, number))
 
 
-@router.post("/{name}/revisions/{number}:retry", status_code=202, response_model=RevisionView)
+@router.post("/{name}/revisions/{number:int}:retry", status_code=202, response_model=RevisionView)
 def retry_revision(name: str, number: Number, database: DatabaseDependency) -> RevisionView:
     """Prepare again what failed, after its files were put right."""
     with database.write() as session:

@@ -1,5 +1,7 @@
 """Describing domain sets and revisions with the state of their preparation."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -70,10 +72,23 @@ def _describe_domain(row: DomainRow, job: Job | None) -> DomainView:
 
 def summarize_set(session: Session, row: DomainSet) -> DomainSetView:
     """A domain set in a list."""
-    count = session.scalar(select(func.count()).where(Revision.domain_set_id == row.id))
-    return DomainSetView.model_validate(
-        {"id": row.id, "name": row.name, "revisions": count or 0, "created_at": row.created_at}
+    return summarize_sets(session, [row])[0]
+
+
+def summarize_sets(session: Session, rows: Sequence[DomainSet]) -> list[DomainSetView]:
+    """Domain sets of a list, counted in one query."""
+    counted = (
+        select(Revision.domain_set_id, func.count())
+        .where(Revision.domain_set_id.in_([row.id for row in rows]))
+        .group_by(Revision.domain_set_id)
     )
+    counts = dict(session.execute(counted).all())
+    return [
+        DomainSetView.model_validate(
+            {"id": row.id, "name": row.name, "revisions": counts.get(row.id, 0), "created_at": row.created_at}
+        )
+        for row in rows
+    ]
 
 
 def summarize_revision(session: Session, row: Revision) -> RevisionSummary:

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
-from service.auth import COOKIE, UnprotectedBind, load_token, session_cookie, token_file
+from service.auth import COOKIE, UnprotectedBind, load_token, token_file
 from service.settings import Settings
 from tests.service.conftest import TOKEN
 
@@ -18,10 +18,26 @@ def test_nothing_is_answered_without_the_token(client: TestClient, header: str) 
         assert (response.status_code, response.json()["code"]) == (401, "unauthorized")
 
 
-def test_a_browser_session_reads_and_never_writes(client: TestClient, domain_set: dict[str, Any]) -> None:
-    headers = {"Authorization": "", "Cookie": f"{COOKIE}={session_cookie(TOKEN)}"}
-    assert client.get("/v1/domain-sets", headers=headers).status_code == 200
-    assert client.post("/v1/domain-sets", json=domain_set, headers=headers).status_code == 401
+def test_a_browser_session_writes_only_from_the_services_own_pages(
+    client: TestClient, domain_set: dict[str, Any]
+) -> None:
+    client.headers["Authorization"] = ""
+    client.post("/login", data={"token": TOKEN})
+    assert client.cookies[COOKIE]
+    assert client.get("/v1/domain-sets").status_code == 200
+    for headers in (
+        {},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1"},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"},
+        {"Origin": "http://127.0.0.1:8080"},
+    ):
+        refused = client.post("/v1/domain-sets", json=domain_set, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "cross_origin"), headers
+    own = {"Sec-Fetch-Site": "same-origin", "Origin": "http://127.0.0.1"}
+    assert client.post("/v1/domain-sets", json=domain_set, headers=own).status_code == 201
 
 
 def test_another_site_cannot_write(client: TestClient, domain_set: dict[str, Any]) -> None:
@@ -30,7 +46,18 @@ def test_another_site_cannot_write(client: TestClient, domain_set: dict[str, Any
 
 
 def test_another_host_name_is_refused(client: TestClient) -> None:
-    assert client.get("/v1/domain-sets", headers={"Host": "evil.example"}).status_code == 400
+    for host in (
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost@evil.example",
+        "",
+        "127.0.0.1:80:80",
+        "[",
+    ):
+        response = client.get("/v1/domain-sets", headers={"Host": host})
+        assert (response.status_code, response.json()["code"]) == (400, "unknown_host")
+    for host in ("localhost", "LOCALHOST:8321", "127.0.0.1:99"):
+        assert client.get("/v1/domain-sets", headers={"Host": host}).status_code == 200
 
 
 def test_the_first_start_makes_a_token_only_its_owner_can_read(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Access tokens: one a user or program, with scopes; stored as hashes only."""

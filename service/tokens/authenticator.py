@@ -1,0 +1,81 @@
+"""Who sent a request: the operator, a user's token, or a browser that one of them signed in."""
+
+from dataclasses import dataclass
+
+from service.database.engine import Database
+from service.errors import TooManyAttempts
+from service.tokens import sessions
+from service.tokens.failed_attempts import FailedAttempts
+from service.tokens.repository import find_by_hash, note_use
+from service.tokens.scopes import ALL_SCOPES, Scope
+from service.tokens.secrets import hash_of, same
+
+OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who it is and what that one may do; ``token_id`` and ``secret_hash`` are None for the operator."""
+
+    name: str
+    scopes: frozenset[Scope]
+    token_id: str | None = None
+    secret_hash: str | None = None
+
+
+class Authenticator:
+    """Knows the operator's token and looks the others up. Blocking: it asks the database."""
+
+    def __init__(self, operator_token: str, database: Database) -> None:
+        self._operator_token = operator_token
+        self._operator_hash = hash_of(operator_token)
+        self._database = database
+        self._attempts = FailedAttempts()
+
+    def by_token(self, secret: str, address: str) -> Principal | None:
+        """Whose token it is. Raises TooManyAttempts while ``address`` has sent too many wrong ones."""
+        wait = self._attempts.wait_seconds(address, secret)
+        if wait:
+            raise TooManyAttempts(wait)
+        found = self._look_up(hash_of(secret))
+        if found is None:
+            self._attempts.failed(address)
+        else:
+            self._attempts.succeeded(address, secret)
+        return found
+
+    def by_cookie(self, cookie: str) -> Principal | None:
+        """Whose browser it is. A cookie that has run out is no attempt at guessing one."""
+        if not cookie:
+            return None
+        with self._database.read() as session:
+            row = sessions.session_of(session, self._operator_token, cookie)
+        if row is None:
+            return None
+        if row.token_id is None:
+            return Principal(OPERATOR, ALL_SCOPES)
+        return self._look_up(row.secret_hash or "", row.token_id)
+
+    def sign_in(self, principal: Principal) -> str:
+        """A new session's cookie."""
+        with self._database.write() as session:
+            return sessions.open_session(
+                session, self._operator_token, principal.token_id, principal.secret_hash
+            )
+
+    def sign_out(self, cookie: str) -> None:
+        """End the cookie's session."""
+        with self._database.write() as session:
+            sessions.close_session(session, self._operator_token, cookie)
+
+    def _look_up(self, secret_hash: str, token_id: str | None = None) -> Principal | None:
+        if token_id is None and same(secret_hash, self._operator_hash):
+            return Principal(OPERATOR, ALL_SCOPES)
+        with self._database.read() as session:
+            found = find_by_hash(session, secret_hash, token_id)
+        if found is None:
+            return None
+        if found.last_used_is_old:
+            with self._database.write() as session:
+                note_use(session, found.token_id)
+        return Principal(found.name, found.scopes, found.token_id, secret_hash)

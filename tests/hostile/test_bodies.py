@@ -1,0 +1,142 @@
+"""No body takes the service down, costs it more than its limits, or is read as something it does not say."""
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.settings import Settings
+from tests.hostile.conftest import problem, still_answers
+
+Document = dict[str, Any]
+CREATES = [
+    "/v1/domain-sets",
+    "/v1/optimizations",
+    "/v1/mixtures",
+    "/v1/launches",
+    "/v1/domain-sets/x/revisions",
+]
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def settings(on_both_databases: Settings) -> Settings:
+    return on_both_databases
+
+
+BODIES = {
+    "nothing": b"",
+    "null": b"null",
+    "a string": b'"x"',
+    "a number": b"1",
+    "no JSON": b"{",
+    "no UTF-8": b"\xff\xfe\x00",
+    "UTF-16": '{"name": "x"}'.encode("utf-16"),
+    "a byte order mark": b"\xef\xbb\xbf{}",
+    "deep lists": b"[" * 400_000,
+    "closed deep lists": b"[" * 1000 + b"]" * 1000,
+    "deep objects": b'{"a":' * 100_000,
+    "a deep member": b'{"name": ' + b"[" * 40 + b"]" * 40 + b"}",
+    "a member twice": b'{"name": "a", "name": "b"}',
+    "a member twice inside": b'{"weights": {"a": 0.5, "b": 0.5, "a": 0.1}}',
+    "a member twice, spelled apart": b'{"n\\u0061me": "a", "name": "b"}',
+    "half a surrogate pair twice": b'{"\\ud800": 1, "\\ud800": 2}',
+    "NaN": b'{"weights": {"a": NaN}}',
+    "infinity": b'{"tokens": Infinity}',
+    "minus infinity": b'{"tokens": -Infinity}',
+    "1e999": b'{"tokens": 1e999}',
+    "a number of 100,000 digits": b'{"tokens": ' + b"9" * 100_000 + b"}",
+    "a NUL": b'{"name": "a\\u0000b"}',
+    "a NUL in a member's name": b'{"a\\u0000": 1}',
+    "half a surrogate pair": b'{"name": "\\udfff"}',
+    "a name of 900 kB": b'{"name": "' + b"x" * 900_000 + b'"}',
+    "an unknown member of 900 kB": b'{"' + b"x" * 900_000 + b'": 1}',
+    "a million nulls": b"[" + b"null," * 200_000 + b"null]",
+    "prototypes": b'{"__proto__": {"x": 1}, "constructor": 1, "__class__": 1}',
+}
+
+
+@pytest.mark.usefixtures("untouched")
+def test_no_body_is_more_than_a_4xx(client: TestClient) -> None:
+    for what, body in BODIES.items():
+        for path in CREATES:
+            answer = client.post(path, content=body, headers=JSON)
+            assert problem(answer)["status"] in (400, 404, 422), (what, path)
+        problem(client.post("/v1/mixtures", content=body, headers={"Content-Type": "text/xml"}))
+    still_answers(client)
+
+
+CODES = {
+    "deep lists": "too_deep",
+    "closed deep lists": "too_deep",
+    "a deep member": "too_deep",
+    "a member twice": "duplicate_member",
+    "a member twice inside": "duplicate_member",
+    "a member twice, spelled apart": "duplicate_member",
+    "half a surrogate pair twice": "duplicate_member",
+    "a number of 100,000 digits": "bad_number",
+    "a NUL": "bad_text",
+    "a NUL in a member's name": "bad_text",
+    "half a surrogate pair": "bad_text",
+}
+
+
+def test_what_can_be_read_two_ways_is_named(client: TestClient) -> None:
+    found = {
+        what: problem(client.post("/v1/mixtures", content=BODIES[what], headers=JSON))["code"]
+        for what in CODES
+    }
+    assert found == CODES
+
+
+def test_ten_megabytes_are_refused_announced_or_not(client: TestClient) -> None:
+    def parts() -> Any:
+        yield b'{"name": "'
+        for _ in range(160):
+            yield b"x" * 65_536
+        yield b'"}'
+
+    for content in (b"x" * 10_000_000, parts()):
+        answer = client.post("/v1/domain-sets", content=content, headers=JSON)
+        assert (answer.status_code, problem(answer)["code"]) == (413, "body_too_large")
+    still_answers(client)
+
+
+def test_weights_that_are_none(client: TestClient, domain_set: Document) -> None:
+    assert client.post("/v1/domain-sets", json=domain_set).status_code == 201
+    for weight in (1e308, -1.0, 2.0, -0.5, None, [], {}, "NaN", "infinity", 10**400):
+        weights = {"books": weight, "web:news": 0.5, "web:forums": 0.5}
+        problem(client.post("/v1/mixtures", json={"domain_set": "pool", "name": "m", "weights": weights}))
+    assert client.get("/v1/mixtures").json()["items"] == []
+
+
+def test_sizes_that_are_none(client: TestClient, domain_set: Document) -> None:
+    for tokens in (0, -1, 2**63, 10**30, 1.5, "1e9", 1e308):
+        sizes = {"target_tokens": tokens, "repetition_cap": 4}
+        sizes["proxy"] = {"size": "nano-0.1M", "tokens": 65_536}
+        problem(client.post("/v1/optimizations", json={"domain_set": "pool", **sizes}))
+        problem(client.post("/v1/launches", json={"mixture_id": "m", "size": "nano-0.1M", "tokens": tokens}))
+        domain_set["domains"][0]["tokens"] = tokens
+        problem(client.post("/v1/domain-sets", json=domain_set))
+    still_answers(client)
+
+
+def test_more_domains_runs_or_items_than_allowed(client: TestClient, domain_set: Document) -> None:
+    file = domain_set["domains"][0]["files"][0]
+    many = [{"name": f"d{index}", "files": [file]} for index in range(2001)]
+    answer = client.post("/v1/domain-sets", json={**domain_set, "domains": many})
+    assert problem(answer)["code"] == "too_many_domains"
+    domain_set["domains"][0]["files"] = [file] * 10_001
+    assert problem(client.post("/v1/domain-sets", json=domain_set))["field"] == "domains[0].files"
+    for limit in (0, -1, 201, 10**20, "x", "1e2"):
+        assert problem(client.get("/v1/runs", params={"limit": limit}))["field"] == "limit"
+    still_answers(client)
+    domain_set["domains"][0]["files"] = [file]
+    assert client.post("/v1/domain-sets", json=domain_set).status_code == 201
+    request = {
+        "domain_set": "pool",
+        "runs": 20_001,
+        "target_tokens": 2_000_000,
+        "proxy": {"size": "nano-0.1M", "tokens": 65_536},
+    }
+    assert problem(client.post("/v1/optimizations", json=request))["field"] == "runs"
