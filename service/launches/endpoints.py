@@ -10,7 +10,8 @@ from service.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, Settin
 from service.idempotency import IdempotentRequest, KeyHeader, create_once
 from service.launches import service
 from service.launches.schemas import LaunchRequest, LaunchView
-from service.pagination import After, Limit, Page, page_of, page_rows
+from service.pagination import After, Limit, Page, page_rows
+from service.worker_device import worker_device
 
 router = APIRouter(prefix="/v1/launches", tags=["launches"])
 
@@ -25,10 +26,11 @@ def create_launch(
 ) -> LaunchView:
     """Train the full model on a mixture."""
     checked = service.check_request(body, settings)
+    device = worker_device(settings)
     launch_id = create_once(
         database,
         IdempotentRequest("launches", key, body),
-        lambda session: service.create_launch(session, checked),
+        lambda session: service.create_launch(session, checked, device),
     )
     response.headers["Location"] = f"/v1/launches/{launch_id}"
     response.headers["Retry-After"] = RETRY_AFTER_SECONDS
@@ -48,7 +50,7 @@ def list_launches(
         query = query.join(MixtureRow).where(MixtureRow.optimization_id == optimization)
     with database.read() as session:
         rows, following = page_rows(session, query, Launch.id, after, limit)
-        return page_of(rows, following, lambda row: service.describe_launch(session, row))
+        return {"items": service.describe_launches(session, rows), "next": following}
 
 
 @router.get("/{launch_id}", response_model=LaunchView)

@@ -1,23 +1,39 @@
 """Requests and answers about launches."""
 
-from pydantic import BaseModel, Field
+from typing import Self
 
+from pydantic import BaseModel, Field, model_validator
+
+from service.launcher_settings import BUILT_IN
 from service.optimizations.schemas import TaskRequest, TrainingRequest
-from service.schemas import FailureView, Time
+from service.schemas import FailureView, Name, Time
 from service.swarms.schemas import RunProgress
 
 
 class LaunchRequest(TrainingRequest):
-    """What to train on the mixture. ``repetition_cap`` refuses a run that repeats a domain more often."""
+    """What to train on the mixture: a ``size``, an ``architecture`` or a ``start``, or whatever a launcher trains.
+
+    ``repetition_cap`` refuses a run that repeats a domain more often.
+    """
 
     mixture_id: str = Field(max_length=64)
-    size: str = Field(max_length=64)
+    launcher: str = Field(default=BUILT_IN, max_length=64, description="Or one the operator configured.")
+    name: Name | None = Field(
+        default=None, description="Given to the launcher; the launch's id when left out."
+    )
     tokens: int = Field(gt=0, lt=2**63)
     seed: int = Field(default=0, ge=0, lt=2**31)
     repetition_cap: float | None = Field(default=None, ge=1e-3, le=1e6)
     tasks: list[TaskRequest] = Field(
         default_factory=list, max_length=1000, description="The optimization's tasks when left out."
     )
+
+    @model_validator(mode="after")
+    def _some_model(self) -> Self:
+        unsaid = self.size is None and self.architecture is None and self.start is None
+        if unsaid and self.launcher == BUILT_IN:
+            raise ValueError("say what to train: a size, an architecture or a start")
+        return self
 
 
 class LaunchView(BaseModel):
@@ -32,6 +48,7 @@ class LaunchView(BaseModel):
     settings: dict[str, object]
     progress: RunProgress | None
     metrics: dict[str, float]
+    exit_status: int | None
     realised_tokens: dict[str, int] | None
     tokens: int | None
     seconds: float | None

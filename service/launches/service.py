@@ -1,20 +1,25 @@
 """Starting the full training run of a mixture, and describing it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
+from proxy_models.families.start import StartFolder
 from service.database import jobs
 from service.database.models import Job, Launch, MixtureRow, Optimization, Run
 from service.domain_sets.preparation import require_usable
 from service.errors import Conflict, Invalid, NotFound
+from service.launcher_settings import BUILT_IN, BadLaunchers, read_launchers
 from service.launches.schemas import LaunchRequest, LaunchView
 from service.mixtures.service import mixture_with_id
+from service.optimizations.schemas import TrainingRequest
 from service.schemas import failure_of
 from service.settings import Settings
 from service.swarms.schemas import RunProgress
-from service.training_settings import check_tasks, check_training
+from service.training_settings import check_tasks, check_training, check_vocabulary
+from service.worker_device import WorkerDevice, check_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,24 +28,52 @@ class CheckedLaunch:
 
     request: LaunchRequest
     tasks: list[dict[str, object]]
+    training: dict[str, object]
+    start: StartFolder | None
 
 
 def check_request(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     """Validate size, training settings and task files. Raises Invalid naming the field."""
-    check_training(request, request.tokens, "")
-    return CheckedLaunch(request, check_tasks(request.tasks, settings))
+    if request.launcher != BUILT_IN:
+        _check_launcher(request, settings)
+        return CheckedLaunch(request, [], {}, None)
+    training, start = check_training(request, request.tokens, "", settings)
+    return CheckedLaunch(request, check_tasks(request.tasks, settings), training, start)
 
 
-def create_launch(session: Session, checked: CheckedLaunch) -> str:
+_BUILT_IN_ONLY = (*TrainingRequest.model_fields, "tasks")
+
+
+def _check_launcher(request: LaunchRequest, settings: Settings) -> None:
+    """Raise Invalid for a launcher nobody configured, or what only the built-in trainer has a use for."""
+    try:
+        known = read_launchers(settings.launchers)
+    except BadLaunchers as error:
+        raise Invalid(
+            "bad_launchers", "The operator's file of launchers has an error.", "launcher"
+        ) from error
+    if request.launcher not in known:
+        names = ", ".join(map(repr, (BUILT_IN, *sorted(known))))
+        raise Invalid("unknown_launcher", f"There is no {request.launcher!r}; there are {names}.", "launcher")
+    for name in _BUILT_IN_ONLY:
+        if name in request.model_fields_set:
+            raise Invalid("not_built_in", f"A launcher has no use for {name!r}; leave it out.", name)
+
+
+def create_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice) -> str:
     """Store the launch, its run and its job; answers the launch's id."""
     request = checked.request
     mixture = mixture_with_id(session, request.mixture_id)
     require_usable(session, mixture.revision)
+    check_vocabulary(checked.start, mixture.revision.vocabulary_size, "start")
     _check_repetition(session, request, mixture)
+    if request.launcher == BUILT_IN:
+        check_memory(device, mixture.revision, {**request.model_dump(), **checked.training}, "")
     launch = Launch(
         mixture_id=mixture.id,
         settings={
             **request.model_dump(exclude={"mixture_id", "tasks"}),
+            **checked.training,
             **({"tasks": checked.tasks} if checked.tasks else _objective_of(session, mixture)),
         },
     )
@@ -49,7 +82,8 @@ def create_launch(session: Session, checked: CheckedLaunch) -> str:
     run = Run(launch_id=launch.id, position=0, seed=request.seed, weights=mixture.weights)
     session.add(run)
     session.flush()
-    session.add(jobs.new_job(jobs.FULL_RUN, run.id, launch.id))
+    kind = jobs.FULL_RUN if request.launcher == BUILT_IN else jobs.EXTERNAL_RUN
+    session.add(jobs.new_job(kind, run.id, launch.id))
     return launch.id
 
 
@@ -89,23 +123,42 @@ def launch_with_id(session: Session, launch_id: str) -> Launch:
 
 def describe_launch(session: Session, launch: Launch) -> LaunchView:
     """The launch with its run's state and measurements."""
-    run, job = session.execute(
-        select(Run, Job).join(Job, Job.subject == Run.id).where(Run.launch_id == launch.id)
-    ).one()
+    return describe_launches(session, [launch])[0]
+
+
+def describe_launches(session: Session, launches: Sequence[Launch]) -> list[LaunchView]:
+    """Launches in the order given, however many in two queries; mixtures come without their evidence."""
+    query = select(Run, Job).join(Job, jobs.of_run()).options(defer(Run.weights))
+    found = session.execute(query.where(Run.launch_id.in_([launch.id for launch in launches])))
+    trained = {run.launch_id: (run, job) for run, job in found}
+    wanted = {launch.mixture_id for launch in launches}
+    mixtures = {
+        mixture_id: (kind, optimization_id)
+        for mixture_id, kind, optimization_id in session.execute(
+            select(MixtureRow.id, MixtureRow.kind, MixtureRow.optimization_id).where(
+                MixtureRow.id.in_(wanted)
+            )
+        )
+    }
+    return [_view(launch, *trained[launch.id], *mixtures[launch.mixture_id]) for launch in launches]
+
+
+def _view(launch: Launch, run: Run, job: Job, mixture_kind: str, optimization_id: str | None) -> LaunchView:
     result = run.result or {}
     return LaunchView.model_validate(
         {
             "id": launch.id,
             "mixture_id": launch.mixture_id,
-            "mixture_kind": launch.mixture.kind,
-            "optimization_id": launch.mixture.optimization_id,
+            "mixture_kind": mixture_kind,
+            "optimization_id": optimization_id,
             "run_id": run.id,
             "state": job.state,
             "settings": launch.settings,
             "progress": RunProgress.model_validate(job.progress)
             if job.progress and job.state in jobs.HELD
             else None,
-            "metrics": result.get("final") or {},
+            "metrics": {**(result.get("final") or {}), **(result.get("further") or {})},
+            "exit_status": result.get("exit_status"),
             "realised_tokens": result.get("realised_tokens"),
             "tokens": result.get("tokens"),
             "seconds": result.get("seconds"),

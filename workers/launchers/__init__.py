@@ -1,0 +1,1 @@
+"""Launchers: full training runs by programs the operator configured."""
