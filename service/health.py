@@ -1,12 +1,27 @@
 """``/healthz`` (the process answers) and ``/readyz`` (what it needs answers too). Neither wants a token."""
 
-from fastapi import APIRouter, Response
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from typing import Annotated
 
-from service.dependencies import DatabaseDependency, SettingsDependency
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from service.errors import PROBLEM_CONTENT, problem_response
+from service.readiness import Readiness
 
 router = APIRouter(tags=["health"])
+
+
+class Ready(BaseModel):
+    """Every check with ``ok``, or with what a running process can live with."""
+
+    database: str
+    broker: str
+    storage: str
+
+
+def _readiness(request: Request) -> Readiness:
+    return request.app.state.readiness
 
 
 @router.get("/healthz")
@@ -15,22 +30,17 @@ def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz")
-def readyz(response: Response, database: DatabaseDependency, settings: SettingsDependency) -> dict[str, str]:
-    """Database and storage can be used; 503 naming what cannot."""
-    checks = {
-        "database": _answers(database),
-        "storage": "ok" if settings.data_directory.is_dir() else "no data directory",
-    }
-    if any(state != "ok" for state in checks.values()):
-        response.status_code = 503
-    return checks
-
-
-def _answers(database: DatabaseDependency) -> str:
-    try:
-        with database.read() as session:
-            session.execute(text("select 1 from alembic_version"))
-    except SQLAlchemyError as error:
-        return type(error).__name__
-    return "ok"
+@router.get(
+    "/readyz",
+    response_model=Ready,
+    responses={503: {"content": PROBLEM_CONTENT, "description": "What cannot be used."}},
+)
+def readyz(readiness: Annotated[Readiness, Depends(_readiness)]) -> Ready | JSONResponse:
+    """Database (and its schema), broker and storage can be used; 503 naming what cannot."""
+    checks = readiness.checks()
+    broken = {name: check.detail for name, check in checks.items() if not check.is_good}
+    lines = {name: check.detail for name, check in checks.items()}
+    if not broken:
+        return Ready(**lines)
+    detail = "; ".join(f"{name}: {line}" for name, line in broken.items())
+    return problem_response(503, "not_ready", detail, {"Retry-After": "5"}, checks=lines)

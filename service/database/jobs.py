@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Final
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, and_, case, update
 from sqlalchemy.orm import Session
 
 from service.database.clock import database_now
-from service.database.models import Job
+from service.database.models import Job, Run
 
 QUEUED: Final = "queued"
 CLAIMED: Final = "claimed"
@@ -25,6 +25,10 @@ SAMPLE_SWARM: Final = "sample_swarm"
 PROXY_RUN: Final = "proxy_run"
 SOLVE: Final = "solve"
 FULL_RUN: Final = "full_run"
+EXTERNAL_RUN: Final = "external_run"
+
+# What an accelerator is for; everything else is done on a CPU.
+TRAINING: Final = (FULL_RUN, PROXY_RUN)
 
 # Lower first: what others wait for goes before what only fills the machine.
 PRIORITY: Final = {
@@ -33,6 +37,7 @@ PRIORITY: Final = {
     SAMPLE_SWARM: 30,
     SOLVE: 40,
     FULL_RUN: 50,
+    EXTERNAL_RUN: 50,
     PROXY_RUN: 60,
 }
 
@@ -40,6 +45,16 @@ PRIORITY: Final = {
 def new_job(kind: str, subject: str, owner: str, position: int = 0) -> Job:
     """A queued job of ``kind``; unique per subject, so the store refuses the same work a second time."""
     return Job(kind=kind, subject=subject, owner=owner, position=position, priority=PRIORITY[kind])
+
+
+def of_run() -> ColumnElement[bool]:
+    """Joins a run to the job that trains it.
+
+    By kind too, for jobs are indexed by kind and subject; and by a kind that comes from the run, or SQLite starts at
+    the jobs and reads all of that kind.
+    """
+    kind = case((Run.launch_id.is_(None), PROXY_RUN), else_=FULL_RUN)
+    return and_(Job.kind == kind, Job.subject == Run.id)
 
 
 def cancel_jobs(session: Session, owner: str) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,13 @@ def head() -> str | None:
     return ScriptDirectory.from_config(alembic_config(None)).get_current_head()
 
 
+@cache
+def known_revisions() -> frozenset[str]:
+    """Every revision this version of Mixwright knows."""
+    scripts = ScriptDirectory.from_config(alembic_config(None)).walk_revisions()
+    return frozenset(script.revision for script in scripts)
+
+
 def alembic_config(connection: Connection | None) -> Config:
     """Alembic's configuration, made here and nowhere written down; commands run on ``connection``."""
     found = find_spec("migrations")
@@ -88,8 +96,7 @@ def _revision(connection: Connection) -> str | None:
 
 def _require_known(connection: Connection) -> None:
     now = _revision(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(alembic_config(None)).walk_revisions()}
-    if now is not None and now not in known:
+    if now is not None and now not in known_revisions():
         raise UnknownRevision(
             f"the database is at schema revision {now!r}, which this version of Mixwright does not know: "
             "start the newer version that upgraded it, or point MIXWRIGHT_DATABASE_URL at another database"

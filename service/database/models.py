@@ -155,7 +155,7 @@ class Run(Base):
     """One model trained on one mixture with one seed: a proxy run of a swarm, or the run of a launch."""
 
     __tablename__ = "runs"
-    __table_args__ = (UniqueConstraint("swarm_id", "position"),)
+    __table_args__ = (UniqueConstraint("swarm_id", "position"), Index(None, "position", "id"))
     id: Mapped[str] = _id("run")
     swarm_id: Mapped[str | None] = mapped_column(ForeignKey("swarms.id"))
     launch_id: Mapped[str | None] = mapped_column(ForeignKey("launches.id"), unique=True)
@@ -243,8 +243,58 @@ class Job(Base):
     finished_at: Mapped[float | None]
     hinted_at: Mapped[float | None]
     """When a message about the job was last sent to a broker; it may have been lost since."""
+    shared_by: Mapped[int] = mapped_column(default=1, server_default="1")
+    """How many jobs its worker does at once: the runs of a wave share their worker's time."""
     busy_seconds: Mapped[float] = mapped_column(default=0.0)
-    """Worker seconds spent over all attempts."""
+    """Worker seconds spent over all attempts, a share of them where several jobs were done at once."""
+
+
+class WorkerRow(Base):
+    """A slot of a worker machine: one job at a time on one device. It outlives its process, which comes and goes."""
+
+    __tablename__ = "workers"
+    id: Mapped[str] = _id("wrk")
+    name: Mapped[str] = mapped_column(unique=True)
+    """``<host>/<slot>``: the same after a restart, so that a device which was paused stays so."""
+    host: Mapped[str]
+    device: Mapped[str]
+    device_name: Mapped[str | None]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    kinds: Mapped[list[str] | None]
+    """The kinds of job it takes; null is any."""
+    process: Mapped[int]
+    versions: Mapped[Document]
+    state: Mapped[str] = mapped_column(default="active")
+    """What it is meant to do: ``active``, ``draining`` (finish what it has) or ``paused`` (give it back)."""
+    reason: Mapped[str | None] = mapped_column(Text)
+    failures: Mapped[list[str]] = mapped_column(default=list)
+    """Why its last jobs failed for what may be the device's fault, since one succeeded: ``<job id>: <reason>``."""
+    tokens_per_second: Mapped[float | None]
+    """What it last trained at, all runs of a wave together."""
+    started_at: Mapped[float] = _time()
+    seen_at: Mapped[float] = _time()
+    left_at: Mapped[float | None]
+    """When its process ended as it should; null while it runs or after it vanished."""
+
+
+class Attempt(Base):
+    """How one attempt at a job ended; written once, by whoever ended it. What counters are counted from."""
+
+    __tablename__ = "attempts"
+    id: Mapped[str] = _id("att")
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    kind: Mapped[str]
+    number: Mapped[int]
+    worker: Mapped[str | None]
+    outcome: Mapped[str]
+    """The job's end state; ``retried`` or ``released`` where it was queued again."""
+    failure_code: Mapped[str | None]
+    reaped: Mapped[bool]
+    """Whether its lease ran out and was taken back."""
+    seconds: Mapped[float]
+    tokens: Mapped[int | None] = mapped_column(BigInteger)
+    """Trained, where it succeeded at training a model."""
+    ended_at: Mapped[float] = _time()
 
 
 class IdempotencyKey(Base):
@@ -256,3 +306,32 @@ class IdempotencyKey(Base):
     request_hash: Mapped[str]
     resource_id: Mapped[str] = mapped_column(String(40))
     created_at: Mapped[float] = _time()
+
+
+class AccessToken(Base):
+    """A user's or a program's token; of its secret only the SHA-256 is kept."""
+
+    __tablename__ = "access_tokens"
+    id: Mapped[str] = _id("tok")
+    name: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[list[str]]
+    secret_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    previous_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+    """The secret before the last rotation, good until ``previous_until``."""
+    previous_until: Mapped[float | None]
+    created_at: Mapped[float] = _time()
+    rotated_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]
+    expires_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+
+
+class DashboardSession(Base):
+    """A browser that was signed in; by the operator's token where ``token_id`` is null."""
+
+    __tablename__ = "dashboard_sessions"
+    cookie_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    token_id: Mapped[str | None] = mapped_column(ForeignKey("access_tokens.id"))
+    secret_hash: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[float] = _time()
+    expires_at: Mapped[float] = mapped_column(Double, index=True)

@@ -5,6 +5,7 @@ same file. A domain's held-out slice follows from its text alone, so it is the s
 same, under whatever name.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,30 @@ from sqlalchemy.orm import Session
 from mixing.lineage import RevisionNode
 from mixing.parts import HELD_OUT_PREFIX
 from mixing.reuse_plan import PastRun
+from proxy_models.task_file import ACCURACY, BPB, further_series
 from service.database import jobs
 from service.database.lineage import node_id, same_held_out
 from service.database.models import Job, Optimization, Revision, Run
 
 Document = dict[str, Any]
 
-_PROXY = ("size", "tokens", "sequence_length", "batch_rows", "learning_rate", "evaluations")
-"""What two proxies must have in common for their metrics to be of one kind."""
+_PROXY = {
+    **dict.fromkeys(
+        (
+            "size",
+            "architecture",
+            "start",
+            "start_content",
+            "tokens",
+            "sequence_length",
+            "batch_rows",
+            "learning_rate",
+            "evaluations",
+        )
+    ),
+    "attend_across_documents": True,
+}
+"""What two proxies must have in common for their metrics to be of one kind, and what older orders do not say."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,10 @@ class Comparison:
 
     def carried(self, finished: FinishedRun, what: str) -> dict[str, float]:
         """A run's metrics (``final``) or their ``noise`` under the names that their tasks have now."""
-        measured: Mapping[str, float] = (finished.run.result or {}).get(what) or {}
+        result = finished.run.result or {}
+        measured: Mapping[str, float] = result.get(what) or {}
+        if what == "final":
+            measured = {**measured, **(result.get("further") or {})}
         names = self._task_names(finished.optimization)
         return {new: measured[old] for old, news in names.items() if old in measured for new in news}
 
@@ -98,8 +118,8 @@ class Comparison:
             return "it read the tokens of another tokenizer"
         proxy = {**(optimization.settings["proxy"] or {})}
         proxy["tokens"] = proxy.get("tokens") if run.tokens is None else run.tokens
-        for name in _PROXY:
-            was, will = proxy.get(name), self.conditions.proxy.get(name)
+        for name, unsaid in _PROXY.items():
+            was, will = proxy.get(name, unsaid), self.conditions.proxy.get(name, unsaid)
             if was != will:
                 return f"its proxy differs: {name} {_said(was)} instead of {_said(will)}"
         return self._other_tasks(optimization)
@@ -108,10 +128,12 @@ class Comparison:
         """Said where a run measured none of the tasks that are asked for, because their files are others now."""
         before = {task["name"]: task for task in optimization.settings["tasks"]}
         shared = [task for task in self.conditions.tasks if task["name"] in before]
-        other = [one["name"] for one in shared if not _is_same_task(before[one["name"]], one, optimization)]
+        other = [one["name"] for one in shared if _series_of(before[one["name"]], one, optimization) is None]
         if not other or len(other) < len(shared):
             return None
-        return f"it was measured on another file than task {other[0]!r} has now"
+        return (
+            f"it was measured on another file than task {other[0]!r} has now, or its choices ranked otherwise"
+        )
 
     def _task_names(self, optimization: Optimization) -> dict[str, tuple[str, ...]]:
         """Task as measured -> the tasks it is now."""
@@ -123,12 +145,26 @@ class Comparison:
         before = {task["name"]: task for task in optimization.settings["tasks"]}
         for task in self.conditions.tasks:
             name = task["name"]
-            if name in before and _is_same_task(before[name], task, optimization):
-                names[name] = (name,)
+            if name in before and (series := _series_of(before[name], task, optimization)):
+                names[series] = (name,)
         return names
 
 
-def _is_same_task(before: Mapping[str, Any], now: Mapping[str, Any], optimization: Optimization) -> bool:
+def _series_of(before: Mapping[str, Any], now: Mapping[str, Any], optimization: Optimization) -> str | None:
+    """What the older run measured that the task is now; None where it measured nothing of the kind.
+
+    Of a task with choices either metric was measured, so it may be the other one now; accuracies are one metric only
+    where the choices were ranked alike.
+    """
+    if not _has_same_examples(before, now, optimization):
+        return None
+    was, metric = before.get("metric", BPB), now.get("metric", BPB)
+    if metric == ACCURACY and before.get("normalization") != now.get("normalization"):
+        return None
+    return now["name"] if was == metric else further_series(now["name"], metric)
+
+
+def _has_same_examples(before: Mapping[str, Any], now: Mapping[str, Any], optimization: Optimization) -> bool:
     """Whether two tasks are the same examples: by digest, or of a file unchanged since the older was asked for."""
     if before.get("digest") is not None:
         return before["digest"] == now.get("digest")
@@ -141,6 +177,8 @@ def _is_same_task(before: Mapping[str, Any], now: Mapping[str, Any], optimizatio
 
 
 def _said(value: object) -> str:
+    if isinstance(value, Mapping):
+        return json.dumps(value, sort_keys=True)
     return "the default" if value is None else str(value)
 
 

@@ -1,0 +1,287 @@
+"""The API under load: 100 clients on a store of 10,000 runs while jobs write to it, and a web process that is killed.
+
+    python -m benchmarks.api [--database sqlite|postgresql] [--json FILE]
+
+The web process is a real one (``service.web``), the clients are connections of another process, and a third process
+claims jobs, renews leases and finishes them as the supervisor does. Clients ask one after the other, without a pause
+and then at a fixed rate: without a pause 100 clients wait for each other, and latency is clients over throughput
+whatever the service does; at a rate it can carry, latency is the service's own. `--database postgresql` makes and
+drops a database on the server of ``MIXWRIGHT_TEST_POSTGRES`` (127.0.0.1:5432 without).
+
+Held against: no answer of 500 or more, and at 100 clients who ask once a second, p99 under 100 ms on PostgreSQL and
+under 250 ms on SQLite; a create that is repeated while the web process is killed makes one resource.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+from sqlalchemy import text
+
+from benchmarks.api_databases import database_url
+from benchmarks.api_store import DOMAINS, Sizes, Stored, fill
+from service.database.engine import Database
+from service.database.migrate import upgrade
+from service.listener import answers, listen
+from service.settings import Settings
+
+CLIENTS = 100
+GOAL_MS = {"postgresql": 100.0, "sqlite": 250.0}
+TOKEN = "a-token-for-the-benchmark"
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+Latencies = dict[str, list[float]]
+
+
+def requests(stored: Stored) -> dict[str, list[str]]:
+    """Endpoint -> addresses, drawn from in turn; the endpoints are asked equally often."""
+    return {
+        "GET /v1/optimizations": ["/v1/optimizations"],
+        "GET /v1/optimizations/{id}": [f"/v1/optimizations/{one}" for one in stored.optimizations],
+        "GET /v1/runs": ["/v1/runs"],
+        "GET /v1/runs?swarm=": [f"/v1/runs?swarm={one}&limit=50" for one in stored.swarms],
+        "GET /v1/runs/{id}": [f"/v1/runs/{one}" for one in stored.runs],
+        "GET /v1/swarms": ["/v1/swarms"],
+        "GET /v1/swarms/{id}": [f"/v1/swarms/{one}" for one in stored.swarms],
+        "GET /v1/domain-sets": ["/v1/domain-sets"],
+        "GET /v1/domain-sets/{name}": [f"/v1/domain-sets/pool-{index}" for index in range(10)],
+        "GET /v1/mixtures": ["/v1/mixtures"],
+        "GET /v1/mixtures/{id}": [f"/v1/mixtures/{one}" for one in stored.mixtures],
+        "GET /v1/launches": ["/v1/launches"],
+        "GET /v1/launches/{id}": [f"/v1/launches/{one}" for one in stored.launches],
+        "GET /metrics": ["/metrics"],
+    }
+
+
+@contextmanager
+def served(settings: Settings, seconds: float = 60.0) -> Iterator["Web"]:
+    """A web process that answers."""
+    with listen("127.0.0.1", 0) as listener:
+        web = Web(settings, listener.fileno(), listener.getsockname()[1])
+        web.start()
+        try:
+            give_up = time.monotonic() + seconds
+            while not answers(web.url):
+                if time.monotonic() > give_up:
+                    raise RuntimeError(f"the web process did not answer within {seconds} s")
+                time.sleep(0.05)
+            yield web
+        finally:
+            web.kill()
+
+
+class Web:
+    """The web process on a socket that outlives it."""
+
+    def __init__(self, settings: Settings, descriptor: int, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._environment = {**os.environ, **settings.environment(), "MIXWRIGHT_PORT": str(port)}
+        self._environment["MIXWRIGHT_LOG_LEVEL"] = "warning"
+        self._descriptor = descriptor
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        command = [sys.executable, "-m", "service.web", "--fd", str(self._descriptor)]
+        self._process = subprocess.Popen(command, env=self._environment, pass_fds=(self._descriptor,))
+
+    def cpu_seconds(self) -> float:
+        """What the process has used of a core: on a machine that others use too, what says more than a clock."""
+        assert self._process is not None
+        used = psutil.Process(self._process.pid).cpu_times()
+        return used.user + used.system
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+
+
+@contextmanager
+def writing(settings: Settings) -> Iterator[None]:
+    """A process that claims jobs, renews leases and finishes them, as a supervisor of four slots would."""
+    command = [sys.executable, "-m", "benchmarks.api_writer"]
+    process = subprocess.Popen(command, env={**os.environ, **settings.environment()}, stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        if process.wait(30) != 0:
+            raise RuntimeError("the writer failed")
+
+
+async def load(web: "Web", wanted: dict[str, list[str]], seconds: float, pause: float) -> dict[str, Any]:
+    """`CLIENTS` clients for ``seconds``, each asking once every ``pause`` seconds, or at once with 0."""
+    latencies: Latencies = {name: [] for name in wanted}
+    statuses: Counter[int] = Counter()
+    names = list(wanted)
+    limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
+    start, cpu = time.perf_counter(), web.cpu_seconds()
+
+    async with httpx.AsyncClient(base_url=web.url, headers=HEADERS, timeout=60, limits=limits) as http:
+
+        async def client(number: int) -> None:
+            if pause:
+                await asyncio.sleep(pause * number / CLIENTS)
+            turn = number
+            while time.perf_counter() - start < seconds:
+                name = names[turn % len(names)]
+                asked = time.perf_counter()
+                path = wanted[name][turn // len(names) % len(wanted[name])]
+                statuses[(await http.get(path)).status_code] += 1
+                taken = time.perf_counter() - asked
+                latencies[name].append(taken)
+                turn += 1
+                if pause:
+                    await asyncio.sleep(max(0.0, pause - taken))
+
+        await asyncio.gather(*(client(number) for number in range(CLIENTS)))
+    taken = time.perf_counter() - start
+    cpu = web.cpu_seconds() - cpu
+    every = [one for found in latencies.values() for one in found]
+    return {
+        "requests_per_second": round(len(every) / taken, 1),
+        "web_cores_used": round(cpu / taken, 2),
+        "web_cpu_ms_per_request": round(1000 * cpu / len(every), 2),
+        "statuses": {str(status): number for status, number in sorted(statuses.items())},
+        "all": _percentiles(every),
+        "endpoints": {name: _percentiles(found) for name, found in latencies.items() if found},
+    }
+
+
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    p50, p99 = np.percentile(np.asarray(seconds) * 1000, [50, 99])
+    return {"requests": len(seconds), "p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1)}
+
+
+async def repeat_through_kills(web: Web, kills: int = 3, keys: int = 20) -> dict[str, int]:
+    """Send each of ``keys`` creates again and again while the web process is killed; count what was made."""
+    made: dict[str, set[str]] = {str(key): set() for key in range(keys)}
+    lost = 0
+    is_over = asyncio.Event()
+    weights = dict.fromkeys(DOMAINS, 1 / len(DOMAINS))
+
+    async with httpx.AsyncClient(base_url=web.url, headers=HEADERS, timeout=60) as http:
+
+        async def client(key: str) -> None:
+            nonlocal lost
+            body = {"domain_set": "pool-0", "name": f"mixture-{key}", "weights": weights}
+            while not is_over.is_set() or not made[key]:
+                try:
+                    response = await http.post(
+                        "/v1/mixtures", json=body, headers={"Idempotency-Key": f"kill-{key}"}
+                    )
+                except httpx.TransportError:
+                    lost += 1
+                    continue
+                response.raise_for_status()
+                made[key].add(response.json()["id"])
+
+        async def killer() -> None:
+            for _ in range(kills):
+                await asyncio.sleep(1.0)
+                web.kill()
+                web.start()
+            while not await asyncio.to_thread(answers, web.url):
+                await asyncio.sleep(0.05)
+            is_over.set()
+
+        await asyncio.gather(killer(), *(client(key) for key in made))
+        names = []
+        after: dict[str, str] = {}
+        while True:
+            page = (await http.get("/v1/mixtures", params={"limit": "200", **after})).json()
+            names += [one["name"] for one in page["items"] if (one["name"] or "").startswith("mixture-")]
+            if page["next"] is None:
+                break
+            after = {"after": page["next"]}
+    answered = [ids for ids in made.values() if len(ids) != 1]
+    return {
+        "keys": keys,
+        "kills": kills,
+        "answers_lost": lost,
+        "keys_with_two_answers": len(answered),
+        "resources": len(names),
+    }
+
+
+def main() -> None:
+    """Print and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--database", choices=sorted(GOAL_MS), default="sqlite")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each of the two loads")
+    parser.add_argument("--runs", type=int, default=Sizes.runs)
+    parser.add_argument("--json", type=Path, help="where to write the result, under the database's name")
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = stack.enter_context(database_url(arguments.database, directory))
+        settings = Settings(data_directory=directory, database_url=url, token=TOKEN)
+        upgrade(url)
+        database = Database(url)
+        stored = fill(database, Sizes(runs=arguments.runs))
+        if arguments.database == "postgresql":
+            with database.write() as session:
+                session.execute(text("ANALYZE"))  # as autovacuum would have within a minute
+        database.close()
+        result = measure(settings, stored, arguments.seconds)
+    result = {"machine": _machine(), "store": asdict(Sizes(runs=arguments.runs)), **result}
+    result["goal_p99_ms"] = GOAL_MS[arguments.database]
+    _print(result)
+    if arguments.json:
+        before = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+        arguments.json.write_text(json.dumps({**before, arguments.database: result}, indent=2) + "\n")
+
+
+def measure(settings: Settings, stored: Stored, seconds: float) -> dict[str, Any]:
+    """Both loads beside a writer, then the kills."""
+    wanted = requests(stored)
+    with served(settings) as web:
+        with writing(settings):
+            asyncio.run(load(web, wanted, min(3.0, seconds), 0.0))  # imports, caches, connections
+            once_a_second = asyncio.run(load(web, wanted, seconds, 1.0))
+            at_once = asyncio.run(load(web, wanted, seconds, 0.0))
+        kills = asyncio.run(repeat_through_kills(web))
+    return {"once_a_second": once_a_second, "without_pause": at_once, "kills": kills}
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "cpus": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "load_average_1_min": round(os.getloadavg()[0], 1),
+    }
+
+
+def _print(result: dict[str, Any]) -> None:
+    for name in ("once_a_second", "without_pause"):
+        found = result[name]
+        rate, cpu = found["requests_per_second"], found["web_cpu_ms_per_request"]
+        print(f"{name}: {rate} requests/s, {cpu} ms of CPU each, {found['web_cores_used']} cores")
+        print(f"  statuses {found['statuses']}")
+        for endpoint, row in {"all": found["all"], **found["endpoints"]}.items():
+            print(f"  {endpoint:30} {row['requests']:6} p50 {row['p50_ms']:8.1f} p99 {row['p99_ms']:8.1f} ms")
+    print("kills:", result["kills"])
+
+
+if __name__ == "__main__":
+    main()
