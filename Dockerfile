@@ -25,7 +25,7 @@ COPY service service
 COPY workers workers
 COPY migrations migrations
 COPY benchmarks benchmarks
-RUN pip install --no-cache-dir -c constraints.txt .
+RUN pip install --no-cache-dir -c constraints.txt '.[otel]'
 
 USER mixwright
 WORKDIR /data

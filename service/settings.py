@@ -4,10 +4,13 @@ import ipaddress
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Final, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+AUTO: Final = "auto"
+Backend = Literal["auto", "one-by-one", "one-by-one-compiled", "stacked", "stacked-compiled", "cuda-graph"]
 LOOPBACK_NAMES = frozenset({"localhost"})
 
 
@@ -21,11 +24,13 @@ def _available_cpus() -> int:
 class Settings(BaseSettings):
     """One frozen value for the whole process; every field can be set as ``MIXWRIGHT_<FIELD>``."""
 
-    model_config = SettingsConfigDict(env_prefix="MIXWRIGHT_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="MIXWRIGHT_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     data_directory: Path = Path(".mixwright")
     """Where everything Mixwright writes lives: database, token, shards, checkpoints."""
-    database_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)
     """SQLAlchemy address; the default is SQLite inside the data directory."""
     data_roots: str = ""
     """Directories corpora may be read from, separated by ``os.pathsep``; ``<data>/corpora`` always."""
@@ -33,25 +38,44 @@ class Settings(BaseSettings):
     port: int = Field(default=8321, ge=0, le=65535)
     allowed_hosts: str = ""
     """Further names accepted in the ``Host`` header, separated by commas."""
-    token: str | None = Field(default=None, min_length=16)
+    trusted_proxies: str = ""
+    """Addresses or networks whose ``X-Forwarded-For`` and ``-Proto`` are believed, separated by commas."""
+    token: str | None = Field(default=None, min_length=16, repr=False)
     """Bearer token; without one a loopback service makes its own in ``<data_directory>/token``."""
     slots: int = Field(default_factory=_available_cpus, ge=0, le=1024)
-    """Jobs the embedded supervisor runs at once: one single-threaded child process each."""
-    device: str = "cpu"
-    """Torch device of the children: ``cpu``, ``cuda``, ``cuda:1``."""
+    """Jobs the embedded supervisor runs at once on CPUs: one single-threaded child process each."""
+    device: str = Field(default="cpu", pattern=r"^(cpu|(cuda(:\d+)?|mps)(,(cuda:\d+))*)$")
+    """Torch device that models are trained on: ``cpu``, ``cuda``, ``cuda:1``, or several, ``cuda:0,cuda:1``.
+
+    Each accelerator has one slot beside those on CPUs."""
+    backend: Backend = "auto"
+    """How the runs of a swarm are trained: ``auto`` takes what is measured to be fastest on the device."""
+    wave_members: int = Field(default=64, ge=1, le=4096)
+    """The most runs trained at once by one process."""
+    work: Literal["auto", "all", "training", "rest"] = "auto"
+    """What a Celery worker does: ``auto`` trains on an accelerator, and does everything on a CPU."""
     lease_seconds: float = Field(default=30.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
+    silence_seconds: float = Field(default=120.0, gt=0)
+    """A job's process that gives no sign of life for so long was stopped or hangs, and is replaced."""
     poll_seconds: float = Field(default=0.25, gt=0)
-    broker_url: str = "redis://127.0.0.1:6379/0"
+    launchers: Path | None = None
+    """TOML file of the programs that launches may start (`service.launcher_settings`)."""
+    broker_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
     """Celery's broker (team mode only)."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object each."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_public: bool = False
+    """Whether ``/metrics`` is answered without the token."""
     body_limit_bytes: int = Field(default=2**20, gt=0)
     max_domains: int = Field(default=2000, gt=0)
     max_runs: int = Field(default=20_000, gt=0)
 
-    @field_validator("data_directory")
+    @field_validator("data_directory", "launchers")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().resolve()
 
     @cached_property
     def resolved_database_url(self) -> str:
@@ -64,10 +88,34 @@ class Settings(BaseSettings):
         configured = [Path(part).expanduser().resolve() for part in self.data_roots.split(os.pathsep) if part]
         return (*configured, (self.data_directory / "corpora").resolve())
 
+    @cached_property
+    def accelerators(self) -> tuple[str, ...]:
+        """The devices beside the CPU."""
+        return () if self.device == "cpu" else tuple(self.device.split(","))
+
+    def on_device(self, device: str) -> "Settings":
+        """The same for a worker that trains on ``device``."""
+        return self.model_copy(update={"device": device})
+
+    @property
+    def training_slots(self) -> int:
+        """Processes of this machine that train models at the same time."""
+        return len(self.accelerators) or self.slots
+
     @property
     def artifacts(self) -> Path:
         """Directory of tokenizers, shards and runs; the names below it are made by the service."""
         return self.data_directory / "artifacts"
+
+    @property
+    def calibrations(self) -> Path:
+        """Directory of the tables of how fast each device trains."""
+        return self.data_directory / "calibrations"
+
+    @property
+    def uses_broker(self) -> bool:
+        """Whether this is a team's service: only then is there a broker to ask about."""
+        return "broker_url" in self.model_fields_set
 
     @property
     def is_loopback(self) -> bool:
@@ -81,5 +129,6 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, so that a child process reads the same ones."""
-        values = self.model_dump(exclude_none=True)
+        # That there is a broker is said by naming one.
+        values = self.model_dump(exclude_none=True, exclude=None if self.uses_broker else {"broker_url"})
         return {f"MIXWRIGHT_{name.upper()}": str(value) for name, value in values.items()}

@@ -1,5 +1,6 @@
 """``docker-compose.yml`` and ``Dockerfile`` read without an engine: what they name exists."""
 
+import importlib.util
 import re
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -42,6 +43,10 @@ def celery_command(arguments: list[str]) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_every_command_exists_with_its_options(name: str) -> None:
     program, *arguments = SERVICES[name]["command"]
+    if program == "python":
+        assert arguments[0] == "-m"
+        assert importlib.util.find_spec(arguments[1]) is not None
+        return
     scripts = {script.name for script in entry_points(group="console_scripts")}
     assert program in scripts
     {"mixwright": mixwright_command, "celery": celery_command}[program](arguments)

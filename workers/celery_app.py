@@ -1,33 +1,62 @@
 """Team mode: Celery moves hints between machines, the store keeps the jobs.
 
     celery -A workers.celery_app worker --concurrency 1     one a device
-    celery -A workers.celery_app beat                       one in all: reaper, pipeline, hints
+    python -m workers.dispatcher                            reaper, pipeline, hints: one, or several
 
-A task carries a job's id and claims that row, as the embedded supervisor does; a message that is lost, doubled or
-late does no harm.
+A task carries a job's id, and only wakes a worker: it claims that row, as the embedded supervisor does, and then
+whatever else waits for its device. A message that is lost, doubled or late does no harm.
 """
 
 import multiprocessing
 import os
-import socket
+import threading
 from functools import cache
 
 from celery import Celery
-from celery.signals import worker_process_shutdown, worker_shutdown, worker_shutting_down
+from celery.signals import (
+    celeryd_init,
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
+from kombu.entity import Queue
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.database.engine import Database
+from service.database.jobs import TRAINING
+from service.database.schema_version import require_schema
+from service.logs import configure_logging
 from service.settings import Settings
+from service.tracing import configure_tracing
 from workers.child_handle import Child
-from workers.claims import claim
-from workers.dispatch import MOST_WAITING, send_hints
-from workers.execution import Worker, run_claim
-from workers.pipeline import tick
+from workers.execution import Worker, run_claims
+from workers.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
+from workers.slots import NOT_TRAINING, Slot
+from workers.waves import next_work
 
 RUN_JOB = "mixwright.run_job"
-QUEUE = "mixwright"
-TICK_SECONDS = 2.0
+TRAIN_QUEUE, REST_QUEUE = "mixwright.train", "mixwright.rest"
 VISIBILITY_SECONDS = 3600
 """When Redis delivers an unacknowledged hint again: late is harmless, early costs one look at the row."""
+PRIORITY_STEPS = list(range(10))
+"""Of the broker, 0 first: a job's own priority, in tens."""
+
+
+def kinds_of(settings: Settings) -> tuple[str, ...]:
+    """The kinds of job a worker of these settings takes: an accelerator trains, a CPU does what it is told to."""
+    work = settings.work
+    if work == "auto":
+        work = "training" if settings.accelerators else "all"
+    return {"training": TRAINING, "rest": NOT_TRAINING, "all": (*TRAINING, *NOT_TRAINING)}[work]
+
+
+def queue_of(kind: str) -> str:
+    """Where hints of a kind of job go."""
+    return TRAIN_QUEUE if kind in TRAINING else REST_QUEUE
+
 
 app = Celery("mixwright", broker=Settings().broker_url)
 app.conf.update(
@@ -37,25 +66,57 @@ app.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
-    worker_cancel_long_running_tasks_on_connection_loss=True,
+    # A broker that restarts takes hints with it, which are sent again; nobody's training has to stop for that.
+    worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": VISIBILITY_SECONDS},
-    task_default_queue=QUEUE,
-    beat_schedule={
-        "tick": {"task": "mixwright.tick", "schedule": TICK_SECONDS, "options": {"expires": TICK_SECONDS}}
+    broker_connection_max_retries=None,
+    broker_transport_options={
+        "visibility_timeout": VISIBILITY_SECONDS,
+        "queue_order_strategy": "priority",
+        "priority_steps": PRIORITY_STEPS,
     },
+    task_default_queue=REST_QUEUE,
+    task_queues=[Queue(name) for name in sorted({queue_of(kind) for kind in kinds_of(Settings())})],
 )
 
 
 # Made before the pool is forked: the process that hears of the shutdown is not the one that runs the job.
 _stopping = multiprocessing.get_context("fork").Event()
+_node = "celery"
+
+
+@celeryd_init.connect
+def _remember_name(sender: str, **_: object) -> None:
+    global _node  # before the fork, so that the process that runs jobs knows it too
+    _node = sender.partition("@")[0]
 
 
 @cache
-def _worker() -> Worker:
+def _settings() -> Settings:
+    return Settings()
+
+
+@cache
+def _slot() -> Slot:
+    return Slot(_node, _settings().device, kinds_of(_settings()))
+
+
+@cache
+def _database() -> Database:
     """Opened in the process that runs tasks, never in the one that forks them."""
-    settings = Settings()
-    return Worker(Database(settings.resolved_database_url), settings, _stopping)
+    configure_tracing("worker")
+    require_schema(_settings().resolved_database_url)
+    return Database(_settings().resolved_database_url)
+
+
+@cache
+def _registry() -> Registry:
+    return Registry(_database(), [_slot()])
+
+
+@setup_logging.connect
+def _log_as_everything_else(**_: object) -> None:
+    configure_logging(Settings())
 
 
 @cache
@@ -63,28 +124,43 @@ def _child() -> Child:
     return Child()
 
 
+@worker_process_init.connect
+def _register(**_: object) -> None:
+    threading.Thread(target=_beat, name="registry", daemon=True).start()
+
+
+@worker_ready.connect
+def _register_solo(sender: object, **_: object) -> None:
+    if type(sender.pool).__module__.endswith(".solo"):  # pyright: ignore[reportAttributeAccessIssue]
+        _register()
+
+
+def _beat() -> None:
+    """Say every few seconds that this worker is there, and hear what it is meant to do."""
+    registered = False
+    while not _stopping.is_set():
+        try:
+            _registry().beat() if registered else _registry().register()
+            registered = True
+        except SQLAlchemyError:
+            pass  # a store that is away is asked again
+        _stopping.wait(BEAT_SECONDS)
+
+
 @app.task(name=RUN_JOB)
 def run_job(job_id: str) -> None:
-    """Claim the job and see it through; nothing to do when somebody else has it."""
-    worker = _worker()
-    name = f"{socket.gethostname()}:{os.getpid()}"
-    claimed = claim(worker.database, name, worker.settings.lease_seconds, job_id=job_id)
-    if claimed is not None:
-        run_claim(worker, claimed, _child())
-
-
-@app.task(name="mixwright.tick")
-def tick_and_hint() -> None:
-    """Take back expired leases, advance optimizations, and send hints for what waits."""
-    database = _worker().database
-    tick(database)
-    send_hints(database, lambda job_id: app.send_task(RUN_JOB, (job_id,)), limit=MOST_WAITING - _waiting())
-
-
-def _waiting() -> int:
-    """Messages no worker has taken yet."""
-    with app.connection_for_read() as connection:
-        return app.amqp.queues[QUEUE](connection.default_channel).queue_declare().message_count
+    """Claim the job and see it through, then whatever else waits; nothing to do when others have it all."""
+    slot, registry = _slot(), _registry()
+    worker = Worker(_database(), _settings(), SlotFlag(_stopping, registry, slot))
+    name = f"{slot.full_name}:{os.getpid()}"
+    hint: str | None = job_id
+    while registry.state(slot) == ACTIVE and not _stopping.is_set():
+        work = next_work(worker, name, _child(), slot.kinds, hint)
+        if work is not None:
+            registry.ended(slot, run_claims(worker, work.claims, _child(), work.backend))
+        elif hint is None:
+            return
+        hint = None
 
 
 @worker_shutting_down.connect

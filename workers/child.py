@@ -1,32 +1,48 @@
 """The child process in which jobs are executed: ``python -m workers.child``.
 
-One JSON line ``{"kind", "spec"}`` on standard input is one job; the answers are JSON lines ``{"progress": ...}`` and
-at last ``{"result": ...}`` or ``{"failure": {"code", "detail", "retryable"}}``. The process then waits for the
-next job, because importing torch costs seconds. It knows no database. It ends with its parent: at the end of
-standard input, even in the middle of a job.
+One JSON line ``{"order", "kind", "specs", "backend", "log"}`` on standard input is one order: mostly one job, or the
+runs of a wave; ``log`` is what its log lines carry. The answers are JSON lines ``{"order", "member", ...}`` with
+``{"progress": ...}`` and, once for each member, ``{"result": ...}`` or ``{"failure": {"code", "detail",
+"retryable"}}``. A line ``{"order", "cancel": member}`` takes a member out of the order under way. Between them
+``{"alive": true}`` comes every second. The process then waits for the next order, because importing torch costs
+seconds. It knows no database. It ends with its parent: at the end of standard input, even in the middle of a job.
 """
 
 import json
+import logging
 import math
 import os
 import queue
 import signal
 import sys
 import threading
-import traceback
+import time
 from typing import Any, TextIO
 
+from proxy_models.data_roots import reading_below
+from service.logs import bound, configure_logging
+from service.settings import Settings
 from workers.failures import Failure
-from workers.jobs import KINDS
+from workers.jobs import CHOOSE_WAVE, KINDS
+from workers.jobs.wave import choose_wave, execute_together
+
+ALIVE_SECONDS = 1.0
+
+log = logging.getLogger("mixwright.child")
 
 
 def main() -> None:
-    """Serve jobs until standard input ends."""
+    """Serve orders until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business, which then ends this one
-    answers = _claim_standard_output()
-    orders = _orders()
+    answers = _Answers(_claim_standard_output())
+    configure_logging(Settings())
+    cancelled: set[tuple[int, int]] = set()
+    orders = _orders(cancelled)
+    threading.Thread(target=_tell_alive, args=(answers,), name="alive", daemon=True).start()
     while True:
-        _serve(orders.get(), answers)
+        order = orders.get()
+        with bound(**order.get("log", {})):
+            _Order(order, answers, cancelled).serve()
 
 
 def _claim_standard_output() -> TextIO:
@@ -36,32 +52,94 @@ def _claim_standard_output() -> TextIO:
     return answers
 
 
-def _orders() -> queue.Queue[dict[str, Any]]:
+class _Answers:
+    """The lines to the parent, whole although two threads write them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._lock = stream, threading.Lock()
+
+    def write(self, message: dict[str, Any]) -> None:
+        line = json.dumps(_finite(message), allow_nan=False) + "\n"
+        with self._lock:
+            self._stream.write(line)
+            self._stream.flush()
+
+
+def _tell_alive(answers: _Answers) -> None:
+    """So that the parent can tell a long job from a process that was stopped or hangs."""
+    while True:
+        answers.write({"alive": True})
+        time.sleep(ALIVE_SECONDS)
+
+
+def _orders(cancelled: set[tuple[int, int]]) -> queue.Queue[dict[str, Any]]:
+    """The orders as they come; what is cancelled of them, ``(order, member)``, goes into the set."""
     orders: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def read() -> None:
         for line in sys.stdin:
-            orders.put(json.loads(line))
+            message = json.loads(line)
+            if "cancel" in message:
+                cancelled.add((message["order"], message["cancel"]))
+            else:
+                orders.put(message)
         os._exit(0)  # the parent is gone, and what runs here belongs to nobody
 
     threading.Thread(target=read, name="orders", daemon=True).start()
     return orders
 
 
-def _serve(order: dict[str, Any], answers: TextIO) -> None:
-    def answer(message: dict[str, Any]) -> None:
-        answers.write(json.dumps(_finite(message), allow_nan=False) + "\n")
-        answers.flush()
+class _Order:
+    """One order under way: what a job sees of its worker (`workers.jobs.Office`)."""
 
-    try:
-        result = KINDS[order["kind"]].execute(order["spec"], lambda progress: answer({"progress": progress}))
-    except Exception as error:  # the edge of the worker: whatever went wrong is recorded with the job
+    def __init__(self, order: dict[str, Any], answers: _Answers, cancelled: set[tuple[int, int]]) -> None:
+        self.order, self.answers, self._cancelled = order, answers, cancelled
+        self.unanswered = set(range(len(order["specs"])))
+
+    def serve(self) -> None:
+        """Do the jobs; what goes wrong outside of any of them is the failure of all that are not done."""
+        specs = self.order["specs"]
+        try:
+            if self.order["kind"] == CHOOSE_WAVE:
+                self.succeeded(0, choose_wave(specs[0]))
+                return
+            kind = KINDS[self.order["kind"]]
+            (roots,) = {tuple(spec.pop("data_roots", ())) for spec in specs}
+            with reading_below(roots or None):
+                if len(specs) > 1 or self.order["backend"] is not None:
+                    execute_together(specs, self.order["backend"], self)
+                else:
+                    self.succeeded(0, kind.execute(specs[0], lambda progress: self.progress(0, progress)))
+        except Exception as error:  # the edge of the worker: whatever went wrong is recorded with the job
+            for member in sorted(self.unanswered):
+                self.failed(member, error)
+
+    def progress(self, member: int, progress: dict[str, Any]) -> None:
+        """See `Office`."""
+        self._answer(member, {"progress": progress})
+
+    def succeeded(self, member: int, result: dict[str, Any]) -> None:
+        """See `Office`."""
+        self._answer(member, {"result": result})
+        self.unanswered.discard(member)
+
+    def failed(self, member: int, error: Exception) -> None:
+        """See `Office`."""
         failure = Failure.of(error)
         if failure.code == "internal_error":
-            traceback.print_exc()
-        answer({"failure": {"code": failure.code, "detail": failure.detail, "retryable": failure.retryable}})
-    else:
-        answer({"result": result})
+            log.error("%s", self.order["kind"], exc_info=error)
+        self._answer(
+            member,
+            {"failure": {"code": failure.code, "detail": failure.detail, "retryable": failure.retryable}},
+        )
+        self.unanswered.discard(member)
+
+    def cancelled(self, member: int) -> bool:
+        """See `Office`."""
+        return (self.order["order"], member) in self._cancelled
+
+    def _answer(self, member: int, message: dict[str, Any]) -> None:
+        self.answers.write({"order": self.order["order"], "member": member, **message})
 
 
 def _finite(value: Any) -> Any:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
@@ -36,31 +38,59 @@ class Child:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._order = 0
+        self._heard = 0.0
 
     @property
     def pid(self) -> int | None:
         """The process, while there is one."""
         return self._process.pid if self._process else None
 
-    def order(self, kind: str, spec: dict[str, Any]) -> None:
-        """Give it a job. Raises ChildDied when it cannot take one."""
-        process = self._running()
-        assert process.stdin is not None
-        try:
-            process.stdin.write(json.dumps({"kind": kind, "spec": spec}) + "\n")
-            process.stdin.flush()
-        except BrokenPipeError as error:
-            raise ChildDied(self._forget()) from error
+    @property
+    def silence(self) -> float:
+        """Seconds since it was last heard of; one that is alive tells so every second."""
+        return time.monotonic() - self._heard
+
+    def order(
+        self,
+        kind: str,
+        specs: Sequence[dict[str, Any]],
+        backend: str | None = None,
+        fields: Mapping[str, object] | None = None,
+    ) -> None:
+        """Give it jobs to do at once, with the ``fields`` its log lines carry.
+
+        Mostly it is one; several are runs to train on ``backend``. Raises ChildDied.
+        """
+        self._running()
+        self._order += 1
+        order = {"order": self._order, "kind": kind, "specs": list(specs), "backend": backend}
+        self._write({**order, "log": dict(fields or {})})
+
+    def cancel(self, member: int) -> None:
+        """Have it go on without one of the jobs of its order. Raises ChildDied."""
+        self._write({"order": self._order, "cancel": member})
 
     def message(self, timeout: float) -> dict[str, Any] | None:
-        """Its next message, or None when ``timeout`` seconds brought none. Raises ChildDied."""
+        """The next one about its order, or None when ``timeout`` seconds brought none. Raises ChildDied."""
         try:
             message = self._messages.get(timeout=timeout)
         except queue.Empty:
             return None
         if message is None:
             raise ChildDied(self._forget())
-        return message
+        # What it still had to say about a cancelled job of an earlier order is nobody's business.
+        return message if message["order"] == self._order else None
+
+    def _write(self, line: dict[str, Any]) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(line) + "\n")
+            process.stdin.flush()
+        except BrokenPipeError as error:
+            raise ChildDied(self._forget()) from error
 
     def kill(self) -> None:
         """End it now, whatever it does; everything it has finished is on disk or with its worker."""
@@ -68,7 +98,7 @@ class Child:
             self._process.kill()
             self._forget()
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running(self) -> None:
         if self._process is not None and self._process.poll() is not None:
             self._forget()
         if self._process is None:
@@ -81,11 +111,22 @@ class Child:
                 env={**os.environ, **_ENVIRONMENT},
             )
             assert self._process.stdout is not None
+            self._heard = time.monotonic()
             reader = threading.Thread(
-                target=_read, args=(self._process.stdout, self._messages), name="child", daemon=True
+                target=self._read, args=(self._process.stdout, self._messages), name="child", daemon=True
             )
             reader.start()
-        return self._process
+
+    def _read(self, stream: IO[str], messages: queue.Queue[dict[str, Any] | None]) -> None:
+        try:
+            for line in stream:
+                self._heard = time.monotonic()
+                message = json.loads(line)
+                if "alive" not in message:
+                    messages.put(message)
+        except (ValueError, OSError):
+            pass  # half a line from a killed process, or the stream was closed with it
+        messages.put(None)
 
     def _forget(self) -> int:
         process, self._process = self._process, None
@@ -105,12 +146,3 @@ class Child:
 def _close(stream: IO[str]) -> None:
     with suppress(BrokenPipeError):  # an order the child did not live to read
         stream.close()
-
-
-def _read(stream: IO[str], messages: queue.Queue[dict[str, Any] | None]) -> None:
-    try:
-        for line in stream:
-            messages.put(json.loads(line))
-    except (ValueError, OSError):
-        pass  # half a line from a killed process, or the stream was closed with it
-    messages.put(None)

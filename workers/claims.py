@@ -9,7 +9,7 @@ Nobody who holds a job's row waits for the row of its owner (see `workers.pipeli
 """
 
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, case, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import Select
 
+from service.database.attempts import RELEASED, RETRIED, note_attempt
 from service.database.clock import database_now
 from service.database.engine import Database
 from service.database.jobs import CANCELLED, CLAIMED, FAILED, QUEUED, RUNNING, SUCCEEDED
@@ -45,6 +46,7 @@ class Claim:
     token: str
     attempt: int
     lease_seconds: float
+    worker: str = ""
 
 
 def claimable(kinds: Collection[str] | None = None) -> Select[Any]:
@@ -70,35 +72,60 @@ def claim(
         job: Job | None = session.scalars(query).first()
         if job is None:
             return None
-        job.state = CLAIMED
-        job.attempt += 1
-        job.lease_token = token = secrets.token_hex(16)
-        job.lease_expires_at = _now_plus(lease_seconds)
-        job.worker = worker
-        job.started_at = _now_plus(0)
-        job.progress = None
-        return Claim(job.id, job.kind, job.subject, job.owner, token, job.attempt, lease_seconds)
+        return take(job, worker, lease_seconds)
 
 
-def heartbeat(database: Database, claim: Claim, progress: Document | None = None) -> bool:
-    """Renew the lease and show ``progress``; answers whether the job should stop because it was cancelled.
+def take(job: Job, worker: str, lease_seconds: float) -> Claim:
+    """Lease a queued job whose row the caller has locked."""
+    job.state = CLAIMED
+    job.attempt += 1
+    job.lease_token = token = secrets.token_hex(16)
+    job.lease_expires_at = _now_plus(lease_seconds)
+    job.worker = worker
+    job.started_at = _now_plus(0)
+    job.shared_by = 1
+    job.progress = None
+    return Claim(job.id, job.kind, job.subject, job.owner, token, job.attempt, lease_seconds, worker)
 
-    Raises:
-        LeaseLost: the row is not this claim's any more.
+
+@dataclass(frozen=True)
+class Standing:
+    """What the store says of held jobs: those to ``stop``, because they were cancelled, and those ``lost``."""
+
+    stop: frozenset[Claim]
+    lost: frozenset[Claim]
+
+
+def heartbeat(database: Database, progress: Mapping[Claim, Document | None]) -> Standing:
+    """Renew the leases, in one transaction, and show how far each job is (None: leave what is shown).
+
+    A row that somebody else is writing now is left for the next time: whoever waited here for one row while holding
+    another could stand in the way of somebody who cancels both.
     """
+    with database.write() as session:
+        ids = [claim.job_id for claim in progress]
+        rows = session.execute(
+            select(Job.id, Job.lease_token, Job.cancel_requested).where(Job.id.in_(ids))
+        ).all()
+        stored = {row.id: row for row in rows}
+        held = [c for c in progress if c.job_id in stored and stored[c.job_id].lease_token == c.token]
+        free = set(
+            session.scalars(
+                select(Job.id).where(Job.id.in_([c.job_id for c in held])).with_for_update(skip_locked=True)
+            )
+        )
+        for claim in held:
+            if claim.job_id in free:
+                _renew(session, claim, progress[claim])
+    stop = frozenset(claim for claim in held if stored[claim.job_id].cancel_requested)
+    return Standing(stop, frozenset(progress.keys() - set(held)))
+
+
+def _renew(session: Session, claim: Claim, progress: Document | None) -> None:
     values: dict[str, Any] = {"state": RUNNING, "lease_expires_at": _now_plus(claim.lease_seconds)}
     if progress is not None:
         values["progress"] = progress
-    with database.write() as session:
-        cancel = session.scalar(
-            update(Job)
-            .where(Job.id == claim.job_id, Job.lease_token == claim.token)
-            .values(values)
-            .returning(Job.cancel_requested)
-        )
-    if cancel is None:
-        raise LeaseLost(f"job {claim.job_id}: the lease of attempt {claim.attempt} was taken away")
-    return cancel
+    session.execute(update(Job).where(Job.id == claim.job_id, Job.lease_token == claim.token).values(values))
 
 
 def finish(database: Database, claim: Claim, store: InTransaction) -> None:
@@ -146,7 +173,7 @@ def release(database: Database, claim: Claim) -> None:
         if job.cancel_requested:
             end(job, CANCELLED)
         else:
-            requeue(job, 0)
+            requeue(job, 0, outcome=RELEASED)
             job.attempt -= 1
 
 
@@ -164,8 +191,9 @@ def acknowledge_cancel(database: Database, claim: Claim, settled: InTransaction 
             settled(session, job)
 
 
-def end(job: Job, state: str, failure: Failure | None = None) -> None:
-    """Close the lease of a held job for good."""
+def end(job: Job, state: str, failure: Failure | None = None, reaped: bool = False) -> None:
+    """Close the lease of a held job for good; ``reaped`` says that it was taken from its worker."""
+    note_attempt(job, state, failure.code if failure else None, reaped)
     _close_lease(job)
     job.state = state
     job.finished_at = _now_plus(0)
@@ -173,8 +201,15 @@ def end(job: Job, state: str, failure: Failure | None = None) -> None:
     job.failure_detail = failure.detail if failure else None
 
 
-def requeue(job: Job, wait_seconds: float, failure: Failure | None = None) -> None:
+def requeue(
+    job: Job,
+    wait_seconds: float,
+    failure: Failure | None = None,
+    outcome: str = RETRIED,
+    reaped: bool = False,
+) -> None:
     """Close the lease of a held job and let it be claimed again, with the last failure still to be read."""
+    note_attempt(job, outcome, failure.code if failure else None, reaped)
     _close_lease(job)
     job.state = QUEUED
     job.available_at = _now_plus(wait_seconds)
@@ -186,7 +221,7 @@ def _close_lease(job: Job) -> None:
     # A worker that vanished counts as busy until its lease ran out: nobody knows better.
     now = database_now()
     last_seen = case((Job.lease_expires_at < now, Job.lease_expires_at), else_=now)
-    job.busy_seconds = Job.busy_seconds + (last_seen - Job.started_at)
+    job.busy_seconds = Job.busy_seconds + (last_seen - Job.started_at) / Job.shared_by
     job.lease_token = None
     job.lease_expires_at = None
 

@@ -1,6 +1,7 @@
-"""Telling a broker that there is work. A hint carries a job's id and nothing else, and may be lost."""
+"""Telling a broker that there is work. A hint carries a job's id, and may be lost."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sqlalchemy import or_
 from sqlalchemy.orm import Session
@@ -16,9 +17,18 @@ MOST_WAITING = 100
 """Hints that may wait at the broker. Workers busy for hours take none, and what is sent again would pile up."""
 
 
+@dataclass(frozen=True)
+class Hint:
+    """That a job of this kind waits, and how urgently: lower ``priority`` first."""
+
+    job_id: str
+    kind: str
+    priority: int
+
+
 def send_hints(
     database: Database,
-    send: Callable[[str], None],
+    send: Callable[[Hint], None],
     resend_seconds: float = RESEND_SECONDS,
     limit: int = MOST_WAITING,
 ) -> int:
@@ -30,13 +40,13 @@ def send_hints(
     if limit <= 0:
         return 0
     with database.write() as session:
-        job_ids = _note(session, resend_seconds, limit)
-    for job_id in job_ids:
-        send(job_id)
-    return len(job_ids)
+        hints = _note(session, resend_seconds, limit)
+    for hint in hints:
+        send(hint)
+    return len(hints)
 
 
-def _note(session: Session, resend_seconds: float, limit: int) -> list[str]:
+def _note(session: Session, resend_seconds: float, limit: int) -> list[Hint]:
     due = (
         claimable()
         .where(
@@ -52,4 +62,4 @@ def _note(session: Session, resend_seconds: float, limit: int) -> list[str]:
     rows = session.scalars(due).all()
     for row in rows:
         row.hinted_at = database_now()  # pyright: ignore[reportAttributeAccessIssue]
-    return [row.id for row in rows]
+    return [Hint(row.id, row.kind, row.priority) for row in rows]

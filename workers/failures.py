@@ -7,6 +7,10 @@ from proxy_models.errors import ProxyError
 
 WORKER_LOST = "worker_lost"
 OUT_OF_MEMORY = "out_of_memory"
+DEVICE_FAILED = "device_failed"
+
+# What a broken machine does to every job alike; a job may be at fault as well, several different ones hardly.
+PERHAPS_THE_DEVICE = frozenset({WORKER_LOST, OUT_OF_MEMORY, DEVICE_FAILED, "io_error", "storage_failed"})
 
 # Memory is often short because of a neighbour, so a second attempt is worth it; a third is not.
 ATTEMPTS_ALLOWED = {OUT_OF_MEMORY: 2}
@@ -38,9 +42,11 @@ class Failure:
             return cls(error.code, str(error), error.retryable)
         if isinstance(error, MixingError):
             return cls(error.code, str(error), retryable=False)
-        # torch.OutOfMemoryError by name: this module must not load torch into the parent.
+        # torch's errors by name: this module must not load torch into the parent.
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             return cls(OUT_OF_MEMORY, str(error) or "out of memory", retryable=True)
+        if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
+            return cls(DEVICE_FAILED, str(error).splitlines()[0], retryable=True)
         if isinstance(error, _MISSING):
             return cls("data_missing", str(error), retryable=False)
         if isinstance(error, OSError):

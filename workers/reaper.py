@@ -46,11 +46,11 @@ def reap(database: Database, settled: InTransaction | None = None) -> list[Reape
 def _take_back(session: Session, job: Job, settled: InTransaction | None) -> Reaped:
     lost = Failure(WORKER_LOST, f"worker {job.worker} stopped renewing its lease", retryable=True)
     if job.cancel_requested:
-        end(job, CANCELLED)
+        end(job, CANCELLED, reaped=True)
     elif job.attempt < job.max_attempts:
-        requeue(job, 0, lost)
+        requeue(job, 0, lost, reaped=True)
     else:
-        end(job, FAILED, lost)
+        end(job, FAILED, lost, reaped=True)
     session.flush()
     if settled is not None and job.state != QUEUED:
         settled(session, job)

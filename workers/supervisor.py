@@ -1,26 +1,32 @@
 """The embedded worker: ``python -m workers.supervisor`` runs jobs on this machine without any broker.
 
-So many slots, each a thread with one warm child process; the main thread takes back expired leases and advances
-optimizations. It polls the same ``claim`` that Celery's workers use.
+So many slots, each a thread with one warm child process: on CPUs, and one more for each accelerator, which then has
+the training to itself. The main thread takes back expired leases and advances optimizations. It polls the same
+``claim`` that Celery's workers use.
 """
 
 import logging
 import os
 import signal
-import socket
 import stat
 import sys
 import threading
+import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.database.engine import Database
+from service.database.schema_version import require_schema
 from service.lifeline import exit_with_parent
+from service.logs import configure_logging
 from service.settings import Settings
+from service.tracing import configure_tracing
 from workers.child_handle import Child
-from workers.claims import claim
-from workers.execution import Worker, run_claim
+from workers.execution import Worker, run_claims
 from workers.pipeline import tick
+from workers.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
+from workers.slots import Slot, slots_of
+from workers.waves import next_work
 
 log = logging.getLogger("mixwright.supervisor")
 
@@ -31,37 +37,53 @@ AFTER_ERROR_SECONDS = 2.0
 def supervise(settings: Settings, stopping: threading.Event) -> None:
     """Run jobs until ``stopping`` is set; then every child is ended and every job given back."""
     database = Database(settings.resolved_database_url)
-    worker = Worker(database, settings, stopping)
-    slots = [
-        threading.Thread(target=_slot, args=(worker, stopping, index), name=f"slot-{index}")
-        for index in range(settings.slots)
+    slots = slots_of(settings)
+    registry = Registry(database, slots)
+    try:
+        registry.register()
+    except SQLAlchemyError:  # a store that is away at the start is asked again with every beat
+        log.exception("register")
+    threads = [
+        threading.Thread(target=_slot, args=(database, settings, stopping, registry, slot), name=slot.name)
+        for slot in slots
     ]
-    for slot in slots:
-        slot.start()
-    log.info("supervisor %d: %d slots on %s", os.getpid(), settings.slots, settings.device)
+    for thread in threads:
+        thread.start()
+    log.info("supervisor %d: %s", os.getpid(), ", ".join(slot.name for slot in slots) or "no slots")
+    next_beat = 0.0
     while not stopping.is_set():
         try:
             for taken in tick(database):
                 log.warning("%s %s: lease expired, now %s", taken.kind, taken.job_id, taken.state)
+            if time.monotonic() >= next_beat:
+                registry.beat()
+                next_beat = time.monotonic() + BEAT_SECONDS
         except SQLAlchemyError:
             log.exception("tick")
         stopping.wait(TICK_SECONDS)
-    for slot in slots:
-        slot.join()
+    for thread in threads:
+        thread.join()
+    try:
+        registry.leave()
+    except SQLAlchemyError:
+        log.exception("leaving")
     database.close()
 
 
-def _slot(worker: Worker, stopping: threading.Event, index: int) -> None:
-    name = f"{socket.gethostname()}:{os.getpid()}:{index}"
+def _slot(
+    database: Database, settings: Settings, stopping: threading.Event, registry: Registry, slot: Slot
+) -> None:
+    name = f"{slot.full_name}:{os.getpid()}"
+    worker = Worker(database, settings.on_device(slot.device), SlotFlag(stopping, registry, slot))
     child = Child()
     try:
         while not stopping.is_set():
             try:
-                claimed = claim(worker.database, name, worker.settings.lease_seconds)
-                if claimed is None:
-                    stopping.wait(worker.settings.poll_seconds)
+                work = next_work(worker, name, child, slot.kinds) if registry.state(slot) == ACTIVE else None
+                if work is None:
+                    stopping.wait(settings.poll_seconds)
                 else:
-                    run_claim(worker, claimed, child)
+                    registry.ended(slot, run_claims(worker, work.claims, child, work.backend))
             except Exception:  # the edge of the worker: a slot that died silently would never be missed
                 # Mostly the store did not answer; the next attempt goes on from what the child has on disk.
                 log.exception("slot %s", name)
@@ -73,15 +95,16 @@ def _slot(worker: Worker, stopping: threading.Event, index: int) -> None:
 
 def main() -> None:
     """Run until SIGTERM, SIGINT or, when started by another process, its end."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    settings = Settings()
+    configure_logging(settings)
+    configure_tracing("supervisor")
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):  # not /dev/null, whose end means nothing
         exit_with_parent()
-    supervise(Settings(), stopping)
+    require_schema(settings.resolved_database_url)
+    supervise(settings, stopping)
 
 
 if __name__ == "__main__":

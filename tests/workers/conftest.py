@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from mixing.revision import Changes
 from service.database.engine import Database
+from service.database.migrate import upgrade
 from service.database.models import Base, DomainSet, Revision
 
 Until = Callable[..., None]
@@ -50,9 +51,9 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Iterator[Database]:
-    """Empty tables on SQLite, for what does not depend on the database."""
+    """Empty tables on SQLite, migrated as workers want it, for what does not depend on the database."""
     database = Database(f"sqlite:///{tmp_path / 'mixwright.db'}")
-    Base.metadata.create_all(database.engine)
+    upgrade(str(database.engine.url))
     yield database
     database.close()
 

@@ -11,24 +11,25 @@ import redis
 
 from service.database import jobs
 from service.database.engine import Database
-from service.database.models import Base, DomainRow, Job
+from service.database.migrate import upgrade
+from service.database.models import DomainRow, Job
 from service.settings import Settings
 from tests.workers.conftest import new_revision
-from workers.dispatch import send_hints
+from workers.dispatch import Hint, send_hints
 
 Until = Callable[..., None]
 
 
 @pytest.fixture
 def settings(tmp_path: Path, redis_url: str) -> Settings:
-    return Settings(data_directory=tmp_path, broker_url=redis_url)
+    return Settings(data_directory=tmp_path, data_roots=str(tmp_path), broker_url=redis_url)
 
 
 @pytest.fixture
 def store(settings: Settings, tmp_path: Path) -> Iterator[Database]:
     """A revision of one domain whose tokenizer is to be trained."""
     database = Database(settings.resolved_database_url)
-    Base.metadata.create_all(database.engine)
+    upgrade(settings.resolved_database_url)
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(f"paragraph {index} says {index * index}" for index in range(4000)))
     with database.write() as session:
@@ -41,16 +42,17 @@ def store(settings: Settings, tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def start_worker(settings: Settings, tmp_path: Path) -> Iterator[Callable[[], None]]:
-    """Start a worker that also runs the beat, as on a machine of its own."""
+    """Start a worker and a dispatcher, as on machines of their own."""
     started: list[subprocess.Popen[bytes]] = []
     log = tmp_path / "celery.log"
 
     def start() -> None:
-        command = [sys.executable, "-m", "celery", "-A", "workers.celery_app", "worker", "--beat"]
-        command += ["--concurrency", "1", "--schedule", str(tmp_path / "beat"), "--loglevel", "INFO"]
-        with log.open("ab") as output:
-            environment = {**os.environ, **settings.environment()}
-            started.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
+        worker = ["-m", "celery", "-A", "workers.celery_app", "worker", "--concurrency", "1"]
+        environment = {**os.environ, **settings.environment()}
+        for arguments in (worker, ["-m", "workers.dispatcher"]):
+            with log.open("ab") as output:
+                command = [sys.executable, *arguments]
+                started.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
 
     yield start
     for process in started:
@@ -74,11 +76,11 @@ def test_a_worker_does_what_the_hints_name_and_what_follows(
 def test_hints_lost_with_the_broker_are_sent_again(
     store: Database, settings: Settings, start_worker: Callable[[], None], until: Until
 ) -> None:
-    sent: list[str] = []
+    sent: list[Hint] = []
     assert send_hints(store, sent.append) == 1
     assert send_hints(store, sent.append) == 0, "a hint just sent is not sent again at once"
     redis.Redis.from_url(settings.broker_url).flushdb()
     assert send_hints(store, sent.append, resend_seconds=0.0) == 1
     assert sent[0] == sent[1]
     with store.read() as session:
-        assert session.get(Job, sent[0]) is not None, "a hint is a job's id and nothing else"
+        assert session.get(Job, sent[0].job_id) is not None, "a hint is a job's id and nothing else"

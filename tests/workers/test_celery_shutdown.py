@@ -21,11 +21,11 @@ Until = Callable[..., None]
 def celery_worker(
     request: pytest.FixtureRequest, tmp_path: Path, redis_url: str, sqlite: Database
 ) -> Iterator[subprocess.Popen[bytes]]:
-    settings = Settings(data_directory=tmp_path, broker_url=redis_url, heartbeat_seconds=0.05)
+    settings = Settings(
+        data_directory=tmp_path, data_roots=str(tmp_path), broker_url=redis_url, heartbeat_seconds=0.05
+    )
     command = [sys.executable, "-m", "celery", "-A", "workers.celery_app", "worker", "--pool", request.param]
     command += ["--concurrency", "1"]
-    if request.param == "prefork":
-        command += ["--beat", "--schedule", str(tmp_path / "beat")]
     with (tmp_path / "celery.log").open("wb") as log:
         process = subprocess.Popen(
             command, env={**os.environ, **settings.environment()}, stdout=log, stderr=log
@@ -63,7 +63,7 @@ def send_hint(broker_url: str, job_id: str) -> None:
     from celery import Celery
 
     client = Celery("client", broker=broker_url)
-    client.conf.task_default_queue = "mixwright"
+    client.conf.task_default_queue = "mixwright.rest"
     with client.connection_for_write() as connection:
         client.send_task("mixwright.run_job", (job_id,), connection=connection)
     client.close()

@@ -21,10 +21,11 @@ from service.database.jobs import (
     cancel_jobs,
     new_job,
 )
-from service.database.models import DomainSet, Job
+from service.database.models import Base, DomainSet, Job
 from workers.claims import (
     Claim,
     LeaseLost,
+    Standing,
     acknowledge_cancel,
     claim,
     fail,
@@ -35,6 +36,7 @@ from workers.claims import (
 from workers.failures import OUT_OF_MEMORY, WORKER_LOST, Failure
 from workers.reaper import reap
 
+FINE = Standing(frozenset(), frozenset())
 LEASE = 60.0
 LOST = Failure("io_error", "disk went away", retryable=True)
 BROKEN = Failure("diverged", "training diverged at step 3", retryable=False)
@@ -144,12 +146,36 @@ def test_heartbeat_renews_the_lease_and_shows_progress(database: Database) -> No
     (job_id,) = add_jobs(database, new_job(SOLVE, "opt", "opt"))
     mine = take(database)
     expire(database)
-    assert heartbeat(database, mine, {"done": 3, "total": 9}) is False
+    assert heartbeat(database, {mine: {"done": 3, "total": 9}}) == FINE
     job = job_of(database, job_id)
     assert (job.state, job.progress) == (RUNNING, {"done": 3, "total": 9})
     assert reap(database) == []
-    heartbeat(database, mine)
+    heartbeat(database, {mine: None})
     assert job_of(database, job_id).progress == {"done": 3, "total": 9}
+
+
+def test_one_heartbeat_tells_of_each_job_whether_it_goes_on(database: Database) -> None:
+    add_jobs(database, *(new_job(PROXY_RUN, f"run_{i}", f"opt_{i}", i) for i in range(3)))
+    going, cancelled, lost = (take(database) for _ in range(3))
+    with database.write() as session:
+        cancel_jobs(session, "opt_1")
+        session.execute(update(Job).where(Job.id == lost.job_id).values(lease_token="another's"))
+    shown = {claim: {"done": number} for number, claim in enumerate((going, cancelled, lost))}
+    assert heartbeat(database, shown) == Standing(frozenset({cancelled}), frozenset({lost}))
+    assert [job_of(database, claim.job_id).progress for claim in shown] == [{"done": 0}, {"done": 1}, None]
+
+
+def test_a_heartbeat_does_not_wait_for_a_row_that_somebody_is_writing(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    Base.metadata.drop_all(database.engine)
+    Base.metadata.create_all(database.engine)
+    add_jobs(database, *(new_job(PROXY_RUN, f"run_{i}", "opt", i) for i in range(2)))
+    first, second = take(database), take(database)
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == first.job_id).values(position=7))
+        assert heartbeat(database, {first: {"done": 1}, second: {"done": 2}}) == FINE
+    assert [job_of(database, one.job_id).progress for one in (first, second)] == [None, {"done": 2}]
+    database.close()
 
 
 def test_finish_and_its_result_are_one_transaction(database: Database) -> None:
@@ -186,8 +212,9 @@ def test_a_stale_token_changes_nothing(database: Database) -> None:
     expire(database)
     reap(database)
     fresh = take(database, "fast")
+    assert heartbeat(database, {stale: {"done": 1}}).lost == {stale}
+    assert job_of(database, job_id).progress is None
     writes: list[Callable[[], object]] = [
-        lambda: heartbeat(database, stale),
         lambda: finish(database, stale, storing("stale")),
         lambda: fail(database, stale, BROKEN),
         lambda: release(database, stale),
@@ -238,7 +265,7 @@ def test_release_gives_the_attempt_back(database: Database) -> None:
     (job_id,) = add_jobs(database, new_job(SOLVE, "opt", "opt"))
     for _ in range(5):
         mine = take(database)
-        heartbeat(database, mine)
+        heartbeat(database, {mine: None})
         release(database, mine)
     job = job_of(database, job_id)
     assert (job.state, job.attempt, job.lease_token) == (QUEUED, 0, None)
@@ -250,7 +277,7 @@ def test_cancel_ends_the_queued_at_once_and_the_held_at_the_next_heartbeat(datab
     with database.write() as session:
         cancel_jobs(session, "opt")
     assert job_of(database, waiting).state == CANCELLED
-    assert heartbeat(database, mine) is True
+    assert heartbeat(database, {mine: None}).stop == {mine}
     acknowledge_cancel(database, mine, storing("settled"))
     assert job_of(database, held).state == CANCELLED
     assert stored(database) == ["settled"]

@@ -17,14 +17,14 @@ from service.settings import Settings
 from tests.workers.conftest import new_revision
 from workers.child_handle import Child
 from workers.claims import Claim, claim
-from workers.execution import Worker, run_claim
+from workers.execution import Worker, run_claims
 
 Until = Callable[..., None]
 
 
 @pytest.fixture
 def worker(sqlite: Database, tmp_path: Path) -> Worker:
-    settings = Settings(data_directory=tmp_path, heartbeat_seconds=0.05)
+    settings = Settings(data_directory=tmp_path, data_roots=str(tmp_path), heartbeat_seconds=0.05)
     return Worker(sqlite, settings, threading.Event())
 
 
@@ -56,7 +56,7 @@ def job_of(worker: Worker, claimed: Claim) -> Job:
 
 
 def in_thread(worker: Worker, claimed: Claim, child: Child) -> threading.Thread:
-    thread = threading.Thread(target=run_claim, args=(worker, claimed, child))
+    thread = threading.Thread(target=run_claims, args=(worker, [claimed], child))
     thread.start()
     return thread
 
@@ -64,7 +64,7 @@ def in_thread(worker: Worker, claimed: Claim, child: Child) -> threading.Thread:
 def test_a_finished_job_stores_its_result_and_queues_what_waited(
     worker: Worker, claimed: Claim, child: Child
 ) -> None:
-    run_claim(worker, claimed, child)
+    run_claims(worker, [claimed], child)
     assert job_of(worker, claimed).state == jobs.SUCCEEDED
     with worker.database.read() as session:
         revision = session.get_one(Revision, claimed.subject)
@@ -75,7 +75,7 @@ def test_a_finished_job_stores_its_result_and_queues_what_waited(
     assert following is not None
     assert following.kind == jobs.PREPARE_DOMAIN
     warm = child.pid
-    run_claim(worker, following, child)
+    run_claims(worker, [following], child)
     assert child.pid == warm, "the child was not kept warm"
 
 
@@ -101,7 +101,7 @@ def claim_again(worker: Worker) -> Claim | None:
 def test_a_cancelled_job_ends_at_its_next_heartbeat(worker: Worker, claimed: Claim, child: Child) -> None:
     with worker.database.write() as session:
         jobs.cancel_jobs(session, claimed.owner)
-    run_claim(worker, claimed, child)
+    run_claims(worker, [claimed], child)
     assert job_of(worker, claimed).state == jobs.CANCELLED
     assert child.pid is None
 
@@ -109,7 +109,7 @@ def test_a_cancelled_job_ends_at_its_next_heartbeat(worker: Worker, claimed: Cla
 def test_a_lease_taken_away_drops_the_work(worker: Worker, claimed: Claim, child: Child) -> None:
     with worker.database.write() as session:
         session.execute(update(Job).values(lease_token="somebody else's"))
-    run_claim(worker, claimed, child)
+    run_claims(worker, [claimed], child)
     job = job_of(worker, claimed)
     assert (job.state, job.lease_token) == (jobs.CLAIMED, "somebody else's")
     assert child.pid is None
@@ -119,7 +119,7 @@ def test_a_stopping_worker_gives_its_job_and_its_attempt_back(
     worker: Worker, claimed: Claim, child: Child
 ) -> None:
     worker.stopping.set()
-    run_claim(worker, claimed, child)
+    run_claims(worker, [claimed], child)
     job = job_of(worker, claimed)
     assert (job.state, job.attempt) == (jobs.QUEUED, 0)
     assert child.pid is None
@@ -142,7 +142,7 @@ def test_missing_or_unreadable_data_fails_at_once_and_is_named(
     named: str,
 ) -> None:
     spoil(tmp_path / "text.txt")
-    run_claim(worker, claimed, child)
+    run_claims(worker, [claimed], child)
     job = job_of(worker, claimed)
     assert job.state == jobs.FAILED
     assert job.failure_detail is not None
@@ -150,9 +150,24 @@ def test_missing_or_unreadable_data_fails_at_once_and_is_named(
     assert job.failure_code in (code, "data_missing")
 
 
+def test_a_child_that_was_stopped_is_replaced(
+    worker: Worker, claimed: Claim, child: Child, until: Until
+) -> None:
+    patient = worker.settings.model_copy(update={"silence_seconds": 3.0})
+    thread = in_thread(Worker(worker.database, patient, worker.stopping), claimed, child)
+    until(lambda: child.pid is not None, what="a child")
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGSTOP)
+    thread.join()
+    job = job_of(worker, claimed)
+    assert (job.state, job.failure_code) == (jobs.QUEUED, "worker_lost")
+    assert "said nothing for 3 s" in str(job.failure_detail)
+    assert child.pid is None
+
+
 def test_a_child_ends_with_its_parent(until: Until) -> None:
     child = Child()
-    child.order("nothing", {})  # a kind nobody knows still answers, and does not end the child
+    child.order("nothing", [{}])  # a kind nobody knows still answers, and does not end the child
     message: dict[str, Any] | None = None
     while message is None:
         message = child.message(timeout=0.5)

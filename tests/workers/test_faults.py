@@ -23,7 +23,7 @@ from workers.child import _finite
 from workers.child_handle import Child
 from workers.claims import claim
 from workers.dispatch import send_hints
-from workers.execution import Worker, run_claim
+from workers.execution import Worker, run_claims
 from workers.jobs import KINDS
 
 Until = Callable[..., None]
@@ -31,7 +31,9 @@ Until = Callable[..., None]
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_directory=tmp_path, slots=1, heartbeat_seconds=0.05, poll_seconds=0.05)
+    return Settings(
+        data_directory=tmp_path, data_roots=str(tmp_path), slots=1, heartbeat_seconds=0.05, poll_seconds=0.05
+    )
 
 
 @pytest.fixture
@@ -144,7 +146,7 @@ def test_a_result_that_cannot_be_stored_fails_its_job_and_not_the_worker(
     claimed = claim(sqlite, "tester", 30.0)
     assert claimed is not None
     child = Child()
-    run_claim(Worker(sqlite, settings, threading.Event()), claimed, child)
+    run_claims(Worker(sqlite, settings, threading.Event()), [claimed], child)
     child.kill()
     job = job_with(sqlite, job_id)
     assert (job.state, job.failure_code, job.failure_detail) == (

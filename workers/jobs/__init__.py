@@ -13,7 +13,15 @@ from sqlalchemy.orm import Session
 from service.database import jobs
 from service.database.models import Job
 from service.settings import Settings
-from workers.jobs import full_run, prepare_domain, prepare_tokenizer, proxy_run, sample_swarm, solve
+from workers.jobs import (
+    external_run,
+    full_run,
+    prepare_domain,
+    prepare_tokenizer,
+    proxy_run,
+    sample_swarm,
+    solve,
+)
 
 Document = dict[str, Any]
 Report = Callable[[Document], None]
@@ -35,6 +43,29 @@ class JobKind(Protocol):
         ...
 
 
+class Office(Protocol):
+    """Where the runs of a wave tell, by their numbers in it, what becomes of them."""
+
+    def progress(self, member: int, progress: Document) -> None:
+        """Show how far it is."""
+        ...
+
+    def succeeded(self, member: int, result: Document) -> None:
+        """Its result."""
+        ...
+
+    def failed(self, member: int, error: Exception) -> None:
+        """Why there is none."""
+        ...
+
+    def cancelled(self, member: int) -> bool:
+        """Whether it should stop."""
+        ...
+
+
+CHOOSE_WAVE = "choose_wave"
+"""Not a job but a question a worker has for its child (`workers.jobs.wave.choose_wave`)."""
+
 KINDS: Mapping[str, JobKind] = {
     jobs.PREPARE_TOKENIZER: prepare_tokenizer,
     jobs.PREPARE_DOMAIN: prepare_domain,
@@ -42,4 +73,5 @@ KINDS: Mapping[str, JobKind] = {
     jobs.PROXY_RUN: proxy_run,
     jobs.SOLVE: solve,
     jobs.FULL_RUN: full_run,
+    jobs.EXTERNAL_RUN: external_run,
 }

@@ -9,6 +9,7 @@ from service.database.lineage import ancestry, lineage_nodes, node_id, nodes_doc
 from service.database.models import Optimization
 from service.database.past_runs import Comparison, Conditions, FinishedRun, finished_runs
 from workers.failures import JobError
+from workers.jobs.accuracies import for_laws
 
 if TYPE_CHECKING:
     from mixing.reuse import Reuse
@@ -77,7 +78,7 @@ def reuse_of(spec: Mapping[str, Any]) -> "Reuse":
             RunEvidence(
                 id=run["id"],
                 mixture=run["mixture"],
-                metrics=run["metrics"],
+                metrics=for_laws(run["metrics"], spec["tasks"]),
                 noise=run["noise"],
                 seed=run["seed"],
             ),

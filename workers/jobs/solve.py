@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from service.database.models import Job, MixtureRow, Optimization
 from service.settings import Settings
+from workers.jobs.accuracies import with_standard_errors
 from workers.jobs.reused_runs import kept_ratios, reuse_of
 from workers.jobs.swarm_evidence import (
     constraints_of,
@@ -62,7 +63,8 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
             reuse=reuse_of(spec),
         )
     )
-    return {"evidence": {**proposal.to_dict(), "runs_lost": spec["lost"]}}
+    evidence = with_standard_errors(proposal.to_dict(), spec)
+    return {"evidence": {**evidence, "runs_lost": spec["lost"]}}
 
 
 def _baseline_asked(spec: Document) -> "BaselineRequest":

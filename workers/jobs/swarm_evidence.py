@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.database import jobs
 from service.database.models import Job, Optimization, Run
+from workers.jobs.accuracies import for_laws
 from workers.jobs.reused_runs import describe_reuse
 from workers.jobs.revision_domains import token_counts
 
@@ -77,7 +78,7 @@ def run_evidence(spec: Mapping[str, Any]) -> "tuple[RunEvidence, ...]":
         RunEvidence(
             id=run["id"],
             mixture=run["mixture"],
-            metrics=run["metrics"],
+            metrics=for_laws(run["metrics"], spec["tasks"]),
             noise=run["noise"],
             tokens=(run["tokens"] or spec["proxy_tokens"]) / spec["proxy_tokens"],
             round=run["round"],

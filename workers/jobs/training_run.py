@@ -1,11 +1,15 @@
 """Training one model: what a proxy run and a full run have in common."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from proxy_models.errors import ProxyError
+from proxy_models.families.start import read_start
 from service.database.models import Metric, Revision, Run
+from service.files import file_identity, identity_hash
 from service.settings import Settings
 from workers.failures import JobError
 
@@ -23,16 +27,43 @@ def describe_run(
             raise JobError("data_missing", f"domain {name!r} has no token shard")
     return {
         "size": training["size"],
+        "architecture": training.get("architecture"),
+        "start": unchanged_start(training),
         "vocabulary_size": revision.vocabulary_size,
         "mixture": run.weights,
         "shards": shards,
         "tokenizer": revision.tokenizer_path,
-        "tasks": [{"name": task["name"], "path": task["path"]} for task in tasks],
+        "tasks": [_task(task) for task in tasks],
         "directory": str(settings.artifacts / "runs" / run.id),
         "max_epochs": training.get("repetition_cap"),
         "device": settings.device,
-        "training": {**{name: training[name] for name in TRAINING}, "seed": run.seed},
+        "training": {
+            **{name: training[name] for name in TRAINING},
+            "attend_across_documents": training.get("attend_across_documents", True),  # not in older orders
+            "seed": run.seed,
+        },
     }
+
+
+def unchanged_start(training: Mapping[str, Any]) -> str | None:
+    """The folder to start from; raises `JobError` where it is not what it was when it was asked for."""
+    if (start := training.get("start")) is None:
+        return None
+    try:
+        files = [file_identity(file) for file in read_start(Path(start)).files]
+    except (ProxyError, OSError) as error:
+        raise JobError("data_missing", f"the model to start from is gone: {error}") from error
+    if identity_hash(files) != training["start_content"]:
+        raise JobError(
+            "data_changed", f"the model to start from, {start}, was changed since it was asked for"
+        )
+    return start
+
+
+def _task(task: Document) -> Document:
+    """A stored task as ``proxy_models.run_spec.TaskSpec`` reads it; one from before there were choices says less."""
+    measure = {name: task[name] for name in ("metric", "normalization") if task.get(name)}
+    return {"name": task["name"], "path": task["path"], "measure": measure}
 
 
 def execute_run(spec: Document, report: Callable[[Document], None]) -> Document:

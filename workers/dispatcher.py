@@ -1,0 +1,92 @@
+"""The dispatcher of the team mode: ``python -m workers.dispatcher``.
+
+Takes back expired leases, advances optimizations and tells the broker what waits. It keeps nothing, so it may be
+killed at any moment, and several may run. While the broker is away, leases and optimizations go on.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from kombu.exceptions import OperationalError as BrokerIsAway
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.database.engine import Database
+from service.database.schema_version import require_schema
+from service.logs import configure_logging
+from service.settings import Settings
+from workers.celery_app import REST_QUEUE, RUN_JOB, TRAIN_QUEUE, app, queue_of
+from workers.dispatch import MOST_WAITING, Hint, send_hints
+from workers.pipeline import tick
+from workers.registry import BEAT_SECONDS, Registry
+from workers.slots import Slot
+
+log = logging.getLogger("mixwright.dispatcher")
+
+TICK_SECONDS = 1.0
+SLOT = Slot("dispatcher", "none", ())
+
+
+def dispatch(settings: Settings, stopping: threading.Event) -> None:
+    """Tick until ``stopping`` is set."""
+    database = Database(settings.resolved_database_url)
+    registry = Registry(database, [SLOT])
+    next_beat = 0.0
+    while not stopping.is_set():
+        _whatever_answers("tick", lambda: _tick(database))
+        _whatever_answers("hints", lambda: send_hints(database, _send, limit=MOST_WAITING - _waiting()))
+        if time.monotonic() >= next_beat:
+            _whatever_answers("registry", registry.beat)
+            next_beat = time.monotonic() + BEAT_SECONDS
+        stopping.wait(TICK_SECONDS)
+    _whatever_answers("registry", registry.leave)
+    database.close()
+
+
+def _tick(database: Database) -> None:
+    for taken in tick(database):
+        log.warning("%s %s: lease expired, now %s", taken.kind, taken.job_id, taken.state)
+
+
+def _whatever_answers(what: str, do: Callable[[], object]) -> None:
+    try:
+        do()
+    except (SQLAlchemyError, BrokerIsAway, OSError) as error:  # either comes back, and nothing was kept here
+        log.warning("%s: %s", what, str(error).strip().splitlines()[0])
+
+
+def _send(hint: Hint) -> None:
+    app.send_task(
+        RUN_JOB,
+        (hint.job_id,),
+        queue=queue_of(hint.kind),
+        priority=min(9, hint.priority // 10),
+        retry=False,
+    )
+
+
+def _waiting() -> int:
+    """Messages no worker has taken yet."""
+    with app.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, timeout=2)
+        channel = connection.default_channel
+        return sum(
+            channel.queue_declare(name, passive=False).message_count for name in (TRAIN_QUEUE, REST_QUEUE)
+        )
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    settings = Settings()
+    configure_logging(settings)
+    require_schema(settings.resolved_database_url)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    dispatch(settings, stopping)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Runs of one shape trained together in one child."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxy_models.calibration import Calibration, Swarm
+    from proxy_models.run_result import RunResult
+    from proxy_models.run_spec import RunSpec
+    from workers.jobs import Office
+
+Document = dict[str, Any]
+ALONE = "one-by-one"
+
+
+MEASURE_SECONDS = 300.0
+"""A slot's share of a swarm that takes longer is worth the seconds it takes to measure how it is trained best."""
+COMPILE_SECONDS = 3600.0
+"""One that takes longer is worth finding out what the compiler can do, which takes minutes on a busy machine."""
+USUAL_FLOPS = {"cpu": 3e10, "cuda": 2e13}
+"""FLOPs per second taken for granted to decide that; nano-0.1M reached 5e10 on one core of an EPYC."""
+
+
+def choose_wave(question: Document) -> Document:
+    """The backend and the number of runs to train at once, for ``{"run", "runs", "sharing", "directory"}``.
+
+    ``run`` is the specification of one of ``runs``, ``sharing`` the processes the device's memory is for. Looks into
+    the table of this device in ``directory``, and measures what it lacks where that is worth it.
+    """
+    import torch
+
+    from proxy_models.calibration import Swarm, choose
+    from proxy_models.calibration_files import table_of
+    from proxy_models.config import ModelConfig
+    from proxy_models.errors import NotCalibrated, NotEnoughMemory
+    from proxy_models.run_spec import RunSpec
+    from proxy_models.torch_device import free_memory, this_device
+
+    run = RunSpec.from_dict(question["run"])
+    alone: Document = {"backend": None, "members": 1}
+    if not isinstance(run.model, ModelConfig):
+        return alone
+    torch.set_num_threads(run.threads)
+    swarm = Swarm(run.model, run.training, question["runs"])
+    directory = Path(question["directory"])
+    here = this_device(run.device)
+    table = table_of(directory, here)
+    if table is None or not table.near(swarm.model, swarm.training):
+        table = _measured(swarm, run.device, directory)
+    if table is None:
+        return alone
+    try:
+        choice = choose(swarm, table, free_memory(run.device) // question["sharing"], here)
+    except (NotCalibrated, NotEnoughMemory):
+        return alone  # training will say what is missing
+    return alone if choice.backend == ALONE else {"backend": choice.backend, "members": choice.members}
+
+
+def _measured(swarm: "Swarm", device: str, directory: Path) -> "Calibration | None":
+    """The device's table with this shape in it; None where the swarm is not worth measuring."""
+    from proxy_models.backends.registry import available
+    from proxy_models.calibrate import table_for
+
+    kind = device.partition(":")[0]
+    flops = swarm.tokens * swarm.model.flops_per_token(swarm.training.sequence_length)
+    seconds = flops / USUAL_FLOPS.get(kind, USUAL_FLOPS["cuda"])
+    if seconds < MEASURE_SECONDS:
+        return None
+    names = available(device, compiled=seconds >= COMPILE_SECONDS)
+    return table_for(swarm.model, swarm.training, device, directory, names)
+
+
+def execute_together(specs: list[Document], backend: str, office: "Office") -> None:
+    """Train and evaluate the runs, each from its last checkpoint; every one of them is answered for at the office.
+
+    A wave that does not fit into memory is trained as several that do. Raises what concerns all runs alike.
+    """
+    from proxy_models.backends.backend import ONE_BY_ONE
+    from proxy_models.errors import NotEnoughMemory
+    from proxy_models.run_spec import RunSpec
+
+    runs = [RunSpec.from_dict(spec) for spec in specs]
+    members = list(range(len(runs)))
+    while members:
+        size = len(members)
+        try:
+            _train(runs, members, backend, office)
+        except NotEnoughMemory as error:
+            # Decided before the first step, so nothing was done yet. One model at a time needs the least.
+            size = error.largest
+            if size < 1:
+                raise
+            _train(runs, members[:size], backend if size > 1 else ONE_BY_ONE, office)
+        members = members[size:]
+
+
+def _train(runs: list["RunSpec"], members: list[int], backend: str, office: "Office") -> None:
+    from proxy_models.errors import ProxyError
+    from proxy_models.wave import WaveOptions, train_wave
+
+    def ended(number: int, outcome: "RunResult | ProxyError") -> None:
+        if isinstance(outcome, ProxyError):
+            office.failed(members[number], outcome)
+        else:
+            office.succeeded(members[number], outcome.to_dict())
+
+    options = WaveOptions(
+        backend,
+        progress=lambda number, progress: office.progress(members[number], progress.to_dict()),
+        cancelled=lambda number: office.cancelled(members[number]),
+        ended=ended,
+    )
+    train_wave([runs[member] for member in members], options)
