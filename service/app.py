@@ -4,23 +4,34 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from service import health
-from service.auth import load_token, require_token
+from service import health, metrics
+from service.audit import Audit
+from service.auth import load_token, require_launch, require_token
 from service.dashboard import pages
-from service.database.engine import Database
+from service.database.engine import CONNECTIONS, Database
 from service.domain_sets import endpoints as domain_sets
 from service.errors import install_error_handlers
+from service.hosts import AllowedHosts
 from service.launches import endpoints as launches
 from service.limits import BodyLimit
 from service.mixtures import endpoints as mixtures
+from service.openapi import publish
 from service.optimizations import endpoints as optimizations
+from service.plain_address import PlainAddress
+from service.readiness import Readiness
+from service.request_ids import RequestIds
+from service.request_metrics import RequestMetrics
 from service.security_headers import SecurityHeaders
 from service.settings import Settings
+from service.strict_json import StrictJson
 from service.swarms import endpoints as swarms
+from service.tokens.authenticator import Authenticator
+from service.tracing import configure_tracing, request_telemetry
+from service.workers_view import endpoints as workers_view
 
 STATIC = Path(__file__).parent / "dashboard" / "static"
 
@@ -31,10 +42,14 @@ def create_app(settings: Settings) -> FastAPI:
     Raises UnprotectedBind when it would listen beyond this machine without a token.
     """
     database = Database(settings.resolved_database_url)
+    readiness = Readiness(database, settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        # A thread that waits for a connection would only take one from a request that could be answered.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
         yield
+        readiness.close()
         database.close()
 
     # The interactive pages of FastAPI load their scripts from elsewhere; the document itself is published.
@@ -46,29 +61,41 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        telemetry=request_telemetry(configure_tracing("web")),
     )
     app.state.settings = settings
     app.state.database = database
-    app.state.token = load_token(settings)
+    app.state.readiness = readiness
+    app.state.registry = metrics.make_registry(database)
+    app.state.authenticator = Authenticator(load_token(settings), database)
     install_error_handlers(app)
     for router in (
         domain_sets.router,
         optimizations.router,
         swarms.router,
         mixtures.router,
-        launches.router,
+        workers_view.router,
     ):
         app.include_router(router, dependencies=[Depends(require_token)])
+    app.include_router(launches.router, dependencies=[Depends(require_launch)])
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(pages.router)
+    publish(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    # The last one added sees a request first: whatever answers, its answer is named, counted, guarded and in the log.
+    app.add_middleware(StrictJson)
     app.add_middleware(BodyLimit, limit=settings.body_limit_bytes)
+    app.add_middleware(PlainAddress)
+    app.add_middleware(AllowedHosts, names=_host_names(settings))
+    app.add_middleware(Audit)
+    app.add_middleware(RequestIds)
+    app.add_middleware(RequestMetrics, registry=app.state.registry)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=_host_names(settings))
     return app
 
 
 def _host_names(settings: Settings) -> list[str]:
-    """Names a request may call this service by: a page elsewhere cannot rebind its own name to it."""
+    """Names of the service: this machine's, the one it binds, and what the operator adds."""
     extra = [name.strip() for name in settings.allowed_hosts.split(",") if name.strip()]
     return ["127.0.0.1", "localhost", settings.host, *extra]

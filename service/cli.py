@@ -1,23 +1,29 @@
 """The command line: ``mixwright`` or ``python -m service.cli``."""
 
 import importlib
-import logging
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
-from pydantic import ValidationError
 
 from service.auth import UnprotectedBind, load_token
+from service.cli_options import Command, data_option, settings_with
+from service.database.migrate import UnknownRevision
+from service.database.schema_version import OldSchema
 from service.listener import PortInUse, address, listen
+from service.logs import configure_logging
 from service.service_record import AlreadyServed
-from service.settings import Settings
 
-_COMMANDS_ELSEWHERE = {"demo": "service.demo.command:demo"}
-_EXPECTED = (AlreadyServed, PortInUse, UnprotectedBind)
+_COMMANDS_ELSEWHERE = {
+    "backup": "service.data_commands:backup",
+    "calibrate": "service.calibrate_command:calibrate",
+    "copy-database": "service.data_commands:copy_database",
+    "demo": "service.demo.command:demo",
+    "restore": "service.data_commands:restore",
+    "tokens": "service.tokens.command:tokens",
+}
+_EXPECTED = (AlreadyServed, OldSchema, PortInUse, UnknownRevision, UnprotectedBind)
 
 
 class _LazyGroup(click.Group):
@@ -33,33 +39,12 @@ class _LazyGroup(click.Group):
         return super().get_command(ctx, cmd_name)
 
 
-Command = Callable[..., Any]
-
-
-def _data_option(command: Command) -> Command:
-    return click.option(
-        "--data",
-        "data_directory",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Directory of the database, token, shards and checkpoints.  [MIXWRIGHT_DATA_DIRECTORY, .mixwright]",
-    )(command)
-
-
 def _address_options(command: Command) -> Command:
     port = click.option(
         "--port", type=click.IntRange(0, 65535), help="0: any free one.  [MIXWRIGHT_PORT, 8321]"
     )
     host = click.option("--host", help="Address to listen on.  [MIXWRIGHT_HOST, 127.0.0.1]")
     return host(port(command))
-
-
-def _settings(**given: Any) -> Settings:
-    """The environment's settings with the options that were given laid over them."""
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        complaints = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise click.ClickException(f"settings: {complaints}") from error
 
 
 @click.group(cls=_LazyGroup)
@@ -69,7 +54,7 @@ def main() -> None:
 
 
 @main.command()
-@_data_option
+@data_option
 @_address_options
 @click.option(
     "--data-roots", help="Directories corpora may be read from, separated as in PATH.  [MIXWRIGHT_DATA_ROOTS]"
@@ -83,9 +68,8 @@ def serve(with_parent: bool, **given: Any) -> None:
     from service.processes import StartFailed
     from service.processes import serve as run_service
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    settings = _settings(**given)
+    settings = settings_with(**given)
+    configure_logging(settings)
 
     def announce(url: str) -> None:
         # A service started by a program writes to a log, where the token has no business.
@@ -105,13 +89,13 @@ def _login_link(url: str, token: str) -> str:
 
 
 @main.command()
-@_data_option
+@data_option
 @_address_options
 def web(**given: Any) -> None:
     """Run the web process alone (workers run elsewhere, on the same database)."""
     from service.web import run_web
 
-    settings = _settings(**given)
+    settings = settings_with(**given)
     try:
         token = load_token(settings)
         with listen(settings.host, settings.port) as listener:
@@ -123,25 +107,59 @@ def web(**given: Any) -> None:
 
 
 @main.command()
-@_data_option
+@data_option
 def migrate(**given: Any) -> None:
     """Bring the database to the newest schema."""
     from service.database.migrate import upgrade
 
-    settings = _settings(**given)
+    settings = settings_with(**given)
     settings.data_directory.mkdir(parents=True, exist_ok=True)
-    upgrade(settings.resolved_database_url)
+    try:
+        upgrade(settings.resolved_database_url)
+    except _EXPECTED as error:
+        raise click.ClickException(str(error)) from error
     click.echo("The database has the newest schema.")
 
 
 @main.command()
-@_data_option
+@data_option
 def token(**given: Any) -> None:
     """Print the bearer token, making one on first use."""
     try:
-        click.echo(load_token(_settings(**given)))
+        click.echo(load_token(settings_with(**given)))
     except _EXPECTED as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.argument("run_id")
+@click.option(
+    "--to",
+    "directory",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Directory to make; it must not exist.",
+)
+@data_option
+def export(run_id: str, directory: Path, **given: Any) -> None:
+    """Write the model of a finished run as a Hugging Face folder, with its tokenizer."""
+    from proxy_models.errors import ProxyError
+    from proxy_models.exported_file import write_folder
+    from service.database.engine import Database
+    from service.errors import Problem
+    from service.swarms.model_files import model_files
+
+    settings = settings_with(**given)
+    database = Database(settings.resolved_database_url)
+    try:
+        with database.read() as session:
+            files = model_files(session, settings, run_id)
+        write_folder(files, directory)
+    except (Problem, ProxyError) as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        database.close()
+    click.echo(f"{directory}: {', '.join(file.name for file in files)}")
 
 
 if __name__ == "__main__":

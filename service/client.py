@@ -7,10 +7,13 @@ connection broke) is sent again without making a second resource.
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
+
+from service.unpacking import unpack_folder
 
 Document = dict[str, Any]
 
@@ -140,9 +143,31 @@ class Client:
         """One run."""
         return self._get(f"/v1/runs/{run_id}")
 
+    def download_model(self, run_id: str, directory: Path) -> None:
+        """Write the trained model of a run into a new directory, as a Hugging Face folder.
+
+        Raises FileExistsError where there is something of that name already; what came of a connection that broke is
+        removed again.
+        """
+        if directory.exists() or directory.is_symlink():
+            raise FileExistsError(f"{directory} exists already")
+        with self._http.stream("GET", f"/v1/runs/{run_id}/model") as response:
+            if not response.is_success:
+                response.read()
+                _document(response)
+            unpack_folder(response.iter_bytes(), directory)
+
     def runs(self, swarm_id: str) -> Iterator[Document]:
         """Every run of a swarm, page by page."""
         return self.pages("/v1/runs", swarm=swarm_id)
+
+    def workers(self) -> Iterator[Document]:
+        """Every slot of every worker machine."""
+        return self.pages("/v1/workers")
+
+    def tell_worker(self, worker_id: str, what: Literal["drain", "pause", "resume"]) -> Document:
+        """Have a worker finish and stop, give back and stop, or go on."""
+        return self._request("POST", f"/v1/workers/{worker_id}:{what}")
 
     def pages(self, path: str, **parameters: Any) -> Iterator[Document]:
         """The items of a list, however many pages it has."""

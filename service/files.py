@@ -5,11 +5,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from service.errors import Invalid
 
 MAX_FILES = 100_000
+LONGEST_PART, LONGEST_PATH = 255, 4000
+"""Bytes of a name and characters of a path; Linux has 255 and 4096."""
 FileIdentity = tuple[str, int, int]
 """Path, size in bytes and time of the last change in nanoseconds: what changes with a file, without reading it."""
 
@@ -32,13 +35,10 @@ def resolve_files(pattern: str, roots: Sequence[Path], field: str) -> list[Path]
     pattern that matches nothing, and anything that is not a readable regular file.
     """
     _check_text(pattern, roots, field)
-    # glob.glob and not Path.glob: the latter has no absolute patterns.
-    matches = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207
+    matches = _matches(pattern, field)
     files = sorted({_inside(Path(match), roots, field) for match in matches if not Path(match).is_dir()})
     if not files:
         raise Invalid("no_such_file", f"{pattern!r} names no file.", field)
-    if len(files) > MAX_FILES:
-        raise Invalid("too_many_files", f"{pattern!r} names {len(files)} files, over {MAX_FILES}.", field)
     for file in files:
         if not file.is_file():
             raise Invalid("no_such_file", f"{str(file)!r} does not exist or is not a regular file.", field)
@@ -56,12 +56,26 @@ def resolve_place(path: str, roots: Sequence[Path], field: str) -> Path:
     return resolved
 
 
+def _matches(pattern: str, field: str) -> list[str]:
+    if not glob.has_magic(pattern):
+        return [pattern]
+    if Path(pattern).parts.count("**") > 1:  # each multiplies the folders that are looked through
+        raise Invalid("bad_path", f"{pattern!r} has '**' more than once.", field)
+    # glob.iglob and not Path.glob: the latter has no absolute patterns.
+    matches = list(islice(glob.iglob(pattern, recursive=True), MAX_FILES + 1))  # noqa: PTH207
+    if len(matches) > MAX_FILES:
+        raise Invalid("too_many_files", f"{pattern!r} names over {MAX_FILES} files and folders.", field)
+    return matches
+
+
 def _check_text(pattern: str, roots: Sequence[Path], field: str) -> None:
     path = Path(pattern) if "\0" not in pattern else None
     if path is None or not path.is_absolute() or ".." in path.parts:
         raise Invalid("bad_path", f"{pattern!r} is not an absolute path without '..'.", field)
+    if any(len(os.fsencode(part)) > LONGEST_PART for part in path.parts) or len(pattern) > LONGEST_PATH:
+        raise Invalid("bad_path", f"{pattern[:200]!r}... is longer than a path can be.", field)
     fixed = Path(*_parts_before_magic(path))
-    if not _is_below(fixed.resolve(), roots):
+    if not _is_below(_resolved(fixed, field), roots):
         raise _outside(pattern, roots, field)
 
 
@@ -75,10 +89,17 @@ def _parts_before_magic(path: Path) -> list[str]:
 
 
 def _inside(path: Path, roots: Sequence[Path], field: str) -> Path:
-    resolved = path.resolve()
+    resolved = _resolved(path, field)
     if not _is_below(resolved, roots):
         raise _outside(str(path), roots, field)
     return resolved
+
+
+def _resolved(path: Path, field: str) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        raise Invalid("bad_path", f"{str(path)!r} cannot be followed: {error}", field) from error
 
 
 def _is_below(path: Path, roots: Sequence[Path]) -> bool:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from service.database.engine import Database
 from service.database.models import IdempotencyKey
 from service.errors import Conflict
+from service.tracing import link_to_owner
 
 KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
 
@@ -79,7 +80,8 @@ def create_once(database: Database, request: IdempotentRequest, create: Callable
                 return earlier
             resource_id = create(session)
             request.remember(session, resource_id)
-            return resource_id
+        link_to_owner(resource_id)
+        return resource_id
     except IntegrityError as error:
         with database.read() as session:
             earlier = request.earlier(session)

@@ -2,30 +2,92 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 from proxy_models.config import TrainingConfig, size_named
-from proxy_models.errors import ProxyError
-from proxy_models.task_file import read_task
+from proxy_models.errors import InvalidSpec, ProxyError
+from proxy_models.families.architecture import Architecture, checked_architecture
+from proxy_models.families.start import StartFolder, read_start
+from proxy_models.task_file import DEFAULT_NORMALIZATION, read_task
 from service.errors import Invalid
-from service.files import resolve_files
-from service.optimizations.schemas import TaskRequest, TrainingRequest
+from service.files import file_identity, identity_hash, resolve_files, resolve_place
+from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
 from service.settings import Settings
 
+Document = dict[str, Any]
 
-def check_training(training: TrainingRequest, tokens: int, prefix: str) -> None:
-    """Raise Invalid naming the field below ``prefix`` when no such model can be trained."""
+
+def check_training(
+    training: TrainingRequest, tokens: int, prefix: str, settings: Settings
+) -> tuple[Document, StartFolder | None]:
+    """The settings as stored, and what the model starts from: path resolved, shape named, content identified.
+
+    Raises Invalid naming the field below ``prefix`` when no such model can be trained, as far as that can be said
+    without the tokenizer (`check_vocabulary`) and without tensors (the worker, before its first step).
+    """
+    stored = training.model_dump()
+    start = None
     try:
-        size_named(training.size)
+        if training.start is not None:
+            start = _start(training.start, prefix, settings)
+            stored |= {
+                "start": str(start.folder),
+                "start_content": identity_hash(map(file_identity, start.files)),
+            }
+        stored |= _model(training, start)
         TrainingConfig(
             tokens=tokens,
             sequence_length=training.sequence_length,
             batch_rows=training.batch_rows,
             learning_rate=training.learning_rate,
             evaluations=training.evaluations,
+            attend_across_documents=training.attend_across_documents,
         )
     except ProxyError as error:
-        field = f"{prefix}{error.field}" if error.field else prefix.rstrip(".")
+        raise _invalid(error, prefix) from error
+    return stored, start
+
+
+def check_vocabulary(start: StartFolder | None, vocabulary_size: int | None, field: str) -> None:
+    """Raise Invalid where the checkpoint's vocabulary is not the tokenizer's; unknown before there is one."""
+    if start is None or vocabulary_size is None:
+        return
+    try:
+        start.check_vocabulary(vocabulary_size)
+    except ProxyError as error:
         raise Invalid(error.code, str(error), field) from error
+
+
+def _invalid(error: ProxyError, prefix: str) -> Invalid:
+    return Invalid(error.code, str(error), f"{prefix}{error.field}" if error.field else prefix.rstrip("."))
+
+
+def _start(path: str, prefix: str, settings: Settings) -> StartFolder:
+    """The folder as its files say; below a data root, or a model that a run of this service has saved."""
+    roots = (*settings.roots, (settings.artifacts / "runs").resolve())
+    return read_start(resolve_place(path, roots, f"{prefix}start"))
+
+
+def _model(training: TrainingRequest, start: StartFolder | None) -> Document:
+    """Size and architecture as stored: what was asked for, else the checkpoint's, else the default."""
+    if training.architecture is not None:
+        settings = checked_architecture(training.architecture)
+        if start is not None:
+            start.check_shape(Architecture(settings, start.shape.vocabulary_size))
+        found: Document = {"size": None, "architecture": settings}
+    elif training.size is None and start is not None and isinstance(start.shape, Architecture):
+        found = {"size": None, "architecture": dict(start.shape.settings)}
+    else:
+        size = size_named(training.size or (DEFAULT_SIZE if start is None else start.shape.name))
+        if start is not None:
+            start.check_shape(size)
+        found = {"size": size.name, "architecture": None}
+    if start is not None and start.saved is None and training.learning_rate is None:
+        raise InvalidSpec(
+            f"{start.folder} does not say at which learning rate it ended; give learning_rate",
+            "learning_rate",
+        )
+    return found
 
 
 def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> list[dict[str, object]]:
@@ -41,12 +103,24 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> list[dict[s
         if len(files) != 1:
             raise Invalid("not_one_file", f"{task.path!r} names {len(files)} files; a task is one.", field)
         try:
-            read_task(files[0])
+            examples = read_task(files[0], task.metric)
         except ProxyError as error:
-            raise Invalid(error.code, f"Task {task.name!r}: {error}", field) from error
+            at_fault = f"tasks[{index}].metric" if error.field == "metric" else field
+            raise Invalid(error.code, f"Task {task.name!r}: {error}", at_fault) from error
+        ranked = bool(examples[0].choices)
+        if task.normalization is not None and not ranked:
+            raise Invalid(
+                "no_choices",
+                f"Task {task.name!r}: {files[0]} has no choices to rank; leave the normalization out.",
+                f"tasks[{index}].normalization",
+            )
         # Runs are compared by what they measured, and a file may be edited in its place.
         digest = hashlib.sha256(files[0].read_bytes()).hexdigest()
-        stored.append({**task.model_dump(), "path": str(files[0]), "digest": digest})
+        measured = {
+            "normalization": (task.normalization or DEFAULT_NORMALIZATION) if ranked else None,
+            "examples": len(examples),
+        }
+        stored.append({**task.model_dump(), **measured, "path": str(files[0]), "digest": digest})
     if tasks and not any(task.weight > 0 for task in tasks):
         raise Invalid("no_objective", "At least one task needs a weight above 0.", "tasks")
     return stored

@@ -1,15 +1,18 @@
 """The web process: ``python -m service.web``. Answers requests and does nothing that takes long."""
 
-import logging
 import os
 import socket
 
 import click
 import uvicorn
+from fastapi import FastAPI
 
 from service.app import create_app
+from service.audit import install_audit_log
+from service.database.schema_version import require_schema
 from service.lifeline import exit_with_parent
 from service.listener import listen
+from service.logs import configure_logging
 from service.settings import Settings
 
 GRACE_SECONDS = 3
@@ -17,15 +20,29 @@ GRACE_SECONDS = 3
 
 
 def run_web(settings: Settings, listener: socket.socket) -> None:
-    """Serve requests on ``listener`` until SIGTERM or SIGINT."""
-    config = uvicorn.Config(
-        create_app(settings),
+    """Serve requests on ``listener`` until SIGTERM or SIGINT.
+
+    Raises OldSchema or UnknownRevision when the database is not at this version's schema.
+    """
+    configure_logging(settings)
+    install_audit_log()
+    require_schema(settings.resolved_database_url)
+    uvicorn.Server(server_config(create_app(settings), settings)).run(sockets=[listener])
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How requests are taken in, before the application sees them."""
+    return uvicorn.Config(
+        app,
         access_log=False,  # a first visit carries the token in its query string
         server_header=False,
+        proxy_headers=bool(
+            settings.trusted_proxies
+        ),  # uvicorn's own default believes anybody on this machine
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=GRACE_SECONDS,
-        log_level=logging.INFO,
+        log_config=None,  # everything goes through service.logs
     )
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 @click.command()

@@ -9,25 +9,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.dashboard.measures import BPB, is_higher_better, minimised, unit_of
+
 Document = Mapping[str, Any]
 
-_SAME_IN_A_PAIR = ("size", "tokens", "sequence_length", "batch_rows", "learning_rate", "seed")
+_SAME_IN_A_PAIR = (
+    "size",
+    "architecture",
+    "start_content",
+    "tokens",
+    "sequence_length",
+    "batch_rows",
+    "learning_rate",
+    "seed",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """How much lower BPB is on the proposed mixture than on the natural one: predicted, then measured."""
+    """How much better the proposed mixture is than the natural one: predicted, then measured, in ``unit``."""
 
     name: str
     predicted: float
     interval: tuple[float, float] | None
     natural: float
     proposed: float
+    unit: str = BPB
+    higher_is_better: bool = False
 
     @property
     def measured(self) -> float:
-        """Measured gain in BPB; positive is better."""
-        return self.natural - self.proposed
+        """Measured gain; positive is better."""
+        gain = self.natural - self.proposed
+        return -gain if self.higher_is_better else gain
 
     @property
     def is_inside(self) -> bool | None:
@@ -69,7 +83,9 @@ def _measured_all(launch: Document, tasks: Sequence[Document]) -> bool:
 
 
 def _settings(launch: Document) -> tuple[Any, ...]:
-    return tuple(launch["settings"].get(name) for name in _SAME_IN_A_PAIR)
+    settings = launch["settings"]
+    across = settings.get("attend_across_documents", True)  # not in older launches
+    return (across, *(settings.get(name) for name in _SAME_IN_A_PAIR))
 
 
 def objective_value(metrics: Mapping[str, float], weights: Mapping[str, float]) -> float | None:
@@ -94,12 +110,25 @@ def _comparison(
     families = [family["tasks"] for family in objective.get("families") or ()]
     weights = {task["name"]: float(task["weight"]) for task in tasks}
     name = "worst family" if families else "objective"
-    found = [worst_value(launch["metrics"], families or [weights]) for launch in (natural, proposed)]
-    measured = [math.nan if value is None else value for value in found]
+    turned = [task["name"] for task in tasks if is_higher_better(task)]
+    found = [
+        worst_value(minimised(launch["metrics"], turned), families or [weights])
+        for launch in (natural, proposed)
+    ]
+    higher = is_higher_better(objective)
+    measured = [math.nan if value is None else 1 - value if higher else value for value in found]
     return Comparison(
         proposed=proposed,
         natural=natural,
-        objective=Gain(name, objective["gain"], _pair(objective["gain_interval"]), measured[0], measured[1]),
+        objective=Gain(
+            name,
+            objective["gain"],
+            _pair(objective["gain_interval"]),
+            measured[0],
+            measured[1],
+            unit_of(objective),
+            higher,
+        ),
         tasks=tuple(
             Gain(
                 task["name"],
@@ -107,6 +136,8 @@ def _comparison(
                 _pair(task["gain_interval"]),
                 natural["metrics"][task["name"]],
                 proposed["metrics"][task["name"]],
+                unit_of(task),
+                is_higher_better(task),
             )
             for task in tasks
         ),

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from service.database.models import DomainSet, Launch, MixtureRow, Optimization, Revision
-from service.dependencies import DatabaseDependency
+from service.database.models import DomainSet, Launch, MixtureRow, Optimization, Revision, WorkerRow
+from service.dependencies import DatabaseDependency, SettingsDependency
 from service.domain_sets.repository import revision_of
 from service.domain_sets.views import describe_revision, summarize_set
 from service.launches.service import describe_launch, launch_with_id
@@ -18,12 +18,16 @@ from service.mixtures.service import describe_mixture, mixture_with_id
 from service.optimizations.progress import describe, summarize
 from service.optimizations.repository import optimization_with_id
 from service.pagination import page_of, page_rows
+from service.settings import Settings
 from service.swarms.service import run_page, summarize_run
+from service.worker_device import worker_device
+from service.workers_view.service import describe_workers
 
 Document = dict[str, Any]
 
 LIST_LENGTH = 25
 """Rows of one page of a list."""
+MOST_WORKERS = 100
 MOST_LAUNCHES = 50
 """Launches shown with their optimization."""
 
@@ -35,8 +39,9 @@ def _json(view: BaseModel) -> Document:
 class Documents:
     """One consistent view of the store; every method answers what the API would (NotFound included)."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, settings: Settings) -> None:
         self._session = session
+        self._settings = settings
 
     def domain_sets(self, after: str | None) -> Document:
         """A page of domain sets, newest first."""
@@ -59,7 +64,8 @@ class Documents:
 
     def optimization(self, optimization_id: str) -> Document:
         """An optimization and how far it has come."""
-        return _json(describe(self._session, optimization_with_id(self._session, optimization_id)))
+        row = optimization_with_id(self._session, optimization_id)
+        return _json(describe(self._session, row, worker_device(self._settings)))
 
     def mixture(self, mixture_id: str) -> Document:
         """A mixture with its evidence."""
@@ -73,6 +79,12 @@ class Documents:
         """A page of a swarm's runs, in the order they were sampled."""
         rows, following = run_page(self._session, swarm_id, after, LIST_LENGTH)
         return page_of(rows, following, lambda row: _json(summarize_run(*row)))
+
+    def workers(self, after: str | None) -> Document:
+        """A page of workers, newest first."""
+        rows, following = page_rows(self._session, select(WorkerRow), WorkerRow.id, after, MOST_WORKERS)
+        views = describe_workers(self._session, rows)
+        return {"items": [_json(view) for view in views], "next": following}
 
     def launches(self, optimization_id: str | None = None, after: str | None = None) -> Document:
         """A page of launches, newest first; those of one optimization's mixtures if it is named."""
@@ -89,10 +101,10 @@ class Documents:
         return _json(describe_launch(self._session, launch_with_id(self._session, launch_id)))
 
 
-def open_documents(database: DatabaseDependency) -> Iterator[Documents]:
+def open_documents(database: DatabaseDependency, settings: SettingsDependency) -> Iterator[Documents]:
     """FastAPI dependency: documents over one read transaction."""
     with database.read() as session:
-        yield Documents(session)
+        yield Documents(session, settings)
 
 
 DocumentsDependency = Annotated[Documents, Depends(open_documents)]

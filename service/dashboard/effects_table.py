@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.dashboard.measures import is_higher_better
+
 Document = Mapping[str, Any]
 
 STEP = 0.01
@@ -14,7 +16,7 @@ _SHADES = (1 / 12, 1 / 3, 2 / 3)
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """By how much BPB changes, and the style of its cell: ``better-1`` to ``worse-3``, or nothing."""
+    """By how much the metric changes, and the style of its cell: ``better-1`` to ``worse-3``, or nothing."""
 
     value: float
     shade: str
@@ -34,12 +36,16 @@ def effects_table(evidence: Document, domains: Sequence[str]) -> EffectsTable | 
     tasks = [task["name"] for task in evidence["tasks"] if task["weight"] > 0 and task["name"] in effects]
     if not tasks:
         return None
+    higher = {task["name"] for task in evidence["tasks"] if is_higher_better(task)}
     largest = {task: max(abs(effects[task][domain]) for domain in domains) for task in tasks}
     rows = [
         (
             domain,
             [
-                Effect(STEP * effects[task][domain], _shade(effects[task][domain], largest[task]))
+                Effect(
+                    STEP * effects[task][domain],
+                    _shade(effects[task][domain] * (-1 if task in higher else 1), largest[task]),
+                )
                 for task in tasks
             ],
         )

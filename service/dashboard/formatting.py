@@ -1,11 +1,14 @@
 """Numbers as people read them. What is unknown (None, NaN) is a dash, never a zero."""
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 UNKNOWN = "–"
 _MINUS = "−"
 _DECIMAL_UNITS = ("", "K", "M", "B", "T", "P")
+_SI_UNITS = ("", "K", "M", "G", "T", "P", "E", "Z")
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 Number = float | int | None
@@ -30,6 +33,14 @@ def quantity(value: Number) -> str:
     if value is None or not is_known(value):
         return UNKNOWN
     return "".join(_scaled(float(value), 1000.0, _DECIMAL_UNITS))
+
+
+def flops(value: Number) -> str:
+    """Floating point operations in short: ``1.2 PFLOP``."""
+    if value is None or not is_known(value):
+        return UNKNOWN
+    number, unit = _scaled(float(value), 1000.0, _SI_UNITS)
+    return f"{number} {unit}FLOP"
 
 
 def size(value: Number) -> str:
@@ -116,3 +127,11 @@ def interval(bounds: tuple[float, float] | list[float] | None, places: int = 4) 
         return UNKNOWN
     low, high = bounds
     return f"{signed(low, places)} to {signed(high, places)}"
+
+
+def model_name(settings: Mapping[str, Any]) -> str:
+    """What is trained, in a word: a size, a kind of architecture, or what a launcher is called."""
+    if settings.get("size"):
+        return str(settings["size"])
+    architecture = settings.get("architecture")
+    return str(architecture["model_type"] if architecture else settings.get("launcher", ""))

@@ -19,7 +19,7 @@ def gain_chart(comparison: Comparison) -> Markup:
     return svg.chart(
         "gain-chart",
         "Predicted and measured gain over the natural distribution",
-        f"For each task the predicted gain in BPB with its interval, and the measured one. "
+        f"For each task the predicted gain with its interval, and the measured one. "
         f"{inside} of {len(comparison.tasks)} measured gains lie within their interval. "
         "The table has every number.",
         _ROW * len(gains) + 2,
@@ -50,7 +50,7 @@ def _row(gain: Gain, top: float, scale: svg.Scale) -> Markup:
     parts.append(svg.dot("predicted", scale.at(gain.predicted), y))
     parts.append(svg.diamond("measured", scale.at(gain.measured), y))
     words = (
-        f"{gain.name}: predicted {signed(gain.predicted)} BPB "
-        f"({interval(gain.interval)}), measured {signed(gain.measured)} BPB"
+        f"{gain.name}: predicted {signed(gain.predicted)} {gain.unit} "
+        f"({interval(gain.interval)}), measured {signed(gain.measured)} {gain.unit}".rstrip()
     )
     return svg.group(words, parts)

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from service.dashboard.comparison import Comparison, compare, worst_value
 from service.dashboard.effects_table import EffectsTable, effects_table
 from service.dashboard.gain_chart import gain_chart
+from service.dashboard.measures import ACCURACY, minimised, objective_unit
 from service.dashboard.mixture_chart import MOST_ROWS, mixture_chart
 from service.dashboard.sentences import Verdict, measured_verdict, predicted_verdict, progress_sentence
 from service.optimizations.plan_sentences import plan_sentences
@@ -111,12 +112,14 @@ def objective_bpb(metrics: Mapping[str, float], settings: Document) -> float | N
         {"name": name, "weight": 1.0, "family": None} for name in metrics if name.startswith(_HELD_OUT)
     ]
     is_worst = settings.get("aggregate") == "worst_family"
+    higher = [task["name"] for task in tasks if task.get("metric") == "accuracy"]
     families: dict[str, dict[str, float]] = {}
     for task in tasks:
         if task["weight"] > 0:
             family = (task.get("family") or task["name"]) if is_worst else "all"
             families.setdefault(family, {})[task["name"]] = float(task["weight"])
-    return worst_value(metrics, list(families.values()))
+    value = worst_value(minimised(metrics, higher), list(families.values()))
+    return 1 - value if value is not None and objective_unit(settings) == ACCURACY else value
 
 
 def _answer(evidence: Document) -> Answer:

@@ -76,6 +76,12 @@ def lineage(mixture_id: str, documents: DocumentsDependency) -> Response:
     return page("lineage.html", view=lineage_page(documents.lineage(mixture_id)))
 
 
+@_pages.get("/workers")
+def workers(documents: DocumentsDependency, after: After = None) -> Response:
+    """The machines that do the work."""
+    return page("workers.html", workers=documents.workers(after), is_live=True)
+
+
 @_pages.get("/launches/{launch_id}")
 def launch(launch_id: str, documents: DocumentsDependency) -> Response:
     """A full training run and what was measured on its model."""

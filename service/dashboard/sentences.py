@@ -6,6 +6,7 @@ from typing import Any
 
 from service.dashboard.comparison import Comparison
 from service.dashboard.formatting import about, bpb, count, interval, quantity
+from service.dashboard.measures import in_unit, is_higher_better, unit_of
 
 Document = Mapping[str, Any]
 
@@ -66,10 +67,10 @@ def predicted_verdict(evidence: Document) -> Verdict:
     if objective is None:
         return Verdict("Nothing was trained for it, so nothing is predicted of it.", "open")
     gain, bounds = objective["gain"], objective["gain_interval"]
-    direction = "lower" if gain >= 0 else "higher"
+    direction = "higher" if (gain >= 0) == is_higher_better(objective) else "lower"
     what = "its worst family" if objective.get("families") else "the objective"
     words = (
-        f"The proposed mixture is predicted to reach {bpb(objective['proposed'])} BPB on {what}, "
+        f"The proposed mixture is predicted to reach {in_unit(objective['proposed'], unit_of(objective))} on {what}, "
         f"{bpb(abs(gain))} {direction} than the natural distribution's {bpb(objective['natural'])}"
     )
     if bounds is None:
@@ -88,11 +89,11 @@ def predicted_verdict(evidence: Document) -> Verdict:
 def measured_verdict(comparison: Comparison) -> Verdict:
     """What the launches found, beside what was predicted."""
     gain = comparison.objective
-    direction = "lower" if gain.measured >= 0 else "higher"
+    direction = "higher" if (gain.measured >= 0) == gain.higher_is_better else "lower"
     parameters = comparison.proposed["non_embedding_parameters"]
     model = f" with {quantity(parameters)} non-embedding parameters" if parameters else ""
     words = (
-        f"Measured on a model{model}: {bpb(gain.proposed)} BPB on the proposed mixture, "
+        f"Measured on a model{model}: {in_unit(gain.proposed, gain.unit)} on the proposed mixture, "
         f"{bpb(abs(gain.measured))} {direction} than {bpb(gain.natural)} on the natural distribution"
     )
     if gain.is_inside is not None:

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 from sqlalchemy import select
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import defer, joinedload
 
 from service.database.models import MixtureRow, Revision
 from service.dependencies import DatabaseDependency
@@ -33,7 +33,11 @@ def create_mixture(
 @router.get("", response_model=Page[MixtureSummary])
 def list_mixtures(database: DatabaseDependency, after: After = None, limit: Limit = 50) -> dict[str, object]:
     """Every mixture, newest first."""
-    query = select(MixtureRow).options(joinedload(MixtureRow.revision).joinedload(Revision.domain_set))
+    query = select(MixtureRow).options(
+        joinedload(MixtureRow.revision).joinedload(Revision.domain_set),
+        defer(MixtureRow.weights),
+        defer(MixtureRow.evidence),
+    )
     with database.read() as session:
         rows, following = page_rows(session, query, MixtureRow.id, after, limit)
         return page_of(rows, following, service.summarize_mixture)

@@ -5,13 +5,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 from sqlalchemy import select
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import defer, joinedload
 
 from service.database import jobs
 from service.database.models import Optimization, Revision
 from service.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, DryRun, SettingsDependency
 from service.idempotency import IdempotentRequest, KeyHeader, create_once
 from service.optimizations import service
+from service.optimizations.cost import check_planned_memory
 from service.optimizations.plan_view import plan_view
 from service.optimizations.progress import describe, summarize
 from service.optimizations.repository import optimization_with_id
@@ -22,11 +23,17 @@ from service.optimizations.schemas import (
     PlanView,
 )
 from service.pagination import After, Limit, Page, page_of, page_rows
+from service.worker_device import worker_device
 
 router = APIRouter(prefix="/v1/optimizations", tags=["optimizations"])
 
 
-@router.post("", status_code=202, response_model=OptimizationView | PlanView)
+@router.post(
+    "",
+    status_code=202,
+    response_model=OptimizationView | PlanView,
+    responses={200: {"model": PlanView, "description": "With `dry_run`: what would be."}},
+)
 def create_optimization(
     body: OptimizationRequest,
     response: Response,
@@ -38,20 +45,22 @@ def create_optimization(
     """Ask for a mixture: what is known is reused, the rest sampled, trained, fitted and solved by the workers."""
     checked = service.check_request(body, settings)
     request = IdempotentRequest("optimizations", key, body)
+    device = worker_device(settings)
     planned = None
     with database.read() as session:
         made = None if dry_run else request.earlier(session)
         if made is None:
             service.check_answerable(session, checked)
             planned = service.plan_optimization(session, checked, settings.max_runs, dry_run)
+            check_planned_memory(session, planned, device)
         if planned is not None and dry_run:
             response.status_code = 200
-            return plan_view(session, planned)
+            return plan_view(session, planned, device)
     if planned is not None:
         made = create_once(database, request, lambda session: service.create_optimization(session, planned))
     optimization_id = str(made)
     with database.read() as session:
-        view = describe(session, optimization_with_id(session, optimization_id))
+        view = describe(session, optimization_with_id(session, optimization_id), device)
     response.headers["Location"] = f"/v1/optimizations/{optimization_id}"
     response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     return view
@@ -62,22 +71,29 @@ def list_optimizations(
     database: DatabaseDependency, after: After = None, limit: Limit = 50
 ) -> dict[str, object]:
     """Every optimization, newest first."""
-    query = select(Optimization).options(joinedload(Optimization.revision).joinedload(Revision.domain_set))
+    query = select(Optimization).options(
+        joinedload(Optimization.revision).joinedload(Revision.domain_set), defer(Optimization.settings)
+    )
     with database.read() as session:
         rows, following = page_rows(session, query, Optimization.id, after, limit)
         return page_of(rows, following, summarize)
 
 
-@router.get("/{optimization_id}", response_model=OptimizationView)
+@router.get(
+    "/{optimization_id}",
+    response_model=OptimizationView,
+    responses={304: {"description": "Nothing changed since the given ETag."}},
+)
 def get_optimization(
     optimization_id: str,
     response: Response,
     database: DatabaseDependency,
+    settings: SettingsDependency,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> OptimizationView | Response:
     """State, stages, counts, rate and ETA; 304 when nothing changed since the given ETag."""
     with database.read() as session:
-        view = describe(session, optimization_with_id(session, optimization_id))
+        view = describe(session, optimization_with_id(session, optimization_id), worker_device(settings))
     tag = f'"{hashlib.sha256(view.model_dump_json().encode()).hexdigest()[:32]}"'
     if if_none_match == tag:
         return Response(status_code=304, headers={"ETag": tag})
@@ -88,14 +104,18 @@ def get_optimization(
 
 
 @router.post("/{optimization_id}:cancel", status_code=202, response_model=OptimizationView)
-def cancel_optimization(optimization_id: str, database: DatabaseDependency) -> OptimizationView:
+def cancel_optimization(
+    optimization_id: str, database: DatabaseDependency, settings: SettingsDependency
+) -> OptimizationView:
     """Stop it; finished runs stay and ``:retry`` goes on with them."""
     with database.write() as session:
-        return describe(session, service.cancel(session, optimization_id))
+        return describe(session, service.cancel(session, optimization_id), worker_device(settings))
 
 
 @router.post("/{optimization_id}:retry", status_code=202, response_model=OptimizationView)
-def retry_optimization(optimization_id: str, database: DatabaseDependency) -> OptimizationView:
+def retry_optimization(
+    optimization_id: str, database: DatabaseDependency, settings: SettingsDependency
+) -> OptimizationView:
     """Go on with a failed or cancelled optimization."""
     with database.write() as session:
-        return describe(session, service.retry(session, optimization_id))
+        return describe(session, service.retry(session, optimization_id), worker_device(settings))

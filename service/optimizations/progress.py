@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from service.database import jobs
 from service.database.models import Job, Optimization
 from service.domain_sets.repository import jobs_of
-from service.optimizations.repository import mixtures_of, swarm_id_of, trained_runs
+from service.optimizations.cost import optimization_cost
+from service.optimizations.repository import mixtures_of, stage_jobs, swarm_id_of, trained_runs
 from service.optimizations.schemas import (
     LostRun,
     OptimizationProgress,
@@ -20,6 +21,7 @@ from service.optimizations.schemas import (
     StageView,
 )
 from service.schemas import failure_of
+from service.worker_device import WorkerDevice
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,9 @@ class _Work:
     finished: Sequence[tuple[int, float]]
 
 
-def describe(session: Session, row: Optimization) -> OptimizationView:
+def describe(session: Session, row: Optimization, device: WorkerDevice) -> OptimizationView:
     """The whole document of ``GET /v1/optimizations/{id}``; ``row`` comes with its revision and domains."""
-    own = jobs_of(session, row.id)
+    own = stage_jobs(session, row.id)
     runs = trained_runs(session, row.id)
     work = _Work(
         prepare=jobs_of(session, row.revision_id),
@@ -59,6 +61,7 @@ def describe(session: Session, row: Optimization) -> OptimizationView:
             "stage": _current_stage(progress.stages),
             "settings": row.settings,
             "progress": progress,
+            "cost": optimization_cost(row, device, progress.tokens_total, work.finished),
             "swarm_id": swarm_id_of(session, row.id),
             "mixture_id": mixtures.get("proposed"),
             "natural_mixture_id": mixtures.get("natural"),
@@ -119,7 +122,8 @@ def _rate(work: _Work, held: Sequence[Job]) -> float:
     """Tokens per second of all runs under way; evaluation counted in as soon as one run has finished."""
     seconds = sum(seconds for _, seconds in work.finished)
     if seconds > 0:
-        return len(held) * sum(tokens for tokens, _ in work.finished) / seconds
+        workers = sum(1 / job.shared_by for job in held)
+        return workers * sum(tokens for tokens, _ in work.finished) / seconds
     return sum(float((job.progress or {}).get("tokens_per_second") or 0.0) for job in held)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy.orm import Session, joinedload, load_only, selectinload
 
 from service.database import jobs
 from service.database.models import Job, MixtureRow, Optimization, Revision, Run, Swarm
@@ -37,14 +37,32 @@ def mixtures_of(session: Session, optimization_id: str) -> dict[str, str]:
     return dict(session.execute(query).all())
 
 
+def stage_jobs(session: Session, optimization_id: str) -> Sequence[Job]:
+    """The optimization's jobs but for its proxy runs', which may be thousands: see `trained_runs`."""
+    query = select(Job).where(Job.owner == optimization_id, Job.kind != jobs.PROXY_RUN)
+    return session.scalars(query.order_by(Job.priority, Job.position, Job.created_at)).all()
+
+
 def trained_runs(
     session: Session, optimization_id: str
 ) -> Sequence[tuple[Job, int | None, int | None, float | None]]:
     """Every proxy-run job of the optimization with its run's own tokens, and its tokens and seconds once finished."""
+    columns = load_only(
+        Job.kind,
+        Job.subject,
+        Job.state,
+        Job.progress,
+        Job.started_at,
+        Job.finished_at,
+        Job.busy_seconds,
+        Job.failure_code,
+        Job.failure_detail,
+    )
     query = (
         select(Job, Run.tokens, big_integer(Run.result["tokens"]), Run.result["seconds"].as_float())
         .join(Run, Run.id == Job.subject)
         .where(Job.owner == optimization_id, Job.kind == jobs.PROXY_RUN)
         .order_by(Job.position)
+        .options(columns)
     )
     return [(job, asked, tokens, seconds) for job, asked, tokens, seconds in session.execute(query)]

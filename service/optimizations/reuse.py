@@ -60,6 +60,7 @@ class ReuseContext:
     repetition_cap: float | None
     tasks: Sequence[Document]
     shares: Sequence[LinearConstraint]
+    proxy: Document | None
 
 
 def planned_reuse(
@@ -172,8 +173,9 @@ def _plan(
 ) -> PlannedReuse:
     request = context.request
     nodes = lineage_nodes(lineage.session, lineage.revision)
-    proxy = request.proxy.model_dump() if request.proxy else {}
-    comparison = Comparison(nodes, Conditions(lineage.revision.tokenizer_path, proxy, context.tasks))
+    comparison = Comparison(
+        nodes, Conditions(lineage.revision.tokenizer_path, context.proxy or {}, context.tasks)
+    )
     known = {node.id for node in nodes}
     runs = [one for one in lineage.runs if node_id(one.optimization.revision) in known]
     kind: ReuseKind = asked.kind

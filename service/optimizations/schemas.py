@@ -1,7 +1,7 @@
 """Requests and answers about optimizations."""
 
 from collections import Counter
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -9,22 +9,61 @@ from service.schemas import FailureView, Name, RequestModel, Time
 
 
 class TaskRequest(RequestModel):
-    """Something measured on every model: a JSONL file of ``{"context", "continuation"}``, scored in BPB."""
+    """Something measured on every model: a JSONL file of ``{"context", "continuation"}``, scored in BPB.
+
+    Or one of ``{"context", "choices", "gold"}``: the BPB of the gold choices and the accuracy of ranking all of them
+    are both measured, and ``metric`` says which of the two the task stands for.
+    """
 
     name: Name
     path: str = Field(min_length=1, max_length=4096)
     family: Name | None = None
     weight: float = Field(default=1.0, ge=0.0, le=1e6, description="Its share in the objective, normalised.")
+    metric: Literal["bpb", "accuracy"] = Field(
+        default="bpb", description="`accuracy` needs choices; it is better when higher."
+    )
+    normalization: Literal["none", "character", "token", "byte"] | None = Field(
+        default=None,
+        description="What the log-likelihood of a choice is divided by before ranking; `character` when left out.",
+    )
+
+
+DEFAULT_SIZE = "nano-0.1M"
 
 
 class TrainingRequest(RequestModel):
-    """How a model is trained; ``learning_rate`` null is the size's measured default."""
+    """How a model is trained, and which: a named ``size``, an ``architecture``, or that of the folder it starts from.
 
-    size: str = Field(default="nano-0.1M", max_length=64)
+    ``learning_rate`` null is the size's measured default, or what the checkpoint it starts from ended with.
+    """
+
+    size: str | None = Field(
+        default=None, max_length=64, description=f"{DEFAULT_SIZE} without `architecture` and `start`."
+    )
+    architecture: dict[str, Any] | None = Field(
+        default=None,
+        description="The content of a Hugging Face `config.json`: its `model_type` and sizes. The vocabulary is the "
+        "domain set's tokenizer's.",
+    )
+    start: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4096,
+        description="Folder of a saved model to go on from, below a data root or the service's own runs.",
+    )
     sequence_length: int = Field(default=128, ge=16, le=32_768)
     batch_rows: int = Field(default=8, ge=1, le=4096)
     learning_rate: float | None = Field(default=None, gt=0.0, le=1.0)
     evaluations: int = Field(default=3, ge=1, le=100, description="Checkpoints evaluated near the end.")
+    attend_across_documents: bool = Field(
+        default=True, description="Whether attention reaches from a document into those before it in its row."
+    )
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if self.size is not None and self.architecture is not None:
+            raise ValueError("give a size or an architecture, not both")
+        return self
 
 
 class ProxyRequest(TrainingRequest):
@@ -65,20 +104,28 @@ class ShareRequest(RequestModel):
 
 
 class GuardRailRequest(RequestModel):
-    """What no mixture may cost a task: a predicted metric, or a distance to the natural distribution's."""
+    """What no mixture may cost a task: a predicted metric, or a distance to the natural distribution's.
+
+    Bounds are in the task's own unit: BPB has an ``at_most``, an accuracy an ``at_least``.
+    """
 
     task: str = Field(min_length=1, max_length=300, description="A task's name, or `held-out/<domain>`.")
-    at_most: float | None = Field(default=None, gt=0.0, description="The largest predicted metric.")
+    at_most: float | None = Field(
+        default=None, gt=0.0, description="The largest predicted metric, of one that is better when lower."
+    )
+    at_least: float | None = Field(
+        default=None, gt=0.0, lt=1.0, description="The smallest predicted accuracy, as a share of 1."
+    )
     worse_than_natural: float | None = Field(
         default=None,
         ge=0.0,
-        description="By how much the predicted metric may exceed the natural distribution's.",
+        description="By how much the predicted metric may be worse than the natural distribution's.",
     )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.at_most is None) == (self.worse_than_natural is None):
-            raise ValueError("give one of at_most and worse_than_natural")
+        if sum(bound is not None for bound in (self.at_most, self.at_least, self.worse_than_natural)) != 1:
+            raise ValueError("give one of at_most, at_least and worse_than_natural")
         return self
 
 
@@ -218,6 +265,31 @@ class LostRun(BaseModel):
     reason: str
 
 
+class CostView(BaseModel):
+    """What the swarm costs. FLOPs are additions and multiplications, counted apart; hours are one worker's alone.
+
+    ``device_hours`` are CPU-hours of one process or GPU-hours, by ``source``: this swarm's own finished runs, past
+    runs of the same proxy, or the calibrated device; null with ``unknown`` saying why. ``backend``, ``waves`` of up
+    to ``members`` models and ``device`` are by calibration alone. Evaluation's FLOPs are at most so many, and null
+    before the domains are counted. ``largest_wave`` models fit into one worker's share of ``memory_bytes`` together.
+    """
+
+    flops_per_token: int
+    tokens: int
+    training_flops: int
+    evaluation_flops: int | None
+    device_hours: float | None
+    source: Literal["own_runs", "past_runs", "calibration"] | None
+    unknown: str | None
+    device: str | None
+    backend: str | None
+    members: int | None
+    waves: int | None
+    bytes_per_model: int | None
+    memory_bytes: int | None
+    largest_wave: int | None
+
+
 class OptimizationView(BaseModel):
     """An optimization, how far it has come, and where its result is."""
 
@@ -230,6 +302,7 @@ class OptimizationView(BaseModel):
     stage: str
     settings: dict[str, object]
     progress: OptimizationProgress
+    cost: CostView | None = Field(description="Null: nothing is trained, or the vocabulary is not known yet.")
     swarm_id: str | None
     mixture_id: str | None
     natural_mixture_id: str | None
@@ -240,7 +313,7 @@ class OptimizationView(BaseModel):
 
 
 class Hours(BaseModel):
-    """Worker hours: CPU-hours on a CPU, device-hours on a GPU. Null where no comparable run was ever trained."""
+    """Worker hours, by the source the cost names: CPU-hours on a CPU, device-hours on a GPU. Null where none is."""
 
     new: float | None
     recompute: float | None
@@ -255,6 +328,7 @@ class PlanView(BaseModel):
     mixture_id: str | None
     sentences: list[str]
     hours: Hours
+    cost: CostView | None = Field(description="Null: nothing is trained, or the vocabulary is not known yet.")
     plan: dict[str, object]
 
 

@@ -16,6 +16,7 @@ from mixing.parts import HELD_OUT_PREFIX, SOLVERS
 from mixing.question import TaskGuard, check_constraints, objective_asked
 from mixing.regression.catalogue import REGRESSIONS
 from mixing.repetition import check_target_reachable
+from proxy_models.families.start import StartFolder
 from service.database import jobs
 from service.database.clock import database_now
 from service.database.models import Optimization
@@ -26,7 +27,7 @@ from service.optimizations.repository import optimization_with_id
 from service.optimizations.reuse import PlannedReuse, ReuseContext, planned_reuse
 from service.optimizations.schemas import OptimizationRequest
 from service.settings import Settings
-from service.training_settings import check_tasks, check_training
+from service.training_settings import check_tasks, check_training, check_vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class CheckedOptimization:
     method: Method
     recipe: Recipe | None
     tasks: list[dict[str, object]]
+    proxy: dict[str, object] | None = None
+    start: StartFolder | None = None
 
     @property
     def repetition_cap(self) -> float | None:
@@ -52,14 +55,16 @@ def check_request(request: OptimizationRequest, settings: Settings) -> CheckedOp
     except MixingError as error:
         raise invalid(error, "method") from error
     recipe = None if method.recipe is None else _recipe(method, request)
+    proxy: dict[str, object] | None = None
+    start: StartFolder | None = None
     if recipe is None:
         _check_untrained(method, request)
     elif request.proxy is None:
         raise Invalid("missing_proxy", f"{method.title} trains proxy models; say which.", "proxy")
     else:
-        check_training(request.proxy, request.proxy.tokens, "proxy.")
+        proxy, start = check_training(request.proxy, request.proxy.tokens, "proxy.", settings)
         _check_parts(request, recipe)
-    return CheckedOptimization(request, method, recipe, check_tasks(request.tasks, settings))
+    return CheckedOptimization(request, method, recipe, check_tasks(request.tasks, settings), proxy, start)
 
 
 def _recipe(method: Method, request: OptimizationRequest) -> Recipe:
@@ -157,10 +162,13 @@ def plan_optimization(
     request, method, recipe = checked.request, checked.method, checked.recipe
     revision = revision_of(session, request.domain_set, request.revision)
     require_usable(session, revision)
+    check_vocabulary(checked.start, revision.vocabulary_size, "proxy.start")
     shares = _shares(request, [row.name for row in revision.domains])
     reuse = None
     if recipe is not None:
-        context = ReuseContext(request, method, recipe, checked.repetition_cap, checked.tasks, shares)
+        context = ReuseContext(
+            request, method, recipe, checked.repetition_cap, checked.tasks, shares, checked.proxy
+        )
         reuse = planned_reuse(session, revision, context, dry_run)
     domains = len(revision.domains)
     if reuse is not None:
@@ -202,7 +210,7 @@ def create_optimization(session: Session, planned: PlannedOptimization) -> str:
             "kl_weight": request.kl_weight if request.kl_weight is not None else method.kl_weight,
             "repetition_price": request.repetition_price or 0.0,
             "strengths": list(request.strengths),
-            "proxy": None if request.proxy is None else request.proxy.model_dump(),
+            "proxy": checked.proxy,
             "tasks": checked.tasks,
             "aggregate": request.aggregate,
             "shares": [_stored(share) for share in planned.shares],
@@ -240,6 +248,12 @@ def _check_objective(request: OptimizationRequest, recipe: Recipe, domains: Sequ
         raise invalid(error, "granularity" if error.field == "granularity" else "tasks") from error
     if worst and len(objective.parts()) < 2:
         raise Invalid("one_family", "The worst of a single family is that family.", "aggregate")
+    higher = {task.name for task in request.tasks if task.metric == "accuracy"}
+    if worst and higher and any(task.metric == "bpb" and task.weight > 0 for task in request.tasks):
+        complaint = (
+            "The worst of BPB and accuracies means nothing: they have no common unit; ask for the mean."
+        )
+        raise Invalid("mixed_metrics", complaint, "aggregate")
     guarded: set[str] = set()
     for index, rail in enumerate(request.guard_rails):
         field = f"guard_rails[{index}].task"
@@ -251,6 +265,10 @@ def _check_objective(request: OptimizationRequest, recipe: Recipe, domains: Sequ
         if rail.task in guarded:
             raise Invalid("duplicate_guard_rail", f"Two guard rails are of {rail.task!r}.", field)
         guarded.add(rail.task)
+        try:
+            TaskGuard(**rail.model_dump()).check_direction(rail.task in higher)
+        except MixingError as error:
+            raise invalid(error, f"guard_rails[{index}].{error.field}") from error
 
 
 def _shares(request: OptimizationRequest, domains: Sequence[str]) -> list[LinearConstraint]:

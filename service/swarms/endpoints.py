@@ -3,12 +3,15 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 
+from proxy_models.exported_file import tar_pieces, tar_size
 from service.database.models import Swarm
-from service.dependencies import DatabaseDependency
+from service.dependencies import DatabaseDependency, SettingsDependency
 from service.pagination import After, Limit, Page, page_of, page_rows
 from service.swarms import service
+from service.swarms.model_files import model_files
 from service.swarms.schemas import MetricView, RunSummary, RunView, SwarmView
 
 router = APIRouter(prefix="/v1", tags=["swarms and runs"])
@@ -20,7 +23,7 @@ def list_swarms(database: DatabaseDependency, after: After = None, limit: Limit 
     """Every swarm, newest first."""
     with database.read() as session:
         rows, following = page_rows(session, select(Swarm), Swarm.id, after, limit)
-        return page_of(rows, following, lambda row: service.describe_swarm(session, row))
+        return {"items": service.describe_swarms(session, rows), "next": following}
 
 
 @router.get("/swarms/{swarm_id}", response_model=SwarmView)
@@ -48,6 +51,28 @@ def get_run(run_id: str, database: DatabaseDependency) -> RunView:
     """One run: its mixture, what it really read, and what was measured on it."""
     with database.read() as session:
         return service.describe_run(*service.run_with_id(session, run_id))
+
+
+@router.get(
+    "/runs/{run_id}/model",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"application/x-tar": {}}, "description": "A folder `<run id>/` of the model."}
+    },
+)
+def get_model(run_id: str, database: DatabaseDependency, settings: SettingsDependency) -> StreamingResponse:
+    """The trained model and its tokenizer as a tar archive of a Hugging Face folder."""
+    with database.read() as session:
+        files = model_files(session, settings, run_id)
+    # The pieces come from a plain generator, which is read in a thread: no other request waits for the disk.
+    return StreamingResponse(
+        tar_pieces(files, run_id),
+        media_type="application/x-tar",
+        headers={
+            "Content-Length": str(tar_size(files, run_id)),
+            "Content-Disposition": f'attachment; filename="{run_id}.tar"',
+        },
+    )
 
 
 @router.get("/runs/{run_id}/metrics", response_model=Page[MetricView])

@@ -29,8 +29,9 @@ class RunProgress(BaseModel):
 class RunSummary(BaseModel):
     """A run in a list.
 
-    ``round`` is the one it was sampled in, from 0; ``requested_tokens`` is what it was asked to train, and
-    ``tokens`` what it has trained.
+    ``metrics`` has every task, every domain's held-out slice, and of a task with choices its other metric as
+    ``<task>/accuracy`` or ``<task>/bpb``. ``round`` is the one it was sampled in, from 0; ``requested_tokens`` is
+    what it was asked to train, and ``tokens`` what it has trained.
     """
 
     id: str
@@ -61,7 +62,7 @@ class RunView(RunSummary):
 
 
 class MetricView(BaseModel):
-    """One evaluation: a task's value (BPB) after ``step`` steps."""
+    """One evaluation: a task's value (BPB, or an accuracy as a share of 1) after ``step`` steps."""
 
     step: int
     tokens: int

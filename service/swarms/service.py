@@ -1,13 +1,14 @@
 """Describing swarms and runs."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from service.database import jobs
+from service.database.jobs import of_run
 from service.database.models import DomainSet, Job, Launch, Metric, Optimization, Revision, Run, Swarm
 from service.database.types import big_integer
 from service.errors import Invalid, NotFound
@@ -26,20 +27,10 @@ def swarm_with_id(session: Session, swarm_id: str) -> Swarm:
 
 def describe_swarm(session: Session, swarm: Swarm) -> SwarmView:
     """The swarm with its runs counted by state."""
-    states = Counter(
-        dict(
-            session.execute(
-                select(Job.state, func.count())
-                .where(Job.owner == swarm.optimization_id, Job.kind == jobs.PROXY_RUN)
-                .group_by(Job.state)
-            ).all()
-        )
-    )
-    name, number = session.execute(
-        select(DomainSet.name, Revision.number)
-        .join(Revision, Revision.domain_set_id == DomainSet.id)
-        .where(Revision.id == swarm.revision_id)
-    ).one()
+    return describe_swarms(session, [swarm])[0]
+
+
+def _view(swarm: Swarm, states: Counter[str], name: str, number: int) -> SwarmView:
     return SwarmView.model_validate(
         {
             "id": swarm.id,
@@ -59,6 +50,25 @@ def describe_swarm(session: Session, swarm: Swarm) -> SwarmView:
     )
 
 
+def describe_swarms(session: Session, swarms: Sequence[Swarm]) -> list[SwarmView]:
+    """Swarms with their runs counted by state, however many in two queries."""
+    counted = (
+        select(Job.owner, Job.state, func.count())
+        .where(Job.owner.in_([swarm.optimization_id for swarm in swarms]), Job.kind == jobs.PROXY_RUN)
+        .group_by(Job.owner, Job.state)
+    )
+    states: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for owner, state, number in session.execute(counted):
+        states[owner][state] = number
+    named = (
+        select(Revision.id, DomainSet.name, Revision.number)
+        .join(DomainSet, DomainSet.id == Revision.domain_set_id)
+        .where(Revision.id.in_({swarm.revision_id for swarm in swarms}))
+    )
+    names = {revision: (name, number) for revision, name, number in session.execute(named)}
+    return [_view(swarm, states[swarm.optimization_id], *names[swarm.revision_id]) for swarm in swarms]
+
+
 RunRow = tuple[Run, Job, int]
 """A run with its job and the tokens it was asked to train."""
 
@@ -71,7 +81,7 @@ def _rows() -> Select[Run, Job, int]:
     )
     return (
         select(Run, Job, asked)
-        .join(Job, Job.subject == Run.id)
+        .join(Job, of_run())
         .outerjoin(Swarm, Swarm.id == Run.swarm_id)
         .outerjoin(Optimization, Optimization.id == Swarm.optimization_id)
         .outerjoin(Launch, Launch.id == Run.launch_id)
@@ -82,12 +92,15 @@ def run_page(
     session: Session, swarm: str | None, after: str | None, limit: int
 ) -> tuple[Sequence[RunRow], str | None]:
     """Runs by (position, id), those of one swarm if named; keyset, so it stays put."""
-    query = _rows()
+    page = select(Run.id)
     if swarm is not None:
-        query = query.where(Run.swarm_id == swarm_with_id(session, swarm).id)
+        page = page.where(Run.swarm_id == swarm_with_id(session, swarm).id)
     if after is not None:
-        query = query.where(_behind(after))
-    found = session.execute(query.order_by(Run.position, Run.id).limit(limit + 1))
+        page = page.where(_behind(after))
+    # First which runs, from an index alone, then what there is about them: in one query PostgreSQL joins all of them.
+    ids = session.scalars(page.order_by(Run.position, Run.id).limit(limit + 1)).all()
+    query = _rows().where(Run.id.in_(ids)).options(defer(Run.weights))
+    found = session.execute(query.order_by(Run.position, Run.id))
     rows = [(run, job, asked) for run, job, asked in found]
     more = len(rows) > limit
     rows = rows[:limit]
@@ -151,7 +164,7 @@ def _summary(run: Run, job: Job, requested_tokens: int) -> dict[str, Any]:
         "state": job.state,
         "attempt": job.attempt,
         "seed": run.seed,
-        "metrics": result.get("final") or {},
+        "metrics": {**(result.get("final") or {}), **(result.get("further") or {})},
         "requested_tokens": requested_tokens,
         "tokens": result.get("tokens"),
         "seconds": result.get("seconds"),

@@ -49,7 +49,13 @@ SETTINGS = {
     "target_tokens": 24_000_000,
     "repetition_cap": 4,
     "kl_weight": 0.05,
-    "proxy": {"size": "nano-0.1M", "tokens": 524_288, "sequence_length": 128, "batch_rows": 8},
+    "proxy": {
+        "size": "nano-0.1M",
+        "tokens": 524_288,
+        "sequence_length": 128,
+        "batch_rows": 8,
+        "evaluations": 3,
+    },
     "tasks": [{"name": name, "path": "t.jsonl", "family": None, "weight": w} for name, w in TASKS.items()],
 }
 

@@ -32,6 +32,13 @@ def test_sizes_are_binary(value: float | None, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "shown"), [(999, "999 FLOP"), (1.24e15, "1.2 PFLOP"), (3e21, "3.0 ZFLOP"), (None, "–")]
+)
+def test_arithmetic_has_its_unit(value: float | None, shown: str) -> None:
+    assert formatting.flops(value) == shown
+
+
+@pytest.mark.parametrize(
     ("value", "shown"),
     [(0.0, "0.00%"), (0.1234, "12.34%"), (0.00001, "<0.01%"), (1.0, "100.00%"), (math.nan, "–")],
 )
