@@ -2,9 +2,10 @@
 # make serve   the service on the same data
 # make test    installs what it needs and runs every test
 # make lint    ruff, pyright, the import contracts
+# make audit   known vulnerabilities of what constraints.txt pins; says so loudly where nobody can be asked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint clean
+.PHONY: help setup demo serve test lint audit clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.mixwright-installed
@@ -46,7 +47,10 @@ lint: $(INSTALLED)
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 	$(BIN)/lint-imports
 
+audit: $(INSTALLED)
+	@scripts/audit.sh
+
 # What can be made again; never the data directory.
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .audit build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -81,7 +81,7 @@ def test_commands_exist(path: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:^|`|cuda )make ([a-z]+)", text, re.MULTILINE)) <= targets
     commands = set(main.list_commands(click.Context(main)))
-    assert set(re.findall(r"(?:`|\.venv/bin/)mixwright ([a-z]+)", text)) <= commands
+    assert set(re.findall(r"(?:`|\.venv/bin/)mixwright ([a-z-]+)", text)) <= commands
 
 
 def test_the_library_page_runs_as_it_is_written() -> None:

@@ -5,7 +5,7 @@ import pydoc_data.topics
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def eventually() -> Callable[..., Any]:
     return wait
 
 
-def write_jsonl(path: Path, documents: list[dict[str, str]]) -> str:
+def write_jsonl(path: Path, documents: Sequence[Mapping[str, Any]]) -> str:
     """One JSON document a line; answers the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(document) + "\n" for document in documents))
