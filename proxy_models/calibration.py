@@ -20,7 +20,8 @@ FARTHEST = 2.0
 def shape_of(model: ModelConfig) -> str:
     """Two configurations of one shape cost the same, whatever their names and rates."""
     tied = "tied" if model.tied_embeddings else "untied"
-    return f"{model.layers}x{model.width}x{model.heads}x{model.ffn} {model.vocabulary_size} {tied}"
+    heads = f"{model.heads}" if model.head_width is None else f"{model.heads}({model.head_width})"
+    return f"{model.layers}x{model.width}x{heads}x{model.ffn} {model.vocabulary_size} {tied}"
 
 
 @dataclass(frozen=True)

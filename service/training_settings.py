@@ -9,6 +9,7 @@ from proxy_models.errors import InvalidSpec, ProxyError
 from proxy_models.families.architecture import Architecture, checked_architecture
 from proxy_models.families.start import StartFolder, read_start
 from proxy_models.task_file import DEFAULT_NORMALIZATION, read_task
+from service.database.training import training_values
 from service.errors import Invalid
 from service.files import file_identity, identity_hash, resolve_files, resolve_place
 from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
@@ -35,14 +36,7 @@ def check_training(
                 "start_content": identity_hash(map(file_identity, start.files)),
             }
         stored |= _model(training, start)
-        TrainingConfig(
-            tokens=tokens,
-            sequence_length=training.sequence_length,
-            batch_rows=training.batch_rows,
-            learning_rate=training.learning_rate,
-            evaluations=training.evaluations,
-            attend_across_documents=training.attend_across_documents,
-        )
+        TrainingConfig(**training_values({**stored, "tokens": tokens}))
     except ProxyError as error:
         raise _invalid(error, prefix) from error
     return stored, start

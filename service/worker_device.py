@@ -11,6 +11,7 @@ from proxy_models.cost import Room
 from proxy_models.machine import processor_name, total_memory
 from proxy_models.memory import bytes_per_model, largest_batch_rows, largest_size, largest_wave, logits_bytes
 from service.database.models import Revision
+from service.database.training import training_values
 from service.errors import Invalid
 from service.settings import Settings
 
@@ -56,13 +57,7 @@ def vocabulary_of(revision: Revision) -> int | None:
 
 def training_of(settings: Document) -> TrainingConfig:
     """How a proxy or a launch is trained, as stored."""
-    return TrainingConfig(
-        tokens=settings["tokens"],
-        sequence_length=settings["sequence_length"],
-        batch_rows=settings["batch_rows"],
-        evaluations=settings["evaluations"],
-        attend_across_documents=settings.get("attend_across_documents", True),
-    )
+    return TrainingConfig(**training_values(settings))
 
 
 def shape_of(settings: Document, vocabulary: int) -> ModelConfig | None:

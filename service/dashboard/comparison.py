@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.dashboard.measures import BPB, is_higher_better, minimised, unit_of
+from service.database.training import training_values
 
 Document = Mapping[str, Any]
 
@@ -17,10 +18,6 @@ _SAME_IN_A_PAIR = (
     "size",
     "architecture",
     "start_content",
-    "tokens",
-    "sequence_length",
-    "batch_rows",
-    "learning_rate",
     "seed",
 )
 
@@ -84,8 +81,7 @@ def _measured_all(launch: Document, tasks: Sequence[Document]) -> bool:
 
 def _settings(launch: Document) -> tuple[Any, ...]:
     settings = launch["settings"]
-    across = settings.get("attend_across_documents", True)  # not in older launches
-    return (across, *(settings.get(name) for name in _SAME_IN_A_PAIR))
+    return (*(settings.get(name) for name in _SAME_IN_A_PAIR), training_values(settings))
 
 
 def objective_value(metrics: Mapping[str, float], weights: Mapping[str, float]) -> float | None:

@@ -21,24 +21,13 @@ from proxy_models.task_file import ACCURACY, BPB, further_series
 from service.database import jobs
 from service.database.lineage import node_id, same_held_out
 from service.database.models import Job, Optimization, Revision, Run
+from service.database.training import SAID_LATER, TRAINING
 
 Document = dict[str, Any]
 
 _PROXY = {
-    **dict.fromkeys(
-        (
-            "size",
-            "architecture",
-            "start",
-            "start_content",
-            "tokens",
-            "sequence_length",
-            "batch_rows",
-            "learning_rate",
-            "evaluations",
-        )
-    ),
-    "attend_across_documents": True,
+    **dict.fromkeys(("size", "architecture", "start", "start_content", *TRAINING)),
+    **SAID_LATER,
 }
 """What two proxies must have in common for their metrics to be of one kind, and what older orders do not say."""
 

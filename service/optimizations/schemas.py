@@ -54,6 +54,16 @@ class TrainingRequest(RequestModel):
     sequence_length: int = Field(default=128, ge=16, le=32_768)
     batch_rows: int = Field(default=8, ge=1, le=4096)
     learning_rate: float | None = Field(default=None, gt=0.0, le=1.0)
+    warmup_fraction: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=1.0,
+        description="Share of the steps in which the rate rises; null: a tenth, or none from a checkpoint.",
+    )
+    floor_fraction: float = Field(
+        default=0.05, ge=0.0, le=1.0, description="What the rate falls to, as a share of its highest."
+    )
+    weight_decay: float = Field(default=0.1, ge=0.0, le=10.0)
     evaluations: int = Field(default=3, ge=1, le=100, description="Checkpoints evaluated near the end.")
     attend_across_documents: bool = Field(
         default=True, description="Whether attention reaches from a document into those before it in its row."

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from proxy_models.checkpoint import save_model
-from proxy_models.config import SIZES, ModelConfig
+from proxy_models.config import SIZES, ModelConfig, size_named
 from proxy_models.errors import DataMissing, InvalidSpec
 from proxy_models.exported_file import ExportedFile, tar_pieces, tar_size, write_folder
 from proxy_models.huggingface import exported_model
@@ -49,6 +49,8 @@ CONFIGS = [
     SIZES["nano-0.1M"].with_vocabulary(512),
     SIZES["nano-1M"].with_vocabulary(512),
     SIZES["nano-4M"].with_vocabulary(512),
+    size_named("olmo-1M", 512),  # heads wider than width / heads
+    size_named("regmix-1M", 512),
     SMALL,
 ]
 

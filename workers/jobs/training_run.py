@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 from proxy_models.errors import ProxyError
 from proxy_models.families.start import read_start
 from service.database.models import Metric, Revision, Run
+from service.database.training import training_values
 from service.files import file_identity, identity_hash
 from service.settings import Settings
 from workers.failures import JobError
 
 Document = dict[str, Any]
-TRAINING = ("tokens", "sequence_length", "batch_rows", "learning_rate", "evaluations")
 
 
 def describe_run(
@@ -37,11 +37,7 @@ def describe_run(
         "directory": str(settings.artifacts / "runs" / run.id),
         "max_epochs": training.get("repetition_cap"),
         "device": settings.device,
-        "training": {
-            **{name: training[name] for name in TRAINING},
-            "attend_across_documents": training.get("attend_across_documents", True),  # not in older orders
-            "seed": run.seed,
-        },
+        "training": {**training_values(training), "seed": run.seed},
     }
 
 
