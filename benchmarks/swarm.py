@@ -1,10 +1,12 @@
-"""A whole small swarm, stacked in waves against one run after the other: ``python -m benchmarks.swarm``.
+"""A whole small swarm, by the backend that is chosen for it against one run after the other:
+``python -m benchmarks.swarm``.
 
 64 proxy runs of the demo's size, batch and length over real shards: a corpus written on the spot (domains of unlike
-vocabularies and grammars), tokenized by our preparation. The two ways live in a process each, which has its own peak
-of memory, and take turns wave by wave, so that what else the machine does meets both. CPU seconds count everything
-(drawing batches, training, evaluation, results on disk) but what a process does at its first run. Their BPB must be
-the same to 5e-6, or rank the runs alike.
+vocabularies and grammars), tokenized by our preparation. The backend and the size of its waves are what
+`calibration.choose` answers from rates measured first, as a worker does; ``--compiled`` measures those too. The two
+ways live in a process each, which has its own peak of memory, and take turns, so that what else the machine does
+meets both. CPU seconds count everything (drawing batches, training, evaluation, results on disk) but what a process
+does at its first wave. Their BPB must be the same to 5e-6 (2e-5 where one is compiled), or rank the runs alike.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,10 @@ SIZE, VOCABULARY, DOMAINS = "nano-0.1M", 4096, 6
 DOCUMENTS, WORDS = 500, 120
 BATCH_ROWS, SEQUENCE_LENGTH = 8, 64
 AGREEMENT = 5e-6
-WAYS = ("stacked", "one by one")
+COMPILED_AGREEMENT = 2e-5
+WAYS = ("chosen", "one by one")
+TURN = 16
+"""Runs a way trains before it is the other's turn."""
 
 
 def write_corpus(directory: Path) -> dict[str, Path]:
@@ -72,6 +78,11 @@ def prepare(directory: Path) -> dict[str, str]:
     }
 
 
+def training(tokens: int, seed: int = 0) -> dict[str, Any]:
+    """How a run is trained."""
+    return {"tokens": tokens, "sequence_length": SEQUENCE_LENGTH, "batch_rows": BATCH_ROWS, "seed": seed}
+
+
 def orders(shards: dict[str, str], runs: int, tokens: int, directory: Path) -> list[dict[str, Any]]:
     """The runs as JSON, each a Dirichlet mixture with a seed of its own."""
     mixtures = np.random.default_rng(1).dirichlet(np.ones(DOMAINS), runs)
@@ -82,19 +93,36 @@ def orders(shards: dict[str, str], runs: int, tokens: int, directory: Path) -> l
             "mixture": dict(zip(shards, weights.tolist(), strict=True)),
             "shards": shards,
             "directory": str(directory / f"{run:03}"),
-            "training": {
-                "tokens": tokens,
-                "sequence_length": SEQUENCE_LENGTH,
-                "batch_rows": BATCH_ROWS,
-                "seed": run,
-            },
+            "training": training(tokens, run),
         }
         for run, weights in enumerate(mixtures)
     ]
 
 
-def serve(pipe: Connection, way: str) -> None:
-    """A process of its own: trains the runs it is sent, answers with CPU seconds, peak memory and their BPB."""
+def choose_way(pipe: Connection, runs: int, tokens: int, compiled: bool) -> None:
+    """A process of its own: measures the backends and answers with the choice."""
+    import torch
+
+    from proxy_models.allocator import keep_freed_memory
+    from proxy_models.backends.registry import available
+    from proxy_models.calibrate import calibrate
+    from proxy_models.calibration import Swarm, choose
+    from proxy_models.config import TrainingConfig, size_named
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    model, config = size_named(SIZE, VOCABULARY), TrainingConfig(**training(tokens))
+    table = calibrate(model, config, backends=available("cpu", compiled))
+    choice = choose(Swarm(model, config, runs), table)
+    rates = {f"{rate.backend} {rate.members}": round(rate.tokens_per_second) for rate in table.rates}
+    pipe.send({"backend": choice.backend, "wave": choice.members, "calibrated_tokens_per_second": rates})
+
+
+def serve(pipe: Connection, backend: str | None, wave: int) -> None:
+    """A process of its own: trains the runs it is sent, answers with CPU seconds, peak memory and their BPB.
+
+    In waves of ``wave`` on ``backend``, or one after the other where that is None.
+    """
     from proxy_models.run import train_run
     from proxy_models.run_spec import RunSpec
     from proxy_models.wave import WaveOptions, train_wave
@@ -102,10 +130,11 @@ def serve(pipe: Connection, way: str) -> None:
     while (order := pipe.recv()) is not None:
         specs = [RunSpec.from_dict(content) for content in order]
         started = time.process_time()
-        if way == "stacked":
-            results = train_wave(specs, WaveOptions("stacked"))
-        else:
+        if backend is None:
             results = [train_run(spec) for spec in specs]
+        else:
+            waves = [specs[start : start + wave] for start in range(0, len(specs), wave)]
+            results = [result for part in waves for result in train_wave(part, WaveOptions(backend))]
         seconds = time.process_time() - started
         finals = []
         for result in results:
@@ -115,7 +144,7 @@ def serve(pipe: Connection, way: str) -> None:
         pipe.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, finals))
 
 
-def compare(mine: list[dict[str, float]], theirs: list[dict[str, float]]) -> dict[str, Any]:
+def compare(mine: list[dict[str, float]], theirs: list[dict[str, float]], agreement: float) -> dict[str, Any]:
     """How far the metrics of the two ways are apart, and whether they rank the runs alike."""
     from scipy.stats import rankdata
 
@@ -129,50 +158,57 @@ def compare(mine: list[dict[str, float]], theirs: list[dict[str, float]]) -> dic
     return {
         "lowest_rank_correlation": round(min(ranks), 12),  # a sum of floats may fall short of 1
         "largest_difference_bpb": largest,
-        "the_same": round(min(ranks), 12) == 1.0 or largest <= AGREEMENT,
+        "the_same": round(min(ranks), 12) == 1.0 or largest <= agreement,
     }
 
 
 def measure(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    """Train the swarm both ways, a wave at a time."""
+    """Train the swarm both ways, a turn at a time."""
     context = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    for way in WAYS:
-        pipes[way], far = context.Pipe()
-        context.Process(target=serve, args=(far, way), daemon=True).start()
+
+    def start(target: Callable[..., None], *others: Any) -> Connection:
+        pipe, far = context.Pipe()
+        context.Process(target=target, args=(far, *others), daemon=True).start()
         far.close()  # so that a process that dies is heard of
+        return pipe
+
+    choice = start(choose_way, arguments.runs, arguments.tokens, arguments.compiled).recv()
+    print(choice, flush=True)
+    backend, wave = choice["backend"], choice["wave"]
+    pipes = {"chosen": start(serve, backend, wave), "one by one": start(serve, None, 1)}
     shards = prepare(directory)
     swarms = {way: orders(shards, arguments.runs, arguments.tokens, directory / way) for way in WAYS}
     for way, pipe in pipes.items():  # what a process does once in its life is not counted
-        pipe.send(orders(shards, 2, BATCH_ROWS * SEQUENCE_LENGTH, directory / f"first {way}"))
+        pipe.send(orders(shards, wave, BATCH_ROWS * SEQUENCE_LENGTH, directory / f"first {way}"))
         pipe.recv()
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     peaks: dict[str, int] = {}
     finals: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-    for wave, start in enumerate(range(0, arguments.runs, arguments.wave)):
-        for way in WAYS if wave % 2 else WAYS[::-1]:
-            pipes[way].send(swarms[way][start : start + arguments.wave])
+    for turn, first in enumerate(range(0, arguments.runs, TURN)):
+        for way in WAYS if turn % 2 else WAYS[::-1]:
+            pipes[way].send(swarms[way][first : first + TURN])
             took, peaks[way], found = pipes[way].recv()
             seconds[way].append(took)
             finals[way] += found
-            print(f"wave {wave}, {way}: {took:.1f} CPU s", flush=True)
+            print(f"turn {turn}, {way}: {took:.1f} CPU s", flush=True)
     for pipe in pipes.values():
         pipe.send(None)
-    ratios = [apart / stacked for stacked, apart in zip(*(seconds[way] for way in WAYS), strict=True)]
+    agreement = COMPILED_AGREEMENT if "compiled" in backend else AGREEMENT
+    ratios = [apart / chosen for chosen, apart in zip(*(seconds[way] for way in WAYS), strict=True)]
     return {
         "runs": arguments.runs,
-        "wave": arguments.wave,
         "tokens_per_run": arguments.tokens,
+        "choice": choice,
         "ways": {
             way: {
                 "cpu_seconds": round(sum(seconds[way]), 1),
-                "cpu_seconds_by_wave": [round(value, 2) for value in seconds[way]],
+                "cpu_seconds_by_turn": [round(value, 2) for value in seconds[way]],
                 "peak_memory_mib": round(peaks[way] / 2**20),
             }
             for way in WAYS
         },
         "median_ratio_of_cpu_seconds": round(statistics.median(ratios), 2),
-        **compare(*(finals[way] for way in WAYS)),
+        **compare(finals[WAYS[0]], finals[WAYS[1]], agreement),
     }
 
 
@@ -183,8 +219,8 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--runs", type=int, default=64)
-    parser.add_argument("--wave", type=int, default=16, help="runs stacked together")
     parser.add_argument("--tokens", type=int, default=10_240, help="of one run")
+    parser.add_argument("--compiled", action="store_true", help="measure compiled backends too")
     arguments = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as directory:

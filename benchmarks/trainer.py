@@ -6,8 +6,12 @@ For each size and tokens per step, medians of interleaved repeats on one thread,
   (`plain_models`), with the memory allocator as it is; `..., kept memory`: with `keep_freed_memory`, which our runs
   call. They live in two processes that take turns, since the setting is the process's own.
 - `one-by-one`, `stacked 4`, ...: our backends, by name and models.
-- `matmul limit`: the bare products of a step, forward and backward, each at the better of oneDNN and MKL, attention's
-  left out. No way to train in float32 is faster; `share_of_matmul_limit` is the limit's time over a step's.
+- `matmul limit`: the bare products of a step, forward and backward, each at the better of oneDNN and MKL and at once,
+  attention's left out. `share_of_matmul_limit` is the limit's time over a step's.
+- `floor` (`benchmarks.floor`): those products and what no way to train leaves out besides: softmax of the logits,
+  attention, clipping and update. `ratio_at_floor_...` is what a step of nothing else would reach.
+
+Everything together takes less than 3 minutes on a CPU, half of it compiling: no case begins after ``--seconds``.
 """
 
 import argparse
@@ -31,7 +35,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "batches": [DEFAULT_BATCH, 2],
         "length": 64,
         "vocabularies": [4096],
-        "stacks": [4, 8, 16],
+        "stacks": [4, 16],
     },
     "cuda": {
         "sizes": ["nano-1M", "mini-15M", "nano-0.1M"],
@@ -42,6 +46,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 """What is measured where nothing else is said; on a GPU steps of 8,192 tokens, the vocabulary that of GPT-2 too."""
+PRODUCTS = "matmul limit"
+PARTS = (PRODUCTS, "floor: softmax", "floor: attention", "floor: update")
+"""What no way to train in float32 leaves out."""
 ALLOCATORS = ("default", "kept")
 PLAIN = ("hugging face", "plain")
 
@@ -74,6 +81,7 @@ def contestants(
     """Name -> (models, one step of all of them). Built inside the process that runs them."""
     import numpy as np
 
+    from benchmarks.floor import StepShape, floor
     from benchmarks.plain_models import llama_step, plain_step
     from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED, Backend
     from proxy_models.backends.registry import available, build
@@ -109,62 +117,15 @@ def contestants(
     for name, sizes in ((STACKED, stacks), (STACKED_COMPILED, stacks[:1]), (GRAPH, stacks)):
         if name in usable:
             entrants |= {f"{name} {models}": ours(name, models) for models in sizes}
-    entrants["matmul limit"] = (1, bare_products(model, case))
-    return entrants
-
-
-def bare_products(model: Any, case: Case) -> Callable[[], None]:
-    """The products of one step and nothing else, each by the faster library."""
-    import torch
-
-    from proxy_models.onednn_linear import product
-
-    shapes = [(3 * model.width, model.width), (model.width, model.width), (2 * model.ffn, model.width)]
-    shapes = [*shapes, (model.width, model.ffn)] * model.layers + [(model.vocabulary_size, model.width)]
-    n, device = case.tokens, case.device
-    calls: list[Callable[[], object]] = []
-    for out, inner in shapes:
-        inputs, gradient, weight = (
-            torch.randn(*shape, device=device) for shape in ((n, inner), (n, out), (out, inner))
-        )
-        # forward, gradient of the inputs, gradient of the weight either way round
-        for ways in (
-            [(inputs, weight)],
-            [(gradient, weight.t())],
-            [(gradient.t(), inputs.t()), (inputs.t(), gradient.t())],
-        ):
-            choices: list[Callable[[], object]] = []
-            for left, right in ways:
-                choices.append(lambda a=left, b=right: product(a, b))
-                result = torch.empty(len(left), len(right), device=device)
-                choices.append(lambda a=left, b=right, c=result: torch.mm(a, b.t(), out=c))
-            calls.append(min(choices, key=lambda call: _seconds(call, 3, case.device)))
-
-    def run() -> None:
-        for call in calls:
-            call()
-
-    return run
-
-
-def _seconds(call: Callable[[], object], times: int, device: str) -> float:
-    """Time of one call: of the processor on a CPU, of the clock on an accelerator, which is waited for."""
-    import torch
-
-    wait = torch.cuda.synchronize if device != "cpu" else int
-    clock = time.perf_counter if device != "cpu" else time.process_time
-    wait()
-    started = clock()
-    for _ in range(times):
-        call()
-    wait()
-    return (clock() - started) / times
+    shape = StepShape(model, case.batch_rows, case.sequence_length, case.device)
+    return entrants | {part: (1, call) for part, call in floor(shape).items()}
 
 
 def serve(pipe: Connection, allocator: str) -> None:
     """A process of its own: prepares a case, then times what it is asked for."""
     import torch
 
+    from benchmarks.floor import seconds_of
     from proxy_models.allocator import keep_freed_memory
 
     torch.set_num_threads(1)
@@ -176,7 +137,7 @@ def serve(pipe: Connection, allocator: str) -> None:
         if isinstance(order, str):
             models, step = entrants[order]
             times = max(1, 4 // models)
-            pipe.send(_seconds(step, times, device) / models)
+            pipe.send(seconds_of(step, times, device) / models)
             continue
         case, stacks = order
         entrants = {}  # the last case's memory, before this one's is asked for
@@ -207,7 +168,7 @@ def _ask(pipe: Connection, order: object) -> Any:
 
 def rows(case: Case, seconds: dict[str, float]) -> Iterator[tuple[str, dict[str, float]]]:
     """What is printed and written of each contestant."""
-    limit = seconds["matmul limit"]
+    limit = seconds[PRODUCTS]
     for name, value in sorted(seconds.items(), key=lambda item: -item[1]):
         yield (
             name,
@@ -221,8 +182,9 @@ def rows(case: Case, seconds: dict[str, float]) -> Iterator[tuple[str, dict[str,
 
 def summary(seconds: dict[str, float]) -> dict[str, Any]:
     """Our fastest way beside the plain ones."""
-    rivals = {name for name in seconds if name.startswith(PLAIN)} | {"matmul limit"}
+    rivals = {name for name in seconds if name.startswith(PLAIN)} | set(PARTS)
     best = min(seconds.keys() - rivals, key=seconds.__getitem__)
+    lowest = sum(seconds[part] for part in PARTS)
     one = seconds["one-by-one"]
     return {
         "fastest": best,
@@ -231,8 +193,10 @@ def summary(seconds: dict[str, float]) -> dict[str, Any]:
             for name, label in (("plain", "plain"), ("hugging_face", "hugging face"))
             for suffix, key in (("", label), ("_with_kept_memory", f"{label}, kept memory"))
         },
-        "share_of_matmul_limit": round(seconds["matmul limit"] / seconds[best], 3),
-        "largest_ratio_to_plain_loop": round(seconds["plain"] / seconds["matmul limit"], 2),
+        "share_of_matmul_limit": round(seconds[PRODUCTS] / seconds[best], 3),
+        "share_of_floor": round(lowest / seconds[best], 3),
+        "ratio_at_floor_to_plain_loop": round(seconds["plain"] / lowest, 2),
+        "ratio_at_floor_to_hugging_face_loop": round(seconds["hugging face"] / lowest, 2),
         "one_by_one_ratio_to_plain_loop": round(seconds["plain"] / one, 2),
         "ratio_to_one_by_one": round(one / seconds[best], 2),
     }
@@ -290,8 +254,8 @@ def main() -> None:
     parser.add_argument("--length", type=int, help="tokens of a row")
     parser.add_argument("--vocabularies", nargs="+", type=int)
     parser.add_argument("--stacks", nargs="+", type=int, help="models in a stack")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=360, help="begin no case after so many")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=100, help="begin no case after so many")
     arguments = parser.parse_args()
     for name, value in DEFAULTS[arguments.device.split(":")[0]].items():
         if getattr(arguments, name) is None:

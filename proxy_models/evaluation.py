@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from proxy_models.language_model import LanguageModel
-from proxy_models.stacked_model import StackedDecoder, hidden_states
+from proxy_models.stacked_model import StackedDecoder
 from proxy_models.task_file import ACCURACY, BPB, PLAIN, MetricName, TaskExample, TaskMeasure, further_series
 from proxy_models.token_shard import HeldOutDocument
 from proxy_models.tokenizer import TextTokenizer
@@ -151,7 +151,7 @@ def evaluate_stack(
     rows = BATCH_LOGITS // (stack.members * stack.config.vocabulary_size)
 
     def nats(tokens: Tensor, scored: Tensor) -> Tensor:
-        hidden = stack.hidden(tokens[:, :-1].expand(stack.members, -1, -1), hidden_states)
+        hidden = stack.hidden(tokens[:, :-1].expand(stack.members, -1, -1))
         return _token_nats(stack.logits, hidden[:, scored], tokens[:, 1:][scored], rows)
 
     return _evaluate(nats, stack.members, tasks, device)

@@ -10,23 +10,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxy_models.onednn_linear import product
+from proxy_models.products import ONEDNN, by_onednn, product
 
-BLOCK_LOGITS = 256 * 4096
-"""Logits held at once (4 MiB in float32): on one core, blocks of 128 to 512 tokens of 4096 took 9.3 ms per
-1024 tokens, the whole at once 10.9 and blocks of 32 12.6."""
+BLOCK_LOGITS = (256 if ONEDNN else 128) * 4096
+"""Logits held at once (2 or 4 MiB in float32). On one AMD core oneDNN took 9.3 ms for 1024 tokens of 4096 in blocks
+of 128 to 512 tokens, 10.9 at once and 12.6 in blocks of 32. On one Intel core MKL took 14.1 ms for 512 tokens in
+blocks of 64 or 128, 14.8 in blocks of 256 and 16.6 in blocks of 32."""
 
 SMALLEST_PROBABILITY = torch.finfo(torch.float32).tiny
 """Keeps the reported loss finite (at most 87.3 nats a token) where a probability underflows; the gradient
 ``p - onehot`` is exact there."""
 
 
-def loss_and_gradients(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean loss in nats () and its gradients, shaped as hidden (n, W) and weight (V, W)."""
+def loss_and_gradients(
+    hidden: Tensor, weight: Tensor, targets: Tensor, weight_gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The mean loss in nats () and the gradient of hidden (n, W); that of weight (V, W) is written to the last."""
     count, block = hidden.shape[0], max(1, BLOCK_LOGITS // weight.shape[0])
+    turned = by_onednn(hidden)  # which is faster with (W, V), turned round at the end
     gold = hidden.new_empty(count, 1)
     hidden_gradient = torch.empty_like(hidden)
-    weight_gradient = weight.new_zeros(weight.shape[1], weight.shape[0])  # (W, V): the faster way round
+    scaled = hidden / count  # the small factor of the gradient is divided, not the large result
+    summed = weight_gradient
     for start in range(0, count, block):
         rows = slice(start, start + block)
         index = targets[rows].unsqueeze(1)
@@ -35,15 +40,22 @@ def loss_and_gradients(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple
         gold[rows] = difference.gather(1, index)
         difference.scatter_(1, index, gold[rows] - 1)
         hidden_gradient[rows] = product(difference, weight.t())
-        weight_gradient += product(hidden[rows].t(), difference.t())
+        if turned:
+            part = product(scaled[rows].t(), difference.t())
+            summed = summed.add_(part) if start else part
+        else:  # the first block overwrites what lies there, whatever it is
+            torch.addmm(summed, difference.t(), scaled[rows], beta=min(start, 1), out=summed)
+    if turned:
+        weight_gradient.copy_(summed.t())
     loss = gold.clamp_(min=SMALLEST_PROBABILITY).log_().mean().neg_()
-    return loss, hidden_gradient.div_(count), weight_gradient.div_(count).t().contiguous()
+    return loss, hidden_gradient.div_(count)
 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        loss, hidden_gradient, weight_gradient = loss_and_gradients(hidden, weight, targets)
+        weight_gradient = torch.empty_like(weight)
+        loss, hidden_gradient = loss_and_gradients(hidden, weight, targets, weight_gradient)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return loss
 
@@ -51,7 +63,7 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         (gradient,) = gradients
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * gradient, weight_gradient * gradient, None
+        return hidden_gradient.mul_(gradient), weight_gradient.mul_(gradient), None
 
 
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from proxy_models.config import SIZES, ModelConfig, TrainingConfig
 from proxy_models.errors import NotEnoughMemory
 
-BUFFERS = 6
-"""Copies of the parameters: values, two moments, flat gradients, those autograd gives, the head's in the making."""
+BUFFERS = 5
+"""Copies of the parameters: values, two moments, gradients, and those autograd gives or the head's in the making."""
 
 LOGITS_BYTES = {"cpu": 4 * 2**20, "cuda": 2 * 2**30}
 """Logits and their softmax held at once, whatever N."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from proxy_models.config import ModelConfig
 from proxy_models.head_loss import head_loss
-from proxy_models.onednn_linear import linear
+from proxy_models.products import linear
 from proxy_models.rms_norm import rms_norm
 from proxy_models.rotary import rotate, rotation_table
 from proxy_models.seeds import seed_of

@@ -19,7 +19,12 @@ def rotation_table(length: int, head_size: int, base: float, dtype: torch.dtype 
 
 
 def rotate(inputs: Tensor, table: Tensor) -> Tensor:
-    """Rotate queries or keys by their position: inputs (B, T, ..., D), table (2, T, D) -> same shape."""
-    shape = (inputs.shape[1], *(1,) * (inputs.ndim - 3), inputs.shape[-1])
+    """Rotate queries or keys by their position: inputs (B, T, ..., D), table (2, T, D) -> same shape.
+
+    The halves are an axis of their own: rolled by half the width instead, a compiled rotation computes an index for
+    every single number.
+    """
+    halves = inputs.unflatten(-1, (2, -1))  # (B, T, ..., 2, D / 2)
+    shape = (inputs.shape[1], *(1,) * (inputs.ndim - 3), *halves.shape[-2:])
     cosine, sine = table[0].view(shape), table[1].view(shape)
-    return inputs * cosine + inputs.roll(inputs.shape[-1] // 2, -1) * sine
+    return (halves * cosine + halves.flip(-2) * sine).flatten(-2)

@@ -12,10 +12,13 @@ from torch.nn import functional
 
 from proxy_models.config import ModelConfig
 from proxy_models.model import Decoder
-from proxy_models.onednn_linear import product, stacked_linear
+from proxy_models.products import product, stacked_linear
 from proxy_models.rms_norm import rms_norm
 from proxy_models.rotary import rotate, rotation_table
-from proxy_models.stacked_head_loss import stacked_head_loss
+from proxy_models.stacked_head_loss import stacked_loss_and_gradients
+
+TABLES = ("embedding", "head")
+"""The parameters of a row per token, which the body does not read."""
 
 
 class Layer(NamedTuple):
@@ -34,7 +37,6 @@ class Layer(NamedTuple):
 class Weights(NamedTuple):
     """Everything the body of N models reads."""
 
-    embedding: Tensor  # (N, V, W)
     layers: tuple[Layer, ...]
     final_norm: Tensor  # (N, W)
 
@@ -42,15 +44,12 @@ class Weights(NamedTuple):
 Body = Callable[[Weights, Tensor, Tensor, Tensor | None], Tensor]
 
 
-def hidden_states(weights: Weights, tokens: Tensor, table: Tensor, mask: Tensor | None) -> Tensor:
-    """States after the last norm: tokens (N, B, T) int64, rotation table (2, T, D) -> (N, B, T, W).
+def hidden_states(weights: Weights, residual: Tensor, table: Tensor, mask: Tensor | None) -> Tensor:
+    """States after the last norm: embedded tokens (N, B, T, W), rotation table (2, T, D) -> (N, B, T, W).
 
     Attention is causal, or what ``mask`` (NB, 1, T, T) says (`document_mask`).
     A function of tensors alone, so that it can be compiled once for every stack of this shape.
     """
-    models, vocabulary, width = weights.embedding.shape
-    first = torch.arange(models, device=tokens.device).view(-1, 1, 1) * vocabulary
-    residual = functional.embedding(tokens + first, weights.embedding.reshape(-1, width))
     for layer in weights.layers:
         residual = residual + _attend(_norm(residual, layer.attention_norm), layer, table, mask)
         gate, up = stacked_linear(_norm(residual, layer.ffn_norm), layer.gate_up).chunk(2, dim=-1)
@@ -104,8 +103,9 @@ class StackedDecoder:
             stop = start + shapes[name].numel()
             self.weights[name] = self.values[:, start:stop].view(len(seeds), *shapes[name])
             start = stop
-        for weight in self.weights.values():
-            weight.requires_grad_()
+        self.body_names = [name for name in self.names if name not in TABLES]
+        for name in self.body_names:
+            self.weights[name].requires_grad_()
         self.table = torch.empty(2, 0, config.head_size, device=device)
         for member, seed in enumerate(seeds):
             self.load(member, dict(Decoder(config, seed).named_parameters()))
@@ -121,47 +121,72 @@ class StackedDecoder:
         for name, weight in self.weights.items():
             weight[member].copy_(parameters[name])
 
-    def split(self, row: Tensor) -> dict[str, Tensor]:
-        """Views of a row (P,) of ``values``, or of anything laid out like it, by parameter name."""
+    def parts(self, rows: Tensor) -> dict[str, Tensor]:
+        """Views of rows (..., P) of ``values``, or of anything laid out like it, by parameter name."""
         shapes = {name: weight.shape[1:] for name, weight in self.weights.items()}
-        parts = row.split([shape.numel() for shape in shapes.values()])
-        return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        parts = rows.split(self.sizes, dim=-1)
+        return {
+            name: part.view(*rows.shape[:-1], *shape)
+            for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        }
 
-    def hidden(self, tokens: Tensor, body: Body | None = None, mask: Tensor | None = None) -> Tensor:
-        """(N, B, T) int64 -> (N, B, T, W); ``mask`` as in `hidden_states`."""
-        length = tokens.shape[-1]
+    def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(N, B, T) int64 -> (N, B, T, W), without gradient and never compiled; ``mask`` as in `hidden_states`."""
+        table = self._rotation(tokens.shape[-1])
+        with torch.no_grad():
+            return hidden_states(self._weights(), self.weights["embedding"][self._rows(tokens)], table, mask)
+
+    def _rotation(self, length: int) -> Tensor:
+        """The rotation table of the first ``length`` positions, (2, length, D)."""
         if self.table.shape[1] < length:
             with torch.inference_mode(False):  # evaluation may come first, and training needs a normal tensor
                 dtype = torch.promote_types(self.values.dtype, torch.float32)
                 table = rotation_table(length, self.config.head_size, self.config.rope_base, dtype)
                 self.table = table.to(self.values.device)
-        return (body or self.body)(self._weights(), tokens, self.table[:, :length], mask)
+        return self.table[:, :length]
+
+    def _rows(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows of the embeddings (N, V, W) that tokens (N, B, T) are looked up in, as an index."""
+        return torch.arange(self.members, device=tokens.device).view(-1, 1, 1), tokens
 
     def _weights(self) -> Weights:
         layers = tuple(
             Layer(*(self.weights[f"blocks.{index}.{field}"] for field in Layer._fields))
             for index in range(self.config.layers)
         )
-        return Weights(self.weights["embedding"], layers, self.weights["final_norm"])
+        return Weights(layers, self.weights["final_norm"])
 
     @property
     def head_weight(self) -> Tensor:
         """The output heads, (N, V, W)."""
         return self.weights["embedding" if self.config.tied_embeddings else "head"]
 
-    def losses(self, tokens: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy of each model in nats: tokens and targets (N, B, T) -> (N,), for training."""
-        hidden = self.hidden(tokens, mask=mask).flatten(1, 2)
-        return stacked_head_loss(hidden, self.head_weight, targets.flatten(1))
+    def losses_and_gradients(
+        self, tokens: Tensor, targets: Tensor, out: dict[str, Tensor], mask: Tensor | None = None
+    ) -> Tensor:
+        """Mean cross-entropy of each model in nats (N,): tokens and targets (N, B, T).
 
-    def gradients(self, losses: Tensor, out: Tensor) -> None:
-        """The gradient of each model's own loss, (N, P), into ``out``.
+        The gradients of each model's own loss are written to ``out``, the `parts` of (N, P), whatever lies there.
+        No model reads another's weights, so one whose numbers are NaN leaves every other's gradient what it is.
 
-        No model reads another's weights, so the gradient of the sum is each model's own: one that is NaN
-        makes the sum NaN and no other gradient.
+        Only the body is left to autograd: the head comes with its gradients, and the embedding's are added to its
+        rows, where autograd would fill, add and copy tables of which a step touches a few rows.
         """
-        found = torch.autograd.grad(losses.sum(), list(self.weights.values()))
-        torch.cat([gradient.flatten(1) for gradient in found], dim=1, out=out)
+        residual = self.weights["embedding"][self._rows(tokens)].requires_grad_()
+        hidden = self.body(self._weights(), residual, self._rotation(tokens.shape[-1]), mask)
+        head = "embedding" if self.config.tied_embeddings else "head"
+        losses, hidden_gradient = stacked_loss_and_gradients(
+            hidden.detach().flatten(1, 2), self.weights[head], targets.flatten(1), out[head]
+        )
+        leaves = [residual, *(self.weights[name] for name in self.body_names)]
+        looked_up, *found = torch.autograd.grad(hidden, leaves, hidden_gradient.view_as(hidden))
+        torch._foreach_copy_(  # pyright: ignore[reportPrivateImportUsage]
+            [out[name] for name in self.body_names], found
+        )
+        if head != "embedding":
+            out["embedding"].zero_()
+        out["embedding"].index_put_(self._rows(tokens), looked_up, accumulate=True)
+        return losses
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, n, W) -> (N, n, V), without gradient."""

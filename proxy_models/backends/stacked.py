@@ -37,6 +37,7 @@ class Stacked:
         values = self.stack.values
         self.optimizer = StackedAdamW(values, self.stack.sizes, self.stack.matrices, first.weight_decay)
         self.gradients = torch.empty_like(values)
+        self.gradient_parts = self.stack.parts(self.gradients)
         self.tokens = torch.zeros(
             self.members, first.batch_rows, first.sequence_length + 1, dtype=torch.int64, device=device
         )
@@ -64,9 +65,9 @@ class Stacked:
         Asks the host nothing on an accelerator, so that a graph can hold it.
         """
         tokens = self.tokens[:, :, :-1]
-        losses = self.stack.losses(tokens, self.tokens[:, :, 1:], self.documents.mask(tokens))
-        self.stack.gradients(losses, self.gradients)
-        losses = losses.detach()
+        losses = self.stack.losses_and_gradients(
+            tokens, self.tokens[:, :, 1:], self.gradient_parts, self.documents.mask(tokens)
+        )
         norms = self.optimizer.step(self.gradients, losses, self.clip, self.schedule)
         torch.stack((losses, norms), out=self.found)
 
@@ -88,7 +89,7 @@ class Stacked:
         return {
             f"{kind}.{name}": part
             for kind, buffer in rows.items()
-            for name, part in self.stack.split(buffer[member]).items()
+            for name, part in self.stack.parts(buffer[member]).items()
         }
 
     @torch.no_grad()
@@ -100,7 +101,7 @@ class Stacked:
 
     def parameters(self, member: int) -> dict[str, Tensor]:
         """See `Backend.parameters`."""
-        return self.stack.split(self.stack.values.detach()[member])
+        return self.stack.parts(self.stack.values.detach()[member])
 
     def evaluate(self, tasks: Mapping[str, Scored]) -> list[dict[str, float]]:
         """See `Backend.evaluate`."""

@@ -17,7 +17,7 @@ from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
 from proxy_models.evaluation import held_out_task
 from proxy_models.model import Decoder
-from proxy_models.stacked_head_loss import stacked_head_loss, together
+from proxy_models.stacked_head_loss import stacked_loss_and_gradients, together
 from proxy_models.stacked_optimizer import StackedAdamW
 from proxy_models.token_shard import HeldOutDocument
 
@@ -196,13 +196,12 @@ def test_the_accelerators_head_is_the_one_of_the_cpu(monkeypatch: pytest.MonkeyP
     generator = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(3, n, 8, generator=generator, dtype=torch.float64) for n in (10, 20))
     targets = torch.randint(20, (3, 10), generator=generator)
-    inputs = (hidden.requires_grad_(), weight.requires_grad_())
-    losses = stacked_head_loss(*inputs, targets)
-    expected = (losses, *torch.autograd.grad(losses.sum(), inputs))
+    here, there = (torch.full((3, 20, 8), float("nan"), dtype=torch.float64) for _ in range(2))
+    expected = (*stacked_loss_and_gradients(hidden, weight, targets, here), here)
     monkeypatch.setattr("proxy_models.stacked_head_loss.BLOCK_LOGITS", 3 * 20 * 4)
-    with torch.no_grad():
-        for mine, theirs in zip(together(hidden, weight, targets), expected, strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-13)
+    found = (*together(hidden, weight, targets, there), there)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-13)
 
 
 def test_a_row_holds_a_whole_model() -> None:

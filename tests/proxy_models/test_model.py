@@ -11,7 +11,7 @@ from proxy_models.config import SIZES, ModelConfig, size_named
 from proxy_models.errors import InvalidSpec, UnknownSize
 from proxy_models.head_loss import head_loss
 from proxy_models.model import Decoder
-from proxy_models.onednn_linear import linear
+from proxy_models.products import has_onednn, linear
 from proxy_models.rms_norm import rms_norm
 from proxy_models.rotary import rotate, rotation_table
 
@@ -34,8 +34,19 @@ def assert_same_gradients(ours: Tensor, reference: Tensor, inputs: list[Tensor],
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=3e-5)
 
 
+LIBRARIES = [
+    pytest.param(True, marks=pytest.mark.skipif(not has_onednn(), reason="this PyTorch has no oneDNN")),
+    False,
+]
+"""Products by oneDNN and by PyTorch's own library: a processor trains with one, but both have to be right."""
+
+
+@pytest.mark.parametrize("onednn", LIBRARIES)
 @pytest.mark.parametrize(("inner", "outer"), [(8, 24), (24, 8), (16, 16)])
-def test_linear_agrees_with_pytorch(inner: int, outer: int) -> None:
+def test_linear_agrees_with_pytorch(
+    monkeypatch: pytest.MonkeyPatch, onednn: bool, inner: int, outer: int
+) -> None:
+    monkeypatch.setattr("proxy_models.products.ONEDNN", onednn)
     inputs, weight = draw(3, 5, inner), draw(outer, inner, seed=1)
     assert_same_gradients(linear(inputs, weight), functional.linear(inputs, weight), [inputs, weight])
 
@@ -47,8 +58,12 @@ def test_rms_norm_agrees_with_autograd(scale_shape: tuple[int, ...]) -> None:
     assert_same_gradients(rms_norm(inputs, scale), reference, [inputs, scale])
 
 
+@pytest.mark.parametrize("onednn", LIBRARIES)
 @pytest.mark.parametrize("block", [7 * 40, 10**6])
-def test_head_loss_agrees_with_cross_entropy(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_head_loss_agrees_with_cross_entropy(
+    monkeypatch: pytest.MonkeyPatch, onednn: bool, block: int
+) -> None:
+    monkeypatch.setattr("proxy_models.products.ONEDNN", onednn)
     monkeypatch.setattr("proxy_models.head_loss.BLOCK_LOGITS", block)
     hidden, weight = draw(30, 8), draw(40, 8, seed=1)
     targets = torch.randint(40, (30,), generator=torch.Generator().manual_seed(2))

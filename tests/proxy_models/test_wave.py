@@ -293,7 +293,7 @@ def test_the_memory_estimate_covers_what_a_step_keeps_and_not_much_more() -> Non
 
         tokens = torch.zeros(2, 16, 64, dtype=torch.int64)
         with saved_tensors_hooks(pack, lambda tensor: tensor):
-            losses = stack.losses(tokens, tokens)
+            losses = stack.losses_and_gradients(tokens, tokens, stack.parts(torch.empty_like(stack.values)))
         kept.pop(stack.values.untyped_storage().data_ptr(), None)
         estimated = bytes_per_model(model, training) - 4 * (BUFFERS - 1) * model.parameters
         assert losses.shape == (2,)

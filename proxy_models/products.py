@@ -1,8 +1,10 @@
-"""Matrix products through oneDNN on the CPU: the same numbers as ``F.linear``, in less time.
+"""Matrix products on the CPU by the library that is faster there: MKL on Intel's processors, oneDNN on others.
 
-PyTorch sends a float32 ``F.linear`` on the CPU to MKL, which on machines it does not know takes a slower
-path: on one AMD core with AVX-512 it reached 110 GFLOP/s where oneDNN reached 230 (1024 x 64 x 4096).
-oneDNN reads transposed operands in place, so the two products of the backward pass need no copies.
+PyTorch sends a float32 product on the CPU to MKL, which on machines it does not know takes a slower path: on one AMD
+core with AVX-512 it reached 110 GFLOP/s where oneDNN reached 230 (1024 x 64 x 4096). On an Intel core of the same
+instructions oneDNN needs 50 us before it begins, as long as MKL takes for a whole small product: 128 x 64 x 192 took
+33 us against 65, and its weight's gradient 33 against 124. The library is chosen by the processor's name and never
+by a measurement: a run that is killed and goes on has to find the same numbers.
 """
 
 from typing import Any
@@ -11,17 +13,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from proxy_models.machine import processor_name
 
-def _available() -> bool:
+
+def has_onednn() -> bool:
+    """Whether this build of PyTorch has oneDNN and its linear operator."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-ONEDNN = _available()
+ONEDNN = has_onednn() and not (torch.backends.mkl.is_available() and "Intel" in processor_name())
+
+
+def by_onednn(operand: Tensor) -> bool:
+    """Whether a product with the operand goes to oneDNN, which reads transposed operands in place."""
+    return ONEDNN and operand.device.type == "cpu" and operand.dtype == torch.float32
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right.T`` for (M, K) and (N, K), either possibly a transposed view; no gradient."""
-    if ONEDNN and left.device.type == "cpu" and left.dtype == torch.float32:
+    if by_onednn(left):
         return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
     return left @ right.t()
 
@@ -32,7 +42,7 @@ def weight_gradient(inputs: Tensor, gradient: Tensor) -> Tensor:
     oneDNN is up to twice as fast when the longer side of the result is the contiguous one, so a tall
     result is computed transposed.
     """
-    if gradient.shape[1] > inputs.shape[1]:
+    if by_onednn(inputs) and gradient.shape[1] > inputs.shape[1]:
         return product(inputs.t(), gradient.t()).t()
     return product(gradient.t(), inputs.t())
 
@@ -52,7 +62,7 @@ class _Linear(torch.autograd.Function):
 
 def linear(inputs: Tensor, weight: Tensor) -> Tensor:
     """``inputs @ weight.T`` with gradients: inputs (..., K), weight (N, K) -> (..., N)."""
-    if not ONEDNN or inputs.device.type != "cpu" or inputs.dtype != torch.float32:
+    if not by_onednn(inputs):
         return functional.linear(inputs, weight)
     flat = _Linear.apply(inputs.reshape(-1, inputs.shape[-1]), weight)
     assert isinstance(flat, Tensor)
@@ -78,11 +88,11 @@ class _StackedLinear(torch.autograd.Function):
 def stacked_linear(inputs: Tensor, weight: Tensor) -> Tensor:
     """Each model's ``inputs @ weight.T`` with gradients: inputs (N, B, T, K), weight (N, O, K) -> (N, B, T, O).
 
-    On the CPU these are the products `linear` computes, bit for bit; a batched product is no faster there.
+    On the CPU these are the products `linear` computes, bit for bit.
     PyTorch's compiler takes the oneDNN operator with constant weights only and is given the batched product.
     """
-    flat, compiling = inputs.flatten(1, 2), torch.compiler.is_compiling()
-    if ONEDNN and not compiling and inputs.device.type == "cpu" and inputs.dtype == torch.float32:
+    flat = inputs.flatten(1, 2)
+    if by_onednn(inputs) and not torch.compiler.is_compiling():
         mixed = _StackedLinear.apply(flat, weight)
         assert isinstance(mixed, Tensor)
     else:
