@@ -1,6 +1,7 @@
 # One image for the web process and the workers.
 #   docker build .                                              plain PyTorch (on Linux the CUDA build)
 #   docker build --build-arg TORCH_INDEX=<index of a build> .   another build, see the README
+#   docker build --build-arg EXTRAS=[s3] .                      with what an optional feature needs: s3, gcs, otel
 FROM python:3.12-slim
 
 # libgomp: the OpenMP runtime LightGBM links to, which its wheel does not bring.
@@ -25,7 +26,8 @@ COPY service service
 COPY workers workers
 COPY migrations migrations
 COPY benchmarks benchmarks
-RUN pip install --no-cache-dir -c constraints.txt '.[otel]'
+ARG EXTRAS=""
+RUN pip install --no-cache-dir -c constraints.txt ".$EXTRAS"
 
 USER mixwright
 WORKDIR /data

@@ -4,13 +4,13 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
 import zstandard
 
 from proxy_models.data_roots import open_data
 from proxy_models.errors import CorpusError
+from proxy_models.stores.object_path import DataPath
 
 MAX_LINE_BYTES = 64 * 2**20
 COMPRESSED_SUFFIXES = (".gz", ".zst")
@@ -68,13 +68,13 @@ class _GzipStream(gzip.GzipFile):
         self.source.close()
 
 
-def plain_suffix(path: Path) -> str:
+def plain_suffix(path: DataPath) -> str:
     """The lower-case suffix that tells the format, a compression's own suffix taken off."""
     path = path.with_suffix("") if path.suffix.lower() in COMPRESSED_SUFFIXES else path
     return path.suffix.lower()
 
 
-def _open(path: Path) -> io.BufferedIOBase:
+def _open(path: DataPath) -> io.BufferedIOBase:
     match path.suffix.lower():
         case ".gz":
             return _GzipStream(open_data(path))
@@ -84,7 +84,7 @@ def _open(path: Path) -> io.BufferedIOBase:
             return open_data(path)
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: DataPath) -> Iterator[tuple[int, str]]:
     """(line number from 1, line with its ending) of a UTF-8 file, decompressed by its suffix.
 
     Raises `CorpusError` for a file that is missing or unreadable, not what its suffix says, not UTF-8,

@@ -9,18 +9,18 @@ What a document is:
   longer one is cut at blank lines into documents of that length (at line ends where no blank line comes within
   twice the length), so that a book has a held-out part like any domain.
 
-Documents of white space only are left out.
+Documents of white space only are left out. A file is a local one or an object in a store (`stores.object_path`).
 """
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from proxy_models.byte_streams import plain_suffix, text_lines
 from proxy_models.data_roots import open_data
 from proxy_models.errors import CorpusError
-from proxy_models.token_files import is_pretokenized, open_tokens
+from proxy_models.stores.object_path import DataPath
+from proxy_models.token_files import is_pretokenized, tokens_size
 
 LONG_TEXT = 8192
 MOST_EMPTY_DOCUMENTS = 100_000
@@ -28,7 +28,7 @@ MOST_EMPTY_DOCUMENTS = 100_000
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 
 
-def read_documents(path: Path) -> Iterator[str]:
+def read_documents(path: DataPath) -> Iterator[str]:
     """The documents of a text file, in order. Raises `CorpusError` naming the file and line.
 
     Pre-tokenized files have no text of their own: use `token_files.read_token_documents`.
@@ -45,7 +45,7 @@ def read_documents(path: Path) -> Iterator[str]:
     return _with_text(path, documents)
 
 
-def _with_text(path: Path, documents: Iterator[str]) -> Iterator[str]:
+def _with_text(path: DataPath, documents: Iterator[str]) -> Iterator[str]:
     empty = 0
     for document in documents:
         if document and not document.isspace():
@@ -55,7 +55,7 @@ def _with_text(path: Path, documents: Iterator[str]) -> Iterator[str]:
             raise CorpusError(path, None, f"has over {MOST_EMPTY_DOCUMENTS} documents on end without text")
 
 
-def json_objects(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+def json_objects(path: DataPath) -> Iterator[tuple[int, dict[str, object]]]:
     """(line number, object) of every line that is not blank; `CorpusError` where a line is not a JSON object."""
     for number, line in text_lines(path):
         if line.isspace():
@@ -69,7 +69,7 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
         yield number, record
 
 
-def text_field(path: Path, number: int, record: dict[str, object], field: str) -> str:
+def text_field(path: DataPath, number: int, record: dict[str, object], field: str) -> str:
     """``record[field]`` if it is text that UTF-8 can hold, else `CorpusError` naming file and line."""
     text = record.get(field)
     if not isinstance(text, str):
@@ -77,7 +77,7 @@ def text_field(path: Path, number: int, record: dict[str, object], field: str) -
     return encodable(path, number, text)
 
 
-def encodable(path: Path, number: int, text: str) -> str:
+def encodable(path: DataPath, number: int, text: str) -> str:
     """The text if UTF-8 can hold it, else `CorpusError` naming file and line."""
     try:
         text.encode()
@@ -86,12 +86,12 @@ def encodable(path: Path, number: int, text: str) -> str:
     return text
 
 
-def _jsonl(path: Path) -> Iterator[str]:
+def _jsonl(path: DataPath) -> Iterator[str]:
     for number, record in json_objects(path):
         yield text_field(path, number, record, "text")
 
 
-def _plain(path: Path) -> Iterator[str]:
+def _plain(path: DataPath) -> Iterator[str]:
     part: list[str] = []
     length = 0
     for _, line in text_lines(path):
@@ -105,7 +105,7 @@ def _plain(path: Path) -> Iterator[str]:
         yield "".join(part)
 
 
-def _parquet(path: Path) -> Iterator[str]:
+def _parquet(path: DataPath) -> Iterator[str]:
     import pyarrow
     import pyarrow.parquet
 
@@ -137,7 +137,7 @@ class CorpusProbe:
     complete: bool
 
 
-def probe(paths: Sequence[Path], byte_limit: int) -> CorpusProbe:
+def probe(paths: Sequence[DataPath], byte_limit: int) -> CorpusProbe:
     """Open every file and read up to ``byte_limit`` bytes of text over all of them.
 
     Each file is opened and its first document read, limit or not. Raises `CorpusError` for a file that is
@@ -147,7 +147,7 @@ def probe(paths: Sequence[Path], byte_limit: int) -> CorpusProbe:
     complete = True
     for path in paths:
         if is_pretokenized(path):
-            size_bytes += open_tokens(path).nbytes
+            size_bytes += tokens_size(path)
             continue
         found = 0
         for document in read_documents(path):

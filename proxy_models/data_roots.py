@@ -1,35 +1,46 @@
 """Opening corpus files only where the operator allows it, at the moment they are opened.
 
 A path is checked when it is posted and read hours later by a worker; meanwhile a folder of it may have become a link
-to somewhere else. So what is checked here is the file that was opened, not the name it was opened by.
+to somewhere else. So what is checked here is the file that was opened, not the name it was opened by. The address of
+an object in a store is its only name (`stores.object_path`), so for it the name is enough.
 """
 
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import IO
 
 from proxy_models.errors import CorpusError
+from proxy_models.stores.object_path import DataPath, ObjectPath, data_path
 
-_allowed: tuple[Path, ...] | None = None  # of the whole process: a worker's child has one job at a time
+_allowed: tuple[DataPath, ...] | None = None  # of the whole process: a worker's child has one job at a time
 
 
 @contextmanager
-def reading_below(roots: Sequence[Path | str] | None) -> Iterator[None]:
-    """Within the block `open_data` opens only files below these resolved directories; None allows every file."""
+def reading_below(roots: Sequence[DataPath | str] | None) -> Iterator[None]:
+    """Within the block `open_data` opens only what is below these resolved roots; None allows every file."""
     global _allowed
     before = _allowed
-    _allowed = None if roots is None else tuple(Path(root) for root in roots)
+    _allowed = None if roots is None else tuple(data_path(str(root)) for root in roots)
     try:
         yield
     finally:
         _allowed = before
 
 
-def open_data(path: Path) -> BufferedReader:
-    """The regular file at ``path``, for reading. Raises OSError, and `CorpusError` for any other or one outside."""
+def open_data(path: DataPath) -> BufferedReader:
+    """The regular file or object at ``path``, for reading.
+
+    Raises OSError, `StoreError`, and `CorpusError` for anything else than a file and for one outside.
+    """
+    if isinstance(path, ObjectPath):
+        require_allowed(path)
+        return path.open()
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not make us wait
     try:
         opened = os.fstat(descriptor)
@@ -42,11 +53,28 @@ def open_data(path: Path) -> BufferedReader:
         raise
 
 
-def require_allowed(path: Path, opened: os.stat_result | None = None) -> None:
-    """Raise `CorpusError` where ``path`` leads outside the allowed directories, or elsewhere than to ``opened``."""
+@contextmanager
+def open_mappable(path: DataPath) -> Iterator[IO[bytes]]:
+    """`open_data` for a file that is to be mapped: of an object a copy without a name, in the temporary directory."""
+    if isinstance(path, Path):
+        with open_data(path) as file:
+            yield file
+        return
+    with open_data(path) as source, tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(source, copy, 2**20)
+        copy.seek(0)
+        yield copy
+
+
+def require_allowed(path: DataPath, opened: os.stat_result | None = None) -> None:
+    """Raise `CorpusError` where ``path`` leads outside the allowed roots, or elsewhere than to ``opened``."""
     if _allowed is None:
         return
+    if isinstance(path, ObjectPath):
+        if not any(isinstance(root, ObjectPath) and path.is_below(root) for root in _allowed):
+            raise CorpusError(path, None, "lies outside the data roots")
+        return
     real = path.resolve()
-    inside = any(real.is_relative_to(root) for root in _allowed)
+    inside = any(isinstance(root, Path) and real.is_relative_to(root) for root in _allowed)
     if not inside or (opened is not None and not os.path.samestat(opened, real.stat())):
         raise CorpusError(path, None, "leads outside the data roots, or was exchanged while it was opened")

@@ -1,0 +1,137 @@
+"""A corpus in a store is the corpus it would be in a directory: documents, sizes, keys, errors."""
+
+import gzip
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from proxy_models.corpus import probe, read_documents
+from proxy_models.data_roots import reading_below
+from proxy_models.errors import CorpusError, ObjectMissing, ProxyError
+from proxy_models.preparation import PreparationSpec, prepare_domain, shard_key, training_sample
+from proxy_models.stores.object_path import DataPath, ObjectPath, data_path
+from proxy_models.stores.objects import matching_objects
+from proxy_models.task_file import read_task
+from proxy_models.token_files import open_tokens, read_token_documents
+from proxy_models.tokenizer import train_byte_level_bpe
+from tests.stores.conftest import jsonl, put
+
+TEXTS = [f"document {number} " + f"word{number} " * (20 + number % 7) for number in range(300)]
+
+
+def write_formats(folder: Path) -> list[Path]:
+    """The same documents in every format that holds text, and ids in both that hold tokens."""
+    folder.mkdir()
+    lines = jsonl(TEXTS)
+    (folder / "a.jsonl").write_bytes(lines)
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(lines))
+    (folder / "c.ndjson.zst").write_bytes(zstandard.compress(lines))
+    (folder / "d.txt").write_text("\n\n".join(TEXTS * 3))
+    pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS}), folder / "e.parquet", row_group_size=50)
+    ids = np.arange(9000, dtype=np.uint16) % 300
+    np.save(folder / "f.npy", ids)
+    (folder / "g.bin").write_bytes(ids.tobytes())
+    (folder / "g.bin.json").write_text('{"dtype": "uint16"}')
+    return sorted(path for path in folder.iterdir() if not path.name.endswith(".bin.json"))
+
+
+def upload(files: list[Path], corpora: str) -> list[DataPath]:
+    for file in files:
+        for one in (file, file.with_name(file.name + ".json")):
+            if one.exists():
+                put(f"{corpora}/{one.name}", one.read_bytes())
+    return [data_path(f"{corpora}/{file.name}") for file in files]
+
+
+def test_every_format_reads_the_same_from_a_store(corpora: str, tmp_path: Path) -> None:
+    local = write_formats(tmp_path / "local")
+    with reading_below([corpora]):
+        for here, there in zip(local, upload(local, corpora), strict=True):
+            with reading_below(None):
+                expected = probe([here], 2**20)
+            assert probe([there], 2**20) == expected
+            assert there.stat().st_size == here.stat().st_size
+            if here.suffix in (".npy", ".bin"):
+                mine = [ids.tolist() for ids in read_token_documents(there, 299, 300)]
+                with reading_below(None):
+                    assert mine == [ids.tolist() for ids in read_token_documents(here, 299, 300)]
+                    assert np.array_equal(open_tokens(there), open_tokens(here))
+            else:
+                mine = list(read_documents(there))
+                with reading_below(None):
+                    assert mine == list(read_documents(here))
+
+
+def test_a_shard_has_one_key_wherever_its_text_lies(corpora: str, tmp_path: Path) -> None:
+    local = write_formats(tmp_path / "local")
+    tokenizer = train_byte_level_bpe(training_sample(local, 0.1, 50_000), 300, tmp_path / "t.json")
+    specs = [
+        PreparationSpec("web", tuple(files), tokenizer, tmp_path / name, 0.1, 4096, 512)
+        for name, files in (("from-disk", local), ("from-store", upload(local, corpora)))
+    ]
+    assert shard_key(specs[0]) == shard_key(specs[1])
+    here, there = map(prepare_domain, specs)
+    assert here.meta == there.meta
+    assert (here.directory / "tokens.bin").read_bytes() == (there.directory / "tokens.bin").read_bytes()
+
+
+def test_a_version_is_seen_without_reading(corpora: str) -> None:
+    path = data_path(put(f"{corpora}/a.jsonl", jsonl(TEXTS)))
+    before = path.stat()
+    assert path.stat() == before
+    (listed,) = matching_objects(ObjectPath(path.protocol, f"{path.key[:-7]}*.jsonl"), 10)
+    assert (listed, listed.known) == (path, before), "listing says what looking says"
+    put(str(path), jsonl([*TEXTS[1:], TEXTS[0]]))
+    assert path.stat().st_size == before.st_size
+    assert path.stat() != before
+
+
+def test_globs_name_what_they_name_in_a_directory(corpora: str, tmp_path: Path) -> None:
+    names = ["a/1.jsonl", "a/2.jsonl", "a/2.txt", "a/b/3.jsonl", "a/b/c/4.jsonl", "top.jsonl"]
+    for name in names:
+        put(f"{corpora}/{name}", b"x")
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    root = data_path(corpora)
+    assert isinstance(root, ObjectPath)
+    for pattern in ("*.jsonl", "a/*.jsonl", "a/?.txt", "a/[12].jsonl", "a/*/*.jsonl", "a/**/*.jsonl"):
+        found = matching_objects(ObjectPath(root.protocol, f"{root.key}/{pattern}"), 100)
+        here = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob(pattern) if path.is_file()}
+        assert {str(one).removeprefix(f"{corpora}/") for one in found} == here, pattern
+
+
+def test_what_is_not_there_or_not_allowed_is_named(corpora: str) -> None:
+    path = data_path(put(f"{corpora}/a.jsonl", jsonl(TEXTS)))
+    missing = data_path(f"{corpora}/gone.jsonl")
+    with pytest.raises(ObjectMissing, match=f"{corpora}/gone.jsonl: there is no such object"):
+        missing.stat()
+    with pytest.raises(CorpusError, match=r"gone\.jsonl: cannot be read"), reading_below([corpora]):
+        list(read_documents(missing))
+    for roots in (["s3://another/corpora"], [f"{corpora}-other"], ["/data"], [f"{corpora}/a"]):
+        with reading_below(roots), pytest.raises(CorpusError, match="outside the data roots"):
+            list(read_documents(path))
+    assert list(read_documents(path)) == TEXTS
+
+
+def test_an_object_changed_while_it_is_read_is_not_mixed(corpora: str) -> None:
+    first = jsonl([f"{'first ' * 200}{number}" for number in range(12_000)])
+    path = data_path(put(f"{corpora}/a.jsonl", first))
+    documents = read_documents(path)
+    next(documents)
+    put(f"{corpora}/a.jsonl", first.replace(b"first", b"other"))
+    # What was read ahead of the change may come; of the new content nothing may follow it.
+    rest = []
+    with suppress(ProxyError):
+        rest.extend(documents)
+    assert not any("other" in text for text in rest)
+
+
+def test_a_task_file_is_read_from_a_store(corpora: str) -> None:
+    content = b'{"context": "a", "continuation": " b"}\n{"context": "c", "continuation": " d"}\n'
+    path = data_path(put(f"{corpora}/task.jsonl.gz", gzip.compress(content)))
+    assert [example.continuation for example in read_task(path)] == [" b", " d"]
