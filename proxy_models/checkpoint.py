@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from proxy_models.config import ModelConfig
-from proxy_models.errors import DataMissing
+from proxy_models.errors import DataMissing, StorageFailed
 from proxy_models.families.architecture import Architecture
 from proxy_models.families.saved_training import FILE as TRAINING
 from proxy_models.families.saved_training import SavedTraining
@@ -40,17 +40,23 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     drop_older_checkpoints(directory)
 
 
-def add_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint beside the older ones. Raises `StorageFailed`."""
-    with new_directory(directory / _name(checkpoint.step)) as temporary:
+def add_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint beside the older ones; answers its folder. Raises `StorageFailed`."""
+    path = directory / _name(checkpoint.step)
+    with new_directory(path) as temporary:
         _save(checkpoint.tensors, temporary / TENSORS)
         write_json(temporary / STATE, {"step": checkpoint.step, "state": checkpoint.state})
+    return path
 
 
 def drop_older_checkpoints(directory: Path) -> None:
-    """Keep the newest checkpoint only."""
-    for older in sorted(directory.glob("step-*"))[:-1]:
-        shutil.rmtree(older, ignore_errors=True)
+    """Keep the newest checkpoint only, and nothing of what was killed while it wrote an older one."""
+    *older, newest = sorted(directory.glob("step-*")) or [directory / _name(0)]
+    for path in older:
+        shutil.rmtree(path, ignore_errors=True)
+    for path in directory.glob(".step-*"):
+        if path.name[1:] < newest.name:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def checkpoint_steps(directory: Path) -> set[int]:
@@ -65,12 +71,18 @@ def latest_checkpoint(directory: Path) -> Checkpoint | None:
 
 
 def read_checkpoint(directory: Path, step: int) -> Checkpoint:
-    """The checkpoint of that step. Raises `DataMissing` where it cannot be read."""
+    """The checkpoint of that step.
+
+    Raises `DataMissing` where it cannot be read, and `StorageFailed` (retryable) where it went away: another attempt
+    at the run, not yet aware that it was taken for dead, has a newer one or has finished.
+    """
     path = directory / _name(step)
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         return Checkpoint(state["step"], load_file(path / TENSORS), state["state"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if not path.exists():
+            raise StorageFailed(path, "was removed while it was read") from error
         raise DataMissing(path, f"is not a readable checkpoint ({error}); remove it to start over") from error
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 
 from proxy_models.allocator import keep_freed_memory
+from proxy_models.errors import Stopped
 from proxy_models.evaluation import Scored, evaluate
 from proxy_models.families.learning_rate import peak_rate
 from proxy_models.families.starting_state import starting_state
@@ -33,25 +34,36 @@ def _ignore(progress: RunProgress) -> None:
     pass
 
 
-def train_run(spec: RunSpec, progress: Callable[[RunProgress], None] = _ignore) -> RunResult:
+def _never() -> bool:
+    return False
+
+
+def train_run(
+    spec: RunSpec,
+    progress: Callable[[RunProgress], None] = _ignore,
+    stopping: Callable[[], bool] = _never,
+) -> RunResult:
     """Train and evaluate as ``spec`` says, or continue, or return the result already there.
 
-    Raises `ProxyError`s: bad settings before the first step, `Diverged` when the loss is no number, and
-    `StorageFailed` (retryable) when a write fails. A directory that holds another run is refused.
+    ``stopping`` is asked before every step; where it says yes, a checkpoint is written and `Stopped` raised. Raises
+    `ProxyError`s: bad settings before the first step, `Diverged` when the loss is no number, and `StorageFailed`
+    (retryable) when a write fails. A directory that holds another run is refused.
     """
     record = RunRecord(spec)
     if (finished := record.finished()) is not None:
         return finished
     torch.set_num_threads(spec.threads)
     keep_freed_memory()
-    run = _Run(record, progress)
+    run = _Run(record, progress, stopping)
     run.resume()
     return run.finish()
 
 
 class _Run:
-    def __init__(self, record: RunRecord, progress: Callable[[RunProgress], None]) -> None:
-        self.record, self.spec, self.progress = record, record.spec, progress
+    def __init__(
+        self, record: RunRecord, progress: Callable[[RunProgress], None], stopping: Callable[[], bool]
+    ) -> None:
+        self.record, self.spec, self.progress, self.stopping = record, record.spec, progress, stopping
         shards = open_shards(self.spec)
         self.sampler = mixture_sampler(self.spec, shards)
         self.tasks, self.slices = scored_tasks(self.spec), scored_slices(self.spec, shards)
@@ -77,6 +89,10 @@ class _Run:
         saved = reported = self.started
         first, saving = self.trainer.steps_done, 0.0
         while self.trainer.steps_done < training.steps:
+            if self.stopping():
+                if self.trainer.steps_done > first:
+                    self.save()
+                raise Stopped(self.trainer.steps_done)
             loss = self.trainer.step()
             step, now = self.trainer.steps_done, time.monotonic()
             if step in evaluated_at and self.tasks:
@@ -86,14 +102,18 @@ class _Run:
                 self.report(loss, step - first)
             due = max(self.spec.checkpoint_seconds, saving / CHECKPOINT_SHARE)
             if step < training.steps and now - saved >= due:
-                self.record.add_checkpoint(step, self.trainer.state(), self.seconds)
-                self.record.drop_older_checkpoints()
+                self.save()
                 saved = time.monotonic()
                 saving = saved - now
         self.measure(self.slices)
         return self.record.write_result(
             dict(self.trainer.model.named_parameters()), self.sampler.realised_tokens(), self.seconds
         )
+
+    def save(self) -> None:
+        """Checkpoint the run as it is."""
+        self.record.add_checkpoint(self.trainer.steps_done, self.trainer.state(), self.seconds)
+        self.record.drop_older_checkpoints()
 
     def report(self, loss: float, steps: int) -> None:
         """Tell how far the run is."""

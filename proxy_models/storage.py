@@ -1,13 +1,19 @@
 """Files that are either whole or not there, whatever kills the process."""
 
+import errno
+import glob
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from proxy_models.errors import StorageFailed
+from proxy_models.errors import ProxyError, StorageFailed
+
+SUFFIX = "tmp"
+RENAMES = 100
 
 
 @contextmanager
@@ -15,11 +21,14 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn an `OSError` of writing under ``path`` into `StorageFailed`, which is retryable."""
     try:
         yield
+    except ProxyError:  # an object that is missing where it was read from is no failure to write
+        raise
     except OSError as error:
         raise StorageFailed(path, error.strerror or str(error)) from error
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file or folder on the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -31,14 +40,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file, flush it to the disk, then give it its name. Raises `StorageFailed`."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = _temporary(path)
         try:
             temporary.write_bytes(content)
-            _flush(temporary)
+            flush(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        _flush(path.parent)
+        flush(path.parent)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -50,19 +59,40 @@ def write_json(path: Path, content: object) -> None:
 def new_directory(path: Path) -> Iterator[Path]:
     """Fill a directory under a temporary name; it takes the name ``path`` when the block ends without error.
 
-    One writer at a time: what a killed writer left under the temporary name is removed first.
+    Of several writers each has a temporary name of its own, so that no directory is two writers' halves: a worker
+    that was taken for dead may wake up and write what the one that has its job now writes too. The first to end
+    removes what the others have begun, which are mostly dead; one that lives gets a `StorageFailed`, and tries again.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _temporary(path)
     with storage_errors(path):
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
             yield temporary
             for file in temporary.iterdir():
-                _flush(file)
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.rename(path)
-            _flush(path.parent)
+                flush(file)
+            _rename_over(temporary, path)
+            flush(path.parent)
+            for other in path.parent.glob(f".{glob.escape(path.name)}.*{SUFFIX}"):
+                shutil.rmtree(other, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.{SUFFIX}")
+
+
+def _rename_over(temporary: Path, path: Path) -> None:
+    """Give a directory its name; whatever has it already is moved out of the way and removed."""
+    old = _temporary(path)
+    for _ in range(RENAMES):
+        try:
+            temporary.rename(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        with suppress(FileNotFoundError):  # another writer has moved it
+            path.rename(old)
+            shutil.rmtree(old, ignore_errors=True)
+    raise OSError(errno.EBUSY, "others write the same directory again and again")

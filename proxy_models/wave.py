@@ -10,7 +10,7 @@ from proxy_models.allocator import keep_freed_memory
 from proxy_models.backends.backend import ONE_BY_ONE, STACKED
 from proxy_models.backends.registry import build, stackable
 from proxy_models.config import TrainingConfig
-from proxy_models.errors import Cancelled, Diverged, InvalidSpec, ProxyError, UnequalWave
+from proxy_models.errors import Cancelled, Diverged, InvalidSpec, ProxyError, Stopped, UnequalWave
 from proxy_models.evaluation import Scored
 from proxy_models.families.learning_rate import peak_rate
 from proxy_models.families.starting_state import starting_state
@@ -46,6 +46,10 @@ def _never(member: int) -> bool:
     return False
 
 
+def _going_on() -> bool:
+    return False
+
+
 def _untold(member: int, outcome: "RunResult | ProxyError") -> None:
     pass
 
@@ -55,12 +59,14 @@ class WaveOptions:
     """How a wave is trained; the numbers depend on none of it (on a CPU, and but for compiled backends, not at all).
 
     ``progress`` is told each member's index and how far it is; ``cancelled`` is asked for each, once a second;
-    ``ended`` is told what became of a member as soon as that is known and, where it succeeded, on disk.
+    ``stopping`` is asked before every step, and ends all of them with a checkpoint and `Stopped`; ``ended`` is told
+    what became of a member as soon as that is known and, where it succeeded, on disk.
     """
 
     backend: str = STACKED
     progress: Callable[[int, RunProgress], None] = _nothing
     cancelled: Callable[[int], bool] = _never
+    stopping: Callable[[], bool] = _going_on
     ended: Callable[[int, "RunResult | ProxyError"], None] = _untold
 
 
@@ -119,6 +125,10 @@ def train_wave(specs: Sequence[RunSpec], options: WaveOptions | None = None) -> 
         keep_freed_memory()
     for step, members in together([records[member].checkpoint_steps() for member in open_]):
         numbers = [open_[member] for member in members]
+        if options.stopping():
+            for number in numbers:
+                ended(number, Stopped(step))
+            continue
         runs = [(number, records[number], samplers[number]) for number in numbers]
         wave = _Wave(runs, replace(options, ended=ended))
         wave.resume(step)
@@ -170,6 +180,9 @@ class _Wave:
         saved = reported = self.started
         first, saving = self.steps_done, 0.0
         while self.steps_done < self.training.steps and len(self.ended) < len(self.records):
+            if self.options.stopping():
+                self.stop(first)
+                return
             losses = self.step()
             now = time.monotonic()
             if self.steps_done in evaluated_at and self.tasks:
@@ -208,6 +221,14 @@ class _Wave:
         self.ended[member] = error
         self.backend.drop(member)
         self.options.ended(self.numbers[member], error)
+
+    def stop(self, first: int) -> None:
+        """End every run that goes on with a checkpoint, unless none has got further than ``first``."""
+        if self.steps_done > first:
+            self.save()
+        for member in self.going:
+            self.ended[member] = Stopped(self.steps_done)
+            self.options.ended(self.numbers[member], self.ended[member])
 
     def report(self, losses: Sequence[float], steps: int) -> None:
         """Tell how far the runs are, and hear which are cancelled."""

@@ -10,6 +10,7 @@ whatever else waits for its device. A message that is lost, doubled or late does
 import multiprocessing
 import os
 import threading
+import time
 from functools import cache
 
 from celery import Celery
@@ -33,6 +34,7 @@ from service.settings import Settings
 from service.tracing import configure_tracing
 from workers.child_handle import Child
 from workers.execution import Worker, run_claims
+from workers.pauses import Pauses
 from workers.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
 from workers.slots import NOT_TRAINING, Slot
 from workers.waves import next_work
@@ -41,6 +43,8 @@ RUN_JOB = "mixwright.run_job"
 TRAIN_QUEUE, REST_QUEUE = "mixwright.train", "mixwright.rest"
 VISIBILITY_SECONDS = 3600
 """When Redis delivers an unacknowledged hint again: late is harmless, early costs one look at the row."""
+PARENT_SECONDS = 1.0
+"""How often a process of the pool looks whether the worker's main process is still there."""
 PRIORITY_STEPS = list(range(10))
 """Of the broker, 0 first: a job's own priority, in tens."""
 
@@ -82,6 +86,7 @@ app.conf.update(
 
 # Made before the pool is forked: the process that hears of the shutdown is not the one that runs the job.
 _stopping = multiprocessing.get_context("fork").Event()
+_at_work = threading.Lock()
 _node = "celery"
 
 
@@ -111,7 +116,7 @@ def _database() -> Database:
 
 @cache
 def _registry() -> Registry:
-    return Registry(_database(), [_slot()])
+    return Registry(_database(), [_slot()], Pauses(_settings().pause_seconds))
 
 
 @setup_logging.connect
@@ -127,6 +132,22 @@ def _child() -> Child:
 @worker_process_init.connect
 def _register(**_: object) -> None:
     threading.Thread(target=_beat, name="registry", daemon=True).start()
+
+
+@worker_process_init.connect
+def _end_with_main_process(**_: object) -> None:
+    """Where the worker's main process was killed, another is started, and two must not share its device."""
+    main = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == main:
+            time.sleep(PARENT_SECONDS)
+        _stopping.set()  # what is under way is given back, with a checkpoint
+        with _at_work:
+            _child().kill()
+            os._exit(1)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
 @worker_ready.connect
@@ -150,6 +171,11 @@ def _beat() -> None:
 @app.task(name=RUN_JOB)
 def run_job(job_id: str) -> None:
     """Claim the job and see it through, then whatever else waits; nothing to do when others have it all."""
+    with _at_work:
+        _work(job_id)
+
+
+def _work(job_id: str) -> None:
     slot, registry = _slot(), _registry()
     worker = Worker(_database(), _settings(), SlotFlag(_stopping, registry, slot))
     name = f"{slot.full_name}:{os.getpid()}"

@@ -3,9 +3,11 @@
 One JSON line ``{"order", "kind", "specs", "backend", "log"}`` on standard input is one order: mostly one job, or the
 runs of a wave; ``log`` is what its log lines carry. The answers are JSON lines ``{"order", "member", ...}`` with
 ``{"progress": ...}`` and, once for each member, ``{"result": ...}`` or ``{"failure": {"code", "detail",
-"retryable"}}``. A line ``{"order", "cancel": member}`` takes a member out of the order under way. Between them
-``{"alive": true}`` comes every second. The process then waits for the next order, because importing torch costs
-seconds. It knows no database. It ends with its parent: at the end of standard input, even in the middle of a job.
+"retryable"}}``. A line ``{"order", "cancel": member}`` takes a member out of the order under way, and ``{"order",
+"stop": true}`` (or SIGTERM, which a cluster may send to every process) ends its training with a checkpoint and the
+failure ``stopped``. Between them ``{"alive": true}`` comes every second. The process then waits for the next order,
+because importing torch costs seconds. It knows no database. It ends with its parent: at the end of standard input,
+even in the middle of a job.
 """
 
 import json
@@ -17,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from proxy_models.data_roots import reading_below
@@ -36,13 +39,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business, which then ends this one
     answers = _Answers(_claim_standard_output())
     configure_logging(Settings())
-    cancelled: set[tuple[int, int]] = set()
-    orders = _orders(cancelled)
+    asked = _Asked()
+    signal.signal(signal.SIGTERM, lambda *_: asked.stopped.add(asked.under_way))
+    orders = _orders(asked)
     threading.Thread(target=_tell_alive, args=(answers,), name="alive", daemon=True).start()
     while True:
         order = orders.get()
+        asked.under_way = order["order"]
         with bound(**order.get("log", {})):
-            _Order(order, answers, cancelled).serve()
+            _Order(order, answers, asked).serve()
 
 
 def _claim_standard_output() -> TextIO:
@@ -72,15 +77,26 @@ def _tell_alive(answers: _Answers) -> None:
         time.sleep(ALIVE_SECONDS)
 
 
-def _orders(cancelled: set[tuple[int, int]]) -> queue.Queue[dict[str, Any]]:
-    """The orders as they come; what is cancelled of them, ``(order, member)``, goes into the set."""
+@dataclass
+class _Asked:
+    """What is wanted of orders: those ``stopped``, the members ``cancelled`` of them; and which is under way."""
+
+    under_way: int = 0
+    stopped: set[int] = field(default_factory=set)
+    cancelled: set[tuple[int, int]] = field(default_factory=set)
+
+
+def _orders(asked: _Asked) -> queue.Queue[dict[str, Any]]:
+    """The orders as they come; what is said about them later is noted in ``asked``."""
     orders: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def read() -> None:
         for line in sys.stdin:
             message = json.loads(line)
             if "cancel" in message:
-                cancelled.add((message["order"], message["cancel"]))
+                asked.cancelled.add((message["order"], message["cancel"]))
+            elif "stop" in message:
+                asked.stopped.add(message["order"])
             else:
                 orders.put(message)
         os._exit(0)  # the parent is gone, and what runs here belongs to nobody
@@ -92,8 +108,8 @@ def _orders(cancelled: set[tuple[int, int]]) -> queue.Queue[dict[str, Any]]:
 class _Order:
     """One order under way: what a job sees of its worker (`workers.jobs.Office`)."""
 
-    def __init__(self, order: dict[str, Any], answers: _Answers, cancelled: set[tuple[int, int]]) -> None:
-        self.order, self.answers, self._cancelled = order, answers, cancelled
+    def __init__(self, order: dict[str, Any], answers: _Answers, asked: _Asked) -> None:
+        self.order, self.answers, self._asked = order, answers, asked
         self.unanswered = set(range(len(order["specs"])))
 
     def serve(self) -> None:
@@ -109,7 +125,7 @@ class _Order:
                 if len(specs) > 1 or self.order["backend"] is not None:
                     execute_together(specs, self.order["backend"], self)
                 else:
-                    self.succeeded(0, kind.execute(specs[0], lambda progress: self.progress(0, progress)))
+                    self.succeeded(0, kind.execute(specs[0], _Report(self)))
         except Exception as error:  # the edge of the worker: whatever went wrong is recorded with the job
             for member in sorted(self.unanswered):
                 self.failed(member, error)
@@ -136,10 +152,29 @@ class _Order:
 
     def cancelled(self, member: int) -> bool:
         """See `Office`."""
-        return (self.order["order"], member) in self._cancelled
+        return (self.order["order"], member) in self._asked.cancelled
+
+    def stopping(self) -> bool:
+        """See `Office`."""
+        return self.order["order"] in self._asked.stopped
 
     def _answer(self, member: int, message: dict[str, Any]) -> None:
         self.answers.write({"order": self.order["order"], "member": member, **message})
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What the only job of an order is told (`workers.jobs.Report`)."""
+
+    order: _Order
+
+    def __call__(self, progress: dict[str, Any], /) -> None:
+        """See `Report`."""
+        self.order.progress(0, progress)
+
+    def stopping(self) -> bool:
+        """See `Report`."""
+        return self.order.stopping()
 
 
 def _finite(value: Any) -> Any:

@@ -71,6 +71,10 @@ class Child:
         """Have it go on without one of the jobs of its order. Raises ChildDied."""
         self._write({"order": self._order, "cancel": member})
 
+    def stop(self) -> None:
+        """Ask it to end the training of its order with a checkpoint. Raises ChildDied."""
+        self._write({"order": self._order, "stop": True})
+
     def message(self, timeout: float) -> dict[str, Any] | None:
         """The next one about its order, or None when ``timeout`` seconds brought none. Raises ChildDied."""
         try:

@@ -22,10 +22,8 @@ from service.database.clock import database_now
 from service.database.engine import Database
 from service.database.jobs import CANCELLED, CLAIMED, FAILED, QUEUED, RUNNING, SUCCEEDED
 from service.database.models import Document, Job
-from workers.failures import ATTEMPTS_ALLOWED, Failure
-
-FIRST_RETRY_SECONDS = 1.0
-"""Wait before the second attempt; doubled before each further one."""
+from workers.failures import Failure
+from workers.retries import next_attempt
 
 InTransaction = Callable[[Session, Job], None]
 """What is written in the same transaction as the end of a job."""
@@ -149,13 +147,7 @@ def fail(database: Database, claim: Claim, failure: Failure, settled: InTransact
     """
     with database.write() as session:
         job = _owned(session, claim)
-        allowed = min(job.max_attempts, ATTEMPTS_ALLOWED.get(failure.code, job.max_attempts))
-        if job.cancel_requested:
-            end(job, CANCELLED)
-        elif failure.retryable and job.attempt < allowed:
-            requeue(job, FIRST_RETRY_SECONDS * 2 ** (job.attempt - 1), failure)
-        else:
-            end(job, FAILED, failure)
+        retry_or_end(job, failure)
         session.flush()
         if settled is not None:
             settled(session, job)
@@ -199,6 +191,17 @@ def end(job: Job, state: str, failure: Failure | None = None, reaped: bool = Fal
     job.finished_at = _now_plus(0)
     job.failure_code = failure.code if failure else None
     job.failure_detail = failure.detail if failure else None
+
+
+def retry_or_end(job: Job, failure: Failure, reaped: bool = False) -> None:
+    """Close the lease of a held job that met with ``failure``: it is tried again, has failed or is cancelled."""
+    if job.cancel_requested:
+        end(job, CANCELLED, reaped=reaped)
+    elif (retry := next_attempt(job, failure)) is None:
+        end(job, FAILED, failure, reaped)
+    else:
+        requeue(job, retry.wait_seconds, failure, reaped=reaped)
+        job.attempt, job.max_attempts = retry.attempt, retry.max_attempts
 
 
 def requeue(

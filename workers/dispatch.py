@@ -11,8 +11,9 @@ from service.database.engine import Database
 from service.database.models import Job
 from workers.claims import claimable
 
-RESEND_SECONDS = 30.0
-"""A job still queued so long after its hint gets another: the first may have gone down with the broker."""
+RESEND_SECONDS = 5.0
+"""A job still queued so long after its hint gets another: the first may have gone down with the broker, or with a
+worker that was stopped with its connection open. At most `MOST_WAITING` are ever under way."""
 MOST_WAITING = 100
 """Hints that may wait at the broker. Workers busy for hours take none, and what is sent again would pile up."""
 

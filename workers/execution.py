@@ -15,14 +15,14 @@ from sqlalchemy.orm import Session
 
 from service.database.attempts import note_tokens
 from service.database.engine import Database
-from service.database.jobs import FULL_RUN, PROXY_RUN
+from service.database.jobs import TRAINING
 from service.database.models import Job
 from service.logs import bound
 from service.settings import Settings
 from service.tracing import job_span
 from workers.child_handle import Child, ChildDied
 from workers.claims import Claim, LeaseLost, acknowledge_cancel, fail, finish, heartbeat, release
-from workers.failures import DEVICE_FAILED, WORKER_LOST, Failure
+from workers.failures import DEVICE_FAILED, STOPPED, WORKER_LOST, Failure
 from workers.jobs import KINDS
 from workers.pipeline import settle
 
@@ -72,7 +72,7 @@ class Ended:
 
 def log_fields(claim: Claim) -> dict[str, object]:
     """What every line about a claimed job carries, in the worker and in its child."""
-    run = claim.subject if claim.kind in (PROXY_RUN, FULL_RUN) else None
+    run = claim.subject if claim.kind in TRAINING else None
     fields = {"job_id": claim.job_id, "run_id": run, "owner": claim.owner, "worker": claim.worker}
     return {**{name: value for name, value in fields.items() if value}, "attempt": claim.attempt}
 
@@ -92,7 +92,10 @@ def run_claims(worker: Worker, claims: Sequence[Claim], child: Child, backend: s
             while execution.open:
                 execution.wait()
         except ChildDied as death:
-            execution.fail_all(Failure(WORKER_LOST, str(death), retryable=True))
+            if worker.stopping.is_set():  # whoever stops the worker may have stopped its child as well
+                execution.give_back()
+            else:
+                execution.fail_all(Failure(WORKER_LOST, str(death), retryable=True))
         finally:
             if execution.open:  # the store did not answer, and what is open nobody will ask for
                 child.kill()
@@ -113,6 +116,7 @@ class _Execution:
         self.outcome = "nothing to do"
         # The first heartbeat comes at once: it says "running", and finds out about a cancelled job before any work.
         self.next_heartbeat = 0.0
+        self.give_back_at: float | None = None
 
     def describe(self, claims: Sequence[Claim]) -> list[dict[str, Any]]:
         """The specifications of the jobs that can be done; what a kind complains about is its job's failure."""
@@ -142,7 +146,7 @@ class _Execution:
 
     def wait(self) -> None:
         """The next thing that happens: a heartbeat, a message from the child, or the worker's own end."""
-        if self.worker.stopping.is_set():
+        if self.worker.stopping.is_set() and self.is_over():
             self.give_back()
             return
         if time.monotonic() >= self.next_heartbeat:
@@ -164,8 +168,19 @@ class _Execution:
         claim = self.open.pop(member)
         if "result" in message:
             self.finish(claim, message["result"])
+        elif (failure := Failure(**message["failure"])).code == STOPPED:
+            self.release(claim, f"given back, {failure.detail}")
         else:
-            self.fail(claim, Failure(**message["failure"]))
+            self.fail(claim, failure)
+
+    def is_over(self) -> bool:
+        """Whether a stopping worker ends its child now: what trains is first given the time to write a checkpoint."""
+        if self.give_back_at is None:
+            trains = any(claim.kind in TRAINING for claim in self.open.values())
+            self.give_back_at = time.monotonic() + (self.worker.settings.stop_seconds if trains else 0.0)
+            if trains:
+                self.child.stop()
+        return time.monotonic() >= self.give_back_at
 
     def check_silence(self) -> None:
         """A child that says nothing at all was stopped or hangs: its jobs are somebody else's now."""
@@ -206,7 +221,11 @@ class _Execution:
         self.child.kill()
         while self.open:
             _, claim = self.open.popitem()
-            self.write(claim, "given back", lambda one: release(self.database, one))
+            self.release(claim, "given back")
+
+    def release(self, claim: Claim, outcome: str) -> None:
+        """Give one job back."""
+        self.write(claim, outcome, lambda one: release(self.database, one))
 
     def finish(self, claim: Claim, result: dict[str, Any]) -> None:
         """Store the result. One that cannot be stored fails its job: another attempt would bring the same."""
@@ -283,6 +302,6 @@ def _first_line(error: Exception) -> str:
 def _store(session: Session, job: Job, result: dict[str, Any]) -> None:
     KINDS[job.kind].store(session, job, result)
     session.flush()
-    if job.kind in (PROXY_RUN, FULL_RUN):
+    if job.kind in TRAINING:
         note_tokens(session, job, result["tokens"])
     settle(session, job)

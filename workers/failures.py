@@ -8,6 +8,8 @@ from proxy_models.errors import ProxyError
 WORKER_LOST = "worker_lost"
 OUT_OF_MEMORY = "out_of_memory"
 DEVICE_FAILED = "device_failed"
+STOPPED = "stopped"
+"""Not a failure: what was under way has a checkpoint, because its worker was asked to stop."""
 
 # What a broken machine does to every job alike; a job may be at fault as well, several different ones hardly.
 PERHAPS_THE_DEVICE = frozenset({WORKER_LOST, OUT_OF_MEMORY, DEVICE_FAILED, "io_error", "storage_failed"})

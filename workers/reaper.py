@@ -7,9 +7,9 @@ from sqlalchemy.orm import Session
 
 from service.database.clock import database_now
 from service.database.engine import Database
-from service.database.jobs import CANCELLED, FAILED, HELD, QUEUED
+from service.database.jobs import HELD, QUEUED
 from service.database.models import Job
-from workers.claims import InTransaction, end, requeue
+from workers.claims import InTransaction, retry_or_end
 from workers.failures import WORKER_LOST, Failure
 
 BATCH = 100
@@ -29,8 +29,8 @@ class Reaped:
 def reap(database: Database, settled: InTransaction | None = None) -> list[Reaped]:
     """Take back up to `BATCH` expired leases; ``settled`` is called for each in the same transaction.
 
-    A job goes back to the queue at once (its worker is gone, waiting would not bring it back), fails as
-    ``worker_lost`` after its last attempt, or is cancelled when that was asked for.
+    A job goes back to the queue, fails as ``worker_lost`` with the last worker it may lose (`workers.retries`), or is
+    cancelled when that was asked for.
     """
     expired = (
         select(Job)
@@ -45,12 +45,7 @@ def reap(database: Database, settled: InTransaction | None = None) -> list[Reape
 
 def _take_back(session: Session, job: Job, settled: InTransaction | None) -> Reaped:
     lost = Failure(WORKER_LOST, f"worker {job.worker} stopped renewing its lease", retryable=True)
-    if job.cancel_requested:
-        end(job, CANCELLED, reaped=True)
-    elif job.attempt < job.max_attempts:
-        requeue(job, 0, lost, reaped=True)
-    else:
-        end(job, FAILED, lost, reaped=True)
+    retry_or_end(job, lost, reaped=True)
     session.flush()
     if settled is not None and job.state != QUEUED:
         settled(session, job)

@@ -1,7 +1,8 @@
 """What workers tell of themselves, and what they are told: draining, paused, or to go on.
 
 Each slot has a row that its process renews. A device on which several different jobs in a row failed for what may be
-its own fault is paused with the reason, and stays so after a restart, until somebody looks at it.
+its own fault is paused with the reason; it tries again after a while (`workers.pauses`). One that somebody paused
+stays so, after a restart too.
 """
 
 import logging
@@ -17,6 +18,7 @@ from service.database.engine import Database
 from service.database.models import WorkerRow
 from workers.execution import Ended, Flag
 from workers.failures import PERHAPS_THE_DEVICE
+from workers.pauses import Pauses
 from workers.slots import Slot, host_name, machine_of
 
 log = logging.getLogger("mixwright.worker")
@@ -25,6 +27,7 @@ ACTIVE, DRAINING, PAUSED = "active", "draining", "paused"
 FAILURES_ALLOWED = 3
 """So many different jobs in a row, and the device is paused."""
 BEAT_SECONDS = 5.0
+PAUSE_SECONDS = 60.0
 FORGET_SECONDS = 7 * 86_400.0
 """After so long unseen a slot's row goes: its machine will not come back."""
 
@@ -32,8 +35,9 @@ FORGET_SECONDS = 7 * 86_400.0
 class Registry:
     """The rows of one process' slots; safe to use from the threads of all of them."""
 
-    def __init__(self, database: Database, slots: Sequence[Slot]) -> None:
+    def __init__(self, database: Database, slots: Sequence[Slot], pauses: Pauses | None = None) -> None:
         self.database, self.slots = database, slots
+        self._pauses = pauses or Pauses(PAUSE_SECONDS)
         self._states: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -55,6 +59,8 @@ class Registry:
                 .values(seen_at=database_now(), left_at=None)
             )
             rows = session.scalars(select(WorkerRow).where(WorkerRow.name.in_(names))).all()
+            for row in rows:
+                self._perhaps_try_again(row)
             states = {row.name: row.state for row in rows}
         missing = [slot for slot in self.slots if slot.full_name not in states]
         if missing:  # forgotten while this process was stopped
@@ -93,6 +99,7 @@ class Registry:
                 row.tokens_per_second = ended.tokens_per_second
             if ended.succeeded:
                 row.failures = []
+                self._pauses.succeeded(slot.full_name)
                 return
             # The runs of a wave fail together; a job tried again and again says nothing new about the device.
             known = {one.partition(":")[0] for one in row.failures}
@@ -106,6 +113,13 @@ class Registry:
                 log.error("%s is paused: %s", row.name, row.reason)
                 with self._lock:
                     self._states[slot.full_name] = PAUSED
+
+    def _perhaps_try_again(self, row: WorkerRow) -> None:
+        # One that somebody paused has no such failures: resuming and pausing by hand clear them.
+        if row.state == PAUSED and len(row.failures) >= FAILURES_ALLOWED and self._pauses.is_over(row.name):
+            log.warning("%s was paused and tries again", row.name)
+            row.state, row.reason = ACTIVE, None
+            row.failures = row.failures[: FAILURES_ALLOWED - 1]
 
     def _register(self, session: Session, slot: Slot) -> None:
         machine = machine_of(slot.device)

@@ -23,6 +23,7 @@ from service.settings import Settings
 from service.tracing import configure_tracing
 from workers.child_handle import Child
 from workers.execution import Worker, run_claims
+from workers.pauses import Pauses
 from workers.pipeline import tick
 from workers.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
 from workers.slots import Slot, slots_of
@@ -38,7 +39,7 @@ def supervise(settings: Settings, stopping: threading.Event) -> None:
     """Run jobs until ``stopping`` is set; then every child is ended and every job given back."""
     database = Database(settings.resolved_database_url)
     slots = slots_of(settings)
-    registry = Registry(database, slots)
+    registry = Registry(database, slots, Pauses(settings.pause_seconds))
     try:
         registry.register()
     except SQLAlchemyError:  # a store that is away at the start is asked again with every beat

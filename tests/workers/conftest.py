@@ -62,7 +62,7 @@ def sqlite(tmp_path: Path) -> Iterator[Database]:
 def until() -> Until:
     """Wait for a condition; the deadline only says when to give up."""
 
-    def wait(condition: Callable[[], object], deadline: float = 30.0, what: str = "the condition") -> None:
+    def wait(condition: Callable[[], object], deadline: float = 240.0, what: str = "the condition") -> None:
         give_up = time.monotonic() + deadline
         while not condition():
             assert time.monotonic() < give_up, f"{what} did not come true within {deadline} s"

@@ -70,7 +70,7 @@ def test_a_worker_does_what_the_hints_name_and_what_follows(
 ) -> None:
     start_worker()
     done = {jobs.PREPARE_TOKENIZER: jobs.SUCCEEDED, jobs.PREPARE_DOMAIN: jobs.SUCCEEDED}
-    until(lambda: states(store) == done, 90.0, "both jobs")
+    until(lambda: states(store) == done, what="both jobs")
 
 
 def test_hints_lost_with_the_broker_are_sent_again(

@@ -52,7 +52,7 @@ def test_a_warm_shutdown_gives_the_job_and_its_attempt_back(
         with sqlite.read() as session:
             return session.get_one(Job, job_id)
 
-    until(lambda: stored().state == jobs.RUNNING, 60.0, "the job under way")
+    until(lambda: stored().state == jobs.RUNNING, what="the job under way")
     celery_worker.terminate()
     assert celery_worker.wait(timeout=60) == 0
     assert (stored().state, stored().attempt) == (jobs.QUEUED, 0)

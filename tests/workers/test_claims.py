@@ -13,6 +13,7 @@ from service.database.engine import Database
 from service.database.jobs import (
     CANCELLED,
     FAILED,
+    FULL_RUN,
     PROXY_RUN,
     QUEUED,
     RUNNING,
@@ -20,6 +21,7 @@ from service.database.jobs import (
     SUCCEEDED,
     cancel_jobs,
     new_job,
+    requeue_jobs,
 )
 from service.database.models import Base, DomainSet, Job
 from workers.claims import (
@@ -249,16 +251,69 @@ def test_attempts_are_capped(database: Database, failure: Failure, attempts: int
     assert fail(database, take(database), failure) == FAILED
 
 
-def test_a_vanished_worker_costs_an_attempt_and_in_the_end_the_job(database: Database) -> None:
+def lose_a_worker(
+    database: Database, held_seconds: float = 0.0, settled: Callable[[Session, Job], None] = nothing
+) -> str:
+    """Claim the only job and let the lease run out, ``held_seconds`` after it was claimed; answers the new state."""
+    take(database)
+    with database.write() as session:
+        expired = database_now() - 1
+        session.execute(update(Job).values(lease_expires_at=expired, started_at=expired - held_seconds))
+    (reaped,) = reap(database, settled)
+    make_available(database)
+    return reaped.state
+
+
+def test_a_job_that_loses_ten_workers_fails_for_one_of_them_may_have_been_its_fault(
+    database: Database,
+) -> None:
     (job_id,) = add_jobs(database, new_job(SOLVE, "opt", "opt"))
-    states = []
-    for _ in range(3):
-        take(database)
-        expire(database)
-        states += [reaped.state for reaped in reap(database, storing("settled"))]
-    assert states == [QUEUED, QUEUED, FAILED]
+    states = [lose_a_worker(database, settled=storing("settled")) for _ in range(10)]
+    assert states == [QUEUED] * 9 + [FAILED]
     assert job_of(database, job_id).failure_code == WORKER_LOST
     assert stored(database) == ["settled"]
+
+
+def test_lost_workers_leave_a_job_all_attempts_for_its_own_faults(database: Database) -> None:
+    (job_id,) = add_jobs(database, new_job(PROXY_RUN, "run", "opt"))
+    states = []
+    for _ in range(3):
+        for _ in range(2):
+            states.append(lose_a_worker(database))
+        states.append(fail(database, take(database), LOST))
+        make_available(database)
+    assert states == [QUEUED] * 8 + [FAILED]
+    assert (job_of(database, job_id).attempt, job_of(database, job_id).failure_code) == (9, "io_error")
+
+
+def test_a_child_that_died_counts_as_a_lost_worker(database: Database) -> None:
+    add_jobs(database, new_job(PROXY_RUN, "run", "opt"))
+    states = []
+    for _ in range(10):
+        states.append(fail(database, take(database), Failure(WORKER_LOST, "ended by SIGKILL", True)))
+        make_available(database)
+    assert states == [QUEUED] * 9 + [FAILED]
+
+
+def test_a_run_of_days_may_lose_any_number_of_workers_it_got_far_with(database: Database) -> None:
+    (job_id,) = add_jobs(database, new_job(FULL_RUN, "run", "launch"))
+    assert {lose_a_worker(database, held_seconds=3600.0) for _ in range(30)} == {QUEUED}
+    assert job_of(database, job_id).attempt == 0
+    assert [lose_a_worker(database) for _ in range(10)] == [QUEUED] * 9 + [FAILED]
+
+
+def test_what_leaves_no_checkpoint_gets_nowhere_however_long_it_takes(database: Database) -> None:
+    add_jobs(database, new_job(SOLVE, "opt", "opt"))
+    assert [lose_a_worker(database, held_seconds=3600.0) for _ in range(10)] == [QUEUED] * 9 + [FAILED]
+
+
+def test_a_retry_gives_all_attempts_and_lost_workers_back(database: Database) -> None:
+    add_jobs(database, new_job(SOLVE, "opt", "opt"))
+    for _ in range(10):
+        lose_a_worker(database)
+    with database.write() as session:
+        assert requeue_jobs(session, "opt") == 1
+    assert [lose_a_worker(database) for _ in range(10)] == [QUEUED] * 9 + [FAILED]
 
 
 def test_release_gives_the_attempt_back(database: Database) -> None:

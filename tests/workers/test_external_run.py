@@ -19,7 +19,7 @@ from service.settings import Settings
 from tests.workers.conftest import new_revision
 from workers.child_handle import Child
 from workers.claims import claim
-from workers.execution import Worker, run_claim
+from workers.execution import Worker, run_claims
 from workers.failures import JobError
 from workers.jobs import external_run
 
@@ -81,7 +81,7 @@ def test_a_launch_is_a_job_whose_exit_status_is_stored(sqlite: Database, tmp_pat
     claimed = claim(sqlite, "tester", 30.0)
     assert claimed is not None
     child = Child()
-    run_claim(Worker(sqlite, settings, threading.Event()), claimed, child)
+    run_claims(Worker(sqlite, settings, threading.Event()), [claimed], child)
     child.kill()
     with sqlite.read() as session:
         job = session.get_one(Job, claimed.job_id)

@@ -126,7 +126,7 @@ def test_a_supervisor_without_a_pipe_lives_on_its_own(
         stdin=subprocess.DEVNULL,
     )
     try:
-        until(lambda: job_with(sqlite, job_id).state == jobs.SUCCEEDED, 60.0, "the job")
+        until(lambda: job_with(sqlite, job_id).state == jobs.SUCCEEDED, what="the job")
     finally:
         process.terminate()
     assert process.wait(timeout=30) == 0

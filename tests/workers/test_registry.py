@@ -15,6 +15,7 @@ from service.settings import Settings
 from workers.claims import Claim
 from workers.execution import Ended
 from workers.failures import WORKER_LOST, Failure
+from workers.pauses import Pauses
 from workers.registry import ACTIVE, DRAINING, PAUSED, Registry, SlotFlag
 from workers.slots import Slot, host_name, slots_of
 
@@ -127,3 +128,46 @@ def test_accelerators_train_and_the_cpus_do_the_rest(tmp_path: Path) -> None:
     training = set(both[0].kinds or ())
     assert training == {"proxy_run", "full_run"} == set(both[1].kinds or ())
     assert training.isdisjoint(both[2].kinds or ())
+
+
+def test_a_device_that_paused_itself_tries_again_and_is_paused_for_longer_by_one_more_failure(
+    database: Database,
+) -> None:
+    now = [0.0]
+    registry = Registry(database, [SLOT], Pauses(60.0, lambda: now[0]))
+    registry.register()
+    for job in ("job_a", "job_b", "job_c"):
+        registry.ended(SLOT, failed(job))
+    paused = []
+    for job, seconds in (("job_d", 60.0), ("job_e", 120.0), ("job_f", 240.0)):
+        registry.beat()
+        now[0] += seconds - 1
+        registry.beat()
+        paused.append(registry.state(SLOT))
+        now[0] += 1
+        registry.beat()
+        assert (registry.state(SLOT), row_of(database).reason) == (ACTIVE, None)
+        registry.ended(SLOT, failed(job))
+    assert paused == [PAUSED] * 3
+    registry.beat()
+    now[0] += 480.0
+    registry.beat()
+    registry.ended(SLOT, Ended(1))
+    for job in ("job_g", "job_h", "job_i"):
+        assert registry.state(SLOT) == ACTIVE
+        registry.ended(SLOT, failed(job))
+    registry.beat()
+    now[0] += 60.0
+    registry.beat()
+    assert registry.state(SLOT) == ACTIVE, "after a success the first pause is short again"
+
+
+def test_a_device_that_somebody_paused_stays_paused(database: Database) -> None:
+    now = [0.0]
+    registry = Registry(database, [SLOT], Pauses(60.0, lambda: now[0]))
+    registry.register()
+    set_state(database, PAUSED)
+    registry.beat()
+    now[0] = 1e6
+    registry.beat()
+    assert registry.state(SLOT) == PAUSED

@@ -5,26 +5,29 @@ result and knows no store (in the child process, where torch lives), ``store`` w
 the transaction that ends the job). So a child can be killed at any moment, and a result is stored whole or not.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, cast
 
 from sqlalchemy.orm import Session
 
 from service.database import jobs
 from service.database.models import Job
 from service.settings import Settings
-from workers.jobs import (
-    external_run,
-    full_run,
-    prepare_domain,
-    prepare_tokenizer,
-    proxy_run,
-    sample_swarm,
-    solve,
-)
 
 Document = dict[str, Any]
-Report = Callable[[Document], None]
+
+
+class Report(Protocol):
+    """Where a job shows how far it is, and hears whether its worker is stopping."""
+
+    def __call__(self, progress: Document, /) -> None:
+        """Show how far it is."""
+        ...
+
+    def stopping(self) -> bool:
+        """Whether to leave what another attempt can go on from, and end; only training has such a thing."""
+        ...
 
 
 class JobKind(Protocol):
@@ -35,7 +38,7 @@ class JobKind(Protocol):
         ...
 
     def execute(self, spec: Document, report: Report) -> Document:
-        """Do it and answer the result, as JSON; ``report`` shows how far it is."""
+        """Do it and answer the result, as JSON."""
         ...
 
     def store(self, session: Session, job: Job, result: Document) -> None:
@@ -59,19 +62,44 @@ class Office(Protocol):
         ...
 
     def cancelled(self, member: int) -> bool:
-        """Whether it should stop."""
+        """Whether it should end without a result."""
+        ...
+
+    def stopping(self) -> bool:
+        """Whether all of them should end with a checkpoint: their worker is stopping."""
         ...
 
 
 CHOOSE_WAVE = "choose_wave"
 """Not a job but a question a worker has for its child (`workers.jobs.wave.choose_wave`)."""
 
-KINDS: Mapping[str, JobKind] = {
-    jobs.PREPARE_TOKENIZER: prepare_tokenizer,
-    jobs.PREPARE_DOMAIN: prepare_domain,
-    jobs.SAMPLE_SWARM: sample_swarm,
-    jobs.PROXY_RUN: proxy_run,
-    jobs.SOLVE: solve,
-    jobs.FULL_RUN: full_run,
-    jobs.EXTERNAL_RUN: external_run,
-}
+
+class _Kinds(Mapping[str, JobKind]):
+    """The kinds by name, each module imported when it is first asked for.
+
+    A process that was started again to train need not load the mathematics of solving, which takes two CPU seconds.
+    """
+
+    _names = (
+        jobs.PREPARE_TOKENIZER,
+        jobs.PREPARE_DOMAIN,
+        jobs.SAMPLE_SWARM,
+        jobs.PROXY_RUN,
+        jobs.SOLVE,
+        jobs.FULL_RUN,
+        jobs.EXTERNAL_RUN,
+    )
+
+    def __getitem__(self, name: str) -> JobKind:
+        if name not in self._names:
+            raise KeyError(name)
+        return cast(JobKind, importlib.import_module(f"{__name__}.{name}"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+KINDS: Mapping[str, JobKind] = _Kinds()

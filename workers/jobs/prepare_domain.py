@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from proxy_models.stores.current import local_artifact, reference_of, using_store
+from proxy_models.stores.object_path import data_path
 from service.database.models import DomainRow, Job
 from service.settings import Settings
 
@@ -22,6 +24,7 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
         "held_out_fraction": row.revision.held_out_fraction,
         "evaluation_bytes": row.revision.evaluation_bytes,
         "directory": str(settings.artifacts / "shards"),
+        **settings.store_order,
     }
 
 
@@ -33,18 +36,19 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
 
     directory = Path(spec["directory"])
     directory.mkdir(parents=True, exist_ok=True)
-    prepared = prepare_domain(
-        PreparationSpec(
-            domain=spec["domain"],
-            files=tuple(Path(path) for path in spec["files"]),
-            tokenizer=load_tokenizer(spec["tokenizer"]),
-            directory=directory,
-            held_out_fraction=spec["held_out_fraction"],
-            evaluation_bytes=spec["evaluation_bytes"],
-        ),
-        lambda progress: report(progress.to_dict()),
-    )
-    return prepared.to_dict()
+    with using_store(spec.get("artifact_store")):
+        prepared = prepare_domain(
+            PreparationSpec(
+                domain=spec["domain"],
+                files=tuple(data_path(path) for path in spec["files"]),
+                tokenizer=load_tokenizer(local_artifact(spec["tokenizer"])),
+                directory=directory,
+                held_out_fraction=spec["held_out_fraction"],
+                evaluation_bytes=spec["evaluation_bytes"],
+            ),
+            lambda progress: report(progress.to_dict()),
+        )
+        return {**prepared.to_dict(), "directory": reference_of(prepared.directory)}
 
 
 def store(session: Session, job: Job, result: Document) -> None:

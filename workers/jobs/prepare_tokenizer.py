@@ -14,8 +14,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from proxy_models.stores.current import is_here, local_artifact, reference_of, using_store
+from proxy_models.stores.object_path import DataPath, data_path
 from service.database import jobs
 from service.database.models import Job, Revision
+from service.files import file_identity
 from service.settings import Settings
 
 Document = dict[str, Any]
@@ -34,6 +37,7 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
         "files": {row.name: row.files for row in source.domains},
         "held_out_fraction": revision.held_out_fraction,
         "directory": str(settings.artifacts / "tokenizers"),
+        **settings.store_order,
     }
 
 
@@ -56,17 +60,18 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """Train the tokenizer, or load the one named to see that it can be used."""
     from proxy_models.tokenizer import load_tokenizer
 
-    path = spec["existing"] or str(_train(spec))
-    return {"path": path, "vocabulary_size": load_tokenizer(path).vocabulary_size}
+    with using_store(spec.get("artifact_store")):
+        path = spec["existing"] or reference_of(_train(spec))
+        return {"path": path, "vocabulary_size": load_tokenizer(local_artifact(path)).vocabulary_size}
 
 
 def _train(spec: Document) -> Path:
     from proxy_models.preparation import training_sample
     from proxy_models.tokenizer import train_byte_level_bpe
 
-    files = {name: [Path(path) for path in spec["files"][name]] for name in sorted(spec["files"])}
+    files = {name: [data_path(path) for path in spec["files"][name]] for name in sorted(spec["files"])}
     path = Path(spec["directory"]) / f"{_key(spec, files)}.json"
-    if not path.exists():
+    if not is_here(path):
         share = SAMPLE_BYTES // len(files)
         sample = (
             text
@@ -78,13 +83,10 @@ def _train(spec: Document) -> Path:
     return path
 
 
-def _key(spec: Document, files: dict[str, list[Path]]) -> str:
+def _key(spec: Document, files: dict[str, list[DataPath]]) -> str:
     """The tokenizer's name: equal for equal files, size and split, so that a second revision finds it."""
     identity = {
-        "files": {
-            name: [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-            for name, paths in files.items()
-        },
+        "files": {name: [file_identity(path) for path in paths] for name, paths in files.items()},
         "vocabulary_size": spec["vocabulary_size"],
         "held_out_fraction": spec["held_out_fraction"],
         "sample_bytes": SAMPLE_BYTES,

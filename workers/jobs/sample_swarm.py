@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from proxy_models.stores.current import local_artifact, using_store
 from service.database import jobs
 from service.database.models import Job, Optimization, Run, Swarm
 from service.settings import Settings
@@ -36,6 +37,7 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
         "strengths": optimization.settings["strengths"],
         "shards": {row.name: row.shard_directory for row in optimization.revision.domains},
         "vocabulary_size": optimization.revision.vocabulary_size,
+        **settings.store_order,
     }
 
 
@@ -90,12 +92,16 @@ def _entropies(spec: Document) -> dict[str, tuple[float, ...]] | None:
     from mixing.sampling.entropy import entropies
     from proxy_models.token_shard import TokenShard
 
-    return {
-        name: astuple(
-            entropies(TokenShard.open(Path(directory)).tokens[:ENTROPY_TOKENS], spec["vocabulary_size"])
-        )
-        for name, directory in spec["shards"].items()
-    }
+    with using_store(spec.get("artifact_store")):
+        return {
+            name: astuple(
+                entropies(
+                    TokenShard.open(Path(local_artifact(directory))).tokens[:ENTROPY_TOKENS],
+                    spec["vocabulary_size"],
+                )
+            )
+            for name, directory in spec["shards"].items()
+        }
 
 
 def store(session: Session, job: Job, result: Document) -> None:

@@ -1,18 +1,24 @@
 """Training one model: what a proxy run and a full run have in common."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
 from proxy_models.errors import ProxyError
 from proxy_models.families.start import read_start
+from proxy_models.stores.current import using_store
+from proxy_models.stores.object_path import is_address
 from service.database.models import Metric, Revision, Run
 from service.database.training import training_values
 from service.files import file_identity, identity_hash
 from service.settings import Settings
 from workers.failures import JobError
+from workers.jobs.run_artifacts import local_spec, told
+
+if TYPE_CHECKING:
+    from workers.jobs import Report
 
 Document = dict[str, Any]
 
@@ -28,7 +34,7 @@ def describe_run(
     return {
         "size": training["size"],
         "architecture": training.get("architecture"),
-        "start": unchanged_start(training),
+        **_start(training),
         "vocabulary_size": revision.vocabulary_size,
         "mixture": run.weights,
         "shards": shards,
@@ -37,8 +43,17 @@ def describe_run(
         "directory": str(settings.artifacts / "runs" / run.id),
         "max_epochs": training.get("repetition_cap"),
         "device": settings.device,
+        **settings.store_order,
         "training": {**training_values(training), "seed": run.seed},
     }
+
+
+def _start(training: Mapping[str, Any]) -> Document:
+    """A folder is looked at here; a published model is fetched and looked at by `run_artifacts.local_spec`."""
+    start = training.get("start")
+    if start is not None and is_address(start):
+        return {"start": start, "start_content": training["start_content"]}
+    return {"start": unchanged_start(training)}
 
 
 def unchanged_start(training: Mapping[str, Any]) -> str | None:
@@ -62,13 +77,14 @@ def _task(task: Document) -> Document:
     return {"name": task["name"], "path": task["path"], "measure": measure}
 
 
-def execute_run(spec: Document, report: Callable[[Document], None]) -> Document:
+def execute_run(spec: Document, report: "Report") -> Document:
     """Train and evaluate, from the last checkpoint if there is one."""
     from proxy_models.run import train_run
     from proxy_models.run_spec import RunSpec
 
-    result = train_run(RunSpec.from_dict(spec), lambda progress: report(progress.to_dict()))
-    return result.to_dict()
+    with using_store(spec.pop("artifact_store", None)):
+        run = RunSpec.from_dict(local_spec(spec))
+        return told(train_run(run, lambda progress: report(progress.to_dict()), report.stopping), run)
 
 
 def store_run(session: Session, run: Run, result: Document) -> None:

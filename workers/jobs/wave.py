@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxy_models.stores.current import using_store
+from workers.jobs.run_artifacts import local_spec, told
+
 if TYPE_CHECKING:
     from proxy_models.calibration import Calibration, Swarm
     from proxy_models.run_result import RunResult
@@ -36,8 +39,11 @@ def choose_wave(question: Document) -> Document:
     from proxy_models.run_spec import RunSpec
     from proxy_models.torch_device import free_memory, this_device
 
-    run = RunSpec.from_dict(question["run"])
     alone: Document = {"backend": None, "members": 1}
+    run_json = {**question["run"]}
+    with using_store(run_json.pop("artifact_store", None)):
+        # Its shards play no part in the answer: only what the shape is read from has to be here.
+        run = RunSpec.from_dict(local_spec({**run_json, "shards": {}, "tokenizer": None, "tasks": []}))
     if not isinstance(run.model, ModelConfig):
         return alone
     torch.set_num_threads(run.threads)
@@ -79,19 +85,21 @@ def execute_together(specs: list[Document], backend: str, office: "Office") -> N
     from proxy_models.errors import NotEnoughMemory
     from proxy_models.run_spec import RunSpec
 
-    runs = [RunSpec.from_dict(spec) for spec in specs]
-    members = list(range(len(runs)))
-    while members:
-        size = len(members)
-        try:
-            _train(runs, members, backend, office)
-        except NotEnoughMemory as error:
-            # Decided before the first step, so nothing was done yet. One model at a time needs the least.
-            size = error.largest
-            if size < 1:
-                raise
-            _train(runs, members[:size], backend if size > 1 else ONE_BY_ONE, office)
-        members = members[size:]
+    (store, *_) = [spec.pop("artifact_store", None) for spec in specs]
+    with using_store(store):
+        runs = [RunSpec.from_dict(local_spec(spec)) for spec in specs]
+        members = list(range(len(runs)))
+        while members:
+            size = len(members)
+            try:
+                _train(runs, members, backend, office)
+            except NotEnoughMemory as error:
+                # Decided before the first step, so nothing was done yet. One model at a time needs the least.
+                size = error.largest
+                if size < 1:
+                    raise
+                _train(runs, members[:size], backend if size > 1 else ONE_BY_ONE, office)
+            members = members[size:]
 
 
 def _train(runs: list["RunSpec"], members: list[int], backend: str, office: "Office") -> None:
@@ -102,12 +110,13 @@ def _train(runs: list["RunSpec"], members: list[int], backend: str, office: "Off
         if isinstance(outcome, ProxyError):
             office.failed(members[number], outcome)
         else:
-            office.succeeded(members[number], outcome.to_dict())
+            office.succeeded(members[number], told(outcome, runs[members[number]]))
 
     options = WaveOptions(
         backend,
         progress=lambda number, progress: office.progress(members[number], progress.to_dict()),
         cancelled=lambda number: office.cancelled(members[number]),
+        stopping=office.stopping,
         ended=ended,
     )
     train_wave([runs[member] for member in members], options)
