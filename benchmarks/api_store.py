@@ -54,12 +54,15 @@ class Stored:
     runs: list[str]
 
 
-def fill(database: Database, sizes: Sizes = Sizes()) -> Stored:
-    """Write the store. The last optimization is under way, the others are solved; a tenth has launches."""
+def fill(database: Database, sizes: Sizes = Sizes(), first_set: int = 0) -> Stored:
+    """Write the store. The last optimization is under way, the others are solved; a tenth has launches.
+
+    Domain sets are called ``pool-<number>``, from ``first_set`` on.
+    """
     generator = np.random.default_rng(0)
     stored = Stored([], [], [], [], [])
     with database.write() as session:
-        revisions = [_revision(session, index) for index in range(sizes.domain_sets)]
+        revisions = [_revision(session, first_set + index) for index in range(sizes.domain_sets)]
     each = sizes.runs // sizes.optimizations
     for index in range(sizes.optimizations):
         is_last = index == sizes.optimizations - 1
@@ -198,7 +201,8 @@ def _answer(session: Session, generator: np.random.Generator, stored: Stored, ro
         stored.mixtures.append(mixture.id)
         if len(stored.mixtures) % 10 in (1, 2):
             launch = Launch(
-                mixture_id=mixture.id, settings={**_PROXY, "size": "micro-1M", "seed": 3, "tasks": []}
+                mixture_id=mixture.id,
+                settings={**_PROXY, "size": "micro-1M", "seed": 3, "repetition_cap": None, "tasks": []},
             )
             session.add(launch)
             session.flush()

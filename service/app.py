@@ -50,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
         yield
         readiness.close()
+        app.state.authenticator.close()
         database.close()
 
     # The interactive pages of FastAPI load their scripts from elsewhere; the document itself is published.
@@ -66,7 +67,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.database = database
     app.state.readiness = readiness
-    app.state.registry = metrics.make_registry(database)
+    registries = metrics.make_registries(database)
+    app.state.registry = registries.answered
     app.state.authenticator = Authenticator(load_token(settings), database)
     install_error_handlers(app)
     for router in (
@@ -90,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(AllowedHosts, names=_host_names(settings))
     app.add_middleware(Audit)
     app.add_middleware(RequestIds)
-    app.add_middleware(RequestMetrics, registry=app.state.registry)
+    app.add_middleware(RequestMetrics, registry=registries.counted)
     app.add_middleware(SecurityHeaders)
     return app
 

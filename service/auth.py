@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
 from service.errors import Forbidden, Unauthorized
 from service.same_origin import SAFE_METHODS, require_same_origin
@@ -70,18 +71,36 @@ def principal_of(request: Request) -> Principal | None:
     Blocking: call it from a thread.
     """
     authenticator: Authenticator = request.app.state.authenticator
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    by_token = bool(scheme)
-    principal = None
-    if scheme.lower() == "bearer" and given.strip():
-        principal = authenticator.by_token(given.strip(), client_address(request))
-    elif not by_token:
+    secret = _bearer_token(request)
+    if secret is None:
         principal = authenticator.by_cookie(request.cookies.get(COOKIE, ""))
+    else:
+        principal = authenticator.by_token(secret, client_address(request)) if secret else None
+    return _accepted(request, principal)
+
+
+def _bearer_token(request: Request) -> str | None:
+    """The token of the header, empty when it is of another kind; None without the header."""
+    header = request.headers.get("authorization")
+    if not header:
+        return None
+    scheme, _, given = header.partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def _accepted(request: Request, principal: Principal | None) -> Principal | None:
     if principal is not None:
         # A cookie is sent by the browser whoever asks it to, so a write by cookie shows where it comes from.
-        require_same_origin(request, proven=not by_token)
+        require_same_origin(request, proven=not request.headers.get("authorization"))
     request.state.principal = principal
     return principal
+
+
+def _recent_principal(request: Request) -> Principal | None:
+    """Who sent the request where that was looked up a moment ago; asks nobody, so a coroutine may call it."""
+    authenticator: Authenticator = request.app.state.authenticator
+    secret = _bearer_token(request)
+    return _accepted(request, authenticator.recent(secret, client_address(request))) if secret else None
 
 
 def client_address(request: Request) -> str:
@@ -90,8 +109,11 @@ def client_address(request: Request) -> str:
 
 
 def require_scope(request: Request, scope: Scope) -> None:
-    """Raise Unauthorized without a valid token, Forbidden for one that may not do this."""
-    principal = getattr(request.state, "principal", None) or principal_of(request)
+    """Raise Unauthorized without a valid token, Forbidden for one that may not do this. Blocking."""
+    _check_scope(getattr(request.state, "principal", None) or principal_of(request), scope)
+
+
+def _check_scope(principal: Principal | None, scope: Scope) -> None:
     if principal is None:
         raise Unauthorized("unauthorized", "Send the token as 'Authorization: Bearer <token>'.")
     if scope not in principal.scopes:
@@ -103,11 +125,21 @@ def require_scope(request: Request, scope: Scope) -> None:
         )
 
 
-def require_token(request: Request) -> None:
-    """FastAPI dependency: ``read`` for looking, ``write`` for everything else."""
-    require_scope(request, Scope.READ if request.method in SAFE_METHODS else Scope.WRITE)
+def usual_scope(request: Request) -> Scope:
+    """``read`` for looking, ``write`` for everything else."""
+    return Scope.READ if request.method in SAFE_METHODS else Scope.WRITE
 
 
-def require_launch(request: Request) -> None:
+async def require_token(request: Request) -> None:
+    """FastAPI dependency: `usual_scope`."""
+    await _require(request, usual_scope(request))
+
+
+async def require_launch(request: Request) -> None:
     """FastAPI dependency of what spends a full training run: ``read`` for looking, else ``launch``."""
-    require_scope(request, Scope.READ if request.method in SAFE_METHODS else Scope.LAUNCH)
+    await _require(request, Scope.READ if request.method in SAFE_METHODS else Scope.LAUNCH)
+
+
+async def _require(request: Request, scope: Scope) -> None:
+    principal = _recent_principal(request)
+    _check_scope(principal or await run_in_threadpool(principal_of, request), scope)

@@ -8,6 +8,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from service.database.liveness import check_before_use
+
 BUSY_TIMEOUT_MS = 30_000
 CONNECTIONS = 16
 """Of one process, at most; the web process has as many threads, so that no request waits for another's connection."""
@@ -16,15 +18,14 @@ _WRITES = "mixwright_writes"
 
 def make_engine(url: str) -> Engine:
     """An engine for ``url``; SQLite gets WAL, foreign keys, a busy timeout and explicit transactions."""
-    engine = create_engine(
-        url,
-        pool_pre_ping=not url.startswith("sqlite"),
-        pool_size=CONNECTIONS // 2,
-        max_overflow=CONNECTIONS - CONNECTIONS // 2,
-    )
+    # All are kept once opened, for SQLAlchemy closes those of an overflow when they come back: under load a new one
+    # would be opened for every few requests. The last one given back is taken first, so the rest of them are idle.
+    engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=0, pool_use_lifo=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    else:
+        check_before_use(engine)
     return engine
 
 
@@ -54,6 +55,11 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
         self._writer = self.engine.execution_options(**{_WRITES: True})
+        # PostgreSQL shows every statement of a READ COMMITTED transaction its own moment, as without one: BEGIN and
+        # ROLLBACK would be two of the three messages of most reads, and buy nothing.
+        self._reader = (
+            self.engine.execution_options(isolation_level="AUTOCOMMIT") if self.skips_locked else self.engine
+        )
 
     @property
     def skips_locked(self) -> bool:
@@ -62,8 +68,8 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A consistent view; whatever is changed in it is thrown away."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        """A view of the store, of one moment on SQLite; what is changed in its objects is thrown away."""
+        with Session(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     @contextmanager

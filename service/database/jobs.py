@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, and_, case, update
 from sqlalchemy.orm import Session
 
 from service.database.clock import database_now
-from service.database.models import Job, Run
+from service.database.models import ATTEMPTS, Job, Run
 
 QUEUED: Final = "queued"
 CLAIMED: Final = "claimed"
@@ -77,6 +77,7 @@ def requeue_jobs(session: Session, owner: str, states: Iterable[str] = (FAILED, 
         .values(
             state=QUEUED,
             attempt=0,
+            max_attempts=ATTEMPTS,
             available_at=database_now(),
             cancel_requested=False,
             failure_code=None,

@@ -22,6 +22,8 @@ from service.database.clock import database_now
 from service.database.ids import new_id
 
 Document = dict[str, Any]
+ATTEMPTS = 3
+"""Attempts at a job that may fail by its own fault (`workers.retries`)."""
 _Json = JSON().with_variant(JSONB(), "postgresql")
 
 
@@ -220,16 +222,18 @@ class Job(Base):
     __table_args__ = (
         UniqueConstraint("kind", "subject"),
         Index(None, "state", "priority", "position"),
+        Index(None, "owner", "kind", "state"),  # jobs of an owner are counted by state from it alone
     )
     id: Mapped[str] = _id("job")
     kind: Mapped[str]
     subject: Mapped[str] = mapped_column(String(40))
-    owner: Mapped[str] = mapped_column(String(40), index=True)
+    owner: Mapped[str] = mapped_column(String(40))
     priority: Mapped[int]
     position: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(default="queued")
     attempt: Mapped[int] = mapped_column(default=0)
-    max_attempts: Mapped[int] = mapped_column(default=3)
+    max_attempts: Mapped[int] = mapped_column(default=ATTEMPTS)
+    """Each worker that was lost under the job has added one."""
     available_at: Mapped[float] = _time()
     lease_token: Mapped[str | None]
     lease_expires_at: Mapped[float | None]

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from proxy_models.config import TrainingConfig
 from proxy_models.cost import SwarmWork, swarm_cost
 from service.database.models import Optimization, Revision
+from service.domain_sets.counted import CountedText, counted_text
 from service.optimizations.schemas import CostView
 from service.optimizations.service import PlannedOptimization
 from service.worker_device import WorkerDevice, check_memory, shape_of, training_of, vocabulary_of
@@ -35,6 +36,7 @@ class AskedSwarm:
     """The runs of one optimization: ``tokens`` are of all of them, None where each trains the proxy's own."""
 
     revision: Revision
+    text: CountedText
     proxy: Document
     tasks: Sequence[Document]
     runs: int
@@ -47,7 +49,7 @@ def planned_swarm(session: Session, planned: PlannedOptimization) -> AskedSwarm 
     if proxy is None:
         return None
     revision = session.get_one(Revision, planned.revision_id)
-    return AskedSwarm(revision, proxy, planned.checked.tasks, planned.runs)
+    return AskedSwarm(revision, counted_text(session, revision), proxy, planned.checked.tasks, planned.runs)
 
 
 def check_planned_memory(session: Session, planned: PlannedOptimization, device: WorkerDevice) -> None:
@@ -58,18 +60,16 @@ def check_planned_memory(session: Session, planned: PlannedOptimization, device:
 
 
 def optimization_cost(
-    row: Optimization, device: WorkerDevice, tokens: int, finished: Sequence[tuple[int, float]]
+    row: Optimization, text: CountedText, device: WorkerDevice, tokens: int, finished: tuple[int, float]
 ) -> CostView | None:
-    """Of a stored one, which trains ``tokens`` in all; ``finished``: tokens and seconds of each finished run."""
+    """Of a stored one, which trains ``tokens`` in all; ``finished``: tokens and seconds of its finished runs."""
     settings = row.settings
     if settings["proxy"] is None:
         return None
-    swarm = AskedSwarm(row.revision, settings["proxy"], settings["tasks"], settings["runs"], tokens)
-    trained = sum(count for count, _ in finished)
+    swarm = AskedSwarm(row.revision, text, settings["proxy"], settings["tasks"], settings["runs"], tokens)
+    trained, seconds = finished
     if trained:
-        return cost_view(
-            swarm, device, Measured(sum(took for _, took in finished) / trained * tokens, "own_runs")
-        )
+        return cost_view(swarm, device, Measured(seconds / trained * tokens, "own_runs"))
     reuse = settings.get("reuse")
     past = None if reuse is None else reuse["plan"].get("new_seconds")
     return cost_view(swarm, device, None if past is None else Measured(past, "past_runs"))
@@ -116,18 +116,11 @@ def _evaluation_tokens(swarm: AskedSwarm, training: TrainingConfig) -> int | Non
     Held-out slices are read once at the end, tasks at every evaluation. Bytes are taken for tokens by the domains'
     own ratio, a task's whole file for its text.
     """
-    rows = swarm.revision.domains
-    counted = [(row.counted_tokens, row.counted_bytes, row.held_out_bytes) for row in rows]
-    tokens = bytes_ = held_out = 0
-    for domain_tokens, domain_bytes, domain_held_out in counted:
-        if domain_tokens is None or domain_bytes is None or domain_held_out is None:
-            return None
-        tokens, bytes_ = tokens + domain_tokens, bytes_ + domain_bytes
-        held_out += min(domain_held_out, swarm.revision.evaluation_bytes)
-    if not bytes_:
+    text = swarm.text
+    if not text.is_complete or not text.size_bytes:
         return None
-    read = held_out + training.evaluations * sum(_bytes_of(Path(task["path"])) for task in swarm.tasks)
-    return round(read * tokens / bytes_)
+    tasks = sum(_bytes_of(Path(task["path"])) for task in swarm.tasks)
+    return round((text.evaluated_bytes + training.evaluations * tasks) * text.tokens / text.size_bytes)
 
 
 def _bytes_of(path: Path) -> int:

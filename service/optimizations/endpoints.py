@@ -4,17 +4,15 @@ import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
-from sqlalchemy import select
-from sqlalchemy.orm import defer, joinedload
 
 from service.database import jobs
-from service.database.models import Optimization, Revision
 from service.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, DryRun, SettingsDependency
 from service.idempotency import IdempotentRequest, KeyHeader, create_once
 from service.optimizations import service
 from service.optimizations.cost import check_planned_memory
+from service.optimizations.listing import optimization_page
 from service.optimizations.plan_view import plan_view
-from service.optimizations.progress import describe, summarize
+from service.optimizations.progress import describe
 from service.optimizations.repository import optimization_with_id
 from service.optimizations.schemas import (
     OptimizationRequest,
@@ -22,10 +20,11 @@ from service.optimizations.schemas import (
     OptimizationView,
     PlanView,
 )
-from service.pagination import After, Limit, Page, page_of, page_rows
+from service.pagination import After, Limit, Page
+from service.thread_route import ThreadRoute
 from service.worker_device import worker_device
 
-router = APIRouter(prefix="/v1/optimizations", tags=["optimizations"])
+router = APIRouter(prefix="/v1/optimizations", tags=["optimizations"], route_class=ThreadRoute)
 
 
 @router.post(
@@ -71,12 +70,9 @@ def list_optimizations(
     database: DatabaseDependency, after: After = None, limit: Limit = 50
 ) -> dict[str, object]:
     """Every optimization, newest first."""
-    query = select(Optimization).options(
-        joinedload(Optimization.revision).joinedload(Revision.domain_set), defer(Optimization.settings)
-    )
     with database.read() as session:
-        rows, following = page_rows(session, query, Optimization.id, after, limit)
-        return page_of(rows, following, summarize)
+        views, following = optimization_page(session, after, limit)
+    return {"items": views, "next": following}
 
 
 @router.get(
@@ -86,21 +82,20 @@ def list_optimizations(
 )
 def get_optimization(
     optimization_id: str,
-    response: Response,
     database: DatabaseDependency,
     settings: SettingsDependency,
     if_none_match: Annotated[str | None, Header()] = None,
-) -> OptimizationView | Response:
+) -> Response:
     """State, stages, counts, rate and ETA; 304 when nothing changed since the given ETag."""
     with database.read() as session:
         view = describe(session, optimization_with_id(session, optimization_id), worker_device(settings))
-    tag = f'"{hashlib.sha256(view.model_dump_json().encode()).hexdigest()[:32]}"'
-    if if_none_match == tag:
-        return Response(status_code=304, headers={"ETag": tag})
-    response.headers["ETag"] = tag
+    body = view.model_dump_json().encode()
+    headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
+    if if_none_match == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
     if view.state not in jobs.ENDED:
-        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
-    return view
+        headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return Response(body, headers=headers, media_type="application/json")
 
 
 @router.post("/{optimization_id}:cancel", status_code=202, response_model=OptimizationView)

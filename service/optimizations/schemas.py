@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from service.database import jobs
 from service.schemas import FailureView, Name, RequestModel, Time
 
 
@@ -254,6 +255,18 @@ class RunCounts(BaseModel):
     running: int
     queued: int
     cancelled: int
+
+
+def run_counts(states: Counter[str]) -> RunCounts:
+    """Of jobs by state."""
+    return RunCounts(
+        total=states.total(),
+        succeeded=states[jobs.SUCCEEDED],
+        failed=states[jobs.FAILED],
+        running=states[jobs.CLAIMED] + states[jobs.RUNNING],
+        queued=states[jobs.QUEUED],
+        cancelled=states[jobs.CANCELLED],
+    )
 
 
 class OptimizationProgress(BaseModel):

@@ -4,17 +4,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
-from sqlalchemy import select
 
 from proxy_models.exported_file import tar_pieces, tar_size
-from service.database.models import Swarm
 from service.dependencies import DatabaseDependency, SettingsDependency
-from service.pagination import After, Limit, Page, page_of, page_rows
+from service.pagination import After, Limit, Page
 from service.swarms import service
 from service.swarms.model_files import model_files
 from service.swarms.schemas import MetricView, RunSummary, RunView, SwarmView
+from service.thread_route import ThreadRoute
 
-router = APIRouter(prefix="/v1", tags=["swarms and runs"])
+router = APIRouter(prefix="/v1", tags=["swarms and runs"], route_class=ThreadRoute)
 Cursor = Annotated[str | None, Query(max_length=300, description="The `next` of the page before.")]
 
 
@@ -22,15 +21,15 @@ Cursor = Annotated[str | None, Query(max_length=300, description="The `next` of 
 def list_swarms(database: DatabaseDependency, after: After = None, limit: Limit = 50) -> dict[str, object]:
     """Every swarm, newest first."""
     with database.read() as session:
-        rows, following = page_rows(session, select(Swarm), Swarm.id, after, limit)
-        return {"items": service.describe_swarms(session, rows), "next": following}
+        views, following = service.swarm_page(session, after, limit)
+        return {"items": views, "next": following}
 
 
 @router.get("/swarms/{swarm_id}", response_model=SwarmView)
 def get_swarm(swarm_id: str, database: DatabaseDependency) -> SwarmView:
     """One swarm, its runs counted by state."""
     with database.read() as session:
-        return service.describe_swarm(session, service.swarm_with_id(session, swarm_id))
+        return service.describe_swarm(session, swarm_id)
 
 
 @router.get("/runs", response_model=Page[RunSummary])
@@ -42,15 +41,15 @@ def list_runs(
 ) -> dict[str, object]:
     """Runs in the order they were sampled, of one swarm if ``swarm`` is given."""
     with database.read() as session:
-        rows, following = service.run_page(session, swarm, after, limit)
-        return page_of(rows, following, lambda row: service.summarize_run(*row))
+        views, following = service.run_page(session, swarm, after, limit)
+        return {"items": views, "next": following}
 
 
 @router.get("/runs/{run_id}", response_model=RunView)
 def get_run(run_id: str, database: DatabaseDependency) -> RunView:
     """One run: its mixture, what it really read, and what was measured on it."""
     with database.read() as session:
-        return service.describe_run(*service.run_with_id(session, run_id))
+        return service.describe_run(session, run_id)
 
 
 @router.get(

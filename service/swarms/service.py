@@ -2,85 +2,78 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy import Integer, Select, and_, bindparam, func, or_, select
+from sqlalchemy.orm import Session
 
 from service.database import jobs
 from service.database.jobs import of_run
 from service.database.models import DomainSet, Job, Launch, Metric, Optimization, Revision, Run, Swarm
 from service.database.types import big_integer
 from service.errors import Invalid, NotFound
-from service.optimizations.schemas import RunCounts
+from service.optimizations.schemas import run_counts
+from service.pagination import Listing
 from service.schemas import failure_of
 from service.swarms.schemas import MetricView, RunProgress, RunSummary, RunView, SwarmView
 
+_SWARM = (
+    select(
+        Swarm.id,
+        Swarm.optimization_id,
+        DomainSet.name.label("domain_set"),
+        Revision.number.label("revision"),
+        Swarm.created_at,
+    )
+    .join(Revision, Revision.id == Swarm.revision_id)
+    .join(DomainSet, DomainSet.id == Revision.domain_set_id)
+)
+_SWARMS = Listing(_SWARM, Swarm.id)
+_ONE_SWARM = _SWARM.where(Swarm.id == bindparam("id"))
+_STATES = (
+    select(Job.owner, Job.state, func.count())
+    .where(Job.owner.in_(bindparam("owners", expanding=True)), Job.kind == jobs.PROXY_RUN)
+    .group_by(Job.owner, Job.state)
+)
 
-def swarm_with_id(session: Session, swarm_id: str) -> Swarm:
-    """The swarm; raises NotFound."""
-    row = session.get(Swarm, swarm_id)
-    if row is None:
+
+def swarm_page(session: Session, after: str | None, limit: int) -> tuple[list[SwarmView], str | None]:
+    """Swarms with their runs counted by state, newest first; two queries, however many."""
+    rows, following = _SWARMS.page(session, after, limit)
+    return _views(session, rows), following
+
+
+def describe_swarm(session: Session, swarm_id: str) -> SwarmView:
+    """The swarm with its runs counted by state; raises NotFound."""
+    rows = session.execute(_ONE_SWARM, {"id": swarm_id}).all()
+    if not rows:
         raise NotFound("swarm", swarm_id)
-    return row
+    return _views(session, rows)[0]
 
 
-def describe_swarm(session: Session, swarm: Swarm) -> SwarmView:
-    """The swarm with its runs counted by state."""
-    return describe_swarms(session, [swarm])[0]
-
-
-def _view(swarm: Swarm, states: Counter[str], name: str, number: int) -> SwarmView:
-    return SwarmView.model_validate(
-        {
-            "id": swarm.id,
-            "optimization_id": swarm.optimization_id,
-            "domain_set": name,
-            "revision": number,
-            "runs": RunCounts(
-                total=states.total(),
-                succeeded=states[jobs.SUCCEEDED],
-                failed=states[jobs.FAILED],
-                running=states[jobs.CLAIMED] + states[jobs.RUNNING],
-                queued=states[jobs.QUEUED],
-                cancelled=states[jobs.CANCELLED],
-            ),
-            "created_at": swarm.created_at,
-        }
-    )
-
-
-def describe_swarms(session: Session, swarms: Sequence[Swarm]) -> list[SwarmView]:
-    """Swarms with their runs counted by state, however many in two queries."""
-    counted = (
-        select(Job.owner, Job.state, func.count())
-        .where(Job.owner.in_([swarm.optimization_id for swarm in swarms]), Job.kind == jobs.PROXY_RUN)
-        .group_by(Job.owner, Job.state)
-    )
+def _views(session: Session, rows: Sequence[Any]) -> list[SwarmView]:
     states: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for owner, state, number in session.execute(counted):
+    owners = [row.optimization_id for row in rows]
+    for owner, state, number in session.execute(_STATES, {"owners": owners}):
         states[owner][state] = number
-    named = (
-        select(Revision.id, DomainSet.name, Revision.number)
-        .join(DomainSet, DomainSet.id == Revision.domain_set_id)
-        .where(Revision.id.in_({swarm.revision_id for swarm in swarms}))
-    )
-    names = {revision: (name, number) for revision, name, number in session.execute(named)}
-    return [_view(swarm, states[swarm.optimization_id], *names[swarm.revision_id]) for swarm in swarms]
+    return [
+        SwarmView.model_validate({**row._mapping, "runs": run_counts(states[row.optimization_id])})
+        for row in rows
+    ]
 
 
-RunRow = tuple[Run, Job, int]
-"""A run with its job and the tokens it was asked to train."""
+_ASKED = func.coalesce(
+    Run.tokens,
+    big_integer(Optimization.settings["proxy"]["tokens"]),
+    big_integer(Launch.settings["tokens"]),
+)
+"""The tokens a run was asked to train."""
 
 
-def _rows() -> Select[Run, Job, int]:
-    asked = func.coalesce(
-        Run.tokens,
-        big_integer(Optimization.settings["proxy"]["tokens"]),
-        big_integer(Launch.settings["tokens"]),
-    )
+def _with_job(*columns: Any) -> Select[*tuple[Any, ...]]:
     return (
-        select(Run, Job, asked)
+        select(*columns)
         .join(Job, of_run())
         .outerjoin(Swarm, Swarm.id == Run.swarm_id)
         .outerjoin(Optimization, Optimization.id == Swarm.optimization_id)
@@ -88,54 +81,94 @@ def _rows() -> Select[Run, Job, int]:
     )
 
 
+_SUMMARY = (
+    Run.id,
+    Run.swarm_id,
+    Run.launch_id,
+    Run.position,
+    Run.round,
+    Run.seed,
+    Run.created_at,
+    Job.state,
+    Job.attempt,
+    Job.progress,
+    Job.failure_code,
+    Job.failure_detail,
+    _ASKED.label("asked"),
+)
+# Of a result in a list only what is shown is read: half of it is tokens by domain.
+_SUMMARIES = (
+    _with_job(
+        *_SUMMARY,
+        Run.result["final"].label("final"),
+        Run.result["further"].label("further"),
+        big_integer(Run.result["tokens"]).label("tokens"),
+        Run.result["seconds"].as_float().label("seconds"),
+    )
+    .where(Run.id.in_(bindparam("ids", expanding=True)))
+    .order_by(Run.position, Run.id)
+)
+_ONE_RUN = _with_job(*_SUMMARY, Run.weights, Run.result).where(Run.id == bindparam("id"))
+_HAS_SWARM = select(Swarm.id).where(Swarm.id == bindparam("id"))
+
+
+@cache
+def _ids(is_of_swarm: bool, is_behind: bool) -> Select[*tuple[Any, ...]]:
+    query = select(Run.id).order_by(Run.position, Run.id).limit(bindparam("limit"))
+    if is_of_swarm:
+        query = query.where(Run.swarm_id == bindparam("swarm"))
+    if is_behind:
+        position = bindparam("position", type_=Integer)
+        query = query.where(
+            or_(Run.position > position, and_(Run.position == position, Run.id > bindparam("run")))
+        )
+    return query
+
+
 def run_page(
     session: Session, swarm: str | None, after: str | None, limit: int
-) -> tuple[Sequence[RunRow], str | None]:
+) -> tuple[list[RunSummary], str | None]:
     """Runs by (position, id), those of one swarm if named; keyset, so it stays put."""
-    page = select(Run.id)
-    if swarm is not None:
-        page = page.where(Run.swarm_id == swarm_with_id(session, swarm).id)
+    if swarm is not None and session.scalar(_HAS_SWARM, {"id": swarm}) is None:
+        raise NotFound("swarm", swarm)
+    wanted: dict[str, object] = {"swarm": swarm, "limit": limit + 1}
     if after is not None:
-        page = page.where(_behind(after))
+        wanted["position"], wanted["run"] = _cursor(after, "runs")
     # First which runs, from an index alone, then what there is about them: in one query PostgreSQL joins all of them.
-    ids = session.scalars(page.order_by(Run.position, Run.id).limit(limit + 1)).all()
-    query = _rows().where(Run.id.in_(ids)).options(defer(Run.weights))
-    found = session.execute(query.order_by(Run.position, Run.id))
-    rows = [(run, job, asked) for run, job, asked in found]
-    more = len(rows) > limit
-    rows = rows[:limit]
-    return rows, (f"{rows[-1][0].position}.{rows[-1][0].id}" if more else None)
+    ids = session.scalars(_ids(swarm is not None, after is not None), wanted).all()
+    rows = session.execute(_SUMMARIES, {"ids": ids[:limit]}).all()
+    following = f"{rows[-1].position}.{rows[-1].id}" if len(ids) > limit else None
+    return [RunSummary.model_validate(_summary(row, row._asdict())) for row in rows], following
 
 
-def _behind(after: str) -> ColumnElement[bool]:
-    position, _, run_id = after.partition(".")
-    if not position.isascii() or not position.isdigit() or len(position) > 9:
-        raise Invalid("bad_cursor", f"{after!r} is not the `next` of a page of runs.", "after")
-    return or_(Run.position > int(position), and_(Run.position == int(position), Run.id > run_id))
+def _cursor(after: str, what: str) -> tuple[int, str]:
+    """The number and the name of a cursor ``<number>.<name>``; raises Invalid."""
+    number, _, name = after.partition(".")
+    if not number.isascii() or not number.isdigit() or len(number) > 9:
+        raise Invalid("bad_cursor", f"{after!r} is not the `next` of a page of {what}.", "after")
+    return int(number), name
 
 
-def run_with_id(session: Session, run_id: str) -> RunRow:
+def run_with_id(session: Session, run_id: str) -> tuple[Run, Job]:
     """The run and the job that trains it; raises NotFound."""
-    row = session.execute(_rows().where(Run.id == run_id)).first()
+    row = session.execute(select(Run, Job).join(Job, of_run()).where(Run.id == run_id)).first()
     if row is None:
         raise NotFound("run", run_id)
-    run, job, asked = row
-    return run, job, asked
+    run, job = row
+    return run, job
 
 
-def summarize_run(run: Run, job: Job, requested_tokens: int) -> RunSummary:
-    """A run in a list."""
-    return RunSummary.model_validate(_summary(run, job, requested_tokens))
-
-
-def describe_run(run: Run, job: Job, requested_tokens: int) -> RunView:
-    """A run with its requested and its realised weights, both by domain name."""
-    result = run.result or {}
+def describe_run(session: Session, run_id: str) -> RunView:
+    """A run with its requested and its realised weights, both by domain name; raises NotFound."""
+    row = session.execute(_ONE_RUN, {"id": run_id}).first()
+    if row is None:
+        raise NotFound("run", run_id)
+    result = row.result or {}
     realised = result.get("realised_tokens")
     return RunView.model_validate(
         {
-            **_summary(run, job, requested_tokens),
-            "weights": run.weights,
+            **_summary(row, result),
+            "weights": row.weights,
             "realised_tokens": realised,
             "realised_weights": realised_weights(realised),
             "parameters": result.get("parameters"),
@@ -152,39 +185,38 @@ def realised_weights(realised_tokens: Mapping[str, int] | None) -> dict[str, flo
     return {name: tokens / total for name, tokens in realised_tokens.items()}
 
 
-def _summary(run: Run, job: Job, requested_tokens: int) -> dict[str, Any]:
-    result = run.result or {}
-    progress = job.progress if job.state in jobs.HELD else None
+def _summary(row: Any, result: Mapping[str, Any]) -> dict[str, Any]:
+    progress = row.progress if row.state in jobs.HELD else None
     return {
-        "id": run.id,
-        "swarm_id": run.swarm_id,
-        "launch_id": run.launch_id,
-        "index": run.position,
-        "round": run.round,
-        "state": job.state,
-        "attempt": job.attempt,
-        "seed": run.seed,
+        "id": row.id,
+        "swarm_id": row.swarm_id,
+        "launch_id": row.launch_id,
+        "index": row.position,
+        "round": row.round,
+        "state": row.state,
+        "attempt": row.attempt,
+        "seed": row.seed,
         "metrics": {**(result.get("final") or {}), **(result.get("further") or {})},
-        "requested_tokens": requested_tokens,
+        "requested_tokens": row.asked,
         "tokens": result.get("tokens"),
         "seconds": result.get("seconds"),
         "progress": RunProgress.model_validate(progress) if progress else None,
-        "failure": failure_of(job.failure_code, job.failure_detail),
-        "created_at": run.created_at,
+        "failure": failure_of(row.failure_code, row.failure_detail),
+        "created_at": row.created_at,
     }
 
 
 def metric_page(
     session: Session, run_id: str, after: str | None, limit: int
 ) -> tuple[list[MetricView], str | None]:
-    """Evaluations of a run by (step, task), behind the cursor ``<step>.<task>``."""
-    query = select(Metric).where(Metric.run_id == run_with_id(session, run_id)[0].id)
+    """Evaluations of a run by (step, task), behind the cursor ``<step>.<task>``; raises NotFound."""
+    if session.scalar(select(Run.id).where(Run.id == run_id)) is None:
+        raise NotFound("run", run_id)
+    query = select(Metric.step, Metric.task, Metric.tokens, Metric.value).where(Metric.run_id == run_id)
     if after is not None:
-        step, _, task = after.partition(".")
-        if not step.isascii() or not step.isdigit() or len(step) > 9:
-            raise Invalid("bad_cursor", f"{after!r} is not the `next` of a page of metrics.", "after")
-        query = query.where(or_(Metric.step > int(step), and_(Metric.step == int(step), Metric.task > task)))
-    rows = session.scalars(query.order_by(Metric.step, Metric.task).limit(limit + 1)).all()
+        step, task = _cursor(after, "metrics")
+        query = query.where(or_(Metric.step > step, and_(Metric.step == step, Metric.task > task)))
+    rows = session.execute(query.order_by(Metric.step, Metric.task).limit(limit + 1)).all()
     views = [MetricView.model_validate(row, from_attributes=True) for row in rows[:limit]]
     following = f"{views[-1].step}.{views[-1].task}" if len(rows) > limit else None
     return views, following

@@ -85,7 +85,7 @@ def list_(data_directory: Path | None) -> None:
 @click.argument("name")
 @data_option
 def revoke(name: str, data_directory: Path | None) -> None:
-    """End a token and the browsers it signed in, at once and for good."""
+    """End a token and the browsers it signed in, for good; within two seconds every web process knows."""
     with _store(data_directory) as session:
         repository.revoke_token(session, name)
     click.echo(f"The token {name!r} is revoked.")

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.database.clock import database_now
 from service.database.models import AccessToken
+from service.tokens.recent_lookups import forget_when_committed
 from service.tokens.scopes import Scope, granted
 from service.tokens.secrets import hash_of, new_secret, same
 
@@ -60,6 +61,7 @@ def rotate_token(session: Session, name: str, grace_seconds: float = ROTATION_GR
     A second rotation ends the grace of the first. Raises TokenError for a token that is not valid.
     """
     row = _named(session, name)
+    forget_when_committed(session)
     now = _now(session)
     if row.revoked_at is not None:
         raise TokenError(f"the token {name!r} was revoked: create another")
@@ -72,8 +74,12 @@ def rotate_token(session: Session, name: str, grace_seconds: float = ROTATION_GR
 
 
 def revoke_token(session: Session, name: str) -> None:
-    """End a token, both its secrets and the browsers it signed in, at once. Twice does no harm."""
+    """End a token, both its secrets and the browsers it signed in; twice does no harm.
+
+    At once in this process; another one believes in the token for `TRUST_SECONDS` more at most.
+    """
     row = _named(session, name)
+    forget_when_committed(session)
     if row.revoked_at is None:
         row.revoked_at = _now(session)
 
@@ -104,9 +110,10 @@ def find_by_hash(session: Session, secret_hash: str, token_id: str | None = None
     return FoundToken(row.id, row.name, granted(row.scopes), is_old)
 
 
-def note_use(session: Session, token_id: str) -> None:
-    """Write down that the token was used now."""
-    session.execute(update(AccessToken).where(AccessToken.id == token_id).values(last_used_at=database_now()))
+def note_uses(session: Session, token_ids: Collection[str]) -> None:
+    """Write down that the tokens were used now."""
+    query = update(AccessToken).where(AccessToken.id.in_(token_ids))
+    session.execute(query.values(last_used_at=database_now()))
 
 
 def _named(session: Session, name: str) -> AccessToken:

@@ -38,7 +38,7 @@ def sqlite(tmp_path: Path) -> str:
         )
     held = claim(database, "w", 60)
     assert held is not None
-    heartbeat(database, held, {"done": 1, "total": 2, "unit": "tokens"})
+    heartbeat(database, {held: {"done": 1, "total": 2, "unit": "tokens"}})
     database.close()
     return url
 

@@ -144,7 +144,7 @@ def test_what_cannot_be_started_from_is_named(
 def test_a_launch_says_what_it_trains(client: TestClient) -> None:
     answer = client.post("/v1/launches", json={"mixture_id": "mix_1", "tokens": TOKENS})
     assert answer.status_code == 422
-    assert "say what to train" in answer.json()["detail"]
+    assert "Say what to train" in answer.json()["detail"]
     wrong = {"mixture_id": "mix_1", "tokens": TOKENS, "architecture": {**LLAMA, "hidden_size": 0}}
     assert client.post("/v1/launches", json=wrong).json()["field"] == "architecture.hidden_size"
 

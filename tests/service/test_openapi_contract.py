@@ -27,7 +27,7 @@ def url(tmp_path: Path) -> Iterator[str]:
     database = Database(settings.resolved_database_url)
     fill(database, Sizes(runs=12, optimizations=3, domain_sets=2))
     database.close()
-    with served(settings) as web:
+    with served(settings, workers=1) as web:
         yield web.url
 
 

@@ -23,7 +23,7 @@ from service.listener import PortInUse, listen
 from service.processes import LocalService, StartFailed
 from service.service_record import AlreadyServed, ServeLock, ServiceRecord
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 240.0
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:

@@ -24,7 +24,7 @@ from tests.servers import scratch_database
 DATABASE_PASSWORD = "database-password-5f2c"
 BROKER_PASSWORD = "broker-password-77e1"
 OPERATOR_TOKEN = "operator-token-0a9b8c7d"
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 240.0
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from service.tracing import owner_context
 from tests.service.conftest import TOKEN
 from workers.child_handle import Child
 from workers.claims import claim
-from workers.execution import Worker, run_claim
+from workers.execution import Worker, run_claims
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_request_is_linked_to_the_trace_of_the_jobs_it_causes(
     assert claimed is not None
     child = Child()
     try:
-        run_claim(Worker(database, settings, threading.Event()), claimed, child)
+        run_claims(Worker(database, settings, threading.Event()), [claimed], child)
     finally:
         child.kill()
         database.close()

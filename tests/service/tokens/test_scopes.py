@@ -19,7 +19,7 @@ def operations(client: TestClient) -> list[tuple[str, str]]:
     """Method and path of everything in the published document."""
     document = client.get("/v1/openapi.json").json()
     return [
-        (method.upper(), path.replace("{", "").replace("}", ""))
+        (method.upper(), path.replace("{number}", "1").replace("{", "").replace("}", ""))
         for path, methods in document["paths"].items()
         for method in methods
         if path not in PUBLIC
@@ -67,7 +67,7 @@ def test_every_page_wants_a_signed_in_browser(client: TestClient) -> None:
     assert all(isinstance(route, PageRoute) for route in found)
     client.headers["Authorization"] = ""
     for route in found:
-        for method in route.methods:
+        for method in route.methods or ():
             answer = client.request(method, route.path, follow_redirects=False)
             assert answer.headers["location"].startswith("/login?next=")
 

@@ -1,0 +1,67 @@
+"""The web processes under measurement, on a socket that outlives them."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from service.listener import answers, listen
+from service.settings import Settings
+from service.web_processes import SHARED_DIRECTORY
+
+
+@contextmanager
+def served(settings: Settings, workers: int, seconds: float = 60.0) -> Iterator["Web"]:
+    """Web processes, of which one answers; started as ``mixwright web --workers`` starts them."""
+    with listen("127.0.0.1", 0) as listener, tempfile.TemporaryDirectory() as shared:
+        web = Web(settings, workers, listener.fileno(), listener.getsockname()[1], shared)
+        web.start()
+        try:
+            give_up = time.monotonic() + seconds
+            while not answers(web.url):
+                if time.monotonic() > give_up:
+                    raise RuntimeError(f"the web process did not answer within {seconds} s")
+                time.sleep(0.05)
+            yield web
+        finally:
+            web.kill()
+
+
+class Web:
+    """The processes, which can be killed and started again."""
+
+    def __init__(self, settings: Settings, workers: int, descriptor: int, port: int, shared: str) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.workers = workers
+        self._environment = {**os.environ, **settings.environment(), "MIXWRIGHT_PORT": str(port)}
+        self._environment["MIXWRIGHT_LOG_LEVEL"] = "warning"
+        if workers > 1:
+            self._environment[SHARED_DIRECTORY] = shared
+        self._descriptor = descriptor
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Start them."""
+        command = [sys.executable, "-m", "service.web", "--fd", str(self._descriptor)]
+        self._processes = [
+            subprocess.Popen(command, env=self._environment, pass_fds=(self._descriptor,))
+            for _ in range(self.workers)
+        ]
+
+    def cpu_seconds(self) -> float:
+        """What they have used of a core: on a machine that others use too, what says more than a clock."""
+        used = [psutil.Process(process.pid).cpu_times() for process in self._processes]
+        return sum(one.user + one.system for one in used)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        for process in self._processes:
+            process.send_signal(signal.SIGKILL)
+        for process in self._processes:
+            process.wait()
