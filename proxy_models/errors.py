@@ -15,9 +15,17 @@ ProxyError
     NotEnoughMemory    a wave does not fit; says how much is missing and how many models fit
     NotCalibrated      no measurement of this device answers the question
     Cancelled          a run of a wave was cancelled
+    Stopped            a run was asked to stop and has a checkpoint of where it was (retryable)
     DataMissing        shards or files of the run are gone
     Diverged           the loss is no longer a number
     StorageFailed      the disk is full or a write failed (retryable)
+    StoreError         an object of an artifact store or a corpus
+        BadAddress         the address is none that is allowed
+        StoreMisconfigured the store cannot be used at all: its package is missing, or nobody named it
+        StoreUnreachable   the store does not answer (retryable)
+        StoreDenied        the store refuses to let us
+        ObjectMissing      the object is not there
+        ObjectDamaged      the object is not what was published
 
 `code` is stable; `retryable` tells a worker whether another attempt can help.
 """
@@ -42,10 +50,10 @@ class CorpusError(ProxyError):
 
     code = "corpus_error"
 
-    def __init__(self, path: Path | str, line: int | None, reason: str) -> None:
+    def __init__(self, path: object, line: int | None, reason: str) -> None:
         where = f"{path}, line {line}" if line is not None else f"{path}"
         super().__init__(f"{where}: {reason}", "files")
-        self.path, self.line, self.reason = Path(path), line, reason
+        self.path, self.line, self.reason = path, line, reason
 
 
 class NoChoices(CorpusError):
@@ -53,7 +61,7 @@ class NoChoices(CorpusError):
 
     code = "no_choices"
 
-    def __init__(self, path: Path | str, line: int) -> None:
+    def __init__(self, path: object, line: int) -> None:
         super().__init__(
             path, line, "has no 'choices' to rank, so there is no accuracy; ask for the metric 'bpb'"
         )
@@ -187,14 +195,25 @@ class Cancelled(ProxyError):
         self.step = step
 
 
+class Stopped(ProxyError):
+    """A run was asked to stop: it has a checkpoint after ``step`` steps, and goes on there when started again."""
+
+    code = "stopped"
+    retryable = True
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after step {step}")
+        self.step = step
+
+
 class DataMissing(ProxyError):
     """Data the run needs is gone or was never written."""
 
     code = "data_missing"
 
-    def __init__(self, path: Path | str, reason: str) -> None:
+    def __init__(self, path: object, reason: str) -> None:
         super().__init__(f"{path}: {reason}", "shards")
-        self.path = Path(path)
+        self.path = path
 
 
 class Diverged(ProxyError):
@@ -216,3 +235,57 @@ class StorageFailed(ProxyError):
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = Path(path)
+
+
+class StoreError(ProxyError):
+    """What is wrong with an object of a store; ``address`` names it."""
+
+    code = "store_error"
+
+    def __init__(self, address: object, reason: str) -> None:
+        super().__init__(f"{address}: {reason}")
+        self.address, self.reason = str(address), reason
+
+
+class BadAddress(StoreError):
+    """An address that could mean another object than it says, or that no store has."""
+
+    code = "bad_path"
+
+
+class StoreMisconfigured(StoreError):
+    """The store cannot be used before the operator changes something."""
+
+    code = "store_misconfigured"
+
+
+class StoreUnreachable(StoreError):
+    """The store does not answer; later it may."""
+
+    code = "store_unreachable"
+    retryable = True
+
+
+class StoreDenied(StoreError):
+    """The store knows us and refuses, or does not know us."""
+
+    code = "store_denied"
+
+
+class ObjectMissing(StoreError, FileNotFoundError):
+    """There is no such object. A ``FileNotFoundError`` too, for whoever reads files wherever they lie."""
+
+    code = "data_missing"
+
+    def __init__(self, address: object, reason: str = "there is no such object") -> None:
+        super().__init__(address, reason)
+        self.filename, self.strerror = str(address), reason
+
+    def __str__(self) -> str:  # OSError would put it in its own words
+        return f"{self.address}: {self.reason}"
+
+
+class ObjectDamaged(StoreError):
+    """The bytes are not those that were published."""
+
+    code = "checksum_differs"

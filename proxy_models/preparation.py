@@ -16,6 +16,8 @@ from proxy_models.held_out import document_digest, is_held_out
 from proxy_models.preparation_spec import PreparationProgress, PreparationSpec
 from proxy_models.shard_writer import check_held_out, key_of_content, write_shard
 from proxy_models.storage import storage_errors, write_json
+from proxy_models.stores.current import current_store
+from proxy_models.stores.object_path import DataPath
 from proxy_models.token_files import is_pretokenized
 from proxy_models.token_shard import META, ShardMeta, TokenShard
 
@@ -68,14 +70,15 @@ def prepare_domain(
     key = shard_key(spec)
     directory = spec.directory / key
     with _locked(spec.directory / f".{key}.lock"):
-        meta = _existing(directory)
+        meta = _existing(directory) or _published(directory)
         if reused := meta is not None:
             check_held_out(spec, meta)
             if (
                 meta.content is None
             ):  # written before the content was noted; the tokens need not be made again
                 meta = replace(meta, content=key_of_content(spec))
-                write_json(directory / META, meta.to_dict())
+                if directory.is_dir():
+                    write_json(directory / META, meta.to_dict())
         else:
             meta = write_shard(spec, key, directory, progress)
     total = sum(path.stat().st_size for path in spec.files)
@@ -91,6 +94,13 @@ def _existing(directory: Path) -> ShardMeta | None:
         return None
 
 
+def _published(directory: Path) -> ShardMeta | None:
+    """The counts of a shard that another machine has made: its tokens are not needed to know that it is there."""
+    store = current_store()
+    content = None if store is None else store.read_file(directory, META)
+    return None if content is None else ShardMeta.from_json(content)
+
+
 def shard_key(spec: PreparationSpec) -> str:
     """32 hexadecimal digits of the files' content and formats, the tokenizer and the split; names play no part."""
     files = [(plain_suffix(path), _file_digest(path)) for path in spec.files]
@@ -98,7 +108,7 @@ def shard_key(spec: PreparationSpec) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _file_digest(path: Path) -> str:
+def _file_digest(path: DataPath) -> str:
     digest = hashlib.sha256()
     try:
         for file in (path, path.with_name(path.name + ".json")):  # the sidecar of pre-tokenized files
@@ -120,7 +130,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def training_sample(files: Sequence[Path], fraction: float, byte_limit: int) -> Iterator[str]:
+def training_sample(files: Sequence[DataPath], fraction: float, byte_limit: int) -> Iterator[str]:
     """Training-side documents to train a tokenizer on: up to ``byte_limit`` bytes, spread evenly over the files.
 
     Documents that a held-out ``fraction`` keeps back are left out. Pre-tokenized files have no say. The order and

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from proxy_models.errors import InvalidSpec
 from proxy_models.held_out import MINIMUM_BYTES
+from proxy_models.stores.object_path import DataPath
 from proxy_models.tokenizer import TextTokenizer
 
 
@@ -18,7 +19,7 @@ class PreparationSpec:
     """
 
     domain: str
-    files: tuple[Path, ...]
+    files: tuple[DataPath, ...]
     tokenizer: TextTokenizer
     directory: Path
     held_out_fraction: float = 0.02

@@ -18,6 +18,7 @@ from proxy_models.families.saved_training import SavedTraining
 from proxy_models.run_result import Metric, RunResult
 from proxy_models.run_spec import RunSpec
 from proxy_models.storage import write_json
+from proxy_models.stores.published_run import PublishedRun
 from proxy_models.training import learning_rate_at
 
 RESULT = "result.json"
@@ -38,10 +39,13 @@ class RunRecord:
     def __post_init__(self) -> None:
         self.fingerprint = self.spec.fingerprint()
         self.checkpoints = self.spec.directory / "checkpoints"
+        self.published = PublishedRun.of(self.spec.directory)
 
     def finished(self) -> RunResult | None:
         """The result already there; raises `InvalidSpec` where it is another run's."""
         path = self.spec.directory / RESULT
+        if self.published is not None:
+            self.published.fetch_result(RESULT)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -53,7 +57,9 @@ class RunRecord:
         return RunResult.from_dict(content["result"])
 
     def checkpoint_steps(self) -> set[int]:
-        """Steps to resume from."""
+        """Steps to resume from, those that another machine left in the store included."""
+        if self.published is not None:
+            self.published.fetch_checkpoints(self.checkpoints)
         return checkpoint.checkpoint_steps(self.checkpoints)
 
     def resume(self, step: int) -> Checkpoint:
@@ -73,11 +79,15 @@ class RunRecord:
             "metrics": [asdict(metric) for metric in self.metrics],
             "seconds": self.seconds_before + seconds,
         }
-        checkpoint.add_checkpoint(self.checkpoints, Checkpoint(step, tensors, state))
+        path = checkpoint.add_checkpoint(self.checkpoints, Checkpoint(step, tensors, state))
+        if self.published is not None:
+            self.published.publish_checkpoint(path)
 
     def drop_older_checkpoints(self) -> None:
         """Keep the newest only."""
         checkpoint.drop_older_checkpoints(self.checkpoints)
+        if self.published is not None:
+            self.published.drop_older_checkpoints(self.checkpoints)
 
     def add_metrics(self, step: int, found: Mapping[str, float]) -> None:
         """Keep each task's metric after ``step`` steps; one that is not finite means the model diverged."""
@@ -118,6 +128,8 @@ class RunRecord:
         write_json(
             self.spec.directory / RESULT, {"fingerprint": self.fingerprint, "result": result.to_dict()}
         )
+        if self.published is not None:
+            self.published.publish_result(RESULT)
         remove_checkpoints(self.checkpoints)
         return result
 

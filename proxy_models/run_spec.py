@@ -18,6 +18,7 @@ from proxy_models.config import (
 from proxy_models.errors import DataMissing, InvalidSpec
 from proxy_models.families.architecture import Architecture, checked_architecture
 from proxy_models.families.start import StartFolder, read_start, resized
+from proxy_models.stores.object_path import DataPath, data_path
 from proxy_models.task_file import PLAIN, TaskMeasure, further_series
 
 HELD_OUT_PREFIX = "held-out/"
@@ -28,14 +29,14 @@ class TaskSpec:
     """A task's name, its JSONL file, and how its choices, if it has any, are measured."""
 
     name: str
-    path: Path
+    path: DataPath
     measure: TaskMeasure = PLAIN
 
     @classmethod
     def from_dict(cls, task: Mapping[str, Any]) -> "TaskSpec":
         """Read the JSON form; raises `KeyError` or `TypeError` for a malformed one, `InvalidSpec` for its measure."""
         asked = task.get("measure") or {}
-        return cls(str(task["name"]), Path(task["path"]), TaskMeasure(**asked))
+        return cls(str(task["name"]), data_path(task["path"]), TaskMeasure(**asked))
 
     @property
     def further(self) -> str:
@@ -162,7 +163,7 @@ class RunSpec:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(path: Path) -> str:
+def _digest(path: DataPath) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

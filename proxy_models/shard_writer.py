@@ -14,6 +14,7 @@ from proxy_models.errors import CorpusError, TooLittleText
 from proxy_models.held_out import EvaluationSlice, beginning, document_digest, is_held_out
 from proxy_models.preparation_spec import PreparationProgress, PreparationSpec
 from proxy_models.storage import new_directory, write_json
+from proxy_models.stores.object_path import DataPath
 from proxy_models.token_files import is_pretokenized, read_token_documents
 from proxy_models.token_shard import HELD_OUT, META, TOKENS, ShardMeta, smallest_dtype
 from proxy_models.tokenizer import TextTokenizer
@@ -153,7 +154,7 @@ def _read_into(writer: _Writer, progress: Callable[[PreparationProgress], None])
         progress(PreparationProgress(before, total))
 
 
-def _documents(path: Path, tokenizer: TextTokenizer) -> Iterable[tuple[str, Sequence[int] | None]]:
+def _documents(path: DataPath, tokenizer: TextTokenizer) -> Iterable[tuple[str, Sequence[int] | None]]:
     """(text, ids where the file holds ids): ids are decoded, so that a text is split alike in every format."""
     if is_pretokenized(path):
         for ids in read_token_documents(path, tokenizer.end_of_text, tokenizer.vocabulary_size):

@@ -6,11 +6,11 @@ continuation of the context and the likeliest one is the answer. A file holds re
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 from proxy_models.corpus import encodable, json_objects, text_field
 from proxy_models.errors import CorpusError, InvalidSpec, NoChoices
+from proxy_models.stores.object_path import DataPath
 
 MetricName = Literal["bpb", "accuracy"]
 Normalization = Literal["none", "character", "token", "byte"]
@@ -73,7 +73,7 @@ class TaskExample:
         return self.choices or (self.continuation,)
 
 
-def read_task(path: Path, metric: MetricName = BPB) -> tuple[TaskExample, ...]:
+def read_task(path: DataPath, metric: MetricName = BPB) -> tuple[TaskExample, ...]:
     """All examples of a task file (also ``.gz`` or ``.zst``).
 
     Raises `CorpusError` naming file and line: not JSON, a field missing or of another type, an empty continuation or
@@ -97,7 +97,7 @@ def read_task(path: Path, metric: MetricName = BPB) -> tuple[TaskExample, ...]:
     return tuple(examples)
 
 
-def _gold(path: Path, number: int, record: dict[str, object]) -> TaskExample:
+def _gold(path: DataPath, number: int, record: dict[str, object]) -> TaskExample:
     context = text_field(path, number, record, "context")
     continuation = text_field(path, number, record, "continuation")
     if not continuation:
@@ -105,7 +105,7 @@ def _gold(path: Path, number: int, record: dict[str, object]) -> TaskExample:
     return TaskExample(context, continuation)
 
 
-def _choices(path: Path, number: int, record: dict[str, object]) -> TaskExample:
+def _choices(path: DataPath, number: int, record: dict[str, object]) -> TaskExample:
     if "continuation" in record:
         raise CorpusError(path, number, "has both 'continuation' and 'choices'; give one of them")
     context = text_field(path, number, record, "context")

@@ -8,12 +8,15 @@ may have too).
 
 import json
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from proxy_models.data_roots import open_data
+from proxy_models.data_roots import open_data, open_mappable
 from proxy_models.errors import CorpusError
+from proxy_models.stores.object_path import DataPath
 
 TokenArray = np.ndarray[tuple[int], np.dtype[np.integer]]
 SUFFIXES = (".npy", ".bin")
@@ -21,12 +24,12 @@ DTYPES = ("uint16", "uint32", "int32", "int64")
 MAX_DOCUMENT_TOKENS = 2**22
 
 
-def is_pretokenized(path: Path) -> bool:
+def is_pretokenized(path: DataPath) -> bool:
     """Whether the suffix says that the file holds token ids."""
     return path.suffix.lower() in SUFFIXES
 
 
-def _sidecar(path: Path) -> dict[str, object]:
+def _sidecar(path: DataPath) -> dict[str, object]:
     sidecar = path.with_name(path.name + ".json")
     try:
         with open_data(sidecar) as file:
@@ -40,34 +43,68 @@ def _sidecar(path: Path) -> dict[str, object]:
     return content
 
 
-def open_tokens(path: Path) -> TokenArray:
+def open_tokens(path: DataPath) -> TokenArray:
     """The ids, mapped and not read. Raises `CorpusError`: unreadable, empty, or not a row of integers."""
     try:
         if path.suffix.lower() == ".npy":
-            with open_data(
-                path
-            ) as file:  # mapped by its descriptor: this file, whatever the name means by now
+            # mapped by its descriptor: this file, whatever the name means by now
+            with open_mappable(path) as file:
                 tokens = np.load(f"/dev/fd/{file.fileno()}", mmap_mode="r", allow_pickle=False)
         else:
-            name = _sidecar(path).get("dtype")
-            if name not in DTYPES:
-                reason = f"needs {path.name}.json beside it with a dtype out of {', '.join(DTYPES)}"
-                raise CorpusError(path, None, reason)
-            dtype = np.dtype(str(name)).newbyteorder("<")
-            if path.stat().st_size % dtype.itemsize:
-                raise CorpusError(path, None, f"is not a whole number of {name} ids")
-            with open_data(path) as file:
+            dtype = _raw_dtype(path)
+            with open_mappable(path) as file:
                 tokens = np.memmap(file, dtype, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise CorpusError(path, None, f"cannot be read as token ids: {error}") from error
-    if tokens.ndim != 1 or tokens.dtype.newbyteorder("=").name not in DTYPES:
-        raise CorpusError(path, None, f"is {tokens.dtype} of shape {tokens.shape}, not a row of token ids")
-    if not len(tokens):
-        raise CorpusError(path, None, "holds no tokens")
+    _check_row(path, tokens.shape, tokens.dtype)
     return tokens
 
 
-def read_token_documents(path: Path, end_of_text: int, vocabulary_size: int) -> Iterator[TokenArray]:
+def _raw_dtype(path: DataPath) -> np.dtype[np.integer]:
+    name = _sidecar(path).get("dtype")
+    if name not in DTYPES:
+        reason = f"needs {path.name}.json beside it with a dtype out of {', '.join(DTYPES)}"
+        raise CorpusError(path, None, reason)
+    dtype = np.dtype(str(name)).newbyteorder("<")
+    if path.stat().st_size % dtype.itemsize:
+        raise CorpusError(path, None, f"is not a whole number of {name} ids")
+    return dtype
+
+
+def tokens_size(path: DataPath) -> int:
+    """Bytes of the ids, of an object without reading them. Raises `CorpusError` like `open_tokens`."""
+    if isinstance(path, Path):
+        return open_tokens(path).nbytes
+    if path.suffix.lower() == ".npy":
+        with open_data(path) as file:
+            shape, dtype = _npy_header(path, file)
+    else:
+        dtype = _raw_dtype(path)
+        shape = (path.stat().st_size // dtype.itemsize,)
+    _check_row(path, shape, dtype)
+    return shape[0] * dtype.itemsize
+
+
+def _npy_header(path: DataPath, file: BufferedReader) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    try:
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(file)
+    except ValueError as error:
+        raise CorpusError(path, None, f"cannot be read as token ids: {error}") from error
+    return shape, dtype
+
+
+def _check_row(path: DataPath, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if len(shape) != 1 or dtype.newbyteorder("=").name not in DTYPES:
+        raise CorpusError(path, None, f"is {dtype} of shape {shape}, not a row of token ids")
+    if not shape[0]:
+        raise CorpusError(path, None, "holds no tokens")
+
+
+def read_token_documents(path: DataPath, end_of_text: int, vocabulary_size: int) -> Iterator[TokenArray]:
     """The documents of a pre-tokenized file, without their end-of-text ids.
 
     A document over `MAX_DOCUMENT_TOKENS` is cut there. Raises `CorpusError` for an id outside the vocabulary.

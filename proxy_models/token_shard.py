@@ -45,6 +45,12 @@ class ShardMeta:
         """For JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "ShardMeta":
+        """What `to_dict` gave, as JSON. Raises ValueError, KeyError or TypeError."""
+        content = json.loads(text)
+        return cls(**{name: content[name] for name in _REQUIRED}, content=content.get("content"))
+
 
 _REQUIRED = tuple(field.name for field in fields(ShardMeta) if field.name != "content")
 
@@ -73,8 +79,7 @@ class TokenShard:
     def open(cls, directory: Path) -> "TokenShard":
         """Read the counts and check the files; raises `DataMissing` saying what is wrong."""
         try:
-            content = json.loads((directory / META).read_text(encoding="utf-8"))
-            meta = ShardMeta(**{name: content[name] for name in _REQUIRED}, content=content.get("content"))
+            meta = ShardMeta.from_json((directory / META).read_bytes())
             size = (directory / TOKENS).stat().st_size
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataMissing(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
+from proxy_models.stores.local_copies import PUBLISHED
 from service.database.migrate import current, known_revisions
 from service.service_record import LOCK_NAME, RECORD_NAME, ServeLock
 from service.settings import Settings
@@ -31,6 +32,7 @@ _PATHS_IN_JSON = (
     ("optimizations", "settings"),
     ("launches", "settings"),
 )
+_PUBLISHED = (PUBLISHED, "shards", "tokenizers", "runs")
 _PAGES = 1000
 """Pages copied before a writer gets its turn: 4 MB."""
 
@@ -67,7 +69,7 @@ def backup(settings: Settings, target: Path) -> Backup:
             raise BackupError(f"{database} has no schema: it is no database of Mixwright")
         try:
             draft.touch(0o600)
-            found = _write(draft, copy, schema, settings.data_directory)
+            found = _write(draft, copy, schema, settings)
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
@@ -98,8 +100,9 @@ def _database_file(settings: Settings) -> Path:
     return Path(url.database)
 
 
-def _write(draft: Path, copy: Path, schema: str, data: Path) -> Backup:
-    files = sorted(_files(data))
+def _write(draft: Path, copy: Path, schema: str, settings: Settings) -> Backup:
+    data = settings.data_directory
+    files = sorted(_files(data, settings.artifact_store is not None))
     with tarfile.open(draft, "w") as archive:
         manifest = copy.with_name(MANIFEST)
         about = {"format": FORMAT, "schema": schema, "data_directory": str(data), "made_at": time.time()}
@@ -110,12 +113,18 @@ def _write(draft: Path, copy: Path, schema: str, data: Path) -> Backup:
     return Backup(schema, copied, draft.stat().st_size)
 
 
-def _files(data: Path) -> Iterator[Path]:
+def _files(data: Path, in_store: bool) -> Iterator[Path]:
+    """What belongs to the backup; artifacts that are ``in_store`` are safe there, here are copies of them."""
+    published = tuple(data / "artifacts" / name for name in _PUBLISHED) if in_store else ()
     for entry in data.iterdir():
         if entry.name in _LEFT_OUT or entry.name.startswith("."):
             continue
         found = entry.rglob("*") if entry.is_dir() and not entry.is_symlink() else [entry]
-        yield from (path for path in found if path.is_file() and not path.is_symlink())
+        yield from (
+            path
+            for path in found
+            if path.is_file() and not path.is_symlink() and not any(map(path.is_relative_to, published))
+        )
 
 
 def _add(archive: tarfile.TarFile, path: Path, data: Path) -> bool:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,7 +43,8 @@ class KeptProcess:
     """One command, started again whenever it ends.
 
     Its standard input is a pipe nobody writes to (service.lifeline), so it ends with this process; it has a
-    session of its own, so a Ctrl-C in the terminal reaches only this process, which stops it in order.
+    session of its own, so a Ctrl-C in the terminal reaches only this process, which stops it in order. Without a
+    log of its own it writes where this process does.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class KeptProcess:
         name: str,
         command: Sequence[str],
         environment: Mapping[str, str],
-        log_path: Path,
+        log_path: Path | None,
         descriptors: Sequence[int] = (),
     ) -> None:
         self.name = name
@@ -75,15 +77,19 @@ class KeptProcess:
         """The process running now."""
         return self._process.pid if self._process else None
 
+    def end_of_log(self) -> str:
+        """``; <path>:`` and the last lines of the child's own log, if it has one: the end of a message."""
+        return f"; {self.log_path}:\n{tail(self.log_path)}" if self.log_path else ""
+
     def start(self) -> None:
         """Start the command."""
-        with open_log(self.log_path) as log:
+        with open_log(self.log_path) if self.log_path else nullcontext() as log:
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,
                 stdin=subprocess.PIPE,
                 stdout=log,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.STDOUT if log else None,
                 pass_fds=self._descriptors,
                 start_new_session=True,
             )

@@ -8,11 +8,12 @@ from service.database.engine import Database
 from service.settings import Settings
 
 
-def _database(request: Request) -> Database:
+# Coroutines, though they wait for nothing: FastAPI calls a plain function in a thread, which costs more than a query.
+async def _database(request: Request) -> Database:
     return request.app.state.database
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     return request.app.state.settings
 
 

@@ -10,6 +10,7 @@
   - Unauthorized         401
   - Forbidden            403
   - TooManyAttempts      429
+  - Unavailable          503  a store of corpora or artifacts does not answer (``Retry-After``)
 """
 
 import re
@@ -94,6 +95,13 @@ class Invalid(Problem):
     """A field of the request is wrong."""
 
     status = 422
+
+
+class Unavailable(Problem):
+    """Something the service itself needs does not answer; the same request may do later."""
+
+    status = 503
+    headers = MappingProxyType({"Retry-After": "5"})
 
 
 class BodyTooLarge(Problem):

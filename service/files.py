@@ -8,17 +8,19 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
+from proxy_models.stores.object_path import DataPath, ObjectPath, data_path, is_address
 from service.errors import Invalid
+from service.objects import MAX_FILES, local_roots, outside_roots, resolve_objects, store_problems
 
-MAX_FILES = 100_000
 LONGEST_PART, LONGEST_PATH = 255, 4000
 """Bytes of a name and characters of a path; Linux has 255 and 4096."""
 FileIdentity = tuple[str, int, int]
-"""Path, size in bytes and time of the last change in nanoseconds: what changes with a file, without reading it."""
+"""Path, size in bytes and time of the last change in nanoseconds, of an object a number for its version: what changes
+with a file, without reading it."""
 
 
-def file_identity(path: Path) -> FileIdentity:
-    """The file's identity as it is now. Raises OSError."""
+def file_identity(path: DataPath) -> FileIdentity:
+    """The file's or object's identity as it is now. Raises OSError, `StoreError`."""
     status = path.stat()
     return str(path), status.st_size, status.st_mtime_ns
 
@@ -28,12 +30,22 @@ def identity_hash(files: Iterable[FileIdentity]) -> str:
     return hashlib.sha256(json.dumps(sorted(files)).encode()).hexdigest()
 
 
-def resolve_files(pattern: str, roots: Sequence[Path], field: str) -> list[Path]:
-    """The regular files an absolute path or glob names, links resolved, sorted.
+def resolve_files(pattern: str, roots: Sequence[DataPath], field: str) -> list[DataPath]:
+    """The regular files an absolute path or glob names, links resolved, sorted; or the objects an address names.
 
     Raises Invalid (``field`` named) for a relative path, one that leaves the roots in any way (``..``, a link), a
-    pattern that matches nothing, and anything that is not a readable regular file.
+    pattern that matches nothing, and anything that is not a readable regular file; Unavailable for a store that does
+    not answer.
     """
+    with store_problems(field):
+        place = data_path(pattern)
+        if isinstance(place, ObjectPath):
+            return [*resolve_objects(place, roots, field)]
+        pattern = str(place) if is_address(pattern) else pattern
+    return [*_local_files(pattern, local_roots(roots), field)]
+
+
+def _local_files(pattern: str, roots: Sequence[Path], field: str) -> list[Path]:
     _check_text(pattern, roots, field)
     matches = _matches(pattern, field)
     files = sorted({_inside(Path(match), roots, field) for match in matches if not Path(match).is_dir()})
@@ -47,8 +59,9 @@ def resolve_files(pattern: str, roots: Sequence[Path], field: str) -> list[Path]
     return files
 
 
-def resolve_place(path: str, roots: Sequence[Path], field: str) -> Path:
+def resolve_place(path: str, roots: Sequence[DataPath], field: str) -> Path:
     """The file or folder an absolute path names, links resolved; raises Invalid like `resolve_files`."""
+    roots = local_roots(roots)
     _check_text(path, roots, field)
     resolved = _inside(Path(path), roots, field)
     if not resolved.exists():
@@ -76,7 +89,7 @@ def _check_text(pattern: str, roots: Sequence[Path], field: str) -> None:
         raise Invalid("bad_path", f"{pattern[:200]!r}... is longer than a path can be.", field)
     fixed = Path(*_parts_before_magic(path))
     if not _is_below(_resolved(fixed, field), roots):
-        raise _outside(pattern, roots, field)
+        raise outside_roots(pattern, roots, field)
 
 
 def _parts_before_magic(path: Path) -> list[str]:
@@ -91,7 +104,7 @@ def _parts_before_magic(path: Path) -> list[str]:
 def _inside(path: Path, roots: Sequence[Path], field: str) -> Path:
     resolved = _resolved(path, field)
     if not _is_below(resolved, roots):
-        raise _outside(str(path), roots, field)
+        raise outside_roots(str(path), roots, field)
     return resolved
 
 
@@ -104,12 +117,3 @@ def _resolved(path: Path, field: str) -> Path:
 
 def _is_below(path: Path, roots: Sequence[Path]) -> bool:
     return any(path == root or root in path.parents for root in roots)
-
-
-def _outside(path: str, roots: Sequence[Path], field: str) -> Invalid:
-    return Invalid(
-        "outside_data_roots",
-        f"{path!r} lies outside the data roots ({', '.join(map(str, roots))}); "
-        "the operator sets MIXWRIGHT_DATA_ROOTS.",
-        field,
-    )

@@ -18,6 +18,7 @@ class Ready(BaseModel):
     database: str
     broker: str
     storage: str
+    artifact_store: str | None = None
 
 
 def _readiness(request: Request) -> Readiness:
@@ -25,7 +26,7 @@ def _readiness(request: Request) -> Readiness:
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:
     """The web process is alive."""
     return {"status": "ok"}
 
@@ -33,10 +34,11 @@ def healthz() -> dict[str, str]:
 @router.get(
     "/readyz",
     response_model=Ready,
+    response_model_exclude_none=True,
     responses={503: {"content": PROBLEM_CONTENT, "description": "What cannot be used."}},
 )
 def readyz(readiness: Annotated[Readiness, Depends(_readiness)]) -> Ready | JSONResponse:
-    """Database (and its schema), broker and storage can be used; 503 naming what cannot."""
+    """Database (and its schema), broker, storage and artifact store can be used; 503 naming what cannot."""
     checks = readiness.checks()
     broken = {name: check.detail for name, check in checks.items() if not check.is_good}
     lines = {name: check.detail for name, check in checks.items()}

@@ -2,8 +2,10 @@
 
 Workers are other processes, on other machines perhaps, so what is said of jobs is read from the database at each
 scrape: every web process answers the same, and nothing is lost when one is started again. What this process alone
-knows (requests, its database connections, its memory) it counts itself.
+knows (requests, its database connections, its memory) it counts itself, or together with the others on its port.
 """
+
+from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import (
@@ -14,27 +16,46 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from sqlalchemy.pool import QueuePool
+from prometheus_client.multiprocess import MultiProcessCollector
 
-from service.auth import require_token
+from service.auth import require_scope
 from service.database.engine import Database
 from service.dependencies import SettingsDependency
 from service.errors import PROBLEM_CONTENT
 from service.job_metrics import JobMetrics
-from service.pool_metrics import PoolMetrics
+from service.pool_metrics import count_connections
+from service.tokens.scopes import Scope
+from service.web_processes import WebProcesses, shared_directory
 
 router = APIRouter(tags=["health"])
 
 
-def make_registry(database: Database) -> CollectorRegistry:
-    """What one application tells Prometheus about its database, its process and Python."""
-    registry = CollectorRegistry()
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
-    registry.register(JobMetrics(database))
-    if isinstance(database.engine.pool, QueuePool):
-        registry.register(PoolMetrics(database.engine.pool))
-    return registry
+@dataclass(frozen=True, slots=True)
+class Registries:
+    """Where this process counts, and what is answered; one and the same where it is the only web process."""
+
+    counted: CollectorRegistry
+    answered: CollectorRegistry
+
+
+def make_registries(database: Database) -> Registries:
+    """What one application tells Prometheus about its database, its process and Python.
+
+    One of several workers (`service.web_workers`) counts in files, and each answers for all of them.
+    """
+    counted = CollectorRegistry()
+    if shared_directory() is None:
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=counted)
+        answered = counted
+    else:
+        answered = CollectorRegistry()
+        MultiProcessCollector(answered)
+        PlatformCollector(registry=answered)
+        answered.register(WebProcesses())
+    answered.register(JobMetrics(database))
+    count_connections(database.engine, counted)
+    return Registries(counted, answered)
 
 
 @router.get(
@@ -48,5 +69,5 @@ def make_registry(database: Database) -> CollectorRegistry:
 def metrics(request: Request, settings: SettingsDependency) -> Response:
     """Counts, durations and queue lengths in Prometheus' text format; wants the token unless they are public."""
     if not settings.metrics_public:
-        require_token(request)
+        require_scope(request, Scope.READ)
     return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,28 +1,51 @@
-"""Database connections of this web process."""
+"""Database connections of the web processes; all of them in use means that requests wait."""
 
-from collections.abc import Iterable
+from typing import Any
 
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Gauge
+from sqlalchemy import Engine, event
 from sqlalchemy.pool import QueuePool
 
 
-class PoolMetrics(Collector):
-    """Connections in use and idle, and how many there may be; all in use means that requests wait."""
+def count_connections(engine: Engine, registry: CollectorRegistry) -> None:
+    """Keep gauges of the connections of ``engine`` by state; of one without a pool there is nothing to count.
 
-    def __init__(self, pool: QueuePool) -> None:
-        self._pool = pool
+    Where several web processes share a port, each counts its own and what is answered is the sum over those alive.
+    """
+    pool = engine.pool
+    if not isinstance(pool, QueuePool):
+        return
+    connections = Gauge(
+        "mixwright_database_connections",
+        "Connections of the web processes by state.",
+        ("state",),
+        registry=registry,
+        multiprocess_mode="livesum",
+    )
+    in_use, idle = connections.labels("in_use"), connections.labels("idle")
+    most = Gauge(
+        "mixwright_database_connections_max",
+        "Connections the web processes may open.",
+        registry=registry,
+        multiprocess_mode="livesum",
+    )
+    most.set(pool.size() + pool._max_overflow)
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """The families, now."""
-        connections = GaugeMetricFamily(
-            "mixwright_database_connections", "Connections of this process by state.", labels=("state",)
-        )
-        connections.add_metric(("in_use",), self._pool.checkedout())
-        connections.add_metric(("idle",), self._pool.checkedin())
-        yield connections
-        yield GaugeMetricFamily(
-            "mixwright_database_connections_max",
-            "Connections this process may open.",
-            value=self._pool.size() + self._pool._max_overflow,
-        )
+    # One that was opened is idle until it is taken, and so is one that is closed.
+    @event.listens_for(pool, "connect")
+    def _opened(*_: Any) -> None:
+        idle.inc()
+
+    @event.listens_for(pool, "close")
+    def _closed(*_: Any) -> None:
+        idle.dec()
+
+    @event.listens_for(pool, "checkout")
+    def _taken(*_: Any) -> None:
+        idle.dec()
+        in_use.inc()
+
+    @event.listens_for(pool, "checkin")
+    def _given_back(*_: Any) -> None:
+        in_use.dec()
+        idle.inc()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,8 @@ from service.service_record import ServeLock, ServiceRecord
 from service.settings import Settings
 
 TEND_SECONDS = 0.1
-STOP_SECONDS = 8.0
+STOP_SECONDS = 3.0
+"""How long its processes may take to stop, beyond what training has for its checkpoint."""
 ORPHANS_END_SECONDS = 10.0
 """How long the web process of a killed service may take to leave its port."""
 START_SECONDS = 90.0
@@ -43,7 +44,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     Raises AlreadyServed, PortInUse, UnprotectedBind or StartFailed before anything is left running.
     """
     data = settings.data_directory
-    with _stop_on_signals() as stop, ServeLock(data):
+    with stop_on_signals() as stop, ServeLock(data):
         load_token(settings)
         upgrade(settings.resolved_database_url)
         # A record found under a fresh lock is from a service that was killed: its web process is just ending.
@@ -57,11 +58,12 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
                 _keep_running(children, ServiceRecord(address(listener), os.getpid()), data, stop, on_ready)
             finally:
                 ServiceRecord.remove(data)
-                _stop(children)
+                stop_all(children, settings.stop_seconds + STOP_SECONDS)
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set."""
     stop = threading.Event()
     wanted = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in wanted}
@@ -99,17 +101,18 @@ def _keep_running(
         for child in ended:
             # A web process that never answered will not do better the second time.
             if child.never_came_up or (child is web and not ready):
-                raise StartFailed(f"{child.name} does not start; {child.log_path}:\n{tail(child.log_path)}")
+                raise StartFailed(f"{child.name} does not start{child.end_of_log()}")
         if not ready and answers(record.url):
             ready = True
             record.write(data_directory)
             on_ready(record.url)
 
 
-def _stop(children: list[KeptProcess]) -> None:
+def stop_all(children: Sequence[KeptProcess], seconds: float = STOP_SECONDS) -> None:
+    """Ask every child to stop, then wait so long for all of them together."""
     for child in children:
         child.ask_to_stop()
-    deadline = time.monotonic() + STOP_SECONDS
+    deadline = time.monotonic() + seconds
     for child in children:
         child.wait_until_stopped(deadline)
 
@@ -183,7 +186,7 @@ def _end(process: subprocess.Popen[bytes] | None) -> None:
         return
     process.terminate()
     try:
-        process.wait(STOP_SECONDS + 4.0)
+        process.wait(Settings().stop_seconds + STOP_SECONDS + 4.0)
     except subprocess.TimeoutExpired:
         process.kill()  # its children see the end of their standard input
         process.wait()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from proxy_models.errors import StoreError
+from proxy_models.stores.artifact_store import ArtifactStore
 from service.database.engine import Database
 from service.database.schema_version import NEWER, OLDER, age_of, newest, schema_of
 from service.settings import Settings
@@ -40,6 +42,8 @@ class Readiness:
             "broker": self._check_broker,
             "storage": lambda: check_storage(settings.artifacts),
         }
+        if (store := settings.store) is not None:
+            self._checks["artifact_store"] = lambda: check_store(store)
         self._pool = ThreadPoolExecutor(len(self._checks), thread_name_prefix="readiness")
         self._running: dict[str, Future[Check]] = {}
 
@@ -102,6 +106,15 @@ def check_storage(directory: Path, least_free: int = LEAST_FREE_BYTES) -> Check:
         return Check(False, f"{directory} cannot be written: {error.strerror or error}")
     if free < least_free:
         return Check(False, f"{directory} has {free // 2**20} MiB left, under {least_free // 2**20} MiB")
+    return Check(True)
+
+
+def check_store(store: ArtifactStore) -> Check:
+    """Whether the artifact store takes an object, gives it back and removes it."""
+    try:
+        store.probe()
+    except StoreError as error:
+        return Check(False, str(error))
     return Check(True)
 
 

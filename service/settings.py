@@ -2,12 +2,18 @@
 
 import ipaddress
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from proxy_models.errors import BadAddress
+from proxy_models.stores.artifact_store import ArtifactStore
+from proxy_models.stores.object_path import DataPath, data_path, split_roots, store_address
 
 AUTO: Final = "auto"
 Backend = Literal["auto", "one-by-one", "one-by-one-compiled", "stacked", "stacked-compiled", "cuda-graph"]
@@ -19,6 +25,15 @@ def _available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextmanager
+def _told_by_pydantic() -> Iterator[None]:
+    """An address that is none is said of the setting like every other bad value."""
+    try:
+        yield
+    except BadAddress as error:
+        raise ValueError(str(error)) from error
 
 
 class Settings(BaseSettings):
@@ -33,7 +48,14 @@ class Settings(BaseSettings):
     database_url: str | None = Field(default=None, repr=False)
     """SQLAlchemy address; the default is SQLite inside the data directory."""
     data_roots: str = ""
-    """Directories corpora may be read from, separated by ``os.pathsep``; ``<data>/corpora`` always."""
+    """Directories and addresses (``s3://bucket/folder``) corpora may be read from, separated by ``os.pathsep``;
+    ``<data>/corpora`` always."""
+    artifact_store: str | None = None
+    """Where artifacts are kept for every machine: ``s3://bucket/folder``, ``gs://...``, or a directory all see.
+
+    Without one they are in the data directory, which all machines then share."""
+    artifact_cache_bytes: int = Field(default=100 * 10**9, ge=0)
+    """How much of what is in the artifact store is kept on this machine as well."""
     host: str = "127.0.0.1"
     port: int = Field(default=8321, ge=0, le=65535)
     allowed_hosts: str = ""
@@ -58,6 +80,10 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     silence_seconds: float = Field(default=120.0, gt=0)
     """A job's process that gives no sign of life for so long was stopped or hangs, and is replaced."""
+    pause_seconds: float = Field(default=60.0, ge=0)
+    """How long a device on which several jobs in a row failed waits before it tries again; doubled each time."""
+    stop_seconds: float = Field(default=5.0, ge=0)
+    """How long training may take to write its checkpoint when its worker is asked to stop."""
     poll_seconds: float = Field(default=0.25, gt=0)
     launchers: Path | None = None
     """TOML file of the programs that launches may start (`service.launcher_settings`)."""
@@ -77,16 +103,43 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()
 
+    @field_validator("artifact_store")
+    @classmethod
+    def _one_spelling(cls, value: str | None) -> str | None:
+        with _told_by_pydantic():
+            return store_address(value) if value else None
+
+    @field_validator("data_roots")
+    @classmethod
+    def _known_roots(cls, value: str) -> str:
+        with _told_by_pydantic():
+            for part in split_roots(value):
+                data_path(part)
+        return value
+
     @cached_property
     def resolved_database_url(self) -> str:
         """The configured database, or SQLite in the data directory."""
         return self.database_url or f"sqlite:///{self.data_directory / 'mixwright.db'}"
 
     @cached_property
-    def roots(self) -> tuple[Path, ...]:
-        """Resolved directories below which corpora and task files may lie."""
-        configured = [Path(part).expanduser().resolve() for part in self.data_roots.split(os.pathsep) if part]
+    def roots(self) -> tuple[DataPath, ...]:
+        """Resolved directories, and folders of stores, below which corpora and task files may lie."""
+        found = [data_path(part) for part in split_roots(self.data_roots)]
+        configured = [root.expanduser().resolve() if isinstance(root, Path) else root for root in found]
         return (*configured, (self.data_directory / "corpora").resolve())
+
+    @cached_property
+    def store(self) -> ArtifactStore | None:
+        """The artifact store with this machine's copies."""
+        if self.artifact_store is None:
+            return None
+        return ArtifactStore(self.artifact_store, self.artifacts, self.artifact_cache_bytes)
+
+    @property
+    def store_order(self) -> dict[str, Any]:
+        """What a job is told of it, for `proxy_models.stores.current.using_store`; without one nothing."""
+        return {} if self.store is None else {"artifact_store": self.store.to_dict()}
 
     @cached_property
     def accelerators(self) -> tuple[str, ...]:

@@ -86,14 +86,18 @@ def _inside(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def _check_text(value: Any) -> None:
-    """Raise Invalid for a string with a NUL or half a surrogate pair: no store keeps either."""
+def _check_text(value: Any, field: str = "") -> None:
+    """Raise Invalid naming the member whose text or name has a NUL or half a surrogate pair: no store keeps them."""
     if isinstance(value, str):
         if "\0" in value or any("\ud800" <= one <= "\udfff" for one in value):
-            raise Invalid("bad_text", f"{value[:200]!a} holds a NUL or half a surrogate pair.")
-        return
-    for inner in (*(value if isinstance(value, dict) else ()), *_inside(value)):
-        _check_text(inner)
+            raise Invalid("bad_text", f"{value[:200]!a} holds a NUL or half a surrogate pair.", field or None)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            _check_text(name, field)
+            _check_text(inner, f"{field}.{name[:200]}".lstrip("."))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_text(inner, f"{field}[{index}]")
 
 
 def _too_deep() -> Invalid:

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from proxy_models.config import TrainingConfig, size_named
-from proxy_models.errors import InvalidSpec, ProxyError
+from proxy_models.errors import InvalidSpec, ProxyError, StoreUnreachable
 from proxy_models.families.architecture import Architecture, checked_architecture
 from proxy_models.families.start import StartFolder, read_start
+from proxy_models.stores.object_path import is_address
 from proxy_models.task_file import DEFAULT_NORMALIZATION, read_task
 from service.database.training import training_values
-from service.errors import Invalid
+from service.errors import Invalid, Unavailable
 from service.files import file_identity, identity_hash, resolve_files, resolve_place
+from service.objects import store_problems
 from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
 from service.settings import Settings
 
@@ -30,11 +32,8 @@ def check_training(
     start = None
     try:
         if training.start is not None:
-            start = _start(training.start, prefix, settings)
-            stored |= {
-                "start": str(start.folder),
-                "start_content": identity_hash(map(file_identity, start.files)),
-            }
+            start, named = _start(training.start, prefix, settings)
+            stored |= named
         stored |= _model(training, start)
         TrainingConfig(**training_values({**stored, "tokens": tokens}))
     except ProxyError as error:
@@ -56,8 +55,28 @@ def _invalid(error: ProxyError, prefix: str) -> Invalid:
     return Invalid(error.code, str(error), f"{prefix}{error.field}" if error.field else prefix.rstrip("."))
 
 
-def _start(path: str, prefix: str, settings: Settings) -> StartFolder:
-    """The folder as its files say; below a data root, or a model that a run of this service has saved."""
+def _start(path: str, prefix: str, settings: Settings) -> tuple[StartFolder, Document]:
+    """The folder as its files say, and as it is stored; below a data root, or a model that a run here has saved."""
+    if is_address(path):
+        found = _published_start(path, f"{prefix}start", settings)
+        return found, {"start": path, "start_content": found.content}
+    found = _local_start(path, prefix, settings)
+    content = identity_hash(map(file_identity, found.files))
+    return found, {"start": str(found.folder), "start_content": content}
+
+
+def _published_start(address: str, field: str, settings: Settings) -> StartFolder:
+    store = settings.store
+    with store_problems(field):
+        name = None if store is None else store.name_of(store.path_of(address)).split("/")
+        if store is None or name is None or [name[0], name[-1]] != ["runs", "model"]:
+            raise Invalid(
+                "bad_path", f"{address!r} is not the model of a run in the service's artifact store.", field
+            )
+        return read_start(store.require(store.path_of(address)))
+
+
+def _local_start(path: str, prefix: str, settings: Settings) -> StartFolder:
     roots = (*settings.roots, (settings.artifacts / "runs").resolve())
     return read_start(resolve_place(path, roots, f"{prefix}start"))
 
@@ -98,6 +117,8 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> list[dict[s
             raise Invalid("not_one_file", f"{task.path!r} names {len(files)} files; a task is one.", field)
         try:
             examples = read_task(files[0], task.metric)
+        except StoreUnreachable as error:
+            raise Unavailable(error.code, f"Task {task.name!r}: {error}", field) from error
         except ProxyError as error:
             at_fault = f"tasks[{index}].metric" if error.field == "metric" else field
             raise Invalid(error.code, f"Task {task.name!r}: {error}", at_fault) from error

@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from service.auth import COOKIE, client_address, principal_of, require_token
+from service.auth import COOKIE, client_address, principal_of, require_scope, usual_scope
 from service.dashboard.templating import page
 from service.errors import Problem, TooManyAttempts, field_path
 from service.same_origin import SAFE_METHODS, require_same_origin
@@ -54,7 +54,7 @@ def _detour(request: Request) -> Response | None:
         clean = request.url.path + (f"?{urlencode(rest)}" if rest else "")
         return _try_token(request, given, clean, "This link's token is not one of this service.")
     if principal_of(request) is not None:
-        require_token(request)
+        require_scope(request, usual_scope(request))
         return None
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     if request.method not in SAFE_METHODS:

@@ -9,12 +9,13 @@ from pathlib import Path
 from mixing.domains import check_names
 from mixing.errors import MixingError
 from proxy_models.corpus import probe, read_documents
-from proxy_models.errors import ProxyError, TooLittleText
+from proxy_models.errors import ProxyError, StoreUnreachable, TooLittleText
 from proxy_models.held_out import MINIMUM_BYTES, document_digest, is_held_out
+from proxy_models.stores.object_path import DataPath
 from proxy_models.token_files import is_pretokenized
 from service.domain_sets.lookalikes import check_lookalikes
 from service.domain_sets.schemas import DomainRequest, TokenizerRequest
-from service.errors import Invalid, invalid
+from service.errors import Invalid, Unavailable, invalid
 from service.files import FileIdentity, file_identity, identity_hash, resolve_files, resolve_place
 from service.settings import Settings
 
@@ -80,10 +81,10 @@ def check_tree(domains: Sequence[PlacedDomain], settings: Settings) -> None:
 def check_domain(domain: PlacedDomain, rules: FileRules) -> CheckedDomain:
     """Resolve and look into a domain's files. Raises Invalid naming the field and the domain."""
     request = domain.request
-    files: dict[Path, None] = {}
+    files: dict[DataPath, None] = {}
     for position, pattern in enumerate(request.files):
         field = f"{domain.field}.files[{position}]"
-        for path in resolve_files(pattern, rules.settings.roots, field):
+        for path in _resolved(pattern, request.name, rules, field):
             if path in files:
                 raise Invalid("duplicate_file", f"{str(path)!r} is named twice by {request.name!r}.", field)
             files[path] = None
@@ -94,18 +95,27 @@ def check_domain(domain: PlacedDomain, rules: FileRules) -> CheckedDomain:
     return checked
 
 
-def _look_into(name: str, paths: Sequence[Path], field: str, held_out_fraction: float) -> None:
+def _resolved(pattern: str, name: str, rules: FileRules, field: str) -> list[DataPath]:
+    try:
+        return resolve_files(pattern, rules.settings.roots, field)
+    except (Invalid, Unavailable) as problem:
+        raise type(problem)(problem.code, f"Domain {name!r}: {problem.detail}", field) from problem
+
+
+def _look_into(name: str, paths: Sequence[DataPath], field: str, held_out_fraction: float) -> None:
     try:
         found = probe(paths, PROBE_BYTES)
         if found.complete and not any(map(is_pretokenized, paths)):
             _check_held_out(name, paths, held_out_fraction)
     except TooLittleText as error:
         raise Invalid(error.code, str(error), field) from error
+    except StoreUnreachable as error:
+        raise Unavailable(error.code, f"Domain {name!r}: {error}", field) from error
     except ProxyError as error:
         raise Invalid(error.code, f"Domain {name!r}: {error}", field) from error
 
 
-def _check_held_out(name: str, paths: Sequence[Path], fraction: float) -> None:
+def _check_held_out(name: str, paths: Sequence[DataPath], fraction: float) -> None:
     """Refuse a small domain at once whose split leaves too little on either side; a large one is counted first."""
     sides = Counter[bool]()
     for path in paths:

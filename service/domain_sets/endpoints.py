@@ -3,14 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
-from sqlalchemy import select
-from sqlalchemy.orm import joinedload
 
-from service.database.models import DomainSet, Revision
+from service.database.models import Revision
 from service.dependencies import DatabaseDependency, DryRun, SettingsDependency
 from service.domain_sets import preparation, revisions, views
 from service.domain_sets.checks import check_tokenizer
-from service.domain_sets.repository import domain_set_named, revision_of
+from service.domain_sets.repository import revision_of
 from service.domain_sets.schemas import (
     DomainSetRequest,
     DomainSetView,
@@ -20,9 +18,10 @@ from service.domain_sets.schemas import (
     RevisionView,
 )
 from service.idempotency import IdempotentRequest, KeyHeader, create_once
-from service.pagination import After, Limit, Page, page_of, page_rows
+from service.pagination import After, Limit, Page
+from service.thread_route import ThreadRoute
 
-router = APIRouter(prefix="/v1/domain-sets", tags=["domain sets"])
+router = APIRouter(prefix="/v1/domain-sets", tags=["domain sets"], route_class=ThreadRoute)
 Number = Annotated[int, Path(ge=1, lt=2**31, description="Of a revision, from 1.")]
 
 
@@ -51,8 +50,8 @@ def list_domain_sets(
 ) -> dict[str, object]:
     """Every domain set, newest first."""
     with database.read() as session:
-        rows, following = page_rows(session, select(DomainSet), DomainSet.id, after, limit)
-        return {"items": views.summarize_sets(session, rows), "next": following}
+        found, following = views.set_page(session, after, limit)
+    return {"items": found, "next": following}
 
 
 @router.get("/{name}", response_model=RevisionView)
@@ -96,13 +95,8 @@ def list_revisions(
 ) -> dict[str, object]:
     """Every revision of a domain set, newest first."""
     with database.read() as session:
-        query = (
-            select(Revision)
-            .where(Revision.domain_set_id == domain_set_named(session, name).id)
-            .options(joinedload(Revision.domain_set))
-        )
-        rows, following = page_rows(session, query, Revision.id, after, limit)
-        return page_of(rows, following, lambda row: views.summarize_revision(session, row))
+        found, following = views.revision_page(session, name, after, limit)
+    return {"items": found, "next": following}
 
 
 @router.get("/{name}/revisions/{number:int}", response_model=RevisionView)

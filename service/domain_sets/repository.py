@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy import bindparam, select
+from sqlalchemy.orm import Session, joinedload, load_only, selectinload
 
 from service.database.models import DomainSet, Job, Revision
 from service.errors import NotFound
@@ -35,8 +35,14 @@ def revision_of(session: Session, name: str, number: int | None = None) -> Revis
     return row
 
 
+_JOBS_OF = (
+    select(Job)
+    .where(Job.owner == bindparam("owner"))
+    .order_by(Job.priority, Job.position, Job.created_at)
+    .options(load_only(Job.subject, Job.state, Job.progress, Job.failure_code, Job.failure_detail))
+)
+
+
 def jobs_of(session: Session, owner: str) -> Sequence[Job]:
-    """Every job that works for ``owner``, in the order it is claimed."""
-    return session.scalars(
-        select(Job).where(Job.owner == owner).order_by(Job.priority, Job.position, Job.created_at)
-    ).all()
+    """Every job that works for ``owner``, in the order it is claimed: what it is about and how far it is."""
+    return session.scalars(_JOBS_OF, {"owner": owner}).all()

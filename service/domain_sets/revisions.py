@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -12,6 +11,7 @@ from sqlalchemy.orm import Session
 from mixing.errors import AmbiguousChange, MixingError
 from mixing.revision import Changes, Leaf, Leaves
 from mixing.revision_diff import diff
+from proxy_models.stores.object_path import data_path
 from service.database import jobs
 from service.database.changes import confirm
 from service.database.content import FILES, known_contents, leaves_of
@@ -23,6 +23,7 @@ from service.domain_sets.schemas import DomainSetRequest, RevisionPlanView, Revi
 from service.domain_sets.views import changes_view
 from service.errors import Conflict, Invalid, invalid
 from service.files import file_identity
+from service.objects import store_problems
 from service.settings import Settings
 
 
@@ -194,15 +195,16 @@ def _found(old: Leaves, new: Leaves, said: Mapping[str, str]) -> Changes:
 
 def _unchanged(row: DomainRow) -> CheckedDomain:
     """A domain nothing is said about, with its files as they are now. Raises Invalid when one is gone."""
-    try:
-        identity = tuple(file_identity(Path(path)) for path in row.files)
-    except OSError as error:
-        raise Invalid(
-            "no_such_file",
-            f"The patch leaves {row.name!r} as it is, but {error.filename!r} cannot be found any more; revise or"
-            " remove the domain.",
-            "patch",
-        ) from error
+    with store_problems("patch"):
+        try:
+            identity = tuple(file_identity(data_path(path)) for path in row.files)
+        except OSError as error:
+            raise Invalid(
+                "no_such_file",
+                f"The patch leaves {row.name!r} as it is, but {error.filename!r} cannot be found any more; revise or"
+                " remove the domain.",
+                "patch",
+            ) from error
     return CheckedDomain(row.name, identity, row.declared_tokens, row.declared_bytes)
 
 

@@ -1,15 +1,13 @@
 """Describing domain sets and revisions with the state of their preparation."""
 
-from collections.abc import Sequence
-
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from service.database import jobs
 from service.database.changes import KnownChanges, known_changes
 from service.database.models import DomainRow, DomainSet, Job, Revision
 from service.database.preparation import preparation_failure, preparation_state
-from service.domain_sets.repository import jobs_of
+from service.domain_sets.repository import domain_set_named, jobs_of
 from service.domain_sets.schemas import (
     ChangesView,
     DomainSetView,
@@ -17,6 +15,7 @@ from service.domain_sets.schemas import (
     RevisionSummary,
     RevisionView,
 )
+from service.pagination import Listing
 from service.schemas import ProgressView, failure_of
 
 
@@ -70,39 +69,51 @@ def _describe_domain(row: DomainRow, job: Job | None) -> DomainView:
     )
 
 
-def summarize_set(session: Session, row: DomainSet) -> DomainSetView:
-    """A domain set in a list."""
-    return summarize_sets(session, [row])[0]
-
-
-def summarize_sets(session: Session, rows: Sequence[DomainSet]) -> list[DomainSetView]:
-    """Domain sets of a list, counted in one query."""
-    counted = (
-        select(Revision.domain_set_id, func.count())
-        .where(Revision.domain_set_id.in_([row.id for row in rows]))
-        .group_by(Revision.domain_set_id)
+_SETS = Listing(
+    select(
+        DomainSet.id,
+        DomainSet.name,
+        select(func.count())
+        .where(Revision.domain_set_id == DomainSet.id)
+        .correlate(DomainSet)
+        .scalar_subquery()
+        .label("revisions"),
+        DomainSet.created_at,
+    ),
+    DomainSet.id,
+)
+_REVISIONS = Listing(
+    select(
+        Revision.id,
+        DomainSet.name.label("domain_set"),
+        Revision.number,
+        select(func.count())
+        .where(DomainRow.revision_id == Revision.id)
+        .correlate(Revision)
+        .scalar_subquery()
+        .label("domains"),
+        Revision.created_at,
     )
-    counts = dict(session.execute(counted).all())
-    return [
-        DomainSetView.model_validate(
-            {"id": row.id, "name": row.name, "revisions": counts.get(row.id, 0), "created_at": row.created_at}
-        )
-        for row in rows
-    ]
+    .join(DomainSet, DomainSet.id == Revision.domain_set_id)
+    .where(DomainSet.name == bindparam("name")),
+    Revision.id,
+)
 
 
-def summarize_revision(session: Session, row: Revision) -> RevisionSummary:
-    """A revision in a list."""
-    count = session.scalar(select(func.count()).where(DomainRow.revision_id == row.id))
-    return RevisionSummary.model_validate(
-        {
-            "id": row.id,
-            "domain_set": row.domain_set.name,
-            "number": row.number,
-            "domains": count or 0,
-            "created_at": row.created_at,
-        }
-    )
+def set_page(session: Session, after: str | None, limit: int) -> tuple[list[DomainSetView], str | None]:
+    """Domain sets, newest first, with how many revisions each has, and the key to go on from."""
+    rows, following = _SETS.page(session, after, limit)
+    return [DomainSetView.model_validate(row._asdict()) for row in rows], following
+
+
+def revision_page(
+    session: Session, name: str, after: str | None, limit: int
+) -> tuple[list[RevisionSummary], str | None]:
+    """Revisions of a domain set, newest first, and the key to go on from; raises NotFound."""
+    rows, following = _REVISIONS.page(session, after, limit, name=name)
+    if not rows:
+        domain_set_named(session, name)
+    return [RevisionSummary.model_validate(row._asdict()) for row in rows], following
 
 
 def changes_view(known: KnownChanges) -> ChangesView:

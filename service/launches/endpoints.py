@@ -3,17 +3,16 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from sqlalchemy import select
 
-from service.database.models import Launch, MixtureRow
 from service.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency
 from service.idempotency import IdempotentRequest, KeyHeader, create_once
 from service.launches import service
 from service.launches.schemas import LaunchRequest, LaunchView
-from service.pagination import After, Limit, Page, page_rows
+from service.pagination import After, Limit, Page
+from service.thread_route import ThreadRoute
 from service.worker_device import worker_device
 
-router = APIRouter(prefix="/v1/launches", tags=["launches"])
+router = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=ThreadRoute)
 
 
 @router.post("", status_code=202, response_model=LaunchView)
@@ -45,30 +44,27 @@ def list_launches(
     limit: Limit = 50,
 ) -> dict[str, object]:
     """Launches, newest first; those of one optimization's mixtures if it is named."""
-    query = select(Launch)
-    if optimization is not None:
-        query = query.join(MixtureRow).where(MixtureRow.optimization_id == optimization)
     with database.read() as session:
-        rows, following = page_rows(session, query, Launch.id, after, limit)
-        return {"items": service.describe_launches(session, rows), "next": following}
+        views, following = service.launch_page(session, after, limit, optimization)
+    return {"items": views, "next": following}
 
 
 @router.get("/{launch_id}", response_model=LaunchView)
 def get_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
     """One launch: its progress, then what was measured on its model."""
     with database.read() as session:
-        return service.describe_launch(session, service.launch_with_id(session, launch_id))
+        return service.describe_launch(session, launch_id)
 
 
 @router.post("/{launch_id}:cancel", status_code=202, response_model=LaunchView)
 def cancel_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
     """Stop it."""
     with database.write() as session:
-        return service.describe_launch(session, service.cancel(session, launch_id))
+        return service.describe_launch(session, service.cancel(session, launch_id).id)
 
 
 @router.post("/{launch_id}:retry", status_code=202, response_model=LaunchView)
 def retry_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
     """Go on with it, from its last checkpoint."""
     with database.write() as session:
-        return service.describe_launch(session, service.retry(session, launch_id))
+        return service.describe_launch(session, service.retry(session, launch_id).id)

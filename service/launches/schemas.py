@@ -1,8 +1,6 @@
 """Requests and answers about launches."""
 
-from typing import Self
-
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from service.launcher_settings import BUILT_IN
 from service.optimizations.schemas import TaskRequest, TrainingRequest
@@ -27,13 +25,6 @@ class LaunchRequest(TrainingRequest):
     tasks: list[TaskRequest] = Field(
         default_factory=list, max_length=1000, description="The optimization's tasks when left out."
     )
-
-    @model_validator(mode="after")
-    def _some_model(self) -> Self:
-        unsaid = self.size is None and self.architecture is None and self.start is None
-        if unsaid and self.launcher == BUILT_IN:
-            raise ValueError("say what to train: a size, an architecture or a start")
-        return self
 
 
 class LaunchView(BaseModel):

@@ -1,10 +1,10 @@
 """Starting the full training run of a mixture, and describing it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy import bindparam, select
+from sqlalchemy.orm import Session
 
 from proxy_models.families.start import StartFolder
 from service.database import jobs
@@ -15,6 +15,7 @@ from service.launcher_settings import BUILT_IN, BadLaunchers, read_launchers
 from service.launches.schemas import LaunchRequest, LaunchView
 from service.mixtures.service import mixture_with_id
 from service.optimizations.schemas import TrainingRequest
+from service.pagination import Listing
 from service.schemas import failure_of
 from service.settings import Settings
 from service.swarms.schemas import RunProgress
@@ -37,6 +38,8 @@ def check_request(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     if request.launcher != BUILT_IN:
         _check_launcher(request, settings)
         return CheckedLaunch(request, [], {}, None)
+    if request.size is None and request.architecture is None and request.start is None:
+        raise Invalid("no_model", "Say what to train: a size, an architecture or a start.", "size")
     training, start = check_training(request, request.tokens, "", settings)
     return CheckedLaunch(request, check_tasks(request.tasks, settings), training, start)
 
@@ -121,42 +124,62 @@ def launch_with_id(session: Session, launch_id: str) -> Launch:
     return row
 
 
-def describe_launch(session: Session, launch: Launch) -> LaunchView:
-    """The launch with its run's state and measurements."""
-    return describe_launches(session, [launch])[0]
+_QUERY = (
+    select(
+        Launch.id,
+        Launch.mixture_id,
+        MixtureRow.kind.label("mixture_kind"),
+        MixtureRow.optimization_id,
+        Run.id.label("run_id"),
+        Job.state,
+        Launch.settings,
+        Job.progress,
+        Run.result,
+        Job.failure_code,
+        Job.failure_detail,
+        Launch.created_at,
+    )
+    .join(MixtureRow, MixtureRow.id == Launch.mixture_id)
+    .join(Run, Run.launch_id == Launch.id)
+    .join(Job, jobs.of_run())
+)
+_ALL = Listing(_QUERY, Launch.id)
+_OF_OPTIMIZATION = Listing(_QUERY.where(MixtureRow.optimization_id == bindparam("optimization")), Launch.id)
+_ONE = _QUERY.where(Launch.id == bindparam("id"))
 
 
-def describe_launches(session: Session, launches: Sequence[Launch]) -> list[LaunchView]:
-    """Launches in the order given, however many in two queries; mixtures come without their evidence."""
-    query = select(Run, Job).join(Job, jobs.of_run()).options(defer(Run.weights))
-    found = session.execute(query.where(Run.launch_id.in_([launch.id for launch in launches])))
-    trained = {run.launch_id: (run, job) for run, job in found}
-    wanted = {launch.mixture_id for launch in launches}
-    mixtures = {
-        mixture_id: (kind, optimization_id)
-        for mixture_id, kind, optimization_id in session.execute(
-            select(MixtureRow.id, MixtureRow.kind, MixtureRow.optimization_id).where(
-                MixtureRow.id.in_(wanted)
-            )
-        )
-    }
-    return [_view(launch, *trained[launch.id], *mixtures[launch.mixture_id]) for launch in launches]
+def launch_page(
+    session: Session, after: str | None, limit: int, optimization_id: str | None = None
+) -> tuple[list[LaunchView], str | None]:
+    """Launches, newest first, and the key to go on from; those of one optimization's mixtures if it is named."""
+    if optimization_id is None:
+        rows, following = _ALL.page(session, after, limit)
+    else:
+        rows, following = _OF_OPTIMIZATION.page(session, after, limit, optimization=optimization_id)
+    return [_view(row) for row in rows], following
 
 
-def _view(launch: Launch, run: Run, job: Job, mixture_kind: str, optimization_id: str | None) -> LaunchView:
-    result = run.result or {}
+def describe_launch(session: Session, launch_id: str) -> LaunchView:
+    """The launch with its run's state and measurements; raises NotFound."""
+    row = session.execute(_ONE, {"id": launch_id}).first()
+    if row is None:
+        raise NotFound("launch", launch_id)
+    return _view(row)
+
+
+def _view(row: Any) -> LaunchView:
+    result = row.result or {}
+    is_held = row.state in jobs.HELD
     return LaunchView.model_validate(
         {
-            "id": launch.id,
-            "mixture_id": launch.mixture_id,
-            "mixture_kind": mixture_kind,
-            "optimization_id": optimization_id,
-            "run_id": run.id,
-            "state": job.state,
-            "settings": launch.settings,
-            "progress": RunProgress.model_validate(job.progress)
-            if job.progress and job.state in jobs.HELD
-            else None,
+            "id": row.id,
+            "mixture_id": row.mixture_id,
+            "mixture_kind": row.mixture_kind,
+            "optimization_id": row.optimization_id,
+            "run_id": row.run_id,
+            "state": row.state,
+            "settings": row.settings,
+            "progress": RunProgress.model_validate(row.progress) if row.progress and is_held else None,
             "metrics": {**(result.get("final") or {}), **(result.get("further") or {})},
             "exit_status": result.get("exit_status"),
             "realised_tokens": result.get("realised_tokens"),
@@ -164,8 +187,8 @@ def _view(launch: Launch, run: Run, job: Job, mixture_kind: str, optimization_id
             "seconds": result.get("seconds"),
             "parameters": result.get("parameters"),
             "non_embedding_parameters": result.get("non_embedding_parameters"),
-            "failure": failure_of(job.failure_code, job.failure_detail),
-            "created_at": launch.created_at,
+            "failure": failure_of(row.failure_code, row.failure_detail),
+            "created_at": row.created_at,
         }
     )
 

@@ -1,19 +1,17 @@
 """``/v1/mixtures``."""
 
 from fastapi import APIRouter, Response
-from sqlalchemy import select
-from sqlalchemy.orm import defer, joinedload
 
-from service.database.models import MixtureRow, Revision
 from service.dependencies import DatabaseDependency
 from service.idempotency import IdempotentRequest, KeyHeader, create_once
 from service.mixtures import service
 from service.mixtures.lineage import describe_lineage
 from service.mixtures.lineage_schemas import LineageView
 from service.mixtures.schemas import MixtureRequest, MixtureSummary, MixtureView
-from service.pagination import After, Limit, Page, page_of, page_rows
+from service.pagination import After, Limit, Page
+from service.thread_route import ThreadRoute
 
-router = APIRouter(prefix="/v1/mixtures", tags=["mixtures"])
+router = APIRouter(prefix="/v1/mixtures", tags=["mixtures"], route_class=ThreadRoute)
 
 
 @router.post("", status_code=201, response_model=MixtureView)
@@ -33,21 +31,16 @@ def create_mixture(
 @router.get("", response_model=Page[MixtureSummary])
 def list_mixtures(database: DatabaseDependency, after: After = None, limit: Limit = 50) -> dict[str, object]:
     """Every mixture, newest first."""
-    query = select(MixtureRow).options(
-        joinedload(MixtureRow.revision).joinedload(Revision.domain_set),
-        defer(MixtureRow.weights),
-        defer(MixtureRow.evidence),
-    )
     with database.read() as session:
-        rows, following = page_rows(session, query, MixtureRow.id, after, limit)
-        return page_of(rows, following, service.summarize_mixture)
+        views, following = service.mixture_page(session, after, limit)
+    return {"items": views, "next": following}
 
 
 @router.get("/{mixture_id}", response_model=MixtureView)
 def get_mixture(mixture_id: str, database: DatabaseDependency) -> MixtureView:
     """One mixture with its weights and its evidence."""
     with database.read() as session:
-        return service.describe_mixture(service.mixture_with_id(session, mixture_id))
+        return service.describe_mixture(session, mixture_id)
 
 
 @router.get("/{mixture_id}/lineage", response_model=LineageView)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from mixing.revision import Changes
 from service.database import jobs
@@ -163,6 +163,9 @@ def _optimization(session: Session, row: Optimization, verdicts: _Verdicts) -> O
         .join(Job, Job.subject == Run.id)
         .where(Job.owner == row.id, Job.kind == jobs.PROXY_RUN)
         .order_by(Run.position)
+        .options(
+            load_only(Run.position), load_only(Job.owner, Job.state, Job.failure_code, Job.failure_detail)
+        )
     )
     runs = []
     for run, job in session.execute(query).all():

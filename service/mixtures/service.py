@@ -2,14 +2,16 @@
 
 from typing import Any
 
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
 from mixing.errors import MixingError
 from mixing.mixture import Mixture
-from service.database.models import MixtureRow, Revision
+from service.database.models import DomainSet, MixtureRow, Revision
 from service.domain_sets.repository import revision_of
 from service.errors import NotFound, invalid
 from service.mixtures.schemas import MixtureRequest, MixtureSummary, MixtureView
+from service.pagination import Listing
 
 
 def mixture_with_id(session: Session, mixture_id: str) -> MixtureRow:
@@ -41,22 +43,54 @@ def create_mixture(session: Session, request: MixtureRequest) -> str:
 
 
 def summarize_mixture(row: MixtureRow) -> MixtureSummary:
-    """A mixture in a list."""
-    return MixtureSummary.model_validate(_summary(row))
+    """A mixture in a list; the row comes with its revision and domain set."""
+    return MixtureSummary.model_validate(
+        {
+            "id": row.id,
+            "optimization_id": row.optimization_id,
+            "domain_set": row.revision.domain_set.name,
+            "revision": row.revision.number,
+            "kind": row.kind,
+            "name": row.name,
+            "created_at": row.created_at,
+        }
+    )
 
 
-def describe_mixture(row: MixtureRow) -> MixtureView:
-    """A mixture with its weights and evidence."""
-    return MixtureView.model_validate({**_summary(row), "weights": row.weights, "evidence": row.evidence})
+_SUMMARY = (
+    MixtureRow.id,
+    MixtureRow.optimization_id,
+    DomainSet.name.label("domain_set"),
+    Revision.number.label("revision"),
+    MixtureRow.kind,
+    MixtureRow.name,
+    MixtureRow.created_at,
+)
 
 
-def _summary(row: MixtureRow) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "optimization_id": row.optimization_id,
-        "domain_set": row.revision.domain_set.name,
-        "revision": row.revision.number,
-        "kind": row.kind,
-        "name": row.name,
-        "created_at": row.created_at,
-    }
+def _with_revision(*columns: Any) -> Select[*tuple[Any, ...]]:
+    return (
+        select(*columns)
+        .join(Revision, Revision.id == MixtureRow.revision_id)
+        .join(DomainSet, DomainSet.id == Revision.domain_set_id)
+    )
+
+
+_ALL = Listing(_with_revision(*_SUMMARY), MixtureRow.id)
+_ONE = _with_revision(*_SUMMARY, MixtureRow.weights, MixtureRow.evidence).where(
+    MixtureRow.id == bindparam("id")
+)
+
+
+def mixture_page(session: Session, after: str | None, limit: int) -> tuple[list[MixtureSummary], str | None]:
+    """Mixtures, newest first, and the key to go on from."""
+    rows, following = _ALL.page(session, after, limit)
+    return [MixtureSummary.model_validate(row._asdict()) for row in rows], following
+
+
+def describe_mixture(session: Session, mixture_id: str) -> MixtureView:
+    """A mixture with its weights and evidence; raises NotFound."""
+    row = session.execute(_ONE, {"id": mixture_id}).first()
+    if row is None:
+        raise NotFound("mixture", mixture_id)
+    return MixtureView.model_validate(row._asdict())

@@ -8,10 +8,11 @@ from sqlalchemy import select
 from service.database.models import WorkerRow
 from service.dependencies import DatabaseDependency
 from service.pagination import After, Limit, Page, page_rows
+from service.thread_route import ThreadRoute
 from service.workers_view import service
 from service.workers_view.schemas import PauseRequest, WorkerView
 
-router = APIRouter(prefix="/v1/workers", tags=["workers"])
+router = APIRouter(prefix="/v1/workers", tags=["workers"], route_class=ThreadRoute)
 
 
 @router.get("", response_model=Page[WorkerView])

@@ -28,8 +28,7 @@ def set_state(session: Session, worker_id: str, state: str, reason: str | None =
     """Tell a worker what to do; it hears it within seconds. Raises NotFound."""
     row = worker_with_id(session, worker_id)
     row.state, row.reason = state, reason
-    if state == "active":
-        row.failures = []
+    row.failures = []  # what failed before somebody decided counts no more; nor does it end a pause by itself
     session.flush()
     return row
 

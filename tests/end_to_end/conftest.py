@@ -14,7 +14,7 @@ import pytest
 from service.client import Client
 from service.processes import LocalService
 
-DEADLINE_SECONDS = 240.0
+DEADLINE_SECONDS = 600.0
 POLL_SECONDS = 0.1
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 

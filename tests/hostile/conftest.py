@@ -38,8 +38,11 @@ def outside(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def untouched(tmp_path: Path, outside: Path, domain_set: dict[str, Any]) -> Iterator[None]:
+def untouched(
+    tmp_path: Path, outside: Path, domain_set: dict[str, Any], settings: Settings
+) -> Iterator[None]:
     """Nothing is written outside the database of the service, nor below the data roots, while a test runs."""
+    settings.artifacts.mkdir(parents=True, exist_ok=True)  # readiness tries whether it takes a file
     before = snapshot(tmp_path)
     yield
     assert snapshot(tmp_path) == before

@@ -14,9 +14,9 @@ INJECTIONS = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
     "' onmouseover='alert(1)",
-    "{{ 7*7 }}",
+    "{{ 1337*1337 }}",
     "{% include '/etc/passwd' %}",
-    "${7*7}",
+    "${1337*1337}",
     "x'; DROP TABLE mixtures; --",
     "' OR '1'='1",
     "%s%n{0.__class__}",
@@ -79,7 +79,7 @@ def test_injections_into_names_stay_text(client: TestClient, domain_set: Documen
             assert shown.status_code == 200
             if text != html.escape(text):
                 assert text not in shown.text, page
-            assert "49" not in shown.text if "7*7" in text else True
+            assert "1787569" not in shown.text, page
         problem(client.get(f"/v1/domain-sets/{text.replace('/', '').replace('%', '').replace('?', '')}"))
         assert client.get("/v1/domain-sets", params={"after": text}).status_code == 200
         shown = client.get("/domain-sets/x", params={"after": text, "revision": text})
