@@ -69,7 +69,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.readiness = readiness
     registries = metrics.make_registries(database)
     app.state.registry = registries.answered
-    app.state.authenticator = Authenticator(load_token(settings), database)
+    app.state.authenticator = Authenticator(
+        load_token(settings), database, wrong_tokens=settings.wrong_tokens
+    )
     install_error_handlers(app)
     for router in (
         domain_sets.router,

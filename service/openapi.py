@@ -15,7 +15,7 @@ from service.errors import PROBLEM_CONTENT, ProblemView
 Document = dict[str, Any]
 
 _METHODS = frozenset({"get", "post", "put", "patch", "delete"})
-_ALWAYS = (400, 401, 403, 422)
+_ALWAYS = (400, 401, 403, 422, 429)
 _BY_PATH = (404,)
 _BY_WRITE = (404, 409, 413)
 _REPLACED = ("HTTPValidationError", "ValidationError")

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """Addresses or networks whose ``X-Forwarded-For`` and ``-Proto`` are believed, separated by commas."""
     token: str | None = Field(default=None, min_length=16, repr=False)
     """Bearer token; without one a loopback service makes its own in ``<data_directory>/token``."""
+    wrong_tokens: int = Field(default=10, ge=1)
+    """How many wrong tokens an address may send at once; one more every 30 s."""
     slots: int = Field(default_factory=_available_cpus, ge=0, le=1024)
     """Jobs the embedded supervisor runs at once on CPUs: one single-threaded child process each."""
     device: str = Field(default="cpu", pattern=r"^(cpu|(cuda(:\d+)?|mps)(,(cuda:\d+))*)$")

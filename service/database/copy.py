@@ -7,6 +7,7 @@ that fails has not happened. Every table is then counted and summed up on both s
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,12 +67,11 @@ def copy_database(
     source, target = Database(source_url), Database(target_url)
     try:
         # The source is only read, in one transaction: one consistent state, whatever is written meanwhile.
-        with source.read() as reading, target.write() as writing:
-            _freeze(reading.connection())
+        with _one_moment(source) as reading, target.write() as writing:
             _require_empty(writing)
             copied = []
             for table in Base.metadata.sorted_tables:
-                copied.append(_copy(table, reading.connection(), writing.connection()))
+                copied.append(_copy(table, reading, writing.connection()))
                 on_table(copied[-1])
             _give_back_leases(writing)
             _advance_sequences(writing)
@@ -81,9 +81,12 @@ def copy_database(
         target.close()
 
 
-def _freeze(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+@contextmanager
+def _one_moment(database: Database) -> Iterator[Connection]:
+    with database.engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        yield connection
 
 
 def _require_empty(session: Session) -> None:

@@ -50,11 +50,12 @@ def new_job(kind: str, subject: str, owner: str, position: int = 0) -> Job:
 def of_run() -> ColumnElement[bool]:
     """Joins a run to the job that trains it.
 
-    By kind too, for jobs are indexed by kind and subject; and by a kind that comes from the run, or SQLite starts at
-    the jobs and reads all of that kind.
+    By kind too, for jobs are indexed by kind and subject; and by kinds that come from the run, or SQLite starts at
+    the jobs and reads all of them.
     """
-    kind = case((Run.launch_id.is_(None), PROXY_RUN), else_=FULL_RUN)
-    return and_(Job.kind == kind, Job.subject == Run.id)
+    alone = case((Run.launch_id.is_(None), PROXY_RUN), else_=FULL_RUN)
+    by_program = case((Run.launch_id.is_(None), PROXY_RUN), else_=EXTERNAL_RUN)
+    return and_(Job.kind.in_([alone, by_program]), Job.subject == Run.id)
 
 
 def cancel_jobs(session: Session, owner: str) -> None:

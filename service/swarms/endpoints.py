@@ -7,6 +7,7 @@ from fastapi.responses import StreamingResponse
 
 from proxy_models.exported_file import tar_pieces, tar_size
 from service.dependencies import DatabaseDependency, SettingsDependency
+from service.errors import PROBLEM_CONTENT
 from service.pagination import After, Limit, Page
 from service.swarms import service
 from service.swarms.model_files import model_files
@@ -56,7 +57,9 @@ def get_run(run_id: str, database: DatabaseDependency) -> RunView:
     "/runs/{run_id}/model",
     response_class=StreamingResponse,
     responses={
-        200: {"content": {"application/x-tar": {}}, "description": "A folder `<run id>/` of the model."}
+        200: {"content": {"application/x-tar": {}}, "description": "A folder `<run id>/` of the model."},
+        409: {"content": PROBLEM_CONTENT, "description": "The run has not succeeded, or its model is gone."},
+        503: {"content": PROBLEM_CONTENT, "description": "The artifact store does not answer."},
     },
 )
 def get_model(run_id: str, database: DatabaseDependency, settings: SettingsDependency) -> StreamingResponse:

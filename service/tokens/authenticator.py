@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from service.database.engine import Database
 from service.errors import TooManyAttempts
 from service.tokens import sessions
-from service.tokens.failed_attempts import FailedAttempts
+from service.tokens.failed_attempts import USUAL_FAILURES, FailedAttempts
 from service.tokens.last_uses import LastUses
 from service.tokens.recent_lookups import RecentLookups
 from service.tokens.repository import find_by_hash
@@ -31,12 +31,16 @@ class Authenticator:
     """Knows the operator's token and looks the others up. Blocking but for `recent`: it asks the database."""
 
     def __init__(
-        self, operator_token: str, database: Database, clock: Callable[[], float] = time.monotonic
+        self,
+        operator_token: str,
+        database: Database,
+        clock: Callable[[], float] = time.monotonic,
+        wrong_tokens: int = USUAL_FAILURES,
     ) -> None:
         self._operator_token = operator_token
         self._operator_hash = hash_of(operator_token)
         self._database = database
-        self._attempts = FailedAttempts()
+        self._attempts = FailedAttempts(most=wrong_tokens)
         self._recent: RecentLookups[Principal] = RecentLookups(clock)
         self._last_uses = LastUses(database)
 

@@ -1,8 +1,8 @@
 """Wrong tokens are counted by client address, in the memory of the web process.
 
-A bucket of `MOST_FAILURES` an address, one more every `REFILL_SECONDS`. While it is empty nothing from the address is
-compared at all, except tokens that were good there before: who shares an address with a guesser (a proxy, an office)
-goes on working, and the guesser learns nothing.
+A bucket of some (``MIXWRIGHT_WRONG_TOKENS``) an address, one more every `REFILL_SECONDS`. While it is empty nothing
+from the address is compared at all, except tokens that were good there before: who shares an address with a guesser
+(a proxy, an office) goes on working, and the guesser learns nothing.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from service.tokens.secrets import hash_of
 
-MOST_FAILURES = 10
+USUAL_FAILURES = 10
 REFILL_SECONDS = 30.0
 MOST_ADDRESSES = 10_000
 """Addresses and good tokens remembered; the ones not seen for longest are forgotten."""
@@ -23,8 +23,8 @@ MOST_ADDRESSES = 10_000
 class FailedAttempts:
     """Who has sent wrong tokens lately. Safe to use from several threads."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = USUAL_FAILURES) -> None:
+        self._clock, self._most = clock, most
         self._guard = threading.Lock()
         self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address -> (level, when)
         self._good: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -35,7 +35,7 @@ class FailedAttempts:
         with self._guard:
             if (network, hash_of(secret)) in self._good:
                 return 0
-            over = self._level(network) - (MOST_FAILURES - 1)
+            over = self._level(network) - (self._most - 1)
             return max(0, math.ceil(over * REFILL_SECONDS))
 
     def failed(self, address: str) -> None:

@@ -25,6 +25,8 @@ from workers.execution import Worker, run_claims
 from workers.waves import Work, next_work
 
 ENDLESS = 2_000_000_000
+RUNS = 5
+"""As few as an optimization over the storm's domains may have; one wave."""
 WEIGHTS = [{"mail": 0.3, "web": 0.7}, {"mail": 0.6, "web": 0.4}]
 
 
@@ -98,6 +100,7 @@ def test_training_stops_with_a_checkpoint_and_goes_on_at_its_step(
     assert child.pid is not None, "a child that stopped as asked was killed"
     # Another process, stopped before it has trained a step, says where it stood.
     child.kill()
+    caplog.clear()
     with caplog.at_level(logging.INFO, "mixwright.worker"):
         stop_when(worker, child, until, lambda: True)
     said = [record.getMessage() for record in caplog.records if "given back" in record.getMessage()]
@@ -120,7 +123,7 @@ def test_a_run_stopped_half_way_measures_what_it_would_have(
     worker.stopping.clear()
 
     def finals(worker: Worker) -> list[dict[str, float]]:
-        work = next_work(worker, "tester", child)
+        work = next_work(worker, "tester", child, [jobs.PROXY_RUN])
         assert work is not None
         run_claims(worker, work.claims, child, backend_of(work))
         folders = [worker.settings.artifacts / "runs" / job.subject for job in rows(worker.database)]
@@ -140,25 +143,26 @@ def test_a_celery_worker_asked_to_stop_hands_over_to_the_next(
     own_database: str,
     own_redis: OwnRedis,
 ) -> None:
-    settings = service_settings(own_database, own_redis.url, stop_seconds=60.0)
+    settings = service_settings(own_database, own_redis.url, stop_seconds=60.0, slots=1, wave_members=RUNS)
     swarm = running(team(settings, 1))
-    swarm.ask(4, tokens=ENDLESS)
+    swarm.ask(RUNS, tokens=ENDLESS)
+    reported = "progress ->> 'done' IS NOT NULL"
     done = "SELECT min(CAST(progress ->> 'done' AS BIGINT)) FROM jobs WHERE kind = 'proxy_run'"
 
     def trained() -> int:
         with swarm.database.read() as session:
             return int(session.scalar(text(done)) or 0)
 
-    swarm.wait_for(lambda: swarm.count("progress IS NOT NULL") == 4 and trained(), "four runs under way")
+    swarm.wait_for(lambda: swarm.count(reported) == RUNS and trained(), "all runs under way")
     (first,) = swarm.cluster.workers()
     first.terminate()
     swarm.wait_for(lambda: not first.is_running(), "the end of the worker")
     folders = [settings.artifacts / "runs" / job.subject / "checkpoints" for job in rows(swarm.database)]
     handed_over = min(max(checkpoint_steps(folder)) for folder in folders)
     assert handed_over > 0
-    swarm.wait_for(lambda: swarm.count("state = 'running' AND progress IS NOT NULL") == 4, "the next worker")
+    swarm.wait_for(lambda: swarm.count(f"state = 'running' AND {reported}") == RUNS, "the next worker")
     per_step = 8 * 64
     assert trained() >= handed_over * per_step
-    assert swarm.count("attempt = 1 AND max_attempts = 3") == 4, "stopping has cost an attempt"
+    assert swarm.count("attempt = 1 AND max_attempts = 3") == RUNS, "stopping has cost an attempt"
     swarm.client.cancel_optimization(swarm.optimization)
     assert read_checkpoint(folders[0], max(checkpoint_steps(folders[0]))).step >= handed_over

@@ -51,7 +51,7 @@ def postgres(postgres_server: str) -> Iterator[str]:
 
 def contents(url: str) -> dict[str, tuple[int, str]]:
     database = Database(url)
-    with database.read() as session:
+    with database.write() as session:
         found = {
             table.name: checksum_of(table, session.connection()) for table in Base.metadata.sorted_tables
         }

@@ -21,8 +21,9 @@ EXAMPLES = "5"
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     """A web process of its own over a store with something in it."""
-    # Generated bodies may be long, and 413 is no answer to whether one fits the schema.
-    settings = Settings(data_directory=tmp_path, token=TOKEN, body_limit_bytes=2**26)
+    # Generated bodies may be long, and 413 is no answer to whether one fits the schema; nor is
+    # 429 to whether a wrong token is refused.
+    settings = Settings(data_directory=tmp_path, token=TOKEN, body_limit_bytes=2**26, wrong_tokens=10_000)
     upgrade(settings.resolved_database_url)
     database = Database(settings.resolved_database_url)
     fill(database, Sizes(runs=12, optimizations=3, domain_sets=2))

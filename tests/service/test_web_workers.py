@@ -44,7 +44,14 @@ class Service:
         )
 
     def workers(self) -> list[psutil.Process]:
-        return [one for one in self.process.children() if one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in self.process.children() if _lives(one)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended since its parent was asked
+        return False
 
 
 @pytest.fixture

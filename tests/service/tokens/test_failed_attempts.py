@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
-from service.tokens.failed_attempts import MOST_ADDRESSES, MOST_FAILURES, REFILL_SECONDS, FailedAttempts
+from service.tokens.failed_attempts import MOST_ADDRESSES, REFILL_SECONDS, USUAL_FAILURES, FailedAttempts
 from tests.service.conftest import TOKEN
 
 
@@ -22,14 +22,14 @@ def clock() -> Clock:
     return Clock()
 
 
-def fail(attempts: FailedAttempts, address: str, times: int = MOST_FAILURES) -> None:
+def fail(attempts: FailedAttempts, address: str, times: int = USUAL_FAILURES) -> None:
     for _ in range(times):
         attempts.failed(address)
 
 
 def test_an_address_waits_after_ten_wrong_tokens_and_then_has_one_a_refill(clock: Clock) -> None:
     attempts = FailedAttempts(clock)
-    fail(attempts, "192.0.2.1", MOST_FAILURES - 1)
+    fail(attempts, "192.0.2.1", USUAL_FAILURES - 1)
     assert attempts.wait_seconds("192.0.2.1", "x") == 0
     attempts.failed("192.0.2.1")
     assert attempts.wait_seconds("192.0.2.1", "x") == REFILL_SECONDS
@@ -53,7 +53,7 @@ def test_a_token_that_was_good_there_goes_on_working(clock: Clock) -> None:
 
 def test_the_addresses_of_one_ipv6_network_are_one_client(clock: Clock) -> None:
     attempts = FailedAttempts(clock)
-    for index in range(MOST_FAILURES):
+    for index in range(USUAL_FAILURES):
         attempts.failed(f"2001:db8::{index:x}")
     assert attempts.wait_seconds("2001:db8::ffff", "x") > 0
     assert attempts.wait_seconds("2001:db8:0:1::1", "x") == 0
@@ -78,8 +78,8 @@ def test_the_service_answers_429_with_the_time_to_wait(
         "form": lambda token: client.post("/login", data={"token": token}, follow_redirects=False),
         "link": lambda token: client.get("/", params={"token": token}, follow_redirects=False),
     }
-    answers = [ways[way](f"guess-{index}").status_code for index in range(MOST_FAILURES)]
-    assert answers == [401] * MOST_FAILURES
+    answers = [ways[way](f"guess-{index}").status_code for index in range(USUAL_FAILURES)]
+    assert answers == [401] * USUAL_FAILURES
     for other in ways.values():
         refused = other(secret)
         assert refused.status_code == 429, "a good token is not even looked at"
@@ -91,7 +91,7 @@ def test_the_service_answers_429_with_the_time_to_wait(
 
 def test_no_token_and_an_old_cookie_are_no_attempts(client: TestClient) -> None:
     client.headers["Authorization"] = ""
-    for _ in range(2 * MOST_FAILURES):
+    for _ in range(2 * USUAL_FAILURES):
         assert client.get("/v1/runs").status_code == 401
         assert client.get("/v1/runs", headers={"Cookie": "mixwright_session=old"}).status_code == 401
     assert client.get("/v1/runs", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
