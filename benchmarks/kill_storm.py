@@ -210,7 +210,7 @@ def recovery(settings: Settings, kind: str, arguments: argparse.Namespace) -> di
                 watch.held()
                 query = "SELECT count(*) FROM jobs WHERE kind = 'proxy_run' AND state = 'running'"
                 with database.read() as session:
-                    running = session.scalar(text(query + " AND progress IS NOT NULL"))
+                    running = session.scalar(text(query + " AND progress ->> 'done' IS NOT NULL"))
             except SQLAlchemyError:
                 return False
             return running == RECOVERY_RUNS
