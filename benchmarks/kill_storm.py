@@ -224,8 +224,7 @@ def recovery(settings: Settings, kind: str, arguments: argparse.Namespace) -> di
             wait_until(all_run, DEADLINE_SECONDS, "all endless runs under way")
             for _ in range(1 if kind == "sqlite" or target == "child" else 2):
                 blows.deal(KILL, target)
-            if target == "worker":
-                wait_until(recovered, DEADLINE_SECONDS, "the runs of killed workers under way again")
+            wait_until(recovered, DEADLINE_SECONDS, "the runs that were hit under way again")
             print(f"recovery from {target}: {by_blow(watch)}", flush=True)
         wait_until(all_run, DEADLINE_SECONDS, "all endless runs under way")
         watch.stop()
