@@ -32,14 +32,16 @@ class BodyLimit:
                 return
             if not message.get("more_body", False):
                 break
-        await self._app(scope, _replay(bytes(body), receive), send)
+        whole: Message = {"type": "http.request", "body": bytes(body), "more_body": False}
+        await self._app(scope, replayed(whole, receive), send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         detail = f"The body is longer than {self._limit} bytes. Refer to files by path or pattern instead."
         await problem_response(413, "body_too_large", detail)(scope, receive, send)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replayed(message: Message, receive: Receive) -> Receive:
+    """A channel that gives ``message``, which was read from it already, before what else comes."""
     sent = False
 
     async def replay() -> Message:
@@ -47,6 +49,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         if sent:
             return await receive()
         sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return message
 
     return replay

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Invalid, problem_response
+from service.limits import replayed
 
 DEEPEST = 32
 """Levels of nesting; requests need five."""
@@ -44,7 +45,7 @@ class StrictJson:
             answer = problem_response(error.status, error.code, error.detail, field=error.field)
             await answer(scope, receive, send)
             return
-        await self._app(scope, _first(message, receive), send)
+        await self._app(scope, replayed(message, receive), send)
 
 
 def check(body: bytes) -> None:
@@ -107,16 +108,3 @@ def _too_deep() -> Invalid:
 def _says_json(scope: Scope) -> bool:
     given = dict(scope["headers"]).get(b"content-type", b"").lower()
     return b"json" in given
-
-
-def _first(message: Message, receive: Receive) -> Receive:
-    sent = False
-
-    async def replay() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return message
-
-    return replay

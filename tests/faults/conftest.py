@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from benchmarks.kill_storm import settings_for
+from benchmarks.kill_storm import STORM_SETTINGS, settings_for
 from benchmarks.own_redis import NoRedis, OwnRedis
 from benchmarks.storm_checks import differing_files, violations
 from benchmarks.storm_cluster import TOKEN, Cluster, wait_until
@@ -21,14 +21,7 @@ from tests.servers import scratch_database, skip_loudly
 
 DEADLINE_SECONDS = 300.0
 """Only says when to give up."""
-QUICK: dict[str, Any] = {
-    "lease_seconds": 4.0,
-    "heartbeat_seconds": 0.5,
-    "silence_seconds": 20.0,
-    "pause_seconds": 2.0,
-    "backend": "stacked",
-    "wave_members": 4,
-}
+QUICK: dict[str, Any] = {**STORM_SETTINGS, "lease_seconds": 4.0}
 
 
 @pytest.fixture
