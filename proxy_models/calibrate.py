@@ -56,8 +56,8 @@ def calibrate(
 def _measure(name: str, model: ModelConfig, training: TrainingConfig, device: str, members: int) -> Rate:
     started = time.perf_counter()
     backend = build(name, model, [training] * members, device)
-    shape = (members, training.batch_rows, training.sequence_length + 1)
-    batches = np.random.default_rng(0).zipf(1.2, shape) % model.vocabulary_size
+    size = (members, training.batch_rows, training.sequence_length + 1)
+    batches = np.random.default_rng(0).zipf(1.2, size) % model.vocabulary_size
     rates = [1e-3] * members
     backend.learn(batches, rates)
     startup = time.perf_counter() - started
@@ -68,9 +68,8 @@ def _measure(name: str, model: ModelConfig, training: TrainingConfig, device: st
         backend.learn(batches, rates)  # ends by reading the losses: an accelerator is waited for
         times.append(time.perf_counter() - began)
     tokens = members * training.tokens_per_step
-    return Rate(
-        shape_of(model), training.tokens_per_step, name, members, tokens / statistics.median(times), startup
-    )
+    shape = shape_of(model, training.precision)
+    return Rate(shape, training.tokens_per_step, name, members, tokens / statistics.median(times), startup)
 
 
 def table_for(

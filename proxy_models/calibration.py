@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from proxy_models.config import ModelConfig, TrainingConfig
+from proxy_models.config import FLOAT32, ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec, NotCalibrated
 from proxy_models.memory import bytes_per_model, check_fits, largest_wave, logits_bytes
 
@@ -17,11 +17,12 @@ FARTHEST = 2.0
 """A measurement at up to this many times more or fewer tokens per step speaks for a question."""
 
 
-def shape_of(model: ModelConfig) -> str:
-    """Two configurations of one shape cost the same, whatever their names and rates."""
+def shape_of(model: ModelConfig, precision: str = FLOAT32) -> str:
+    """Two configurations of one shape and precision cost the same, whatever their names and rates."""
     tied = "tied" if model.tied_embeddings else "untied"
     heads = f"{model.heads}" if model.head_width is None else f"{model.heads}({model.head_width})"
-    return f"{model.layers}x{model.width}x{heads}x{model.ffn} {model.vocabulary_size} {tied}"
+    rounded = "" if precision == FLOAT32 else f" {precision}"
+    return f"{model.layers}x{model.width}x{heads}x{model.ffn} {model.vocabulary_size} {tied}{rounded}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Calibration:
 
     def near(self, model: ModelConfig, training: TrainingConfig) -> tuple[Rate, ...]:
         """The rates of the shape at the measured tokens per step that are nearest, within `FARTHEST`."""
-        shape = shape_of(model)
+        shape = shape_of(model, training.precision)
         same = [rate for rate in self.rates if rate.shape == shape]
 
         def distance(rate: Rate) -> float:
@@ -169,7 +170,7 @@ def choose(
     usable = [rate for rate in near if rate.members <= min(fit, swarm.n)]
     if not usable:
         raise NotCalibrated(
-            f"nothing measured for {swarm.model.name} ({shape_of(swarm.model)}) near "
+            f"nothing measured for {swarm.model.name} ({shape_of(swarm.model, swarm.training.precision)}) near "
             f"{swarm.training.tokens_per_step} tokens per step on {calibration.device}; calibrate that shape"
         )
     soonest = min(_seconds(swarm, rate) for rate in usable)

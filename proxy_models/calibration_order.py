@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proxy_models.config import DEFAULT_VOCABULARY_SIZE, ModelConfig, TrainingConfig, size_named
+from proxy_models.config import DEFAULT_VOCABULARY_SIZE, FLOAT32, ModelConfig, TrainingConfig, size_named
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class CalibrationOrder:
     device: str = "cpu"
     compiled: bool = True
     threads: int = 1
+    precision: str = FLOAT32
 
     def models(self) -> dict[str, ModelConfig]:
         """By size; raises `UnknownSize`, `InvalidSpec`."""
@@ -26,4 +27,5 @@ class CalibrationOrder:
     def training(self, tokens: int | None = None) -> TrainingConfig:
         """So many tokens, None: one step's worth; raises `InvalidSpec`."""
         step = self.sequence_length * self.batch_rows
-        return TrainingConfig(step if tokens is None else tokens, self.sequence_length, self.batch_rows)
+        tokens = step if tokens is None else tokens
+        return TrainingConfig(tokens, self.sequence_length, self.batch_rows, precision=self.precision)

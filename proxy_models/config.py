@@ -9,6 +9,9 @@ from proxy_models.errors import InvalidSpec, UnknownSize
 
 DEFAULT_VOCABULARY_SIZE = 4096
 DEFAULT_WARMUP = 0.1
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+PRECISIONS = (FLOAT32, BFLOAT16)
+"""What the products of training may be computed in (`precision`)."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,7 @@ class TrainingConfig:
     linearly to ``floor_fraction`` of it. ``clip`` bounds the gradient's norm.
     Rows are cut from documents end to end; ``attend_across_documents`` false keeps attention within a document.
     ``evaluations`` checkpoints, spread over the last tenth of the steps, are evaluated on the tasks.
+    ``precision`` is what the products of training are computed in; everything else, and evaluation, is float32.
     """
 
     tokens: int
@@ -181,8 +185,13 @@ class TrainingConfig:
     seed: int = 0
     evaluations: int = 3
     attend_across_documents: bool = True
+    precision: str = FLOAT32
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InvalidSpec(
+                f"precision is one of {', '.join(PRECISIONS)}, not {self.precision!r}", "precision"
+            )
         if not isinstance(self.attend_across_documents, bool):
             raise InvalidSpec("attend_across_documents is true or false", "attend_across_documents")
         for field in ("tokens", "sequence_length", "batch_rows", "evaluations"):

@@ -1,6 +1,8 @@
 """What a wave needs of memory, and how many models fit. Free of torch."""
 
-from proxy_models.config import SIZES, ModelConfig, TrainingConfig
+from dataclasses import replace
+
+from proxy_models.config import FLOAT32, SIZES, ModelConfig, TrainingConfig
 from proxy_models.errors import NotEnoughMemory
 
 BUFFERS = 5
@@ -15,16 +17,33 @@ def logits_bytes(device: str) -> int:
     return LOGITS_BYTES[device.partition(":")[0]]
 
 
+WEIGHTS_COPIES = 4
+"""Values, gradients and two moments of a model that is trained alone; what a step keeps comes on top."""
+
+
+def weights_bytes(parameters: int) -> int:
+    """What training takes before the first step: of any model, alone, in float32."""
+    return 4 * WEIGHTS_COPIES * parameters
+
+
 def bytes_per_model(model: ModelConfig, training: TrainingConfig, value_bytes: int = 4) -> int:
     """An upper estimate of what one member of a stack holds at the peak of a step.
 
     A token keeps for the backward pass, in each layer: 18 vectors of the width (both norms' inputs and outputs,
     queries, keys and values before, within and after norm and rotation, attention's output twice, the residuals)
-    and 7 of ``ffn``.
+    and 7 of ``ffn``; in bfloat16 no more than that, with rounded copies of the parameters and of
+    the head's gradient.
     """
     activations = training.tokens_per_step * _values_per_token(model)
     mask = 0 if training.attend_across_documents else training.tokens_per_step * training.sequence_length
-    return value_bytes * (BUFFERS * model.parameters + activations) + (1 + value_bytes) * mask
+    return (
+        _parameter_bytes(model, training, value_bytes) + value_bytes * activations + (1 + value_bytes) * mask
+    )
+
+
+def _parameter_bytes(model: ModelConfig, training: TrainingConfig, value_bytes: int = 4) -> int:
+    rounded = 0 if training.precision == FLOAT32 else 4
+    return (value_bytes * BUFFERS + rounded) * model.parameters
 
 
 def _values_per_token(model: ModelConfig) -> int:
@@ -36,10 +55,11 @@ def largest_wave(model: ModelConfig, training: TrainingConfig, device: str, free
     return max(0, (free_bytes - logits_bytes(device)) // bytes_per_model(model, training))
 
 
-def largest_batch_rows(model: ModelConfig, sequence_length: int, device: str, free_bytes: int) -> int:
-    """The most rows of a step with which one model fits into ``free_bytes``; 0: none does."""
-    room = free_bytes - logits_bytes(device) - 4 * BUFFERS * model.parameters
-    return max(0, room // (4 * sequence_length * _values_per_token(model)))
+def largest_batch_rows(model: ModelConfig, training: TrainingConfig, device: str, free_bytes: int) -> int:
+    """The most rows of a step, trained otherwise as said, with which one model fits into ``free_bytes``; 0: none."""
+    parameters = _parameter_bytes(model, training)
+    row = bytes_per_model(model, replace(training, batch_rows=1)) - parameters
+    return max(0, (free_bytes - logits_bytes(device) - parameters) // row)
 
 
 def largest_size(vocabulary_size: int, training: TrainingConfig, device: str, free_bytes: int) -> str | None:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from proxy_models.config import ModelConfig
 from proxy_models.head_loss import head_loss
+from proxy_models.precision import attention_precision
 from proxy_models.products import linear
 from proxy_models.rms_norm import rms_norm
 from proxy_models.rotary import rotate, rotation_table
@@ -33,10 +34,16 @@ class Block(nn.Module):
         self.gate_up = nn.Parameter(torch.empty(2 * ffn, width))
         self.ffn_out = nn.Parameter(torch.empty(width, ffn))
 
-    def forward(self, residual: Tensor, table: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, T, W) -> (B, T, W); ``table`` is the rotation table of the T positions, ``mask`` as in `attend`."""
-        residual = residual + self.attend(rms_norm(residual, self.attention_norm), table, mask)
-        gate, up = linear(rms_norm(residual, self.ffn_norm), self.gate_up).chunk(2, dim=-1)
+    def forward(
+        self, residual: Tensor, table: Tensor, mask: Tensor | None = None, lower: torch.dtype | None = None
+    ) -> Tensor:
+        """(B, T, W) -> (B, T, W); ``table`` is the rotation table of the T positions, ``mask`` as in `attend`.
+
+        ``lower`` is what operands of products are rounded to (`precision`).
+        """
+        inner = lower or residual.dtype
+        residual = residual + self.attend(rms_norm(residual, self.attention_norm).to(inner), table, mask)
+        gate, up = linear(rms_norm(residual, self.ffn_norm).to(inner), self.gate_up).chunk(2, dim=-1)
         return residual + linear(functional.silu(gate) * up, self.ffn_out)
 
     def attend(self, inputs: Tensor, table: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -48,11 +55,15 @@ class Block(nn.Module):
         mixed = linear(inputs, self.query_key_value).view(rows, length, 3, self.heads, -1)
         query_key, value = mixed.split((2, 1), dim=2)  # (B, T, 2, H, D), (B, T, 1, H, D)
         scale = torch.stack((self.query_norm, self.key_norm)).unsqueeze(1)  # (2, 1, D)
-        query, key = rotate(rms_norm(query_key, scale), table).transpose(1, 3).unbind(2)  # (B, H, T, D)
+        normal = rms_norm(query_key.to(scale.dtype), scale)
+        inner = attention_precision(value)
+        query, key = rotate(normal, table).to(inner).transpose(1, 3).unbind(2)  # (B, H, T, D)
+        value = value.to(inner).squeeze(2).transpose(1, 2)
         attended = functional.scaled_dot_product_attention(
-            query, key, value.squeeze(2).transpose(1, 2), attn_mask=mask, is_causal=mask is None
+            query, key, value, attn_mask=mask, is_causal=mask is None
         )
-        return linear(attended.transpose(1, 2).reshape(rows, length, -1), self.attention_out)
+        joined = attended.transpose(1, 2).reshape(rows, length, -1).to(inputs.dtype)
+        return linear(joined, self.attention_out)
 
 
 class Decoder(nn.Module):
@@ -68,6 +79,7 @@ class Decoder(nn.Module):
         if not config.tied_embeddings:
             self.head = nn.Parameter(torch.empty(config.vocabulary_size, config.width))
         self.table = torch.empty(2, 0, config.head_size)
+        self.lower: torch.dtype | None = None  # what `loss` rounds operands to
         self.initialize(seed)
 
     @torch.no_grad()
@@ -87,12 +99,12 @@ class Decoder(nn.Module):
             generator = torch.Generator().manual_seed(seed_of("initialize", seed, config.name, name))
             nn.init.normal_(parameter, std=deviation, generator=generator)
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Hidden states after the last norm: tokens (B, T) int64 -> (B, T, W); ``mask`` as in `Block.attend`."""
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, lower: torch.dtype | None = None) -> Tensor:
+        """Hidden states after the last norm: tokens (B, T) int64 -> (B, T, W); the others as in `Block`."""
         table = self.rotation(tokens.shape[1], tokens.device)
         hidden = functional.embedding(tokens, self.embedding)
         for block in self.blocks:
-            hidden = block(hidden, table, mask)
+            hidden = block(hidden, table, mask, lower)
         return rms_norm(hidden, self.final_norm)
 
     def rotation(self, length: int, device: torch.device) -> Tensor:
@@ -115,5 +127,5 @@ class Decoder(nn.Module):
 
     def loss(self, tokens: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
         """Mean cross-entropy in nats of the next token: tokens and targets (B, T) -> scalar, for training."""
-        hidden = self(tokens, mask).reshape(-1, self.config.width)
-        return head_loss(hidden, self.head_weight, targets.reshape(-1))
+        hidden = self(tokens, mask, self.lower).reshape(-1, self.config.width)
+        return head_loss(hidden.to(self.lower or hidden.dtype), self.head_weight, targets.reshape(-1))

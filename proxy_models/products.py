@@ -61,7 +61,8 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(inputs: Tensor, weight: Tensor) -> Tensor:
-    """``inputs @ weight.T`` with gradients: inputs (..., K), weight (N, K) -> (..., N)."""
+    """``inputs @ weight.T`` with gradients, in the precision of ``inputs``: (..., K), weight (N, K) -> (..., N)."""
+    weight = weight.to(inputs.dtype)
     if not by_onednn(inputs):
         return functional.linear(inputs, weight)
     flat = _Linear.apply(inputs.reshape(-1, inputs.shape[-1]), weight)

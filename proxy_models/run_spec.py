@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from proxy_models.config import (
     DEFAULT_VOCABULARY_SIZE,
     DEFAULT_WARMUP,
+    FLOAT32,
     ModelConfig,
     TrainingConfig,
     size_named,
@@ -154,6 +155,8 @@ class RunSpec:
             del content[place]
         if self.training.attend_across_documents:  # as all runs did before this could be said
             del content["training"]["attend_across_documents"]
+        if self.training.precision == FLOAT32:  # likewise
+            del content["training"]["precision"]
         for absent in [name for name in ("architecture", "start") if content[name] is None]:
             del content[absent]  # runs from before there were any keep their digest
         if (start := self.starting) is not None:

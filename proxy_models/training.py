@@ -37,7 +37,7 @@ class Learner:
     ) -> None:
         self.clip = training.clip
         self.documents = Documents(training)
-        self.model = build_model(model, training.seed, training.sequence_length, device, dtype)
+        self.model = build_model(model, training, device, dtype)
         self.optimizer = AdamW(self.model.named_parameters(), training.weight_decay)
 
     def learn(self, batch: Tensor, learning_rate: float) -> tuple[float, float]:

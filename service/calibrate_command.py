@@ -17,7 +17,7 @@ from rich.table import Table
 from proxy_models.calibration import Calibration, Choice, Device, Swarm, choose
 from proxy_models.calibration_files import file_of, table_of
 from proxy_models.calibration_order import CalibrationOrder
-from proxy_models.config import DEFAULT_VOCABULARY_SIZE
+from proxy_models.config import DEFAULT_VOCABULARY_SIZE, FLOAT32, PRECISIONS
 from proxy_models.errors import NotEnoughMemory, ProxyError
 from service.settings import Settings
 
@@ -36,6 +36,7 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY
 @click.option("--sequence-length", type=click.IntRange(16, 32_768), default=128, show_default=True)
 @click.option("--batch-rows", type=click.IntRange(1, 4096), default=8, show_default=True)
 @click.option("--vocabulary-size", type=click.IntRange(1), default=DEFAULT_VOCABULARY_SIZE, show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), default=FLOAT32, show_default=True)
 @click.option("--device", help="cpu, cuda, cuda:1.  [MIXWRIGHT_DEVICE, cpu]")
 @click.option(
     "--compiled/--no-compiled",
@@ -64,7 +65,8 @@ def calibrate(sizes: tuple[str, ...], device: str | None, data_directory: Path |
         raise click.ClickException(str(error)) from error
     for size in order.sizes:
         step = order.training().tokens_per_step
-        console.print(f"\n{size}, steps of {step} tokens, on {table.device}", style="bold", soft_wrap=True)
+        said = f"\n{size}, {order.precision}, steps of {step} tokens, on {table.device}"
+        console.print(said, style="bold", soft_wrap=True)
         console.print(_rates(order, size, table))
         console.print(_chosen(order, size, table), soft_wrap=True)
     console.print(f"Saved in {file_of(settings.calibrations, table.device)}", soft_wrap=True)

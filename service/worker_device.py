@@ -81,7 +81,7 @@ def check_memory(device: WorkerDevice, revision: Revision, settings: Document, p
     if largest_wave(model, training, type_, memory):
         return
     needed = bytes_per_model(model, training) + logits_bytes(type_)
-    rows = largest_batch_rows(model, training.sequence_length, type_, memory)
+    rows = largest_batch_rows(model, training, type_, memory)
     smaller = largest_size(vocabulary, training, type_, memory)
     raise Invalid(
         "not_enough_memory",

@@ -11,6 +11,7 @@ from proxy_models.backends.backend import Learned
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.document_mask import Documents
 from proxy_models.evaluation import Scored, evaluate_stack
+from proxy_models.precision import lower_precision
 from proxy_models.stacked_model import Body, StackedDecoder, hidden_states
 from proxy_models.stacked_optimizer import StackedAdamW
 
@@ -33,7 +34,8 @@ class Stacked:
         first = trainings[0]
         self.members, self.device, self.clip = len(trainings), device, first.clip
         self.documents = Documents(first)
-        self.stack = StackedDecoder(model, [training.seed for training in trainings], device, dtype, body)
+        seeds = [training.seed for training in trainings]
+        self.stack = StackedDecoder(model, seeds, device, dtype, body, lower_precision(first, dtype))
         values = self.stack.values
         self.optimizer = StackedAdamW(values, self.stack.sizes, self.stack.matrices, first.weight_decay)
         self.gradients = torch.empty_like(values)

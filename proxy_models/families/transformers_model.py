@@ -16,13 +16,11 @@ from proxy_models.errors import InvalidSpec, NotEnoughMemory
 from proxy_models.families.architecture import ROUTER_Z, Architecture, is_random
 from proxy_models.families.router_losses import router_z_loss
 from proxy_models.seeds import seed_of
+from proxy_models.memory import weights_bytes
 from proxy_models.torch_device import free_memory
 
 ROUTER_Z_DEFAULT = 0.001
 """OLMoE's weight of the z-loss (arXiv 2409.02060, section 4.1.5)."""
-
-TRAINING_COPIES = 4
-"""Values, gradients and two moments; what the backward pass keeps comes on top."""
 
 WHOLE = "1000GB"
 """No file is cut below this size: a saved model is one file."""
@@ -93,7 +91,7 @@ def build(architecture: Architecture, seed: int) -> nn.Module:
     Raises `InvalidSpec`, and `NotEnoughMemory` where its numbers would not fit.
     """
     parameters = sum(parameter.numel() for parameter in empty_model(architecture).parameters())
-    needed, free = 4 * TRAINING_COPIES * parameters, free_memory("cpu")
+    needed, free = weights_bytes(parameters), free_memory("cpu")
     if needed > free:
         raise NotEnoughMemory(1, needed, free, 0)
     with drawn_from(seed_of("initialize", seed, architecture.name)):
@@ -118,11 +116,14 @@ class TransformersModel:
 
     ``loss`` is the mean cross-entropy in nats; a mixture of experts adds what its router is kept in order by: the
     library's load-balancing loss times ``router_aux_loss_coef``, and for ``olmoe`` the z-loss
-    (`router_losses.router_z_loss`) times ``router_z_loss_coef``, 0.001 by default.
+    (`router_losses.router_z_loss`) times ``router_z_loss_coef``, 0.001 by default. ``lower`` is what PyTorch's
+    autocast rounds its operands to (`precision`).
     """
 
-    def __init__(self, architecture: Architecture, inner: nn.Module) -> None:
-        self.config, self.inner = architecture, inner
+    def __init__(
+        self, architecture: Architecture, inner: nn.Module, lower: torch.dtype | None = None
+    ) -> None:
+        self.config, self.inner, self.lower = architecture, inner, lower
         config: Any = inner.config
         self.balance = float(getattr(config, "router_aux_loss_coef", None) or 0.0)
         z_loss = architecture.settings.get(
@@ -150,8 +151,10 @@ class TransformersModel:
                 f"{self.config.name} attends across documents; only named sizes can be kept from it",
                 "attend_across_documents",
             )
-        found = self.inner(input_ids=tokens, use_cache=False, **self.asked)
-        loss = functional.cross_entropy(found.logits.flatten(0, 1), targets.reshape(-1))
+        with torch.autocast(tokens.device.type, dtype=self.lower, enabled=self.lower is not None):
+            found = self.inner(input_ids=tokens, use_cache=False, **self.asked)
+        logits = found.logits if self.lower is None else found.logits.float()
+        loss = functional.cross_entropy(logits.flatten(0, 1), targets.reshape(-1))
         if self.balance and found.aux_loss is not None:
             loss = loss + self.balance * found.aux_loss
         if self.z_loss:

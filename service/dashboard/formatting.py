@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from proxy_models.config import BFLOAT16
+
 UNKNOWN = "–"
 _MINUS = "−"
 _DECIMAL_UNITS = ("", "K", "M", "B", "T", "P")
@@ -135,3 +137,8 @@ def model_name(settings: Mapping[str, Any]) -> str:
         return str(settings["size"])
     architecture = settings.get("architecture")
     return str(architecture["model_type"] if architecture else settings.get("launcher", ""))
+
+
+def rounding(settings: Mapping[str, Any]) -> str:
+    """What its products are rounded to, to be put behind something else; nothing where they are not."""
+    return ", bfloat16" if settings.get("precision") == BFLOAT16 else ""

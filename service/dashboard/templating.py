@@ -26,6 +26,7 @@ _FILTERS = (
     formatting.moment,
     formatting.interval,
     formatting.model_name,
+    formatting.rounding,
     time_source,
 )
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 SAID_LATER: Final[Mapping[str, Any]] = {
     "attend_across_documents": True,
+    "precision": "float32",
     "warmup_fraction": None,
     "floor_fraction": 0.05,
     "weight_decay": 0.1,

@@ -69,6 +69,10 @@ class TrainingRequest(RequestModel):
     attend_across_documents: bool = Field(
         default=True, description="Whether attention reaches from a document into those before it in its row."
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="What the products of training are computed in; evaluation is in float32.",
+    )
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:

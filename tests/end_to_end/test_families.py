@@ -60,7 +60,7 @@ def test_a_family_and_checkpoints_are_trained_over_http(
         first, model = trained(architecture=LLAMA, learning_rate=1e-2)
         config = json.loads((model / "config.json").read_text())
         assert (config["model_type"], config["vocab_size"]) == ("llama", 512)
-        more, again = trained(start=str(model), seed=1, learning_rate=5e-3)
+        more, again = trained(start=str(model), seed=1, learning_rate=5e-3, precision="bfloat16")
         assert more["parameters"] == first["parameters"]
         assert more["metrics"]["held-out/manual"] < first["metrics"]["held-out/manual"]
         assert json.loads((again / "training.json").read_text())["tokens"] == 2 * 8_192

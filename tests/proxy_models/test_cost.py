@@ -104,10 +104,10 @@ def test_the_advice_for_too_little_memory_fits_and_one_more_does_not() -> None:
     model, free = SIZES["mini-8M"], 2**31
     training = TrainingConfig(10**9, 1024, 4096)
     assert largest_wave(model, training, "cpu", free) == 0
-    rows = largest_batch_rows(model, 1024, "cpu", free)
+    rows = largest_batch_rows(model, training, "cpu", free)
     assert largest_wave(model, replace(training, batch_rows=rows), "cpu", free) == 1
     assert largest_wave(model, replace(training, batch_rows=rows + 1), "cpu", free) == 0
-    assert largest_batch_rows(model, 1024, "cpu", 2**20) == 0
+    assert largest_batch_rows(model, training, "cpu", 2**20) == 0
     assert largest_size(4096, training, "cpu", free) is None
     small = replace(training, batch_rows=4)
     fits = largest_size(4096, small, "cpu", free)

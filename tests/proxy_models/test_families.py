@@ -44,12 +44,16 @@ def architecture(family: str, **changes: Any) -> Architecture:
 
 
 def model_of(family: str, seed: int = 0, **changes: Any) -> TransformersModel:
-    model = build_model(architecture(family, **changes), seed, 64, "cpu", torch.float32)
+    model = build_model(
+        architecture(family, **changes), TrainingConfig(64, 64, 1, seed=seed), "cpu", torch.float32
+    )
     assert isinstance(model, TransformersModel)
     return model
 
 
-def numbers(result: RunResult) -> dict[str, Any]:
+def numbers(result: object) -> dict[str, Any]:
+    """Everything but times, memory and place."""
+    assert isinstance(result, RunResult), result
     content = result.to_dict()
     for name in ("seconds", "tokens_per_second", "peak_memory_bytes", "model_path"):
         del content[name]
@@ -283,7 +287,7 @@ def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_built() -
         "llama", hidden_size=65_536, intermediate_size=2**19, num_hidden_layers=64, num_attention_heads=64
     )
     with pytest.raises(NotEnoughMemory, match="choose a smaller size"):
-        build_model(huge, 0, 64, "cpu", torch.float32)
+        build_model(huge, TrainingConfig(64, 64, 1), "cpu", torch.float32)
 
 
 def test_one_model_is_asked_for_and_only_one(family_json: dict) -> None:

@@ -15,6 +15,7 @@ CHOSEN = {
     "floor_fraction": 0.0,
     "weight_decay": 0.033,
     "attend_across_documents": False,
+    "precision": "bfloat16",
 }
 
 
@@ -30,7 +31,7 @@ def test_what_is_chosen_is_stored_and_trained_with(client: TestClient, optimizat
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("warmup_fraction", 1.5), ("floor_fraction", -0.1), ("weight_decay", -1), ("floor_fraction", None)],
+    [("warmup_fraction", 1.5), ("floor_fraction", -0.1), ("weight_decay", -1), ("precision", "float8")],
 )
 def test_what_cannot_be_is_refused_by_field(
     client: TestClient, optimization: Document, field: str, value: object
