@@ -2,17 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from proxy_models.calibration import Calibration
 from proxy_models.calibration_files import read_calibrations
 from proxy_models.config import ModelConfig, TrainingConfig, size_named
 from proxy_models.cost import Room
+from proxy_models.families.counts import Counts
 from proxy_models.machine import processor_name, total_memory
-from proxy_models.memory import bytes_per_model, largest_batch_rows, largest_size, largest_wave, logits_bytes
+from proxy_models.memory import (
+    bytes_per_model,
+    largest_batch_rows,
+    largest_size,
+    largest_wave,
+    logits_bytes,
+    weights_bytes,
+)
 from service.database.models import Revision
 from service.database.training import training_values
 from service.errors import Invalid
+from service.model_counts import known_counts
 from service.settings import Settings
 
 Document = Mapping[str, Any]
@@ -29,6 +39,14 @@ class WorkerDevice:
     room: Room
     unreadable: tuple[str, ...]
     memory_bytes: int | None
+    model_counts: Path
+
+    def model(self, settings: Document, vocabulary: int) -> ModelConfig | Counts | None:
+        """The shape of a proxy or a launch, as stored; None for an architecture that was not counted."""
+        if settings["size"] is not None:
+            return size_named(settings["size"], vocabulary)
+        counts = known_counts(self.model_counts, settings["architecture"])
+        return None if counts is None else counts.over(vocabulary)
 
 
 def worker_device(settings: Settings) -> WorkerDevice:
@@ -47,7 +65,7 @@ def worker_device(settings: Settings) -> WorkerDevice:
         room = replace(room, memory_bytes=memory)
         name = processor_name()
         tables = tuple(sorted(tables, key=lambda table: table.device.name != name))
-    return WorkerDevice(tables, room, tuple(map(str, found.unreadable)), memory)
+    return WorkerDevice(tables, room, tuple(map(str, found.unreadable)), memory, settings.model_counts)
 
 
 def vocabulary_of(revision: Revision) -> int | None:
@@ -60,24 +78,21 @@ def training_of(settings: Document) -> TrainingConfig:
     return TrainingConfig(**training_values(settings))
 
 
-def shape_of(settings: Document, vocabulary: int) -> ModelConfig | None:
-    """The shape of a proxy or a launch, as stored; None for an architecture, which only a worker can count."""
-    return None if settings["size"] is None else size_named(settings["size"], vocabulary)
-
-
 def check_memory(device: WorkerDevice, revision: Revision, settings: Document, prefix: str) -> None:
     """Raise Invalid where not even one such model fits into the workers' memory, with what would; reads only.
 
-    An architecture is checked by its worker, before the first step. ``settings`` are a proxy's or a launch's,
-    ``prefix`` is what stands before their fields in the request.
+    Of an architecture that is what its weights take, without a step's own memory. ``settings`` are a proxy's or a
+    launch's, ``prefix`` is what stands before their fields in the request.
     """
     vocabulary = vocabulary_of(revision)
     if vocabulary is None or device.memory_bytes is None:
         return
-    model, training = shape_of(settings, vocabulary), training_of(settings)
-    if model is None:
-        return
+    model, training = device.model(settings, vocabulary), training_of(settings)
     memory, type_ = device.memory_bytes, device.room.type
+    if isinstance(model, Counts):
+        _check_weights(model, settings, device, memory, prefix)
+    if not isinstance(model, ModelConfig):
+        return
     if largest_wave(model, training, type_, memory):
         return
     needed = bytes_per_model(model, training) + logits_bytes(type_)
@@ -94,6 +109,25 @@ def check_memory(device: WorkerDevice, revision: Revision, settings: Document, p
         largest_batch_rows=rows or None,
         largest_size=smaller,
     )
+
+
+def _check_weights(model: Counts, settings: Document, device: WorkerDevice, memory: int, prefix: str) -> None:
+    needed = weights_bytes(model.parameters)
+    if needed > memory:
+        name = settings["architecture"]["model_type"]
+        given = settings.get("start") is not None
+        advice = (
+            "start from a smaller model" if given else "choose fewer layers, a smaller width, or a named size"
+        )
+        raise Invalid(
+            "not_enough_memory",
+            f"The {model.parameters:,} parameters of this {name} with their gradients and moments need "
+            f"{_gigabytes(needed)}, {_gigabytes(needed - memory)} more than the {_gigabytes(memory)} of the workers' "
+            f"{device.room.type}; {advice}.",
+            f"{prefix}start" if given else f"{prefix}architecture",
+            missing_bytes=needed - memory,
+            memory_bytes=memory,
+        )
 
 
 def _advice(model: ModelConfig, rows: int, smaller: str | None) -> str:

@@ -8,30 +8,10 @@ from torch import nn
 
 from proxy_models.config import ModelConfig
 from proxy_models.families.architecture import Architecture
+from proxy_models.families.counts import Counts
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_k")
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Parameters of a model.
-
-    ``non_embedding_parameters`` are those outside the token embedding and the head; ``active_parameters`` those of
-    them that a token passes: of routed experts, as many as the router chooses. ``head_parameters`` are the head's,
-    tied or not. ``attention`` is layers times the width of all heads, 0 without attention.
-    """
-
-    parameters: int
-    non_embedding_parameters: int
-    active_parameters: int
-    head_parameters: int
-    attention: int
-
-    def flops_per_token(self, sequence_length: int) -> int:
-        """Training FLOPs per token: 6 per weight passed, the head's included, and 6 L T w for causal attention."""
-        weights = self.active_parameters + self.head_parameters
-        return 6 * weights + 6 * self.attention * sequence_length
 
 
 def counted(shape: ModelConfig | Architecture) -> Counts:

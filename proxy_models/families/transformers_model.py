@@ -14,9 +14,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from proxy_models.errors import InvalidSpec, NotEnoughMemory
 from proxy_models.families.architecture import ROUTER_Z, Architecture, is_random
+from proxy_models.families.counts import check_positions
 from proxy_models.families.router_losses import router_z_loss
-from proxy_models.seeds import seed_of
 from proxy_models.memory import weights_bytes
+from proxy_models.seeds import seed_of
 from proxy_models.torch_device import free_memory
 
 ROUTER_Z_DEFAULT = 0.001
@@ -39,6 +40,8 @@ def configuration(architecture: Architecture) -> Any:
         for name, value in config.to_dict().items():
             if is_random(name) and isinstance(value, float):
                 setattr(config, name, 0.0)
+    except MemoryError:  # says nothing about the architecture
+        raise
     except Exception as error:  # every configuration raises what it likes
         raise _refused(architecture, error) from error
     heads, shared = (getattr(config, name, None) for name in ("num_attention_heads", "num_key_value_heads"))
@@ -54,6 +57,8 @@ def empty_model(architecture: Architecture) -> nn.Module:
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except MemoryError:
+        raise
     except Exception as error:  # as above
         raise _refused(architecture, error) from error
 
@@ -67,14 +72,14 @@ def _refused(architecture: Architecture, error: Exception) -> InvalidSpec:
 
 def check_length(architecture: Architecture, sequence_length: int) -> None:
     """Raise `InvalidSpec` where the model knows fewer positions than it is to be trained on."""
+    check_positions(positions(architecture), sequence_length)
+
+
+def positions(architecture: Architecture) -> dict[str, int]:
+    """How many tokens the model can see at once, by the settings that say so; the library's defaults count."""
     config = configuration(architecture)
-    for name in _LENGTHS:
-        known = getattr(config, name, None)
-        if isinstance(known, int) and known < sequence_length:
-            raise InvalidSpec(
-                f"architecture.{name} is {known}, below the sequence_length of {sequence_length}",
-                f"architecture.{name}",
-            )
+    found = {name: getattr(config, name, None) for name in _LENGTHS}
+    return {name: known for name, known in found.items() if isinstance(known, int)}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from service.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, Settin
 from service.idempotency import IdempotentRequest, KeyHeader, create_once
 from service.launches import service
 from service.launches.schemas import LaunchRequest, LaunchView
+from service.model_counts import check_counted
 from service.pagination import After, Limit, Page
 from service.thread_route import ThreadRoute
 from service.worker_device import worker_device
@@ -25,6 +26,7 @@ def create_launch(
 ) -> LaunchView:
     """Train the full model on a mixture."""
     checked = service.check_request(body, settings)
+    check_counted(settings, checked.training or None, "")
     device = worker_device(settings)
     launch_id = create_once(
         database,

@@ -17,7 +17,7 @@ from service.database.models import Optimization, Revision
 from service.domain_sets.counted import CountedText, counted_text
 from service.optimizations.schemas import CostView
 from service.optimizations.service import PlannedOptimization
-from service.worker_device import WorkerDevice, check_memory, shape_of, training_of, vocabulary_of
+from service.worker_device import WorkerDevice, check_memory, training_of, vocabulary_of
 
 Document = Mapping[str, Any]
 Source = Literal["own_runs", "past_runs", "calibration"]
@@ -76,9 +76,9 @@ def optimization_cost(
 
 
 def cost_view(swarm: AskedSwarm, device: WorkerDevice, measured: Measured | None) -> CostView | None:
-    """The estimate; None before the vocabulary is known, on which everything depends, and for an architecture."""
+    """The estimate; None before the vocabulary is known, on which everything depends, or the model was counted."""
     vocabulary = vocabulary_of(swarm.revision)
-    model = None if vocabulary is None else shape_of(swarm.proxy, vocabulary)
+    model = None if vocabulary is None else device.model(swarm.proxy, vocabulary)
     if model is None:
         return None
     training = training_of(swarm.proxy)

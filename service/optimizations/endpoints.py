@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Response
 from service.database import jobs
 from service.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, DryRun, SettingsDependency
 from service.idempotency import IdempotentRequest, KeyHeader, create_once
+from service.model_counts import check_counted
 from service.optimizations import service
 from service.optimizations.cost import check_planned_memory
 from service.optimizations.listing import optimization_page
@@ -45,17 +46,18 @@ def create_optimization(
     checked = service.check_request(body, settings)
     request = IdempotentRequest("optimizations", key, body)
     device = worker_device(settings)
-    planned = None
     with database.read() as session:
         made = None if dry_run else request.earlier(session)
         if made is None:
             service.check_answerable(session, checked)
+    if made is None:
+        check_counted(settings, checked.proxy, "proxy.")
+        with database.read() as session:
             planned = service.plan_optimization(session, checked, settings.max_runs, dry_run)
             check_planned_memory(session, planned, device)
-        if planned is not None and dry_run:
-            response.status_code = 200
-            return plan_view(session, planned, device)
-    if planned is not None:
+            if dry_run:
+                response.status_code = 200
+                return plan_view(session, planned, device)
         made = create_once(database, request, lambda session: service.create_optimization(session, planned))
     optimization_id = str(made)
     with database.read() as session:

@@ -14,6 +14,14 @@ from service.settings import Settings
 from tests.servers import scratch_database
 
 TOKEN = "a-token-for-tests-only"
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+}
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from service.database.engine import Database
 from service.database.models import DomainRow, Job, Optimization, Run, Swarm
 from service.settings import Settings
 from service.worker_device import worker_device
+from tests.service.conftest import LLAMA
 
 Document = dict[str, Any]
 MODEL = size_named("nano-0.1M")
@@ -188,3 +189,51 @@ def test_what_trains_nothing_costs_nothing(client: TestClient, optimization: Doc
     baseline = {"domain_set": "pool", "method": "natural", "target_tokens": 100_000}
     assert dry_run(client, baseline)["cost"] is None
     assert client.post("/v1/optimizations", json=baseline).json()["cost"] is None
+
+
+def test_an_architecture_is_counted_before_it_starts(client: TestClient, counted: Document) -> None:
+    body = {**counted, "runs": 12, "proxy": {"architecture": LLAMA, "tokens": 65_536}}
+    found = dry_run(client, body)
+    cost = found["cost"]
+    layer = 4 * 64 * 64 + 3 * 64 * 128 + 2 * 64  # attention, SwiGLU and two norms
+    vocabulary = counted_vocabulary(client)
+    per_token = 6 * (2 * layer + 64 + vocabulary * 64) + 6 * 2 * 128 * 64
+    assert (cost["flops_per_token"], cost["tokens"]) == (per_token, 12 * 65_536)
+    assert cost["training_flops"] == 12 * 65_536 * per_token
+    assert (cost["bytes_per_model"], cost["device_hours"]) == (None, None)
+    assert cost["unknown"] == "only the named sizes are calibrated"
+    assert any(flops(cost["training_flops"]) in sentence for sentence in found["sentences"])
+    made = client.post("/v1/optimizations", json=body).json()
+    assert made["cost"] == cost
+    assert client.get(f"/v1/optimizations/{made['id']}").json()["cost"] == cost
+    assert flops(cost["training_flops"]) in client.get(f"/optimizations/{made['id']}").text
+
+
+def counted_vocabulary(client: TestClient) -> int:
+    (pool,) = client.get("/v1/domain-sets").json()["items"]
+    return client.get(f"/v1/domain-sets/{pool['name']}").json()["tokenizer"]["vocabulary_size"]
+
+
+def test_the_page_says_in_what_the_proxy_is_trained(client: TestClient, counted: Document) -> None:
+    for precision, said in (("float32", "65.5K tokens<"), ("bfloat16", "65.5K tokens, bfloat16<")):
+        body = {**counted, "seed": len(precision), "proxy": {**counted["proxy"], "precision": precision}}
+        made = client.post("/v1/optimizations", json=body).json()
+        assert said in client.get(f"/optimizations/{made['id']}").text
+
+
+def test_an_architecture_that_cannot_be_or_fits_nowhere_is_refused_when_it_is_asked_for(
+    client: TestClient, counted: Document
+) -> None:
+    wide = {"hidden_size": 16_384, "intermediate_size": 65_536, "num_hidden_layers": 80}
+    cases = [
+        ({"hidden_act": "nonsense"}, "invalid_spec", "proxy.architecture"),
+        (wide, "not_enough_memory", "proxy.architecture"),
+    ]
+    for change, code, field in cases:
+        asked = {**counted, "proxy": {"architecture": {**LLAMA, **change}, "tokens": 65_536}}
+        answer = client.post("/v1/optimizations", json=asked)
+        assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, code, field)
+    layer = 4 * 16_384**2 + 3 * 16_384 * 65_536 + 2 * 16_384
+    weights = 80 * layer + 16_384 + 2 * counted_vocabulary(client) * 16_384
+    assert answer.json()["missing_bytes"] == 16 * weights - total_memory()
+    assert client.get("/v1/optimizations").json()["items"] == []

@@ -15,16 +15,9 @@ from proxy_models.families.start import decoder_shapes
 from service.database.past_runs import _PROXY
 from service.optimizations.schemas import ProxyRequest
 from service.settings import Settings
+from tests.service.conftest import LLAMA
 
 Document = dict[str, Any]
-LLAMA: Document = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-}
 TOKENS = 65_536
 
 
