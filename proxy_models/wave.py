@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -11,9 +12,9 @@ from proxy_models.backends.backend import ONE_BY_ONE, STACKED
 from proxy_models.backends.registry import build, stackable
 from proxy_models.config import TrainingConfig
 from proxy_models.errors import Cancelled, Diverged, InvalidSpec, ProxyError, Stopped, UnequalWave
-from proxy_models.evaluation import Scored
 from proxy_models.families.learning_rate import peak_rate
 from proxy_models.families.starting_state import starting_state
+from proxy_models.lending import NOTHING_LENT, Lending
 from proxy_models.memory import check_fits
 from proxy_models.mixture_sampler import MixtureSampler
 from proxy_models.run import CHECKPOINT_SHARE, PROGRESS_SECONDS
@@ -28,6 +29,7 @@ from proxy_models.run_inputs import (
 from proxy_models.run_record import RunRecord
 from proxy_models.run_result import RunProgress, RunResult
 from proxy_models.run_spec import RunSpec
+from proxy_models.side_evaluation import Evaluated, Evaluations
 from proxy_models.token_shard import TokenShard
 from proxy_models.torch_device import free_memory
 from proxy_models.training import learning_rate_at
@@ -60,7 +62,8 @@ class WaveOptions:
 
     ``progress`` is told each member's index and how far it is; ``cancelled`` is asked for each, once a second;
     ``stopping`` is asked before every step, and ends all of them with a checkpoint and `Stopped`; ``ended`` is told
-    what became of a member as soon as that is known and, where it succeeded, on disk.
+    what became of a member as soon as that is known and, where it succeeded, on disk. Tasks may be evaluated on a
+    device that ``lending`` lends.
     """
 
     backend: str = STACKED
@@ -68,6 +71,7 @@ class WaveOptions:
     cancelled: Callable[[int], bool] = _never
     stopping: Callable[[], bool] = _going_on
     ended: Callable[[int, "RunResult | ProxyError"], None] = _untold
+    lending: Lending = NOTHING_LENT
 
 
 def check_wave(specs: Sequence[RunSpec]) -> None:
@@ -132,7 +136,8 @@ def train_wave(specs: Sequence[RunSpec], options: WaveOptions | None = None) -> 
         runs = [(number, records[number], samplers[number]) for number in numbers]
         wave = _Wave(runs, replace(options, ended=ended))
         wave.resume(step)
-        wave.finish()
+        with closing(wave.evaluations):
+            wave.finish()
     return [outcomes[member] for member in range(len(specs))]
 
 
@@ -151,11 +156,12 @@ class _Wave:
         for record in self.records:
             record.tokenizer = check_start(record.spec, shards)
         self.batches = WaveSampler(self.samplers)
-        self.tasks, self.slices = scored_tasks(first), scored_slices(first, shards)
+        evaluated = Evaluated(first, options.backend, scored_tasks(first), scored_slices(first, shards))
         trainings = [record.spec.training for record in self.records]
         self.peaks = [peak_rate(record.spec) for record in self.records]
         self.backend = build(options.backend, first.model, trainings, first.device)
         self.backend.separate_documents(end_of_text(shards))
+        self.evaluations = Evaluations(evaluated, self.backend, options.lending, self.measured)
         self.ended: dict[int, ProxyError] = {}
         self.steps_done = 0
         self.started = time.monotonic()
@@ -185,17 +191,19 @@ class _Wave:
                 return
             losses = self.step()
             now = time.monotonic()
-            if self.steps_done in evaluated_at and self.tasks:
-                self.measure(self.tasks)
+            self.evaluations.poll()
+            if self.steps_done in evaluated_at:
+                self.evaluations.begin(self.steps_done, self.going, self.token_seconds(first))
             last = self.steps_done == self.training.steps
             if last or now - reported >= PROGRESS_SECONDS:
                 reported = now
                 self.report(losses, self.steps_done - first)
-            if not last and now - saved >= max(self.spec.checkpoint_seconds, saving / CHECKPOINT_SHARE):
-                self.save()
+            due = max(self.spec.checkpoint_seconds, saving / CHECKPOINT_SHARE)
+            if not last and now - saved >= due * self.evaluations.postponement:
+                saving = self.save()
                 saved = time.monotonic()
-                saving = saved - now
-        self.measure(self.slices)
+        if self.going:
+            self.evaluations.finish(self.steps_done)
         for member in self.going:
             self.options.ended(self.numbers[member], self.result(member))
 
@@ -230,6 +238,11 @@ class _Wave:
             self.ended[member] = Stopped(self.steps_done)
             self.options.ended(self.numbers[member], self.ended[member])
 
+    def token_seconds(self, first: int) -> float:
+        """What a token of each run has taken since step ``first``."""
+        tokens = (self.steps_done - first) * self.training.tokens_per_step
+        return (time.monotonic() - self.started) / tokens
+
     def report(self, losses: Sequence[float], steps: int) -> None:
         """Tell how far the runs are, and hear which are cancelled."""
         per_step, total = self.training.tokens_per_step, self.training.steps
@@ -242,23 +255,26 @@ class _Wave:
             if self.options.cancelled(number):
                 self.end(member, Cancelled(self.steps_done))
 
-    def measure(self, tasks: Mapping[str, Scored]) -> None:
-        """Evaluate the models as they are, on the same tokens."""
-        if not self.going:
-            return
-        found = self.backend.evaluate(tasks)
+    def measured(self, step: int, found: Sequence[Mapping[str, float]]) -> None:
+        """Keep what was measured after ``step`` steps of the runs that still go on."""
         for member in self.going:
             try:
-                self.records[member].add_metrics(self.steps_done, found[member])
+                self.records[member].add_metrics(step, found[member])
             except Diverged as error:
                 self.end(member, error)
 
-    def save(self) -> None:
-        """Checkpoint every run that goes on, then drop the older ones: at any moment all have one step in common."""
+    def save(self) -> float:
+        """Checkpoint every run that goes on, then drop the older ones: at any moment all have one step in common.
+
+        Every measurement up to now is among them. Answers the seconds the writing took.
+        """
+        self.evaluations.settle()
+        began = time.monotonic()
         for member in self.going:
             self.records[member].add_checkpoint(self.steps_done, self.backend.state(member), self.seconds)
         for member in self.going:
             self.records[member].drop_older_checkpoints()
+        return time.monotonic() - began
 
     @property
     def seconds(self) -> float:

@@ -24,7 +24,9 @@ from service.settings import Settings
 DATABASE = "mixwright.db"
 MANIFEST = "backup.json"
 FORMAT = 1
-_LEFT_OUT = frozenset({LOCK_NAME, RECORD_NAME, "logs", DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"})
+_LEFT_OUT = frozenset(
+    {LOCK_NAME, RECORD_NAME, "logs", "devices", DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}
+)
 _PATHS = (("domains", "shard_directory"), ("revisions", "tokenizer_path"))
 _PATHS_IN_JSON = (
     ("domains", "files"),

@@ -33,6 +33,7 @@ from service.logs import configure_logging
 from service.settings import Settings
 from service.tracing import configure_tracing
 from workers.child_handle import Child
+from workers.devices import OwnDevice
 from workers.execution import Worker, run_claims
 from workers.pauses import Pauses
 from workers.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
@@ -119,6 +120,11 @@ def _registry() -> Registry:
     return Registry(_database(), [_slot()], Pauses(_settings().pause_seconds))
 
 
+@cache
+def _device() -> OwnDevice:
+    return OwnDevice(_settings().devices, _slot())
+
+
 @setup_logging.connect
 def _log_as_everything_else(**_: object) -> None:
     configure_logging(Settings())
@@ -163,9 +169,19 @@ def _beat() -> None:
         try:
             _registry().beat() if registered else _registry().register()
             registered = True
+            _lend_while_idle()
         except SQLAlchemyError:
             pass  # a store that is away is asked again
         _stopping.wait(BEAT_SECONDS)
+
+
+def _lend_while_idle() -> None:
+    if _at_work.acquire(blocking=False):
+        try:
+            active = _registry().state(_slot()) == ACTIVE and not _stopping.is_set()
+            _device().offer() if active else _device().withdraw()
+        finally:
+            _at_work.release()
 
 
 @app.task(name=RUN_JOB)
@@ -177,7 +193,7 @@ def run_job(job_id: str) -> None:
 
 def _work(job_id: str) -> None:
     slot, registry = _slot(), _registry()
-    worker = Worker(_database(), _settings(), SlotFlag(_stopping, registry, slot))
+    worker = Worker(_database(), _settings(), SlotFlag(_stopping, registry, slot), _device())
     name = f"{slot.full_name}:{os.getpid()}"
     hint: str | None = job_id
     while registry.state(slot) == ACTIVE and not _stopping.is_set():

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
@@ -22,7 +22,9 @@ from service.settings import Settings
 from service.tracing import job_span
 from workers.child_handle import Child, ChildDied
 from workers.claims import Claim, LeaseLost, acknowledge_cancel, fail, finish, heartbeat, release
+from workers.devices import OwnDevice
 from workers.failures import DEVICE_FAILED, STOPPED, WORKER_LOST, Failure
+from workers.flag import Flag
 from workers.jobs import KINDS
 from workers.pipeline import settle
 
@@ -37,25 +39,17 @@ PATIENCE_SECONDS = 600.0
 STORE_IS_AWAY = (OperationalError, InterfaceError)
 
 
-class Flag(Protocol):
-    """An event of `threading`, or of `multiprocessing` where another process sets it."""
-
-    def is_set(self) -> bool:
-        """Whether it was set."""
-        ...
-
-    def wait(self, timeout: float) -> bool:
-        """Until it is set, ``timeout`` seconds at most; answers whether it is."""
-        ...
-
-
 @dataclass(frozen=True)
 class Worker:
-    """What a worker works with; ``stopping`` asks it to give its jobs back."""
+    """What a worker works with; ``stopping`` asks it to give its jobs back.
+
+    ``device`` is what it lends while it has nothing to do; None lends nothing.
+    """
 
     database: Database
     settings: Settings
     stopping: Flag
+    device: OwnDevice | None = None
 
 
 @dataclass
@@ -138,11 +132,13 @@ class _Execution:
     def order(self, specs: list[dict[str, Any]], backend: str | None) -> None:
         """Have the child do them."""
         self.progress = dict.fromkeys(self.open)
-        roots = [str(root) for root in (*self.worker.settings.roots, self.worker.settings.artifacts)]
+        settings = self.worker.settings
+        roots = [str(root) for root in (*settings.roots, settings.artifacts)]
+        around = {"data_roots": roots, "devices": str(settings.devices)}
         first = self.open[0]
         shared = {"owner": first.owner, "worker": first.worker, "attempt": first.attempt}
         fields = log_fields(first) if len(specs) == 1 else shared
-        self.child.order(first.kind, [{**spec, "data_roots": roots} for spec in specs], backend, fields)
+        self.child.order(first.kind, [{**spec, **around} for spec in specs], backend, fields)
 
     def wait(self) -> None:
         """The next thing that happens: a heartbeat, a message from the child, or the worker's own end."""

@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 from service.database.clock import database_now
 from service.database.engine import Database
 from service.database.models import WorkerRow
-from workers.execution import Ended, Flag
+from workers.execution import Ended
 from workers.failures import PERHAPS_THE_DEVICE
+from workers.flag import Flag
 from workers.pauses import Pauses
 from workers.slots import Slot, host_name, machine_of
 
@@ -152,10 +153,10 @@ class SlotFlag:
         self.stopping, self.registry, self.slot = stopping, registry, slot
 
     def is_set(self) -> bool:
-        """See `workers.execution.Flag`."""
+        """See `workers.flag.Flag`."""
         return self.stopping.is_set() or self.registry.state(self.slot) == PAUSED
 
     def wait(self, timeout: float) -> bool:
-        """See `workers.execution.Flag`."""
+        """See `workers.flag.Flag`."""
         self.stopping.wait(timeout)
         return self.is_set()

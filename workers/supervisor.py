@@ -22,6 +22,7 @@ from service.logs import configure_logging
 from service.settings import Settings
 from service.tracing import configure_tracing
 from workers.child_handle import Child
+from workers.devices import OwnDevice
 from workers.execution import Worker, run_claims
 from workers.pauses import Pauses
 from workers.pipeline import tick
@@ -75,13 +76,16 @@ def _slot(
     database: Database, settings: Settings, stopping: threading.Event, registry: Registry, slot: Slot
 ) -> None:
     name = f"{slot.full_name}:{os.getpid()}"
-    worker = Worker(database, settings.on_device(slot.device), SlotFlag(stopping, registry, slot))
+    device = OwnDevice(settings.devices, slot)
+    worker = Worker(database, settings.on_device(slot.device), SlotFlag(stopping, registry, slot), device)
     child = Child()
     try:
         while not stopping.is_set():
             try:
-                work = next_work(worker, name, child, slot.kinds) if registry.state(slot) == ACTIVE else None
+                active = registry.state(slot) == ACTIVE
+                work = next_work(worker, name, child, slot.kinds) if active else None
                 if work is None:
+                    device.offer() if active else device.withdraw()
                     stopping.wait(settings.poll_seconds)
                 else:
                     registry.ended(slot, run_claims(worker, work.claims, child, work.backend))
@@ -92,6 +96,7 @@ def _slot(
                 stopping.wait(AFTER_ERROR_SECONDS)
     finally:
         child.kill()
+        device.withdraw()
 
 
 def main() -> None:

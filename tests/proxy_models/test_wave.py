@@ -26,6 +26,7 @@ from proxy_models.run import RunProgress, RunResult, RunSpec, train_run
 from proxy_models.stacked_model import StackedDecoder
 from proxy_models.wave import WaveOptions, check_wave, train_wave
 from proxy_models.wave_resume import together
+from tests.proxy_models.test_families import numbers
 
 ROOT = Path(__file__).parents[2]
 MIXTURES = ((0.5, 0.3, 0.2), (0.1, 0.1, 0.8), (0.0, 1.0, 0.0))
@@ -57,15 +58,6 @@ def specs(wave_json: list[dict], **changes: Any) -> list[RunSpec]:
 
 def elsewhere(runs: list[RunSpec], name: str) -> list[RunSpec]:
     return [replace(run, directory=run.directory.with_name(run.directory.name + name)) for run in runs]
-
-
-def numbers(result: object) -> dict[str, Any]:
-    """Everything but times, memory and place."""
-    assert isinstance(result, RunResult), result
-    content = result.to_dict()
-    for name in ("seconds", "tokens_per_second", "peak_memory_bytes", "model_path"):
-        del content[name]
-    return content
 
 
 def assert_same(found: object, expected: RunResult) -> None:

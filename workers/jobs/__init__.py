@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 from sqlalchemy.orm import Session
 
+from proxy_models.lending import Lending
 from service.database import jobs
 from service.database.models import Job
 from service.settings import Settings
@@ -19,7 +20,7 @@ Document = dict[str, Any]
 
 
 class Report(Protocol):
-    """Where a job shows how far it is, and hears whether its worker is stopping."""
+    """Where a job shows how far it is, hears whether its worker is stopping, and borrows other devices."""
 
     def __call__(self, progress: Document, /) -> None:
         """Show how far it is."""
@@ -27,6 +28,10 @@ class Report(Protocol):
 
     def stopping(self) -> bool:
         """Whether to leave what another attempt can go on from, and end; only training has such a thing."""
+        ...
+
+    def lending(self, device: str) -> Lending:
+        """What a run trained on ``device`` may borrow."""
         ...
 
 
@@ -67,6 +72,10 @@ class Office(Protocol):
 
     def stopping(self) -> bool:
         """Whether all of them should end with a checkpoint: their worker is stopping."""
+        ...
+
+    def lending(self, device: str) -> Lending:
+        """What runs trained on ``device`` may borrow."""
         ...
 
 

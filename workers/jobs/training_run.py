@@ -84,7 +84,13 @@ def execute_run(spec: Document, report: "Report") -> Document:
 
     with using_store(spec.pop("artifact_store", None)):
         run = RunSpec.from_dict(local_spec(spec))
-        return told(train_run(run, lambda progress: report(progress.to_dict()), report.stopping), run)
+        result = train_run(
+            run,
+            lambda progress: report(progress.to_dict()),
+            report.stopping,
+            report.lending(run.device),
+        )
+        return told(result, run)
 
 
 def store_run(session: Session, run: Run, result: Document) -> None:
