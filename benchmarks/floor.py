@@ -36,7 +36,7 @@ def floor(shape: StepShape) -> dict[str, Call]:
     return dict(zip(PARTS, (products(shape), softmax(shape), attention(shape), update(shape)), strict=True))
 
 
-def products(shape: StepShape) -> Call:
+def products(shape: StepShape, dtype: torch.dtype = torch.float32) -> Call:
     """The products of one step and nothing else, each by the faster library."""
 
     model, n, device = shape.model, shape.tokens, shape.device
@@ -45,7 +45,7 @@ def products(shape: StepShape) -> Call:
     calls: list[Call] = []
     for out, inner in shapes:
         inputs, gradient, weight = (
-            torch.randn(*size, device=device) for size in ((n, inner), (n, out), (out, inner))
+            torch.randn(*size, device=device).to(dtype) for size in ((n, inner), (n, out), (out, inner))
         )
         # forward, gradient of the inputs, gradient of the weight either way round
         for ways in (
@@ -57,7 +57,7 @@ def products(shape: StepShape) -> Call:
             for left, right in ways:
                 if device == "cpu" and has_onednn():
                     choices.append(lambda a=left, b=right: _onednn(a, b))
-                result = torch.empty(len(left), len(right), device=device)
+                result = torch.empty(len(left), len(right), device=device, dtype=dtype)
                 choices.append(lambda a=left, b=right, c=result: torch.mm(a, b.t(), out=c))
             calls.append(min(choices, key=lambda call: seconds_of(call, 3, device)))
 

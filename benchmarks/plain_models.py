@@ -1,7 +1,7 @@
 """What people write first: a decoder of PyTorch's own parts, and Hugging Face's Llama, each in a plain loop.
 
 Same shape, vocabulary, tied head, batch, clipping and AdamW as our models; Llama has no QK-norm, which makes it a
-little lighter.
+little lighter. In bfloat16 by PyTorch's autocast.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from proxy_models.adamw import BETAS, EPSILON
 from proxy_models.config import ModelConfig, TrainingConfig
+from proxy_models.precision import lower_precision
 from proxy_models.rotary import rotate, rotation_table
 
 Step = Callable[[np.ndarray], float]
@@ -94,6 +95,7 @@ def llama_step(config: ModelConfig, training: TrainingConfig, device: str) -> St
 def _loop(
     model: nn.Module, logits: Callable[[Tensor], Tensor], training: TrainingConfig, device: str
 ) -> Step:
+    lower = lower_precision(training)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=BETAS, eps=EPSILON, weight_decay=training.weight_decay
     )
@@ -101,7 +103,9 @@ def _loop(
     def step(batch: np.ndarray) -> float:
         rows = torch.from_numpy(batch).to(device)
         optimizer.zero_grad()
-        loss = functional.cross_entropy(logits(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+        with torch.autocast(torch.device(device).type, dtype=lower, enabled=lower is not None):
+            found = logits(rows[:, :-1])
+        loss = functional.cross_entropy(found.float().flatten(0, 1), rows[:, 1:].flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), training.clip)
         optimizer.step()

@@ -1,17 +1,20 @@
 """Tokens per second of training proxies, and how near that is to bare products: ``python -m benchmarks.trainer``.
 
-For each size and tokens per step, medians of interleaved repeats on one thread, CPU time on a CPU:
+For each size and tokens per step, medians of interleaved repeats on one thread, CPU time on a CPU. In float32, and
+where the processor is made for it in bfloat16 too (`, bfloat16`: ours by `proxy_models.precision`, the others by
+autocast):
 
 - `hugging face`, `plain`: Llama of transformers, and a module of PyTorch's own parts, each in a plain loop
   (`plain_models`), with the memory allocator as it is; `..., kept memory`: with `keep_freed_memory`, which our runs
   call. They live in two processes that take turns, since the setting is the process's own.
 - `one-by-one`, `stacked 4`, ...: our backends, by name and models.
 - `matmul limit`: the bare products of a step, forward and backward, each at the better of oneDNN and MKL and at once,
-  attention's left out. `share_of_matmul_limit` is the limit's time over a step's.
+  attention's left out. `share_of_matmul_limit` is the time of the limit of the same precision over a step's.
 - `floor` (`benchmarks.floor`): those products and what no way to train leaves out besides: softmax of the logits,
   attention, clipping and update. `ratio_at_floor_...` is what a step of nothing else would reach.
 
-Everything together takes less than 3 minutes on a CPU, half of it compiling: no case begins after ``--seconds``.
+Everything together takes less than 3 minutes on a CPU, a third of it compiling, which is done for the first case (and
+all on a GPU): no case begins after ``--seconds``.
 """
 
 import argparse
@@ -26,47 +29,52 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-DEFAULT_SIZE, DEFAULT_BATCH = "nano-0.1M", 8
+if TYPE_CHECKING:
+    from proxy_models.config import ModelConfig, TrainingConfig
+
 DEFAULTS: dict[str, dict[str, Any]] = {
     "cpu": {
-        "sizes": [DEFAULT_SIZE],
-        "batches": [DEFAULT_BATCH, 2],
+        "steps": ["nano-0.1M:8", "nano-0.1M:2", "nano-0.5M:8", "nano-1M:8"],
         "length": 64,
-        "vocabularies": [4096],
         "stacks": [4, 16],
+        "compiled": 1,
     },
     "cuda": {
-        "sizes": ["nano-1M", "mini-15M", "nano-0.1M"],
-        "batches": [16],
+        "steps": ["nano-1M:16", "regmix-1M:16:50304", "olmo-14M:16:100352", "nano-0.1M:16"],
         "length": 512,
-        "vocabularies": [4096, 50_304],
         "stacks": [4, 16],
+        "compiled": 4,
     },
 }
-"""What is measured where nothing else is said; on a GPU steps of 8,192 tokens, the vocabulary that of GPT-2 too."""
+"""What is measured where nothing else is said, the demo's size and step first; on a GPU steps of 8,192 tokens, the
+published proxies with the vocabularies they were published with, rounded up to a multiple of 128."""
+VOCABULARY = 4096
+ROUNDED = ", bfloat16"
 PRODUCTS = "matmul limit"
 PARTS = (PRODUCTS, "floor: softmax", "floor: attention", "floor: update")
 """What no way to train in float32 leaves out."""
+LIMITS = (PRODUCTS, PRODUCTS + ROUNDED)
 ALLOCATORS = ("default", "kept")
 PLAIN = ("hugging face", "plain")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A size at a batch."""
+    """A size at a batch; whether compiled ways are measured too."""
 
     size: str
     batch_rows: int
     device: str
     sequence_length: int = 64
-    vocabulary: int = 4096
+    vocabulary: int = VOCABULARY
+    compiled: bool = True
 
     @property
     def name(self) -> str:
         """How results call it."""
-        vocabulary = "" if self.vocabulary == 4096 else f", vocabulary {self.vocabulary}"
+        vocabulary = "" if self.vocabulary == VOCABULARY else f", vocabulary {self.vocabulary}"
         return f"{self.size}, {self.tokens} tokens{vocabulary}"
 
     @property
@@ -80,14 +88,12 @@ def contestants(
 ) -> dict[str, tuple[int, Callable[[], object]]]:
     """Name -> (models, one step of all of them). Built inside the process that runs them."""
     import numpy as np
+    import torch
 
-    from benchmarks.floor import StepShape, floor
+    from benchmarks.floor import StepShape, floor, products
     from benchmarks.plain_models import llama_step, plain_step
-    from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED, Backend
-    from proxy_models.backends.registry import available, build
+    from proxy_models.backends.registry import build
     from proxy_models.config import TrainingConfig, size_named
-    from proxy_models.memory import largest_wave
-    from proxy_models.torch_device import free_memory
 
     model = size_named(case.size, case.vocabulary)
     training = TrainingConfig(
@@ -97,28 +103,63 @@ def contestants(
     shape = (max(stacks), case.batch_rows, case.sequence_length + 1)
     batches = np.random.default_rng(0).zipf(1.2, shape) % case.vocabulary
     entrants: dict[str, tuple[int, Callable[[], object]]] = {}
-    for name, make in (("hugging face", llama_step), ("plain", plain_step)):
-        step = make(model, training, case.device)
-        entrants[name] = (1, lambda step=step: step(batches[0]))
+    for precision in precisions(case.device):
+        rounded = replace(training, precision=precision)
+        for name, make in (("hugging face", llama_step), ("plain", plain_step)):
+            step = make(model, rounded, case.device)
+            entrants[name + suffix(precision)] = (1, lambda step=step: step(batches[0]))
     if plain_only:  # what others allocate would change how the allocator treats these
         return entrants
-
-    def ours(name: str, models: int) -> tuple[int, Callable[[], object]]:
-        trainings = [replace(training, seed=seed) for seed in range(models)]
-        backend: Backend = build(name, model, trainings, case.device)
-        return models, lambda: backend.learn(batches[:models], [1e-3] * models)
-
-    usable = available(case.device)
-    fit = largest_wave(model, training, case.device, free_memory(case.device) // 2)  # all stay in memory
-    stacks = [models for models in stacks if models <= fit]
-    for name in (ONE_BY_ONE, COMPILED):
-        if name in usable:
-            entrants[name] = ours(name, 1)
-    for name, sizes in ((STACKED, stacks), (STACKED_COMPILED, stacks[:1]), (GRAPH, stacks)):
-        if name in usable:
-            entrants |= {f"{name} {models}": ours(name, models) for models in sizes}
+    for name, models, precision in ways(case, model, training, stacks):
+        trainings = [replace(training, seed=seed, precision=precision) for seed in range(models)]
+        backend = build(name, model, trainings, case.device)
+        label = (f"{name} {models}" if name.startswith("stacked") or models > 1 else name) + suffix(precision)
+        entrants[label] = (
+            models,
+            lambda backend=backend, n=models: backend.learn(batches[:n], [1e-3] * n),
+        )
     shape = StepShape(model, case.batch_rows, case.sequence_length, case.device)
-    return entrants | {part: (1, call) for part, call in floor(shape).items()}
+    parts = floor(shape)
+    if len(precisions(case.device)) > 1:
+        parts[PRODUCTS + ROUNDED] = products(shape, torch.bfloat16)
+    return entrants | {part: (1, call) for part, call in parts.items()}
+
+
+def ways(
+    case: Case, model: "ModelConfig", training: "TrainingConfig", stacks: list[int]
+) -> Iterator[tuple[str, int, str]]:
+    """Our backends that run here, how many models each trains, and in which precision."""
+    from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED
+    from proxy_models.backends.registry import available
+    from proxy_models.config import FLOAT32
+    from proxy_models.memory import largest_wave
+    from proxy_models.torch_device import free_memory
+
+    usable = available(case.device, case.compiled)
+    fit = largest_wave(model, training, case.device, free_memory(case.device) // 4)  # all stay in memory
+    stacks = [models for models in stacks if models <= fit]
+    for precision in precisions(case.device):
+        alone = [ONE_BY_ONE, COMPILED] if precision == FLOAT32 or case.device != "cpu" else [ONE_BY_ONE]
+        yield from ((name, 1, precision) for name in alone if name in usable)
+        for name, sizes in ((STACKED, stacks), (STACKED_COMPILED, stacks[:1]), (GRAPH, stacks)):
+            yield from ((name, models, precision) for models in sizes if name in usable)
+
+
+def precisions(device: str) -> list[str]:
+    """Those that the device computes in by itself."""
+    import torch
+
+    from proxy_models.config import BFLOAT16, FLOAT32
+
+    made_for_it = (
+        device != "cpu" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
+    return [FLOAT32, BFLOAT16] if made_for_it else [FLOAT32]
+
+
+def suffix(precision: str) -> str:
+    """What a name ends with."""
+    return "" if precision == "float32" else ROUNDED
 
 
 def serve(pipe: Connection, allocator: str) -> None:
@@ -156,7 +197,9 @@ def measure(pipes: dict[str, Connection], case: Case, stacks: list[int], repeats
         for kind, name in lanes:
             times[kind, name].append(_ask(pipes[kind], name))
     return {
-        f"{name}, kept memory" if kind == "kept" and name in PLAIN else name: statistics.median(found)
+        f"{name}, kept memory" if kind == "kept" and name.startswith(PLAIN) else name: statistics.median(
+            found
+        )
         for (kind, name), found in times.items()
     }
 
@@ -168,8 +211,8 @@ def _ask(pipe: Connection, order: object) -> Any:
 
 def rows(case: Case, seconds: dict[str, float]) -> Iterator[tuple[str, dict[str, float]]]:
     """What is printed and written of each contestant."""
-    limit = seconds[PRODUCTS]
     for name, value in sorted(seconds.items(), key=lambda item: -item[1]):
+        limit = seconds[LIMITS[ROUNDED in name]]
         yield (
             name,
             {
@@ -182,23 +225,40 @@ def rows(case: Case, seconds: dict[str, float]) -> Iterator[tuple[str, dict[str,
 
 def summary(seconds: dict[str, float]) -> dict[str, Any]:
     """Our fastest way beside the plain ones."""
-    rivals = {name for name in seconds if name.startswith(PLAIN)} | set(PARTS)
-    best = min(seconds.keys() - rivals, key=seconds.__getitem__)
+    rivals = {name for name in seconds if name.startswith(PLAIN)} | set(PARTS) | set(LIMITS)
+    rounded = {name for name in seconds if ROUNDED in name}
+    best = min(seconds.keys() - rivals - rounded, key=seconds.__getitem__)
     lowest = sum(seconds[part] for part in PARTS)
     one = seconds["one-by-one"]
+    found: dict[str, Any] = {}
+    if rounded:
+        lower = min(rounded - rivals, key=seconds.__getitem__)
+        found["bfloat16"] = {
+            "fastest": lower,
+            **_ratios(seconds, lower, ROUNDED),
+            "share_of_matmul_limit": round(seconds[LIMITS[1]] / seconds[lower], 3),
+            "ratio_to_float32": round(seconds[best] / seconds[lower], 2),
+            "ratio_to_plain_loop_in_float32": round(seconds["plain"] / seconds[lower], 2),
+            "ratio_to_hugging_face_loop_in_float32": round(seconds["hugging face"] / seconds[lower], 2),
+        }
     return {
         "fastest": best,
-        **{
-            f"ratio_to_{name}_loop{suffix}": round(seconds[key] / seconds[best], 2)
-            for name, label in (("plain", "plain"), ("hugging_face", "hugging face"))
-            for suffix, key in (("", label), ("_with_kept_memory", f"{label}, kept memory"))
-        },
+        **_ratios(seconds, best),
         "share_of_matmul_limit": round(seconds[PRODUCTS] / seconds[best], 3),
         "share_of_floor": round(lowest / seconds[best], 3),
         "ratio_at_floor_to_plain_loop": round(seconds["plain"] / lowest, 2),
         "ratio_at_floor_to_hugging_face_loop": round(seconds["hugging face"] / lowest, 2),
         "one_by_one_ratio_to_plain_loop": round(seconds["plain"] / one, 2),
         "ratio_to_one_by_one": round(one / seconds[best], 2),
+        **found,
+    }
+
+
+def _ratios(seconds: dict[str, float], mine: str, rounded: str = "") -> dict[str, float]:
+    return {
+        f"ratio_to_{name}_loop{suffix}": round(seconds[label + rounded + key] / seconds[mine], 2)
+        for name, label in (("plain", "plain"), ("hugging_face", "hugging face"))
+        for suffix, key in (("", ""), ("_with_kept_memory", ", kept memory"))
     }
 
 
@@ -223,11 +283,12 @@ def describe(device: str) -> dict[str, str]:
 
 
 def cases(arguments: argparse.Namespace) -> Iterator[Case]:
-    """Every size at every batch and vocabulary."""
-    for size in arguments.sizes:
-        for vocabulary in arguments.vocabularies:
-            for batch_rows in arguments.batches:
-                yield Case(size, batch_rows, arguments.device, arguments.length, vocabulary)
+    """As asked for."""
+    for index, step in enumerate(arguments.steps):
+        size, rows, *more = step.split(":")
+        vocabulary = int(more[0]) if more else VOCABULARY
+        compiled = index < arguments.compiled
+        yield Case(size, int(rows), arguments.device, arguments.length, vocabulary, compiled)
 
 
 def add(result: dict[str, Any], case: Case, seconds: dict[str, float]) -> None:
@@ -249,13 +310,12 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--sizes", nargs="+")
-    parser.add_argument("--batches", nargs="+", type=int, help="rows in a step")
+    parser.add_argument("--steps", nargs="+", help="SIZE:ROWS or SIZE:ROWS:VOCABULARY")
     parser.add_argument("--length", type=int, help="tokens of a row")
-    parser.add_argument("--vocabularies", nargs="+", type=int)
+    parser.add_argument("--compiled", type=int, help="the first so many are compiled too")
     parser.add_argument("--stacks", nargs="+", type=int, help="models in a stack")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=100, help="begin no case after so many")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=140, help="begin no case after so many")
     arguments = parser.parse_args()
     for name, value in DEFAULTS[arguments.device.split(":")[0]].items():
         if getattr(arguments, name) is None:
