@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
+from prometheus_client import CollectorRegistry
 
 from service import health, metrics
 from service.audit import Audit
@@ -73,6 +74,12 @@ def create_app(settings: Settings) -> FastAPI:
         load_token(settings), database, wrong_tokens=settings.wrong_tokens
     )
     install_error_handlers(app)
+    _add_routes(app)
+    _add_middleware(app, settings, registries.counted)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
     for router in (
         domain_sets.router,
         optimizations.router,
@@ -87,16 +94,18 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(pages.router)
     publish(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    # The last one added sees a request first: whatever answers, its answer is named, counted, guarded and in the log.
+
+
+def _add_middleware(app: FastAPI, settings: Settings, counted: CollectorRegistry) -> None:
+    """The last one added sees a request first: any answer is named, counted, guarded and in the log."""
     app.add_middleware(StrictJson)
     app.add_middleware(BodyLimit, limit=settings.body_limit_bytes)
     app.add_middleware(PlainAddress)
     app.add_middleware(AllowedHosts, names=_host_names(settings))
     app.add_middleware(Audit)
     app.add_middleware(RequestIds)
-    app.add_middleware(RequestMetrics, registry=registries.counted)
+    app.add_middleware(RequestMetrics, registry=counted)
     app.add_middleware(SecurityHeaders)
-    return app
 
 
 def _host_names(settings: Settings) -> list[str]:

@@ -2,9 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -217,101 +218,103 @@ def test_the_fingerprint_is_of_the_checkpoints_content_and_not_of_its_place(
     assert fingerprint(copied) != before
 
 
+Spoil = Callable[[Path], Any]
+
+
+def tensors(change: Callable[[dict[str, Any]], Any]) -> Spoil:
+    """Rewrite a folder's tensors, changed."""
+
+    def spoil(folder: Path) -> None:
+        found = load_file(folder / "model.safetensors")
+        change(found)
+        save_file(found, folder / "model.safetensors", {"format": "pt"})
+
+    return spoil
+
+
+def setting(file: str, **changes: Any) -> Spoil:
+    """Rewrite one of a folder's JSON files, changed."""
+
+    def spoil(folder: Path) -> None:
+        content = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({**content, **changes}))
+
+    return spoil
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def torn(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"torn")
+
+
+def whole(folder: Path) -> None:
+    """As it is."""
+
+
+class Refusal(NamedTuple):
+    """What a folder that was spoiled, or asked to be something else, is refused for."""
+
+    field: str
+    reason: str
+    spoil: Spoil
+    asked: dict[str, Any]
+
+
+CONFIG, LLAMA = "config.json", FAMILIES["llama"]
+OURS = [
+    ("start", "no config.json", shutil.rmtree, {}),
+    ("size", r"layers is 2 there and 4 here, width is 64", whole, {"size": "nano-2M"}),
+    ("start", "is a pickle", pickled, {}),
+    ("start", "misses 1 tensors: final_norm", tensors(lambda t: t.pop("final_norm")), {}),
+    ("start", "beyond its model, 1 tensors: extra", tensors(lambda t: t.update(extra=torch.ones(1))), {}),
+    ("start", "tensor embedding is", setting(CONFIG, width=96, heads=3), {}),
+    ("start", "not readable as safetensors", torn, {}),
+    ("start", "another tokenizer", setting("training.json", tokenizer="another"), {}),
+    ("architecture", "it is our own decoder", whole, {"size": None, "architecture": LLAMA}),
+]
+PUBLISHED = [
+    ("start", "it is another's", setting(CONFIG, vocab_size=4096), {}),
+    ("start", "knows 400 tokens", setting(CONFIG, vocab_size=400), {}),
+    ("start", "never run", setting(CONFIG, auto_map={"AutoConfig": "x.Y"}), {}),
+    ("start", "tensor .* the model's is", setting(CONFIG, hidden_size=16), {}),
+    ("start", "misses 1 tensors: model.norm.weight", tensors(lambda t: t.pop("model.norm.weight")), {}),
+    (
+        "architecture.intermediate_size",
+        "is 48 there and 64 here",
+        whole,
+        {"architecture": {**LLAMA, "intermediate_size": 64}},
+    ),
+    ("size", "transformers' llama", whole, {"size": "nano-0.1M"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("ours", "refusal"),
+    [*((True, Refusal(*case)) for case in OURS), *((False, Refusal(*case)) for case in PUBLISHED)],
+    ids=[case[1] for case in (*OURS, *PUBLISHED)],
+)
 def test_what_cannot_be_started_from_is_refused_before_training(
-    first: tuple[dict, RunResult], published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: tuple[dict, RunResult],
+    published: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ours: bool,
+    refusal: Refusal,
 ) -> None:
     monkeypatch.setattr(Trainer, "step", lambda self: pytest.fail("trained"))
     order, result = first
-    model = result.model_path
-
-    def spoiled(name: str, source: Path, spoil: Any) -> str:
-        folder = Path(shutil.copytree(source, tmp_path / name))
-        spoil(folder)
-        return str(folder)
-
-    def tensors(change: Any) -> Any:
-        def spoil(folder: Path) -> None:
-            found = load_file(folder / "model.safetensors")
-            change(found)
-            save_file(found, folder / "model.safetensors", {"format": "pt"})
-
-        return spoil
-
-    def config(**changes: Any) -> Any:
-        def spoil(folder: Path) -> None:
-            content = json.loads((folder / "config.json").read_text())
-            (folder / "config.json").write_text(json.dumps({**content, **changes}))
-
-        return spoil
-
-    def pickled(folder: Path) -> None:
-        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-    def other_tokenizer(folder: Path) -> None:
-        content = json.loads((folder / "training.json").read_text())
-        (folder / "training.json").write_text(json.dumps({**content, "tokenizer": "another"}))
-
-    library = {"size": None, "training": {**order["training"], "learning_rate": 1e-3}}
-    llama = FAMILIES["llama"]
-    cases: list[tuple[str, str, dict[str, Any]]] = [
-        ("start", "no config.json", {"start": str(tmp_path / "nowhere")}),
-        ("size", r"layers is 2 there and 4 here, width is 64", {"start": str(model), "size": "nano-2M"}),
-        ("start", "is a pickle", {"start": spoiled("pickled", model, pickled)}),
-        (
-            "start",
-            "misses 1 tensors: final_norm",
-            {"start": spoiled("few", model, tensors(lambda t: t.pop("final_norm")))},
-        ),
-        (
-            "start",
-            "beyond its model, 1 tensors: extra",
-            {"start": spoiled("many", model, tensors(lambda t: t.update(extra=torch.ones(1))))},
-        ),
-        ("start", "tensor embedding is", {"start": spoiled("wide", model, config(width=96, heads=3))}),
-        (
-            "start",
-            "not readable as safetensors",
-            {"start": spoiled("torn", model, lambda f: (f / "model.safetensors").write_bytes(b"torn"))},
-        ),
-        ("start", "another tokenizer", {"start": spoiled("other", model, other_tokenizer)}),
-        (
-            "start",
-            "it is another's",
-            {"start": spoiled("vast", published, config(vocab_size=4096)), **library},
-        ),
-        (
-            "start",
-            "knows 400 tokens",
-            {"start": spoiled("small", published, config(vocab_size=400)), **library},
-        ),
-        (
-            "start",
-            "never run",
-            {"start": spoiled("code", published, config(auto_map={"AutoConfig": "x.Y"})), **library},
-        ),
-        (
-            "start",
-            "tensor .* the model's is",
-            {"start": spoiled("thin", published, config(hidden_size=16)), **library},
-        ),
-        (
-            "start",
-            "misses 1 tensors: model.norm.weight",
-            {"start": spoiled("less", published, tensors(lambda t: t.pop("model.norm.weight"))), **library},
-        ),
-        (
-            "architecture.intermediate_size",
-            "is 48 there and 64 here",
-            {"start": str(published), **library, "architecture": {**llama, "intermediate_size": 64}},
-        ),
-        ("architecture", "it is our own decoder", {"start": str(model), **library, "architecture": llama}),
-        ("size", "transformers' llama", {"start": str(published), "size": "nano-0.1M"}),
-    ]
-    for field, reason, changes in cases:
-        with pytest.raises(UnfitStart, match=reason) as caught:
-            train({**order, "directory": str(tmp_path / "run"), **changes})
-        assert caught.value.field == field, reason
-        assert not caught.value.retryable
+    folder = Path(shutil.copytree(result.model_path if ours else published, tmp_path / "start"))
+    refusal.spoil(folder)
+    asked = {**order, "start": str(folder), "directory": str(tmp_path / "run")}
+    if not ours:
+        asked |= {"size": None, "training": {**order["training"], "learning_rate": 1e-3}}
+    with pytest.raises(UnfitStart, match=refusal.reason) as caught:
+        train({**asked, **refusal.asked})
+    assert caught.value.field == refusal.field
+    assert not caught.value.retryable
     assert not (tmp_path / "run").exists()
 
 
