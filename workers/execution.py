@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
@@ -34,9 +34,10 @@ log = logging.getLogger("mixwright.worker")
 AGAIN_SECONDS = 2.0
 """Between two tries to reach a store that does not answer."""
 PATIENCE_SECONDS = 600.0
-"""How long a finished job waits for the store to come back before it is left to the reaper."""
+"""How long a claimed or finished job waits for the store to come back before it is left to the reaper."""
 
 STORE_IS_AWAY = (OperationalError, InterfaceError)
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -116,18 +117,22 @@ class _Execution:
         """The specifications of the jobs that can be done; what a kind complains about is its job's failure."""
         specs = []
         for claim in claims:
-            with self.database.read() as session:
-                job = session.get_one(Job, claim.job_id)
-                try:
-                    spec = KINDS[claim.kind].describe(session, job, self.worker.settings)
-                except Exception as error:  # the edge of the worker: recorded with the job
-                    failure = self.failure_of(claim, error, "describe")
-                else:
-                    self.open[len(specs)] = claim
-                    specs.append(spec)
-                    continue
-            self.fail(claim, failure)
+            try:
+                spec = self.persistently(claim, self.specification)
+            except STORE_IS_AWAY:
+                raise
+            except Exception as error:  # the edge of the worker: recorded with the job
+                self.fail(claim, self.failure_of(claim, error, "describe"))
+                continue
+            self.open[len(specs)] = claim
+            specs.append(spec)
         return specs
+
+    def specification(self, claim: Claim) -> dict[str, Any]:
+        """What is to be done, as the store says."""
+        with self.database.read() as session:
+            job = session.get_one(Job, claim.job_id)
+            return KINDS[claim.kind].describe(session, job, self.worker.settings)
 
     def order(self, specs: list[dict[str, Any]], backend: str | None) -> None:
         """Have the child do them."""
@@ -273,12 +278,12 @@ class _Execution:
             self.outcome = outcome if state is None else f"{state}, {outcome}"
             log.info("%s: %s after %.1f s", claim.kind, self.outcome, time.monotonic() - self.started)
 
-    def persistently(self, claim: Claim, end: Callable[[Claim], str | None]) -> str | None:
-        """``end(claim)``, again and again while the store is away: hours of training may hang on it."""
+    def persistently(self, claim: Claim, ask: Callable[[Claim], Answer]) -> Answer:
+        """``ask(claim)``, again and again while the store is away: hours of training may hang on it."""
         give_up = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                return end(claim)
+                return ask(claim)
             except STORE_IS_AWAY as error:
                 log.warning("%s: the store does not answer: %s", claim.kind, _first_line(error))
                 if time.monotonic() > give_up or self.worker.stopping.wait(AGAIN_SECONDS):

@@ -83,6 +83,12 @@ class Swarm:
         """Runs with a result."""
         return self.count("state = 'succeeded'")
 
+    def failures(self) -> list[tuple[str, str, str]]:
+        """The kind, code and detail of every job that has failed."""
+        with self.database.read() as session:
+            query = "SELECT kind, failure_code, failure_detail FROM jobs WHERE state = 'failed'"
+            return [(kind, code, detail) for kind, code, detail in session.execute(text(query))]
+
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Until it is true."""
         wait_until(condition, DEADLINE_SECONDS, what)
@@ -91,6 +97,7 @@ class Swarm:
         """Wait for the end; then every run has finished, once, and nothing is left over or half written."""
         ended = ("succeeded", "failed", "cancelled")
         self.wait_for(lambda: self.client.optimization(self.optimization)["state"] in ended, "the end")
+        assert self.failures() == []
         assert {name: count for name, count in violations(self.database).items() if count} == {}
         assert differing_files(self.database, self.cluster.settings.artifacts) == 0
         assert self.succeeded() == runs

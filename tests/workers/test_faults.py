@@ -11,12 +11,12 @@ from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.database import jobs
 from service.database.engine import Database
-from service.database.models import DomainRow, Job
+from service.database.models import Base, DomainRow, Job
 from service.settings import Settings
 from tests.workers.conftest import new_revision
 from workers.child import _finite
@@ -156,6 +156,38 @@ def test_a_result_that_cannot_be_stored_fails_its_job_and_not_the_worker(
     )
     with sqlite.read() as session:
         assert session.scalars(select(Job.kind)).all() == [jobs.PREPARE_TOKENIZER]
+
+
+@pytest.mark.parametrize("step", ["describe", "store"])
+def test_a_connection_that_dies_in_a_step_of_a_job_is_not_the_jobs_fault(
+    settings: Settings, postgres_url: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    database = Database(postgres_url)
+    Base.metadata.drop_all(database.engine)
+    Base.metadata.create_all(database.engine)
+    text = settings.data_directory / "words.txt"
+    text.write_text("\n\n".join(f"paragraph {index} says {index * index}" for index in range(4000)))
+    job_id = add_tokenizer_job(database, text)
+    real: Callable[..., Any] = getattr(KINDS[jobs.PREPARE_TOKENIZER], step)
+    cuts: list[int] = []
+
+    def cut_once(session: Session, *arguments: Any) -> Any:
+        if not cuts:
+            cuts.append(session.scalars(select(func.pg_backend_pid())).one())
+            with database.read() as another:
+                another.execute(select(func.pg_terminate_backend(cuts[0], 30_000)))
+        return real(session, *arguments)
+
+    monkeypatch.setattr(KINDS[jobs.PREPARE_TOKENIZER], step, cut_once)
+    claimed = claim(database, "tester", 60.0)
+    assert claimed is not None
+    child = Child()
+    run_claims(Worker(database, settings, threading.Event()), [claimed], child)
+    child.kill()
+    job = job_with(database, job_id)
+    database.close()
+    assert len(cuts) == 1
+    assert (job.state, job.attempt, job.failure_code) == (jobs.SUCCEEDED, 1, None)
 
 
 def test_what_is_no_number_becomes_null() -> None:
