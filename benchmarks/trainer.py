@@ -177,7 +177,7 @@ def serve(pipe: Connection, allocator: str) -> None:
     while (order := pipe.recv()) is not None:
         if isinstance(order, str):
             models, step = entrants[order]
-            times = max(1, 4 // models)
+            times = max(1, 2 // models)
             pipe.send(seconds_of(step, times, device) / models)
             continue
         case, stacks = order
@@ -314,7 +314,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, help="tokens of a row")
     parser.add_argument("--compiled", type=int, help="the first so many are compiled too")
     parser.add_argument("--stacks", nargs="+", type=int, help="models in a stack")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=140, help="begin no case after so many")
     arguments = parser.parse_args()
     for name, value in DEFAULTS[arguments.device.split(":")[0]].items():
