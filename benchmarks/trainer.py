@@ -314,8 +314,8 @@ def main() -> None:
     parser.add_argument("--length", type=int, help="tokens of a row")
     parser.add_argument("--compiled", type=int, help="the first so many are compiled too")
     parser.add_argument("--stacks", nargs="+", type=int, help="models in a stack")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=140, help="begin no case after so many")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=130, help="begin no case after so many")
     arguments = parser.parse_args()
     for name, value in DEFAULTS[arguments.device.split(":")[0]].items():
         if getattr(arguments, name) is None:
