@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 
 from service.database.attempts import note_tokens
@@ -36,7 +37,8 @@ AGAIN_SECONDS = 2.0
 PATIENCE_SECONDS = 600.0
 """How long a claimed or finished job waits for the store to come back before it is left to the reaper."""
 
-STORE_IS_AWAY = (OperationalError, InterfaceError)
+STORE_IS_AWAY = (OperationalError, InterfaceError, NoConnection)
+"""What a store raises that does not answer, be it that every connection of this process still waits for it."""
 Answer = TypeVar("Answer")
 
 

@@ -15,7 +15,7 @@ import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.database.engine import Database
+from service.database.engine import CONNECTIONS, Database
 from service.database.schema_version import require_schema
 from service.lifeline import exit_with_parent
 from service.logs import configure_logging
@@ -38,8 +38,9 @@ AFTER_ERROR_SECONDS = 2.0
 
 def supervise(settings: Settings, stopping: threading.Event) -> None:
     """Run jobs until ``stopping`` is set; then every child is ended and every job given back."""
-    database = Database(settings.resolved_database_url)
     slots = slots_of(settings)
+    # No slot waits for another's connection, nor does what takes back leases.
+    database = Database(settings.resolved_database_url, max(CONNECTIONS, len(slots) + 1))
     registry = Registry(database, slots, Pauses(settings.pause_seconds))
     try:
         registry.register()

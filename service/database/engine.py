@@ -12,15 +12,19 @@ from service.database.liveness import check_before_use
 
 BUSY_TIMEOUT_MS = 30_000
 CONNECTIONS = 16
-"""Of one process, at most; the web process has as many threads, so that no request waits for another's connection."""
+"""Of one process, where nothing else is said; the web process has as many threads, so that no request waits for
+another's connection."""
 _WRITES = "mixwright_writes"
 
 
-def make_engine(url: str) -> Engine:
-    """An engine for ``url``; SQLite gets WAL, foreign keys, a busy timeout and explicit transactions."""
+def make_engine(url: str, connections: int = CONNECTIONS) -> Engine:
+    """An engine for ``url`` of so many connections at most.
+
+    SQLite gets WAL, foreign keys, a busy timeout and explicit transactions.
+    """
     # All are kept once opened, for SQLAlchemy closes those of an overflow when they come back: under load a new one
     # would be opened for every few requests. The last one given back is taken first, so the rest of them are idle.
-    engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=0, pool_use_lifo=True)
+    engine = create_engine(url, pool_size=connections, max_overflow=0, pool_use_lifo=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -52,8 +56,8 @@ def _begin_sqlite(connection: Connection) -> None:
 class Database:
     """The two kinds of transaction. Never hold one open across a file, a child process or the network."""
 
-    def __init__(self, url: str) -> None:
-        self.engine = make_engine(url)
+    def __init__(self, url: str, connections: int = CONNECTIONS) -> None:
+        self.engine = make_engine(url, connections)
         self._writer = self.engine.execution_options(**{_WRITES: True})
         # PostgreSQL shows every statement of a READ COMMITTED transaction its own moment, as without one: BEGIN and
         # ROLLBACK would be two of the three messages of most reads, and buy nothing.

@@ -190,6 +190,36 @@ def test_a_connection_that_dies_in_a_step_of_a_job_is_not_the_jobs_fault(
     assert (job.state, job.attempt, job.failure_code) == (jobs.SUCCEEDED, 1, None)
 
 
+def test_a_pool_whose_connections_are_all_taken_is_waited_for(
+    settings: Settings, sqlite: Database, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """A store that stalls keeps every connection of a supervisor busy; its other slots find none."""
+    text = settings.data_directory / "words.txt"
+    text.write_text("\n\n".join(f"paragraph {index} says {index * index}" for index in range(4000)))
+    job_id = add_tokenizer_job(sqlite, text)
+    claimed = claim(sqlite, "tester", 60.0)
+    assert claimed is not None
+    database = Database(str(sqlite.engine.url), connections=1)
+    monkeypatch.setattr(database.engine.pool, "_timeout", 0.05)
+    waited: list[float] = []
+
+    class Waiting(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout or 0.0)
+            return super().wait(0.05)
+
+    child = Child()
+    work = threading.Thread(target=run_claims, args=(Worker(database, settings, Waiting()), [claimed], child))
+    with database.engine.connect():
+        work.start()
+        until(lambda: len(waited) > 1, what="a worker that waits for a connection")
+    work.join()
+    child.kill()
+    database.close()
+    job = job_with(sqlite, job_id)
+    assert (job.state, job.attempt, job.failure_code) == (jobs.SUCCEEDED, 1, None)
+
+
 def test_what_is_no_number_becomes_null() -> None:
     message = {"result": {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": ("x", 2, None, True)}}}
     assert _finite(message) == {"result": {"a": None, "b": [1.5, None], "c": {"d": ["x", 2, None, True]}}}
