@@ -1,6 +1,7 @@
 """The disk fills up while checkpoints are written: the run is tried again, and what is on disk is whole."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.workers.conftest import sqlite, until  # noqa: F401
 from tests.workers.test_waves import add_swarm, prepared, revision_id  # noqa: F401
 from workers.child_handle import Child
 from workers.execution import Worker, run_claims
+from workers.jobs import external_run
 from workers.waves import next_work
 
 SIZE_BYTES = 16 * 2**20
@@ -81,3 +83,28 @@ def test_a_run_whose_disk_is_full_is_tried_again_and_goes_on_when_there_is_room(
     with sqlite.read() as session:
         stored = session.scalar(text("SELECT result FROM runs"))
     assert json.loads(str(stored))["final"] == written["result"]["final"]
+
+
+def test_a_program_goes_on_when_its_log_meets_a_full_disk(runs_disk: Path) -> None:
+    program = """
+import os
+with open("filler", "wb", buffering=0) as filler:
+    for size in (2**16, 1):
+        try:
+            while True:
+                filler.write(bytes(size))
+        except OSError:
+            pass
+print("x" * 2**20, flush=True)  # more than a pipe holds
+os.remove("filler")
+print("there is room again", flush=True)
+"""
+    order = {
+        "arguments": [sys.executable, "-c", program],
+        "environment": [],
+        "directory": str(runs_disk),
+        "stop_seconds": 1.0,
+        "mixture": {"weights": {"books": 1.0}},
+    }
+    assert external_run.execute(order, lambda _: None)["exit_status"] == 0
+    assert (runs_disk / "log").read_text().endswith("there is room again\n")

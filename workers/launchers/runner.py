@@ -81,14 +81,38 @@ def _watch_lifeline(gone: threading.Event) -> None:
 
 
 def _write_log(output: IO[bytes], path: Path) -> None:
-    log = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0)
+    """Copy what the program says, which has to be read whatever becomes of it: a full pipe would stop the program."""
+    log = _Log(path)
+    with suppress(OSError):
+        log.write(b"")  # there is a log before the program says anything
     while block := os.read(output.fileno(), 65_536):
-        if log.tell() + len(block) > LOG_LIMIT_BYTES:
-            log.close()
-            path.replace(path.with_name("log.1"))
-            log = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0)
-        log.write(block)
+        with suppress(OSError):  # a full disk costs lines of the log
+            log.write(block)
     log.close()
+
+
+class _Log:
+    """A file of `LOG_LIMIT_BYTES` at most, and the one before it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def write(self, block: bytes) -> None:
+        """Append; raises OSError, and then the next call tries again."""
+        if self._file is not None and self._file.tell() + len(block) > LOG_LIMIT_BYTES:
+            self.close()
+            self._path.replace(self._path.with_name("log.1"))
+        if self._file is None:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            self._file = os.fdopen(descriptor, "ab", buffering=0)
+        self._file.write(block)
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 if __name__ == "__main__":
