@@ -1,6 +1,7 @@
 """A Redis of one's own on a free port, which may be killed and comes back empty."""
 
 import shutil
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -52,6 +53,19 @@ class OwnRedis:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def hang(self) -> None:
+        """SIGSTOP: connections stay open and nobody answers, as when a machine is cut off."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End a `hang`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            raise RuntimeError("the server is not running")
+        self._process.send_signal(number)
 
     def __enter__(self) -> Self:
         self.start()

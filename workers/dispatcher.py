@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from kombu.exceptions import OperationalError as BrokerIsAway
+from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.database.engine import Database
@@ -27,6 +28,8 @@ log = logging.getLogger("mixwright.dispatcher")
 
 TICK_SECONDS = 1.0
 SLOT = Slot("dispatcher", "none", ())
+BROKER_SECONDS = 5.0
+"""How long a broker may say nothing: leases and optimizations wait for it meanwhile."""
 
 
 def dispatch(settings: Settings, stopping: threading.Event) -> None:
@@ -53,7 +56,8 @@ def _tick(database: Database) -> None:
 def _whatever_answers(what: str, do: Callable[[], object]) -> None:
     try:
         do()
-    except (SQLAlchemyError, BrokerIsAway, OSError) as error:  # either comes back, and nothing was kept here
+    except (SQLAlchemyError, BrokerIsAway, RedisError, OSError) as error:
+        # Either comes back, and nothing was kept here.
         log.warning("%s: %s", what, str(error).strip().splitlines()[0])
 
 
@@ -82,6 +86,8 @@ def main() -> None:
     settings = Settings()
     configure_logging(settings)
     require_schema(settings.resolved_database_url)
+    patience = {"socket_connect_timeout": BROKER_SECONDS, "socket_timeout": BROKER_SECONDS}
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, **patience}
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from benchmarks.own_redis import OwnRedis
 from benchmarks.storm_cluster import team
@@ -50,6 +50,30 @@ def test_a_broker_killed_with_a_full_queue_and_back_empty_loses_nothing(
     own_redis.start()
     assert waiting_hints(own_redis) == 0
     swarm.check_end(RUNS)
+
+
+def test_a_broker_that_hangs_does_not_stop_the_dispatcher(
+    service_settings: Callable[..., Any],
+    running: Callable[..., Swarm],
+    own_database: str,
+    own_redis: OwnRedis,
+) -> None:
+    swarm = running(team(service_settings(own_database, own_redis.url), WORKERS))
+    swarm.ask(RUNS)
+    swarm.wait_for(swarm.succeeded, "a run")
+    own_redis.hang()
+    last = dispatcher_beat(swarm)
+    for number in range(2):  # the first may have been under way
+        swarm.wait_for(lambda last=last: dispatcher_beat(swarm) > last, f"beat {number + 1}")
+        last = dispatcher_beat(swarm)
+    own_redis.go_on()
+    swarm.check_end(RUNS)
+
+
+def dispatcher_beat(swarm: Swarm) -> float:
+    with swarm.database.read() as session:
+        query = text("SELECT seen_at FROM workers WHERE name LIKE '%/dispatcher'")
+        return float(session.scalar(query) or 0.0)
 
 
 def test_a_database_that_restarts_and_one_that_crashes_lose_nothing(
