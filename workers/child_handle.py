@@ -21,6 +21,8 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 STOP_SECONDS = 5.0
+READ_SECONDS = 120.0
+"""How long a child may take until it has read an order; one that has just been started imports first."""
 
 
 class ChildDied(RuntimeError):
@@ -90,11 +92,16 @@ class Child:
         process = self._process
         assert process is not None
         assert process.stdin is not None
+        # A pipe to a process that was stopped fills up and never empties.
+        guard = threading.Timer(READ_SECONDS, process.kill)
+        guard.start()
         try:
             process.stdin.write(json.dumps(line) + "\n")
             process.stdin.flush()
         except BrokenPipeError as error:
             raise ChildDied(self._forget()) from error
+        finally:
+            guard.cancel()
 
     def kill(self) -> None:
         """End it now, whatever it does; everything it has finished is on disk or with its worker."""

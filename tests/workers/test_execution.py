@@ -15,7 +15,7 @@ from service.database.engine import Database
 from service.database.models import DomainRow, Job, Revision
 from service.settings import Settings
 from tests.workers.conftest import new_revision
-from workers.child_handle import Child
+from workers.child_handle import Child, ChildDied
 from workers.claims import Claim, claim
 from workers.execution import Worker, run_claims
 
@@ -162,6 +162,20 @@ def test_a_child_that_was_stopped_is_replaced(
     job = job_of(worker, claimed)
     assert (job.state, job.failure_code) == (jobs.QUEUED, "worker_lost")
     assert "said nothing for 3 s" in str(job.failure_detail)
+    assert child.pid is None
+
+
+def test_an_order_that_a_stopped_child_does_not_read_ends_it(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child.order("nothing", [{}])
+    while child.message(timeout=0.5) is None:
+        pass
+    assert child.pid is not None
+    monkeypatch.setattr("workers.child_handle.READ_SECONDS", 0.5)
+    os.kill(child.pid, signal.SIGSTOP)
+    with pytest.raises(ChildDied, match="SIGKILL"):
+        child.order("nothing", [{"more than a pipe holds": "x" * 2**20}])
     assert child.pid is None
 
 
