@@ -16,7 +16,7 @@ from service.database.models import Job
 from service.settings import AUTO, Settings
 from workers.child_handle import Child, ChildDied
 from workers.claims import Claim, heartbeat
-from workers.execution import Worker
+from workers.execution import STORE_IS_AWAY, Worker
 from workers.jobs import CHOOSE_WAVE, KINDS
 
 log = logging.getLogger("mixwright.worker")
@@ -76,12 +76,21 @@ def _ask(worker: Worker, claim: Claim, child: Child, question: dict[str, Any]) -
             if child.silence > worker.settings.silence_seconds:
                 break
             if time.monotonic() >= next_heartbeat:
-                standing = heartbeat(worker.database, {claim: None})
-                if standing.stop or standing.lost:
-                    break
                 next_heartbeat = time.monotonic() + worker.settings.heartbeat_seconds
+                if not _is_held(worker, claim):
+                    break
     except ChildDied as death:
         log.warning("how to train %s: %s", claim.subject, death)
         return None
     child.kill()  # whatever it measures is not needed any more
     return None
+
+
+def _is_held(worker: Worker, claim: Claim) -> bool:
+    """Renew the lease. A store that is away takes nobody's job away."""
+    try:
+        standing = heartbeat(worker.database, {claim: None})
+    except STORE_IS_AWAY as error:
+        log.warning("heartbeat: the store does not answer: %s", str(error).strip().splitlines()[0])
+        return True
+    return not (standing.stop or standing.lost)

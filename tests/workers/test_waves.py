@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from proxy_models.preparation import PreparationSpec, prepare_domain, training_sample
 from proxy_models.run import train_run
@@ -24,7 +25,7 @@ from service.database.models import DomainRow, Job, Optimization, Run, Swarm
 from service.settings import Settings
 from tests.workers.conftest import new_revision
 from workers.child_handle import Child
-from workers.claims import claim
+from workers.claims import Claim, Standing, claim, heartbeat
 from workers.execution import Worker, run_claims
 from workers.jobs import KINDS
 from workers.waves import claim_companions, next_work
@@ -156,6 +157,27 @@ def work(worker: Worker, child: Child | None = None) -> Any:
     found = next_work(worker, "tester", child or Child())
     assert found is not None
     return found
+
+
+def test_a_store_that_blinks_while_a_wave_is_chosen_costs_nothing(
+    worker: Worker, run_ids: list[str], child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[Claim] = []
+
+    def away_at_first(database: Database, progress: dict[Claim, Any]) -> Standing:
+        beats.extend(progress)
+        if len(beats) == 1:
+            raise OperationalError("UPDATE jobs", {}, Exception("the server is restarting"))
+        return heartbeat(database, progress)
+
+    monkeypatch.setattr("workers.wave_policy.heartbeat", away_at_first)
+    settings = worker.settings.model_copy(update={"backend": "auto"})
+    asking = Worker(worker.database, settings, worker.stopping)
+    taken = next_work(asking, "tester", child)
+    assert taken is not None
+    assert len(beats) > 1
+    assert taken.claims[0].subject == run_ids[0]
+    assert jobs_of(worker.database)[run_ids[0]].lease_token == taken.claims[0].token
 
 
 def test_a_slot_takes_its_share_of_a_swarm_as_one_wave(
