@@ -7,7 +7,7 @@ A task carries a job's id, and only wakes a worker: it claims that row, as the e
 whatever else waits for its device. A message that is lost, doubled or late does no harm.
 """
 
-import multiprocessing
+import logging
 import os
 import threading
 import time
@@ -28,17 +28,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.database.engine import Database
 from service.database.jobs import TRAINING
-from service.database.schema_version import require_schema
+from service.database.schema_version import OldSchema, require_schema
 from service.logs import configure_logging
 from service.settings import Settings
 from service.tracing import configure_tracing
 from workers.child_handle import Child
 from workers.devices import OwnDevice
 from workers.execution import Worker, run_claims
+from workers.flag import SharedFlag
 from workers.pauses import Pauses
 from workers.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
 from workers.slots import NOT_TRAINING, Slot
 from workers.waves import next_work
+
+log = logging.getLogger("mixwright.worker")
 
 RUN_JOB = "mixwright.run_job"
 TRAIN_QUEUE, REST_QUEUE = "mixwright.train", "mixwright.rest"
@@ -86,7 +89,7 @@ app.conf.update(
 
 
 # Made before the pool is forked: the process that hears of the shutdown is not the one that runs the job.
-_stopping = multiprocessing.get_context("fork").Event()
+_stopping = SharedFlag()
 _at_work = threading.Lock()
 _node = "celery"
 
@@ -170,8 +173,8 @@ def _beat() -> None:
             _registry().beat() if registered else _registry().register()
             registered = True
             _lend_while_idle()
-        except SQLAlchemyError:
-            pass  # a store that is away is asked again
+        except (SQLAlchemyError, OldSchema) as error:  # away, or not migrated yet: asked again
+            log.warning("registry: %s", str(error).strip().splitlines()[0])
         _stopping.wait(BEAT_SECONDS)
 
 
@@ -188,7 +191,11 @@ def _lend_while_idle() -> None:
 def run_job(job_id: str) -> None:
     """Claim the job and see it through, then whatever else waits; nothing to do when others have it all."""
     with _at_work:
-        _work(job_id)
+        try:
+            _work(job_id)
+        except BaseException:
+            _child().kill()  # whatever it still does belongs to nobody
+            raise
 
 
 def _work(job_id: str) -> None:

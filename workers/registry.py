@@ -95,7 +95,9 @@ class Registry:
         if not ended.succeeded and not failures:
             return
         with self.database.write() as session:
-            row = session.scalars(select(WorkerRow).where(WorkerRow.name == slot.full_name)).one()
+            row = session.scalars(select(WorkerRow).where(WorkerRow.name == slot.full_name)).first()
+            if row is None:  # the next beat registers it
+                return
             if ended.tokens_per_second is not None:
                 row.tokens_per_second = ended.tokens_per_second
             if ended.succeeded:
