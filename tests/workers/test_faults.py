@@ -212,7 +212,7 @@ def test_a_pool_whose_connections_are_all_taken_is_waited_for(
     work = threading.Thread(target=run_claims, args=(Worker(database, settings, Waiting()), [claimed], child))
     with database.engine.connect():
         work.start()
-        until(lambda: len(waited) > 1, what="a worker that waits for a connection")
+        until(lambda: len(waited) > 1 or not work.is_alive(), what="a worker that waits for a connection")
     work.join()
     child.kill()
     database.close()
