@@ -36,14 +36,22 @@ def waiting_hints(broker: OwnRedis) -> int:
     return sum(lengths)
 
 
-def test_a_broker_killed_with_a_full_queue_and_back_empty_loses_nothing(
+@pytest.fixture
+def swarm_of_a_team(
     service_settings: Callable[..., Any],
     running: Callable[..., Swarm],
     own_database: str,
     own_redis: OwnRedis,
-) -> None:
+) -> Swarm:
     swarm = running(team(service_settings(own_database, own_redis.url), WORKERS))
     swarm.ask(RUNS)
+    return swarm
+
+
+def test_a_broker_killed_with_a_full_queue_and_back_empty_loses_nothing(
+    swarm_of_a_team: Swarm, own_redis: OwnRedis
+) -> None:
+    swarm = swarm_of_a_team
     swarm.wait_for(lambda: swarm.succeeded() and waiting_hints(own_redis), "a run, and hints that wait")
     own_redis.kill()
     swarm.wait_for(lambda: swarm.count("state <> 'queued'") > WORKERS, "work that goes on without a broker")
@@ -53,13 +61,9 @@ def test_a_broker_killed_with_a_full_queue_and_back_empty_loses_nothing(
 
 
 def test_a_broker_that_hangs_does_not_stop_the_dispatcher(
-    service_settings: Callable[..., Any],
-    running: Callable[..., Swarm],
-    own_database: str,
-    own_redis: OwnRedis,
+    swarm_of_a_team: Swarm, own_redis: OwnRedis
 ) -> None:
-    swarm = running(team(service_settings(own_database, own_redis.url), WORKERS))
-    swarm.ask(RUNS)
+    swarm = swarm_of_a_team
     swarm.wait_for(swarm.succeeded, "a run")
     own_redis.hang()
     last = dispatcher_beat(swarm)

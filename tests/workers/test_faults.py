@@ -53,6 +53,13 @@ def add_tokenizer_job(database: Database, text: Path) -> str:
         return job.id
 
 
+def add_short_job(database: Database, settings: Settings) -> str:
+    """A tokenizer over a few seconds' worth of text. Answers the job's id."""
+    text = settings.data_directory / "words.txt"
+    text.write_text("\n\n".join(f"paragraph {index} says {index * index}" for index in range(4000)))
+    return add_tokenizer_job(database, text)
+
+
 def job_with(database: Database, job_id: str) -> Job:
     with database.read() as session:
         return session.get_one(Job, job_id)
@@ -117,9 +124,7 @@ def test_a_killed_supervisor_takes_a_child_in_the_middle_of_its_job_along(
 def test_a_supervisor_without_a_pipe_lives_on_its_own(
     settings: Settings, sqlite: Database, until: Until
 ) -> None:
-    text = settings.data_directory / "words.txt"
-    text.write_text("\n\n".join(f"paragraph {index} says {index * index}" for index in range(4000)))
-    job_id = add_tokenizer_job(sqlite, text)
+    job_id = add_short_job(sqlite, settings)
     process = subprocess.Popen(
         [sys.executable, "-m", "workers.supervisor"],
         env={**os.environ, **settings.environment()},
@@ -135,9 +140,7 @@ def test_a_supervisor_without_a_pipe_lives_on_its_own(
 def test_a_result_that_cannot_be_stored_fails_its_job_and_not_the_worker(
     settings: Settings, sqlite: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = settings.data_directory / "words.txt"
-    text.write_text("\n\n".join(f"paragraph {index} says {index * index}" for index in range(4000)))
-    job_id = add_tokenizer_job(sqlite, text)
+    job_id = add_short_job(sqlite, settings)
 
     def broken(session: Session, job: Job, result: dict[str, Any]) -> None:
         raise KeyError("vocabulary_size")
@@ -165,9 +168,7 @@ def test_a_connection_that_dies_in_a_step_of_a_job_is_not_the_jobs_fault(
     database = Database(postgres_url)
     Base.metadata.drop_all(database.engine)
     Base.metadata.create_all(database.engine)
-    text = settings.data_directory / "words.txt"
-    text.write_text("\n\n".join(f"paragraph {index} says {index * index}" for index in range(4000)))
-    job_id = add_tokenizer_job(database, text)
+    job_id = add_short_job(database, settings)
     real: Callable[..., Any] = getattr(KINDS[jobs.PREPARE_TOKENIZER], step)
     cuts: list[int] = []
 
@@ -194,9 +195,7 @@ def test_a_pool_whose_connections_are_all_taken_is_waited_for(
     settings: Settings, sqlite: Database, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
     """A store that stalls keeps every connection of a supervisor busy; its other slots find none."""
-    text = settings.data_directory / "words.txt"
-    text.write_text("\n\n".join(f"paragraph {index} says {index * index}" for index in range(4000)))
-    job_id = add_tokenizer_job(sqlite, text)
+    job_id = add_short_job(sqlite, settings)
     claimed = claim(sqlite, "tester", 60.0)
     assert claimed is not None
     database = Database(str(sqlite.engine.url), connections=1)
