@@ -23,6 +23,7 @@ RUN if [ -n "$TORCH_INDEX" ]; then \
 COPY mixing mixing
 COPY proxy_models proxy_models
 COPY service service
+COPY store store
 COPY workers workers
 COPY migrations migrations
 COPY benchmarks benchmarks

@@ -2,7 +2,8 @@
 
     python -m benchmarks.api [--database sqlite|postgresql] [--workers N] [--json FILE]
 
-The web processes are real ones (``service.web``), the clients are connections of another process, and a third one
+The web processes are real ones (``service.processes.web``), the clients are connections of another process,
+and a third one
 claims jobs, renews leases and finishes them as the supervisor does. `--database postgresql` makes and drops a
 database on the server of ``MIXWRIGHT_TEST_POSTGRES`` (127.0.0.1:5432 without).
 
@@ -40,10 +41,10 @@ from benchmarks.api_databases import database_url
 from benchmarks.api_load import Load, drive
 from benchmarks.api_store import DOMAINS, Sizes, Stored, fill
 from benchmarks.api_web import Web, served
-from service.database.engine import Database
-from service.database.migrate import upgrade
-from service.listener import answers
-from service.settings import Settings
+from service.processes.listener import answers
+from store.engine import Database
+from store.schema.migrate import upgrade
+from store.settings import Settings
 
 CLIENTS = 100
 GOAL_MS = {"postgresql": 100.0, "sqlite": 250.0}

@@ -6,20 +6,10 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from mixing.revision import Changes
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import (
-    DomainRow,
-    DomainSet,
-    Job,
-    Launch,
-    MixtureRow,
-    Optimization,
-    Revision,
-    Run,
-    Swarm,
-)
+from mixing.change.revision import Changes
+from store import jobs
+from store.engine import Database
+from store.tables import DomainRow, DomainSet, Job, Launch, MixtureRow, Optimization, Revision, Run, Swarm
 
 TASKS = tuple(f"task-{index:02d}" for index in range(20))
 DOMAINS = tuple(f"{source}:{topic}" for source in ("web", "code", "books", "papers") for topic in range(6))

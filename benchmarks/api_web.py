@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import psutil
 
-from service.listener import answers, listen
-from service.settings import Settings
-from service.web_processes import SHARED_DIRECTORY
+from service.processes.listener import answers, listen
+from service.processes.web_processes import SHARED_DIRECTORY
+from store.settings import Settings
 
 
 @contextmanager
@@ -48,7 +48,7 @@ class Web:
 
     def start(self) -> None:
         """Start them."""
-        command = [sys.executable, "-m", "service.web", "--fd", str(self._descriptor)]
+        command = [sys.executable, "-m", "service.processes.web", "--fd", str(self._descriptor)]
         self._processes = [
             subprocess.Popen(command, env=self._environment, pass_fds=(self._descriptor,))
             for _ in range(self.workers)

@@ -9,11 +9,11 @@ import threading
 
 from sqlalchemy.orm import Session
 
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import Job, Run
-from service.settings import Settings
-from workers.claims import claim, finish, heartbeat
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
+from store.tables import Job, Run
+from workers.claims.claim import claim, finish, heartbeat
 from workers.pipeline import tick
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.regmix import RegMix, load
-from mixing.regression.diagnostics import rank_correlation
-from mixing.regression.effective_power import EffectivePowerLaw
-from mixing.regression.ensemble import default_regression
-from mixing.regression.protocol import Regression
-from mixing.sampling.design import CRITERIA, FEATURES, Design, choose
+from mixing.laws.diagnostics import rank_correlation
+from mixing.laws.ensemble import default_regression
+from mixing.laws.powers.effective_power import EffectivePowerLaw
+from mixing.laws.protocol import Regression
+from mixing.swarm.design import CRITERIA, FEATURES, Design, choose
 
 RUNS = 56
 RANDOM_RUNS = (56, 64, 72)

@@ -19,11 +19,11 @@ import numpy as np
 
 from benchmarks.swarm import VOCABULARY, prepare, write_corpus
 from benchmarks.trainer import describe
-from proxy_models.lending import NOTHING_LENT, Lending
-from proxy_models.run_result import RunResult
-from proxy_models.run_spec import RunSpec, TaskSpec
-from workers.devices import OwnDevice, lending_to
-from workers.slots import Slot
+from proxy_models.evaluation.lending import NOTHING_LENT, Lending
+from proxy_models.training.run_result import RunResult
+from proxy_models.training.run_spec import RunSpec, TaskSpec
+from workers.claims.slots import Slot
+from workers.execution.devices import OwnDevice, lending_to
 
 BATCH_ROWS, SEQUENCE_LENGTH = 8, 64
 STEPS, EVALUATIONS = 4000, 3
@@ -71,11 +71,11 @@ def order_run(directory: Path, tokenizer: Path, shards: dict[str, str], task: Ta
 
 def last_tenth(spec: RunSpec, lending: Lending) -> tuple[float, RunResult]:
     """Wall seconds from a checkpoint of the run to its result; what a model has learned costs no time."""
-    from proxy_models.checkpoint import Checkpoint, add_checkpoint
     from proxy_models.families.learning_rate import peak_rate
-    from proxy_models.run import train_run
-    from proxy_models.run_inputs import mixture_sampler, open_shards
-    from proxy_models.training import Trainer
+    from proxy_models.training.checkpoint import Checkpoint, add_checkpoint
+    from proxy_models.training.run import train_run
+    from proxy_models.training.run_inputs import mixture_sampler, open_shards
+    from proxy_models.training.step import Trainer
 
     sampler = mixture_sampler(spec, open_shards(spec))
     state = Trainer(spec.model, spec.training, sampler, spec.device, peak_rate(spec)).state()

@@ -40,9 +40,9 @@ from benchmarks.storm_cluster import TOKEN, Cluster, embedded, team, wait_until
 from benchmarks.storm_question import ask_domains, ask_swarm
 from benchmarks.storm_watch import Watch
 from service.client import Client
-from service.database.engine import Database
-from service.database.migrate import upgrade
-from service.settings import Settings
+from store.engine import Database
+from store.schema.migrate import upgrade
+from store.settings import Settings
 
 SWARMS = 4
 STORM_SETTINGS: dict[str, Any] = {

@@ -6,8 +6,8 @@ from typing import Self
 import cvxpy as cp
 import numpy as np
 
-from mixing.optimization.conic import task_cones
-from mixing.regression.protocol import Expansion
+from mixing.laws.protocol import Expansion
+from mixing.solve.convex.conic import task_cones
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.olmix_file import OlmixConfigError, OlmixFile, Section
-from mixing.revision import Changes, Leaf, Leaves
-from mixing.revision_diff import diff
+from mixing.change.diff import diff
+from mixing.change.revision import Changes, Leaf, Leaves
 
 DCLM, STACK_EDU, MORE_SOURCES, REVISED_PDFS, PARTITIONED_PDFS = FILES = (
     "0_dclm.yaml",

@@ -28,9 +28,9 @@ from benchmarks.olmix_file import OlmixConfigError
 from benchmarks.reuse_strategies import Bench, Strategy
 from benchmarks.reuse_truth import Truth
 from benchmarks.reuse_updates import Updates
-from mixing.lineage import Lineage, RevisionNode
-from mixing.reuse_choice import kept_domains
-from mixing.reuse_plan import ReusePlan, StartMixture
+from mixing.change.lineage import Lineage, RevisionNode
+from mixing.reuse.choice import kept_domains
+from mixing.reuse.plan import ReusePlan, StartMixture
 
 STRATEGIES: Mapping[str, Strategy] = {
     "full": Strategy("full", keep_runs=True, stream=1),

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from proxy_models.adamw import BETAS, EPSILON
 from proxy_models.config import ModelConfig, TrainingConfig
-from proxy_models.precision import lower_precision
-from proxy_models.rotary import rotate, rotation_table
+from proxy_models.model.precision import lower_precision
+from proxy_models.model.rotary import rotate, rotation_table
+from proxy_models.training.adamw import BETAS, EPSILON
 
 Step = Callable[[np.ndarray], float]
 
 
 class PlainBlock(nn.Module):
-    """One layer of `proxy_models.model`, written with ``nn.Linear`` and ``nn.RMSNorm``."""
+    """One layer of `proxy_models.model.model`, written with ``nn.Linear`` and ``nn.RMSNorm``."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

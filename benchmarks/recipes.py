@@ -26,11 +26,11 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from benchmarks.regmix import load
+from mixing.answer.proposal import propose
 from mixing.domains import Domains
-from mixing.evidence import RunEvidence
 from mixing.methods import METHODS, Recipe, combine
-from mixing.proposal import propose
 from mixing.question import ProposalRequest
+from mixing.runs.evidence import RunEvidence
 
 RUNS = (34, 54, 108)
 SUBSETS = 10

@@ -23,18 +23,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.regmix import RegMix, load
-from mixing.regression.conformal import Conformal
-from mixing.regression.diagnostics import rank_correlation
-from mixing.regression.effective_power import EffectivePowerLaw
-from mixing.regression.ensemble import default_regression
-from mixing.regression.exponentials import ExponentialPowerLaw, ExponentialsLaw
-from mixing.regression.gaussian_process import FeatureMap, GaussianProcess
-from mixing.regression.linear import LinearLaw
-from mixing.regression.log_linear import LogLinearLaw
-from mixing.regression.low_rank import LinearInteractionsLaw, LogLinearInteractionsLaw
-from mixing.regression.power_laws import AutoScaleLaw, BiMixLaw
-from mixing.regression.protocol import Regression
-from mixing.regression.trees import CLIMB, REGMIX
+from mixing.laws.conformal import Conformal
+from mixing.laws.diagnostics import rank_correlation
+from mixing.laws.ensemble import default_regression
+from mixing.laws.exponential.exponentials import ExponentialPowerLaw, ExponentialsLaw
+from mixing.laws.exponential.log_linear import LogLinearLaw
+from mixing.laws.exponential.low_rank import LinearInteractionsLaw, LogLinearInteractionsLaw
+from mixing.laws.linear import LinearLaw
+from mixing.laws.powers.effective_power import EffectivePowerLaw
+from mixing.laws.powers.power_laws import AutoScaleLaw, BiMixLaw
+from mixing.laws.processes.gaussian_process import FeatureMap, GaussianProcess
+from mixing.laws.protocol import Regression
+from mixing.laws.trees import CLIMB, REGMIX
 
 RUNS = (34, 54, 64, 96, 128, 256, 512)
 SUBSETS = 5

@@ -16,27 +16,27 @@ import numpy as np
 
 from benchmarks.reuse_truth import Truth
 from benchmarks.reuse_updates import Updates
+from mixing.answer.proposal import Proposal, propose
+from mixing.capped_simplex import into_capped_simplex
+from mixing.change.carry import carried, carry
+from mixing.change.lineage import EvidenceSpace
 from mixing.errors import Infeasible, TooFewRuns
-from mixing.evidence import RunEvidence
-from mixing.fitting import Columns, fit
-from mixing.learning import CONTENTS, Learned, gather_over, learn
-from mixing.lineage import EvidenceSpace
+from mixing.laws.catalogue import REGRESSIONS
+from mixing.laws.fitting import Columns, fit
+from mixing.laws.learning import CONTENTS, Learned, gather_over, learn
+from mixing.laws.through import through
 from mixing.methods import combine, method_named
 from mixing.mixture import Mixture
 from mixing.parts import FitContext
-from mixing.proposal import Proposal, propose
 from mixing.question import ProposalRequest, problem_of
-from mixing.regression.catalogue import REGRESSIONS
-from mixing.regression.through import through
 from mixing.repetition import repetition_caps
-from mixing.reuse import NOTHING_REUSED, Reuse, least_new_runs, older_run
-from mixing.reuse_choice import costs_of_keeping, kept_domains
-from mixing.reuse_plan import PastRun, ReusePlan, ReuseQuestion, StartMixture, plan_reuse
-from mixing.reuse_question import ReuseKind
-from mixing.revision_carry import carried, carry
-from mixing.sampling.capped_simplex import into_capped_simplex
-from mixing.solving import Question, find
-from mixing.swarm import SwarmRequest, sample_round
+from mixing.reuse.choice import costs_of_keeping, kept_domains
+from mixing.reuse.plan import PastRun, ReusePlan, ReuseQuestion, StartMixture, plan_reuse
+from mixing.reuse.question import ReuseKind
+from mixing.reuse.reuse import NOTHING_REUSED, Reuse, least_new_runs, older_run
+from mixing.runs.evidence import RunEvidence
+from mixing.solve.solvers import Question, find
+from mixing.swarm.sample import SwarmRequest, sample_round
 
 TRAINING_SEED = 0
 """Of every run: a service trains all runs of a method with one seed unless it is told another."""

@@ -24,10 +24,10 @@ import numpy as np
 
 from benchmarks.regmix import RegMix
 from benchmarks.reuse_updates import SPLIT, Updates
-from mixing.regression.effective_power import EffectivePowerLaw, FittedEffectivePower
-from mixing.regression.fitted_process import FittedProcess
-from mixing.regression.gaussian_process import GaussianProcess
-from mixing.regression.log_linear import FittedLogLinear, LogLinearLaw
+from mixing.laws.exponential.log_linear import FittedLogLinear, LogLinearLaw
+from mixing.laws.powers.effective_power import EffectivePowerLaw, FittedEffectivePower
+from mixing.laws.processes.fitted_process import FittedProcess
+from mixing.laws.processes.gaussian_process import GaussianProcess
 
 FLOOR = 5e-5
 KEPT = 0.7

@@ -11,11 +11,11 @@ from hashlib import sha256
 
 import numpy as np
 
-from mixing.content import combined
+from mixing.change.content import combined
+from mixing.change.diff import diff
+from mixing.change.lineage import EvidenceSpace, Lineage, RevisionNode
+from mixing.change.revision import Leaf, Leaves
 from mixing.domains import Domains
-from mixing.lineage import EvidenceSpace, Lineage, RevisionNode
-from mixing.revision import Leaf, Leaves
-from mixing.revision_diff import diff
 
 SPLIT = "pdf"
 """The source that is revised, and split into its topics in the end."""

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from mixing.content import combined
+from mixing.change.carry import carry
+from mixing.change.content import combined
+from mixing.change.diff import diff
+from mixing.change.lineage import Lineage, RevisionNode
+from mixing.change.patch import Patch, apply_patch
+from mixing.change.revision import Changes, Leaf, Leaves
 from mixing.errors import AmbiguousChange
-from mixing.lineage import Lineage, RevisionNode
 from mixing.methods import combine, method_named
-from mixing.reuse_plan import PastRun, ReuseQuestion, StartMixture, plan_reuse
-from mixing.revision import Changes, Leaf, Leaves
-from mixing.revision_carry import carry
-from mixing.revision_diff import diff
-from mixing.revision_patch import Patch, apply_patch
+from mixing.reuse.plan import PastRun, ReuseQuestion, StartMixture, plan_reuse
 
 DOMAINS = (1_000, 10_000)
 CHANGED = 0.1

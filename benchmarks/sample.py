@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from mixing.domains import Domains
-from mixing.sampling import dirichlet, grid, tempered
-from mixing.sampling.design import Design, design
-from mixing.sampling.dirichlet import TwoLevelDirichlet
-from mixing.sampling.distinct import unvaried
-from mixing.sampling.space import SwarmSpace
+from mixing.swarm import dirichlet, grid, tempered
+from mixing.swarm.design import Design, design
+from mixing.swarm.dirichlet import TwoLevelDirichlet
+from mixing.swarm.distinct import unvaried
+from mixing.swarm.space import SwarmSpace
 
 RUNS = 512
 DOMAINS = (64, 1000)

@@ -24,15 +24,15 @@ import numpy as np
 from lightgbm import LGBMRegressor
 
 from benchmarks.laws import EffectivePowerLaw, ExponentialLaw
-from mixing.optimization.conic import solve_conic
-from mixing.optimization.convex import solve
-from mixing.optimization.linear_system import LinearSystem
-from mixing.optimization.problem import MixtureProblem, Objective
-from mixing.optimization.published_choices import mean_of_best, regmix_candidates
-from mixing.optimization.region import Region
-from mixing.optimization.search import search
-from mixing.sampling.capped_simplex import settle, water_fill
+from mixing.capped_simplex import settle, water_fill
 from mixing.simplex_map import SimplexMap
+from mixing.solve.convex.conic import solve_conic
+from mixing.solve.convex.solver import solve
+from mixing.solve.linear_system import LinearSystem
+from mixing.solve.problem import MixtureProblem, Objective
+from mixing.solve.published_choices import mean_of_best, regmix_candidates
+from mixing.solve.region import Region
+from mixing.solve.search import search
 
 SIZES = (17, 64, 256, 1000)
 TASKS = 110

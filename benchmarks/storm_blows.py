@@ -80,13 +80,13 @@ class Storm:
     def _victims(self, target: str) -> list[psutil.Process]:
         cluster = self.cluster
         if target == "child":
-            found = cluster.find("workers.child")
+            found = cluster.find("workers.execution.child")
         elif target == "worker":
             found = cluster.workers()
         elif target == "pool":
             found = cluster.pools()
         else:
-            found = cluster.find({"web": "service.web", "dispatcher": "workers.dispatcher"}[target])
+            found = cluster.find({"web": "service.processes.web", "dispatcher": "workers.dispatcher"}[target])
         return [one for one in found if _runs(one)]
 
     def _at_work(self, victims: list[psutil.Process], held: list[Held], target: str) -> list[psutil.Process]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from service.database.engine import Database
-from service.database.models import ATTEMPTS
-from workers.retries import LOST_ALLOWED
+from store.engine import Database
+from store.tables import ATTEMPTS
+from workers.claims.retries import LOST_ALLOWED
 
 NEVER = {
     "lost: jobs that did not succeed": "SELECT count(*) FROM jobs WHERE state <> 'succeeded'",

@@ -15,8 +15,8 @@ from typing import Self
 
 import psutil
 
-from service.listener import answers
-from service.settings import Settings
+from service.processes.listener import answers
+from store.settings import Settings
 
 TOKEN = "a-token-for-the-storm"
 START_SECONDS = 180.0
@@ -143,7 +143,7 @@ class Cluster:
 
 def embedded(settings: Settings) -> Cluster:
     """``mixwright serve``: it keeps a web process and a supervisor of ``settings.slots`` slots running itself."""
-    serve = ("service.cli", "serve", "--exit-with-parent")
+    serve = ("service.cli.main", "serve", "--exit-with-parent")
     return Cluster(settings, [_kept(settings, "serve", *serve)])
 
 
@@ -153,7 +153,7 @@ def team(settings: Settings, workers: int) -> Cluster:
     return Cluster(
         settings,
         [
-            _kept(settings, "web", "service.web"),
+            _kept(settings, "web", "service.processes.web"),
             _kept(settings, "dispatcher", "workers.dispatcher"),
             *(_kept(settings, f"w{index}", *celery, "-n", f"w{index}@%h") for index in range(workers)),
         ],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.database.engine import Database
+from store.engine import Database
 
 LOOK_SECONDS = 0.1
 

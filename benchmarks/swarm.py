@@ -65,8 +65,8 @@ def write_corpus(directory: Path) -> dict[str, Path]:
 
 def prepare(directory: Path) -> dict[str, str]:
     """Each domain's shard directory."""
-    from proxy_models.preparation import PreparationSpec, prepare_domain, training_sample
-    from proxy_models.tokenizer import train_byte_level_bpe
+    from proxy_models.text.preparation import PreparationSpec, prepare_domain, training_sample
+    from proxy_models.text.tokenizer import train_byte_level_bpe
 
     files = write_corpus(directory)
     sample = training_sample(tuple(files.values()), 0.05, 1_000_000)
@@ -121,11 +121,11 @@ def choose_way(pipe: Connection, swarm: Swarm, compiled: bool) -> None:
     """A process of its own: measures the backends and answers with the choice."""
     import torch
 
-    from proxy_models import calibration
-    from proxy_models.allocator import keep_freed_memory
     from proxy_models.backends.registry import available
-    from proxy_models.calibrate import calibrate
     from proxy_models.config import TrainingConfig, size_named
+    from proxy_models.planning import calibration
+    from proxy_models.planning.calibrate import calibrate
+    from proxy_models.training.allocator import keep_freed_memory
 
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -141,9 +141,9 @@ def serve(pipe: Connection, backend: str | None, wave: int) -> None:
 
     In waves of ``wave`` on ``backend``, or one after the other where that is None.
     """
-    from proxy_models.run import train_run
-    from proxy_models.run_spec import RunSpec
-    from proxy_models.wave import WaveOptions, train_wave
+    from proxy_models.training.run import train_run
+    from proxy_models.training.run_spec import RunSpec
+    from proxy_models.training.wave import WaveOptions, train_wave
 
     while (order := pipe.recv()) is not None:
         specs = [RunSpec.from_dict(content) for content in order]

@@ -1,7 +1,8 @@
 """Tokens per second of training proxies, and how near that is to bare products: ``python -m benchmarks.trainer``.
 
 For each size and tokens per step, medians of interleaved repeats on one thread, CPU time on a CPU. In float32, and
-where the processor is made for it in bfloat16 too (`, bfloat16`: ours by `proxy_models.precision`, the others by
+where the processor is made for it in bfloat16 too (`, bfloat16`: ours by `proxy_models.model.precision`, the
+others by
 autocast):
 
 - `hugging face`, `plain`: Llama of transformers, and a module of PyTorch's own parts, each in a plain loop
@@ -132,7 +133,7 @@ def ways(
     from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED
     from proxy_models.backends.registry import available
     from proxy_models.config import FLOAT32
-    from proxy_models.memory import largest_wave
+    from proxy_models.planning.memory import largest_wave
     from proxy_models.torch_device import free_memory
 
     usable = available(case.device, case.compiled)
@@ -167,7 +168,7 @@ def serve(pipe: Connection, allocator: str) -> None:
     import torch
 
     from benchmarks.floor import seconds_of
-    from proxy_models.allocator import keep_freed_memory
+    from proxy_models.training.allocator import keep_freed_memory
 
     torch.set_num_threads(1)
     if allocator == "kept":

@@ -11,8 +11,8 @@ from pathlib import Path
 from alembic import command
 from alembic.util import CommandError
 
-from service.database.engine import Database
-from service.database.migrate import alembic_config, head, upgrade
+from store.engine import Database
+from store.schema.migrate import alembic_config, head, upgrade
 
 
 def next_number() -> str:

@@ -10,8 +10,8 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from mixing.errors import InvalidSetting, TooFewRuns, UnknownMethod
+from mixing.laws.catalogue import REGRESSIONS
 from mixing.parts import GRANULARITIES, SAMPLERS, SOLVERS
-from mixing.regression.catalogue import REGRESSIONS
 
 
 @dataclass(frozen=True)

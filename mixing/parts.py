@@ -1,6 +1,6 @@
 """The parts methods are made of, by name: what each is, and what it can be combined with.
 
-The regressions are listed in `mixing.regression.catalogue`.
+The regressions are listed in `mixing.laws.catalogue`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.regression.protocol import Regression
+from mixing.laws.protocol import Regression
 
 HELD_OUT_PREFIX = "held-out/"
 """Before a domain's name: the task that is the domain's own held-out slice."""

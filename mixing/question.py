@@ -10,29 +10,22 @@ import numpy as np
 
 from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, InvalidSetting
-from mixing.evidence import RunEvidence
+from mixing.laws.protocol import Fitted
 from mixing.methods import Recipe, combine, method_named
 from mixing.objective import ObjectiveSpec, objective_of_tasks
-from mixing.optimization.conflicts import linear_conflict
-from mixing.optimization.feasibility import is_feasible
-from mixing.optimization.linear_system import LinearSystem
-from mixing.optimization.problem import (
-    GuardRail,
-    LinearConstraint,
-    MixtureProblem,
-    Objective,
-    TaskMean,
-    check_names,
-)
-from mixing.optimization.repetition_cost import RepetitionCost
 from mixing.parts import HELD_OUT_PREFIX, SOLVERS
-from mixing.regression.protocol import Fitted
 from mixing.repetition import check_target_reachable, repetition_caps
-from mixing.reuse import NOTHING_REUSED, Reuse, check_reusable
+from mixing.reuse.reuse import NOTHING_REUSED, Reuse, check_reusable
+from mixing.runs.evidence import RunEvidence
 from mixing.simplex_map import SimplexMap
+from mixing.solve.conflicts import linear_conflict
+from mixing.solve.feasibility import is_feasible
+from mixing.solve.linear_system import LinearSystem
+from mixing.solve.problem import GuardRail, LinearConstraint, MixtureProblem, Objective, TaskMean, check_names
+from mixing.solve.repetition_cost import RepetitionCost
 
 if TYPE_CHECKING:  # importing what fits regressions would slow down a process that only checks requests
-    from mixing.fitting import Columns
+    from mixing.laws.fitting import Columns
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,7 @@ class ProposalRequest:
         constraints: shares and pins.
         guard_rails: what no mixture may cost a task.
         repetition_price: what a share of the training run's tokens that repetition wastes costs, in the metric's unit
-            (`mixing.optimization.repetition_cost`); beside the cap, or instead of it.
+            (`mixing.solve.repetition_cost`); beside the cap, or instead of it.
         proxy_tokens: what a full proxy run trains, for a method that extrapolates from there to the target.
         reuse: the ratios to keep and the runs of older revisions to count.
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from proxy_models.calibration import Device
-from proxy_models.machine import available_memory, processor_name, total_memory
+from proxy_models.planning.calibration import Device
+from proxy_models.planning.machine import available_memory, processor_name, total_memory
 
 
 def this_device(device: str) -> Device:

@@ -10,8 +10,8 @@ import click
 import pytest
 import yaml
 
-from service.cli import main
-from service.settings import Settings
+from service.cli.main import main
+from store.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -26,20 +26,20 @@ from celery.signals import (
 from kombu.entity import Queue
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.database.engine import Database
-from service.database.jobs import TRAINING
-from service.database.schema_version import OldSchema, require_schema
-from service.logs import configure_logging
-from service.settings import Settings
-from service.tracing import configure_tracing
-from workers.child_handle import Child
-from workers.devices import OwnDevice
-from workers.execution import Worker, run_claims
-from workers.flag import SharedFlag
-from workers.pauses import Pauses
-from workers.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
-from workers.slots import NOT_TRAINING, Slot
-from workers.waves import next_work
+from store.engine import Database
+from store.jobs import TRAINING
+from store.logs import configure_logging
+from store.schema.version import OldSchema, require_schema
+from store.settings import Settings
+from store.tracing import configure_tracing
+from workers.claims.pauses import Pauses
+from workers.claims.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
+from workers.claims.slots import NOT_TRAINING, Slot
+from workers.execution.child_handle import Child
+from workers.execution.devices import OwnDevice
+from workers.execution.execute import Worker, run_claims
+from workers.execution.flag import SharedFlag
+from workers.execution.waves import next_work
 
 log = logging.getLogger("mixwright.worker")
 

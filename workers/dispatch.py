@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from sqlalchemy import or_
 from sqlalchemy.orm import Session
 
-from service.database.clock import database_now
-from service.database.engine import Database
-from service.database.models import Job
-from workers.claims import claimable
+from store.clock import database_now
+from store.engine import Database
+from store.tables import Job
+from workers.claims.claim import claimable
 
 RESEND_SECONDS = 5.0
 """A job still queued so long after its hint gets another: the first may have gone down with the broker, or with a

@@ -14,15 +14,15 @@ from kombu.exceptions import OperationalError as BrokerIsAway
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.database.engine import Database
-from service.database.schema_version import require_schema
-from service.logs import configure_logging
-from service.settings import Settings
+from store.engine import Database
+from store.logs import configure_logging
+from store.schema.version import require_schema
+from store.settings import Settings
 from workers.celery_app import REST_QUEUE, RUN_JOB, TRAIN_QUEUE, app, queue_of
+from workers.claims.registry import BEAT_SECONDS, Registry
+from workers.claims.slots import Slot
 from workers.dispatch import MOST_WAITING, Hint, send_hints
 from workers.pipeline import tick
-from workers.registry import BEAT_SECONDS, Registry
-from workers.slots import Slot
 
 log = logging.getLogger("mixwright.dispatcher")
 

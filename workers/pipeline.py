@@ -13,12 +13,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mixing.parts import SAMPLERS
-from service.database import jobs
-from service.database.clock import database_now
-from service.database.engine import Database
-from service.database.models import Job, Optimization
-from service.database.preparation import preparation_failure, preparation_state
-from workers.reaper import Reaped, reap
+from store import jobs
+from store.clock import database_now
+from store.engine import Database
+from store.revisions.preparation import preparation_failure, preparation_state
+from store.tables import Job, Optimization
+from workers.claims.reaper import Reaped, reap
 
 _OPTIMIZATION_KINDS = (jobs.SAMPLE_SWARM, jobs.PROXY_RUN, jobs.SOLVE)
 

@@ -15,20 +15,20 @@ import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.database.engine import CONNECTIONS, Database
-from service.database.schema_version import require_schema
-from service.lifeline import exit_with_parent
-from service.logs import configure_logging
-from service.settings import Settings
-from service.tracing import configure_tracing
-from workers.child_handle import Child
-from workers.devices import OwnDevice
-from workers.execution import Worker, run_claims
-from workers.pauses import Pauses
+from store.engine import CONNECTIONS, Database
+from store.lifeline import exit_with_parent
+from store.logs import configure_logging
+from store.schema.version import require_schema
+from store.settings import Settings
+from store.tracing import configure_tracing
+from workers.claims.pauses import Pauses
+from workers.claims.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
+from workers.claims.slots import Slot, slots_of
+from workers.execution.child_handle import Child
+from workers.execution.devices import OwnDevice
+from workers.execution.execute import Worker, run_claims
+from workers.execution.waves import next_work
 from workers.pipeline import tick
-from workers.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
-from workers.slots import Slot, slots_of
-from workers.waves import next_work
 
 log = logging.getLogger("mixwright.supervisor")
 

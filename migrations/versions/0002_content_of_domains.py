@@ -2,7 +2,7 @@
 
 Until now ``domains.content_hash`` held the name of the token shard, which is also the last part of
 ``shard_directory``; from here on it says which text a domain is, which only counting can tell. And
-``revisions.changes`` gets the form of ``mixing.revision.Changes``.
+``revisions.changes`` gets the form of ``mixing.change.revision.Changes``.
 """
 
 import json

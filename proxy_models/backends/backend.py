@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from proxy_models.evaluation import Scored
+from proxy_models.evaluation.scores import Scored
 
 ONE_BY_ONE, COMPILED = "one-by-one", "one-by-one-compiled"
 STACKED, STACKED_COMPILED = "stacked", "stacked-compiled"

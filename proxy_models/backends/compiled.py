@@ -4,7 +4,7 @@ import functools
 
 import torch
 
-from proxy_models.stacked_model import Body, hidden_states
+from proxy_models.model.stacked_model import Body, hidden_states
 
 SHAPES = 64
 """Compiled shapes kept in a process; PyTorch's default of 8 would silently go on uncompiled."""

@@ -7,7 +7,7 @@ import torch
 from proxy_models.backends.stacked import Stacked
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
-from proxy_models.stacked_model import Body, hidden_states
+from proxy_models.model.stacked_model import Body, hidden_states
 
 WARM_UP = 3
 """Steps before capture: libraries choose kernels and allocate workspaces on first use, which a graph cannot hold."""

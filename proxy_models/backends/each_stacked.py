@@ -10,8 +10,8 @@ from torch import Tensor
 from proxy_models.backends.backend import Learned
 from proxy_models.backends.stacked import Stacked
 from proxy_models.config import ModelConfig, TrainingConfig
-from proxy_models.evaluation import Scored
-from proxy_models.stacked_model import Body, hidden_states
+from proxy_models.evaluation.scores import Scored
+from proxy_models.model.stacked_model import Body, hidden_states
 
 
 class EachStacked:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from proxy_models.backends.backend import Learned
 from proxy_models.config import TrainingConfig
-from proxy_models.evaluation import Scored, evaluate
+from proxy_models.evaluation.scores import Scored, evaluate
 from proxy_models.families.building import Shape
-from proxy_models.training import Learner
+from proxy_models.training.step import Learner
 
 
 class OneByOne:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from proxy_models.backends.backend import Learned
+from proxy_models.batches.document_mask import Documents
 from proxy_models.config import ModelConfig, TrainingConfig
-from proxy_models.document_mask import Documents
-from proxy_models.evaluation import Scored, evaluate_stack
-from proxy_models.precision import lower_precision
-from proxy_models.stacked_model import Body, StackedDecoder, hidden_states
-from proxy_models.stacked_optimizer import StackedAdamW
+from proxy_models.evaluation.scores import Scored, evaluate_stack
+from proxy_models.model.precision import lower_precision
+from proxy_models.model.stacked_model import Body, StackedDecoder, hidden_states
+from proxy_models.training.stacked_optimizer import StackedAdamW
 
 
 class Stacked:

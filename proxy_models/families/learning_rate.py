@@ -3,7 +3,7 @@
 from proxy_models.config import ModelConfig, ladder_learning_rate
 from proxy_models.errors import InvalidSpec
 from proxy_models.families.counting import counted
-from proxy_models.run_spec import RunSpec
+from proxy_models.training.run_spec import RunSpec
 
 
 def peak_rate(spec: RunSpec) -> float:

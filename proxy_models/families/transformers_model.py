@@ -16,9 +16,9 @@ from proxy_models.errors import InvalidSpec, NotEnoughMemory
 from proxy_models.families.architecture import ROUTER_Z, Architecture, is_random
 from proxy_models.families.counts import check_positions
 from proxy_models.families.router_losses import router_z_loss
-from proxy_models.memory import weights_bytes
-from proxy_models.seeds import seed_of
+from proxy_models.planning.memory import weights_bytes
 from proxy_models.torch_device import free_memory
+from proxy_models.training.seeds import seed_of
 
 ROUTER_Z_DEFAULT = 0.001
 """OLMoE's weight of the z-loss (arXiv 2409.02060, section 4.1.5)."""

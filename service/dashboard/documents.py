@@ -8,21 +8,21 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.database.models import WorkerRow
-from service.dependencies import DatabaseDependency, SettingsDependency
 from service.domain_sets.repository import revision_of
 from service.domain_sets.views import describe_revision, set_page
+from service.http.dependencies import DatabaseDependency, SettingsDependency
+from service.http.pagination import page_rows
 from service.launches.service import describe_launch, launch_page
 from service.mixtures.lineage import describe_lineage
 from service.mixtures.service import describe_mixture
 from service.optimizations.listing import optimization_page
 from service.optimizations.progress import describe
 from service.optimizations.repository import optimization_with_id
-from service.pagination import page_rows
-from service.settings import Settings
 from service.swarms.service import run_page
-from service.worker_device import worker_device
-from service.workers_view.service import describe_workers
+from service.training.device import worker_device
+from service.workers.service import describe_workers
+from store.settings import Settings
+from store.tables import WorkerRow
 
 Document = dict[str, Any]
 

@@ -11,10 +11,10 @@ from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from service.auth import COOKIE, client_address, principal_of, require_scope, usual_scope
 from service.dashboard.templating import page
-from service.errors import Problem, TooManyAttempts, field_path
-from service.same_origin import SAFE_METHODS, require_same_origin
+from service.http.auth import COOKIE, client_address, principal_of, require_scope, usual_scope
+from service.http.errors import Problem, TooManyAttempts, field_path
+from service.http.same_origin import SAFE_METHODS, require_same_origin
 from service.tokens.authenticator import Authenticator, Principal
 from service.tokens.sessions import SESSION_SECONDS
 

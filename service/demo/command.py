@@ -13,8 +13,8 @@ from service.client import ApiError, Unreachable
 from service.demo.corpora import CorporaError
 from service.demo.demo import Demo, DemoFailed, DemoRequest
 from service.demo.settings import FULL
-from service.processes import StartFailed
-from service.settings import Settings
+from service.processes.serving import StartFailed
+from store.settings import Settings
 
 PLAIN_WIDTH = 100
 

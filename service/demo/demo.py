@@ -17,7 +17,7 @@ from service.demo.memory import PeakMemory
 from service.demo.progress import Status, follow, meter, rate_and_eta
 from service.demo.report import gain_table, print_evidence, result_document, verdict
 from service.demo.settings import DemoSettings
-from service.processes import LocalService
+from service.processes.serving import LocalService
 
 Document = Mapping[str, Any]
 

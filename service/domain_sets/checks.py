@@ -8,16 +8,16 @@ from pathlib import Path
 
 from mixing.domains import check_names
 from mixing.errors import MixingError
-from proxy_models.corpus import probe, read_documents
 from proxy_models.errors import ProxyError, StoreUnreachable, TooLittleText
-from proxy_models.held_out import MINIMUM_BYTES, document_digest, is_held_out
 from proxy_models.stores.object_path import DataPath
-from proxy_models.token_files import is_pretokenized
+from proxy_models.text.corpus import probe, read_documents
+from proxy_models.text.held_out import MINIMUM_BYTES, document_digest, is_held_out
+from proxy_models.text.token_files import is_pretokenized
 from service.domain_sets.lookalikes import check_lookalikes
 from service.domain_sets.schemas import DomainRequest, TokenizerRequest
-from service.errors import Invalid, Unavailable, invalid
-from service.files import FileIdentity, file_identity, identity_hash, resolve_files, resolve_place
-from service.settings import Settings
+from service.http.errors import Invalid, Unavailable, invalid
+from store.files import FileIdentity, file_identity, identity_hash, resolve_files, resolve_place
+from store.settings import Settings
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 PROBE_BYTES = 4 * 2**20

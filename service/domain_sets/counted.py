@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select
 from sqlalchemy.orm import Session
 
-from service.database.models import DomainRow, Revision
+from store.tables import DomainRow, Revision
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from service.database.models import Revision
-from service.dependencies import DatabaseDependency, DryRun, SettingsDependency
 from service.domain_sets import preparation, revisions, views
 from service.domain_sets.checks import check_tokenizer
 from service.domain_sets.repository import revision_of
@@ -17,9 +15,11 @@ from service.domain_sets.schemas import (
     RevisionSummary,
     RevisionView,
 )
-from service.idempotency import IdempotentRequest, KeyHeader, create_once
-from service.pagination import After, Limit, Page
-from service.thread_route import ThreadRoute
+from service.http.dependencies import DatabaseDependency, DryRun, SettingsDependency
+from service.http.idempotency import IdempotentRequest, KeyHeader, create_once
+from service.http.pagination import After, Limit, Page
+from service.http.thread_route import ThreadRoute
+from store.tables import Revision
 
 router = APIRouter(prefix="/v1/domain-sets", tags=["domain sets"], route_class=ThreadRoute)
 Number = Annotated[int, Path(ge=1, lt=2**31, description="Of a revision, from 1.")]

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from mixing.change.patch import Patch, apply_patch
+from mixing.change.revision import Changes, Leaves
 from mixing.errors import MixingError
-from mixing.revision import Changes, Leaves
-from mixing.revision_patch import Patch, apply_patch
-from service.database.models import DomainRow
 from service.domain_sets.checks import CheckedDomain, PlacedDomain
 from service.domain_sets.schemas import MergeRequest, PatchRequest
-from service.errors import Invalid, invalid
+from service.http.errors import Invalid, invalid
+from store.tables import DomainRow
 
 
 def requested_domains(patch: PatchRequest) -> Iterator[PlacedDomain]:

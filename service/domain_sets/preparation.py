@@ -2,11 +2,11 @@
 
 from sqlalchemy.orm import Session
 
-from service.database import jobs
-from service.database.models import Revision
-from service.database.preparation import preparation_failure, preparation_state
 from service.domain_sets.repository import jobs_of, revision_of
-from service.errors import Conflict, NotReady
+from service.http.errors import Conflict, NotReady
+from store import jobs
+from store.revisions.preparation import preparation_failure, preparation_state
+from store.tables import Revision
 
 
 def require_usable(session: Session, revision: Revision) -> None:

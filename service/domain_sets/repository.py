@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload, load_only, selectinload
 
-from service.database.models import DomainSet, Job, Revision
-from service.errors import NotFound
+from service.http.errors import NotFound
+from store.tables import DomainSet, Job, Revision
 
 
 def domain_set_named(session: Session, name: str) -> DomainSet:

@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from mixing.change.diff import diff
+from mixing.change.revision import Changes, Leaf, Leaves
 from mixing.errors import AmbiguousChange, MixingError
-from mixing.revision import Changes, Leaf, Leaves
-from mixing.revision_diff import diff
 from proxy_models.stores.object_path import data_path
-from service.database import jobs
-from service.database.changes import confirm
-from service.database.content import FILES, known_contents, leaves_of
-from service.database.models import DomainRow, DomainSet, Revision
 from service.domain_sets.checks import CheckedDomain, FileRules, PlacedDomain, check_domain, check_tree
 from service.domain_sets.patches import PatchedTree, requested_domains
 from service.domain_sets.repository import domain_set_named, revision_of
 from service.domain_sets.schemas import DomainSetRequest, RevisionPlanView, RevisionRequest
 from service.domain_sets.views import changes_view
-from service.errors import Conflict, Invalid, invalid
-from service.files import file_identity
-from service.objects import store_problems
-from service.settings import Settings
+from service.http.errors import Conflict, Invalid, invalid
+from store import jobs
+from store.files import file_identity
+from store.objects import store_problems
+from store.revisions.changes import confirm
+from store.revisions.content import FILES, known_contents, leaves_of
+from store.settings import Settings
+from store.tables import DomainRow, DomainSet, Revision
 
 
 def check_first_domains(request: DomainSetRequest, settings: Settings) -> list[CheckedDomain]:

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from service.schemas import FailureView, Name, ProgressView, RequestModel, Time
+from service.http.schemas import FailureView, Name, ProgressView, RequestModel, Time
 
 
 class TokenizerRequest(RequestModel):

@@ -3,10 +3,6 @@
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
-from service.database import jobs
-from service.database.changes import KnownChanges, known_changes
-from service.database.models import DomainRow, DomainSet, Job, Revision
-from service.database.preparation import preparation_failure, preparation_state
 from service.domain_sets.repository import domain_set_named, jobs_of
 from service.domain_sets.schemas import (
     ChangesView,
@@ -15,8 +11,12 @@ from service.domain_sets.schemas import (
     RevisionSummary,
     RevisionView,
 )
-from service.pagination import Listing
-from service.schemas import ProgressView, failure_of
+from service.http.pagination import Listing
+from service.http.schemas import ProgressView, failure_of
+from store import jobs
+from store.revisions.changes import KnownChanges, known_changes
+from store.revisions.preparation import preparation_failure, preparation_state
+from store.tables import DomainRow, DomainSet, Job, Revision
 
 
 def describe_revision(session: Session, revision: Revision) -> RevisionView:

@@ -4,14 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from service.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency
-from service.idempotency import IdempotentRequest, KeyHeader, create_once
+from service.http.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency
+from service.http.idempotency import IdempotentRequest, KeyHeader, create_once
+from service.http.pagination import After, Limit, Page
+from service.http.thread_route import ThreadRoute
 from service.launches import service
 from service.launches.schemas import LaunchRequest, LaunchView
-from service.model_counts import check_counted
-from service.pagination import After, Limit, Page
-from service.thread_route import ThreadRoute
-from service.worker_device import worker_device
+from service.training.counts import check_counted
+from service.training.device import worker_device
 
 router = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=ThreadRoute)
 

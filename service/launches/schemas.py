@@ -2,10 +2,10 @@
 
 from pydantic import BaseModel, Field
 
-from service.launcher_settings import BUILT_IN
+from service.http.schemas import FailureView, Name, Time
 from service.optimizations.schemas import TaskRequest, TrainingRequest
-from service.schemas import FailureView, Name, Time
 from service.swarms.schemas import RunProgress
+from store.launcher_settings import BUILT_IN
 
 
 class LaunchRequest(TrainingRequest):

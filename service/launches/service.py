@@ -7,20 +7,20 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from proxy_models.families.start import StartFolder
-from service.database import jobs
-from service.database.models import Job, Launch, MixtureRow, Optimization, Run
 from service.domain_sets.preparation import require_usable
-from service.errors import Conflict, Invalid, NotFound
-from service.launcher_settings import BUILT_IN, BadLaunchers, read_launchers
+from service.http.errors import Conflict, Invalid, NotFound
+from service.http.pagination import Listing
+from service.http.schemas import failure_of
 from service.launches.schemas import LaunchRequest, LaunchView
 from service.mixtures.service import mixture_with_id
 from service.optimizations.schemas import TrainingRequest
-from service.pagination import Listing
-from service.schemas import failure_of
-from service.settings import Settings
 from service.swarms.schemas import RunProgress
-from service.training_settings import check_tasks, check_training, check_vocabulary
-from service.worker_device import WorkerDevice, check_memory
+from service.training.checks import check_tasks, check_training, check_vocabulary
+from service.training.device import WorkerDevice, check_memory
+from store import jobs
+from store.launcher_settings import BUILT_IN, BadLaunchers, read_launchers
+from store.settings import Settings
+from store.tables import Job, Launch, MixtureRow, Optimization, Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session, load_only
 
-from mixing.revision import Changes
-from service.database import jobs
-from service.database.changes import KnownChanges, known_changes
-from service.database.lineage import ancestry
-from service.database.models import Job, MixtureRow, Optimization, Revision, Run, Swarm
+from mixing.change.revision import Changes
 from service.domain_sets.views import changes_view
 from service.mixtures.lineage_schemas import (
     LineageView,
@@ -22,6 +18,10 @@ from service.mixtures.lineage_schemas import (
     StartLineage,
 )
 from service.mixtures.service import mixture_with_id, summarize_mixture
+from store import jobs
+from store.revisions.changes import KnownChanges, known_changes
+from store.revisions.lineage import ancestry
+from store.tables import Job, MixtureRow, Optimization, Revision, Run, Swarm
 
 Document = Mapping[str, Any]
 

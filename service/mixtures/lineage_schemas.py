@@ -5,8 +5,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.domain_sets.schemas import ChangesView
+from service.http.schemas import Time, Weights
 from service.mixtures.schemas import MixtureSummary
-from service.schemas import Time, Weights
 
 
 class MapRow(BaseModel):

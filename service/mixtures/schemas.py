@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from service.schemas import Name, RequestModel, Time, Weights
+from service.http.schemas import Name, RequestModel, Time, Weights
 
 
 class MixtureRequest(RequestModel):

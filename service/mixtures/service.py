@@ -7,11 +7,11 @@ from sqlalchemy.orm import Session, joinedload
 
 from mixing.errors import MixingError
 from mixing.mixture import Mixture
-from service.database.models import DomainSet, MixtureRow, Revision
 from service.domain_sets.repository import revision_of
-from service.errors import NotFound, invalid
+from service.http.errors import NotFound, invalid
+from service.http.pagination import Listing
 from service.mixtures.schemas import MixtureRequest, MixtureSummary, MixtureView
-from service.pagination import Listing
+from store.tables import DomainSet, MixtureRow, Revision
 
 
 def mixture_with_id(session: Session, mixture_id: str) -> MixtureRow:

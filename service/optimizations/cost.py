@@ -12,12 +12,12 @@ from typing import Any, Literal
 from sqlalchemy.orm import Session
 
 from proxy_models.config import TrainingConfig
-from proxy_models.cost import SwarmWork, swarm_cost
-from service.database.models import Optimization, Revision
+from proxy_models.planning.cost import SwarmWork, swarm_cost
 from service.domain_sets.counted import CountedText, counted_text
 from service.optimizations.schemas import CostView
 from service.optimizations.service import PlannedOptimization
-from service.worker_device import WorkerDevice, check_memory, training_of, vocabulary_of
+from service.training.device import WorkerDevice, check_memory, training_of, vocabulary_of
+from store.tables import Optimization, Revision
 
 Document = Mapping[str, Any]
 Source = Literal["own_runs", "past_runs", "calibration"]

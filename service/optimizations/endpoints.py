@@ -5,10 +5,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 
-from service.database import jobs
-from service.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, DryRun, SettingsDependency
-from service.idempotency import IdempotentRequest, KeyHeader, create_once
-from service.model_counts import check_counted
+from service.http.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, DryRun, SettingsDependency
+from service.http.idempotency import IdempotentRequest, KeyHeader, create_once
+from service.http.pagination import After, Limit, Page
+from service.http.thread_route import ThreadRoute
 from service.optimizations import service
 from service.optimizations.cost import check_planned_memory
 from service.optimizations.listing import optimization_page
@@ -21,9 +21,9 @@ from service.optimizations.schemas import (
     OptimizationView,
     PlanView,
 )
-from service.pagination import After, Limit, Page
-from service.thread_route import ThreadRoute
-from service.worker_device import worker_device
+from service.training.counts import check_counted
+from service.training.device import worker_device
+from store import jobs
 
 router = APIRouter(prefix="/v1/optimizations", tags=["optimizations"], route_class=ThreadRoute)
 

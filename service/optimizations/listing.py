@@ -3,9 +3,9 @@
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from service.database.models import DomainSet, Optimization, Revision
+from service.http.pagination import Listing
 from service.optimizations.schemas import OptimizationSummary
-from service.pagination import Listing
+from store.tables import DomainSet, Optimization, Revision
 
 _QUERY = (
     select(

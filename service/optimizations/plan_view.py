@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
-from service.database.models import Revision
 from service.optimizations.cost import AskedSwarm, Measured, cost_view, planned_swarm
 from service.optimizations.plan_sentences import plan_sentences
 from service.optimizations.schemas import CostView, Hours, PlanView
 from service.optimizations.service import PlannedOptimization
-from service.worker_device import WorkerDevice
+from service.training.device import WorkerDevice
+from store.tables import Revision
 
 
 def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevice) -> PlanView:

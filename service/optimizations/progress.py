@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from service.database import jobs
-from service.database.models import Optimization
 from service.domain_sets.counted import counted_text
+from service.http.schemas import failure_of
 from service.optimizations.cost import optimization_cost
 from service.optimizations.repository import mixtures_of, swarm_id_of
 from service.optimizations.schemas import (
@@ -20,8 +19,9 @@ from service.optimizations.schemas import (
     run_counts,
 )
 from service.optimizations.work import Span, StageWork, Training, Work, work_of
-from service.schemas import failure_of
-from service.worker_device import WorkerDevice
+from service.training.device import WorkerDevice
+from store import jobs
+from store.tables import Optimization
 
 
 def describe(session: Session, row: Optimization, device: WorkerDevice) -> OptimizationView:

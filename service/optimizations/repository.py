@@ -3,8 +3,8 @@
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
-from service.database.models import MixtureRow, Optimization, Revision, Swarm
-from service.errors import NotFound
+from service.http.errors import NotFound
+from store.tables import MixtureRow, Optimization, Revision, Swarm
 
 _ONE = (
     select(Optimization)

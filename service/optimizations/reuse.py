@@ -8,18 +8,18 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from mixing.change.lineage import EvidenceSpace, Lineage
 from mixing.errors import Infeasible, MixingError, TooFewRuns
-from mixing.lineage import EvidenceSpace, Lineage
 from mixing.methods import Method, Recipe
-from mixing.optimization.problem import LinearConstraint
 from mixing.parts import HELD_OUT_PREFIX
-from mixing.reuse_plan import ReuseKind, ReusePlan, ReuseQuestion, StartMixture, plan_reuse
-from service.database.lineage import ancestry, is_known, lineage_nodes, node_id
-from service.database.models import MixtureRow, Revision
-from service.database.past_runs import Comparison, Conditions, FinishedRun, finished_runs, mean_seconds
-from service.errors import Invalid, NotCounted, invalid
+from mixing.reuse.plan import ReuseKind, ReusePlan, ReuseQuestion, StartMixture, plan_reuse
+from mixing.solve.problem import LinearConstraint
+from service.http.errors import Invalid, NotCounted, invalid
 from service.mixtures.service import mixture_with_id
 from service.optimizations.schemas import OptimizationRequest, ReuseRequest
+from store.revisions.lineage import ancestry, is_known, lineage_nodes, node_id
+from store.revisions.past_runs import Comparison, Conditions, FinishedRun, finished_runs, mean_seconds
+from store.tables import MixtureRow, Revision
 
 Document = dict[str, Any]
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from service.database import jobs
-from service.schemas import FailureView, Name, RequestModel, Time
+from service.http.schemas import FailureView, Name, RequestModel, Time
+from store import jobs
 
 
 class TaskRequest(RequestModel):

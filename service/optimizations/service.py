@@ -8,26 +8,26 @@ from sqlalchemy.orm import Session
 
 from mixing.domains import Domains
 from mixing.errors import MixingError, TooFewRuns
+from mixing.laws.catalogue import REGRESSIONS
 from mixing.methods import Method, Recipe, combine, method_named
 from mixing.objective import groups
-from mixing.optimization.problem import LinearConstraint
-from mixing.optimization.shares import share_of
 from mixing.parts import HELD_OUT_PREFIX, SOLVERS
 from mixing.question import TaskGuard, check_constraints, objective_asked
-from mixing.regression.catalogue import REGRESSIONS
 from mixing.repetition import check_target_reachable
+from mixing.solve.problem import LinearConstraint
+from mixing.solve.shares import share_of
 from proxy_models.families.start import StartFolder
-from service.database import jobs
-from service.database.clock import database_now
-from service.database.models import Optimization
 from service.domain_sets.preparation import require_usable
 from service.domain_sets.repository import revision_of
-from service.errors import Conflict, Invalid, invalid
+from service.http.errors import Conflict, Invalid, invalid
 from service.optimizations.repository import optimization_with_id
 from service.optimizations.reuse import PlannedReuse, ReuseContext, planned_reuse
 from service.optimizations.schemas import OptimizationRequest
-from service.settings import Settings
-from service.training_settings import check_tasks, check_training, check_vocabulary
+from service.training.checks import check_tasks, check_training, check_vocabulary
+from store import jobs
+from store.clock import database_now
+from store.settings import Settings
+from store.tables import Optimization
 
 
 @dataclass(frozen=True, slots=True)

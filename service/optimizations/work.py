@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import and_, bindparam, case, func, or_, select
 from sqlalchemy.orm import Session
 
-from service.database import jobs
-from service.database.models import Job, Optimization, Run
-from service.database.types import big_integer
+from store import jobs
+from store.tables import Job, Optimization, Run
+from store.types import big_integer
 
 Document = Mapping[str, Any]
 Span = tuple[float, float]

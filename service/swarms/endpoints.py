@@ -5,14 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from proxy_models.exported_file import tar_pieces, tar_size
-from service.dependencies import DatabaseDependency, SettingsDependency
-from service.errors import PROBLEM_CONTENT
-from service.pagination import After, Limit, Page
+from proxy_models.export.exported_file import tar_pieces, tar_size
+from service.http.dependencies import DatabaseDependency, SettingsDependency
+from service.http.errors import PROBLEM_CONTENT
+from service.http.pagination import After, Limit, Page
+from service.http.thread_route import ThreadRoute
 from service.swarms import service
 from service.swarms.model_files import model_files
 from service.swarms.schemas import MetricView, RunSummary, RunView, SwarmView
-from service.thread_route import ThreadRoute
 
 router = APIRouter(prefix="/v1", tags=["swarms and runs"], route_class=ThreadRoute)
 Cursor = Annotated[str | None, Query(max_length=300, description="The `next` of the page before.")]

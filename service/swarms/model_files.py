@@ -8,15 +8,15 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from proxy_models.errors import DataMissing
-from proxy_models.exported_file import ExportedFile
-from proxy_models.huggingface import exported_model
+from proxy_models.export.exported_file import ExportedFile
+from proxy_models.export.huggingface import exported_model
 from proxy_models.stores.local_copies import Hold
-from service.database import jobs
-from service.database.models import Launch, Optimization, Revision, Run, Swarm
-from service.errors import Conflict
-from service.objects import store_problems
-from service.settings import Settings
+from service.http.errors import Conflict
 from service.swarms.service import run_with_id
+from store import jobs
+from store.objects import store_problems
+from store.settings import Settings
+from store.tables import Launch, Optimization, Revision, Run, Swarm
 
 
 def model_files(session: Session, settings: Settings, run_id: str) -> tuple[ExportedFile, ...]:

@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel
 
+from service.http.schemas import FailureView, Time, Weights
 from service.optimizations.schemas import RunCounts
-from service.schemas import FailureView, Time, Weights
 
 
 class SwarmView(BaseModel):

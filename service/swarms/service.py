@@ -8,15 +8,15 @@ from typing import Any
 from sqlalchemy import Integer, Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
-from service.database import jobs
-from service.database.jobs import of_run
-from service.database.models import DomainSet, Job, Launch, Metric, Optimization, Revision, Run, Swarm
-from service.database.types import big_integer
-from service.errors import Invalid, NotFound
+from service.http.errors import Invalid, NotFound
+from service.http.pagination import Listing
+from service.http.schemas import failure_of
 from service.optimizations.schemas import run_counts
-from service.pagination import Listing
-from service.schemas import failure_of
 from service.swarms.schemas import MetricView, RunProgress, RunSummary, RunView, SwarmView
+from store import jobs
+from store.jobs import of_run
+from store.tables import DomainSet, Job, Launch, Metric, Optimization, Revision, Run, Swarm
+from store.types import big_integer
 
 _SWARM = (
     select(

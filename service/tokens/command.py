@@ -11,13 +11,13 @@ import click
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from service.cli_options import data_option, settings_with
-from service.database.engine import Database
-from service.database.models import AccessToken
-from service.schemas import NAME_PATTERN
+from service.cli.options import data_option, settings_with
+from service.http.schemas import NAME_PATTERN
 from service.tokens import repository
 from service.tokens.authenticator import OPERATOR
 from service.tokens.scopes import LADDER, Scope
+from store.engine import Database
+from store.tables import AccessToken
 
 _UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 

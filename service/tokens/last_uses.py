@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy.exc import DBAPIError
 
-from service.database.engine import Database
 from service.tokens.repository import note_uses
+from store.engine import Database
 
 _log = logging.getLogger("mixwright.tokens")
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
-from service.database.clock import database_now
-from service.database.models import AccessToken
 from service.tokens.recent_lookups import forget_when_committed
 from service.tokens.scopes import Scope, granted
 from service.tokens.secrets import hash_of, new_secret, same
+from store.clock import database_now
+from store.tables import AccessToken
 
 LAST_USED_SECONDS = 60.0
 """A token's last use is noted at most so often: a client that polls is not to write at every request."""

@@ -10,9 +10,9 @@ from typing import Any, cast
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from service.database.clock import database_now
-from service.database.models import DashboardSession
 from service.tokens.secrets import SECRET_BYTES, keyed_hash
+from store.clock import database_now
+from store.tables import DashboardSession
 
 SESSION_SECONDS = 7 * 24 * 3600
 """How long a browser stays signed in."""

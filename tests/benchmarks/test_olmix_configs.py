@@ -15,10 +15,10 @@ from benchmarks.olmix_configs import (
     read_config,
 )
 from benchmarks.olmix_file import OlmixConfigError
+from mixing.change.carry import Step, carry_along
+from mixing.change.diff import diff
+from mixing.change.patch import Patch, apply_patch
 from mixing.errors import AmbiguousChange, SplitMismatch
-from mixing.revision_carry import Step, carry_along
-from mixing.revision_diff import diff
-from mixing.revision_patch import Patch, apply_patch
 
 SOUND = """\
 swarm:

@@ -8,9 +8,9 @@ from benchmarks.reuse import SMALL, Outcome, bench_of, outcomes, summary
 from benchmarks.reuse_strategies import DEFAULT, RECOMPUTE, STRATEGIES, Bench
 from benchmarks.reuse_truth import WORLDS, Fits
 from benchmarks.reuse_updates import REMOVED, SPLIT, Updates, updates
-from mixing.regression.effective_power import EffectivePowerLaw
-from mixing.regression.gaussian_process import GaussianProcess
-from mixing.regression.log_linear import LogLinearLaw
+from mixing.laws.exponential.log_linear import LogLinearLaw
+from mixing.laws.powers.effective_power import EffectivePowerLaw
+from mixing.laws.processes.gaussian_process import GaussianProcess
 
 WIDTH, TASKS = 17, 2
 

@@ -10,12 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from mixing.domains import parse_name
-from service.cli import main
+from service.cli.main import main
 from service.domain_sets.schemas import DomainSetRequest, RevisionRequest
 from service.launches.schemas import LaunchRequest
 from service.mixtures.schemas import MixtureRequest
 from service.optimizations.schemas import OptimizationRequest
-from service.settings import Settings
+from store.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])

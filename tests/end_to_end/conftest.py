@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.client import Client
-from service.processes import LocalService
+from service.processes.serving import LocalService
 
 DEADLINE_SECONDS = 600.0
 POLL_SECONDS = 0.1

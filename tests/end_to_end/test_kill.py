@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from service.client import Client
-from service.processes import LocalService
+from service.processes.serving import LocalService
 
 pytestmark = pytest.mark.end_to_end
 ENDED = ("succeeded", "failed", "cancelled")
@@ -68,9 +68,9 @@ def test_killing_child_supervisor_web_and_service_changes_no_number(
 
         def training() -> list[psutil.Process]:
             running = client.optimization(optimization["id"])["progress"]["runs"]["running"]
-            return processes_running(service, "workers.child") if running else []
+            return processes_running(service, "workers.execution.child") if running else []
 
-        for module in ("workers.child", "workers.supervisor", "service.web"):
+        for module in ("workers.execution.child", "workers.supervisor", "service.processes.web"):
             eventually(training, f"a run under way before {module} is killed")
             victim = processes_running(service, module)[0]
             victim.send_signal(signal.SIGKILL)

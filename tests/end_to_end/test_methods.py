@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.client import Client
-from service.processes import LocalService
+from service.processes.serving import LocalService
 
 pytestmark = pytest.mark.end_to_end
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from service.client import Client
-from service.processes import LocalService
+from service.processes.serving import LocalService
 from tests.end_to_end.conftest import write_jsonl
 
 pytestmark = pytest.mark.end_to_end

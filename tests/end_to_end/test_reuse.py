@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.client import Client
-from service.processes import LocalService
+from service.processes.serving import LocalService
 from tests.end_to_end.conftest import pieces, write_jsonl
 from tests.end_to_end.test_kill import processes_running
 
@@ -136,7 +136,7 @@ def test_what_is_known_is_not_bought_again(
         running = eventually(
             lambda: (
                 client.optimization(second["id"])["progress"]["runs"]["running"]
-                and processes_running(service, "workers.child")
+                and processes_running(service, "workers.execution.child")
             ),
             "a run under way",
         )

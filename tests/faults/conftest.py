@@ -14,9 +14,9 @@ from benchmarks.storm_checks import differing_files, violations
 from benchmarks.storm_cluster import TOKEN, Cluster, wait_until
 from benchmarks.storm_question import ask_domains, ask_swarm
 from service.client import Client
-from service.database.engine import Database
-from service.database.migrate import upgrade
-from service.settings import Settings
+from store.engine import Database
+from store.schema.migrate import upgrade
+from store.settings import Settings
 from tests.servers import scratch_database, skip_loudly
 
 DEADLINE_SECONDS = 300.0

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from proxy_models.checkpoint import checkpoint_steps, read_checkpoint
-from service.database import jobs
-from service.database.engine import Database
-from service.settings import Settings
+from proxy_models.training.checkpoint import checkpoint_steps, read_checkpoint
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
 from tests.faults.small_disk import NoSmallDisk, fill, small_disk
 from tests.faults.test_graceful_stop import child, rows, stop_when  # noqa: F401
 from tests.servers import skip_loudly
 from tests.workers.conftest import sqlite, until  # noqa: F401
 from tests.workers.test_waves import add_swarm, prepared, revision_id  # noqa: F401
-from workers.child_handle import Child
-from workers.execution import Worker, run_claims
+from workers.execution.child_handle import Child
+from workers.execution.execute import Worker, run_claims
+from workers.execution.waves import next_work
 from workers.jobs import external_run
-from workers.waves import next_work
 
 SIZE_BYTES = 16 * 2**20
 

@@ -12,17 +12,17 @@ from sqlalchemy import select, text
 
 from benchmarks.own_redis import OwnRedis
 from benchmarks.storm_cluster import team
-from proxy_models.checkpoint import checkpoint_steps, read_checkpoint
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import Attempt, Job
-from service.settings import Settings
+from proxy_models.training.checkpoint import checkpoint_steps, read_checkpoint
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
+from store.tables import Attempt, Job
 from tests.faults.conftest import Swarm
 from tests.workers.conftest import sqlite, until  # noqa: F401
 from tests.workers.test_waves import add_swarm, prepared, revision_id  # noqa: F401
-from workers.child_handle import Child
-from workers.execution import Worker, run_claims
-from workers.waves import Work, next_work
+from workers.execution.child_handle import Child
+from workers.execution.execute import Worker, run_claims
+from workers.execution.waves import Work, next_work
 
 ENDLESS = 2_000_000_000
 RUNS = 5

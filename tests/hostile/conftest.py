@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
-from service.database.migrate import upgrade
-from service.settings import Settings
+from service.http.app import create_app
+from store.schema.migrate import upgrade
+from store.settings import Settings
 from tests.service.conftest import TOKEN, domain_set, on_both_databases, settings, write_corpus
 
 __all__ = ["domain_set", "on_both_databases", "settings", "write_corpus"]

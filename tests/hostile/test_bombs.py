@@ -11,10 +11,10 @@ import pytest
 import zstandard
 from fastapi.testclient import TestClient
 
-from proxy_models.byte_streams import FREE_BYTES, MAX_LINE_BYTES, MOST_EXPANSION, text_lines
-from proxy_models.corpus import read_documents
 from proxy_models.errors import CorpusError
-from service.settings import Settings
+from proxy_models.text.byte_streams import FREE_BYTES, MAX_LINE_BYTES, MOST_EXPANSION, text_lines
+from proxy_models.text.corpus import read_documents
+from store.settings import Settings
 from tests.hostile.conftest import problem
 
 MANY = 400  # blocks of 256 KiB: a hundred megabytes

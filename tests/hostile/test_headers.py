@@ -12,9 +12,9 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service.listener import listen
-from service.security_headers import HEADERS
-from service.settings import Settings
+from service.http.security_headers import HEADERS
+from service.processes.listener import listen
+from store.settings import Settings
 from tests.hostile.conftest import problem, still_answers
 from tests.service.conftest import TOKEN
 
@@ -82,7 +82,7 @@ def test_every_kind_of_answer_has_the_security_headers(client: TestClient) -> No
 @pytest.fixture
 def served(client: TestClient, settings: Settings, request: pytest.FixtureRequest) -> Iterator[int]:
     """The port of the application behind the web process's own server, configured as there."""
-    from service.web import server_config
+    from service.processes.web import server_config
 
     app: FastAPI = client.app  # pyright: ignore[reportAssignmentType]
     trusted = settings.model_copy(update={"trusted_proxies": getattr(request, "param", "")})

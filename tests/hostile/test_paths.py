@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.settings import Settings
+from store.settings import Settings
 from tests.hostile.conftest import problem, still_answers
 
 Document = dict[str, Any]

@@ -11,11 +11,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 import migrations
-from service.app import create_app
-from service.database.engine import Database
-from service.database.migrate import UnknownRevision, upgrade
-from service.database.schema_version import OldSchema, require_schema
-from service.settings import Settings
+from service.http.app import create_app
+from store.engine import Database
+from store.schema.migrate import UnknownRevision, upgrade
+from store.schema.version import OldSchema, require_schema
+from store.settings import Settings
 
 VERSIONS = sorted((Path(migrations.__file__).parent / "versions").glob("[0-9]*.py"))
 SINCE = "0003"

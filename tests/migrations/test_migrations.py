@@ -11,9 +11,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
-from mixing.revision import Changes
-from service.database.engine import Database
-from service.database.migrate import (
+from mixing.change.revision import Changes
+from store.engine import Database
+from store.schema.migrate import (
     DanglingReference,
     UnknownRevision,
     alembic_config,
@@ -22,7 +22,7 @@ from service.database.migrate import (
     head,
     upgrade,
 )
-from service.database.models import Base, DomainRow, DomainSet, Revision
+from store.tables import Base, DomainRow, DomainSet, Revision
 
 TABLES = set(Base.metadata.tables)
 

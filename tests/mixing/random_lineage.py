@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mixing.lineage import Lineage, RevisionNode
-from mixing.revision import Changes, Leaf
+from mixing.change.lineage import Lineage, RevisionNode
+from mixing.change.revision import Changes, Leaf
 
 Documents = frozenset[int]
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from mixing.evidence import RunEvidence
-from mixing.lineage import EvidenceSpace, Lineage, RevisionNode
+from mixing.change.lineage import EvidenceSpace, Lineage, RevisionNode
+from mixing.change.revision import Changes, Leaf
 from mixing.methods import combine, method_named
-from mixing.reuse_plan import PastRun, ReuseQuestion, StartMixture
-from mixing.revision import Changes, Leaf
+from mixing.reuse.plan import PastRun, ReuseQuestion, StartMixture
+from mixing.runs.evidence import RunEvidence
 
 TASKS = ("t0", "t1", "t2")
 TARGET = 100e9

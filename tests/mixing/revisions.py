@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from hypothesis import strategies as st
 
-from mixing.revision import Leaf, Leaves
-from mixing.revision_patch import Patch
+from mixing.change.patch import Patch
+from mixing.change.revision import Leaf, Leaves
 
 
 def leaf(documents: Iterable[str]) -> Leaf:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting
-from mixing.evidence import RunEvidence
 from mixing.objective import ObjectiveSpec
-from mixing.proposal import propose
 from mixing.question import ProposalRequest, TaskGuard
+from mixing.runs.evidence import RunEvidence
 
 DOMAINS = Domains.of({"books": 1e6, "code": 2e6, "web": 6e6})
 USEFUL = {"quiz": [0.9, 0.2, 0.4], "sums": [0.1, 0.9, 0.3]}

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixing.baselines import natural, temperature, uniform, unimax
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting
 from mixing.repetition import epochs, repetition_caps
+from mixing.solve.baselines import natural, temperature, uniform, unimax
 
 POOL = {"books": 3e5, "code": 1e6, "web": 5e6, "wiki": 1e5}
 pools = st.lists(st.integers(1, 10**7), min_size=1, max_size=8)

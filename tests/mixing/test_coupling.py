@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from mixing.coupling import couplings
-from mixing.optimization.convex import solve
-from mixing.optimization.problem import MixtureProblem, Objective
-from mixing.regression.protocol import Expansion
+from mixing.answer.coupling import couplings
+from mixing.laws.protocol import Expansion
 from mixing.simplex_map import SimplexMap
+from mixing.solve.convex.solver import solve
+from mixing.solve.problem import MixtureProblem, Objective
 
 NAMES = ("a", "b", "c", "d")
 

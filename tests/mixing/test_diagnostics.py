@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from mixing.errors import InvalidSetting, TooFewRuns
-from mixing.regression.diagnostics import (
+from mixing.laws.diagnostics import (
     coverage,
     cross_validate,
     decision_accuracy,
@@ -16,8 +16,8 @@ from mixing.regression.diagnostics import (
     interval_coverage,
     rank_correlation,
 )
-from mixing.regression.log_linear import LogLinearLaw
-from mixing.regression.protocol import Fitted
+from mixing.laws.exponential.log_linear import LogLinearLaw
+from mixing.laws.protocol import Fitted
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from mixing.errors import (
     TooFewRuns,
     UnknownDomain,
 )
-from mixing.evidence import Evidence, RunEvidence, gather
 from mixing.mixture import Mixture
 from mixing.objective import ObjectiveSpec
+from mixing.runs.evidence import Evidence, RunEvidence, gather
 
 DOMAINS = Domains.of({"books": 3.0, "code": 2.0, "web": 5.0})
 OBJECTIVE = {"law": 1.0, "math": 1.0}

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixing.change.lineage import Lineage, RevisionNode
+from mixing.change.revision import Changes, Leaf
 from mixing.errors import InvalidLineage, InvalidTokens, UnknownDomain, UnknownRevision
-from mixing.lineage import Lineage, RevisionNode
-from mixing.revision import Changes, Leaf
 from tests.mixing.random_lineage import DocumentLineage
 
 seeds = st.integers(0, 2**32 - 1)

@@ -7,8 +7,8 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
 from mixing.errors import InvalidMetrics, TooFewRuns
-from mixing.regression.diagnostics import cross_validate, leverage, rank_correlation
-from mixing.regression.log_linear import LogLinearLaw
+from mixing.laws.diagnostics import cross_validate, leverage, rank_correlation
+from mixing.laws.exponential.log_linear import LogLinearLaw
 
 
 def world(seed: int, runs: int, domains: int, tasks: int, noise: float) -> tuple[np.ndarray, ...]:

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixing.errors import InvalidSetting, TooFewRuns, UnknownMethod
+from mixing.laws.catalogue import REGRESSIONS
 from mixing.methods import METHODS, Recipe, combine, method_named
 from mixing.parts import SAMPLERS
-from mixing.regression.catalogue import REGRESSIONS
 
 TRAINING = sorted(name for name, method in METHODS.items() if method.trains_runs)
 

@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import InvalidTokens, MissingDomain, OppositeDirections, TooFewRuns
-from mixing.evidence import RunEvidence, gather
+from mixing.laws.exponential.log_linear import LogLinearLaw
 from mixing.methods import METHODS, combine
 from mixing.mixture import Mixture
 from mixing.objective import ObjectiveSpec, groups
-from mixing.optimization.problem import LinearConstraint
-from mixing.proposal import propose
 from mixing.question import ProposalRequest
-from mixing.regression.log_linear import LogLinearLaw
 from mixing.repetition import epochs, repetition_caps
+from mixing.runs.evidence import RunEvidence, gather
 from mixing.simplex_map import SimplexMap
-from mixing.swarm import SwarmRequest, sample_round
+from mixing.solve.problem import LinearConstraint
+from mixing.swarm.sample import SwarmRequest, sample_round
 
 POOL = {"web:news": 6e6, "web:forums": 2e6, "web:shops": 1e6, "books": 5e5, "wiki": 5e4}
 DOMAINS = Domains.of(POOL)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixing.errors import InvalidMetrics, InvalidSetting, TooFewRuns
-from mixing.noise import (
+from mixing.runs.noise import (
     last_checkpoints,
     noise,
     range_of_noise,

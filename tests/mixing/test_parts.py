@@ -5,11 +5,11 @@ import pytest
 
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting
+from mixing.laws.catalogue import REGRESSIONS
+from mixing.laws.protocol import ConvexLaw, Fitted
 from mixing.parts import GRANULARITIES, HELD_OUT_PREFIX, SAMPLERS, SOLVERS, FitContext, RegressionPart
-from mixing.regression.catalogue import REGRESSIONS
-from mixing.regression.protocol import ConvexLaw, Fitted
-from mixing.sampling.perturbation import perturbed_runs
-from mixing.sampling.space import SwarmSpace
+from mixing.swarm.perturbation import perturbed_runs
+from mixing.swarm.space import SwarmSpace
 
 DOMAINS, RUNS = 4, 24
 NAMES = tuple(f"d{index}" for index in range(DOMAINS))

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, TooFewRuns
-from mixing.evidence import RunEvidence
 from mixing.methods import METHODS, combine
-from mixing.proposal import propose
 from mixing.question import ProposalRequest
-from mixing.swarm import SwarmRequest, sample_round
+from mixing.runs.evidence import RunEvidence
+from mixing.swarm.sample import SwarmRequest, sample_round
 
 POOL = {"api": 6e6, "books": 2e6, "code": 1e6, "wiki": 2e5}
 TARGET = 2e6

@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mixing.answer.proposal import Proposal, propose
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidMetrics, InvalidSetting
-from mixing.evidence import RunEvidence
 from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec, objective_of_tasks
-from mixing.optimization.shares import share_of
-from mixing.proposal import Proposal, propose
 from mixing.question import ProposalRequest, TaskGuard
 from mixing.repetition import repetition_caps
+from mixing.runs.evidence import RunEvidence
+from mixing.solve.shares import share_of
 
 DOMAINS = Domains.of({"books": 1e6, "code": 2e6, "web": 6e6})
 TARGET, CAP = 8e6, 4.0  # books may weigh half

@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, InvalidSetting
-from mixing.evidence import RunEvidence
 from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec, objective_of_tasks
 from mixing.parts import HELD_OUT_PREFIX, SOLVERS
-from mixing.proposal import propose
 from mixing.question import ProposalRequest
 from mixing.repetition import repetition_caps
-from mixing.swarm import SwarmRequest, sample_round
+from mixing.runs.evidence import RunEvidence
+from mixing.swarm.sample import SwarmRequest, sample_round
 
 DOMAINS = Domains.of({"books": 5e5, "code": 1e6, "forums": 2e6, "web": 5e6})
 USEFUL = {"code": [0.2, 2.0, 0.3, 0.5], "facts": [1.0, 0.1, 0.1, 0.8], "prose": [1.5, 0.1, 0.8, 0.2]}
@@ -97,8 +97,8 @@ def test_a_method_finds_a_better_mixture_than_the_natural_one(
     method: str, runs: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Trees take seconds to predict as many candidates as are published, and fewer go the same way.
-    monkeypatch.setattr("mixing.solving.REGMIX_DRAWS", 5_000)
-    monkeypatch.setattr("mixing.solving.CANDIDATES", 2_000)
+    monkeypatch.setattr("mixing.solve.solvers.REGMIX_DRAWS", 5_000)
+    monkeypatch.setattr("mixing.solve.solvers.CANDIDATES", 2_000)
     document = propose(request_of(method, runs, METHODS[method].repetition_cap)).to_dict()
     assert_sound(document, METHODS[method].repetition_cap)
     assert true_gain(document["weights"]) > 0
@@ -230,7 +230,7 @@ def test_a_task_that_few_runs_tell_from_a_constant_does_not_end_the_proposal() -
 
 def test_a_law_that_predicts_no_numbers_is_refused_by_the_tasks_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "mixing.regression.effective_power.FittedEffectivePower.predict",
+        "mixing.laws.powers.effective_power.FittedEffectivePower.predict",
         lambda law, weights: 2 * (np.array([0.0, np.nan, 0.0]) * np.ones((len(weights), 3)),),
     )
     with pytest.raises(InvalidMetrics, match="facts") as caught:

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting
-from mixing.evidence import RunEvidence
 from mixing.objective import objective_of_tasks
-from mixing.optimization.shares import share_of
-from mixing.proposal import propose
 from mixing.question import ProposalRequest, TaskGuard, check_constraints
+from mixing.runs.evidence import RunEvidence
+from mixing.solve.shares import share_of
 
 DOMAINS = Domains.of({"books": 2e6, "code": 1e6, "wiki": 2e5})
 EFFECTS = {"code": [0.2, -2.0, -0.5], "prose": [-1.5, 0.1, -4.0], "sums": [0.3, -1.0, 0.2]}

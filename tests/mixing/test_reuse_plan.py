@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from mixing.change.revision import Leaf
 from mixing.errors import Infeasible, InvalidSetting, TooFewRuns, UnknownDomain, UnknownRevision
 from mixing.methods import combine, method_named
-from mixing.optimization.problem import LinearConstraint
-from mixing.reuse_plan import StartMixture, affected_domains, plan_reuse
-from mixing.revision import Leaf
+from mixing.reuse.plan import StartMixture, affected_domains, plan_reuse
 from mixing.simplex_map import SimplexMap
+from mixing.solve.problem import LinearConstraint
 from tests.mixing.reuse_world import FIRST, TASKS, past_of, question_of, runs_of_first, second, space_of
 
 KINDS = ("added", "removed", "renamed", "revised", "split", "merged")

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixing.answer.proposal import Proposal, propose
+from mixing.change.lineage import EvidenceSpace
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting, MissingDomain, TooFewRuns, UnknownDomain
-from mixing.evidence import RunEvidence
-from mixing.lineage import EvidenceSpace
 from mixing.methods import METHODS, combine, method_named
-from mixing.optimization.problem import LinearConstraint
-from mixing.proposal import Proposal, propose
 from mixing.question import ProposalRequest
-from mixing.reuse import Reuse, least_new_runs, older_run
-from mixing.reuse_plan import plan_reuse
-from mixing.swarm import SwarmRequest, sample_round
+from mixing.reuse.plan import plan_reuse
+from mixing.reuse.reuse import Reuse, least_new_runs, older_run
+from mixing.runs.evidence import RunEvidence
+from mixing.solve.problem import LinearConstraint
+from mixing.swarm.sample import SwarmRequest, sample_round
 from tests.mixing.reuse_world import (
     FIRST,
     TARGET,

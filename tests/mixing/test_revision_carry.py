@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixing.change.carry import Step, carried, carried_along, carry, carry_along, restrict
+from mixing.change.patch import Patch, apply_patch
+from mixing.change.revision import Changes, Leaf, Leaves
 from mixing.errors import InvalidTokens, InvalidWeights, MissingDomain, UnknownDomain
-from mixing.revision import Changes, Leaf, Leaves
-from mixing.revision_carry import Step, carried, carried_along, carry, carry_along, restrict
-from mixing.revision_patch import Patch, apply_patch
 from mixing.simplex_map import SimplexMap
 from tests.mixing.revisions import documents, leaf, patched_revisions
 

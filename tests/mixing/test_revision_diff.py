@@ -5,6 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixing.change.diff import diff
+from mixing.change.patch import Patch, apply_patch
+from mixing.change.revision import Changes, Leaf, Leaves
 from mixing.errors import (
     AmbiguousChange,
     InvalidAnswer,
@@ -14,9 +17,6 @@ from mixing.errors import (
     SplitMismatch,
     UnknownDomain,
 )
-from mixing.revision import Changes, Leaf, Leaves
-from mixing.revision_diff import diff
-from mixing.revision_patch import Patch, apply_patch
 from tests.mixing.revisions import documents, leaf, patched_revisions
 
 WIKI = documents("wiki", 6)

@@ -3,6 +3,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from mixing.change.patch import Patch, apply_patch
+from mixing.change.revision import Changes, Leaf, Leaves
 from mixing.errors import (
     DuplicateDomain,
     InvalidDomainName,
@@ -13,8 +15,6 @@ from mixing.errors import (
     SplitMismatch,
     UnknownDomain,
 )
-from mixing.revision import Changes, Leaf, Leaves
-from mixing.revision_patch import Patch, apply_patch
 from tests.mixing.revisions import documents, leaf, patched_revisions
 
 OLD = {"a": Leaf(10), "b": Leaf(20), "c": Leaf(30), "d": Leaf(40), "e": Leaf(50), "f": Leaf(60)}

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from benchmarks.laws import ExponentialLaw
 from mixing.errors import InvalidSetting, InvalidWeights
-from mixing.optimization.conic import solve_conic
-from mixing.optimization.convex import solve
-from mixing.optimization.linear_system import LinearSystem
-from mixing.optimization.problem import (
+from mixing.simplex_map import SimplexMap
+from mixing.solve.convex.conic import solve_conic
+from mixing.solve.convex.solver import solve
+from mixing.solve.linear_system import LinearSystem
+from mixing.solve.problem import (
     GuardRail,
     LinearConstraint,
     MixtureProblem,
@@ -19,9 +20,8 @@ from mixing.optimization.problem import (
     family_means,
     normalized,
 )
-from mixing.optimization.repetition_cost import RepetitionCost
-from mixing.simplex_map import SimplexMap
-from tests.mixing.optimization.problems import LAWS, grid, names, problem_of, single_tasks
+from mixing.solve.repetition_cost import RepetitionCost
+from tests.mixing.solve.problems import LAWS, grid, names, problem_of, single_tasks
 
 CAPS = np.array([0.5, 0.45, 0.8])
 CERTIFIED = 1e-9

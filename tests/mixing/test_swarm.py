@@ -4,15 +4,15 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mixing.capped_simplex import water_fill
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting, TooFewRuns, UnknownMethod
+from mixing.laws.diagnostics import weight_spread
 from mixing.methods import METHODS, combine, method_named
-from mixing.optimization.shares import share_of
-from mixing.regression.diagnostics import weight_spread
 from mixing.repetition import repetition_caps
-from mixing.sampling import dirichlet
-from mixing.sampling.capped_simplex import water_fill
-from mixing.swarm import SwarmRequest, sample_round
+from mixing.solve.shares import share_of
+from mixing.swarm import dirichlet
+from mixing.swarm.sample import SwarmRequest, sample_round
 
 POOL = {"web:news": 5e6, "web:forums": 2e6, "web:shops": 1e6, "code": 1e6, "books": 3e5, "wiki": 1e5}
 

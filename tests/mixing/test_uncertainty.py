@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from mixing.fitting import Columns, Refits
-from mixing.uncertainty import MISFIT_SHARE, gain_intervals
+from mixing.answer.uncertainty import MISFIT_SHARE, gain_intervals
+from mixing.laws.fitting import Columns, Refits
 
 NATURAL, PROPOSED = np.array([0.5, 0.5]), np.array([1.0, 0.0])
 METRICS = np.array([[1.0, 2.0], [3.0, 1.0], [2.0, 4.0], [2.5, 3.0]])

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from mixing.answer.untrained import BaselineRequest, baseline
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting, UnknownMethod
 from mixing.methods import METHODS
-from mixing.untrained import BaselineRequest, baseline
 
 POOL = {"books": 1e6, "code": 3e6, "web": 16e6}
 UNTRAINED = sorted(name for name, method in METHODS.items() if not method.trains_runs)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy_models.preparation import PreparationSpec, PreparedDomain, prepare_domain, training_sample
-from proxy_models.tokenizer import TextTokenizer, train_byte_level_bpe
+from proxy_models.text.preparation import PreparationSpec, PreparedDomain, prepare_domain, training_sample
+from proxy_models.text.tokenizer import TextTokenizer, train_byte_level_bpe
 
 STANDARD_LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 SOURCES = {

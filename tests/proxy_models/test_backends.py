@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from proxy_models.adamw import AdamW
 from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED, Backend
 from proxy_models.backends.compiled import compiler_problem
 from proxy_models.backends.cuda_graph import Graphed
@@ -15,11 +14,12 @@ from proxy_models.backends.registry import available, build
 from proxy_models.backends.stacked import Stacked
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
-from proxy_models.evaluation import held_out_task
-from proxy_models.model import Decoder
-from proxy_models.stacked_head_loss import stacked_loss_and_gradients, together
-from proxy_models.stacked_optimizer import StackedAdamW
-from proxy_models.token_shard import HeldOutDocument
+from proxy_models.evaluation.scores import held_out_task
+from proxy_models.model.model import Decoder
+from proxy_models.model.stacked_head_loss import stacked_loss_and_gradients, together
+from proxy_models.text.token_shard import HeldOutDocument
+from proxy_models.training.adamw import AdamW
+from proxy_models.training.stacked_optimizer import StackedAdamW
 
 MODEL = ModelConfig("small", 2, 32, 2, 48, 1e-2, vocabulary_size=64)
 TRAINING = TrainingConfig(tokens=50 * 4 * 16, sequence_length=16, batch_rows=4, clip=0.5)
@@ -198,7 +198,7 @@ def test_the_accelerators_head_is_the_one_of_the_cpu(monkeypatch: pytest.MonkeyP
     targets = torch.randint(20, (3, 10), generator=generator)
     here, there = (torch.full((3, 20, 8), float("nan"), dtype=torch.float64) for _ in range(2))
     expected = (*stacked_loss_and_gradients(hidden, weight, targets, here), here)
-    monkeypatch.setattr("proxy_models.stacked_head_loss.BLOCK_LOGITS", 3 * 20 * 4)
+    monkeypatch.setattr("proxy_models.model.stacked_head_loss.BLOCK_LOGITS", 3 * 20 * 4)
     found = (*together(hidden, weight, targets, there), there)
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-13)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from proxy_models.backends.backend import ONE_BY_ONE, STACKED
 from proxy_models.backends.registry import NAMES, available, build
-from proxy_models.calibrate import calibrate, table_for
-from proxy_models.calibration import Calibration, Swarm, choose
-from proxy_models.calibration_files import read_calibrations, save
-from proxy_models.calibration_order import CalibrationOrder
 from proxy_models.config import ModelConfig, TrainingConfig
+from proxy_models.planning.calibrate import calibrate, table_for
+from proxy_models.planning.calibration import Calibration, Swarm, choose
+from proxy_models.planning.calibration_files import read_calibrations, save
+from proxy_models.planning.calibration_order import CalibrationOrder
 from proxy_models.torch_device import free_memory, this_device
 
 MODEL = ModelConfig("small", 1, 32, 2, 48, 1e-2, vocabulary_size=64)
@@ -83,7 +83,12 @@ def test_a_damaged_table_is_measured_anew(tmp_path: Path) -> None:
 
 def order(tmp_path: Path, **given: object) -> subprocess.CompletedProcess[str]:
     asked = CalibrationOrder(str(tmp_path), ["nano-0.1M"], 16, 4, 64, compiled=False)
-    command = [sys.executable, "-m", "proxy_models.calibrate_command", json.dumps({**asdict(asked), **given})]
+    command = [
+        sys.executable,
+        "-m",
+        "proxy_models.planning.calibrate_command",
+        json.dumps({**asdict(asked), **given}),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -11,10 +11,10 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from proxy_models.corpus import LONG_TEXT, probe, read_documents
 from proxy_models.errors import CorpusError
-from proxy_models.task_file import TaskExample, read_task
-from proxy_models.token_files import read_token_documents
+from proxy_models.text.corpus import LONG_TEXT, probe, read_documents
+from proxy_models.text.task_file import TaskExample, read_task
+from proxy_models.text.token_files import read_token_documents
 
 TEXTS = ["plain", "naïve ☃ snow\n", "  indented\nlines\n\n"]
 LINES = "".join(json.dumps({"text": text, "id": 1}) + "\n" for text in TEXTS).encode()
@@ -130,7 +130,7 @@ def token_file(path: Path, tokens: list[int], dtype: str) -> Path:
 def test_pretokenized_documents_end_at_end_of_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, dtype: str, limit: int
 ) -> None:
-    monkeypatch.setattr("proxy_models.token_files.MAX_DOCUMENT_TOKENS", limit)
+    monkeypatch.setattr("proxy_models.text.token_files.MAX_DOCUMENT_TOKENS", limit)
     path = token_file(tmp_path / name, [5, 6, 0, 7, 0, 0, 8, 9, 3], dtype)
     documents = [document.tolist() for document in read_token_documents(path, 0, 10)]
     assert documents == [[5, 6], [7], [8, 9, 3]]

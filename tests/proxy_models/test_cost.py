@@ -6,12 +6,18 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from proxy_models.calibration import Calibration, Device, Rate, shape_of
 from proxy_models.config import SIZES, ModelConfig, TrainingConfig
-from proxy_models.cost import Room, SwarmWork, swarm_cost
-from proxy_models.machine import available_memory, total_memory
-from proxy_models.memory import bytes_per_model, largest_batch_rows, largest_size, largest_wave, logits_bytes
-from proxy_models.model import Decoder
+from proxy_models.model.model import Decoder
+from proxy_models.planning.calibration import Calibration, Device, Rate, shape_of
+from proxy_models.planning.cost import Room, SwarmWork, swarm_cost
+from proxy_models.planning.machine import available_memory, total_memory
+from proxy_models.planning.memory import (
+    bytes_per_model,
+    largest_batch_rows,
+    largest_size,
+    largest_wave,
+    logits_bytes,
+)
 
 MODEL = SIZES["nano-0.1M"]
 TRAINING = TrainingConfig(tokens=10_240, sequence_length=128, batch_rows=8)

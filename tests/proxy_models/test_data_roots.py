@@ -11,11 +11,11 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from proxy_models.corpus import read_documents
-from proxy_models.data_roots import reading_below
 from proxy_models.errors import CorpusError
-from proxy_models.token_files import open_tokens
-from proxy_models.tokenizer import load_tokenizer
+from proxy_models.text.corpus import read_documents
+from proxy_models.text.data_roots import reading_below
+from proxy_models.text.token_files import open_tokens
+from proxy_models.text.tokenizer import load_tokenizer
 
 LINE = json.dumps({"text": "secret " * 10}).encode() + b"\n"
 

@@ -12,7 +12,6 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from proxy_models import run as run_module
 from proxy_models.backends.registry import build as build_backend
 from proxy_models.config import PUBLISHED_SIZES, SIZES, TrainingConfig, size_named
 from proxy_models.errors import InvalidSpec, NotEnoughMemory
@@ -20,10 +19,11 @@ from proxy_models.families.architecture import Architecture, checked_architectur
 from proxy_models.families.building import build_model
 from proxy_models.families.counting import counted
 from proxy_models.families.transformers_model import TransformersModel, configuration
-from proxy_models.model import Decoder
-from proxy_models.run import RunResult, RunSpec, train_run
-from proxy_models.training import Learner, Trainer
-from proxy_models.wave import WaveOptions, train_wave
+from proxy_models.model.model import Decoder
+from proxy_models.training import run as run_module
+from proxy_models.training.run import RunResult, RunSpec, train_run
+from proxy_models.training.step import Learner, Trainer
+from proxy_models.training.wave import WaveOptions, train_wave
 
 TINY = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -13,18 +13,18 @@ from torch.profiler import ProfilerActivity, profile
 from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED, Backend
 from proxy_models.backends.compiled import compiler_problem
 from proxy_models.backends.registry import build
-from proxy_models.calibration import Calibration, Device, Rate, Swarm, choose, shape_of
 from proxy_models.config import BFLOAT16, FLOAT32, PRECISIONS, ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec, NotCalibrated
-from proxy_models.evaluation import held_out_task
+from proxy_models.evaluation.scores import held_out_task
 from proxy_models.families.architecture import Architecture
 from proxy_models.families.building import build_model
-from proxy_models.memory import bytes_per_model, logits_bytes
-from proxy_models.run import RunSpec, train_run
-from proxy_models.stacked_head_loss import stacked_loss_and_gradients, together
-from proxy_models.stacked_model import StackedDecoder
-from proxy_models.token_shard import HeldOutDocument
-from proxy_models.wave import WaveOptions, train_wave
+from proxy_models.model.stacked_head_loss import stacked_loss_and_gradients, together
+from proxy_models.model.stacked_model import StackedDecoder
+from proxy_models.planning.calibration import Calibration, Device, Rate, Swarm, choose, shape_of
+from proxy_models.planning.memory import bytes_per_model, logits_bytes
+from proxy_models.text.token_shard import HeldOutDocument
+from proxy_models.training.run import RunSpec, train_run
+from proxy_models.training.wave import WaveOptions, train_wave
 
 MODEL = ModelConfig("small", 2, 64, 2, 96, 1e-2, vocabulary_size=128)
 TRAINING = TrainingConfig(tokens=40 * 4 * 16, sequence_length=16, batch_rows=4, precision=BFLOAT16)
@@ -133,7 +133,7 @@ def test_the_accelerators_head_is_the_one_of_the_cpu(monkeypatch: pytest.MonkeyP
     targets = torch.randint(20, (3, 10), generator=generator)
     here, there = (torch.full((3, 20, 64), float("nan")) for _ in range(2))
     expected = (*stacked_loss_and_gradients(hidden, weight, targets, here), here)
-    monkeypatch.setattr("proxy_models.stacked_head_loss.BLOCK_LOGITS", 3 * 20 * 4)
+    monkeypatch.setattr("proxy_models.model.stacked_head_loss.BLOCK_LOGITS", 3 * 20 * 4)
     found = (*together(hidden, weight, targets, there), there)
     for mine, theirs in zip(found, expected, strict=True):
         error = (mine.double() - theirs.double()).norm() / theirs.double().norm()

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 
 from proxy_models.errors import CorpusError, DataMissing, TooLittleText
-from proxy_models.held_out import document_digest, is_held_out
-from proxy_models.preparation import PreparationProgress, PreparationSpec, prepare_domain, training_sample
-from proxy_models.token_shard import META, TokenShard, smallest_dtype
+from proxy_models.text.held_out import document_digest, is_held_out
+from proxy_models.text.preparation import (
+    PreparationProgress,
+    PreparationSpec,
+    prepare_domain,
+    training_sample,
+)
+from proxy_models.text.token_shard import META, TokenShard, smallest_dtype
 from tests.proxy_models.conftest import Pool, write_documents
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from proxy_models import run as run_module
-from proxy_models import wave as wave_module
 from proxy_models.errors import StoreUnreachable
-from proxy_models.run import train_run
-from proxy_models.run_record import RunRecord
-from proxy_models.run_result import RunResult
-from proxy_models.run_spec import RunSpec
 from proxy_models.stores.artifact_store import ArtifactStore
 from proxy_models.stores.current import using_store
-from proxy_models.wave import train_wave
+from proxy_models.training import run as run_module
+from proxy_models.training import wave as wave_module
+from proxy_models.training.run import train_run
+from proxy_models.training.run_record import RunRecord
+from proxy_models.training.run_result import RunResult
+from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.wave import train_wave
 from tests.stores.conftest import objects_in
 
 RUNS = ("r1", "r2")

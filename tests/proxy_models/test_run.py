@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from proxy_models import run as run_module
-from proxy_models.checkpoint import Checkpoint, latest_checkpoint, load_model, save_checkpoint
 from proxy_models.config import TrainingConfig
 from proxy_models.errors import (
     DataMissing,
@@ -23,9 +21,11 @@ from proxy_models.errors import (
     UnknownDomain,
     UnknownSize,
 )
-from proxy_models.run import RunProgress, RunResult, RunSpec, train_run
-from proxy_models.token_shard import TokenShard
-from proxy_models.training import Trainer, learning_rate_at
+from proxy_models.text.token_shard import TokenShard
+from proxy_models.training import run as run_module
+from proxy_models.training.checkpoint import Checkpoint, latest_checkpoint, load_model, save_checkpoint
+from proxy_models.training.run import RunProgress, RunResult, RunSpec, train_run
+from proxy_models.training.step import Trainer, learning_rate_at
 from tests.proxy_models.conftest import Pool
 from tests.proxy_models.test_families import numbers
 
@@ -34,7 +34,7 @@ RESUMED_BPB = 0.005
 """What docs/trainer.md says of accelerators, three times what another order of summation was seen to move."""
 CHILD = (
     "import json, sys\n"
-    "from proxy_models.run import RunSpec, train_run\n"
+    "from proxy_models.training.run import RunSpec, train_run\n"
     "train_run(RunSpec.from_dict(json.load(open(sys.argv[1]))), "
     "lambda p: print(json.dumps(p.to_dict()), file=sys.stderr))\n"
 )
@@ -189,7 +189,7 @@ def test_a_full_disk_is_retryable_and_leaves_the_last_checkpoint(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("proxy_models.checkpoint.save_file", full)
+    monkeypatch.setattr("proxy_models.training.checkpoint.save_file", full)
     with pytest.raises(StorageFailed, match="No space left") as caught:
         save_checkpoint(tmp_path / "checkpoints", Checkpoint(8, trainer_state, {}))
     assert caught.value.retryable

@@ -14,19 +14,19 @@ import numpy as np
 import psutil
 import pytest
 
-from proxy_models import checkpoint
-from proxy_models import run as run_module
-from proxy_models import wave as wave_module
 from proxy_models.backends.backend import ONE_BY_ONE, STACKED
-from proxy_models.checkpoint import Checkpoint
 from proxy_models.errors import Cancelled, Diverged, Stopped
-from proxy_models.evaluator_handle import Evaluator
-from proxy_models.evaluator_order import tasks_from_json, tasks_to_json
-from proxy_models.lending import Lending, Loan
-from proxy_models.run import RunSpec, train_run
-from proxy_models.run_inputs import scored_tasks
-from proxy_models.side_evaluation import Evaluations
-from proxy_models.wave import WaveOptions, train_wave
+from proxy_models.evaluation.evaluator_handle import Evaluator
+from proxy_models.evaluation.evaluator_order import tasks_from_json, tasks_to_json
+from proxy_models.evaluation.lending import Lending, Loan
+from proxy_models.evaluation.side_evaluation import Evaluations
+from proxy_models.training import checkpoint
+from proxy_models.training import run as run_module
+from proxy_models.training import wave as wave_module
+from proxy_models.training.checkpoint import Checkpoint
+from proxy_models.training.run import RunSpec, train_run
+from proxy_models.training.run_inputs import scored_tasks
+from proxy_models.training.wave import WaveOptions, train_wave
 from tests.proxy_models.test_families import FAMILIES, numbers
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +34,10 @@ ROOT = Path(__file__).parents[2]
 
 CHILD = """
 import json, os, signal, sys
-from proxy_models.evaluator_handle import Evaluator
-from proxy_models.lending import Lending
-from proxy_models.run import RunSpec, train_run
-from proxy_models.wave import WaveOptions, train_wave
+from proxy_models.evaluation.evaluator_handle import Evaluator
+from proxy_models.evaluation.lending import Lending
+from proxy_models.training.run import RunSpec, train_run
+from proxy_models.training.wave import WaveOptions, train_wave
 from tests.proxy_models.test_side_evaluation import Neighbour
 
 send = Evaluator.send
@@ -129,7 +129,7 @@ def waiting_for_every_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def evaluated_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tasks and slices that are evaluated in this process from now on."""
-    from proxy_models import evaluation
+    from proxy_models.evaluation import scores as evaluation
 
     names: list[str] = []
     original = evaluation._evaluate

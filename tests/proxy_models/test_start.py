@@ -13,18 +13,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from proxy_models.checkpoint import load_model
 from proxy_models.config import size_named
 from proxy_models.errors import InvalidSpec, ProxyError, TooLittleText, UnfitStart
 from proxy_models.families.architecture import Architecture, checked_architecture
 from proxy_models.families.start import decoder_shapes, read_start
 from proxy_models.families.starting_state import starting_state
 from proxy_models.families.transformers_model import configuration
-from proxy_models.model import Decoder
-from proxy_models.run import RunResult, RunSpec, train_run
-from proxy_models.run_inputs import mixture_sampler, open_shards
-from proxy_models.training import Learner, Trainer
-from proxy_models.wave import WaveOptions, train_wave
+from proxy_models.model.model import Decoder
+from proxy_models.training.checkpoint import load_model
+from proxy_models.training.run import RunResult, RunSpec, train_run
+from proxy_models.training.run_inputs import mixture_sampler, open_shards
+from proxy_models.training.step import Learner, Trainer
+from proxy_models.training.wave import WaveOptions, train_wave
 from tests.proxy_models.conftest import Pool
 from tests.proxy_models.test_families import FAMILIES, Stopped, numbers
 
@@ -125,7 +125,7 @@ def test_killed_and_started_again_it_gives_the_same_numbers(first: tuple[dict, R
         return original(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("proxy_models.run.CHECKPOINT_SHARE", 1e9)
+        patch.setattr("proxy_models.training.run.CHECKPOINT_SHARE", 1e9)
         patch.setattr(Trainer, "step", step)
         with pytest.raises(Stopped):
             train(broken)
@@ -332,7 +332,7 @@ def test_reading_a_folder_imports_no_torch(published: Path) -> None:
 
     code = (
         "import sys; from pathlib import Path; from proxy_models.families.start import read_start; "
-        "import proxy_models.run_spec; print(read_start(Path(sys.argv[1])).shape.name); "
+        "import proxy_models.training.run_spec; print(read_start(Path(sys.argv[1])).shape.name); "
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     root = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from proxy_models.errors import TokenizerError
-from proxy_models.tokenizer import END_OF_TEXT, load_tokenizer, train_byte_level_bpe
+from proxy_models.text.tokenizer import END_OF_TEXT, load_tokenizer, train_byte_level_bpe
 from tests.proxy_models.conftest import Pool
 
 ROOT = Path(__file__).parents[2]
@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 def test_training_gives_the_same_bytes_in_another_process(pool: Pool, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from proxy_models.preparation import training_sample\n"
-        "from proxy_models.tokenizer import train_byte_level_bpe\n"
+        "from proxy_models.text.preparation import training_sample\n"
+        "from proxy_models.text.tokenizer import train_byte_level_bpe\n"
         "files = tuple(map(Path, sys.argv[2:]))\n"
         "train_byte_level_bpe(training_sample(files, 0.05, 150_000), 512, Path(sys.argv[1]))\n"
     )

@@ -15,25 +15,25 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from proxy_models import wave as wave_module
 from proxy_models.backends.backend import ONE_BY_ONE, STACKED, Learned
 from proxy_models.backends.stacked import Stacked
-from proxy_models.checkpoint import load_model
 from proxy_models.config import SIZES, TrainingConfig
 from proxy_models.errors import Cancelled, Diverged, InvalidSpec, NotEnoughMemory, UnequalWave
-from proxy_models.memory import BUFFERS, bytes_per_model, check_fits, largest_wave
-from proxy_models.run import RunProgress, RunResult, RunSpec, train_run
-from proxy_models.stacked_model import StackedDecoder
-from proxy_models.wave import WaveOptions, check_wave, train_wave
-from proxy_models.wave_resume import together
+from proxy_models.model.stacked_model import StackedDecoder
+from proxy_models.planning.memory import BUFFERS, bytes_per_model, check_fits, largest_wave
+from proxy_models.training import wave as wave_module
+from proxy_models.training.checkpoint import load_model
+from proxy_models.training.run import RunProgress, RunResult, RunSpec, train_run
+from proxy_models.training.wave import WaveOptions, check_wave, train_wave
+from proxy_models.training.wave_resume import together
 from tests.proxy_models.test_families import numbers
 
 ROOT = Path(__file__).parents[2]
 MIXTURES = ((0.5, 0.3, 0.2), (0.1, 0.1, 0.8), (0.0, 1.0, 0.0))
 CHILD = (
     "import json, sys\n"
-    "from proxy_models.run import RunSpec\n"
-    "from proxy_models.wave import train_wave\n"
+    "from proxy_models.training.run import RunSpec\n"
+    "from proxy_models.training.wave import train_wave\n"
     "train_wave([RunSpec.from_dict(one) for one in json.load(open(sys.argv[1]))])\n"
 )
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy_models import row_order, wave_sampler
+from proxy_models.batches import row_order, wave_sampler
+from proxy_models.batches.keyed_permutation import permuted
+from proxy_models.batches.mixture_sampler import MixtureSampler, SamplerSpec
+from proxy_models.batches.row_order import RowOrder
+from proxy_models.batches.wave_sampler import WaveSampler
 from proxy_models.errors import InvalidSpec
-from proxy_models.keyed_permutation import permuted
-from proxy_models.mixture_sampler import MixtureSampler, SamplerSpec
-from proxy_models.row_order import RowOrder
-from proxy_models.wave_sampler import WaveSampler
 
 LENGTH = 8
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
-from service.database.migrate import upgrade
-from service.settings import Settings
+from service.http.app import create_app
+from store.schema.migrate import upgrade
+from store.settings import Settings
 from tests.servers import scratch_database
 
 TOKEN = "a-token-for-tests-only"

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
-from service.auth import COOKIE, UnprotectedBind, load_token, token_file
-from service.settings import Settings
+from service.http.app import create_app
+from service.http.auth import COOKIE, UnprotectedBind, load_token, token_file
+from store.settings import Settings
 from tests.service.conftest import TOKEN
 
 

@@ -9,14 +9,14 @@ import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
-from service.app import create_app
-from service.backup import BackupError, backup, restore
-from service.cli import main
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import DomainRow, Job
-from service.service_record import ServeLock
-from service.settings import Settings
+from service.cli.backup import BackupError, backup, restore
+from service.cli.main import main
+from service.http.app import create_app
+from service.processes.service_record import ServeLock
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
+from store.tables import DomainRow, Job
 from tests.service.conftest import TOKEN
 
 ADDRESSES = ("/v1/domain-sets", "/v1/domain-sets/pool", "/v1/optimizations", "/v1/mixtures", "/v1/swarms")

@@ -7,15 +7,15 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.api_store import Sizes, fill
-from service.cli import main
-from service.database import jobs
-from service.database.copy import CopyRefused, checksum_of, copy_database
-from service.database.engine import Database
-from service.database.migrate import current, downgrade, head, upgrade
-from service.database.models import Base, DomainSet, Job, Revision, Run
-from service.database.schema_version import OldSchema
+from service.cli.main import main
+from store import jobs
+from store.engine import Database
+from store.schema.copy import CopyRefused, checksum_of, copy_database
+from store.schema.migrate import current, downgrade, head, upgrade
+from store.schema.version import OldSchema
+from store.tables import Base, DomainSet, Job, Revision, Run
 from tests.servers import scratch_database
-from workers.claims import claim, heartbeat
+from workers.claims.claim import claim, heartbeat
 
 SIZES = Sizes(runs=60, optimizations=4, domain_sets=2)
 
@@ -115,7 +115,7 @@ def test_a_copy_that_fails_has_not_happened(
     def fail(_session: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("service.database.copy._give_back_leases", fail)
+    monkeypatch.setattr("store.schema.copy._give_back_leases", fail)
     with pytest.raises(KeyboardInterrupt):
         copy_database(sqlite, postgres)
     assert {rows for rows, _ in contents(postgres).values()} == {0}

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from proxy_models.calibration import Calibration, Device, Rate, shape_of
-from proxy_models.calibration_files import file_of, save
 from proxy_models.config import TrainingConfig, size_named
-from proxy_models.machine import processor_name, total_memory
-from proxy_models.memory import bytes_per_model, largest_wave
+from proxy_models.planning.calibration import Calibration, Device, Rate, shape_of
+from proxy_models.planning.calibration_files import file_of, save
+from proxy_models.planning.machine import processor_name, total_memory
+from proxy_models.planning.memory import bytes_per_model, largest_wave
 from service.dashboard.formatting import flops
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import DomainRow, Job, Optimization, Run, Swarm
-from service.settings import Settings
-from service.worker_device import worker_device
+from service.training.device import worker_device
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
+from store.tables import DomainRow, Job, Optimization, Run, Swarm
 from tests.service.conftest import LLAMA
 
 Document = dict[str, Any]

@@ -14,16 +14,16 @@ from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from proxy_models.checkpoint import save_model
 from proxy_models.config import SIZES
-from proxy_models.model import Decoder
-from proxy_models.tokenizer import train_byte_level_bpe
-from service.cli import main
+from proxy_models.model.model import Decoder
+from proxy_models.text.tokenizer import train_byte_level_bpe
+from proxy_models.training.checkpoint import save_model
+from service.cli.main import main
 from service.client import ApiError, Client
-from service.database.engine import Database
-from service.database.models import Revision, Run
-from service.settings import Settings
 from service.unpacking import unpack_folder
+from store.engine import Database
+from store.settings import Settings
+from store.tables import Revision, Run
 from tests.service.conftest import TOKEN
 from tests.service.dashboard.store import SETTINGS, Store
 

@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 
 from proxy_models.config import size_named
 from proxy_models.families.start import decoder_shapes
-from service.database.past_runs import _PROXY
 from service.optimizations.schemas import ProxyRequest
-from service.settings import Settings
+from store.revisions.past_runs import _PROXY
+from store.settings import Settings
 from tests.service.conftest import LLAMA
 
 Document = dict[str, Any]

@@ -9,12 +9,12 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from service.app import create_app
-from service.database.engine import Database
-from service.database.migrate import upgrade
-from service.database.schema_version import newest
-from service.readiness import check_storage
-from service.settings import Settings
+from service.http.app import create_app
+from service.observability.readiness import check_storage
+from store.engine import Database
+from store.schema.migrate import upgrade
+from store.schema.version import newest
+from store.settings import Settings
 
 
 @pytest.fixture

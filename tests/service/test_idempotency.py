@@ -11,11 +11,11 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.database.engine import Database
-from service.database.migrate import upgrade
-from service.database.models import DomainSet, IdempotencyKey
-from service.errors import Conflict
-from service.idempotency import IdempotentRequest, create_once
+from service.http.errors import Conflict
+from service.http.idempotency import IdempotentRequest, create_once
+from store.engine import Database
+from store.schema.migrate import upgrade
+from store.tables import DomainSet, IdempotencyKey
 from tests.servers import scratch_database
 
 THREADS = 8

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.database import ids
+from store import ids
 
 
 def test_ids_made_one_after_the_other_sort_that_way() -> None:

@@ -7,10 +7,10 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import Job
-from service.settings import Settings
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
+from store.tables import Job
 from tests.service.conftest import TOKEN
 
 

@@ -5,8 +5,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 
-from service.database import liveness
-from service.settings import Settings
+from store import liveness
+from store.settings import Settings
 
 
 @pytest.fixture

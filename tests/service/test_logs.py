@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
-from service.database.migrate import upgrade
-from service.logs import bound, configure_logging
-from service.settings import Settings
+from service.http.app import create_app
+from store.logs import bound, configure_logging
+from store.schema.migrate import upgrade
+from store.settings import Settings
 from tests.service.conftest import TOKEN
 
 

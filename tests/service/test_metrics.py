@@ -6,16 +6,16 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.app import create_app
-from service.database import jobs
-from service.database.engine import Database
-from service.database.migrate import upgrade
-from service.database.models import Job
-from service.settings import Settings
+from service.http.app import create_app
+from store import jobs
+from store.engine import Database
+from store.schema.migrate import upgrade
+from store.settings import Settings
+from store.tables import Job
 from tests.service.conftest import TOKEN
-from workers.claims import LeaseLost, claim, fail, finish, release
-from workers.failures import Failure
-from workers.reaper import reap
+from workers.claims.claim import LeaseLost, claim, fail, finish, release
+from workers.claims.failures import Failure
+from workers.claims.reaper import reap
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.api import TOKEN, served
 from benchmarks.api_store import Sizes, fill
-from service.database.engine import Database
-from service.database.migrate import upgrade
-from service.settings import Settings
+from store.engine import Database
+from store.schema.migrate import upgrade
+from store.settings import Settings
 
 SEED = "1"
 EXAMPLES = "5"

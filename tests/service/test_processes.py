@@ -17,11 +17,11 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from service.child_process import KeptProcess, tail
-from service.cli import main
-from service.listener import PortInUse, listen
-from service.processes import LocalService, StartFailed
-from service.service_record import AlreadyServed, ServeLock, ServiceRecord
+from service.cli.main import main
+from service.processes.child_process import KeptProcess, tail
+from service.processes.listener import PortInUse, listen
+from service.processes.service_record import AlreadyServed, ServeLock, ServiceRecord
+from service.processes.serving import LocalService, StartFailed
 
 DEADLINE_SECONDS = 240.0
 
@@ -95,7 +95,7 @@ def test_the_token_is_private_and_in_no_log(service: LocalService, data: Path) -
     assert not [name for name, text in logs.items() if service.token in text]
 
 
-@pytest.mark.parametrize("module", ["service.web", "workers.supervisor"])
+@pytest.mark.parametrize("module", ["service.processes.web", "workers.supervisor"])
 def test_a_killed_child_is_started_again(service: LocalService, module: str) -> None:
     before = eventually(lambda: child(service, module), f"{module} runs")
     before.send_signal(signal.SIGKILL)
@@ -108,7 +108,7 @@ def test_a_killed_child_is_started_again(service: LocalService, module: str) -> 
 
 def test_a_killed_parent_takes_everything_with_it(data: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from service.processes import LocalService;"
+        "import sys; from pathlib import Path; from service.processes.serving import LocalService;"
         "service = LocalService.start(Path(sys.argv[1]), 0); print(service.pid, flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(data)]
@@ -187,7 +187,7 @@ def test_the_token_command_prints_the_token_of_the_service(service: LocalService
 
 def test_neither_the_command_line_nor_the_web_process_imports_torch() -> None:
     program = (
-        "import sys, service.cli, service.processes, service.web;"
+        "import sys, service.cli.main, service.processes.serving, service.processes.web;"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
     outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -195,7 +195,7 @@ def test_neither_the_command_line_nor_the_web_process_imports_torch() -> None:
 
 
 def test_a_listener_says_where_it_can_be_reached() -> None:
-    from service.listener import address
+    from service.processes.listener import address
 
     with listen("0.0.0.0", 0) as everywhere:
         port = everywhere.getsockname()[1]

@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event
 
 from benchmarks.api_store import Sizes, Stored, fill
-from service.database.engine import Database
-from service.settings import Settings
+from store.engine import Database
+from store.settings import Settings
 
 FEW = Sizes(runs=8, optimizations=4, domain_sets=1)
 MORE = Sizes(runs=200, optimizations=20, domain_sets=9)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.settings import Settings
+from store.settings import Settings
 
 Document = dict[str, Any]
 QUESTIONS = [{"context": "2 + 2 =", "choices": [" 3", " 4"], "gold": 1}] * 3

@@ -9,13 +9,13 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from proxy_models.content_key import content_key
-from proxy_models.corpus import read_documents
-from proxy_models.held_out import document_digest
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import Job, MixtureRow, Optimization, Revision, Run, Swarm
-from service.settings import Settings
+from proxy_models.text.content_key import content_key
+from proxy_models.text.corpus import read_documents
+from proxy_models.text.held_out import document_digest
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
+from store.tables import Job, MixtureRow, Optimization, Revision, Run, Swarm
 
 Document = dict[str, Any]
 Write = Callable[..., str]

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.database.engine import Database
-from service.database.models import Run
-from service.settings import Settings
+from store.engine import Database
+from store.settings import Settings
+from store.tables import Run
 from tests.service.dashboard.store import SETTINGS, TOKENS, Store, evidence
 
 

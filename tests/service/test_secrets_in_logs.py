@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 from sqlalchemy import make_url
 
-from service.cli import main
-from service.processes import LocalService
-from service.settings import Settings
+from service.cli.main import main
+from service.processes.serving import LocalService
+from store.settings import Settings
 from tests.servers import scratch_database
 
 DATABASE_PASSWORD = "database-password-5f2c"
@@ -112,7 +112,7 @@ def test_a_database_that_refuses_is_named_without_its_password(tmp_path: Path) -
     environment = {"MIXWRIGHT_DATABASE_URL": address, "MIXWRIGHT_DATA_DIRECTORY": str(tmp_path)}
     for command in (["tokens", "list"], ["migrate"]):
         outcome = subprocess.run(
-            [sys.executable, "-m", "service.cli", *command],
+            [sys.executable, "-m", "service.cli.main", *command],
             env={**os.environ, **environment},
             capture_output=True,
             text=True,

@@ -11,9 +11,9 @@ from fastapi.testclient import TestClient
 from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import ValidationError
 
-from service.app import create_app
-from service.database.migrate import upgrade
-from service.settings import Settings
+from service.http.app import create_app
+from store.schema.migrate import upgrade
+from store.settings import Settings
 from tests.service.conftest import TOKEN
 
 

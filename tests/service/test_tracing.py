@@ -15,17 +15,17 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service import app as web
-from service.app import create_app
-from service.database import jobs
-from service.database.engine import Database
-from service.database.migrate import upgrade
-from service.settings import Settings
-from service.tracing import owner_context
+from service.http import app as web
+from service.http.app import create_app
+from store import jobs
+from store.engine import Database
+from store.schema.migrate import upgrade
+from store.settings import Settings
+from store.tracing import owner_context
 from tests.service.conftest import TOKEN
-from workers.child_handle import Child
-from workers.claims import claim
-from workers.execution import Worker, run_claims
+from workers.claims.claim import claim
+from workers.execution.child_handle import Child
+from workers.execution.execute import Worker, run_claims
 
 
 @pytest.fixture
@@ -74,10 +74,10 @@ def test_a_request_is_linked_to_the_trace_of_the_jobs_it_causes(
 
 PROGRAM = """
 import sys
-from service.app import create_app
-from service.settings import Settings
+from service.http.app import create_app
+from store.settings import Settings
 create_app(Settings())
-import workers.execution
+import workers.execution.execute
 wanted = ("opentelemetry.sdk.trace", "opentelemetry.exporter")
 print(any(name.startswith(wanted) for name in sys.modules))
 """

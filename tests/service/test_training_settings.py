@@ -6,8 +6,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from proxy_models.config import TrainingConfig
-from service.database.training import SAID_LATER, TRAINING, training_values
 from service.optimizations.schemas import TrainingRequest
+from store.revisions.training import SAID_LATER, TRAINING, training_values
 
 Document = dict[str, Any]
 CHOSEN = {

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.database.migrate import upgrade
-from service.settings import Settings
+from store.schema.migrate import upgrade
+from store.settings import Settings
 from tests.service.conftest import TOKEN
 
 WORKERS = 3
@@ -57,7 +57,7 @@ def _lives(process: psutil.Process) -> bool:
 @pytest.fixture
 def service(settings: Settings) -> Iterator[Service]:
     upgrade(settings.resolved_database_url)
-    command = [sys.executable, "-m", "service.cli", "web", "--workers", str(WORKERS), "--port", "0"]
+    command = [sys.executable, "-m", "service.cli.main", "web", "--workers", str(WORKERS), "--port", "0"]
     environment = {**os.environ, **settings.environment(), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:

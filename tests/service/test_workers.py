@@ -6,11 +6,11 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from service.database.clock import database_now
-from service.database.engine import Database
-from service.database.jobs import PROXY_RUN, RUNNING, new_job
-from service.database.models import WorkerRow
-from service.settings import Settings
+from store.clock import database_now
+from store.engine import Database
+from store.jobs import PROXY_RUN, RUNNING, new_job
+from store.settings import Settings
+from store.tables import WorkerRow
 
 NAMES = ("gpu-host/cuda:0", "gpu-host/cpu-0")
 

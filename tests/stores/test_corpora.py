@@ -10,15 +10,15 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from proxy_models.corpus import probe, read_documents
-from proxy_models.data_roots import reading_below
 from proxy_models.errors import CorpusError, ObjectMissing, ProxyError
-from proxy_models.preparation import PreparationSpec, prepare_domain, shard_key, training_sample
 from proxy_models.stores.object_path import DataPath, ObjectPath, data_path
 from proxy_models.stores.objects import matching_objects
-from proxy_models.task_file import read_task
-from proxy_models.token_files import open_tokens, read_token_documents
-from proxy_models.tokenizer import train_byte_level_bpe
+from proxy_models.text.corpus import probe, read_documents
+from proxy_models.text.data_roots import reading_below
+from proxy_models.text.preparation import PreparationSpec, prepare_domain, shard_key, training_sample
+from proxy_models.text.task_file import read_task
+from proxy_models.text.token_files import open_tokens, read_token_documents
+from proxy_models.text.tokenizer import train_byte_level_bpe
 from tests.stores.conftest import jsonl, put
 
 TEXTS = [f"document {number} " + f"word{number} " * (20 + number % 7) for number in range(300)]

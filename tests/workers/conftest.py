@@ -6,10 +6,10 @@ from threading import Event
 import pytest
 from sqlalchemy.orm import Session
 
-from mixing.revision import Changes
-from service.database.engine import Database
-from service.database.migrate import upgrade
-from service.database.models import Base, DomainSet, Revision
+from mixing.change.revision import Changes
+from store.engine import Database
+from store.schema.migrate import upgrade
+from store.tables import Base, DomainSet, Revision
 
 Until = Callable[..., None]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from mixing.metric_sense import sense_of
+from mixing.answer.metric_sense import sense_of
 from mixing.question import TaskGuard, objective_asked
-from service.database.past_runs import _series_of
+from store.revisions.past_runs import _series_of
 from workers.jobs.accuracies import for_laws, with_standard_errors
 
 QUIZ = {"name": "quiz", "metric": "accuracy", "normalization": "character", "examples": 10, "digest": "d"}

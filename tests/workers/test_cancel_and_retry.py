@@ -4,11 +4,11 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import DomainRow, Job, Optimization, Run, Swarm
+from store import jobs
+from store.engine import Database
+from store.tables import DomainRow, Job, Optimization, Run, Swarm
 from tests.workers.conftest import new_revision
-from workers.claims import Claim, acknowledge_cancel, claim, finish
+from workers.claims.claim import Claim, acknowledge_cancel, claim, finish
 from workers.pipeline import settle
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from service.database import jobs
-from service.database.engine import Database
-from service.database.migrate import upgrade
-from service.database.models import DomainRow, Job
-from service.settings import Settings
+from store import jobs
+from store.engine import Database
+from store.schema.migrate import upgrade
+from store.settings import Settings
+from store.tables import DomainRow, Job
 from tests.workers.conftest import new_revision
-from workers.devices import Neighbours
 from workers.dispatch import Hint, send_hints
+from workers.execution.devices import Neighbours
 
 Until = Callable[..., None]
 

@@ -12,11 +12,11 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from service.database import jobs
-from service.database.engine import Database
-from service.database.migrate import upgrade
-from service.database.models import DomainRow, Job, WorkerRow
-from service.settings import Settings
+from store import jobs
+from store.engine import Database
+from store.schema.migrate import upgrade
+from store.settings import Settings
+from store.tables import DomainRow, Job, WorkerRow
 from tests.workers.conftest import new_revision
 
 Until = Callable[..., None]

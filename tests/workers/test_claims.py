@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from service.database.clock import database_now
-from service.database.engine import Database
-from service.database.jobs import (
+from store.clock import database_now
+from store.engine import Database
+from store.jobs import (
     CANCELLED,
     FAILED,
     FULL_RUN,
@@ -23,8 +23,8 @@ from service.database.jobs import (
     new_job,
     requeue_jobs,
 )
-from service.database.models import Base, DomainSet, Job
-from workers.claims import (
+from store.tables import Base, DomainSet, Job
+from workers.claims.claim import (
     Claim,
     LeaseLost,
     Standing,
@@ -35,8 +35,8 @@ from workers.claims import (
     heartbeat,
     release,
 )
-from workers.failures import OUT_OF_MEMORY, WORKER_LOST, Failure
-from workers.reaper import reap
+from workers.claims.failures import OUT_OF_MEMORY, WORKER_LOST, Failure
+from workers.claims.reaper import reap
 
 FINE = Standing(frozenset(), frozenset())
 LEASE = 60.0

@@ -11,23 +11,23 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from proxy_models.evaluator_handle import Evaluator
-from proxy_models.lending import Lending, Loan
-from proxy_models.run import train_run
-from proxy_models.run_spec import RunSpec
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import WorkerRow
-from service.settings import Settings
+from proxy_models.evaluation.evaluator_handle import Evaluator
+from proxy_models.evaluation.lending import Lending, Loan
+from proxy_models.training.run import train_run
+from proxy_models.training.run_spec import RunSpec
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
+from store.tables import WorkerRow
 from tests.proxy_models.conftest import pool, spec_json  # noqa: F401 - fixtures of another package
 from tests.workers.test_faults import add_tokenizer_job, job_with
 from workers import supervisor
-from workers.child import _Order
-from workers.devices import Neighbours, OwnDevice
+from workers.claims.registry import ACTIVE, PAUSED
+from workers.claims.slots import Slot
+from workers.execution.child import _Order
+from workers.execution.devices import Neighbours, OwnDevice
 from workers.jobs.training_run import execute_run
 from workers.jobs.wave import execute_together
-from workers.registry import ACTIVE, PAUSED
-from workers.slots import Slot
 from workers.supervisor import supervise
 
 Until = Callable[..., None]
@@ -35,8 +35,8 @@ NEVER = threading.Event()
 HOLDER = (
     "import sys, time\n"
     "from pathlib import Path\n"
-    "from workers.devices import Neighbours, OwnDevice\n"
-    "from workers.slots import Slot\n"
+    "from workers.execution.devices import Neighbours, OwnDevice\n"
+    "from workers.claims.slots import Slot\n"
     "held = {held}\n"
     "print('held', flush=True)\n"
     "sys.stdin.read()\n"

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import DomainRow, Job, Revision
-from service.settings import Settings
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
+from store.tables import DomainRow, Job, Revision
 from tests.workers.conftest import new_revision
-from workers.child_handle import Child, ChildDied
-from workers.claims import Claim, claim
-from workers.execution import Worker, run_claims
+from workers.claims.claim import Claim, claim
+from workers.execution.child_handle import Child, ChildDied
+from workers.execution.execute import Worker, run_claims
 
 Until = Callable[..., None]
 
@@ -172,7 +172,7 @@ def test_an_order_that_a_stopped_child_does_not_read_ends_it(
     while child.message(timeout=0.5) is None:
         pass
     assert child.pid is not None
-    monkeypatch.setattr("workers.child_handle.READ_SECONDS", 0.5)
+    monkeypatch.setattr("workers.execution.child_handle.READ_SECONDS", 0.5)
     os.kill(child.pid, signal.SIGSTOP)
     with pytest.raises(ChildDied, match="SIGKILL"):
         child.order("nothing", [{"more than a pipe holds": "x" * 2**20}])

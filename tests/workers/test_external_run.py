@@ -11,16 +11,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import DomainRow, Job, Launch, MixtureRow, Run
-from service.launcher_settings import BadLaunchers, Launcher, read_launchers
-from service.settings import Settings
+from store import jobs
+from store.engine import Database
+from store.launcher_settings import BadLaunchers, Launcher, read_launchers
+from store.settings import Settings
+from store.tables import DomainRow, Job, Launch, MixtureRow, Run
 from tests.workers.conftest import new_revision
-from workers.child_handle import Child
-from workers.claims import claim
-from workers.execution import Worker, run_claims
-from workers.failures import JobError
+from workers.claims.claim import claim
+from workers.claims.failures import JobError
+from workers.execution.child_handle import Child
+from workers.execution.execute import Worker, run_claims
 from workers.jobs import external_run
 
 Until = Callable[..., None]

@@ -14,16 +14,16 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import Base, DomainRow, Job
-from service.settings import Settings
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
+from store.tables import Base, DomainRow, Job
 from tests.workers.conftest import new_revision
-from workers.child import _finite
-from workers.child_handle import Child
-from workers.claims import claim
+from workers.claims.claim import claim
 from workers.dispatch import send_hints
-from workers.execution import Worker, run_claims
+from workers.execution.child import _finite
+from workers.execution.child_handle import Child
+from workers.execution.execute import Worker, run_claims
 from workers.jobs import KINDS
 
 Until = Callable[..., None]

@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import DomainRow, Job, Optimization, Run
+from store import jobs
+from store.engine import Database
+from store.tables import DomainRow, Job, Optimization, Run
 from tests.workers.conftest import new_revision
-from workers.claims import claim, fail, finish
-from workers.failures import Failure
+from workers.claims.claim import claim, fail, finish
+from workers.claims.failures import Failure
 from workers.jobs import sample_swarm
 from workers.pipeline import advance, settle, tick
 

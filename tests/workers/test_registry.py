@@ -8,16 +8,16 @@ import psutil
 import pytest
 from sqlalchemy import select, update
 
-from service.database.clock import database_now
-from service.database.engine import Database
-from service.database.models import WorkerRow
-from service.settings import Settings
-from workers.claims import Claim
-from workers.execution import Ended
-from workers.failures import WORKER_LOST, Failure
-from workers.pauses import Pauses
-from workers.registry import ACTIVE, DRAINING, PAUSED, Registry, SlotFlag
-from workers.slots import Slot, host_name, slots_of
+from store.clock import database_now
+from store.engine import Database
+from store.settings import Settings
+from store.tables import WorkerRow
+from workers.claims.claim import Claim
+from workers.claims.failures import WORKER_LOST, Failure
+from workers.claims.pauses import Pauses
+from workers.claims.registry import ACTIVE, DRAINING, PAUSED, Registry, SlotFlag
+from workers.claims.slots import Slot, host_name, slots_of
+from workers.execution.execute import Ended
 
 SLOT = Slot("cpu-0", "cpu", None)
 OTHER = Slot("cpu-1", "cpu", None)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from proxy_models.families.start import read_start
-from service.errors import Invalid
-from service.files import file_identity, identity_hash
-from service.training_settings import check_vocabulary
+from service.http.errors import Invalid
+from service.training.checks import check_vocabulary
+from store.files import file_identity, identity_hash
 from tests.service.test_families import save_ours
-from workers.failures import JobError
+from workers.claims.failures import JobError
 from workers.jobs.training_run import unchanged_start
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from mixing.revision import Changes
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import DomainRow, Job, Revision
-from service.settings import Settings
+from mixing.change.revision import Changes
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
+from store.tables import DomainRow, Job, Revision
 from tests.workers.conftest import new_revision
 from workers.jobs import prepare_tokenizer
 

@@ -18,19 +18,19 @@ from safetensors.numpy import load_file
 from sqlalchemy import delete, select
 
 from proxy_models.stores.object_path import is_address
-from service.app import create_app
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import DomainRow, Job, Metric, Optimization, Revision, Run, Swarm
-from service.settings import Settings
+from service.http.app import create_app
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
+from store.tables import DomainRow, Job, Metric, Optimization, Revision, Run, Swarm
 from tests.s3 import S3Server, s3_server
 from tests.stores.conftest import objects_in, put
 from tests.workers.conftest import new_revision
-from workers.child_handle import Child
-from workers.claims import claim, release
-from workers.execution import Worker, run_claims
+from workers.claims.claim import claim, release
+from workers.execution.child_handle import Child
+from workers.execution.execute import Worker, run_claims
+from workers.execution.waves import next_work
 from workers.jobs import KINDS
-from workers.waves import next_work
 
 Until = Callable[..., None]
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])

@@ -2,9 +2,9 @@
 
 from sqlalchemy import func, select
 
-from service.database.engine import Database
-from service.database.models import Optimization, Run
-from service.database.types import big_integer
+from store.engine import Database
+from store.tables import Optimization, Run
+from store.types import big_integer
 from tests.workers.conftest import new_revision
 
 

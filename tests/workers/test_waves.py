@@ -13,22 +13,22 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from proxy_models.preparation import PreparationSpec, prepare_domain, training_sample
-from proxy_models.run import train_run
-from proxy_models.run_spec import RunSpec
-from proxy_models.token_shard import TokenShard
-from proxy_models.tokenizer import train_byte_level_bpe
-from service.database import jobs
-from service.database.clock import database_now
-from service.database.engine import Database
-from service.database.models import DomainRow, Job, Optimization, Run, Swarm
-from service.settings import Settings
+from proxy_models.text.preparation import PreparationSpec, prepare_domain, training_sample
+from proxy_models.text.token_shard import TokenShard
+from proxy_models.text.tokenizer import train_byte_level_bpe
+from proxy_models.training.run import train_run
+from proxy_models.training.run_spec import RunSpec
+from store import jobs
+from store.clock import database_now
+from store.engine import Database
+from store.settings import Settings
+from store.tables import DomainRow, Job, Optimization, Run, Swarm
 from tests.workers.conftest import new_revision
-from workers.child_handle import Child
-from workers.claims import Claim, Standing, claim, heartbeat
-from workers.execution import Worker, run_claims
+from workers.claims.claim import Claim, Standing, claim, heartbeat
+from workers.execution.child_handle import Child
+from workers.execution.execute import Worker, run_claims
+from workers.execution.waves import claim_companions, next_work
 from workers.jobs import KINDS
-from workers.waves import claim_companions, next_work
 
 Until = Callable[..., None]
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
@@ -170,7 +170,7 @@ def test_a_store_that_blinks_while_a_wave_is_chosen_costs_nothing(
             raise OperationalError("UPDATE jobs", {}, Exception("the server is restarting"))
         return heartbeat(database, progress)
 
-    monkeypatch.setattr("workers.wave_policy.heartbeat", away_at_first)
+    monkeypatch.setattr("workers.execution.wave_policy.heartbeat", away_at_first)
     settings = worker.settings.model_copy(update={"backend": "auto"})
     asking = Worker(worker.database, settings, worker.stopping)
     taken = next_work(asking, "tester", child)

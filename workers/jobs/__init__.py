@@ -11,10 +11,10 @@ from typing import Any, Protocol, cast
 
 from sqlalchemy.orm import Session
 
-from proxy_models.lending import Lending
-from service.database import jobs
-from service.database.models import Job
-from service.settings import Settings
+from proxy_models.evaluation.lending import Lending
+from store import jobs
+from store.settings import Settings
+from store.tables import Job
 
 Document = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""The full training run of a launch, by a program the operator configured (`service.launcher_settings`)."""
+"""The full training run of a launch, by a program the operator configured (`store.launcher_settings`)."""
 
 import json
 import os
@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from proxy_models.storage import write_json
-from service.database.models import Job, Launch, Run
-from service.launcher_settings import BadLaunchers, read_launchers
-from service.settings import Settings
-from workers.failures import JobError
+from store.launcher_settings import BadLaunchers, read_launchers
+from store.settings import Settings
+from store.tables import Job, Launch, Run
+from workers.claims.failures import JobError
 
 Document = dict[str, Any]
 

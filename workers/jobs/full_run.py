@@ -4,8 +4,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.database.models import Job, Launch, Run
-from service.settings import Settings
+from store.settings import Settings
+from store.tables import Job, Launch, Run
 from workers.jobs.training_run import describe_run, execute_run, store_run
 
 Document = dict[str, Any]

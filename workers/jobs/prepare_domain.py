@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from proxy_models.stores.current import local_artifact, reference_of, using_store
 from proxy_models.stores.object_path import data_path
-from service.database.models import DomainRow, Job
-from service.settings import Settings
+from store.settings import Settings
+from store.tables import DomainRow, Job
 
 Document = dict[str, Any]
 
@@ -30,9 +30,9 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
 
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """Write the shard, or find the one already written from the same content."""
-    from proxy_models.preparation import prepare_domain
-    from proxy_models.preparation_spec import PreparationSpec
-    from proxy_models.tokenizer import load_tokenizer
+    from proxy_models.text.preparation import prepare_domain
+    from proxy_models.text.preparation_spec import PreparationSpec
+    from proxy_models.text.tokenizer import load_tokenizer
 
     directory = Path(spec["directory"])
     directory.mkdir(parents=True, exist_ok=True)

@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from proxy_models.stores.current import is_here, local_artifact, reference_of, using_store
 from proxy_models.stores.object_path import DataPath, data_path
-from service.database import jobs
-from service.database.models import Job, Revision
-from service.files import file_identity
-from service.settings import Settings
+from store import jobs
+from store.files import file_identity
+from store.settings import Settings
+from store.tables import Job, Revision
 
 Document = dict[str, Any]
 
@@ -58,7 +58,7 @@ def _source(session: Session, revision: Revision) -> Revision:
 
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """Train the tokenizer, or load the one named to see that it can be used."""
-    from proxy_models.tokenizer import load_tokenizer
+    from proxy_models.text.tokenizer import load_tokenizer
 
     with using_store(spec.get("artifact_store")):
         path = spec["existing"] or reference_of(_train(spec))
@@ -66,8 +66,8 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
 
 
 def _train(spec: Document) -> Path:
-    from proxy_models.preparation import training_sample
-    from proxy_models.tokenizer import train_byte_level_bpe
+    from proxy_models.text.preparation import training_sample
+    from proxy_models.text.tokenizer import train_byte_level_bpe
 
     files = {name: [data_path(path) for path in spec["files"][name]] for name in sorted(spec["files"])}
     path = Path(spec["directory"]) / f"{_key(spec, files)}.json"

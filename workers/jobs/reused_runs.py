@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
-from service.database.lineage import ancestry, lineage_nodes, node_id, nodes_document, nodes_of
-from service.database.models import Optimization
-from service.database.past_runs import Comparison, Conditions, FinishedRun, finished_runs
-from workers.failures import JobError
+from store.revisions.lineage import ancestry, lineage_nodes, node_id, nodes_document, nodes_of
+from store.revisions.past_runs import Comparison, Conditions, FinishedRun, finished_runs
+from store.tables import Optimization
+from workers.claims.failures import JobError
 from workers.jobs.accuracies import for_laws
 
 if TYPE_CHECKING:
-    from mixing.reuse import Reuse
+    from mixing.reuse.reuse import Reuse
 
 Document = dict[str, Any]
 
@@ -63,9 +63,9 @@ def _run(finished: FinishedRun, comparison: Comparison) -> Document:
 
 def reuse_of(spec: Mapping[str, Any]) -> "Reuse":
     """What ``describe_reuse`` wrote, as the mathematics reads it."""
-    from mixing.evidence import RunEvidence
-    from mixing.lineage import Lineage
-    from mixing.reuse import NOTHING_REUSED, Reuse, older_run
+    from mixing.change.lineage import Lineage
+    from mixing.reuse.reuse import NOTHING_REUSED, Reuse, older_run
+    from mixing.runs.evidence import RunEvidence
 
     described = spec["reuse"]
     if described is None:

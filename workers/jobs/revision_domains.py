@@ -1,7 +1,7 @@
 """What a prepared revision's domains were counted to."""
 
-from service.database.models import Revision
-from workers.failures import JobError
+from store.tables import Revision
+from workers.claims.failures import JobError
 
 
 def token_counts(revision: Revision) -> dict[str, int]:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from proxy_models.families.start import read_start
 from proxy_models.stores.current import current_store, local_artifact
-from workers.failures import JobError
+from workers.claims.failures import JobError
 
 if TYPE_CHECKING:
-    from proxy_models.run_result import RunResult
-    from proxy_models.run_spec import RunSpec
+    from proxy_models.training.run_result import RunResult
+    from proxy_models.training.run_spec import RunSpec
 
 Document = dict[str, Any]
 

@@ -9,9 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_models.stores.current import local_artifact, using_store
-from service.database import jobs
-from service.database.models import Job, Optimization, Run, Swarm
-from service.settings import Settings
+from store import jobs
+from store.settings import Settings
+from store.tables import Job, Optimization, Run, Swarm
 from workers.jobs.reused_runs import reuse_of
 from workers.jobs.swarm_evidence import (
     constraints_of,
@@ -47,7 +47,7 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     from mixing.domains import Domains
     from mixing.methods import Recipe
     from mixing.question import check_constraints
-    from mixing.swarm import SwarmRequest, sample_round
+    from mixing.swarm.sample import SwarmRequest, sample_round
 
     request = SwarmRequest(
         recipe=Recipe(**spec["recipe"]),
@@ -89,8 +89,8 @@ def _entropies(spec: Document) -> dict[str, tuple[float, ...]] | None:
 
     if not SAMPLERS[spec["recipe"]["sampler"]].reads_entropies:
         return None
-    from mixing.sampling.entropy import entropies
-    from proxy_models.token_shard import TokenShard
+    from mixing.swarm.entropy import entropies
+    from proxy_models.text.token_shard import TokenShard
 
     with using_store(spec.get("artifact_store")):
         return {

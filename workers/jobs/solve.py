@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
-from service.database.models import Job, MixtureRow, Optimization
-from service.settings import Settings
+from store.settings import Settings
+from store.tables import Job, MixtureRow, Optimization
 from workers.jobs.accuracies import with_standard_errors
 from workers.jobs.reused_runs import kept_ratios, reuse_of
 from workers.jobs.swarm_evidence import (
@@ -18,7 +18,7 @@ from workers.jobs.swarm_evidence import (
 )
 
 if TYPE_CHECKING:
-    from mixing.untrained import BaselineRequest
+    from mixing.answer.untrained import BaselineRequest
 
 Document = dict[str, Any]
 
@@ -32,17 +32,17 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """Propose the mixture."""
     # The solver takes a second to import, and the worker, which never solves, need not wait for it.
     if spec["recipe"] is None:
-        from mixing.untrained import baseline
+        from mixing.answer.untrained import baseline
 
         return {"evidence": {**baseline(_baseline_asked(spec)), "runs_lost": []}}
     if (ratios := kept_ratios(spec)) is not None:
-        from mixing.untrained import renormalised
+        from mixing.answer.untrained import renormalised
 
         return {"evidence": {**renormalised(_baseline_asked(spec), ratios), "runs_lost": []}}
 
+    from mixing.answer.proposal import propose
     from mixing.domains import Domains
     from mixing.methods import Recipe
-    from mixing.proposal import propose
     from mixing.question import ProposalRequest
 
     proposal = propose(
@@ -68,8 +68,8 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
 
 
 def _baseline_asked(spec: Document) -> "BaselineRequest":
+    from mixing.answer.untrained import BaselineRequest
     from mixing.domains import Domains
-    from mixing.untrained import BaselineRequest
 
     return BaselineRequest(
         spec["method"],

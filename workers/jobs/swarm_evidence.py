@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.database import jobs
-from service.database.models import Job, Optimization, Run
+from store import jobs
+from store.tables import Job, Optimization, Run
 from workers.jobs.accuracies import for_laws
 from workers.jobs.reused_runs import describe_reuse
 from workers.jobs.revision_domains import token_counts
 
 if TYPE_CHECKING:
-    from mixing.evidence import RunEvidence
     from mixing.objective import ObjectiveSpec
-    from mixing.optimization.problem import LinearConstraint
     from mixing.question import TaskGuard
+    from mixing.runs.evidence import RunEvidence
+    from mixing.solve.problem import LinearConstraint
 
 Document = dict[str, Any]
 
@@ -72,7 +72,7 @@ def describe_question(session: Session, optimization: Optimization) -> Document:
 
 def run_evidence(spec: Mapping[str, Any]) -> "tuple[RunEvidence, ...]":
     """The finished runs as the mathematics reads them; how much each trained is in units of the proxy's tokens."""
-    from mixing.evidence import RunEvidence
+    from mixing.runs.evidence import RunEvidence
 
     return tuple(
         RunEvidence(
@@ -101,7 +101,7 @@ def objective_of(spec: Mapping[str, Any]) -> "ObjectiveSpec":
 
 def constraints_of(spec: Mapping[str, Any]) -> "tuple[LinearConstraint, ...]":
     """The shares that were asked for."""
-    from mixing.optimization.shares import share_of
+    from mixing.solve.shares import share_of
 
     names = sorted(spec["tokens"])
     return tuple(

@@ -10,11 +10,11 @@ from proxy_models.errors import ProxyError
 from proxy_models.families.start import read_start
 from proxy_models.stores.current import using_store
 from proxy_models.stores.object_path import is_address
-from service.database.models import Metric, Revision, Run
-from service.database.training import training_values
-from service.files import file_identity, identity_hash
-from service.settings import Settings
-from workers.failures import JobError
+from store.files import file_identity, identity_hash
+from store.revisions.training import training_values
+from store.settings import Settings
+from store.tables import Metric, Revision, Run
+from workers.claims.failures import JobError
 from workers.jobs.run_artifacts import local_spec, told
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Document = dict[str, Any]
 def describe_run(
     run: Run, revision: Revision, training: Mapping[str, Any], tasks: list[Document], settings: Settings
 ) -> Document:
-    """The specification ``proxy_models.run_spec.RunSpec`` reads."""
+    """The specification ``proxy_models.training.run_spec.RunSpec`` reads."""
     shards = {row.name: row.shard_directory for row in revision.domains}
     for name, directory in shards.items():
         if directory is None:
@@ -72,15 +72,16 @@ def unchanged_start(training: Mapping[str, Any]) -> str | None:
 
 
 def _task(task: Document) -> Document:
-    """A stored task as ``proxy_models.run_spec.TaskSpec`` reads it; one from before there were choices says less."""
+    """A stored task as ``proxy_models.training.run_spec.TaskSpec`` reads it; one from before there were
+    choices says less."""
     measure = {name: task[name] for name in ("metric", "normalization") if task.get(name)}
     return {"name": task["name"], "path": task["path"], "measure": measure}
 
 
 def execute_run(spec: Document, report: "Report") -> Document:
     """Train and evaluate, from the last checkpoint if there is one."""
-    from proxy_models.run import train_run
-    from proxy_models.run_spec import RunSpec
+    from proxy_models.training.run import train_run
+    from proxy_models.training.run_spec import RunSpec
 
     with using_store(spec.pop("artifact_store", None)):
         run = RunSpec.from_dict(local_spec(spec))

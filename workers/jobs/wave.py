@@ -7,9 +7,9 @@ from proxy_models.stores.current import using_store
 from workers.jobs.run_artifacts import local_spec, told
 
 if TYPE_CHECKING:
-    from proxy_models.calibration import Calibration, Swarm
-    from proxy_models.run_result import RunResult
-    from proxy_models.run_spec import RunSpec
+    from proxy_models.planning.calibration import Calibration, Swarm
+    from proxy_models.training.run_result import RunResult
+    from proxy_models.training.run_spec import RunSpec
     from workers.jobs import Office
 
 Document = dict[str, Any]
@@ -32,12 +32,12 @@ def choose_wave(question: Document) -> Document:
     """
     import torch
 
-    from proxy_models.calibration import Swarm, choose
-    from proxy_models.calibration_files import table_of
     from proxy_models.config import ModelConfig
     from proxy_models.errors import NotCalibrated, NotEnoughMemory
-    from proxy_models.run_spec import RunSpec
+    from proxy_models.planning.calibration import Swarm, choose
+    from proxy_models.planning.calibration_files import table_of
     from proxy_models.torch_device import free_memory, this_device
+    from proxy_models.training.run_spec import RunSpec
 
     alone: Document = {"backend": None, "members": 1}
     run_json = {**question["run"]}
@@ -65,7 +65,7 @@ def choose_wave(question: Document) -> Document:
 def _measured(swarm: "Swarm", device: str, directory: Path) -> "Calibration | None":
     """The device's table with this shape in it; None where the swarm is not worth measuring."""
     from proxy_models.backends.registry import available
-    from proxy_models.calibrate import table_for
+    from proxy_models.planning.calibrate import table_for
 
     kind = device.partition(":")[0]
     flops = swarm.tokens * swarm.model.flops_per_token(swarm.training.sequence_length)
@@ -83,7 +83,7 @@ def execute_together(specs: list[Document], backend: str, office: "Office") -> N
     """
     from proxy_models.backends.backend import ONE_BY_ONE
     from proxy_models.errors import NotEnoughMemory
-    from proxy_models.run_spec import RunSpec
+    from proxy_models.training.run_spec import RunSpec
 
     (store, *_) = [spec.pop("artifact_store", None) for spec in specs]
     with using_store(store):
@@ -104,7 +104,7 @@ def execute_together(specs: list[Document], backend: str, office: "Office") -> N
 
 def _train(runs: list["RunSpec"], members: list[int], backend: str, office: "Office") -> None:
     from proxy_models.errors import ProxyError
-    from proxy_models.wave import WaveOptions, train_wave
+    from proxy_models.training.wave import WaveOptions, train_wave
 
     def ended(number: int, outcome: "RunResult | ProxyError") -> None:
         if isinstance(outcome, ProxyError):

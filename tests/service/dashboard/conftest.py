@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from service.database.engine import Database
-from service.settings import Settings
+from store.engine import Database
+from store.settings import Settings
 from tests.service.dashboard.store import Store
 
 

@@ -4,20 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mixing.revision import Changes
-from service.database import jobs
-from service.database.engine import Database
-from service.database.models import (
-    DomainRow,
-    DomainSet,
-    Job,
-    Launch,
-    MixtureRow,
-    Optimization,
-    Revision,
-    Run,
-    Swarm,
-)
+from mixing.change.revision import Changes
+from store import jobs
+from store.engine import Database
+from store.tables import DomainRow, DomainSet, Job, Launch, MixtureRow, Optimization, Revision, Run, Swarm
 
 TOKENS = {
     "code:c": 4_100_000,
@@ -77,7 +67,7 @@ def proposed(tokens: Mapping[str, int]) -> dict[str, float]:
 
 
 def evidence(tokens: Mapping[str, int], gain: float = 0.0412) -> dict[str, Any]:
-    """A proposal's document as ``mixing.proposal`` writes it."""
+    """A proposal's document as ``mixing.answer.proposal`` writes it."""
     p, q, total = proposed(tokens), natural(tokens), sum(tokens.values())
     tasks = [
         {

@@ -11,9 +11,9 @@ import uvicorn
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from service.database import jobs
-from service.database.models import Job
-from service.listener import address, listen
+from service.processes.listener import address, listen
+from store import jobs
+from store.tables import Job
 from tests.servers import skip_loudly
 from tests.service.dashboard.store import TOKENS, Store, evidence
 

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from service.dashboard.effects_table import effects_table
 from service.dashboard.formatting import quantity
-from service.database.models import Optimization
+from store.tables import Optimization
 from tests.service.dashboard.store import SETTINGS, TOKENS, Store, evidence
 
 HOSTILE = '<script>alert("x")</script>&\'" onload=1'

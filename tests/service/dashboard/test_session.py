@@ -3,7 +3,7 @@
 import pytest
 from fastapi.testclient import TestClient
 
-from service.auth import COOKIE
+from service.http.auth import COOKIE
 
 TOKEN = "a-token-for-tests-only"
 PAGES = ["/", "/domain-sets/pool", "/optimizations/opt_1", "/launches/launch_1"]

@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
-from service.cli import main
-from service.settings import Settings
+from service.cli.main import main
+from store.settings import Settings
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text, update
 
-from service.auth import COOKIE
-from service.database.engine import Database
-from service.database.models import AccessToken, DashboardSession
-from service.settings import Settings
+from service.http.auth import COOKIE
 from service.tokens.authenticator import Authenticator
 from service.tokens.recent_lookups import TRUST_SECONDS, forget_when_committed
 from service.tokens.repository import find_by_hash
+from store.engine import Database
+from store.settings import Settings
+from store.tables import AccessToken, DashboardSession
 from tests.service.conftest import TOKEN
 
 RunTokens = Callable[..., str]
@@ -171,7 +171,7 @@ def test_an_answer_that_was_under_way_while_a_token_was_revoked_is_not_kept(
 
 def run_elsewhere(settings: Settings, *arguments: str) -> None:
     """Run ``mixwright tokens ...`` in a process of its own."""
-    command = [sys.executable, "-m", "service.cli", "tokens", *arguments]
+    command = [sys.executable, "-m", "service.cli.main", "tokens", *arguments]
     subprocess.run(command, env={**os.environ, **settings.environment()}, check=True, capture_output=True)
 
 
@@ -207,7 +207,7 @@ def test_a_browser_stays_signed_in_for_a_week(
 def test_another_operators_token_ends_every_session(
     client: TestClient, settings: Settings, run_tokens: RunTokens
 ) -> None:
-    from service.app import create_app
+    from service.http.app import create_app
 
     cookies = []
     client.headers["Authorization"] = ""
@@ -250,7 +250,7 @@ def test_what_cannot_be_done_is_said(run_tokens: RunTokens, arguments: tuple[str
 def test_without_a_database_the_command_says_what_to_do(tmp_path: object) -> None:
     from click.testing import CliRunner
 
-    from service.cli import main
+    from service.cli.main import main
 
     outcome = CliRunner().invoke(main, ["tokens", "list", "--data", f"{tmp_path}/nowhere"])
     assert outcome.exit_code == 1

@@ -1,0 +1,88 @@
+"""Whether the parts of a split, or the sources of a merge, hold together what they should."""
+
+import math
+
+from mixing.change.content import combined, is_additive
+from mixing.change.revision import Leaf, Leaves
+from mixing.errors import MergeMismatch, SplitMismatch
+
+TOLERANCE = 0.01
+"""Largest relative difference of the token counts, where they have to decide: counts are often estimates."""
+
+
+def check_split(parent: str, whole: Leaf, parts: Leaves, field: str) -> None:
+    """Pass if the parts can be the parent's text.
+
+    Contents decide where all are known and add up; else the token counts, within 1%; where one of these is unknown,
+    nothing speaks against the split.
+
+    Raises:
+        SplitMismatch: they are not together the parent.
+    """
+    if (difference := _difference(whole, parts)) is None:
+        return
+    raise SplitMismatch(
+        f"the parts of {parent!r} ({_listed(parts)}) do not add up to it: {difference}. Say 'separate' (it is removed"
+        " and they are new), or revise the parent first, so that it holds what the parts hold",
+        field=field,
+        names=[parent, *parts],
+        parts=total_tokens(parts),
+        whole=whole.tokens,
+    )
+
+
+def check_merge(name: str, whole: Leaf, sources: Leaves, field: str) -> None:
+    """`check_split` the other way round.
+
+    Raises:
+        MergeMismatch: the sources are not together the merged domain.
+    """
+    if (difference := _difference(whole, sources)) is None:
+        return
+    raise MergeMismatch(
+        f"{_listed(sources)} do not add up to {name!r}, which should be merged from them: {difference}. Say"
+        " 'separate' (they are removed and it is new), or revise them first, so that they hold what it holds",
+        field=field,
+        names=[name, *sources],
+        parts=total_tokens(sources),
+        whole=whole.tokens,
+    )
+
+
+def total_tokens(leaves: Leaves) -> float | None:
+    """The sum of the counts, None where one is unknown."""
+    counts = [leaf.tokens for leaf in leaves.values()]
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts):
+        return None
+    # Counts are integers, and a sum of integers says exactly what was given.
+    return sum(known) if all(isinstance(count, int) for count in known) else math.fsum(known)
+
+
+def total_content(leaves: Leaves) -> str | None:
+    """The key of all texts together, None where one is unknown or does not add up."""
+    contents = [leaf.content for leaf in leaves.values()]
+    additive = [content for content in contents if is_additive(content)]
+    return combined(additive) if len(additive) == len(contents) else None
+
+
+def _difference(whole: Leaf, parts: Leaves) -> str | None:
+    """What does not add up, in words, or None."""
+    counts = _count_difference(whole.tokens, total_tokens(parts))
+    content = total_content(parts)
+    if content is None or not is_additive(whole.content):
+        return counts
+    if content == whole.content:
+        return None
+    return f"their texts differ{f' ({counts})' if counts else ''}"
+
+
+def _count_difference(whole: float | None, parts: float | None) -> str | None:
+    if whole is None or parts is None or abs(parts - whole) <= TOLERANCE * whole:
+        return None
+    return f"{parts:,} tokens together against {whole:,}, {parts / whole - 1:+.2%}"
+
+
+def _listed(leaves: Leaves) -> str:
+    names = sorted(leaves)
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"

@@ -1,0 +1,111 @@
+"""Intervals for a new run's metric around any regression, by cross-conformal prediction.
+
+Held-out residuals say how far a regression misses runs it has not seen, whatever its own deviation claims. Folds
+predict every run without it, and the interval is the prediction plus quantiles of those residuals: as in CV+ (Barber
+et al., 2021), with the fit to all runs in the middle instead of the folds' fits. The folds learn from fewer runs, so
+their residuals are, if anything, too large.
+
+A loss varies more from run to run the higher it lies above the best reachable one, so residuals are scaled by
+f(p) - C, with C half a standard deviation below the lowest metric. Lower and upper quantile are taken apart: a proxy
+that is given a trace of a domain which its mixture rounds to 0 is much better than predicted, and none is as much
+worse. `python -m benchmarks.regression --intervals` measures what the intervals hold.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixing.errors import InvalidSetting
+from mixing.laws.ensemble import fit_and_hold_out, fold_masks
+from mixing.laws.protocol import Fitted, Regression
+
+_BELOW = 0.5
+"""Standard deviations of the metrics by which C lies below the lowest of them."""
+
+
+@dataclass(frozen=True)
+class FittedConformal:
+    """A fit and its intervals.
+
+    Attributes:
+        fitted: to all runs.
+        constants: (T,) C.
+        lowest: (T,) smallest scale, for predictions near C or below it.
+        quantiles: (2, T) lower and upper quantile of the scaled residuals.
+    """
+
+    fitted: Fitted
+    constants: np.ndarray
+    lowest: np.ndarray
+    quantiles: np.ndarray
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the regression, both (n, T), of (n, m) mixtures."""
+        return self.fitted.predict(weights)
+
+    def interval(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper end, both (n, T), of where a new run's metric is expected."""
+        mean, _ = self.fitted.predict(weights)
+        scale = _scale(mean, self.constants, self.lowest)
+        return mean + self.quantiles[0] * scale, mean + self.quantiles[1] * scale
+
+
+@dataclass(frozen=True)
+class Conformal:
+    """Intervals around a regression.
+
+    Attributes:
+        regression: any.
+        confidence: share of new runs an interval should hold.
+        folds: of the cross-validation.
+        repeats: of it, over different folds.
+        seed: of the folds.
+    """
+
+    regression: Regression
+    confidence: float = 0.9
+    folds: int = 10
+    repeats: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise InvalidSetting(
+                f"a confidence lies between 0 and 1, not {self.confidence}", field="confidence"
+            )
+
+    def minimum_runs(self, domains: int) -> int:
+        """Those of the regression, when the largest fold is left out."""
+        return -(-self.regression.minimum_runs(domains) * self.folds // (self.folds - 1))
+
+    def fit(
+        self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None
+    ) -> FittedConformal:
+        """Fit the regression to all runs and to all folds, of (K, m) mixtures and (K, T) metrics.
+
+        Raises:
+            TooFewRuns: K is too small for the regression when a fold is left out.
+            InvalidMetrics: a metric the regression cannot work with.
+        """
+        folds = min(self.folds, len(weights))
+        left_out = fold_masks(len(weights), folds, self.repeats, np.random.default_rng(self.seed))
+        fitted, predicted = fit_and_hold_out(self.regression, weights, metrics, ~left_out, noise)
+        unseen = (predicted * left_out[:, :, None]).reshape(self.repeats, -1, *metrics.shape).sum(1)
+        constants = metrics.min(0) - _BELOW * metrics.std(0)
+        lowest = 0.5 * _BELOW * metrics.std(0)
+        residuals = ((metrics - unseen) / _scale(unseen, constants, lowest)).reshape(-1, metrics.shape[1])
+        return FittedConformal(
+            fitted, constants, lowest, _outer_quantiles(residuals, len(weights), self.confidence)
+        )
+
+
+def _scale(mean: np.ndarray, constants: np.ndarray, lowest: np.ndarray) -> np.ndarray:
+    """(n, T) or, with more predictions, of their shape."""
+    return np.maximum(mean - constants, lowest)
+
+
+def _outer_quantiles(residuals: np.ndarray, runs: int, confidence: float) -> np.ndarray:
+    """(2, T): as many residuals outside as K + 1 exchangeable runs would have, K of them and a new one."""
+    tail = (1 - confidence) / 2
+    upper = min(1.0, (1 - tail) * (runs + 1) / runs)
+    return np.stack([-np.quantile(-residuals, upper, axis=0), np.quantile(residuals, upper, axis=0)])

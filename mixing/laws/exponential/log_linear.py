@@ -1,0 +1,265 @@
+"""The log-linear mixing law, f_t(p) = exp(c_t) + exp(a_t . p), for all tasks at once.
+
+The law of Data Mixing Laws (arXiv 2403.16952) as Olmix (arXiv 2602.12237) uses it: convex in p, with
+m + 1 parameters per task. Fitted by the Huber loss with delta = 0.02 in the metric's own unit (BPB, as
+published), so a run off by more than 0.02 pulls linearly and no more.
+
+The Huber objective has several minima, and exp(c) tells them apart: those below the lowest metric lead to
+one minimum, others lie above it. So each task starts from several quantiles of its metric as exp(c), at each of
+which log(y - exp(c)) is linear in p, and the lowest minimum is kept. A weak ridge of 1e-6 on the deviation of a
+from its mean (in units where the metric's standard deviation is 1; the sum over runs is not averaged)
+decides only what the runs leave open: a domain that never varies gets the mean effect.
+
+With K runs the law has m + 1 parameters: below m + 2 it is refused, from 3(m + 1) it can be trusted.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixing.laws.checks import importance, require_metrics, require_runs
+from mixing.laws.exponential.huber_descent import LawProblems, Runs, descend
+from mixing.laws.exponential.starts import exponents_above, quantiles
+from mixing.laws.protocol import Expansion
+
+_SCREENING = 16
+"""Iterations after which the starts of a task are compared."""
+_CLOSE = 1.3
+"""A start is given up when its loss is then above the best one's times this."""
+
+
+@dataclass(frozen=True)
+class LawBatch:
+    """Laws of B refits: `coefficients` (B, T, m) and `constants` exp(c) (B, T)."""
+
+    coefficients: np.ndarray
+    constants: np.ndarray
+
+    def predict(self, weights: np.ndarray) -> np.ndarray:
+        """Predictions for (n, m) mixtures, the same for every refit, or (B, n, m): (B, n, T)."""
+        mixtures = weights if weights.ndim == 3 else weights[None]
+        exponents = mixtures @ self.coefficients.transpose(0, 2, 1)
+        return self.constants[:, None, :] + np.exp(np.clip(exponents, -50, 50))
+
+
+@dataclass(frozen=True)
+class FittedLogLinear:
+    """The law of T tasks over m domains.
+
+    Attributes:
+        coefficients: (T, m) a_t.
+        constants: (T,) exp(c_t), in the metric's unit.
+        residual_std: (T,) standard deviation of the residuals, corrected for the parameters fitted.
+        covariance: (T, m+1, m+1) Gauss-Newton covariance of (a_t, exp(c_t)).
+        leverage: (K, T) in [0, 1): how far each run decides its own prediction.
+    """
+
+    coefficients: np.ndarray
+    constants: np.ndarray
+    residual_std: np.ndarray
+    covariance: np.ndarray
+    leverage: np.ndarray
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the law (not of a new measurement), both (n, T), of (n, m) mixtures."""
+        exponential = np.exp(np.clip(weights @ self.coefficients.T, -50, 50))
+        jacobian = _jacobian(weights, exponential)
+        variance = np.einsum("tni,tij,tnj->nt", jacobian, self.covariance, jacobian)
+        return self.constants + exponential, np.sqrt(np.maximum(variance, 0))
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T, m) derivatives d f_t / d p_j, the weights taken as independent."""
+        exponential = np.exp(np.clip(weights @ self.coefficients.T, -50, 50))
+        return exponential[:, :, None] * self.coefficients[None]
+
+    def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
+        """Sum of the tasks to second order at one (m,) mixture; its Hessian is sum_t w_t exp(a_t . p) a_t a_t^T."""
+        exponential = np.exp(np.clip(self.coefficients @ weights, -50, 50))
+        pull = task_weights * exponential
+        return Expansion(
+            value=float(task_weights @ (self.constants + exponential)),
+            gradient=pull @ self.coefficients,
+            diagonal=np.zeros(len(weights)),
+            factors=np.sqrt(pull)[:, None] * self.coefficients,
+        )
+
+
+@dataclass(frozen=True)
+class LogLinearLaw:
+    """The regression and its settings; see the module for what they mean.
+
+    Attributes:
+        delta: Huber threshold, in the metric's unit.
+        ridge: pull towards equal effects.
+        starts: quantiles of the metric at which exp(c) begins.
+        iterations: most Levenberg-Marquardt iterations.
+        tolerance: relative improvement at which a fit is finished.
+    """
+
+    delta: float = 0.02
+    ridge: float = 1e-6
+    starts: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.55)
+    iterations: int = 300
+    tolerance: float = 1e-9
+
+    def minimum_runs(self, domains: int) -> int:
+        """One run more than a task has parameters."""
+        return domains + 2
+
+    def fit(
+        self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None
+    ) -> FittedLogLinear:
+        """Fit the law of every task to (K, m) mixtures and (K, T) metrics.
+
+        Args:
+            weights: rows on the simplex.
+            metrics: positive and finite, such as BPB.
+            noise: (K, T) standard deviation of each measurement, where known; a run counts
+                delta^2 / (delta^2 + noise^2), so runs equally noisy count equally.
+
+        Raises:
+            TooFewRuns: K < m + 2.
+            InvalidMetrics: a metric that is not positive and finite, or that is constant.
+        """
+        require_runs("log-linear law", self.minimum_runs(weights.shape[1]), weights)
+        require_metrics(metrics, positive=True)
+        trust = self.importance(metrics, noise)
+        laws = self.refit(weights, metrics[None], trust[None])
+        return _with_uncertainty(weights, metrics, trust, laws, self)
+
+    def refits(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> list[FittedLogLinear]:
+        """(B,) fits in one batch, each to the runs that its row of the (B, K) booleans `kept` keeps.
+
+        A subset smaller than `minimum_runs` is fitted all the same: the ridge decides what it leaves open.
+        """
+        trust = self.importance(metrics, noise)[None] * kept[:, :, None]
+        laws = self.refit(weights, metrics[None], trust)
+        return [
+            _with_uncertainty(weights, metrics, importance, LawBatch(own[None], constant[None]), self)
+            for importance, own, constant in zip(trust, laws.coefficients, laws.constants, strict=True)
+        ]
+
+    def importance(self, metrics: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        """(K, T) weight of each measurement, of mean 1 per task."""
+        return importance(metrics, noise, self.delta)
+
+    def refit(
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        importance: np.ndarray,
+        near: FittedLogLinear | None = None,
+    ) -> LawBatch:
+        """B fits at once, for cross-validation and the bootstrap.
+
+        Args:
+            weights: (K, m), shared by all.
+            metrics: (B, K, T), or (1, K, T) to share them.
+            importance: (B, K, T) weight of each run in each fit, 0 to leave it out.
+            near: start from these laws alone instead of from several values of exp(c).
+        """
+        count = max(len(metrics), len(importance))
+        tasks, runs = metrics.shape[2], metrics.shape[1]
+        scale = metrics.std(axis=(0, 1)) + 1e-300
+        targets = (
+            (np.broadcast_to(metrics, (count, runs, tasks)) / scale).transpose(0, 2, 1).reshape(-1, runs)
+        )
+        trust = np.broadcast_to(importance, (count, runs, tasks)).transpose(0, 2, 1).reshape(-1, runs)
+        problems = LawProblems(Runs(weights), targets, trust, np.tile(self.delta / scale, count), self.ridge)
+        starts = self._near(near, scale, count) if near else self._starts(problems)
+        best = _lowest(problems, starts, self)
+        # Dividing a metric by s turns a . p into a . p - log s, and log s is log s times the sum of p.
+        coefficients = best[0].reshape(count, tasks, -1) + np.log(scale)[:, None]
+        return LawBatch(coefficients, np.exp(best[1]).reshape(count, tasks) * scale)
+
+    def _starts(self, problems: LawProblems) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each start exp(c), the least-squares a of log(y - exp(c)), weighted back to the scale of y."""
+        return [
+            (
+                exponents_above(problems.runs, problems.metrics, problems.importance, constant),
+                np.log(constant),
+            )
+            for constant in quantiles(problems.metrics, problems.importance, self.starts)
+        ]
+
+    @staticmethod
+    def _near(fitted: FittedLogLinear, scale: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        coefficients = fitted.coefficients - np.log(scale)[:, None]
+        constants = np.log(np.maximum(fitted.constants / scale, 1e-6))
+        return [(np.tile(coefficients, (count, 1)), np.tile(constants, count))]
+
+
+def _lowest(
+    problems: LawProblems, starts: list[tuple[np.ndarray, np.ndarray]], law: LogLinearLaw
+) -> tuple[np.ndarray, np.ndarray]:
+    """Descend from every start at once and keep, per problem, the lowest minimum."""
+    count = len(problems.metrics)
+    owner = np.tile(np.arange(count), len(starts))
+    coefficients = np.concatenate([start[0] for start in starts])
+    constants = np.concatenate([start[1] for start in starts])
+    if len(starts) > 1:
+        coefficients, constants, loss = descend(
+            problems.part(owner), coefficients, constants, _SCREENING, law.tolerance
+        )
+        rivals = _rivals(loss.reshape(len(starts), count)).ravel()
+        coefficients, constants, owner = coefficients[rivals], constants[rivals], owner[rivals]
+    coefficients, constants, loss = descend(
+        problems.part(owner), coefficients, constants, law.iterations, law.tolerance
+    )
+    order = np.lexsort((loss, owner))
+    best = order[np.searchsorted(owner[order], np.arange(count))]
+    return coefficients[best], constants[best]
+
+
+def _rivals(loss: np.ndarray) -> np.ndarray:
+    """Which of (starts, N) descents are worth finishing: close to their problem's lowest, and not the same."""
+    order = loss.argsort(0)
+    ranked = np.take_along_axis(loss, order, 0)
+    worth = ranked <= _CLOSE * ranked[:1]
+    worth[1:] &= ranked[1:] > (1 + 1e-6) * ranked[:-1]
+    rivals = np.empty_like(worth)
+    np.put_along_axis(rivals, order, worth, 0)
+    return rivals
+
+
+def believable(predicted: np.ndarray, metrics: np.ndarray) -> np.ndarray:
+    """(..., T) predictions of refits, no further outside the (K, T) measured range than that range is wide.
+
+    Refitted without the one run in which a domain mattered, exp(a . p) may be off by any power of ten there. Such a
+    prediction is wrong, and it should count as wrong; it should not decide a mean over all runs by its size.
+    """
+    low, high = metrics.min(0), metrics.max(0)
+    return np.clip(predicted, low - (high - low), high + (high - low))
+
+
+def _jacobian(weights: np.ndarray, exponential: np.ndarray) -> np.ndarray:
+    """(T, n, m+1): d f / d (a, exp c) at (n, m) mixtures with (n, T) exponential parts."""
+    tasks = exponential.shape[1]
+    slopes = exponential.T[:, :, None] * weights[None]
+    return np.concatenate([slopes, np.ones((tasks, len(weights), 1))], axis=2)
+
+
+def _with_uncertainty(
+    weights: np.ndarray, metrics: np.ndarray, importance: np.ndarray, laws: LawBatch, law: LogLinearLaw
+) -> FittedLogLinear:
+    coefficients, constants = laws.coefficients[0], laws.constants[0]
+    exponential = np.exp(np.clip(weights @ coefficients.T, -50, 50))
+    residuals = constants + exponential - metrics
+    jacobian = _jacobian(weights, exponential)
+    trust = importance.T
+    information = np.einsum("tk,tki,tkj->tij", trust, jacobian, jacobian, optimize=True)
+    width = weights.shape[1]
+    # The fit divides its loss by delta and its metrics by their deviation; here it is in the metric's unit.
+    pull = law.ridge * law.delta * metrics.std(0)[:, None, None]
+    information[:, :width, :width] += pull * (np.eye(width) - 1 / width)
+    size = np.trace(information, axis1=1, axis2=2)[:, None, None]
+    inverse = np.linalg.inv(information + 1e-10 * size * np.eye(width + 1))
+    leverage = importance * np.einsum("tki,tij,tkj->kt", jacobian, inverse, jacobian, optimize=True)
+    leverage = np.clip(leverage, 0, 0.99)
+    freedom = np.maximum(len(weights) - leverage.sum(0), 1)
+    residual_std = np.sqrt((residuals**2).sum(0) / freedom)
+    return FittedLogLinear(
+        coefficients, constants, residual_std, inverse * residual_std[:, None, None] ** 2, leverage
+    )

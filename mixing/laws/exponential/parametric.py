@@ -1,0 +1,336 @@
+"""Maximum a posteriori fits of any law with a Jacobian, all tasks, starts and resamples in one batch.
+
+A law sees the metrics of a task standardised, y = location + scale * value, so that its priors mean the same for
+every task. The likelihood is Student's t with 4 degrees of freedom, whose scale is found along with the parameters:
+runs that went wrong pull less the further off they are. The priors are proper, so the fit is determined even where
+runs are fewer than parameters; what the runs leave open shows in the stated deviation.
+
+The descent is Levenberg-Marquardt on the reweighted least squares that the t likelihood amounts to (an EM algorithm),
+from several starts a task; after a few iterations only the two best go on.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from mixing.laws.checks import importance, require_metrics, require_runs
+from mixing.laws.exponential.huber_descent import Runs
+from mixing.laws.protocol import Expansion
+
+_NU = 4.0
+_SMALLEST_SCALE = 1e-5  # of the noise, where a metric's deviation is 1
+_MEMORY = 6_000_000  # numbers in the largest stacked array
+_LARGEST_STEP = 3.0
+_HOPELESS = 1e8
+_SCREENING = 12
+_FINALISTS = 2
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A normal prior: (P,) mean and (P, P) precision."""
+
+    mean: np.ndarray
+    precision: np.ndarray
+
+
+@dataclass(frozen=True)
+class Problems:
+    """N fits over the same mixtures: (N, K) standardised metrics and their importance, 0 to leave a run out."""
+
+    runs: Runs
+    metrics: np.ndarray
+    importance: np.ndarray
+
+    def part(self, chosen: np.ndarray | slice) -> "Problems":
+        """The problems at these positions."""
+        return replace(self, metrics=self.metrics[chosen], importance=self.importance[chosen])
+
+
+class Formula(Protocol):
+    """A law with P parameters a task; `parameters` are (N, P), mixtures (K, m)."""
+
+    def prior(self, domains: int) -> Prior:
+        """What is believed of a task's parameters before any run."""
+        ...
+
+    def starts(self, problems: Problems) -> list[np.ndarray]:
+        """(N, P) parameters to descend from, several times."""
+        ...
+
+    def values(self, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(N, K)."""
+        ...
+
+    def jacobian(self, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(N, K, P) derivatives of the values in the parameters."""
+        ...
+
+    def gradient(self, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(N, K, m) derivatives of the values in the weights."""
+        ...
+
+    def expand(self, parameters: np.ndarray, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
+        """The weighted sum of the tasks to second order at one (m,) mixture."""
+        ...
+
+
+@dataclass(frozen=True)
+class FittedLaw:
+    """A law of T tasks.
+
+    Attributes:
+        formula: the law.
+        parameters: (T, P) as the formula defines them, for the standardised metrics.
+        covariance: (T, P, P) of the parameters.
+        location: (T,) and
+        scale: (T,) metric = location + scale * value.
+        noise: (T,) scale of the t distribution of the residuals, in the metric's unit.
+    """
+
+    formula: Formula
+    parameters: np.ndarray
+    covariance: np.ndarray
+    location: np.ndarray
+    scale: np.ndarray
+    noise: np.ndarray
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the law (not of a new measurement), both (n, T), of (n, m) mixtures."""
+        values = self.formula.values(self.parameters, weights)
+        jacobian = self.formula.jacobian(self.parameters, weights)
+        variance = ((jacobian @ self.covariance) * jacobian).sum(2)
+        mean = self.location[:, None] + self.scale[:, None] * values
+        return mean.T, (self.scale[:, None] * np.sqrt(np.maximum(variance, 0))).T
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T, m) derivatives d f_t / d p_j, the weights taken as independent."""
+        return (self.scale[:, None, None] * self.formula.gradient(self.parameters, weights)).transpose(
+            1, 0, 2
+        )
+
+    def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
+        """Sum of the tasks to second order at one (m,) mixture."""
+        expansion = self.formula.expand(self.parameters, weights, task_weights * self.scale)
+        return replace(expansion, value=expansion.value + float(task_weights @ self.location))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the descent: most iterations, and the fall of the negative log posterior (nats) at which it ends."""
+
+    iterations: int = 120
+    tolerance: float = 1e-5
+
+
+class ParametricRegression(ABC):
+    """A regression that fits one formula to every task.
+
+    Every parameter has a proper prior, so fewer runs than parameters determine it; below m + 2 runs it would be
+    little else than the prior, and is refused.
+    """
+
+    name: ClassVar[str]
+    standardised: ClassVar[bool] = True
+    """Whether a task is divided by its deviation; a formula without a factor of its own must keep the unit."""
+    settings: ClassVar[Settings] = Settings()
+
+    @abstractmethod
+    def formula(self) -> Formula:
+        """What is fitted."""
+
+    def minimum_runs(self, domains: int) -> int:
+        """Two more than domains."""
+        return domains + 2
+
+    def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> FittedLaw:
+        """Fit every task to (K, m) mixtures and (K, T) metrics, finite, with (K, T) deviations where known.
+
+        Raises:
+            TooFewRuns: K < m + 2.
+            InvalidMetrics: a metric that is not finite, or that is constant.
+        """
+        require_runs(self.name, self.minimum_runs(weights.shape[1]), weights)
+        require_metrics(metrics)
+        formula, trust = self.formula(), importance(metrics, noise).T
+        location, scale = _standard(metrics.T, trust, self.standardised)
+        problems = Problems(Runs(weights), (metrics.T - location[:, None]) / scale[:, None], trust)
+        parameters, residual = _lowest(formula, problems, self.settings)
+        covariance = _covariance(formula, problems, parameters, residual)
+        return FittedLaw(formula, parameters, covariance, location, scale, residual * scale)
+
+    def held_out(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(B, K, T) predictions at all runs by B fits at once, each to the runs its row of (B, K) `kept` keeps."""
+        formula, runs = self.formula(), len(weights)
+        trust = (importance(metrics, noise).T[None] * kept[:, None, :]).reshape(-1, runs)
+        targets = np.tile(metrics.T, (len(kept), 1))
+        location, scale = _standard(targets, trust, self.standardised)
+        problems = Problems(Runs(weights), (targets - location[:, None]) / scale[:, None], trust)
+        parameters, _ = _lowest(formula, problems, self.settings)
+        values = [
+            formula.values(parameters[part], weights) for part in _chunks(problems, parameters.shape[1])
+        ]
+        predicted = location[:, None] + scale[:, None] * np.concatenate(values)
+        return predicted.reshape(len(kept), metrics.shape[1], runs).transpose(0, 2, 1)
+
+
+def _standard(
+    targets: np.ndarray, importance: np.ndarray, standardise: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) lowest metric and (N,) deviation, of the runs that count."""
+    kept = importance > 0
+    location = np.where(kept, targets, np.inf).min(1)
+    if not standardise:
+        return location, np.ones(len(targets))
+    count = kept.sum(1)
+    mean = np.where(kept, targets, 0).sum(1) / count
+    variance = np.where(kept, (targets - mean[:, None]) ** 2, 0).sum(1) / count
+    return location, np.sqrt(variance) + 1e-300
+
+
+def _chunks(problems: Problems, width: int) -> list[slice]:
+    count, runs = problems.metrics.shape
+    size = max(1, _MEMORY // (runs * width))
+    return [slice(first, first + size) for first in range(0, count, size)]
+
+
+def _lowest(formula: Formula, problems: Problems, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """(N, P) parameters and (N,) noise of the highest posterior found."""
+    starts = formula.starts(problems)
+    count, owner = len(problems.metrics), np.tile(np.arange(len(problems.metrics)), len(starts))
+    parameters = np.concatenate(starts)
+    noise = np.full(len(parameters), np.inf)  # not known before the first residuals
+    if len(starts) > _FINALISTS:
+        parameters, noise, loss = _descend(
+            formula, problems, owner, parameters, noise, replace(settings, iterations=_SCREENING)
+        )
+        finalists = loss.reshape(len(starts), count).argsort(0)[:_FINALISTS]
+        chosen = (finalists * count + np.arange(count)).ravel()
+        parameters, noise, owner = parameters[chosen], noise[chosen], owner[chosen]
+    parameters, noise, loss = _descend(formula, problems, owner, parameters, noise, settings)
+    best = loss.reshape(-1, count).argmin(0) * count + np.arange(count)
+    return parameters[best], noise[best]
+
+
+def _descend(
+    formula: Formula,
+    problems: Problems,
+    owner: np.ndarray,
+    parameters: np.ndarray,
+    noise: np.ndarray,
+    settings: Settings,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    prior = formula.prior(problems.runs.weights.shape[1])
+    results = [
+        _descend_chunk(
+            formula, problems.part(owner[part]), prior, parameters[part].copy(), noise[part], settings
+        )
+        for part in _chunks(problems.part(owner), parameters.shape[1])
+    ]
+    stacked = [np.concatenate(pieces) for pieces in zip(*results, strict=True)]
+    return stacked[0], stacked[1], stacked[2]
+
+
+def _descend_chunk(
+    formula: Formula,
+    problems: Problems,
+    prior: Prior,
+    parameters: np.ndarray,
+    noise: np.ndarray,
+    settings: Settings,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    weights, count = problems.runs.weights, len(parameters)
+    live, damping, current = np.arange(count), np.full(count, 1e-2), problems
+    residuals = formula.values(parameters, weights) - problems.metrics
+    squares = (problems.importance * residuals**2).sum(1) / problems.importance.sum(1)
+    noise = np.where(np.isfinite(noise), noise, np.sqrt(squares) + _SMALLEST_SCALE)
+    final = _negative_log_posterior(problems, prior, parameters, residuals, noise)
+    loss = final.copy()
+    for _ in range(settings.iterations):
+        here = parameters[live]
+        step = _step(formula, current, prior, here, residuals, noise[live], damping)
+        proposed = here + step
+        next_residuals = formula.values(proposed, weights) - current.metrics
+        next_loss = _negative_log_posterior(current, prior, proposed, next_residuals, noise[live])
+        better = next_loss <= loss
+        parameters[live[better]] = proposed[better]
+        residuals[better] = next_residuals[better]
+        gain = np.where(better, loss - next_loss, 0)
+        stopped = (better & (gain <= settings.tolerance)) | (damping > _HOPELESS)
+        damping = np.clip(damping * np.where(better, 0.2, 4), 1e-9, 10 * _HOPELESS)
+        noise[live] = _noise(current, residuals, noise[live])
+        loss = _negative_log_posterior(current, prior, parameters[live], residuals, noise[live])
+        final[live] = loss
+        if stopped.any():
+            going = ~stopped
+            live, loss, damping, residuals = live[going], loss[going], damping[going], residuals[going]
+            current = current.part(going)
+        if not len(live):
+            break
+    return parameters, noise, final
+
+
+def _step(
+    formula: Formula,
+    problems: Problems,
+    prior: Prior,
+    parameters: np.ndarray,
+    residuals: np.ndarray,
+    noise: np.ndarray,
+    damping: np.ndarray,
+) -> np.ndarray:
+    jacobian = formula.jacobian(parameters, problems.runs.weights)
+    trust = _trust(problems, residuals, noise)
+    matrix = (jacobian * trust[:, :, None]).transpose(0, 2, 1) @ jacobian + prior.precision
+    pull = (parameters - prior.mean) @ prior.precision
+    slope = ((trust * residuals)[:, None, :] @ jacobian)[:, 0] + pull
+    diagonal = np.arange(matrix.shape[1])
+    scale = matrix[:, diagonal, diagonal]
+    matrix[:, diagonal, diagonal] += damping[:, None] * scale + 1e-12 * scale.max(1, keepdims=True)
+    step = np.linalg.solve(matrix, -slope[:, :, None])[:, :, 0]
+    return np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+
+
+def _trust(problems: Problems, residuals: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """(N, K) precision of each run in the least squares that the t likelihood amounts to."""
+    variance = np.square(noise)[:, None]
+    return problems.importance * (_NU + 1) / (_NU * variance + residuals**2)
+
+
+def _noise(problems: Problems, residuals: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """One step of the t distribution's scale towards its best value."""
+    trust = _trust(problems, residuals, noise) * np.square(noise)[:, None]
+    variance = (trust * residuals**2).sum(1) / problems.importance.sum(1)
+    return np.maximum(np.sqrt(variance), _SMALLEST_SCALE)
+
+
+def _negative_log_posterior(
+    problems: Problems, prior: Prior, parameters: np.ndarray, residuals: np.ndarray, noise: np.ndarray
+) -> np.ndarray:
+    standard = np.square(residuals / noise[:, None]) / _NU
+    fit = (problems.importance * (0.5 * (_NU + 1) * np.log1p(standard) + np.log(noise)[:, None])).sum(1)
+    away = parameters - prior.mean
+    return fit + 0.5 * ((away @ prior.precision) * away).sum(1)
+
+
+def _covariance(
+    formula: Formula, problems: Problems, parameters: np.ndarray, noise: np.ndarray
+) -> np.ndarray:
+    """(N, P, P) inverse of the t likelihood's expected information plus the prior's precision."""
+    prior = formula.prior(problems.runs.weights.shape[1])
+    share = (_NU + 1) / (_NU + 3) / np.square(noise)
+    result = []
+    for part in _chunks(problems, parameters.shape[1]):
+        jacobian = formula.jacobian(parameters[part], problems.runs.weights)
+        trust = problems.importance[part] * share[part, None]
+        data = (jacobian * trust[:, :, None]).transpose(0, 2, 1) @ jacobian
+        inverse = np.linalg.inv(data + prior.precision)
+        # Parameters the runs decided took as many runs' worth of noise with them.
+        spent = np.einsum("nij,nji->n", inverse, data)
+        runs = problems.importance[part].sum(1)
+        result.append(inverse * (runs / np.maximum(runs - spent, 1))[:, None, None])
+    return np.concatenate(result)

@@ -1,0 +1,327 @@
+"""What the runs of a lineage teach about the newest revision's mixtures.
+
+All runs are points of the simplex of contents (`mixing.change.lineage`), and the regression is fitted there.
+Where ratios
+are frozen there is a second way: the runs that keep these ratios are points of the smaller simplex of virtual and
+free domains, and a law of far fewer parameters can be fitted to them alone. Which of the two is better is asked of
+cross-validation: both predict the runs that keep the ratios, each unseen, and the one with the smaller mean
+absolute error of the objective is taken. Both errors are reported.
+
+Whatever was fitted, what comes out is a law of the newest revision's domains.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixing.change.lineage import EvidenceSpace
+from mixing.errors import InvalidMetrics, TooFewRuns
+from mixing.laws.catalogue import REGRESSIONS
+from mixing.laws.diagnostics import HeldOutError, held_out_error
+from mixing.laws.fitting import FEWEST_JUDGED, Columns, Refits, fit, judged_runs, refit
+from mixing.laws.protocol import Fitted
+from mixing.laws.through import through
+from mixing.objective import ObjectiveSpec
+from mixing.parts import FitContext, RegressionPart
+from mixing.runs.evidence import Evidence, RunEvidence, gather
+
+if TYPE_CHECKING:  # only named here
+    from mixing.question import ProposalRequest
+
+CONTENTS, VIRTUAL = "contents", "virtual domains"
+ON_RATIOS = 1e-3
+"""L1 distance from the frozen ratios within which a run keeps them: realised weights are whole rows."""
+
+
+_DIGITS = 9
+"""Mixtures alike to so many are one mixture, carried on two ways."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the two ways to fit, and how it did on the runs that keep the ratios.
+
+    Attributes:
+        where: over the contents, or over virtual domains.
+        weights: how many it reads.
+        runs: how many runs it was fitted to.
+        judged: how many it was judged by.
+        mae: of the objective, unseen, in the metric's unit.
+        rank_correlation: of the objective, unseen.
+    """
+
+    where: str
+    weights: int
+    runs: int
+    judged: int
+    mae: float
+    rank_correlation: float
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A law of the newest revision's domains, with what it was learned from.
+
+    Attributes:
+        evidence: every run, its weights the newest revision's mixture nearest to it.
+        columns: what was fitted.
+        law: of (m,) mixtures.
+        refits: without each fold, laws of (m,) mixtures; None where too few runs could be left out.
+        held_out: errors on runs not seen; None likewise.
+        where: what the law was fitted over.
+        candidates: both ways to fit, where both could be judged.
+        not_compared: why a law over virtual domains could not be, where ratios are frozen; else None.
+    """
+
+    evidence: Evidence
+    columns: Columns
+    law: Fitted
+    refits: Refits | None
+    held_out: HeldOutError | None
+    where: str
+    candidates: tuple[Candidate, ...]
+    not_compared: str | None
+
+
+def learn(request: "ProposalRequest", generator: np.random.Generator) -> Learned:
+    """Fit and cross-validate the request's regression.
+
+    Args:
+        request: with its runs and what it reuses.
+        generator: draws the folds.
+
+    Raises:
+        TooFewRuns, InvalidMetrics, InvalidWeights, UnknownDomain, MissingDomain, DuplicateRun: the runs
+            (`mixing.runs.evidence.gather`).
+    """
+    space = request.reuse.evidence_space(request.domains)
+    part = REGRESSIONS[request.parts.regression]
+    evidence = gather_over(
+        space,
+        part,
+        request.runs,
+        request.reuse.runs,
+        request.specification,
+        least_weights=min(len(space.contents), len(request.space.free)),
+        guarded=[rail.task for rail in request.guard_rails],
+    )
+    columns = Columns.of(evidence)
+    shown, off = space.onto_newest(evidence.weights)
+    whole = _Data(evidence.weights, columns)
+    evidence = replace(evidence, weights=shown, off=off)
+    over_contents = _over_contents(request, part, evidence, whole, generator)
+    candidates, why_not = (), None
+    if request.reuse.groups:
+        chosen, candidates, why_not = _better(
+            request, evidence, _Data(shown, columns), over_contents, generator
+        )
+    elif isinstance(over_contents, _Fit):
+        chosen = over_contents
+    else:
+        raise over_contents
+    held_out = None
+    if chosen.refits is not None:
+        held_out = held_out_error(chosen.refits.predicted, chosen.refits.measured, columns.objective)
+    return Learned(
+        evidence,
+        columns,
+        chosen.law,
+        chosen.refits,
+        held_out,
+        chosen.where,
+        candidates,
+        why_not,
+    )
+
+
+def gather_over(
+    space: EvidenceSpace,
+    part: RegressionPart,
+    runs: Sequence[RunEvidence],
+    older: Sequence[RunEvidence],
+    objective: ObjectiveSpec,
+    least_weights: int | None = None,
+    guarded: Collection[str] = (),
+) -> Evidence:
+    """The newest revision's runs and older ones, joined over the contents.
+
+    A run that one of the newest revision repeats, with the same seed and so to the last bit, counts once.
+
+    Args:
+        space: the contents.
+        part: the regression that will be fitted.
+        runs: their mixtures over the newest revision's domains.
+        older: their mixtures over the contents.
+        objective: at its granularity.
+        least_weights: how few weights a law may read, where ratios are kept; None for all contents.
+        guarded: tasks with a guard rail.
+
+    Raises:
+        TooFewRuns, InvalidMetrics, InvalidWeights, UnknownDomain, MissingDomain, DuplicateRun: as `gather`.
+    """
+    width = len(space.contents) if least_weights is None else least_weights
+    others = {name: other.minimum_runs(width) for name, other in REGRESSIONS.items() if other.offered}
+    if not space.is_plain:
+        runs = [replace(run, mixture=space.carry(space.revision, run.mixture)) for run in runs]
+    return gather(
+        space.contents,
+        (*runs, *_not_repeated(runs, older)),
+        objective,
+        part.minimum_runs(width),
+        alternatives=others,
+        positive=part.positive,
+        guarded=guarded,
+    )
+
+
+def _not_repeated(runs: Sequence[RunEvidence], older: Sequence[RunEvidence]) -> list[RunEvidence]:
+    """The older runs but those whose mixture one of the runs has, with the same value of every task of both."""
+    seen: dict[tuple[tuple[str, float], ...], list[RunEvidence]] = {}
+    for run in runs:
+        seen.setdefault(_rounded(run), []).append(run)
+    return [run for run in older if not any(_agree(run, other) for other in seen.get(_rounded(run), ()))]
+
+
+def _rounded(run: RunEvidence) -> tuple[tuple[str, float], ...]:
+    return tuple((name, round(weight, _DIGITS)) for name, weight in sorted(run.mixture.items()) if weight > 0)
+
+
+def _agree(one: RunEvidence, other: RunEvidence) -> bool:
+    shared = one.metrics.keys() & other.metrics.keys()
+    return bool(shared) and all(one.metrics[task] == other.metrics[task] for task in shared)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A law with its refits, and the (K,) runs they were judged by."""
+
+    where: str
+    law: Fitted
+    refits: Refits | None
+    judged: np.ndarray
+    width: int
+    runs: int
+
+    def through(self, matrix: np.ndarray, shown: np.ndarray) -> "_Fit":
+        """The same as laws of (m,) mixtures; (J, m) `shown` are the runs as such mixtures."""
+        refits = self.refits
+        if refits is not None:
+            laws = tuple(through(law, matrix) for law in refits.laws)
+            refits = replace(refits, laws=laws, weights=shown[self.judged])
+        return replace(self, law=through(self.law, matrix), refits=refits)
+
+
+def _fitted(
+    where: str, part: RegressionPart, context: FitContext, data: "_Data", generator: np.random.Generator
+) -> _Fit:
+    law = fit(part, context, data.weights, data.columns)
+    refits = refit(part, context, data.weights, data.columns, generator)
+    judged = judged_runs(part, context, data.columns)
+    return _Fit(where, law, refits, judged, data.weights.shape[1], len(data.weights))
+
+
+@dataclass(frozen=True)
+class _Data:
+    """(K, n) weights and what was measured there."""
+
+    weights: np.ndarray
+    columns: Columns
+
+    def only(self, rows: np.ndarray) -> "_Data":
+        columns = replace(self.columns, metrics=self.columns.metrics[rows], noise=self.columns.noise[rows])
+        return _Data(self.weights[rows], columns)
+
+
+def _over_contents(
+    request: "ProposalRequest",
+    part: RegressionPart,
+    evidence: Evidence,
+    data: _Data,
+    generator: np.random.Generator,
+) -> _Fit | TooFewRuns:
+    """The law over the contents, or why there are too few runs for it."""
+    space, shown = request.reuse.evidence_space(request.domains), evidence.weights
+    needed = part.minimum_runs(len(space.contents))
+    if len(shown) < needed:
+        return TooFewRuns(
+            f"{len(shown)} runs are too few for a law over {len(space.contents)} texts; it needs {needed}",
+            needed=needed,
+            given=len(shown),
+        )
+    context = FitContext(evidence.tokens, evidence.rounds, space.contents.names, data.columns.names)
+    try:
+        return _fitted(CONTENTS, part, context, data, generator).through(space.newest.matrix, shown)
+    except TooFewRuns as refused:  # of some task
+        return refused
+
+
+def _better(
+    request: "ProposalRequest",
+    evidence: Evidence,
+    data: _Data,
+    over_contents: _Fit | TooFewRuns,
+    generator: np.random.Generator,
+) -> tuple[_Fit, tuple[Candidate, ...], str | None]:
+    """The law over the contents, or one over the virtual domains where it predicts the runs on them better.
+
+    With it both ways to fit, or why one was not possible.
+
+    Raises:
+        TooFewRuns: for both.
+
+    Args:
+        data: every run as the newest revision's mixture.
+        evidence: the same runs, with `off`.
+    """
+    expand = request.space.matrix
+    collapse = (expand > 0).T.astype(float)
+    searched = data.weights @ collapse.T
+    keeping = evidence.off + np.abs(searched @ expand.T - data.weights).sum(axis=1) <= ON_RATIOS
+    part = REGRESSIONS[request.parts.regression]
+    context = FitContext(evidence.tokens, evidence.rounds, request.space.free, data.columns.names).of(keeping)
+    reduced = _Data(searched, data.columns).only(keeping)
+    try:
+        over_virtual = _fitted(VIRTUAL, part, context, reduced, generator)
+    except (TooFewRuns, InvalidMetrics) as refused:  # no law of their own for the runs that keep the ratios
+        if not isinstance(over_contents, _Fit):
+            raise
+        return over_contents, (), f"of the runs that keep the ratios alone: {refused}"
+    reduced_law = over_virtual.through(collapse, data.weights[keeping])
+    if not isinstance(over_contents, _Fit):
+        return reduced_law, (), str(over_contents)
+    both = over_contents.judged & keeping & _among(keeping, over_virtual.judged)
+    candidates = tuple(
+        candidate
+        for one, judged in ((over_contents, both), (over_virtual, both[keeping]))
+        if (candidate := _judged(one, judged, data.columns)) is not None
+    )
+    if len(candidates) < 2:
+        return over_contents, (), "too few runs keep the ratios to judge both by"
+    if candidates[1].mae >= candidates[0].mae:
+        return over_contents, candidates, None
+    return reduced_law, candidates, None
+
+
+def _among(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(K,) booleans from those of the runs that (K,) `rows` keeps."""
+    found = np.zeros(len(rows), bool)
+    found[np.flatnonzero(rows)[chosen]] = True
+    return found
+
+
+def _judged(one: _Fit, judged: np.ndarray, columns: Columns) -> Candidate | None:
+    """How a fit did on some of its runs; None without refits, or where hardly any run is left to judge by."""
+    if one.refits is None or judged.sum() < FEWEST_JUDGED:
+        return None
+    within = judged[one.judged]
+    error = held_out_error(one.refits.predicted[:, within], one.refits.measured[within], columns.objective)
+    return Candidate(
+        one.where,
+        one.width,
+        one.runs,
+        int(judged.sum()),
+        error.objective_mae,
+        error.objective_rank_correlation,
+    )

@@ -1,0 +1,103 @@
+"""The linear law, f_t(p) = c_t . p: what a mixture of domains would do if each did its share alone.
+
+Ridge regression of all tasks in one solve. The weights of a mixture sum to 1, so the mean of c is the intercept; the
+ridge pulls c towards it and leaves it alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixing.errors import InvalidSetting
+from mixing.laws.checks import importance, require_metrics, require_runs
+from mixing.laws.protocol import Expansion
+
+
+@dataclass(frozen=True)
+class FittedLinear:
+    """The law of T tasks over m domains.
+
+    Attributes:
+        coefficients: (T, m) c_t, in the metric's unit: the metric of a mixture of that domain alone.
+        covariance: (T, m, m) of the coefficients.
+        residual_std: (T,) standard deviation of the residuals, corrected for the parameters fitted.
+    """
+
+    coefficients: np.ndarray
+    covariance: np.ndarray
+    residual_std: np.ndarray
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the law (not of a new measurement), both (n, T), of (n, m) mixtures."""
+        variance = np.einsum("ni,tij,nj->nt", weights, self.covariance, weights, optimize=True)
+        return weights @ self.coefficients.T, np.sqrt(np.maximum(variance, 0))
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T, m) derivatives d f_t / d p_j: the coefficients, everywhere."""
+        return np.tile(self.coefficients, (len(weights), 1, 1))
+
+    def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
+        """Sum of the tasks at one (m,) mixture; nothing is of second order."""
+        gradient = task_weights @ self.coefficients
+        nothing = np.zeros((0, len(weights)))
+        return Expansion(float(gradient @ weights), gradient, np.zeros(len(weights)), nothing)
+
+
+@dataclass(frozen=True)
+class LinearLaw:
+    """The regression.
+
+    Attributes:
+        ridge: pull of the coefficients towards their mean, as a share of what a run adds on average to what is
+            known of a domain (trace of the weights' second moments over m); a swarm of K runs resists it K times.
+
+    Raises:
+        InvalidSetting: a ridge that is not positive.
+    """
+
+    ridge: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not self.ridge > 0:
+            raise InvalidSetting(f"ridge is {self.ridge}; it must be above 0", field="ridge")
+
+    def minimum_runs(self, domains: int) -> int:
+        """One run more than a task has parameters."""
+        return domains + 1
+
+    def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> FittedLinear:
+        """Fit every task to (K, m) mixtures and (K, T) metrics, finite, with (K, T) deviations where known.
+
+        Raises:
+            TooFewRuns: K < m + 1.
+            InvalidMetrics: a metric that is not finite, or that is constant.
+        """
+        require_runs("linear law", self.minimum_runs(weights.shape[1]), weights)
+        require_metrics(metrics)
+        trust = importance(metrics, noise).T
+        coefficients, matrix, moments = self._solve(weights, metrics.T, trust)
+        residuals = metrics - weights @ coefficients.T
+        inverse = np.linalg.inv(matrix)
+        spent = np.einsum("tij,tji->t", inverse, moments)
+        variance = (trust.T * residuals**2).sum(0) / np.maximum(len(weights) - spent, 1)
+        return FittedLinear(coefficients, inverse * variance[:, None, None], np.sqrt(variance))
+
+    def held_out(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(B, K, T) predictions at all runs by B fits at once, each to the runs its row of (B, K) `kept` keeps."""
+        tasks, runs = metrics.shape[1], len(weights)
+        trust = (importance(metrics, noise).T[None] * kept[:, None, :]).reshape(-1, runs)
+        coefficients, _, _ = self._solve(weights, np.tile(metrics.T, (len(kept), 1)), trust)
+        return (coefficients @ weights.T).reshape(len(kept), tasks, runs).transpose(0, 2, 1)
+
+    def _solve(
+        self, weights: np.ndarray, targets: np.ndarray, trust: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(N, m) coefficients, (N, m, m) normal matrix and the runs' part of it, of (N, K) targets."""
+        width = weights.shape[1]
+        moments = np.einsum("nk,ki,kj->nij", trust, weights, weights, optimize=True)
+        pull = self.ridge * np.square(weights).sum(1).mean() / width
+        matrix = moments + pull * (np.eye(width) - 1 / width)
+        right = (trust * targets) @ weights
+        return np.linalg.solve(matrix, right[:, :, None])[:, :, 0], matrix, moments

@@ -1,0 +1,344 @@
+"""The effective power law: a task sees an effective amount of useful data, and its loss falls as a power of it.
+
+    y_t(p) = C_t + A_t (sum_j u_tj (p_j + eps)^beta_tj + e_t)^(-gamma_t),   A, u, e, gamma > 0, 0 < beta < 1
+
+Each domain is worth u to the task and less the more there is of it already. The sum is concave and positive in p and
+x^-gamma is convex and decreasing, so y_t is convex in p, and a constrained solve over it is exact. A metric that is
+better when higher must be negated first; the law needs no positive metrics, for C is free below the lowest one.
+
+The residuals are those of log(y - C), so the noise is taken as proportional to the gap that is left to C, and
+Student-t. The 2m + 5 parameters of a task have weak normal priors, in units in which a metric's standard deviation
+is 1. The priors carry the fit where there are fewer runs than parameters: it is refused only below
+max(8, m / 2) runs, and from 2m runs it can be trusted.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mixing.errors import InvalidMetrics, TooFewRuns
+from mixing.laws.powers.descent import (
+    SHARED,
+    PowerProblems,
+    column,
+    descend,
+    exponents,
+    information,
+    useful_terms,
+)
+from mixing.laws.protocol import Expansion
+
+MOVABLE = ("exponent", "decay", "scale", "rest")
+"""The shared parameters that move log(y - C) at a fixed C."""
+
+_MEMORY = 2_000_000  # numbers in the largest array of a prediction: 16 MB
+
+
+@dataclass(frozen=True)
+class PowerPrior:
+    """Normal priors, each (mean, standard deviation), of the law's parameters; see `power_descent` for the units.
+
+    They were chosen by the rank correlation on the runs left out of random subsets of the published RegMix swarm,
+    which hardly depends on any of them.
+    """
+
+    usefulness: tuple[float, float] = (-3.0, 2.0)
+    bending: tuple[float, float] = (0.0, 0.3)
+    exponent: tuple[float, float] = (-0.3, 0.4)
+    decay: tuple[float, float] = (-1.0, 0.3)
+    gap: tuple[float, float] = (-0.5, 1.5)
+    scale: tuple[float, float] = (0.0, 5.0)
+    rest: tuple[float, float] = (-2.0, 1.0)
+    noise: tuple[float, float] = (-3.0, 1.0)
+
+    def stacked(self, domains: int) -> tuple[np.ndarray, np.ndarray]:
+        """(P,) means and (P,) standard deviations in the order of theta."""
+        pairs = [self.usefulness] * domains + [self.bending] * domains
+        pairs += [getattr(self, name) for name in SHARED]
+        means, deviations = np.array(pairs).T
+        return means, deviations
+
+
+@dataclass(frozen=True)
+class FittedEffectivePower:
+    """The law of T tasks over m domains.
+
+    Attributes:
+        usefulness: (T, m) u.
+        exponents: (T, m) beta.
+        rest: (T,) e, what a task has without any of the domains.
+        decay: (T,) gamma.
+        scales: (T,) A, in the metric's unit.
+        constants: (T,) C, in the metric's unit; below every metric the law was fitted to.
+        floor: eps.
+        relative_noise: (T,) scale of the Student-t noise of log(y - C).
+        theta: (T, P) the parameters as they were fitted.
+        unit: (T,) standard deviation of the metrics fitted, the unit of theta.
+        covariance: (T, P-1, P-1) of all of theta but the noise, in Laplace's approximation.
+    """
+
+    usefulness: np.ndarray
+    exponents: np.ndarray
+    rest: np.ndarray
+    decay: np.ndarray
+    scales: np.ndarray
+    constants: np.ndarray
+    floor: float
+    relative_noise: np.ndarray
+    theta: np.ndarray
+    unit: np.ndarray
+    covariance: np.ndarray
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the law (not of a new measurement), both (n, T), of (n, m) mixtures.
+
+        The deviation is what the runs leave open of the parameters; that the law has another shape than the truth,
+        which with many runs is most of its error, is not in it.
+        """
+        rows = max(1, _MEMORY // self.theta.size)
+        parts = [self._predict(weights[at : at + rows]) for at in range(0, max(len(weights), 1), rows)]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T, m) derivatives d f_t / d p_j, the weights taken as independent."""
+        terms = useful_terms(self.theta, np.log(weights + self.floor))
+        total = terms.sum(2) + self.rest[:, None]
+        falling = -self.decay[:, None] * self.scales[:, None] * total ** (-self.decay[:, None] - 1)
+        slopes = self.exponents[:, None, :] * terms / (weights + self.floor)
+        return (falling[:, :, None] * slopes).transpose(1, 0, 2)
+
+    def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
+        """To second order at one (m,) mixture, for (T,) non-negative task weights."""
+        present = weights + self.floor
+        terms = self.usefulness * np.exp(
+            self.exponents * np.log(present)
+        )  # one power of (T, m), the slowest part
+        slopes = self.exponents * terms / present
+        bends = slopes * (1 - self.exponents) / present
+        total = terms.sum(1) + self.rest
+        gap = task_weights * self.scales * total**-self.decay
+        falling = self.decay * gap / total
+        curvature = (self.decay + 1) * falling / total
+        return Expansion(
+            value=float(task_weights @ self.constants + gap.sum()),
+            gradient=-falling @ slopes,
+            diagonal=falling @ bends,
+            factors=np.sqrt(curvature)[:, None] * slopes,
+        )
+
+    def log_gap(self, weights: np.ndarray) -> np.ndarray:
+        """(T, n) log(y - C) of the law at (n, m) mixtures."""
+        total = useful_terms(self.theta, np.log(weights + self.floor)).sum(2) + self.rest[:, None]
+        return np.log(self.scales)[:, None] - self.decay[:, None] * np.log(total)
+
+    def sensitivity(self, weights: np.ndarray) -> np.ndarray:
+        """(T, n, P-2) d log(y - C) / d theta at (n, m) mixtures; the gap and the noise have no part in it.
+
+        The columns are those of theta with these two taken out, see `MOVABLE`.
+        """
+        log_weights = np.log(weights + self.floor)
+        terms = useful_terms(self.theta, log_weights)
+        total = terms.sum(2) + self.rest[:, None]
+        share = -self.decay[:, None] / total
+        useful = share[:, :, None] * terms
+        bending = useful * log_weights * (self.exponents * (1 - self.exponents))[:, None, :]
+        shared = {
+            "exponent": bending.sum(2),
+            "decay": -self.decay[:, None] * np.log(total),
+            "scale": np.ones_like(total),
+            "rest": share * self.rest[:, None],
+        }
+        return np.concatenate([useful, bending, *(shared[name][:, :, None] for name in MOVABLE)], axis=2)
+
+    def log_gap_gradient(self, weights: np.ndarray, change: np.ndarray) -> np.ndarray:
+        """(T, n, m) d / d p_j of `log_gap` + `sensitivity` . change, at (n, m) mixtures, for (T, P-2) changes."""
+        domains = weights.shape[1]
+        exponent, decay, _, rest = change[:, 2 * domains :].T[:, :, None]
+        present = weights + self.floor
+        log_weights = np.log(present)
+        terms = useful_terms(self.theta, log_weights)
+        total = (terms.sum(2) + self.rest[:, None])[:, :, None]
+        slopes = self.exponents[:, None, :] * terms / present
+        bend = (self.exponents * (1 - self.exponents) * (change[:, domains : 2 * domains] + exponent))[
+            :, None, :
+        ]
+        moves = change[:, None, :domains] + log_weights * bend
+        moved = ((terms * moves).sum(2) + self.rest[:, None] * rest)[:, :, None]
+        gradient = slopes * (1 + moves + decay[:, :, None] - moved / total) + terms * bend / present
+        return -self.decay[:, None, None] * gradient / total
+
+    def _predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        gap = np.exp(self.log_gap(weights))
+        jacobian = np.empty((*gap.shape, self.theta.shape[1]))
+        jacobian[:, :, movable_columns(self.theta.shape[1])] = gap[:, :, None] * self.sensitivity(weights)
+        jacobian[:, :, column("gap")] = -(self.unit * np.exp(self.theta[:, column("gap")]))[:, None]
+        jacobian = jacobian[:, :, :-1]
+        variance = ((jacobian @ self.covariance) * jacobian).sum(2)
+        return (self.constants[:, None] + gap).T, np.sqrt(np.maximum(variance, 0)).T
+
+
+@dataclass(frozen=True)
+class EffectivePowerLaw:
+    """The regression and its settings; see the module for what they mean.
+
+    Attributes:
+        floor: eps, added to every weight, so that a domain left out is not infinitely worse than a trace of it.
+        prior: of the parameters.
+        starts: a descent begins at each of these (logit beta, log gap), and the lowest goes on to its minimum.
+        iterations: most Levenberg-Marquardt iterations.
+        tolerance: improvement of the loss at which a fit is finished.
+    """
+
+    floor: float = 5e-5
+    prior: PowerPrior = field(default_factory=PowerPrior)
+    starts: tuple[tuple[float, float], ...] = ((-0.3, 0.0), (0.5, -1.5))
+    iterations: int = 60
+    tolerance: float = 1e-6
+
+    def minimum_runs(self, domains: int) -> int:
+        """Half a run per domain, and 8: the priors decide the rest."""
+        return max(8, domains // 2)
+
+    def fit(
+        self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None
+    ) -> FittedEffectivePower:
+        """Fit the law of every task to (K, m) mixtures and (K, T) metrics.
+
+        Args:
+            weights: rows on the simplex.
+            metrics: what was measured; lower is better.
+            noise: (K, T) standard deviation of each measurement, 0 where unknown; see `importance`.
+
+        Raises:
+            TooFewRuns: K < max(8, m // 2).
+            InvalidMetrics: a metric that is not finite, or that is constant.
+        """
+        self._check(len(weights), weights.shape[1], metrics)
+        return self.refit(weights, metrics[None], self.importance(metrics, noise)[None])[0]
+
+    def importance(self, metrics: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        """(K, T) weight of each measurement, of mean 1 per task: v / (v + noise^2), v = (5% of the deviation)^2."""
+        if noise is None:
+            return np.ones_like(metrics)
+        usual = (0.05 * metrics.std(0)) ** 2
+        trust = usual / (usual + np.square(noise))
+        return trust / trust.mean(0)
+
+    def refit(
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        importance: np.ndarray,
+        near: FittedEffectivePower | None = None,
+    ) -> tuple[FittedEffectivePower, ...]:
+        """B fits in one batch, for the bootstrap.
+
+        Args:
+            weights: (K, m), shared by all.
+            metrics: (B, K, T), or (1, K, T) to share them.
+            importance: (B, K, T) weight of each run in each fit, 0 to leave it out; or (1, K, T).
+            near: start from these laws alone.
+        """
+        problems, lowest, unit = self._problems(weights, metrics, importance)
+        theta = self._lowest(problems, near)
+        spread = np.linalg.inv(information(problems, theta)[:, :-1, :-1])
+        tasks = metrics.shape[2]
+        batches = [
+            slice(first, first + tasks) for first in range(0, len(theta), tasks)
+        ]  # one fit's tasks lie together
+        constants = lowest - unit * np.exp(theta[:, column("gap")])
+        return tuple(self._fitted(theta[at], constants[at], unit[at], spread[at]) for at in batches)
+
+    def refits(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> tuple[FittedEffectivePower, ...]:
+        """(B,) fits in one batch, each to the runs that its row of the (B, K) booleans `kept` keeps."""
+        self._check(int(kept.sum(1).min()), weights.shape[1], metrics)
+        importance = self.importance(metrics, noise)[None] * kept[:, :, None]
+        return self.refit(weights, metrics[None], importance)
+
+    def _check(self, runs: int, domains: int, metrics: np.ndarray) -> None:
+        if runs < (needed := self.minimum_runs(domains)):
+            raise TooFewRuns(
+                f"{runs} runs are too few for the effective power law over {domains} domains; it needs {needed}",
+                needed=needed,
+                given=runs,
+            )
+        if not np.isfinite(metrics).all():
+            run, task = np.argwhere(~np.isfinite(metrics))[0]
+            raise InvalidMetrics(
+                f"the metric of run {run}, task {task} is {metrics[run, task]}; the law needs finite numbers",
+                field="metrics",
+            )
+        if (constant := np.flatnonzero(np.ptp(metrics, axis=0) == 0)).size:
+            raise InvalidMetrics(f"task {constant[0]} has the same metric in every run", field="metrics")
+
+    def _problems(
+        self, weights: np.ndarray, metrics: np.ndarray, importance: np.ndarray
+    ) -> tuple[PowerProblems, np.ndarray, np.ndarray]:
+        """The (B T) problems, and the (B T) lowest metric and standard deviation that each is measured in."""
+        shape = np.broadcast_shapes(metrics.shape, importance.shape)
+        values = np.broadcast_to(metrics, shape).transpose(0, 2, 1).reshape(-1, shape[1])
+        trust = np.broadcast_to(importance, shape).transpose(0, 2, 1).reshape(-1, shape[1])
+        kept = trust > 0
+        lowest = np.where(kept, values, np.inf).min(1)
+        unit = values.std(1, where=kept)
+        unit = np.where(unit > 0, unit, 1.0)  # a fold may see one value only
+        scaled = (values - lowest[:, None]) / unit[:, None]
+        centre, width = self.prior.stacked(weights.shape[1])
+        log_weights = np.log(weights + self.floor)
+        return PowerProblems(log_weights, scaled, trust, centre, width), lowest, unit
+
+    def _lowest(self, problems: PowerProblems, near: FittedEffectivePower | None) -> np.ndarray:
+        """(N, P) parameters of the minimum below the best start."""
+        count = len(problems.metrics)
+        if near:
+            repeats = count // len(near.theta)
+            return descend(problems, np.tile(near.theta, (repeats, 1)), self.iterations, self.tolerance)[0]
+        starts = [self._start(problems, *start) for start in self.starts]
+        repeated = replace(
+            problems,
+            metrics=np.tile(problems.metrics, (len(starts), 1)),
+            importance=np.tile(problems.importance, (len(starts), 1)),
+        )
+        # A quarter of the way down shows which start leads lowest; only that one goes on.
+        first = -(-self.iterations // 4)
+        theta, loss = descend(repeated, np.concatenate(starts), first, self.tolerance)
+        best = loss.reshape(len(starts), count).argmin(0) * count + np.arange(count)
+        return descend(problems, theta[best], self.iterations - first, self.tolerance)[0]
+
+    def _start(self, problems: PowerProblems, exponent: float, gap: float) -> np.ndarray:
+        """(N, P): all domains alike, the noise wide, and the scale that puts the law amid the runs."""
+        theta = np.tile(problems.centre, (len(problems.metrics), 1))
+        theta[:, column("exponent")] = exponent
+        theta[:, column("gap")] = gap
+        theta[:, column("noise")] = -1.5
+        total = useful_terms(theta[0], problems.log_weights).sum(1) + np.exp(theta[0, column("rest")])
+        centred = np.log(np.maximum(problems.metrics, 0) + np.exp(gap))
+        centred += np.exp(theta[0, column("decay")]) * np.log(total)
+        trust = problems.importance / problems.importance.sum(1, keepdims=True)
+        theta[:, column("scale")] = (trust * centred).sum(1)
+        return theta
+
+    def _fitted(
+        self, theta: np.ndarray, constants: np.ndarray, unit: np.ndarray, covariance: np.ndarray
+    ) -> FittedEffectivePower:
+        domains = (theta.shape[1] - len(SHARED)) // 2
+        return FittedEffectivePower(
+            usefulness=np.exp(theta[:, :domains]),
+            exponents=exponents(theta),
+            rest=np.exp(theta[:, column("rest")]),
+            decay=np.exp(theta[:, column("decay")]),
+            scales=unit * np.exp(theta[:, column("scale")]),
+            constants=constants,
+            floor=self.floor,
+            relative_noise=np.exp(theta[:, column("noise")]),
+            theta=theta,
+            unit=unit,
+            covariance=covariance,
+        )
+
+
+def movable_columns(size: int) -> np.ndarray:
+    """(P-2,) the columns of a theta of P parameters without the gap and the noise."""
+    return np.delete(np.arange(size), [size + column("gap"), size + column("noise")])

@@ -1,0 +1,243 @@
+"""Gaussian processes over mixtures, for all tasks at once.
+
+    log(y_t(p) - C_t) = mean_t(p) + g_t(phi(p)) + noise
+
+g has a Matern 5/2 covariance with one length scale per domain on a feature map phi: the first traces of a domain
+change a loss more than the next, so a root or a logarithm of the weights does far better than the weights. The noise
+is Student-t: each run's Gaussian noise is widened by its own leave-one-out residual, in turns with the
+hyperparameters, which are those of the highest marginal likelihood under weak normal priors.
+
+The mean is a constant, with C half a standard deviation below the lowest metric, or a regression:
+
+- the effective power law is fitted **together** with g: linear around its own fit, its parameters have their prior,
+  so the process knows what the law could still have explained, and leave-one-out leaves a run out of both;
+- any other is fitted first, and g (then of y itself) to the residuals of its predictions by five folds without the
+  run, because the residuals of runs it has seen are too small.
+
+Hyperparameters cost K^3 a step. Beyond `search_runs` runs they are searched on that many and only finished on all.
+Far from all runs g returns to 0 and the mean decides: with a constant mean a process does not extrapolate.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mixing.errors import InvalidMetrics, InvalidSetting, TooFewRuns
+from mixing.laws.powers.effective_power import EffectivePowerLaw
+from mixing.laws.processes.descent import ProcessProblems, descend, posterior
+from mixing.laws.processes.fitted_process import FittedProcess
+from mixing.laws.processes.mean import Frame, constant_frame, law_frame, residual_frame
+from mixing.laws.protocol import Regression
+
+FREEDOM = 4.0
+"""Degrees of freedom of the Student-t noise."""
+
+FEATURES = ("raw", "sqrt", "power", "log")
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """One increasing function of every weight, with values in about [0, 1].
+
+    Attributes:
+        kind: `raw` p; `sqrt` (p + floor)^(1/2); `power` (p + floor)^power; `log` log(1 + p / floor), scaled to 1.
+        power: of the kind `power`.
+        floor: keeps the slope at p = 0 finite.
+    """
+
+    kind: str = "power"
+    power: float = 0.3
+    floor: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.kind not in FEATURES:
+            raise InvalidSetting(
+                f"there is no feature map {self.kind!r}; the maps are {', '.join(FEATURES)}", field="features"
+            )
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """Features of any array of weights, of its shape."""
+        if self.kind == "raw":
+            return weights
+        if self.kind == "log":
+            return np.log1p(weights / self.floor) / np.log1p(1 / self.floor)
+        return (weights + self.floor) ** self._exponent
+
+    def slope(self, weights: np.ndarray) -> np.ndarray:
+        """Derivative of each feature by its own weight."""
+        if self.kind == "raw":
+            return np.ones_like(weights)
+        if self.kind == "log":
+            return 1 / (weights + self.floor) / np.log1p(1 / self.floor)
+        return self._exponent * (weights + self.floor) ** (self._exponent - 1)
+
+    @property
+    def _exponent(self) -> float:
+        return 0.5 if self.kind == "sqrt" else self.power
+
+
+@dataclass(frozen=True)
+class ProcessPrior:
+    """Normal priors (mean, standard deviation) of log hyperparameters, in units of the frame's targets."""
+
+    length: tuple[float, float] = (1.0, 1.0)
+    amplitude: tuple[float, float] = (0.5, 1.0)
+    noise: tuple[float, float] = (-2.5, 1.0)
+    fidelity_length: tuple[float, float] = (1.0, 1.0)
+
+    def stacked(self, domains: int, fidelity: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(P,) means and standard deviations in the order of theta."""
+        pairs = [self.length] * domains + [self.amplitude, self.noise] + [self.fidelity_length] * fidelity
+        means, deviations = np.array(pairs).T
+        return means, deviations
+
+
+@dataclass(frozen=True)
+class GaussianProcess:
+    """The regression and its settings; see the module for what they mean.
+
+    Attributes:
+        features: what the covariance sees of a mixture.
+        mean: None for a constant, or the regression whose prediction the process corrects.
+        prior: of the hyperparameters; None for the usual one of its kind of mean.
+        rounds: BFGS iterations before each renewal of the runs' own noise.
+        search_runs: most runs on which the hyperparameters are searched.
+        finishing: iterations on all runs after a search on fewer.
+        tolerance: improvement of the log likelihood, in nats, at which a search is finished.
+    """
+
+    features: FeatureMap = field(default_factory=FeatureMap)
+    mean: Regression | None = None
+    prior: ProcessPrior | None = None
+    rounds: tuple[int, ...] = (20, 10, 10)
+    search_runs: int = 128
+    finishing: int = 3
+    tolerance: float = 1e-3
+
+    def minimum_runs(self, domains: int) -> int:
+        """8, or what the mean needs: five folds of it where it is not the effective power law."""
+        if self.mean is None:
+            return 8
+        needed = self.mean.minimum_runs(domains)
+        return max(8, needed if isinstance(self.mean, EffectivePowerLaw) else -(-needed * 5 // 4))
+
+    def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> FittedProcess:
+        """Fit every task to (K, m) mixtures and (K, T) metrics.
+
+        Args:
+            weights: rows on the simplex.
+            metrics: what was measured.
+            noise: (K, T) standard deviation of each measurement, added to the noise that is fitted.
+
+        Raises:
+            TooFewRuns: K < `minimum_runs(m)`.
+            InvalidMetrics: a metric that is not finite, or that is constant.
+        """
+        check(self, weights, metrics)
+        frame = self._frame(weights, metrics, noise)
+        usual = ProcessPrior(amplitude=(0.0, 1.0), noise=(-1.0, 1.0)) if frame.law else ProcessPrior()
+        return condition(self, frame, weights, metrics, noise, self.prior or usual, None)
+
+    def held_out(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(B, K, T) predictions at all K runs by B fits, each to the runs its row of the (B, K) booleans keeps.
+
+        With a constant or the effective power law as mean the processes are conditioned on the kept runs alone, in
+        closed form; their hyperparameters, C and the point around which the law is linear stay those of all runs.
+        """
+        return self.fit_and_hold_out(weights, metrics, kept, noise)[1]
+
+    def fit_and_hold_out(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> tuple[FittedProcess, np.ndarray]:
+        """What `fit` and `held_out` give, at the cost of one fit where the latter has a closed form."""
+        fitted = self.fit(weights, metrics, noise)
+        if fitted.frame.constants is not None:
+            return fitted, fitted.held_out(kept)
+        fits = [
+            self.fit(weights[rows], metrics[rows], None if noise is None else noise[rows]) for rows in kept
+        ]
+        return fitted, np.stack([fit.mean(weights) for fit in fits])
+
+    def _frame(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None) -> Frame:
+        if self.mean is None:
+            return constant_frame(metrics)
+        if isinstance(self.mean, EffectivePowerLaw):
+            return law_frame(self.mean, weights, metrics, noise)
+        return residual_frame(self.mean, weights, metrics, noise)
+
+
+def condition(
+    process: GaussianProcess,
+    frame: Frame,
+    weights: np.ndarray,
+    metrics: np.ndarray,
+    noise: np.ndarray | None,
+    prior: ProcessPrior,
+    fidelity: np.ndarray | None,
+) -> FittedProcess:
+    """Search the hyperparameters and condition the processes on the runs.
+
+    Args:
+        process: the settings.
+        frame: what is modelled of the metrics, and around which mean.
+        weights: (K, m).
+        metrics: (K, T).
+        noise: (K, T) or None.
+        prior: of the hyperparameters.
+        fidelity: (K,) the centred logarithm of each run's size, or None.
+    """
+    targets, columns = frame.targets(weights, metrics), frame.columns(weights, fidelity)
+    base = columns @ columns.transpose(0, 2, 1)
+    if noise is not None:
+        diagonal = np.arange(len(weights))
+        base = np.array(np.broadcast_to(base, (len(targets), *base.shape[1:])))
+        base[:, diagonal, diagonal] += (noise.T * frame.rate(metrics)) ** 2
+    centre, width = prior.stacked(weights.shape[1], fidelity is not None)
+    features = process.features(weights)
+    problems = ProcessProblems(features, targets, np.ones_like(targets), base, fidelity, centre, width)
+    theta = np.tile(centre, (len(targets), 1))
+    rounds = process.rounds
+    if len(weights) > process.search_runs:
+        searched = np.sort(np.random.default_rng(0).permutation(len(weights))[: process.search_runs])
+        theta, _ = _search(problems.runs(searched), theta, rounds, process.tolerance)
+        problems = _with_own_noise(problems, theta)
+        rounds = (process.finishing,)
+    theta, problems = _search(problems, theta, rounds, process.tolerance)
+    return FittedProcess.of(process.features, frame, weights, problems, theta, columns)
+
+
+def check(process: GaussianProcess, weights: np.ndarray, metrics: np.ndarray) -> None:
+    """Refuse runs and metrics that no process can be fitted to."""
+    runs, domains = weights.shape
+    if runs < (needed := process.minimum_runs(domains)):
+        raise TooFewRuns(
+            f"{runs} runs are too few for this Gaussian process over {domains} domains; it needs {needed}",
+            needed=needed,
+            given=runs,
+        )
+    if not np.isfinite(metrics).all():
+        run, task = np.argwhere(~np.isfinite(metrics))[0]
+        raise InvalidMetrics(
+            f"the metric of run {run}, task {task} is {metrics[run, task]}; a process needs finite numbers",
+            field="metrics",
+        )
+    if (constant := np.flatnonzero(np.ptp(metrics, axis=0) == 0)).size:
+        raise InvalidMetrics(f"task {constant[0]} has the same metric in every run", field="metrics")
+
+
+def _search(
+    problems: ProcessProblems, theta: np.ndarray, rounds: tuple[int, ...], tolerance: float
+) -> tuple[np.ndarray, ProcessProblems]:
+    """Hyperparameters and the runs' own noise, in turns."""
+    for iterations in rounds:
+        theta = descend(problems, theta, iterations, tolerance)
+        problems = _with_own_noise(problems, theta)
+    return theta, problems
+
+
+def _with_own_noise(problems: ProcessProblems, theta: np.ndarray) -> ProcessProblems:
+    """Each run's noise widened as the Student-t does, by how far it lies from its prediction by the others."""
+    residual, variance = posterior(problems, theta).left_out()
+    return replace(problems, inflation=(FREEDOM + residual**2 / variance) / (FREEDOM + 1))

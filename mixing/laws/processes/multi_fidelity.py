@@ -1,0 +1,99 @@
+"""One Gaussian process over mixtures and proxy sizes, so that many small runs help a few large ones.
+
+The covariance is the product of that over mixtures and a squared exponential in the logarithm of the size, and the
+constant mean gains a slope in it. ADMIRE-BayesOpt proposes mixtures and sizes by such a process.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mixing.errors import InvalidSetting
+from mixing.laws.processes.fitted_process import FittedProcess
+from mixing.laws.processes.gaussian_process import GaussianProcess, ProcessPrior, check, condition
+from mixing.laws.processes.mean import constant_frame
+
+
+@dataclass(frozen=True)
+class FittedMultiFidelity:
+    """The process of T tasks; `predict` is of the largest size among the runs.
+
+    Attributes:
+        process: over mixtures and centred logarithms of the size.
+        centre: mean logarithm of the runs' sizes.
+        spread: standard deviation of them, the unit of z; 1 where all are equal.
+    """
+
+    process: FittedProcess
+    centre: float
+    spread: float
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, both (n, T), at (n, m) mixtures and the largest size among the runs."""
+        return self.process.predict(weights)
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T, m) derivatives at the largest size among the runs."""
+        return self.process.gradient(weights)
+
+    def at(self, fidelity: float) -> FittedProcess:
+        """The same tasks at a named size, in the unit the runs' sizes were given in.
+
+        Raises:
+            InvalidSetting: the size is not positive.
+        """
+        if not fidelity > 0:
+            raise InvalidSetting(f"a proxy size is a positive number, not {fidelity}", field="fidelity")
+        return self.process.at((np.log(fidelity) - self.centre) / self.spread)
+
+
+@dataclass(frozen=True)
+class MultiFidelityGaussianProcess:
+    """The regression and its settings.
+
+    Attributes:
+        process: features and search; its mean is a constant.
+        prior: of the hyperparameters. `fidelity_length` is in standard deviations of the log size.
+    """
+
+    process: GaussianProcess = field(default_factory=GaussianProcess)
+    prior: ProcessPrior = field(default_factory=ProcessPrior)
+
+    def __post_init__(self) -> None:
+        if self.process.mean is not None:
+            raise InvalidSetting("a process over several sizes has a constant mean", field="mean")
+
+    def minimum_runs(self, domains: int) -> int:
+        """Those of the process, of all sizes together."""
+        return self.process.minimum_runs(domains)
+
+    def fit(
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        noise: np.ndarray | None = None,
+        *,
+        fidelity: np.ndarray,
+    ) -> FittedMultiFidelity:
+        """Fit every task to (K, m) mixtures and (K, T) metrics of runs of (K,) sizes.
+
+        Args:
+            weights: rows on the simplex.
+            metrics: what was measured.
+            noise: (K, T) standard deviation of each measurement, added to the noise that is fitted.
+            fidelity: number of parameters of each run's proxy, or its cost; positive.
+
+        Raises:
+            TooFewRuns: K < `minimum_runs(m)`.
+            InvalidMetrics: a metric that is not finite, or that is constant.
+            InvalidSetting: a size that is not positive, or not one size per run.
+        """
+        check(self.process, weights, metrics)
+        if fidelity.shape != (len(weights),) or not (fidelity > 0).all():
+            raise InvalidSetting("every run needs a proxy size above 0", field="fidelity")
+        logarithms = np.log(fidelity)
+        spread = float(logarithms.std()) or 1.0
+        size = (logarithms - logarithms.mean()) / spread
+        frame = constant_frame(metrics)
+        process = condition(self.process, frame, weights, metrics, noise, self.prior, size)
+        return FittedMultiFidelity(process, float(logarithms.mean()), spread)

@@ -1,0 +1,297 @@
+"""The cheapest sound way to a new mixture when domains have changed, and what it costs, before anything is trained.
+
+Two things can be reused. **Ratios** (Olmix, arXiv 2602.12237): domains whose text is unchanged keep their ratios to
+each other and become one virtual domain, whose cap follows from its members, min_j k N_j / (R r_j). **Runs**: a run
+of an older revision is a point of the simplex of contents and enters the new fit.
+
+What is left to learn is counted, not guessed: the directions of the mixtures to be searched in which the older
+runs never moved, d of them. Each takes 2.5 new runs, and so does their common level, 2.5 (d + 1) runs; 3 where the
+regression's priors carry nothing, so that it needs a run for every parameter (`benchmarks.reuse`). Without older
+runs a swarm of the method's own size over the domains that are searched is trained.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixing.change.lineage import EvidenceSpace
+from mixing.errors import InvalidSetting, TooFewRuns
+from mixing.laws.catalogue import REGRESSIONS
+from mixing.methods import method_named
+from mixing.repetition import repetition_caps
+from mixing.reuse.choice import Choice, Groups, choose, kept_domains
+from mixing.reuse.directions import unknown_directions
+from mixing.reuse.question import PastRun, ReuseKind, ReuseQuestion, StartMixture
+from mixing.reuse.reuse import Reuse, least_new_runs, not_reusable
+from mixing.runs.evidence import RunEvidence
+from mixing.simplex_map import SimplexMap
+
+__all__ = [
+    "PastRun",
+    "ReuseKind",
+    "ReusePlan",
+    "ReuseQuestion",
+    "StartMixture",
+    "affected_domains",
+    "plan_reuse",
+]
+
+RUNS_PER_DIRECTION = 2.5
+"""For a regression whose priors carry the fit where there are fewer runs than parameters."""
+RUNS_PER_DIRECTION_WITHOUT_PRIORS = 3
+_DIGITS = 9
+"""Mixtures alike to so many are one mixture, carried on two ways."""
+_TRACE = 5e-3
+"""A smaller share of text that is gone is not worth a word."""
+
+
+@dataclass(frozen=True)
+class ReusePlan:
+    """What will be frozen, trained and reused, and why; `to_dict` is its document, and what an optimization stores.
+
+    Attributes:
+        kind: full, partial or none: what `auto` came to.
+        why: in sentences.
+        recomputed: names of the domains that are searched by themselves.
+        groups: as `Reuse.groups`.
+        virtual_caps: `{virtual domain: its derived cap}`.
+        binding_members: `{virtual domain: the member that sets its cap}`.
+        reused: `{run id: why it counts}`.
+        set_aside: `{run id: why it does not}`.
+        new_runs: how many are to be trained.
+        least_new_runs: how few of them will do for a law.
+        recompute_runs: how many recomputing everything would train.
+        new_seconds: worker seconds of the new runs, where known.
+        recompute_seconds: of recomputing everything.
+        lost: what is given up, in sentences.
+    """
+
+    kind: str
+    why: tuple[str, ...]
+    recomputed: tuple[str, ...]
+    groups: Mapping[str, Mapping[str, float]]
+    virtual_caps: Mapping[str, float]
+    binding_members: Mapping[str, str]
+    reused: Mapping[str, str]
+    set_aside: Mapping[str, str]
+    new_runs: int
+    least_new_runs: int
+    recompute_runs: int
+    new_seconds: float | None
+    recompute_seconds: float | None
+    lost: tuple[str, ...]
+
+    @property
+    def is_renormalised(self) -> bool:
+        """Whether nothing is left to search and nothing to learn: every domain keeps its ratio to every other."""
+        return not self.recomputed and len(self.groups) == 1 and self.new_runs == 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON: the attributes by name."""
+        found: dict[str, Any] = {}
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            found[name] = list(value) if isinstance(value, tuple) else value
+        found["groups"] = {virtual: dict(ratios) for virtual, ratios in self.groups.items()}
+        return found
+
+
+def affected_domains(space: EvidenceSpace, start: str) -> tuple[str, ...]:
+    """The newest revision's domains, sorted, whose text no domain of revision `start` has.
+
+    Raises:
+        UnknownRevision: `start` is no ancestor of the newest revision.
+    """
+    kept = kept_domains(space, start)
+    return tuple(name for name in space.newest.free if name not in kept)
+
+
+def plan_reuse(question: ReuseQuestion) -> ReusePlan:
+    """The plan.
+
+    Raises:
+        InvalidSetting: ratios to keep without a mixture, nothing to free for `partial`, or a recipe that cannot
+            reuse what was asked for.
+        UnknownDomain: a domain to free that is not there.
+        UnknownRevision: the mixture, or a run, is of another lineage.
+        Infeasible: no mixture with these ratios keeps to the caps and constraints; the members in conflict are named,
+            with the least change that helps.
+    """
+    past = _Past.of(question)
+    reused, set_aside = _sort_runs(question, past)
+    choice = _possible(question, choose(question, _is_enough(question, reused)))
+    way = SimplexMap.freeze(question.space.newest.free, choice.groups)
+    least = _least(question, choice.groups, reused)
+    new_runs, why = _new_runs(question, way, reused, past.of_runs(reused), least)
+    caps, members = _virtual_caps(question, choice.groups)
+    everything = method_named(question.method).default_runs(len(way.leaves), question.recipe)
+    seconds = question.seconds_per_run
+    return ReusePlan(
+        kind=choice.kind,
+        why=(*choice.why, *why),
+        recomputed=tuple(name for name in way.free if name not in choice.groups),
+        groups=choice.groups,
+        virtual_caps=caps,
+        binding_members=members,
+        reused=reused,
+        set_aside=set_aside,
+        new_runs=new_runs,
+        least_new_runs=least,
+        recompute_runs=everything,
+        new_seconds=None if seconds is None else new_runs * seconds,
+        recompute_seconds=None if seconds is None else everything * seconds,
+        lost=choice.lost,
+    )
+
+
+def _possible(question: ReuseQuestion, choice: Choice) -> Choice:
+    """The choice, unless the recipe knows no virtual domains."""
+    reason = not_reusable(question.recipe, ratios=True, runs=False)
+    if not choice.groups or reason is None:
+        return choice
+    if question.reuse != "auto":
+        raise InvalidSetting(f"{reason}; ask for reuse 'none'", field="reuse")
+    return Choice("none", {}, (f"Every domain is searched: {reason}.",))
+
+
+@dataclass(frozen=True)
+class _Past:
+    """The runs there are, with what a plan asks of each.
+
+    Attributes:
+        runs: in order.
+        points: (K, c) over the contents.
+        measured: (K,) how many of the objective's tasks were measured.
+    """
+
+    runs: tuple[PastRun, ...]
+    points: np.ndarray
+    measured: tuple[int, ...]
+
+    @classmethod
+    def of(cls, question: ReuseQuestion) -> "_Past":
+        space = question.space
+        points = np.zeros((len(question.past), len(space.contents)))
+        for revision in {run.revision for run in question.past}:
+            rows = [row for row, run in enumerate(question.past) if run.revision == revision]
+            points[rows] = space.carry_all(revision, [question.past[row].mixture for row in rows])
+        asked = set(question.tasks)
+        measured = tuple(len(asked & set(run.tasks)) for run in question.past)
+        return cls(question.past, points, measured)
+
+    def of_runs(self, chosen: Collection[str]) -> np.ndarray:
+        """(k, c) the points of these runs."""
+        return self.points[[run.id in chosen for run in self.runs]]
+
+
+def _sort_runs(question: ReuseQuestion, past: _Past) -> tuple[dict[str, str], dict[str, str]]:
+    """`{run: why it counts}` and `{run: why it does not}`."""
+    refused = not_reusable(question.recipe, ratios=False, runs=True)
+    here = question.space.newest.matrix.any(axis=1)
+    gone = past.points[:, ~here].sum(axis=1)
+    identities = np.round(past.points, _DIGITS)
+    reused, aside = {}, {}
+    first: dict[tuple[int, bytes], str] = {}
+    for row, run in enumerate(past.runs):
+        if not question.reuse_runs:
+            aside[run.id] = "older runs are not reused here"
+        elif refused is not None:
+            aside[run.id] = refused
+        elif run.unlike is not None:
+            aside[run.id] = run.unlike
+        elif not past.measured[row]:
+            aside[run.id] = "none of the objective's tasks was measured on it"
+        elif (same := first.setdefault((run.seed, identities[row].tobytes()), run.id)) != run.id:
+            aside[run.id] = f"it repeats run {same}: the same mixture, trained with the same seed"
+        else:
+            reused[run.id] = _reason(question, run, past.measured[row], float(gone[row]))
+    return reused, aside
+
+
+def _reason(question: ReuseQuestion, run: PastRun, measured: int, gone: float) -> str:
+    said = f"trained for revision {run.revision}"
+    if measured < len(question.tasks):
+        said += f", counts for {measured} of {len(question.tasks)} tasks"
+    if gone > _TRACE:
+        said += f", {gone:.0%} of it text that is no longer there"
+    if run.seed != question.seed:
+        said += ", with another seed, so it counts about half"
+    return said
+
+
+def _is_enough(question: ReuseQuestion, reused: Mapping[str, str]) -> bool:
+    """Whether the reused runs alone can be fitted, for every task of the objective."""
+    return bool(reused) and _least(question, {}, reused) == 0
+
+
+def _least(question: ReuseQuestion, groups: Groups, reused: Mapping[str, str]) -> int:
+    """Fewest new runs that, with the reused ones, a law can be fitted to."""
+    runs = tuple(
+        RunEvidence(run.id, {}, dict.fromkeys(run.tasks, 0.0), older=True)
+        for run in question.past
+        if run.id in reused
+    )
+    space = question.space if runs else None
+    return least_new_runs(question.recipe, Reuse(groups, space, runs), question.domains, question.tasks)
+
+
+def _new_runs(
+    question: ReuseQuestion, way: SimplexMap, reused: Mapping[str, str], points: np.ndarray, least: int
+) -> tuple[int, tuple[str, ...]]:
+    """How many runs to train, and why so many.
+
+    Raises:
+        TooFewRuns: fewer asked for than a law can be fitted to.
+    """
+    rounds = len(method_named(question.method).rounds)
+    if question.runs is not None:
+        if question.runs < least:
+            raise TooFewRuns(
+                f"{question.runs} new runs and {len(reused)} older ones are too few for the"
+                f" {question.recipe.regression} regression; ask for {least} or more",
+                needed=least,
+                given=question.runs,
+            )
+        return question.runs, (f"{question.runs} new runs, as asked.",)
+    if len(way.free) == 1:
+        return 0, ("Every ratio is kept, so there is nothing to learn.",)
+    usual = method_named(question.method).default_runs(len(way.free), question.recipe)
+    if not reused:
+        return usual, (f"{usual} new runs over the {len(way.free)} that are searched: no older run counts.",)
+    unknown = unknown_directions((question.space.newest.matrix @ way.matrix).T, points, _largest(question))
+    if unknown == 0 and least == 0:
+        return 0, ("No new run: the older ones moved in every direction that is searched.",)
+    bare = REGRESSIONS[question.recipe.regression].runs_per_domain >= 1
+    each = RUNS_PER_DIRECTION_WITHOUT_PRIORS if bare else RUNS_PER_DIRECTION
+    new = math.ceil(each * (unknown + 1))
+    new = max(min(new, usual), rounds)
+    # The fewest for a law that the older runs have a part in.
+    fewest = _least(question, {}, reused) + rounds - 1
+    if new < fewest:
+        return fewest, (
+            f"{fewest} new runs: the fewest that, with {len(reused)} older ones, a law can do with.",
+        )
+    directions = "1 direction is" if unknown == 1 else f"{unknown} directions are"
+    return new, (f"{new} new runs: {len(reused)} older ones count, and {directions} new to them.",)
+
+
+def _largest(question: ReuseQuestion) -> np.ndarray:
+    """(c,) the most each content may weigh in a mixture of the newest revision."""
+    caps = repetition_caps(question.domains, question.target_tokens, question.repetition_cap)
+    return (question.space.newest.matrix * np.minimum(caps, 1)).max(axis=1)
+
+
+def _virtual_caps(question: ReuseQuestion, groups: Groups) -> tuple[dict[str, float], dict[str, str]]:
+    """The cap of every virtual domain, min_j cap_j / r_j, and the member that sets it."""
+    domains = question.domains
+    caps = repetition_caps(domains, question.target_tokens, question.repetition_cap)
+    room = dict(zip(domains.names, caps.tolist(), strict=True))
+    found, members = {}, {}
+    for virtual, ratios in groups.items():
+        limits = {name: room[name] / ratio for name, ratio in ratios.items() if ratio > 0}
+        members[virtual] = min(limits, key=lambda name: limits[name])
+        found[virtual] = limits[members[virtual]]
+    return found, members

@@ -1,0 +1,141 @@
+"""The answer of a solve, in the words of the problem."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from mixing.capped_simplex import settle
+from mixing.solve.convex.pull_back import PullBack
+from mixing.solve.linear_system import LinearSystem
+from mixing.solve.problem import MixtureProblem
+
+_ACTIVE = 1e-6
+
+Kind = Literal["cap", "constraint", "pin", "guard_rail", "family"]
+
+
+@dataclass(frozen=True)
+class ActiveConstraint:
+    """A constraint the answer leans on.
+
+    Attributes:
+        name: the domain of a cap, else the constraint's, the guard rail's or the family's own name.
+        kind: what it is; a `family` is one that attains the worst mean.
+        bound: the value it holds the answer at.
+        price: how much the objective (BPB) falls per unit by which the bound is relaxed: a cap, an upper end or a
+            guard rail raised, a lower end lowered; for a pin, per unit by which its value is raised; for a
+            family, per unit by which its own mean falls.
+    """
+
+    name: str
+    kind: Kind
+    bound: float
+    price: float
+
+    @property
+    def is_cap(self) -> bool:
+        """Whether it is a domain's cap."""
+        return self.kind == "cap"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The optimum of a mixture problem.
+
+    Attributes:
+        weights: (m,) mixture over the leaves, under its caps to the last bit.
+        free_weights: (n,) q.
+        value: the objective there.
+        optimality_gap: certified upper bound on value - minimum.
+        active: the constraints that bind.
+        cap_prices: (m,) fall of the objective per unit of each domain's cap; 0 where it does not bind.
+    """
+
+    weights: np.ndarray
+    free_weights: np.ndarray
+    value: float
+    optimality_gap: float
+    active: tuple[ActiveConstraint, ...]
+    cap_prices: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prices:
+    """The multipliers of a solve.
+
+    Attributes:
+        rows: `{(name, is lower end): multiplier}` of the inequalities.
+        held: `{name: price}` of what was held with equality.
+        families: (F,) in the objective's order; empty where there are none.
+        guard_rails: (G,) in the problem's order.
+    """
+
+    rows: Mapping[tuple[str, bool], float]
+    held: Mapping[str, float] = field(default_factory=dict)
+    families: tuple[float, ...] = ()
+    guard_rails: tuple[float, ...] = ()
+
+    def of_row(self, name: str, is_lower: bool) -> float:
+        """The price of an inequality, also where its set had no inside and it was held with equality."""
+        return max(self.rows.get((name, is_lower), self.held.get(name, 0.0)), 0.0)
+
+
+def describe(
+    problem: MixtureProblem,
+    free: np.ndarray,
+    gap: float,
+    active: tuple[ActiveConstraint, ...],
+    value: float | None = None,
+) -> Solution:
+    """The solution at (n,) q, its weights without rounding; `value` is the objective there, where it is known."""
+    whole = PullBack(problem.space.matrix)
+    weights = settle(whole.expand(free), problem.caps)
+    prices = {item.name: item.price for item in active if item.is_cap}
+    return Solution(
+        weights=weights,
+        free_weights=free,
+        value=problem.objective.value(weights) if value is None else value,
+        optimality_gap=gap,
+        active=active,
+        cap_prices=np.array([prices.get(name, 0.0) for name in problem.space.leaves]),
+    )
+
+
+def binding(problem: MixtureProblem, free: np.ndarray, prices: Prices) -> tuple[ActiveConstraint, ...]:
+    """The constraints that bind at (n,) q, with their prices."""
+    weights = PullBack(problem.space.matrix).expand(free)
+    return (*_linear(problem, free, prices), *_convex(problem, weights, prices))
+
+
+def _linear(problem: MixtureProblem, free: np.ndarray, prices: Prices) -> list[ActiveConstraint]:
+    system = LinearSystem.of(problem)
+    slack = system.bound - system.inequality @ free
+    active = []
+    for i, name in enumerate(system.inequality_names):
+        bound, price = float(system.bound[i]), prices.of_row(name, bool(system.is_lower[i]))
+        if slack[i] <= _ACTIVE * max(abs(bound), _ACTIVE) or price > slack[i] + _ACTIVE:
+            kind = "cap" if system.is_cap[i] else "constraint"
+            active.append(ActiveConstraint(name, kind, -bound if system.is_lower[i] else bound, price))
+    pins = [
+        ActiveConstraint(name, "pin", float(value), prices.held.get(name, 0.0))
+        for name, value in zip(system.equality_names, system.value, strict=True)
+    ]
+    return [*active, *pins]
+
+
+def _convex(problem: MixtureProblem, weights: np.ndarray, prices: Prices) -> list[ActiveConstraint]:
+    def mean(task_weights: np.ndarray) -> float:
+        return problem.objective.convex_law.expand(weights, task_weights).value
+
+    active = []
+    for guard, price in zip(problem.guard_rails, prices.guard_rails, strict=True):
+        left = guard.bound - mean(guard.mean.weights)
+        if left <= _ACTIVE or price > left + _ACTIVE:
+            active.append(ActiveConstraint(guard.mean.name, "guard_rail", guard.bound, float(price)))
+    means = [mean(family.weights) for family in problem.objective.families]
+    for family, value, price in zip(problem.objective.families, means, prices.families, strict=True):
+        if value >= max(means) - _ACTIVE:
+            active.append(ActiveConstraint(family.name, "family", value, float(price)))
+    return active

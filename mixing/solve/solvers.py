@@ -1,0 +1,235 @@
+"""From a fitted regression to a mixture, by the solver a recipe names."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from mixing.capped_simplex import into_capped_simplex
+from mixing.errors import Infeasible
+from mixing.laws.diagnostics import HeldOutError
+from mixing.laws.powers.budgets import FittedBudgets
+from mixing.laws.protocol import Fitted
+from mixing.question import ProposalRequest
+from mixing.repetition import check_target_reachable
+from mixing.runs.evidence import Evidence
+from mixing.solve.convex.solver import solve
+from mixing.solve.problem import MixtureProblem
+from mixing.solve.published_choices import (
+    REGMIX_BEST,
+    REGMIX_DRAWS,
+    mean_of_best,
+    predicted_best,
+    regmix_candidates,
+)
+from mixing.solve.region import Region
+from mixing.solve.search import search
+from mixing.solve.solution import ActiveConstraint
+
+
+@dataclass(frozen=True)
+class Found:
+    """A mixture, and how it was found.
+
+    Attributes:
+        weights: (m,).
+        gap: certified upper bound on what is lost against the optimum of the prediction; None where none is known.
+        active: the constraints it leans on, with their prices where they are known.
+        cap_prices: (m,) fall of the objective per unit of each domain's cap, where it is known.
+        evaluations: predictions a search asked for.
+    """
+
+    weights: np.ndarray
+    gap: float | None = None
+    active: tuple[ActiveConstraint, ...] = ()
+    cap_prices: np.ndarray | None = None
+    evaluations: int | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a solver is given.
+
+    Attributes:
+        request: what was asked for.
+        problem: with the fitted law in its objective.
+        evidence: the runs the law was fitted to.
+        held_out: how far off it was on runs it had not seen, where that is known.
+        generator: for solvers that draw.
+        effort: share of a solver's usual evaluations to spend.
+    """
+
+    request: ProposalRequest
+    problem: MixtureProblem
+    evidence: Evidence
+    held_out: HeldOutError | None
+    generator: np.random.Generator
+    effort: float = 1.0
+
+    @property
+    def law(self) -> Fitted:
+        """The fitted law."""
+        return self.problem.objective.law
+
+    def predicted(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) the objective as predicted, the KL term included."""
+        return self.problem.objective.predicted(weights)
+
+
+def find(question: Question) -> Found:
+    """The mixture, by the solver of the recipe.
+
+    Raises:
+        Infeasible: no mixture satisfies the constraints; those in conflict are named.
+    """
+    return _SOLVERS[question.request.parts.solver](question)
+
+
+def _exact(question: Question) -> Found:
+    solution = solve(question.problem)
+    return Found(solution.weights, solution.optimality_gap, solution.active, solution.cap_prices)
+
+
+SEARCH_EVALUATIONS = 40_000
+_SAME = 1e-9
+"""L1 distance below which two runs are of one mixture: replicates, or one mixture trained for longer."""
+
+
+def _search(question: Question) -> Found:
+    """A search with a price on the distance from the runs: what a law not seen there may be off by.
+
+    One typical distance between neighbouring runs away, the objective counts worse by its held-out error.
+    """
+    weights = question.evidence.weights
+    penalty = 0.0
+    if question.held_out is not None:
+        penalty = question.held_out.objective_mae / max(_typical_distance(weights), 1e-3)
+    found = search(
+        question.problem,
+        question.generator,
+        evaluations=max(1000, round(question.effort * SEARCH_EVALUATIONS)),
+        evidence_weights=weights,
+        distance_penalty=penalty,
+    )
+    return Found(found.weights, evaluations=found.evaluations)
+
+
+def _typical_distance(weights: np.ndarray) -> float:
+    """L1 distance of a run to the nearest of another mixture, the median over (K, m) runs."""
+    apart = cdist(weights, weights, "cityblock")
+    apart[apart < _SAME] = np.inf
+    return float(np.median(apart.min(axis=1)))
+
+
+def _mean_of_best(question: Question) -> Found:
+    """RegMix's choice; where caps or shares bind, its draws are brought inside them, and so is their mean."""
+    region, space = Region.of(question.problem), question.problem.space
+    draws = max(1000, round(question.effort * REGMIX_DRAWS))
+    candidates = regmix_candidates(_centre(question.problem), question.generator, draws)
+    if question.request.constraints or (question.problem.caps < 1).any():
+        candidates = region.towards(np.tile(region.inside, (draws, 1)), candidates)
+    kept = _within_guard_rails(question, space.expand(candidates))
+    count = min(REGMIX_BEST, len(kept))
+    weights = mean_of_best(question.predicted, kept, count)
+    # A law that is not convex may break a guard rail at a mean that all it is taken of keep; a single one keeps it.
+    while count > 1 and not _keeps_guard_rails(question, weights[None])[0]:
+        count //= 2
+        weights = mean_of_best(question.predicted, kept, count)
+    return Found(weights, evaluations=draws)
+
+
+CANDIDATES = 20_000
+
+
+def _predicted_best(question: Question) -> Found:
+    """CLIMB's choice among fresh candidates: wide draws, then draws around the best of these."""
+    candidates = _within_guard_rails(question, _candidates(question))
+    weights = predicted_best(question.predicted, candidates, question.evidence.weights)
+    return Found(weights, evaluations=len(candidates))
+
+
+def _posterior_mean(question: Question) -> Found:
+    """ADMIRE-BayesOpt's choice: the best posterior mean at full fidelity, also among the runs' own mixtures."""
+    candidates = _candidates(question)
+    inside = [row for row in question.evidence.weights if _is_inside(question.problem, row)]
+    candidates = np.concatenate([candidates, np.array(inside).reshape(-1, candidates.shape[1])])
+    kept = _within_guard_rails(question, candidates)
+    return Found(predicted_best(question.predicted, kept), evaluations=len(candidates))
+
+
+def _keeps_guard_rails(question: Question, candidates: np.ndarray) -> np.ndarray:
+    """(n,) whether (n, m) candidates are predicted within every guard rail."""
+    rails = question.problem.guard_rails
+    if not rails:
+        return np.ones(len(candidates), bool)
+    means, bounds = np.stack([rail.mean.weights for rail in rails]), np.array([rail.bound for rail in rails])
+    return (question.law.predict(candidates)[0] @ means.T <= bounds).min(axis=1)
+
+
+def _within_guard_rails(question: Question, candidates: np.ndarray) -> np.ndarray:
+    """The (n, m) candidates that keep to the guard rails.
+
+    Raises:
+        Infeasible: none does.
+    """
+    kept = candidates[_keeps_guard_rails(question, candidates)]
+    if not len(kept):
+        names = [rail.mean.name for rail in question.problem.guard_rails]
+        raise Infeasible(
+            f"none of {len(candidates):,} mixtures drawn keeps to the guard rails {', '.join(names)}; loosen them, or"
+            " ask for the solver 'search', which looks for one",
+            field="guard_rails",
+            names=names,
+        )
+    return kept
+
+
+def _candidates(question: Question) -> np.ndarray:
+    """(n, m) feasible mixtures: half drawn wide around the natural distribution, half around the best of those."""
+    region, generator, space = Region.of(question.problem), question.generator, question.problem.space
+    half = max(500, round(question.effort * CANDIDATES / 2))
+    wide = region.draw(_centre(question.problem), half, generator)
+    best = wide[np.argsort(question.predicted(space.expand(wide)), kind="stable")[:8]]
+    centres = best[generator.integers(0, len(best), half)]
+    drawn = generator.gamma(np.maximum(300 * centres, 1e-3)) + 1e-300
+    near = region.towards(centres, drawn / drawn.sum(axis=1, keepdims=True))
+    return space.expand(np.concatenate([wide, near]))
+
+
+def _centre(problem: MixtureProblem) -> np.ndarray:
+    """(n,) what is searched at the natural distribution: a virtual domain weighs what its members do."""
+    return problem.objective.prior @ (problem.space.matrix > 0)
+
+
+def _is_inside(problem: MixtureProblem, weights: np.ndarray) -> bool:
+    kept = problem.space.expand(weights @ (problem.space.matrix > 0))
+    if np.abs(kept - weights).sum() > _SAME:
+        return False  # a run of other ratios than those that are frozen
+    values = [float(one.row(problem.space.leaves) @ weights) for one in problem.constraints]
+    within = all(
+        one.lower - 1e-9 <= value <= one.upper + 1e-9
+        for one, value in zip(problem.constraints, values, strict=True)
+    )
+    return within and bool((weights <= problem.caps + 1e-9).all())
+
+
+def _extrapolated(question: Question) -> Found:
+    """AutoScale's closed form at its two budgets, extrapolated to the target, brought under the caps at the end."""
+    request, law = question.request, question.law
+    assert request.proxy_tokens is not None, "the request is refused without them"
+    check_target_reachable(request.domains, request.target_tokens, request.repetition_cap)
+    assert isinstance(law, FittedBudgets), "the recipe allows no other regression with this solver"
+    weights = law.extrapolated(request.target_tokens / request.proxy_tokens)
+    prior = question.problem.objective.prior
+    return Found(into_capped_simplex(weights, question.problem.caps, prior))
+
+
+_SOLVERS: Mapping[str, Callable[[Question], Found]] = {
+    "exact": _exact,
+    "search": _search,
+    "mean-of-best": _mean_of_best,
+    "predicted-best": _predicted_best,
+    "posterior-mean": _posterior_mean,
+    "extrapolated-closed-form": _extrapolated,
+}

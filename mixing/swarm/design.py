@@ -1,0 +1,229 @@
+"""Designs that need no labels: which mixtures to train so that a law is identified best (D-optimal) or the space
+is filled (maximin).
+
+D-optimal: the runs whose information matrix X'X has the largest determinant, X being features of the mixtures
+(Fedorov, Theory of Optimal Experiments, 1972). First greedily, one row at a time where the prediction is least
+certain; then by exchange, a chosen row for the candidate that raises the determinant most, until none does. Both
+keep the inverse by rank-one updates: O(n f) a step for n candidates and f features.
+
+Maximin: the smallest distance between two runs as large as can be (Johnson, Moore and Ylvisaker, 1990): farthest
+point first, which is within a factor of 2 of the best, then exchange of one of the closest pair.
+
+Runs already trained count as chosen.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixing.errors import InvalidSetting, TooFewRuns
+from mixing.swarm.design_pool import candidate_pool
+from mixing.swarm.space import SwarmSpace
+
+CRITERIA = ("d-optimal", "maximin")
+FEATURES = ("linear", "sqrt", "log")
+_HALF_WEIGHT = 1e-3
+"""Where log(1 + p / eps) turns from linear to logarithmic."""
+_SWAPS_PER_PASS = 32
+"""Of maximin, whose every swap mends one closest pair."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """Settings of a design.
+
+    Attributes:
+        criterion: "d-optimal" or "maximin".
+        features: what of a mixture a law is thought to be linear in: "linear" p, "sqrt" or "log" log(1 + p / 0.001).
+            The last two come with a constant for D-optimality; p holds one, as its sum is 1. On the published
+            RegMix runs "log" chose best (`benchmarks.designs`).
+        ridge: information assumed beforehand, as a share of what one average candidate gives; it decides where
+            there are fewer runs than features.
+        passes: most rounds of exchange over all chosen rows.
+        candidates: size of the pool `design` chooses from; 0 for 2,048 and twice the runs.
+    """
+
+    criterion: str = "d-optimal"
+    features: str = "log"
+    ridge: float = 1e-3
+    passes: int = 4
+    candidates: int = 0
+
+    def __post_init__(self) -> None:
+        for field, value, known in (
+            ("criterion", self.criterion, CRITERIA),
+            ("features", self.features, FEATURES),
+        ):
+            if value not in known:
+                raise InvalidSetting(f"{field} is {value!r}; it can be {', '.join(known)}", field=field)
+        if not self.ridge > 0:
+            raise InvalidSetting(f"ridge is {self.ridge}; it must be above 0", field="ridge")
+
+
+def design(
+    space: SwarmSpace,
+    runs: int,
+    generator: np.random.Generator,
+    settings: Design | None = None,
+    existing: np.ndarray | None = None,
+) -> np.ndarray:
+    """(runs, m) mixtures of the space chosen from a pool of draws, corners and averages of corners.
+
+    Raises:
+        TooFewRuns: the space has fewer than `runs` distinct mixtures.
+    """
+    settings = settings or Design()
+    pool = candidate_pool(space, settings.candidates or 2048 + 2 * runs, generator)
+    return pool[choose(pool, runs, settings, existing)]
+
+
+def choose(
+    candidates: np.ndarray,
+    runs: int,
+    settings: Design | None = None,
+    existing: np.ndarray | None = None,
+) -> np.ndarray:
+    """(runs,) row numbers of the (n, m) candidates to train, rising.
+
+    Args:
+        candidates: rows on the simplex.
+        runs: how many to choose.
+        settings: what makes a choice good.
+        existing: (e, m) mixtures trained already, which the choice complements.
+
+    Raises:
+        TooFewRuns: fewer than `runs` candidates.
+    """
+    settings = settings or Design()
+    if not 1 <= runs <= len(candidates):
+        raise TooFewRuns(
+            f"{runs} runs cannot be chosen from {len(candidates)} candidates",
+            needed=runs,
+            given=len(candidates),
+        )
+    trained = np.empty((0, candidates.shape[1])) if existing is None else existing
+    if settings.criterion == "maximin":
+        chosen = _maximin(
+            transformed(candidates, settings), runs, transformed(trained, settings), settings.passes
+        )
+    else:
+        rows = design_matrix(candidates, settings)
+        before = information(trained, settings)
+        before += settings.ridge * (rows**2).mean() * np.eye(rows.shape[1])
+        chosen = _d_optimal(rows, runs, before, settings.passes)
+    return np.sort(chosen)
+
+
+def transformed(weights: np.ndarray, settings: Design) -> np.ndarray:
+    """(n, m) the weights as the features see them."""
+    if settings.features == "linear":
+        return weights
+    return np.sqrt(weights) if settings.features == "sqrt" else np.log1p(weights / _HALF_WEIGHT)
+
+
+def design_matrix(weights: np.ndarray, settings: Design) -> np.ndarray:
+    """(n, f) rows of X, with a constant where the features do not hold one."""
+    columns = transformed(weights, settings)
+    if settings.features == "linear":
+        return columns
+    return np.concatenate([columns, np.ones((len(weights), 1))], axis=1)
+
+
+def information(weights: np.ndarray, settings: Design) -> np.ndarray:
+    """(f, f) X'X of (n, m) mixtures."""
+    rows = design_matrix(weights, settings)
+    return rows.T @ rows
+
+
+def _d_optimal(rows: np.ndarray, runs: int, before: np.ndarray, passes: int) -> np.ndarray:
+    inverse = np.linalg.inv(before)
+    variance = np.einsum("nf,fg,ng->n", rows, inverse, rows)
+    free = np.ones(len(rows), bool)
+    chosen = np.empty(runs, int)
+    for step in range(runs):
+        pick = int(np.argmax(np.where(free, variance, -1.0)))
+        chosen[step], free[pick] = pick, False
+        inverse, variance = _with_row(inverse, variance, rows, pick, 1.0)
+    for _ in range(passes):
+        if not _exchange_pass(rows, chosen, free, before):
+            break
+    return chosen
+
+
+def _exchange_pass(rows: np.ndarray, chosen: np.ndarray, free: np.ndarray, before: np.ndarray) -> bool:
+    """Offer every chosen row, in place, for the candidate that raises the determinant most; whether any went."""
+    # Anew for each pass, so that the rounding of rank-one updates does not add up.
+    inverse = np.linalg.inv(before + rows[chosen].T @ rows[chosen])
+    variance = np.einsum("nf,fg,ng->n", rows, inverse, rows)
+    improved = False
+    for position, old in enumerate(chosen):
+        # det(M - x x' + y y') / det(M) = (1 - d_x)(1 + d_y) + d_xy^2
+        ratio = (1 - variance[old]) * (1 + variance) + (rows @ (inverse @ rows[old])) ** 2
+        new = int(np.argmax(np.where(free, ratio, 0.0)))
+        if ratio[new] <= 1 + 1e-9:
+            continue
+        inverse, variance = _with_row(inverse, variance, rows, new, 1.0)
+        inverse, variance = _with_row(inverse, variance, rows, int(old), -1.0)
+        chosen[position], free[old], free[new] = new, True, False
+        improved = True
+    return improved
+
+
+def _with_row(
+    inverse: np.ndarray, variance: np.ndarray, rows: np.ndarray, row: int, sign: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse information and every row's variance once a row is added (sign 1) or taken away (-1)."""
+    direction = inverse @ rows[row]
+    scale = sign / (1 + sign * variance[row])
+    return (
+        inverse - scale * np.outer(direction, direction),
+        variance - scale * (rows @ direction) ** 2,
+    )
+
+
+def _maximin(points: np.ndarray, runs: int, existing: np.ndarray, passes: int) -> np.ndarray:
+    known = existing if len(existing) else points.mean(0, keepdims=True)
+    nearest = _squared_distances(points, known).min(1)
+    chosen: list[int] = []
+    for step in range(runs):
+        pick = int(np.argmax(nearest))
+        chosen.append(pick)
+        distances = _squared_distances(points, points[[pick]])[:, 0]
+        nearest = distances if step == 0 and not len(existing) else np.minimum(nearest, distances)
+        nearest[chosen] = -1.0
+    # The candidates farthest from what is chosen are those an exchange can gain from.
+    outside = np.argsort(-nearest, kind="stable")[: min(2 * runs, len(points) - runs)]
+    return _spread_by_exchange(points, np.array(chosen), outside, existing, passes)
+
+
+def _spread_by_exchange(
+    points: np.ndarray, chosen: np.ndarray, outside: np.ndarray, existing: np.ndarray, passes: int
+) -> np.ndarray:
+    """Replace one of the closest pair by an outside candidate for as long as the smallest distance grows."""
+    rows = np.concatenate([chosen, outside])
+    held = np.concatenate([points[rows], existing])
+    apart = _squared_distances(points[rows], held)
+    np.fill_diagonal(apart, np.inf)
+    taken = np.zeros(len(held), bool)
+    taken[: len(chosen)] = taken[len(rows) :] = True
+    for _ in range(passes * _SWAPS_PER_PASS):
+        nearest = np.where(taken[: len(rows)], apart[:, taken].min(1, initial=np.inf), np.inf)
+        closest = int(np.argmin(nearest))
+        pair = int(np.argmin(np.where(taken, apart[closest], np.inf)))
+        swaps = []
+        for old in {closest, pair} & set(np.flatnonzero(taken[: len(rows)]).tolist()):
+            others = taken.copy()
+            others[old] = False
+            gain = np.where(taken[: len(rows)], -1.0, apart[:, others].min(1, initial=np.inf))
+            swaps.append((float(gain.max()), old, int(gain.argmax())))
+        best, old, new = max(swaps)
+        if best <= nearest[closest] * (1 + 1e-12):
+            break
+        taken[old], taken[new] = False, True
+    return rows[taken[: len(rows)]]
+
+
+def _squared_distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n, o) between (n, f) and (o, f) points."""
+    squares = (points**2).sum(1)[:, None] + (others**2).sum(1)
+    return np.maximum(squares - 2 * points @ others.T, 0.0)

@@ -1,0 +1,232 @@
+"""Where a swarm may lie: caps, minimum weights, pins and domains that must be present, checked once.
+
+A mixture of the space has, for every domain that is not pinned, weight 0 or a weight from its minimum to its
+cap; the domains that must be present have the latter. Pins are exact: no scaling, rounding or minimum weight
+touches them. `projection.into_space` brings any weights into it, so samplers need not reject.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from mixing.capped_simplex import SLACK
+from mixing.domains import Domains
+from mixing.errors import Infeasible, InvalidSetting, InvalidWeights, UnknownDomain
+
+LEAST_PRESENCE = 0.002
+"""Weight at which a domain counts as present where nothing else is said: Olmix's smallest kept weight."""
+
+
+@dataclass(frozen=True, eq=False)
+class SwarmSpace:
+    """The mixtures a swarm may use. Make one with `SwarmSpace.of`; arrays are in canonical order of the domains.
+
+    Attributes:
+        domains: m domains.
+        pins: exact weights by name.
+        free_mass: what the pins leave.
+        pinned: (m,) the pinned weights, 0 elsewhere.
+        lower: (m,) least weight of a domain that is present, 0 for pinned ones.
+        upper: (m,) largest weight, at most `free_mass`; 0 for pinned domains and those whose minimum is above
+            their cap, which are never present.
+        required: (m,) whether the domain must be present.
+        fallback: (m,) domains that can be present together and hold `free_mass`.
+    """
+
+    domains: Domains
+    pins: Mapping[str, float]
+    free_mass: float
+    pinned: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    required: np.ndarray
+    fallback: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        domains: Domains,
+        caps: np.ndarray | None = None,
+        minimum_weights: np.ndarray | None = None,
+        pins: Mapping[str, float] | None = None,
+        nonzero: Collection[str] = (),
+    ) -> Self:
+        """The space of these constraints.
+
+        Args:
+            domains: m domains.
+            caps: (m,) largest weights, None or inf for no cap.
+            minimum_weights: (m,) a domain that is present has at least this weight.
+            pins: exact weights by name; they stand above minimum weights, not above caps.
+            nonzero: names that must be present: at their minimum weight, or where that is 0 at 0.002 (less
+                where a cap or the number of domains makes that much).
+
+        Raises:
+            UnknownDomain: a pin or a name in `nonzero` that is no domain.
+            InvalidWeights: a pin outside [0, 1].
+            InvalidSetting: caps or minimum weights of another shape, negative or NaN.
+            Infeasible: no mixture satisfies them together, naming the domains.
+        """
+        pins = {} if pins is None else {name: float(weight) for name, weight in pins.items()}
+        caps = _bounds(domains, caps, np.inf, "caps")
+        minimum = _bounds(domains, minimum_weights, 0.0, "minimum_weights")
+        _check_names(domains, pins, nonzero)
+        free_mass = _free_mass(domains, pins, caps)
+        pinned = np.array([pins.get(name, 0.0) for name in domains.names])
+        free = np.array([name not in pins for name in domains.names])
+        upper = np.where(free, np.minimum(caps, free_mass), 0.0)
+        required = free & np.isin(domains.names, list(nonzero))
+        presence = np.minimum(np.minimum(LEAST_PRESENCE, upper / 4), free_mass / (4 * len(domains)))
+        lower = np.where(free, np.where(required & (minimum == 0), presence, minimum), 0.0)
+        _check_required(domains, pins, nonzero, required & ((lower > upper) | (upper == 0)))
+        upper = np.where(lower > upper, 0.0, upper)
+        fallback = _feasible_support(domains, lower, upper, required, free_mass)
+        lower = np.where(upper > 0, lower, 0.0)
+        for array in (pinned, lower, upper, required, fallback):
+            array.setflags(write=False)
+        return cls(domains, MappingProxyType(pins), free_mass, pinned, lower, upper, required, fallback)
+
+    def __len__(self) -> int:
+        return len(self.domains)
+
+    @property
+    def drawn(self) -> np.ndarray:
+        """(m,) whether a sampler decides the domain: neither pinned nor kept at 0."""
+        return self.upper > 0
+
+    @property
+    def prior(self) -> np.ndarray:
+        """(m,) the natural distribution over the domains that are drawn; 0 elsewhere."""
+        tokens = np.where(self.drawn, self.domains.tokens, 0.0)
+        return tokens / max(tokens.sum(), np.finfo(float).tiny)
+
+    def with_caps(self, caps: np.ndarray) -> "SwarmSpace":
+        """The part of the space under (m,) further caps, which pins are not held to.
+
+        Raises:
+            Infeasible: there is none.
+        """
+        is_pinned = np.array([name in self.pins for name in self.domains.names])
+        tighter = np.where(is_pinned, np.inf, np.minimum(self.upper, caps))
+        required = [name for name, needed in zip(self.domains.names, self.required, strict=True) if needed]
+        return SwarmSpace.of(self.domains, tighter, self.lower, self.pins, required)
+
+    def contains(self, weights: np.ndarray, tolerance: float = SLACK) -> np.ndarray:
+        """(n,) whether (n, m) weights lie in the space: pins exactly, bounds and sum within `tolerance`."""
+        is_pinned = np.array([name in self.pins for name in self.domains.names])
+        free = np.where(is_pinned, 0.0, weights)
+        present = free > 0
+        inside = (free >= 0) & (free <= self.upper + tolerance) & (present | ~self.required)
+        inside &= ~present | (free >= self.lower - tolerance)
+        inside &= ~is_pinned | (weights == self.pinned)
+        return inside.all(1) & (np.abs(weights.sum(1) - 1) <= tolerance)
+
+
+def _bounds(domains: Domains, values: np.ndarray | None, default: float, field: str) -> np.ndarray:
+    if values is None:
+        return np.full(len(domains), default)
+    values = np.asarray(values, float)
+    if values.shape != (len(domains),):
+        raise InvalidSetting(
+            f"{field} has shape {values.shape}; it needs one value for each of {len(domains)} domains",
+            field=field,
+        )
+    faulty = [name for name, value in zip(domains.names, values, strict=True) if not value >= 0]
+    if faulty:
+        raise InvalidSetting(
+            f"{field} must be at least 0, which it is not for {', '.join(faulty)}", field=field, names=faulty
+        )
+    return values
+
+
+def _check_names(domains: Domains, pins: Mapping[str, float], nonzero: Collection[str]) -> None:
+    for field, names in (("pins", pins), ("nonzero", nonzero)):
+        if unknown := sorted(set(names) - set(domains.names)):
+            raise UnknownDomain(
+                f"{field} names domains the set does not have: {', '.join(unknown)}",
+                field=field,
+                names=unknown,
+            )
+    if faulty := sorted(name for name, weight in pins.items() if not 0 <= weight <= 1):
+        raise InvalidWeights(
+            f"a pin must lie between 0 and 1, which it does not for {', '.join(faulty)}",
+            field="pins",
+            names=faulty,
+        )
+
+
+def _free_mass(domains: Domains, pins: Mapping[str, float], caps: np.ndarray) -> float:
+    over = sorted(
+        name for name, cap in zip(domains.names, caps, strict=True) if name in pins and pins[name] > cap
+    )
+    if over:
+        raise Infeasible(
+            f"pinned above the cap: {', '.join(over)}; lower the pin or the target tokens",
+            field="pins",
+            names=over,
+        )
+    total = math.fsum(pins.values())
+    if total > 1 + SLACK or (len(pins) == len(domains) and total < 1 - SLACK):
+        raise Infeasible(
+            f"the pins of {', '.join(sorted(pins))} sum to {total:.9g}, not"
+            f" {'at most ' if total > 1 else ''}1",
+            field="pins",
+            names=sorted(pins),
+        )
+    return 1 - total if total < 1 - SLACK else 0.0
+
+
+def _check_required(
+    domains: Domains, pins: Mapping[str, float], nonzero: Collection[str], impossible: np.ndarray
+) -> None:
+    names = {name for name, bad in zip(domains.names, impossible, strict=True) if bad}
+    names |= {name for name in nonzero if pins.get(name) == 0}
+    if names:
+        raise Infeasible(
+            f"must be present but cannot be: {', '.join(sorted(names))}; the cap is below the minimum weight,"
+            " or the pins leave nothing",
+            field="nonzero",
+            names=sorted(names),
+        )
+
+
+def _feasible_support(
+    domains: Domains, lower: np.ndarray, upper: np.ndarray, required: np.ndarray, mass: float
+) -> np.ndarray:
+    """(m,) domains that can be present together: all if they can, else the fewest by an integer program."""
+    allowed = upper > 0
+    if mass == 0:
+        return allowed
+    if upper.sum() < mass - SLACK:
+        free = [name for name, cap in zip(domains.names, upper, strict=True) if cap > 0]
+        raise Infeasible(
+            f"the caps of the domains that may be present sum to {upper.sum():.6g}, but they have to hold"
+            f" {mass:.6g}; lower the target tokens, a minimum weight above its cap, or raise the repetition"
+            " cap",
+            field="caps",
+            names=free or domains.names,
+        )
+    if lower[allowed].sum() <= mass:
+        return allowed
+    ends: Any = ([0.0, mass], [mass, np.inf])  # scipy's stubs know no arrays here
+    choices: Any = (required.astype(float), allowed.astype(float))
+    solved = milp(
+        -upper,
+        constraints=LinearConstraint(np.stack([lower, upper]), *ends),
+        integrality=np.ones(len(upper)),
+        bounds=Bounds(*choices),
+    )
+    if solved.x is None:
+        names = [name for name, value in zip(domains.names, lower, strict=True) if value > 0]
+        raise Infeasible(
+            f"no set of domains meets the minimum weights of {', '.join(names)} and still sums to"
+            f" {mass:.6g} under the caps; lower the minimum weights",
+            field="minimum_weights",
+            names=names,
+        )
+    return solved.x > 0.5

@@ -1,0 +1,228 @@
+"""N decoders of one shape on a leading model axis: the same formula as `model.Decoder`, one batched product for N.
+
+Shapes in comments: N models, B rows, T positions, W width, H heads, D head size, V vocabulary, P parameters.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from proxy_models.config import ModelConfig
+from proxy_models.model.model import Decoder
+from proxy_models.model.precision import attention_precision
+from proxy_models.model.products import product, stacked_linear
+from proxy_models.model.rms_norm import rms_norm
+from proxy_models.model.rotary import rotate, rotation_table
+from proxy_models.model.stacked_head_loss import stacked_loss_and_gradients
+
+TABLES = ("embedding", "head")
+"""The parameters of a row per token, which the body does not read."""
+
+
+class Layer(NamedTuple):
+    """The weights of one block of N models; named and shaped as in `model.Block`, with N in front."""
+
+    attention_norm: Tensor
+    query_norm: Tensor
+    key_norm: Tensor
+    query_key_value: Tensor
+    attention_out: Tensor
+    ffn_norm: Tensor
+    gate_up: Tensor
+    ffn_out: Tensor
+
+
+class Weights(NamedTuple):
+    """Everything the body of N models reads."""
+
+    layers: tuple[Layer, ...]
+    final_norm: Tensor  # (N, W)
+
+
+Body = Callable[[Weights, Tensor, Tensor, Tensor | None], Tensor]
+
+
+def hidden_states(weights: Weights, residual: Tensor, table: Tensor, mask: Tensor | None) -> Tensor:
+    """States after the last norm: embedded tokens (N, B, T, W), rotation table (2, T, D) -> (N, B, T, W).
+
+    Attention is causal, or what ``mask`` (NB, 1, T, T) says (`document_mask`). Products are computed in the precision
+    of their weights, norms and the residual stream in that of the norms' scales.
+    A function of tensors alone, so that it can be compiled once for every stack of this shape.
+    """
+    for layer in weights.layers:
+        inner = layer.gate_up.dtype
+        residual = residual + _attend(_norm(residual, layer.attention_norm).to(inner), layer, table, mask)
+        gate, up = stacked_linear(_norm(residual, layer.ffn_norm).to(inner), layer.gate_up).chunk(2, dim=-1)
+        residual = residual + stacked_linear(functional.silu(gate) * up, layer.ffn_out)
+    return _norm(residual, weights.final_norm)
+
+
+def _norm(inputs: Tensor, scale: Tensor) -> Tensor:
+    return rms_norm(inputs, scale[:, None, None])
+
+
+def _attend(inputs: Tensor, layer: Layer, table: Tensor, mask: Tensor | None) -> Tensor:
+    models, rows, length, _ = inputs.shape
+    size = layer.query_norm.shape[1]
+    mixed = stacked_linear(inputs, layer.query_key_value).view(models, rows, length, 3, -1, size)
+    query_key, value = mixed.split((2, 1), dim=3)  # (N, B, T, 2, H, D), (N, B, T, 1, H, D)
+    scale = torch.stack((layer.query_norm, layer.key_norm), dim=1)[:, None, None, :, None]
+    query_key = rotate(rms_norm(query_key.to(scale.dtype), scale).flatten(0, 1), table)  # (NB, T, 2, H, D)
+    inner = attention_precision(value)
+    query, key = query_key.to(inner).transpose(1, 3).unbind(2)  # (NB, H, T, D)
+    value = value.to(inner).flatten(0, 1).squeeze(2).transpose(1, 2)
+    attended = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None
+    )
+    joined = attended.transpose(1, 2).reshape(models, rows, length, -1).to(inputs.dtype)
+    return stacked_linear(joined, layer.attention_out)
+
+
+class StackedDecoder:
+    """N models whose weights lie in one buffer ``values`` (N, P), each row a whole model.
+
+    A row holds the matrices first and the norms' scales after them, so that weight decay is one slice
+    (``matrices`` long). ``weights`` maps a parameter's name in `Decoder` to its view (N, *shape).
+    ``trained`` is the same as training reads it: where it rounds operands of products to ``lower`` (`precision`), the
+    matrices are rounded copies, views of ``operands``.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        seeds: Sequence[int],
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        body: Body = hidden_states,
+        lower: torch.dtype | None = None,
+    ) -> None:
+        self.config, self.body = config, body
+        shapes = _shapes(config)
+        self.names = sorted(shapes, key=lambda name: len(shapes[name]) < 2)  # stable: matrices, then scales
+        self.sizes = [shapes[name].numel() for name in self.names]
+        self.matrices = sum(shapes[name].numel() for name in self.names if len(shapes[name]) >= 2)
+        self.values = torch.empty(len(seeds), config.parameters, device=device, dtype=dtype)
+        self.weights: dict[str, Tensor] = {}
+        start = 0
+        for name in self.names:
+            stop = start + shapes[name].numel()
+            self.weights[name] = self.values[:, start:stop].view(len(seeds), *shapes[name])
+            start = stop
+        self.body_names = [name for name in self.names if name not in TABLES]
+        self.trained, self.operands = self.weights, None
+        if lower is not None:
+            self.operands = torch.empty(len(seeds), self.matrices, device=device, dtype=lower)
+            self.trained = self.weights | self._matrices(self.operands)
+        for name in self.body_names:
+            self.trained[name].requires_grad_()
+        self.table = torch.empty(2, 0, config.head_size, device=device)
+        for member, seed in enumerate(seeds):
+            self.load(member, dict(Decoder(config, seed).named_parameters()))
+
+    def _matrices(self, rows: Tensor) -> dict[str, Tensor]:
+        """Views of rows (N, matrices), laid out as the first columns of ``values``, by parameter name."""
+        named = [name for name in self.names if self.weights[name].ndim > 2]
+        parts = rows.split(self.sizes[: len(named)], dim=1)
+        return {name: part.view_as(self.weights[name]) for name, part in zip(named, parts, strict=True)}
+
+    @property
+    def members(self) -> int:
+        """N."""
+        return len(self.values)
+
+    @torch.no_grad()
+    def load(self, member: int, parameters: dict[str, Tensor]) -> None:
+        """Take over the parameters of one model, by their names in `Decoder`."""
+        for name, weight in self.weights.items():
+            weight[member].copy_(parameters[name])
+
+    def parts(self, rows: Tensor) -> dict[str, Tensor]:
+        """Views of rows (..., P) of ``values``, or of anything laid out like it, by parameter name."""
+        shapes = {name: weight.shape[1:] for name, weight in self.weights.items()}
+        parts = rows.split(self.sizes, dim=-1)
+        return {
+            name: part.view(*rows.shape[:-1], *shape)
+            for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        }
+
+    def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(N, B, T) int64 -> (N, B, T, W), without gradient and never compiled; ``mask`` as in `hidden_states`."""
+        table = self._rotation(tokens.shape[-1])
+        with torch.no_grad():
+            weights = _body_weights(self.config, self.weights)
+            return hidden_states(weights, self.weights["embedding"][self._rows(tokens)], table, mask)
+
+    def _rotation(self, length: int) -> Tensor:
+        """The rotation table of the first ``length`` positions, (2, length, D)."""
+        if self.table.shape[1] < length:
+            with torch.inference_mode(False):  # evaluation may come first, and training needs a normal tensor
+                dtype = torch.promote_types(self.values.dtype, torch.float32)
+                table = rotation_table(length, self.config.head_size, self.config.rope_base, dtype)
+                self.table = table.to(self.values.device)
+        return self.table[:, :length]
+
+    def _rows(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows of the embeddings (N, V, W) that tokens (N, B, T) are looked up in, as an index."""
+        return torch.arange(self.members, device=tokens.device).view(-1, 1, 1), tokens
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output heads, (N, V, W)."""
+        return self.weights["embedding" if self.config.tied_embeddings else "head"]
+
+    def losses_and_gradients(
+        self, tokens: Tensor, targets: Tensor, out: dict[str, Tensor], mask: Tensor | None = None
+    ) -> Tensor:
+        """Mean cross-entropy of each model in nats (N,): tokens and targets (N, B, T).
+
+        The gradients of each model's own loss are written to ``out``, the `parts` of (N, P), whatever lies there.
+        No model reads another's weights, so one whose numbers are NaN leaves every other's gradient what it is.
+
+        Only the body is left to autograd: the head comes with its gradients, and the embedding's are added to its
+        rows, where autograd would fill, add and copy tables of which a step touches a few rows.
+        """
+        if self.operands is not None:
+            self.operands.copy_(self.values[:, : self.matrices].detach())
+        residual = self.weights["embedding"][self._rows(tokens)].requires_grad_()
+        weights = _body_weights(self.config, self.trained)
+        hidden = self.body(weights, residual, self._rotation(tokens.shape[-1]), mask)
+        head = "embedding" if self.config.tied_embeddings else "head"
+        inner = self.trained[head].detach()
+        losses, hidden_gradient = stacked_loss_and_gradients(
+            hidden.detach().to(inner.dtype).flatten(1, 2), inner, targets.flatten(1), out[head]
+        )
+        leaves = [residual, *(self.trained[name] for name in self.body_names)]
+        looked_up, *found = torch.autograd.grad(
+            hidden, leaves, hidden_gradient.view_as(hidden).to(hidden.dtype)
+        )
+        torch._foreach_copy_(  # pyright: ignore[reportPrivateImportUsage]
+            [out[name] for name in self.body_names], found
+        )
+        if head != "embedding":
+            out["embedding"].zero_()
+        out["embedding"].index_put_(self._rows(tokens), looked_up, accumulate=True)
+        return losses
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(N, n, W) -> (N, n, V), without gradient."""
+        if hidden.device.type == "cpu":  # a batched product this wide took 2.4 times as long as N single ones
+            return torch.stack(
+                [product(one, head) for one, head in zip(hidden, self.head_weight, strict=True)]
+            )
+        return torch.bmm(hidden, self.head_weight.transpose(1, 2))
+
+
+def _body_weights(config: ModelConfig, named: Mapping[str, Tensor]) -> Weights:
+    layers = tuple(
+        Layer(*(named[f"blocks.{index}.{field}"] for field in Layer._fields))
+        for index in range(config.layers)
+    )
+    return Weights(layers, named["final_norm"])
+
+
+def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: parameter.shape for name, parameter in Decoder(config).named_parameters()}

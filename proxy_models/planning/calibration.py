@@ -1,0 +1,193 @@
+"""Rates measured on a device, and which backend by them trains a swarm soonest. Free of torch.
+
+`proxy_models.planning.calibrate` measures, `proxy_models.planning.calibration_files` keeps the tables,
+`choose` reads one.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from proxy_models.config import FLOAT32, ModelConfig, TrainingConfig
+from proxy_models.errors import InvalidSpec, NotCalibrated
+from proxy_models.planning.memory import bytes_per_model, check_fits, largest_wave, logits_bytes
+
+NOISE = 0.05
+"""Two measurements that differ by so little may be the same rate."""
+FARTHEST = 2.0
+"""A measurement at up to this many times more or fewer tokens per step speaks for a question."""
+
+
+def shape_of(model: ModelConfig, precision: str = FLOAT32) -> str:
+    """Two configurations of one shape and precision cost the same, whatever their names and rates."""
+    tied = "tied" if model.tied_embeddings else "untied"
+    heads = f"{model.heads}" if model.head_width is None else f"{model.heads}({model.head_width})"
+    rounded = "" if precision == FLOAT32 else f" {precision}"
+    return f"{model.layers}x{model.width}x{heads}x{model.ffn} {model.vocabulary_size} {tied}{rounded}"
+
+
+@dataclass(frozen=True)
+class Device:
+    """What rates belong to: another name, version or number of threads has others.
+
+    Attributes:
+        name: the processor's or accelerator's own.
+        type: ``cpu`` or ``cuda``.
+        torch_version: as ``torch.__version__`` says it.
+        threads: a process computes on.
+    """
+
+    name: str
+    type: str
+    torch_version: str
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.name} (PyTorch {self.torch_version}, {self.threads} thread{'s' * (self.threads != 1)})"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Tokens per second of all ``members`` together, and the seconds before the first step is done."""
+
+    shape: str
+    tokens_per_step: int
+    backend: str
+    members: int
+    tokens_per_second: float
+    startup_seconds: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The rates measured on one device, and the bytes of memory it has in all."""
+
+    device: Device
+    memory_bytes: int
+    rates: tuple[Rate, ...]
+
+    def __add__(self, other: "Calibration") -> "Calibration":
+        """Both tables; of two measurements of one thing the other's holds. Raises `InvalidSpec` across devices."""
+        if self.device != other.device:
+            raise InvalidSpec(
+                f"calibrations of {self.device} and {other.device} do not add up: they are different devices, "
+                "versions or threads",
+                "device",
+            )
+        found = {
+            (rate.shape, rate.tokens_per_step, rate.backend, rate.members): rate
+            for rate in (*self.rates, *other.rates)
+        }
+        return Calibration(self.device, other.memory_bytes, tuple(found.values()))
+
+    def near(self, model: ModelConfig, training: TrainingConfig) -> tuple[Rate, ...]:
+        """The rates of the shape at the measured tokens per step that are nearest, within `FARTHEST`."""
+        shape = shape_of(model, training.precision)
+        same = [rate for rate in self.rates if rate.shape == shape]
+
+        def distance(rate: Rate) -> float:
+            return abs(math.log(rate.tokens_per_step / training.tokens_per_step))
+
+        nearest = min(map(distance, same), default=math.inf)
+        if nearest > math.log(FARTHEST) + 1e-12:
+            return ()
+        return tuple(rate for rate in same if distance(rate) == nearest)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Any) -> "Calibration":
+        """What `to_dict` gave; raises `InvalidSpec` where it is something else."""
+        try:
+            device = Device(**{field.name: content["device"][field.name] for field in fields(Device)})
+            rates = tuple(Rate(**rate) for rate in content["rates"])
+            for rate in rates:
+                _check_rate(rate)
+            return cls(device, int(content["memory_bytes"]), rates)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidSpec(f"not a calibration: {type(error).__name__} {error}", "calibration") from error
+
+
+def _check_rate(rate: Rate) -> None:
+    counts = (rate.tokens_per_step, rate.members, rate.tokens_per_second)
+    if not all(math.isfinite(number) and number > 0 for number in counts) or not rate.startup_seconds >= 0:
+        raise ValueError(f"no such rate: {rate}")
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """What is to be trained: ``n`` models of one shape."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    n: int
+
+    @property
+    def tokens(self) -> int:
+        """That are trained in all."""
+        return self.n * self.training.steps * self.training.tokens_per_step
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to train a swarm: waves of up to ``members`` models on ``backend``; ``seconds`` is what that should take.
+
+    ``waves`` are their sizes; the last may be smaller and is counted at the same rate for each model. ``rate`` is the
+    measurement it rests on.
+    """
+
+    rate: Rate
+    backend: str
+    members: int
+    waves: tuple[int, ...]
+    seconds: float
+    needed_bytes: int
+
+
+def choose(
+    swarm: Swarm, calibration: Calibration, free_bytes: int | None = None, here: Device | None = None
+) -> Choice:
+    """The measured way that trains the swarm soonest among those that fit into memory, compiling included.
+
+    Of ways within `NOISE` of each other the one with the fewest models at once: it needs the least memory, and loses
+    the least when a process dies.
+
+    ``free_bytes`` None: all the memory the device has. ``here`` None: the swarm is trained on the table's device.
+
+    Raises `NotCalibrated` where the table is another device's, or has nothing of this shape at up to `FARTHEST` times
+    more or fewer tokens per step; `NotEnoughMemory` where not even one model fits.
+    """
+    if swarm.n < 1:
+        raise InvalidSpec(f"a swarm of {swarm.n} models", "n")
+    if here is not None and here != calibration.device:
+        raise NotCalibrated(f"the table was measured on {calibration.device}, this is {here}; calibrate here")
+    device = calibration.device.type
+    free_bytes = calibration.memory_bytes if free_bytes is None else free_bytes
+    check_fits(swarm.model, swarm.training, 1, device, free_bytes)
+    fit = largest_wave(swarm.model, swarm.training, device, free_bytes)
+    near = calibration.near(swarm.model, swarm.training)
+    usable = [rate for rate in near if rate.members <= min(fit, swarm.n)]
+    if not usable:
+        raise NotCalibrated(
+            f"nothing measured for {swarm.model.name} ({shape_of(swarm.model, swarm.training.precision)}) near "
+            f"{swarm.training.tokens_per_step} tokens per step on {calibration.device}; calibrate that shape"
+        )
+    soonest = min(_seconds(swarm, rate) for rate in usable)
+    as_soon = [rate for rate in usable if _seconds(swarm, rate) <= soonest * (1 + NOISE)]
+    best = min(as_soon, key=lambda rate: (rate.members, _seconds(swarm, rate)))
+    whole, rest = divmod(swarm.n, best.members)
+    return Choice(
+        best,
+        best.backend,
+        best.members,
+        (best.members,) * whole + ((rest,) if rest else ()),
+        _seconds(swarm, best),
+        best.members * bytes_per_model(swarm.model, swarm.training) + logits_bytes(device),
+    )
+
+
+def _seconds(swarm: Swarm, rate: Rate) -> float:
+    """Seconds of the whole swarm in one process, the first step's preparation once."""
+    return rate.startup_seconds + swarm.tokens / rate.tokens_per_second

@@ -1,0 +1,162 @@
+"""Documents of corpus files: JSONL, plain text, Parquet, and sizes of pre-tokenized files. Free of torch.
+
+What a document is:
+
+- ``.jsonl``, ``.ndjson`` (also ``.gz``, ``.zst``): the string ``text`` of each line; blank lines are skipped.
+- ``.parquet``: the column ``text``, row by row.
+- ``.npy``, ``.bin``: see `token_files`.
+- anything else (also ``.gz``, ``.zst``) is plain text: a file of up to `LONG_TEXT` characters is one document, a
+  longer one is cut at blank lines into documents of that length (at line ends where no blank line comes within
+  twice the length), so that a book has a held-out part like any domain.
+
+Documents of white space only are left out. A file is a local one or an object in a store (`stores.object_path`).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from proxy_models.errors import CorpusError
+from proxy_models.stores.object_path import DataPath
+from proxy_models.text.byte_streams import plain_suffix, text_lines
+from proxy_models.text.data_roots import open_data
+from proxy_models.text.token_files import is_pretokenized, tokens_size
+
+LONG_TEXT = 8192
+MOST_EMPTY_DOCUMENTS = 100_000
+"""On end; a file of them would hold up whoever looks for its first text."""
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
+
+
+def read_documents(path: DataPath) -> Iterator[str]:
+    """The documents of a text file, in order. Raises `CorpusError` naming the file and line.
+
+    Pre-tokenized files have no text of their own: use `token_files.read_token_documents`.
+    """
+    suffix = plain_suffix(path)
+    if is_pretokenized(path):
+        raise CorpusError(path, None, "holds token ids, not text")
+    if suffix in JSONL_SUFFIXES:
+        documents = _jsonl(path)
+    elif suffix == ".parquet":
+        documents = _parquet(path)
+    else:
+        documents = _plain(path)
+    return _with_text(path, documents)
+
+
+def _with_text(path: DataPath, documents: Iterator[str]) -> Iterator[str]:
+    empty = 0
+    for document in documents:
+        if document and not document.isspace():
+            empty = 0
+            yield document
+        elif (empty := empty + 1) > MOST_EMPTY_DOCUMENTS:
+            raise CorpusError(path, None, f"has over {MOST_EMPTY_DOCUMENTS} documents on end without text")
+
+
+def json_objects(path: DataPath) -> Iterator[tuple[int, dict[str, object]]]:
+    """(line number, object) of every line that is not blank; `CorpusError` where a line is not a JSON object."""
+    for number, line in text_lines(path):
+        if line.isspace():
+            continue
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise CorpusError(path, number, f"not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise CorpusError(path, number, "not a JSON object")
+        yield number, record
+
+
+def text_field(path: DataPath, number: int, record: dict[str, object], field: str) -> str:
+    """``record[field]`` if it is text that UTF-8 can hold, else `CorpusError` naming file and line."""
+    text = record.get(field)
+    if not isinstance(text, str):
+        raise CorpusError(path, number, f"has no string {field!r}")
+    return encodable(path, number, text)
+
+
+def encodable(path: DataPath, number: int, text: str) -> str:
+    """The text if UTF-8 can hold it, else `CorpusError` naming file and line."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(path, number, "holds half of a surrogate pair, which is not text") from error
+    return text
+
+
+def _jsonl(path: DataPath) -> Iterator[str]:
+    for number, record in json_objects(path):
+        yield text_field(path, number, record, "text")
+
+
+def _plain(path: DataPath) -> Iterator[str]:
+    part: list[str] = []
+    length = 0
+    for _, line in text_lines(path):
+        border = line.isspace() and length >= LONG_TEXT
+        part.append(line)
+        length += len(line)
+        if border or length >= 2 * LONG_TEXT:
+            yield "".join(part)
+            part, length = [], 0
+    if part:
+        yield "".join(part)
+
+
+def _parquet(path: DataPath) -> Iterator[str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    row = 0
+    try:
+        with open_data(path) as source, pyarrow.parquet.ParquetFile(source) as file:
+            if "text" not in file.schema_arrow.names:
+                raise CorpusError(path, None, "has no column 'text'")
+            for batch in file.iter_batches(batch_size=512, columns=["text"]):
+                for text in batch.column(0).to_pylist():
+                    row += 1
+                    if not isinstance(text, str):
+                        raise CorpusError(path, row, "column 'text' is not a string")
+                    yield encodable(path, row, text)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise CorpusError(path, row + 1 if row else None, f"not readable as Parquet: {error}") from error
+
+
+@dataclass(frozen=True)
+class CorpusProbe:
+    """What a look at some files found.
+
+    ``documents`` counts text documents only; ``size_bytes`` is UTF-8 bytes of text, and file bytes of
+    pre-tokenized files; ``complete`` is False where the look stopped at its limit.
+    """
+
+    documents: int
+    size_bytes: int
+    complete: bool
+
+
+def probe(paths: Sequence[DataPath], byte_limit: int) -> CorpusProbe:
+    """Open every file and read up to ``byte_limit`` bytes of text over all of them.
+
+    Each file is opened and its first document read, limit or not. Raises `CorpusError` for a file that is
+    unreadable, malformed as far as it was read, or without any text.
+    """
+    documents = size_bytes = 0
+    complete = True
+    for path in paths:
+        if is_pretokenized(path):
+            size_bytes += tokens_size(path)
+            continue
+        found = 0
+        for document in read_documents(path):
+            found += 1
+            size_bytes += len(document.encode())
+            if size_bytes >= byte_limit:
+                complete = False
+                break
+        if not found:
+            raise CorpusError(path, None, "holds no text")
+        documents += found
+    return CorpusProbe(documents, size_bytes, complete)

@@ -1,0 +1,185 @@
+"""Writes a shard: documents in, training tokens on one side and held-out documents on the other."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from proxy_models.errors import CorpusError, TooLittleText
+from proxy_models.storage import new_directory, write_json
+from proxy_models.stores.object_path import DataPath
+from proxy_models.text.content_key import ContentKey, content_key
+from proxy_models.text.corpus import read_documents
+from proxy_models.text.held_out import EvaluationSlice, beginning, document_digest, is_held_out
+from proxy_models.text.preparation_spec import PreparationProgress, PreparationSpec
+from proxy_models.text.token_files import is_pretokenized, read_token_documents
+from proxy_models.text.token_shard import HELD_OUT, META, TOKENS, ShardMeta, smallest_dtype
+from proxy_models.text.tokenizer import TextTokenizer
+
+BATCH_CHARACTERS = 2**20
+
+
+def check_held_out(spec: PreparationSpec, meta: ShardMeta) -> None:
+    """Raise `TooLittleText` where a side has less than it needs."""
+    if meta.held_out_bytes < spec.minimum_held_out_bytes:
+        raise TooLittleText(
+            spec.domain,
+            f"{spec.held_out_fraction:g} of its {meta.documents} documents ({meta.size_bytes} bytes) held out are "
+            f"{meta.held_out_documents} documents of {meta.held_out_bytes} bytes and {spec.minimum_held_out_bytes} "
+            "bytes are needed; add text, cut it into smaller documents or raise held_out_fraction",
+        )
+    if meta.tokens < 2:
+        raise TooLittleText(spec.domain, "nothing is left to train on beside its held-out slice")
+
+
+@dataclass
+class _Writer:
+    """Takes documents, batches them for the tokenizer and counts."""
+
+    spec: PreparationSpec
+    stream: IO[bytes]
+    evaluation: EvaluationSlice
+    dtype: np.dtype[np.unsignedinteger]
+    waiting: list[tuple[str, bool]] = field(default_factory=list)
+    characters: int = 0
+    documents: int = 0
+    size_bytes: int = 0
+    tokens: int = 0
+    held_out_documents: int = 0
+    held_out_bytes: int = 0
+    held_out_tokens: int = 0
+    content: ContentKey = field(default_factory=ContentKey)
+
+    def add(self, text: str, ids: Sequence[int] | None = None) -> None:
+        """Count a document and send it to its side; ``ids`` where the file brought them."""
+        encoded = text.encode()
+        digest = document_digest(text)
+        held_out = is_held_out(digest, self.spec.held_out_fraction)
+        self.content.add(digest)
+        self.documents += 1
+        self.size_bytes += len(encoded)
+        if held_out:
+            self.held_out_documents += 1
+            self.held_out_bytes += len(encoded)
+            self.evaluation.add(digest, text, None if ids is None else list(ids))
+        if ids is not None:
+            self.write(ids, held_out)
+            return
+        self.waiting.append((text, held_out))
+        self.characters += len(text)
+        if self.characters >= BATCH_CHARACTERS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tokenize and write what waits."""
+        for (_, held_out), ids in zip(
+            self.waiting, self.spec.tokenizer.encode_batch([text for text, _ in self.waiting]), strict=True
+        ):
+            self.write(ids, held_out)
+        self.waiting, self.characters = [], 0
+
+    def write(self, ids: Sequence[int], held_out: bool) -> None:
+        """Append a training document and its end-of-text; only count a held-out one."""
+        if held_out:
+            self.held_out_tokens += len(ids)
+            return
+        row = np.empty(len(ids) + 1, self.dtype)
+        row[:-1] = ids
+        row[-1] = self.spec.tokenizer.end_of_text
+        self.stream.write(row.tobytes())
+        self.tokens += len(row)
+
+
+def write_shard(
+    spec: PreparationSpec, key: str, directory: Path, progress: Callable[[PreparationProgress], None]
+) -> ShardMeta:
+    """Read, split and tokenize the files of ``spec`` into ``directory``, which appears when it is whole.
+
+    Raises `CorpusError`, `TooLittleText`, `StorageFailed`.
+    """
+    dtype = smallest_dtype(spec.tokenizer.vocabulary_size)
+    with new_directory(directory) as temporary:
+        with (temporary / TOKENS).open("wb") as stream:
+            writer = _Writer(spec, stream, EvaluationSlice(spec.evaluation_bytes), dtype)
+            _read_into(writer, progress)
+            writer.flush()
+        evaluation = _write_held_out(spec.tokenizer, writer.evaluation, temporary / HELD_OUT)
+        meta = ShardMeta(
+            key=key,
+            tokenizer=spec.tokenizer.fingerprint,
+            vocabulary_size=spec.tokenizer.vocabulary_size,
+            end_of_text=spec.tokenizer.end_of_text,
+            dtype=dtype.str,
+            documents=writer.documents,
+            size_bytes=writer.size_bytes,
+            tokens=writer.tokens,
+            held_out_documents=writer.held_out_documents,
+            held_out_bytes=writer.held_out_bytes,
+            held_out_tokens=writer.held_out_tokens,
+            evaluation_documents=len(evaluation),
+            evaluation_bytes=sum(size for size, _ in evaluation),
+            evaluation_tokens=sum(count for _, count in evaluation),
+            content=writer.content.hexadecimal,
+        )
+        check_held_out(spec, meta)
+        write_json(temporary / META, meta.to_dict())
+    return meta
+
+
+def key_of_content(spec: PreparationSpec) -> str:
+    """The content key of the files of ``spec``, read and not tokenized. Raises `CorpusError`."""
+    return content_key(
+        document_digest(text) for path in spec.files for text, _ in _documents(path, spec.tokenizer)
+    )
+
+
+def _read_into(writer: _Writer, progress: Callable[[PreparationProgress], None]) -> None:
+    tokenizer = writer.spec.tokenizer
+    sizes = [path.stat().st_size for path in writer.spec.files]
+    total, before = sum(sizes), 0
+    for path, size in zip(writer.spec.files, sizes, strict=True):
+        start, reported = writer.size_bytes, 0
+        for text, ids in _documents(path, tokenizer):
+            writer.add(text, ids)
+            read = min(size, writer.size_bytes - start)  # compressed files run ahead, and wait at their end
+            if read - reported >= BATCH_CHARACTERS:
+                reported = read
+                progress(PreparationProgress(before + read, total))
+        if writer.size_bytes == start:
+            raise CorpusError(path, None, "holds no text")
+        before += size
+        progress(PreparationProgress(before, total))
+
+
+def _documents(path: DataPath, tokenizer: TextTokenizer) -> Iterable[tuple[str, Sequence[int] | None]]:
+    """(text, ids where the file holds ids): ids are decoded, so that a text is split alike in every format."""
+    if is_pretokenized(path):
+        for ids in read_token_documents(path, tokenizer.end_of_text, tokenizer.vocabulary_size):
+            yield tokenizer.decode(ids), ids.tolist()
+    else:
+        for text in read_documents(path):
+            yield text, None
+
+
+def _write_held_out(
+    tokenizer: TextTokenizer, evaluation: EvaluationSlice, path: Path
+) -> list[tuple[int, int]]:
+    """Write the evaluated documents; returns (bytes, tokens) of each."""
+    written = []
+    with path.open("w", encoding="utf-8") as lines:
+        for _, (whole, ids) in evaluation.documents_by_digest():
+            text = beginning(whole, evaluation.part_bytes)
+            if ids is None:
+                tokens = tokenizer.encode(text)
+            else:
+                tokens = ids[: max(1, len(ids) * len(text) // len(whole))]
+                text = tokenizer.decode(tokens)
+            size = len(text.encode())
+            if not size:
+                continue
+            lines.write(json.dumps({"text": text, "bytes": size, "tokens": tokens}) + "\n")
+            written.append((size, len(tokens)))
+    return written

@@ -1,0 +1,127 @@
+"""Tasks as JSONL of gold continuations or of choices to rank. Free of torch, so the service can check them.
+
+A record is ``{"context", "continuation"}``, or ``{"context", "choices": [...], "gold": index}``: the cloze
+formulation of a multiple-choice question (OLMES, arXiv 2406.08446), in which the text of every choice is scored as a
+continuation of the context and the likeliest one is the answer. A file holds records of one kind.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from proxy_models.errors import CorpusError, InvalidSpec, NoChoices
+from proxy_models.stores.object_path import DataPath
+from proxy_models.text.corpus import encodable, json_objects, text_field
+
+MetricName = Literal["bpb", "accuracy"]
+Normalization = Literal["none", "character", "token", "byte"]
+
+BPB: MetricName = "bpb"
+ACCURACY: MetricName = "accuracy"
+DEFAULT_NORMALIZATION: Normalization = "character"
+"""OLMES ranks by log-likelihood per character unless a data set is known to need otherwise (none for BoolQ and
+WinoGrande, pointwise mutual information, which is not here, for choices of rare words)."""
+
+
+@dataclass(frozen=True)
+class TaskMeasure:
+    """What a task's stored metric is, and what the log-likelihood of a choice is divided by before ranking.
+
+    Raises `InvalidSpec` naming the field for a word that is not known.
+    """
+
+    metric: MetricName = BPB
+    normalization: Normalization = DEFAULT_NORMALIZATION
+
+    def __post_init__(self) -> None:
+        for field, known in (("metric", get_args(MetricName)), ("normalization", get_args(Normalization))):
+            if (value := getattr(self, field)) not in known:
+                raise InvalidSpec(f"{field} {value!r} is none of {', '.join(known)}", field)
+
+    @property
+    def further(self) -> MetricName:
+        """The other metric of a task with choices: measured and reported, not what the task stands for."""
+        return ACCURACY if self.metric == BPB else BPB
+
+
+PLAIN = TaskMeasure()
+
+
+def further_series(task: str, metric: MetricName) -> str:
+    """The name a task's other metric is reported under."""
+    return f"{task}/{metric}"
+
+
+@dataclass(frozen=True)
+class TaskExample:
+    """A context, possibly empty, its gold continuation, and where there are any all choices, the gold one among them.
+
+    Every text is scored as it stands, leading space included.
+    """
+
+    context: str
+    continuation: str
+    choices: tuple[str, ...] = ()
+
+    @property
+    def continuation_bytes(self) -> int:
+        """UTF-8 bytes of the continuation, the denominator of its BPB."""
+        return len(self.continuation.encode())
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The continuations to score: the choices, or the gold one alone."""
+        return self.choices or (self.continuation,)
+
+
+def read_task(path: DataPath, metric: MetricName = BPB) -> tuple[TaskExample, ...]:
+    """All examples of a task file (also ``.gz`` or ``.zst``).
+
+    Raises `CorpusError` naming file and line: not JSON, a field missing or of another type, an empty continuation or
+    choice, fewer than two choices, the same one twice, a gold index out of range, records of both kinds, or a file
+    without examples; `NoChoices` for an accuracy of records without choices. Other fields are ignored.
+    """
+    examples: list[TaskExample] = []
+    for number, record in json_objects(path):
+        example = _choices(path, number, record) if "choices" in record else _gold(path, number, record)
+        if metric == ACCURACY and not example.choices:
+            raise NoChoices(path, number)
+        if examples and bool(examples[0].choices) != bool(example.choices):
+            kinds = ("a continuation", "choices")
+            mine, first = kinds[bool(example.choices)], kinds[bool(examples[0].choices)]
+            raise CorpusError(
+                path, number, f"has {mine} where the first record has {first}; use one kind a file"
+            )
+        examples.append(example)
+    if not examples:
+        raise CorpusError(path, None, "holds no examples")
+    return tuple(examples)
+
+
+def _gold(path: DataPath, number: int, record: dict[str, object]) -> TaskExample:
+    context = text_field(path, number, record, "context")
+    continuation = text_field(path, number, record, "continuation")
+    if not continuation:
+        raise CorpusError(path, number, "its continuation is empty")
+    return TaskExample(context, continuation)
+
+
+def _choices(path: DataPath, number: int, record: dict[str, object]) -> TaskExample:
+    if "continuation" in record:
+        raise CorpusError(path, number, "has both 'continuation' and 'choices'; give one of them")
+    context = text_field(path, number, record, "context")
+    given, gold = record["choices"], record.get("gold")
+    if not isinstance(given, list) or not all(isinstance(choice, str) for choice in given):
+        raise CorpusError(path, number, "'choices' is not a list of strings")
+    choices = tuple(encodable(path, number, choice) for choice in given)
+    if len(choices) < 2:
+        raise CorpusError(path, number, f"has {len(choices)} choices; ranking takes at least two")
+    for index, choice in enumerate(choices):
+        if not choice:
+            raise CorpusError(path, number, f"its choice {index} is empty")
+        if choice in choices[:index]:
+            raise CorpusError(path, number, f"its choices {choices.index(choice)} and {index} are the same")
+    if not isinstance(gold, int) or isinstance(gold, bool):
+        raise CorpusError(path, number, "has no whole number 'gold', the index of the right choice")
+    if not 0 <= gold < len(choices):
+        raise CorpusError(path, number, f"'gold' is {gold}; the choices are 0 to {len(choices) - 1}")
+    return TaskExample(context, choices[gold], choices)

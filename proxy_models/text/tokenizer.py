@@ -1,0 +1,116 @@
+"""Byte-level BPE: training our own, and loading it or any fast Hugging Face tokenizer."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from proxy_models.errors import TokenizerError
+from proxy_models.storage import write_atomically
+from proxy_models.text.data_roots import require_allowed
+from proxy_models.text.end_of_text import END_OF_TEXT, KNOWN_END_OF_TEXT
+
+SMALLEST_VOCABULARY = 257  # the bytes and end-of-text
+
+
+class TextTokenizer:
+    """Text to ids and back.
+
+    ``vocabulary_size`` is one more than the largest id, ``end_of_text`` the id between documents, and
+    ``fingerprint`` a SHA-256 of the whole definition. Special tokens spelled out in a text are encoded as text.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, end_of_text: int) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True
+        self.backend = backend
+        self.end_of_text = end_of_text
+        self.vocabulary_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        definition = f"{backend.to_str()}\n{end_of_text}"
+        self.fingerprint = hashlib.sha256(definition.encode()).hexdigest()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without any token added around it."""
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of one text."""
+        return self.encode_batch([text])[0]
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of some ids, special tokens included."""
+        return self.backend.decode([int(token) for token in ids], skip_special_tokens=False)
+
+
+def train_byte_level_bpe(documents: Iterable[str], vocabulary_size: int, path: Path) -> TextTokenizer:
+    """Train byte-level BPE of exactly or at most ``vocabulary_size`` ids and write it to ``path`` (atomically).
+
+    The same documents in the same order give the same bytes. Too small a text gives fewer merges, and so fewer
+    ids. Raises `TokenizerError` for a vocabulary without room for the 256 bytes and end-of-text.
+    """
+    if not SMALLEST_VOCABULARY <= vocabulary_size <= 2**20:
+        raise TokenizerError(
+            f"a byte-level vocabulary has {SMALLEST_VOCABULARY} to {2**20} ids, not {vocabulary_size}"
+        )
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    backend.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(documents, trainer)
+    write_atomically(path, backend.to_str().encode())
+    return load_tokenizer(path)
+
+
+def load_tokenizer(spec: str | Path) -> TextTokenizer:
+    """A tokenizer from a ``tokenizer.json``, a Hugging Face folder, or a Hugging Face hub name.
+
+    Raises `TokenizerError` saying what failed. Code that ships with a hub tokenizer is never run.
+    """
+    path = Path(spec)
+    if path.exists():
+        require_allowed(path)
+    if path.is_file():
+        return _from_file(path)
+    return _from_hugging_face(str(spec))
+
+
+def _from_file(path: Path) -> TextTokenizer:
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the bindings raise bare Exception for a file they cannot parse
+        raise TokenizerError(f"{path} is not a tokenizer.json: {error}") from error
+    for name in KNOWN_END_OF_TEXT:
+        if (end_of_text := backend.token_to_id(name)) is not None:
+            return TextTokenizer(backend, end_of_text)
+    raise TokenizerError(
+        f"{path} has none of the end-of-text tokens {', '.join(KNOWN_END_OF_TEXT)}; "
+        "give the Hugging Face folder that names it"
+    )
+
+
+def _from_hugging_face(name: str) -> TextTokenizer:
+    from transformers import AutoTokenizer  # seconds to import, and needed for hub tokenizers only
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TokenizerError(
+            f"{name!r} is neither a tokenizer.json, a Hugging Face folder nor a reachable hub name: {reason}"
+        ) from error
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if not isinstance(backend, tokenizers.Tokenizer):
+        raise TokenizerError(f"{name!r} has no fast tokenizer (tokenizer.json)")
+    if not isinstance(loaded.eos_token_id, int):
+        raise TokenizerError(f"{name!r} names no end-of-text token")
+    return TextTokenizer(backend, loaded.eos_token_id)

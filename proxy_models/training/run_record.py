@@ -1,0 +1,143 @@
+"""What a run keeps in its directory: checkpoints, then the model and the result, however it is trained."""
+
+import json
+import resource
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from proxy_models.errors import DataMissing, Diverged, InvalidSpec
+from proxy_models.families.counting import counted
+from proxy_models.families.learning_rate import peak_rate
+from proxy_models.families.saved_training import SavedTraining
+from proxy_models.storage import write_json
+from proxy_models.stores.published_run import PublishedRun
+from proxy_models.training import checkpoint
+from proxy_models.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoints, save_model
+from proxy_models.training.run_result import Metric, RunResult
+from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.step import learning_rate_at
+
+RESULT = "result.json"
+
+
+@dataclass
+class RunRecord:
+    """The measurements of one run and its files. ``seconds`` everywhere are those of this attempt.
+
+    ``tokenizer`` is the fingerprint of the one that made the shards, noted beside the model.
+    """
+
+    spec: RunSpec
+    metrics: list[Metric] = field(default_factory=list)
+    seconds_before: float = 0.0
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        self.fingerprint = self.spec.fingerprint()
+        self.checkpoints = self.spec.directory / "checkpoints"
+        self.published = PublishedRun.of(self.spec.directory)
+
+    def finished(self) -> RunResult | None:
+        """The result already there; raises `InvalidSpec` where it is another run's."""
+        path = self.spec.directory / RESULT
+        if self.published is not None:
+            self.published.fetch_result(RESULT)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise DataMissing(path, f"is not a readable result: {error}") from error
+        if content["fingerprint"] != self.fingerprint:
+            raise InvalidSpec(f"{self.spec.directory} holds the result of another run", "directory")
+        return RunResult.from_dict(content["result"])
+
+    def checkpoint_steps(self) -> set[int]:
+        """Steps to resume from, those that another machine left in the store included."""
+        if self.published is not None:
+            self.published.fetch_checkpoints(self.checkpoints)
+        return checkpoint.checkpoint_steps(self.checkpoints)
+
+    def resume(self, step: int) -> Checkpoint:
+        """Take over metrics and time of a checkpoint, and return it; `InvalidSpec` where it is another run's."""
+        found = read_checkpoint(self.checkpoints, step)
+        state: Any = found.state
+        if state["fingerprint"] != self.fingerprint:
+            raise InvalidSpec(f"{self.spec.directory} holds a checkpoint of another run", "directory")
+        self.metrics = [Metric(**metric) for metric in state["metrics"]]
+        self.seconds_before = state["seconds"]
+        return found
+
+    def add_checkpoint(self, step: int, tensors: dict[str, Tensor], seconds: float) -> None:
+        """Write a checkpoint beside the older ones."""
+        state: dict[str, object] = {
+            "fingerprint": self.fingerprint,
+            "metrics": [asdict(metric) for metric in self.metrics],
+            "seconds": self.seconds_before + seconds,
+        }
+        path = checkpoint.add_checkpoint(self.checkpoints, Checkpoint(step, tensors, state))
+        if self.published is not None:
+            self.published.publish_checkpoint(path)
+
+    def drop_older_checkpoints(self) -> None:
+        """Keep the newest only."""
+        checkpoint.drop_older_checkpoints(self.checkpoints)
+        if self.published is not None:
+            self.published.drop_older_checkpoints(self.checkpoints)
+
+    def add_metrics(self, step: int, found: Mapping[str, float]) -> None:
+        """Keep each task's metric after ``step`` steps; one that is not finite means the model diverged."""
+        tokens = step * self.spec.training.tokens_per_step
+        for task, value in found.items():
+            if not value < float("inf"):
+                raise Diverged(step)
+            self.metrics.append(Metric(step, tokens, task, value))
+
+    def write_result(
+        self, parameters: Mapping[str, Tensor], realised_tokens: dict[str, int], seconds: float
+    ) -> RunResult:
+        """Write the model, then the result, which marks the run as finished, then drop the checkpoints."""
+        training, model = self.spec.training, self.spec.model
+        values: dict[str, list[float]] = {}
+        for metric in self.metrics:
+            values.setdefault(metric.task, []).append(metric.value)
+        beside = {task.further for task in self.spec.tasks}
+        path = self.spec.directory / "model"
+        save_model(path, model, parameters, self.saved_training())
+        counts = counted(model)
+        tokens = training.steps * training.tokens_per_step
+        seconds += self.seconds_before
+        result = RunResult(
+            metrics=tuple(self.metrics),
+            final={task: series[-1] for task, series in values.items() if task not in beside},
+            further={task: series[-1] for task, series in values.items() if task in beside},
+            noise={task: statistics.stdev(series) for task, series in values.items() if len(series) > 1},
+            realised_tokens=realised_tokens,
+            tokens=tokens,
+            seconds=seconds,
+            tokens_per_second=tokens / max(1e-9, seconds),
+            parameters=counts.parameters,
+            non_embedding_parameters=counts.non_embedding_parameters,
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            model_path=path,
+        )
+        write_json(
+            self.spec.directory / RESULT, {"fingerprint": self.fingerprint, "result": result.to_dict()}
+        )
+        if self.published is not None:
+            self.published.publish_result(RESULT)
+        remove_checkpoints(self.checkpoints)
+        return result
+
+    def saved_training(self) -> SavedTraining:
+        """What a run that starts from this one's model has to know."""
+        training = self.spec.training
+        tokens = training.steps * training.tokens_per_step
+        if self.spec.starting is not None and self.spec.starting.saved is not None:
+            tokens += self.spec.starting.saved.tokens
+        rate = learning_rate_at(training.steps - 1, training, peak_rate(self.spec))
+        return SavedTraining(rate, tokens, self.tokenizer)

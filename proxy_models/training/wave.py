@@ -1,0 +1,289 @@
+"""Runs of one shape trained together; each keeps its own directory, checkpoints and result."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+
+import torch
+
+from proxy_models.backends.backend import ONE_BY_ONE, STACKED
+from proxy_models.backends.registry import build, stackable
+from proxy_models.batches.mixture_sampler import MixtureSampler
+from proxy_models.batches.wave_sampler import WaveSampler
+from proxy_models.config import TrainingConfig
+from proxy_models.errors import Cancelled, Diverged, InvalidSpec, ProxyError, Stopped, UnequalWave
+from proxy_models.evaluation.lending import NOTHING_LENT, Lending
+from proxy_models.evaluation.side_evaluation import Evaluated, Evaluations
+from proxy_models.families.learning_rate import peak_rate
+from proxy_models.families.starting_state import starting_state
+from proxy_models.planning.memory import check_fits
+from proxy_models.text.token_shard import TokenShard
+from proxy_models.torch_device import free_memory
+from proxy_models.training.allocator import keep_freed_memory
+from proxy_models.training.run import CHECKPOINT_SHARE, PROGRESS_SECONDS
+from proxy_models.training.run_inputs import (
+    check_start,
+    end_of_text,
+    mixture_sampler,
+    open_shards,
+    scored_slices,
+    scored_tasks,
+)
+from proxy_models.training.run_record import RunRecord
+from proxy_models.training.run_result import RunProgress, RunResult
+from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.step import learning_rate_at
+from proxy_models.training.wave_resume import together
+
+OWN = ("mixture", "directory", "training", "checkpoint_seconds", "max_epochs")
+OWN_TRAINING = ("seed", "learning_rate")
+
+
+def _nothing(member: int, progress: RunProgress) -> None:
+    pass
+
+
+def _never(member: int) -> bool:
+    return False
+
+
+def _going_on() -> bool:
+    return False
+
+
+def _untold(member: int, outcome: "RunResult | ProxyError") -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class WaveOptions:
+    """How a wave is trained; the numbers depend on none of it (on a CPU, and but for compiled backends, not at all).
+
+    ``progress`` is told each member's index and how far it is; ``cancelled`` is asked for each, once a second;
+    ``stopping`` is asked before every step, and ends all of them with a checkpoint and `Stopped`; ``ended`` is told
+    what became of a member as soon as that is known and, where it succeeded, on disk. Tasks may be evaluated on a
+    device that ``lending`` lends.
+    """
+
+    backend: str = STACKED
+    progress: Callable[[int, RunProgress], None] = _nothing
+    cancelled: Callable[[int], bool] = _never
+    stopping: Callable[[], bool] = _going_on
+    ended: Callable[[int, "RunResult | ProxyError"], None] = _untold
+    lending: Lending = NOTHING_LENT
+
+
+def check_wave(specs: Sequence[RunSpec]) -> None:
+    """Raise `UnequalWave` naming the first run and setting that differ in shape; `InvalidSpec` for an empty wave."""
+    if not specs:
+        raise InvalidSpec("a wave needs at least one run", "runs")
+    first = specs[0]
+    places = [spec.directory for spec in specs]
+    for member, spec in enumerate(specs):
+        if spec.directory in places[:member]:
+            raise InvalidSpec(f"run {member} of the wave shares {spec.directory} with another", "directory")
+        for mine, theirs, names, own in (
+            (first, spec, fields(RunSpec), OWN),
+            (first.training, spec.training, fields(TrainingConfig), OWN_TRAINING),
+        ):
+            for name in (field.name for field in names if field.name not in own):
+                expected, found = getattr(mine, name), getattr(theirs, name)
+                if expected != found:
+                    raise UnequalWave(member, name, expected, found)
+
+
+def train_wave(specs: Sequence[RunSpec], options: WaveOptions | None = None) -> list[RunResult | ProxyError]:
+    """Train and evaluate all runs, or continue them from their checkpoints; finished ones are returned.
+
+    Runs go on together from the newest checkpoint they share; those left at another step (by another wave that was
+    killed) are trained after them. The results are those of `run.train_run`, in the order of ``specs``; ``seconds``
+    is a run's share of the time. A run that diverges, is cancelled or cannot be trained (its mixture, its files) has
+    that error in its place; the others do not notice. Raises what concerns the whole wave before the first step:
+    `UnequalWave`, `NotEnoughMemory`, an unknown backend.
+    """
+    check_wave(specs)
+    options = options or WaveOptions()
+    records = [RunRecord(spec) for spec in specs]
+    outcomes: dict[int, RunResult | ProxyError] = {}
+
+    def ended(member: int, outcome: RunResult | ProxyError) -> None:
+        outcomes[member] = outcome
+        options.ended(member, outcome)
+
+    samplers: dict[int, MixtureSampler] = {}
+    shards: dict[str, TokenShard] = {}
+    for member, record in enumerate(records):
+        try:
+            if (finished := record.finished()) is not None:
+                ended(member, finished)
+            else:
+                own = open_shards(record.spec)  # its mixture must name the domains
+                shards = shards or own  # the same for all, so that they share the orders of their rows
+                samplers[member] = mixture_sampler(record.spec, shards)
+        except ProxyError as error:
+            ended(member, error)
+    open_ = list(samplers)
+    if open_:
+        torch.set_num_threads(specs[0].threads)
+        keep_freed_memory()
+    for step, members in together([records[member].checkpoint_steps() for member in open_]):
+        numbers = [open_[member] for member in members]
+        if options.stopping():
+            for number in numbers:
+                ended(number, Stopped(step))
+            continue
+        runs = [(number, records[number], samplers[number]) for number in numbers]
+        wave = _Wave(runs, replace(options, ended=ended))
+        wave.resume(step)
+        with closing(wave.evaluations):
+            wave.finish()
+    return [outcomes[member] for member in range(len(specs))]
+
+
+class _Wave:
+    def __init__(self, runs: list[tuple[int, RunRecord, MixtureSampler]], options: WaveOptions) -> None:
+        self.numbers = [number for number, _, _ in runs]
+        self.records = [record for _, record, _ in runs]
+        self.samplers = [sampler for _, _, sampler in runs]
+        self.options = options
+        first = self.spec = self.records[0].spec
+        self.training = first.training
+        if options.backend != ONE_BY_ONE:
+            shape = stackable(first.model, options.backend)
+            check_fits(shape, first.training, len(runs), first.device, free_memory(first.device))
+        shards = open_shards(first)
+        for record in self.records:
+            record.tokenizer = check_start(record.spec, shards)
+        self.batches = WaveSampler(self.samplers)
+        evaluated = Evaluated(first, options.backend, scored_tasks(first), scored_slices(first, shards))
+        trainings = [record.spec.training for record in self.records]
+        self.peaks = [peak_rate(record.spec) for record in self.records]
+        self.backend = build(options.backend, first.model, trainings, first.device)
+        self.backend.separate_documents(end_of_text(shards))
+        self.evaluations = Evaluations(evaluated, self.backend, options.lending, self.measured)
+        self.ended: dict[int, ProxyError] = {}
+        self.steps_done = 0
+        self.started = time.monotonic()
+
+    def resume(self, step: int) -> None:
+        """Go on from every run's checkpoint after ``step`` steps; 0 is the start, or what they start from."""
+        self.steps_done = step
+        start = self.spec.starting
+        for member, record in enumerate(self.records if step or start is not None else ()):
+            try:
+                if step:
+                    found = record.resume(step)
+                    self.backend.load(member, found.tensors, found.step)
+                elif start is not None:
+                    self.backend.load(member, starting_state(start, self.spec.model), 0)
+            except ProxyError as error:
+                self.end(member, error)
+
+    def finish(self) -> None:
+        """Train what is left, evaluate on the way, write models and results, and tell what became of each run."""
+        evaluated_at = set(self.training.evaluation_steps())
+        saved = reported = self.started
+        first, saving = self.steps_done, 0.0
+        while self.steps_done < self.training.steps and len(self.ended) < len(self.records):
+            if self.options.stopping():
+                self.stop(first)
+                return
+            losses = self.step()
+            now = time.monotonic()
+            self.evaluations.poll()
+            if self.steps_done in evaluated_at:
+                self.evaluations.begin(self.steps_done, self.going, self.token_seconds(first))
+            last = self.steps_done == self.training.steps
+            if last or now - reported >= PROGRESS_SECONDS:
+                reported = now
+                self.report(losses, self.steps_done - first)
+            due = max(self.spec.checkpoint_seconds, saving / CHECKPOINT_SHARE)
+            if not last and now - saved >= due * self.evaluations.postponement:
+                saving = self.save()
+                saved = time.monotonic()
+        if self.going:
+            self.evaluations.finish(self.steps_done)
+        for member in self.going:
+            self.options.ended(self.numbers[member], self.result(member))
+
+    def step(self) -> tuple[float, ...]:
+        """One step of every run that goes on."""
+        step = self.steps_done
+        batches = self.batches.batch(step)
+        rates = [learning_rate_at(step, self.training, peak) for peak in self.peaks]
+        learned = self.backend.learn(batches, rates)
+        for member in self.going:
+            if learned.diverged(member):
+                self.end(member, Diverged(step + 1))
+        self.steps_done += 1
+        return learned.losses
+
+    @property
+    def going(self) -> list[int]:
+        """The members that neither diverged nor were cancelled."""
+        return [member for member in range(len(self.records)) if member not in self.ended]
+
+    def end(self, member: int, error: ProxyError) -> None:
+        """Train the member no further. Its last checkpoint stays: started again, it goes on from there."""
+        self.ended[member] = error
+        self.backend.drop(member)
+        self.options.ended(self.numbers[member], error)
+
+    def stop(self, first: int) -> None:
+        """End every run that goes on with a checkpoint, unless none has got further than ``first``."""
+        if self.steps_done > first:
+            self.save()
+        for member in self.going:
+            self.ended[member] = Stopped(self.steps_done)
+            self.options.ended(self.numbers[member], self.ended[member])
+
+    def token_seconds(self, first: int) -> float:
+        """What a token of each run has taken since step ``first``."""
+        tokens = (self.steps_done - first) * self.training.tokens_per_step
+        return (time.monotonic() - self.started) / tokens
+
+    def report(self, losses: Sequence[float], steps: int) -> None:
+        """Tell how far the runs are, and hear which are cancelled."""
+        per_step, total = self.training.tokens_per_step, self.training.steps
+        rate = steps * per_step / max(1e-9, time.monotonic() - self.started)
+        for member in self.going:
+            number = self.numbers[member]
+            self.options.progress(
+                number, RunProgress(self.steps_done * per_step, total * per_step, rate, losses[member])
+            )
+            if self.options.cancelled(number):
+                self.end(member, Cancelled(self.steps_done))
+
+    def measured(self, step: int, found: Sequence[Mapping[str, float]]) -> None:
+        """Keep what was measured after ``step`` steps of the runs that still go on."""
+        for member in self.going:
+            try:
+                self.records[member].add_metrics(step, found[member])
+            except Diverged as error:
+                self.end(member, error)
+
+    def save(self) -> float:
+        """Checkpoint every run that goes on, then drop the older ones: at any moment all have one step in common.
+
+        Every measurement up to now is among them. Answers the seconds the writing took.
+        """
+        self.evaluations.settle()
+        began = time.monotonic()
+        for member in self.going:
+            self.records[member].add_checkpoint(self.steps_done, self.backend.state(member), self.seconds)
+        for member in self.going:
+            self.records[member].drop_older_checkpoints()
+        return time.monotonic() - began
+
+    @property
+    def seconds(self) -> float:
+        """A run's share of the time of this attempt."""
+        return (time.monotonic() - self.started) / len(self.records)
+
+    def result(self, member: int) -> RunResult:
+        """Write the member's model and result."""
+        parameters = self.backend.parameters(member)
+        return self.records[member].write_result(
+            parameters, self.samplers[member].realised_tokens(), self.seconds
+        )

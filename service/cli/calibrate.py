@@ -1,0 +1,134 @@
+"""``mixwright calibrate``: the measuring is a child process's, for this one has no torch."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from proxy_models.config import DEFAULT_VOCABULARY_SIZE, FLOAT32, PRECISIONS
+from proxy_models.errors import NotEnoughMemory, ProxyError
+from proxy_models.planning.calibration import Calibration, Choice, Device, Swarm, choose
+from proxy_models.planning.calibration_files import file_of, table_of
+from proxy_models.planning.calibration_order import CalibrationOrder
+from store.settings import Settings
+
+RUNS = 64
+"""Of the swarm the table tells the choice for."""
+PROXY_TOKENS = 2**19
+"""Each of its runs trains; a longer one makes up for more preparation."""
+PLAIN_WIDTH = 100
+
+# Those of the workers' own processes: rates on other threads are other rates.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@click.command()
+@click.option("--size", "sizes", multiple=True, help="Size of the proxy; several may be named.  [nano-0.1M]")
+@click.option("--sequence-length", type=click.IntRange(16, 32_768), default=128, show_default=True)
+@click.option("--batch-rows", type=click.IntRange(1, 4096), default=8, show_default=True)
+@click.option("--vocabulary-size", type=click.IntRange(1), default=DEFAULT_VOCABULARY_SIZE, show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), default=FLOAT32, show_default=True)
+@click.option("--device", help="cpu, cuda, cuda:1.  [MIXWRIGHT_DEVICE, cpu]")
+@click.option(
+    "--compiled/--no-compiled",
+    default=False,
+    show_default=True,
+    help="Measure torch.compile too: tens of seconds a size, minutes on a busy machine.",
+)
+@click.option(
+    "--data",
+    "data_directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The service's data directory.  [MIXWRIGHT_DATA_DIRECTORY, .mixwright]",
+)
+def calibrate(sizes: tuple[str, ...], device: str | None, data_directory: Path | None, **shape: Any) -> None:
+    """Measure how fast this device trains proxies, for the cost of swarms and the choice of backend."""
+    given = {"device": device, "data_directory": data_directory}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    order = CalibrationOrder(
+        str(settings.calibrations), sizes or ("nano-0.1M",), device=settings.device, **shape
+    )
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    try:
+        order.models()  # an unknown size is refused before anything starts
+        table = _measured(order, console)
+    except ProxyError as error:
+        raise click.ClickException(str(error)) from error
+    for size in order.sizes:
+        step = order.training().tokens_per_step
+        said = f"\n{size}, {order.precision}, steps of {step} tokens, on {table.device}"
+        console.print(said, style="bold", soft_wrap=True)
+        console.print(_rates(order, size, table))
+        console.print(_chosen(order, size, table), soft_wrap=True)
+    console.print(f"Saved in {file_of(settings.calibrations, table.device)}", soft_wrap=True)
+
+
+def _measured(order: CalibrationOrder, console: Console) -> Calibration:
+    """What the file of the device holds when the child is done. Raises ProxyError with the child's complaint."""
+    device = None
+    with console.status("Starting"):
+        for said in _lines(order):
+            if "problem" in said:
+                raise ProxyError(said["problem"])
+            if "device" in said:
+                device = Device(**said["device"])
+            else:
+                rate = said["rate"]
+                console.print(f"{said['size']}: {rate['backend']} x {rate['members']}", style="dim")
+    table = None if device is None else table_of(Path(order.directory), device)
+    if table is None:
+        raise ProxyError("the measuring process ended without a result; its message stands above")
+    return table
+
+
+def _lines(order: CalibrationOrder) -> Iterator[dict[str, Any]]:
+    """The child's lines as they come. Its standard error is this process's own."""
+    command = [sys.executable, "-m", "proxy_models.planning.calibrate_command", json.dumps(asdict(order))]
+    environment = {**os.environ, **_ENVIRONMENT}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                if line.startswith("{"):
+                    yield json.loads(line)
+        finally:
+            child.terminate()
+
+
+def _rates(order: CalibrationOrder, size: str, calibration: Calibration) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("backend")
+    for name in ("models", "tokens/s", "to start"):
+        table.add_column(name, justify="right")
+    rates = calibration.near(order.models()[size], order.training())
+    for rate in sorted(rates, key=lambda rate: (rate.backend, rate.members)):
+        table.add_row(
+            rate.backend,
+            str(rate.members),
+            f"{rate.tokens_per_second:,.0f}",
+            f"{rate.startup_seconds:.1f} s",
+        )
+    return table
+
+
+def _chosen(order: CalibrationOrder, size: str, calibration: Calibration) -> str:
+    training = order.training(max(PROXY_TOKENS, order.training().tokens))
+    swarm = Swarm(order.models()[size], training, RUNS)
+    try:
+        choice: Choice = choose(swarm, calibration)
+    except NotEnoughMemory as error:
+        return str(error)
+    together = f"up to {choice.members} together" if choice.members > 1 else "one at a time"
+    return (
+        f"For {RUNS} runs of {training.tokens:,} tokens: {choice.backend}, {together}, in {len(choice.waves)} waves, "
+        f"{choice.seconds:,.0f} s of worker time.\n"
+    )

@@ -1,0 +1,178 @@
+"""The command line: ``mixwright`` or ``python -m service.cli.main``."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from service.cli.options import Command, data_option, settings_with
+from service.http.auth import UnprotectedBind, load_token
+from service.processes.listener import PortInUse, address, listen
+from service.processes.service_record import AlreadyServed
+from store.logs import configure_logging
+from store.schema.migrate import UnknownRevision
+from store.schema.version import OldSchema
+
+_COMMANDS_ELSEWHERE = {
+    "backup": "service.cli.data:backup",
+    "calibrate": "service.cli.calibrate:calibrate",
+    "copy-database": "service.cli.data:copy_database",
+    "demo": "service.demo.command:demo",
+    "restore": "service.cli.data:restore",
+    "tokens": "service.tokens.command:tokens",
+}
+_EXPECTED = (AlreadyServed, OldSchema, PortInUse, UnknownRevision, UnprotectedBind)
+
+
+class _LazyGroup(click.Group):
+    """A group whose heavier commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_COMMANDS_ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS_ELSEWHERE:
+            module, _, name = _COMMANDS_ELSEWHERE[cmd_name].partition(":")
+            return getattr(importlib.import_module(module), name)
+        return super().get_command(ctx, cmd_name)
+
+
+def _address_options(command: Command) -> Command:
+    port = click.option(
+        "--port", type=click.IntRange(0, 65535), help="0: any free one.  [MIXWRIGHT_PORT, 8321]"
+    )
+    host = click.option("--host", help="Address to listen on.  [MIXWRIGHT_HOST, 127.0.0.1]")
+    return host(port(command))
+
+
+@click.group(cls=_LazyGroup)
+@click.version_option(package_name="mixwright")
+def main() -> None:
+    """Find the data mixture for pretraining a language model, with its evidence."""
+
+
+@main.command()
+@data_option
+@_address_options
+@click.option(
+    "--data-roots", help="Directories corpora may be read from, separated as in PATH.  [MIXWRIGHT_DATA_ROOTS]"
+)
+@click.option("--slots", type=click.IntRange(0, 1024), help="Jobs run at once.  [MIXWRIGHT_SLOTS, one a CPU]")
+@click.option("--device", help="Torch device of the jobs: cpu, cuda, cuda:1.  [MIXWRIGHT_DEVICE, cpu]")
+@click.option("--exit-with-parent", "with_parent", is_flag=True, hidden=True)
+def serve(with_parent: bool, **given: Any) -> None:
+    """Run the service: API, dashboard and workers, until Ctrl-C."""
+    from service.processes.serving import StartFailed
+    from service.processes.serving import serve as run_service
+    from store.lifeline import exit_with_parent
+
+    settings = settings_with(**given)
+    configure_logging(settings)
+
+    def announce(url: str) -> None:
+        # A service started by a program writes to a log, where the token has no business.
+        link = url if with_parent else _login_link(url, load_token(settings))
+        click.echo(f"Mixwright serves {settings.data_directory}\nDashboard: {link}\nAPI:       {url}/v1")
+
+    if with_parent:
+        exit_with_parent()
+    try:
+        run_service(settings, announce)
+    except (*_EXPECTED, StartFailed) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _login_link(url: str, token: str) -> str:
+    return f"{url}/?token={quote(token, safe='')}"
+
+
+@main.command()
+@data_option
+@_address_options
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes that answer requests, on one port.",
+)
+def web(workers: int, **given: Any) -> None:
+    """Run the web process alone (workers run elsewhere, on the same database)."""
+    from service.processes.serving import StartFailed
+    from service.processes.web import run_web
+    from service.processes.web_workers import run_web_workers
+
+    settings = settings_with(**given)
+    try:
+        token = load_token(settings)
+        with listen(settings.host, settings.port) as listener:
+            settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+            click.echo(f"Dashboard: {_login_link(address(listener), token)}")
+            if workers == 1:
+                run_web(settings, listener)
+            else:
+                run_web_workers(settings, listener, workers)
+    except (*_EXPECTED, StartFailed) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@data_option
+def migrate(**given: Any) -> None:
+    """Bring the database to the newest schema."""
+    from store.schema.migrate import upgrade
+
+    settings = settings_with(**given)
+    settings.data_directory.mkdir(parents=True, exist_ok=True)
+    try:
+        upgrade(settings.resolved_database_url)
+    except _EXPECTED as error:
+        raise click.ClickException(str(error)) from error
+    click.echo("The database has the newest schema.")
+
+
+@main.command()
+@data_option
+def token(**given: Any) -> None:
+    """Print the bearer token, making one on first use."""
+    try:
+        click.echo(load_token(settings_with(**given)))
+    except _EXPECTED as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.argument("run_id")
+@click.option(
+    "--to",
+    "directory",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Directory to make; it must not exist.",
+)
+@data_option
+def export(run_id: str, directory: Path, **given: Any) -> None:
+    """Write the model of a finished run as a Hugging Face folder, with its tokenizer."""
+    from proxy_models.errors import ProxyError
+    from proxy_models.export.exported_file import write_folder
+    from service.http.errors import Problem
+    from service.swarms.model_files import model_files
+    from store.engine import Database
+
+    settings = settings_with(**given)
+    database = Database(settings.resolved_database_url)
+    try:
+        with database.read() as session:
+            files = model_files(session, settings, run_id)
+        write_folder(files, directory)
+    except (Problem, ProxyError) as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        database.close()
+    click.echo(f"{directory}: {', '.join(file.name for file in files)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The web application: resources, dashboard, and what guards them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio.to_thread
+from fastapi import Depends, FastAPI
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CollectorRegistry
+
+from service.dashboard import pages
+from service.domain_sets import endpoints as domain_sets
+from service.http.auth import load_token, require_launch, require_token
+from service.http.errors import install_error_handlers
+from service.http.hosts import AllowedHosts
+from service.http.limits import BodyLimit
+from service.http.openapi import publish
+from service.http.plain_address import PlainAddress
+from service.http.security_headers import SecurityHeaders
+from service.http.strict_json import StrictJson
+from service.launches import endpoints as launches
+from service.mixtures import endpoints as mixtures
+from service.observability import health, metrics
+from service.observability.audit import Audit
+from service.observability.readiness import Readiness
+from service.observability.request_ids import RequestIds
+from service.observability.request_metrics import RequestMetrics
+from service.optimizations import endpoints as optimizations
+from service.swarms import endpoints as swarms
+from service.tokens.authenticator import Authenticator
+from service.workers import endpoints as workers_view
+from store.engine import CONNECTIONS, Database
+from store.settings import Settings
+from store.tracing import configure_tracing, request_telemetry
+
+STATIC = Path(__file__).parent / "dashboard" / "static"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application over ``settings``; the database must be migrated already.
+
+    Raises UnprotectedBind when it would listen beyond this machine without a token.
+    """
+    database = Database(settings.resolved_database_url)
+    readiness = Readiness(database, settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        # A thread that waits for a connection would only take one from a request that could be answered.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
+        yield
+        readiness.close()
+        app.state.authenticator.close()
+        database.close()
+
+    # The interactive pages of FastAPI load their scripts from elsewhere; the document itself is published.
+    app = FastAPI(
+        title="Mixwright",
+        version="1",
+        description="Finds the data mixture for pretraining a language model, with its evidence.",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        telemetry=request_telemetry(configure_tracing("web")),
+    )
+    app.state.settings = settings
+    app.state.database = database
+    app.state.readiness = readiness
+    registries = metrics.make_registries(database)
+    app.state.registry = registries.answered
+    app.state.authenticator = Authenticator(
+        load_token(settings), database, wrong_tokens=settings.wrong_tokens
+    )
+    install_error_handlers(app)
+    _add_routes(app)
+    _add_middleware(app, settings, registries.counted)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
+    for router in (
+        domain_sets.router,
+        optimizations.router,
+        swarms.router,
+        mixtures.router,
+        workers_view.router,
+    ):
+        app.include_router(router, dependencies=[Depends(require_token)])
+    app.include_router(launches.router, dependencies=[Depends(require_launch)])
+    app.include_router(health.router)
+    app.include_router(metrics.router)
+    app.include_router(pages.router)
+    publish(app)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+
+def _add_middleware(app: FastAPI, settings: Settings, counted: CollectorRegistry) -> None:
+    """The last one added sees a request first: any answer is named, counted, guarded and in the log."""
+    app.add_middleware(StrictJson)
+    app.add_middleware(BodyLimit, limit=settings.body_limit_bytes)
+    app.add_middleware(PlainAddress)
+    app.add_middleware(AllowedHosts, names=_host_names(settings))
+    app.add_middleware(Audit)
+    app.add_middleware(RequestIds)
+    app.add_middleware(RequestMetrics, registry=counted)
+    app.add_middleware(SecurityHeaders)
+
+
+def _host_names(settings: Settings) -> list[str]:
+    """Names of the service: this machine's, the one it binds, and what the operator adds."""
+    extra = [name.strip() for name in settings.allowed_hosts.split(",") if name.strip()]
+    return ["127.0.0.1", "localhost", settings.host, *extra]

@@ -1,0 +1,145 @@
+"""Who may speak to the service: the operator's token, made on first start, and the tokens of users.
+
+The operator's is in the environment or in a file its owner alone can read, and may do everything. `service.tokens`
+has the others; `require_token` and `require_launch` are what endpoints depend on.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+
+from service.http.errors import Forbidden, Unauthorized
+from service.http.same_origin import SAFE_METHODS, require_same_origin
+from service.tokens.authenticator import Authenticator, Principal
+from service.tokens.scopes import Scope
+from store.settings import Settings
+
+COOKIE = "mixwright_session"
+
+
+class UnprotectedBind(RuntimeError):
+    """The service was asked to listen beyond this machine before anybody gave it a token."""
+
+
+def token_file(settings: Settings) -> Path:
+    """Where a token made by the service itself is kept."""
+    return settings.data_directory / "token"
+
+
+def load_token(settings: Settings) -> str:
+    """The operator's token, or the one in the data directory, made now (mode 0600) when there is none.
+
+    Raises UnprotectedBind for an address other machines can reach when no token exists yet: a token nobody
+    chose and nobody has seen protects nothing that was meant to be shared.
+    """
+    if settings.token:
+        return settings.token
+    path = token_file(settings)
+    if not path.exists():
+        if not settings.is_loopback:
+            raise UnprotectedBind(
+                f"refusing to listen on {settings.host} without a token: set MIXWRIGHT_TOKEN "
+                "(at least 16 characters), or bind 127.0.0.1"
+            )
+        _create_token(path)
+    return path.read_text(encoding="ascii").strip()
+
+
+def _create_token(path: Path) -> None:
+    # Written whole beside its place and linked there: of two processes that start at once the first wins,
+    # and no reader ever sees half a token.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".token-{os.getpid()}-{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secrets.token_urlsafe(32) + "\n")
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def principal_of(request: Request) -> Principal | None:
+    """Who sent the request, by bearer token or else by cookie; kept in ``request.state.principal``.
+
+    Raises TooManyAttempts for an address that has sent too many wrong tokens, and Forbidden for another site's write.
+    Blocking: call it from a thread.
+    """
+    authenticator: Authenticator = request.app.state.authenticator
+    secret = _bearer_token(request)
+    if secret is None:
+        principal = authenticator.by_cookie(request.cookies.get(COOKIE, ""))
+    else:
+        principal = authenticator.by_token(secret, client_address(request)) if secret else None
+    return _accepted(request, principal)
+
+
+def _bearer_token(request: Request) -> str | None:
+    """The token of the header, empty when it is of another kind; None without the header."""
+    header = request.headers.get("authorization")
+    if not header:
+        return None
+    scheme, _, given = header.partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def _accepted(request: Request, principal: Principal | None) -> Principal | None:
+    if principal is not None:
+        # A cookie is sent by the browser whoever asks it to, so a write by cookie shows where it comes from.
+        require_same_origin(request, proven=not request.headers.get("authorization"))
+    request.state.principal = principal
+    return principal
+
+
+def _recent_principal(request: Request) -> Principal | None:
+    """Who sent the request where that was looked up a moment ago; asks nobody, so a coroutine may call it."""
+    authenticator: Authenticator = request.app.state.authenticator
+    secret = _bearer_token(request)
+    return _accepted(request, authenticator.recent(secret, client_address(request))) if secret else None
+
+
+def client_address(request: Request) -> str:
+    """The address that sent the request; a proxy's, unless it is one of MIXWRIGHT_TRUSTED_PROXIES."""
+    return request.client.host if request.client else "unknown"
+
+
+def require_scope(request: Request, scope: Scope) -> None:
+    """Raise Unauthorized without a valid token, Forbidden for one that may not do this. Blocking."""
+    _check_scope(getattr(request.state, "principal", None) or principal_of(request), scope)
+
+
+def _check_scope(principal: Principal | None, scope: Scope) -> None:
+    if principal is None:
+        raise Unauthorized("unauthorized", "Send the token as 'Authorization: Bearer <token>'.")
+    if scope not in principal.scopes:
+        raise Forbidden(
+            "insufficient_scope",
+            f"This needs a token of scope {scope.value!r}; {principal.name!r} has "
+            f"{', '.join(sorted(principal.scopes)) or 'none'}.",
+            scope=scope.value,
+        )
+
+
+def usual_scope(request: Request) -> Scope:
+    """``read`` for looking, ``write`` for everything else."""
+    return Scope.READ if request.method in SAFE_METHODS else Scope.WRITE
+
+
+async def require_token(request: Request) -> None:
+    """FastAPI dependency: `usual_scope`."""
+    await _require(request, usual_scope(request))
+
+
+async def require_launch(request: Request) -> None:
+    """FastAPI dependency of what spends a full training run: ``read`` for looking, else ``launch``."""
+    await _require(request, Scope.READ if request.method in SAFE_METHODS else Scope.LAUNCH)
+
+
+async def _require(request: Request, scope: Scope) -> None:
+    principal = _recent_principal(request)
+    _check_scope(principal or await run_in_threadpool(principal_of, request), scope)

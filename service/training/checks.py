@@ -1,0 +1,142 @@
+"""Checks of training settings and task files that an optimization and a launch share."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from proxy_models.config import TrainingConfig, size_named
+from proxy_models.errors import InvalidSpec, ProxyError, StoreUnreachable
+from proxy_models.families.architecture import Architecture, checked_architecture
+from proxy_models.families.start import StartFolder, read_start
+from proxy_models.stores.object_path import is_address
+from proxy_models.text.task_file import DEFAULT_NORMALIZATION, read_task
+from service.http.errors import Invalid, Unavailable
+from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
+from store.files import file_identity, identity_hash, resolve_files, resolve_place
+from store.objects import store_problems
+from store.revisions.training import training_values
+from store.settings import Settings
+
+Document = dict[str, Any]
+
+
+def check_training(
+    training: TrainingRequest, tokens: int, prefix: str, settings: Settings
+) -> tuple[Document, StartFolder | None]:
+    """The settings as stored, and what the model starts from: path resolved, shape named, content identified.
+
+    Raises Invalid naming the field below ``prefix`` when no such model can be trained, as far as that can be said
+    without the tokenizer (`check_vocabulary`) and without tensors (the worker, before its first step). What
+    is said of an architecture by the library itself is checked later (`model_counts.check_counted`).
+    """
+    stored = training.model_dump()
+    start = None
+    try:
+        if training.start is not None:
+            start, named = _start(training.start, prefix, settings)
+            stored |= named
+        stored |= _model(training, start)
+        TrainingConfig(**training_values({**stored, "tokens": tokens}))
+    except ProxyError as error:
+        raise _invalid(error, prefix) from error
+    return stored, start
+
+
+def check_vocabulary(start: StartFolder | None, vocabulary_size: int | None, field: str) -> None:
+    """Raise Invalid where the checkpoint's vocabulary is not the tokenizer's; unknown before there is one."""
+    if start is None or vocabulary_size is None:
+        return
+    try:
+        start.check_vocabulary(vocabulary_size)
+    except ProxyError as error:
+        raise Invalid(error.code, str(error), field) from error
+
+
+def _invalid(error: ProxyError, prefix: str) -> Invalid:
+    return Invalid(error.code, str(error), f"{prefix}{error.field}" if error.field else prefix.rstrip("."))
+
+
+def _start(path: str, prefix: str, settings: Settings) -> tuple[StartFolder, Document]:
+    """The folder as its files say, and as it is stored; below a data root, or a model that a run here has saved."""
+    if is_address(path):
+        found = _published_start(path, f"{prefix}start", settings)
+        return found, {"start": path, "start_content": found.content}
+    found = _local_start(path, prefix, settings)
+    content = identity_hash(map(file_identity, found.files))
+    return found, {"start": str(found.folder), "start_content": content}
+
+
+def _published_start(address: str, field: str, settings: Settings) -> StartFolder:
+    store = settings.store
+    with store_problems(field):
+        name = None if store is None else store.name_of(store.path_of(address)).split("/")
+        if store is None or name is None or [name[0], name[-1]] != ["runs", "model"]:
+            raise Invalid(
+                "bad_path", f"{address!r} is not the model of a run in the service's artifact store.", field
+            )
+        return read_start(store.require(store.path_of(address)))
+
+
+def _local_start(path: str, prefix: str, settings: Settings) -> StartFolder:
+    roots = (*settings.roots, (settings.artifacts / "runs").resolve())
+    return read_start(resolve_place(path, roots, f"{prefix}start"))
+
+
+def _model(training: TrainingRequest, start: StartFolder | None) -> Document:
+    """Size and architecture as stored: what was asked for, else the checkpoint's, else the default."""
+    if training.architecture is not None:
+        settings = checked_architecture(training.architecture)
+        if start is not None:
+            start.check_shape(Architecture(settings, start.shape.vocabulary_size))
+        found: Document = {"size": None, "architecture": settings}
+    elif training.size is None and start is not None and isinstance(start.shape, Architecture):
+        found = {"size": None, "architecture": dict(start.shape.settings)}
+    else:
+        size = size_named(training.size or (DEFAULT_SIZE if start is None else start.shape.name))
+        if start is not None:
+            start.check_shape(size)
+        found = {"size": size.name, "architecture": None}
+    if start is not None and start.saved is None and training.learning_rate is None:
+        raise InvalidSpec(
+            f"{start.folder} does not say at which learning rate it ended; give learning_rate",
+            "learning_rate",
+        )
+    return found
+
+
+def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> list[dict[str, object]]:
+    """The tasks as stored, paths resolved. Raises Invalid naming the task, its file and the line at fault."""
+    seen: set[str] = set()
+    stored = []
+    for index, task in enumerate(tasks):
+        if task.name in seen:
+            raise Invalid("duplicate_task", f"The task {task.name!r} appears twice.", f"tasks[{index}].name")
+        seen.add(task.name)
+        field = f"tasks[{index}].path"
+        files = resolve_files(task.path, settings.roots, field)
+        if len(files) != 1:
+            raise Invalid("not_one_file", f"{task.path!r} names {len(files)} files; a task is one.", field)
+        try:
+            examples = read_task(files[0], task.metric)
+        except StoreUnreachable as error:
+            raise Unavailable(error.code, f"Task {task.name!r}: {error}", field) from error
+        except ProxyError as error:
+            at_fault = f"tasks[{index}].metric" if error.field == "metric" else field
+            raise Invalid(error.code, f"Task {task.name!r}: {error}", at_fault) from error
+        ranked = bool(examples[0].choices)
+        if task.normalization is not None and not ranked:
+            raise Invalid(
+                "no_choices",
+                f"Task {task.name!r}: {files[0]} has no choices to rank; leave the normalization out.",
+                f"tasks[{index}].normalization",
+            )
+        # Runs are compared by what they measured, and a file may be edited in its place.
+        digest = hashlib.sha256(files[0].read_bytes()).hexdigest()
+        measured = {
+            "normalization": (task.normalization or DEFAULT_NORMALIZATION) if ranked else None,
+            "examples": len(examples),
+        }
+        stored.append({**task.model_dump(), **measured, "path": str(files[0]), "digest": digest})
+    if tasks and not any(task.weight > 0 for task in tasks):
+        raise Invalid("no_objective", "At least one task needs a weight above 0.", "tasks")
+    return stored

@@ -1,0 +1,90 @@
+"""Job kinds, states and their creation: the part of a job's life that the web process takes part in."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from sqlalchemy import ColumnElement, and_, case, update
+from sqlalchemy.orm import Session
+
+from store.clock import database_now
+from store.tables import ATTEMPTS, Job, Run
+
+QUEUED: Final = "queued"
+CLAIMED: Final = "claimed"
+RUNNING: Final = "running"
+SUCCEEDED: Final = "succeeded"
+FAILED: Final = "failed"
+CANCELLED: Final = "cancelled"
+HELD: Final = (CLAIMED, RUNNING)
+LIVE: Final = (QUEUED, CLAIMED, RUNNING)
+ENDED: Final = (SUCCEEDED, FAILED, CANCELLED)
+
+PREPARE_TOKENIZER: Final = "prepare_tokenizer"
+PREPARE_DOMAIN: Final = "prepare_domain"
+SAMPLE_SWARM: Final = "sample_swarm"
+PROXY_RUN: Final = "proxy_run"
+SOLVE: Final = "solve"
+FULL_RUN: Final = "full_run"
+EXTERNAL_RUN: Final = "external_run"
+
+# What an accelerator is for; everything else is done on a CPU.
+TRAINING: Final = (FULL_RUN, PROXY_RUN)
+
+# Lower first: what others wait for goes before what only fills the machine.
+PRIORITY: Final = {
+    PREPARE_TOKENIZER: 10,
+    PREPARE_DOMAIN: 20,
+    SAMPLE_SWARM: 30,
+    SOLVE: 40,
+    FULL_RUN: 50,
+    EXTERNAL_RUN: 50,
+    PROXY_RUN: 60,
+}
+
+
+def new_job(kind: str, subject: str, owner: str, position: int = 0) -> Job:
+    """A queued job of ``kind``; unique per subject, so the store refuses the same work a second time."""
+    return Job(kind=kind, subject=subject, owner=owner, position=position, priority=PRIORITY[kind])
+
+
+def of_run() -> ColumnElement[bool]:
+    """Joins a run to the job that trains it.
+
+    By kind too, for jobs are indexed by kind and subject; and by kinds that come from the run, or SQLite starts at
+    the jobs and reads all of them.
+    """
+    alone = case((Run.launch_id.is_(None), PROXY_RUN), else_=FULL_RUN)
+    by_program = case((Run.launch_id.is_(None), PROXY_RUN), else_=EXTERNAL_RUN)
+    return and_(Job.kind.in_([alone, by_program]), Job.subject == Run.id)
+
+
+def cancel_jobs(session: Session, owner: str) -> None:
+    """Cancel what is queued for ``owner``; ask whoever holds the rest to stop at the next heartbeat."""
+    session.execute(
+        update(Job)
+        .where(Job.owner == owner, Job.state == QUEUED)
+        .values(state=CANCELLED, finished_at=database_now())
+    )
+    session.execute(update(Job).where(Job.owner == owner, Job.state.in_(HELD)).values(cancel_requested=True))
+
+
+def requeue_jobs(session: Session, owner: str, states: Iterable[str] = (FAILED, CANCELLED)) -> int:
+    """Queue again what ended in ``states`` for ``owner``, with all its attempts back; answers how many."""
+    # Whoever still holds a job that was asked to stop need not stop any more.
+    session.execute(update(Job).where(Job.owner == owner, Job.state.in_(HELD)).values(cancel_requested=False))
+    result = session.execute(
+        update(Job)
+        .where(Job.owner == owner, Job.state.in_(tuple(states)))
+        .values(
+            state=QUEUED,
+            attempt=0,
+            max_attempts=ATTEMPTS,
+            available_at=database_now(),
+            cancel_requested=False,
+            failure_code=None,
+            failure_detail=None,
+            finished_at=None,
+            progress=None,
+        )
+    )
+    return result.rowcount  # pyright: ignore[reportAttributeAccessIssue] - an UPDATE always answers a CursorResult

@@ -1,0 +1,122 @@
+"""One way of logging for every process: web, supervisor, its children, Celery. Lines of text, or of JSON.
+
+A line carries what it is about (request, job, run, worker, attempt) without anybody passing it along: whoever knows
+it binds it for a while (`bound`), and every line written meanwhile has it. What is secret is blacked out at the last
+moment, whatever wrote it: a library's error message may quote the address it could not reach.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TextIO
+from urllib.parse import unquote, urlsplit
+
+from store.settings import Settings
+
+_bound: ContextVar[Mapping[str, object]] = ContextVar("mixwright_log_fields", default=MappingProxyType({}))
+_QUIET = ("alembic", "httpcore", "httpx", "httpx2")
+"""They say at INFO what nobody asked for."""
+_SHORTEST_SECRET = 4
+"""Shorter ones would black out half of every line."""
+
+
+@contextmanager
+def bound(**fields: object) -> Iterator[None]:
+    """Every line logged inside, in this task or thread, carries ``fields``; one that is None is left out."""
+    token = _bound.set({**_bound.get(), **{name: one for name, one in fields.items() if one is not None}})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def bound_fields() -> Mapping[str, object]:
+    """What is bound now."""
+    return _bound.get()
+
+
+def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
+    """Send everything this process logs to ``stream`` (standard error), in the format the operator chose."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    formatter = JsonLines if settings.log_format == "json" else TextLines
+    handler.setFormatter(formatter(secrets_of(settings)))
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(settings.log_level.upper())
+    logging.captureWarnings(True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def secrets_of(settings: Settings) -> tuple[str, ...]:
+    """What must not be in a log: the token and the passwords of the addresses, as written and as meant."""
+    kept = settings.data_directory / "token"
+    made = kept.read_text(encoding="ascii").strip() if kept.is_file() else None
+    passwords = [urlsplit(url).password for url in (settings.database_url or "", settings.broker_url)]
+    found = {settings.token, made, *passwords, *(unquote(one) for one in passwords if one)}
+    return tuple(
+        sorted((one for one in found if one and len(one) >= _SHORTEST_SECRET), key=len, reverse=True)
+    )
+
+
+class _Lines(logging.Formatter):
+    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line (text: with its traceback below), without secrets."""
+        line = self.line(record, record.getMessage())
+        for secret in self._secrets:
+            line = line.replace(secret, "***")
+        return line
+
+    def line(self, record: logging.LogRecord, message: str) -> str:
+        raise NotImplementedError
+
+    def traceback(self, record: logging.LogRecord) -> str | None:
+        """The exception's, the stack's, or None."""
+        parts = [self.formatException(record.exc_info)] if record.exc_info and record.exc_info[0] else []
+        if record.stack_info:
+            parts.append(record.stack_info)
+        return "\n".join(parts) or None
+
+
+class JsonLines(_Lines):
+    """``{"time", "level", "logger", "message", ...what is bound, "exception"}``, one object a line."""
+
+    def line(self, record: logging.LogRecord, message: str) -> str:
+        """The object."""
+        document: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+            **_bound.get(),
+        }
+        if traceback := self.traceback(record):
+            document["exception"] = traceback
+        return json.dumps(document, default=str)
+
+
+class TextLines(_Lines):
+    """Time, level, logger and message, then what is bound, for people."""
+
+    def line(self, record: logging.LogRecord, message: str) -> str:
+        """The line."""
+        fields = "".join(f" {name}={value}" for name, value in _bound.get().items())
+        line = f"{_time(record)} {record.levelname} {record.name} {message}{fields}"
+        traceback = self.traceback(record)
+        return f"{line}\n{traceback}" if traceback else line
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,169 @@
+"""What became of the domains between a revision and its parent, as far as counting has confirmed it.
+
+A revision stores what was found, or said, when it was posted. Reading it compares that with the content known by now:
+a domain that was touched and is the same text was kept, one that was left alone and is another text was revised, what
+disappeared under one name and appeared under another was renamed, and a split or merge whose parts do not add up is
+none: its domains are then taken for removed and added ones, through which no run is carried.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy.orm import Session
+
+from mixing.change.content import combined, is_additive
+from mixing.change.diff import diff
+from mixing.change.revision import Changes, Leaf, Leaves
+from mixing.errors import AmbiguousChange
+from store.revisions.content import is_counted, leaves_of
+from store.tables import Revision
+
+
+@dataclass(frozen=True)
+class KnownChanges:
+    """Changes, and how far they are known.
+
+    Attributes:
+        changes: as content has it, or as said where it does not tell yet.
+        confirmed: `{affected new name: whether content has confirmed what is said of it}`.
+        unconfirmed: `{new name: why what was said of it did not hold, or cannot be known}`.
+    """
+
+    changes: Changes
+    confirmed: Mapping[str, bool]
+    unconfirmed: Mapping[str, str] = field(default_factory=dict)
+
+
+def known_changes(session: Session, revision: Revision) -> KnownChanges:
+    """Of a revision against its parent; everything is added in a first one."""
+    declared = Changes.from_dict(revision.changes)
+    new = leaves_of(session, revision)
+    if revision.parent_id is None:
+        return confirm(declared, {}, new)
+    return confirm(declared, leaves_of(session, session.get_one(Revision, revision.parent_id)), new)
+
+
+def confirm(declared: Changes, old: Leaves, new: Leaves) -> KnownChanges:
+    """What was found or said, put right by the content of both revisions' domains."""
+    return _Confirmation(declared, old, new).result()
+
+
+def plain_changes(old: Leaves, new: Leaves) -> Changes:
+    """What names and content alone say, for revisions between which there is one that was never counted."""
+    same = {name: name for name in new if name in old}
+    declared = Changes(
+        kept=same, added=tuple(sorted(set(new) - set(old))), removed=tuple(sorted(set(old) - set(new)))
+    )
+    return confirm(declared, old, new).changes
+
+
+@dataclass
+class _Confirmation:
+    declared: Changes
+    old: Leaves
+    new: Leaves
+    unconfirmed: dict[str, str] = field(default_factory=dict)
+
+    def result(self) -> KnownChanges:
+        kept, revised = self._same_names()
+        broken, scattered = self._mismatched()
+        added = {
+            *self.declared.added,
+            *scattered,
+            *(part for old in broken for part in self.declared.split[old]),
+        }
+        removed = {
+            *self.declared.removed,
+            *broken,
+            *(old for new in scattered for old in self.declared.merged[new]),
+        }
+        changes = Changes(
+            kept=kept,
+            revised=revised,
+            added=tuple(sorted(added)),
+            removed=tuple(sorted(removed)),
+            split={old: parts for old, parts in self.declared.split.items() if old not in broken},
+            merged={new: olds for new, olds in self.declared.merged.items() if new not in scattered},
+        )
+        changes = found_by_content(changes, self.old, self.new)
+        affected = changes.affected
+        unconfirmed = {name: why for name, why in self.unconfirmed.items() if name in affected}
+        confirmed = {
+            name: name not in unconfirmed and is_counted(self.new[name].content) for name in affected
+        }
+        return KnownChanges(changes, confirmed, unconfirmed)
+
+    def _same_names(self) -> tuple[dict[str, str], dict[str, str]]:
+        kept: dict[str, str] = {}
+        revised: dict[str, str] = {}
+        for name, before in {**self.declared.kept, **self.declared.revised}.items():
+            same = _is_same(self.old[before], self.new[name])
+            if same is None and is_counted(self.new[name].content) and self.old[before].content is None:
+                self.unconfirmed[name] = (
+                    f"{before!r} was counted before its content was noted, so nobody knows whether this is its text"
+                )
+                same = False
+            if same is None:
+                same = name in self.declared.kept
+            (kept if same else revised)[name] = before
+        return kept, revised
+
+    def _mismatched(self) -> tuple[set[str], set[str]]:
+        """Old names of the splits, and new names of the merges, that do not add up; says so of their new domains."""
+        broken, scattered = set[str](), set[str]()
+        for whole, parts in self.declared.split.items():
+            if _adds_up(self.old[whole], [self.new[part] for part in parts]) is False:
+                broken.add(whole)
+                for part in parts:
+                    self.unconfirmed[part] = (
+                        f"said to be a part of {whole!r}, but the parts' documents do not add up to its own: the"
+                        " domains are taken for new ones, and no run is carried through the split"
+                    )
+        for whole, members in self.declared.merged.items():
+            if _adds_up(self.new[whole], [self.old[member] for member in members]) is False:
+                scattered.add(whole)
+                self.unconfirmed[whole] = (
+                    f"said to be merged from {', '.join(map(repr, members))}, but their documents do not add up to"
+                    " its own: it is taken for a new domain, and no run is carried through the merge"
+                )
+        return broken, scattered
+
+
+def found_by_content(changes: Changes, old: Leaves, new: Leaves) -> Changes:
+    """The changes with what only content could tell: renames, splits and merges among what came, went or was revised.
+
+    Content that leaves something open adds nothing.
+    """
+    same_name = {name for name, before in changes.revised.items() if name == before}
+    gone = {name: old[name] for name in {*changes.removed, *same_name}}
+    come = {name: new[name] for name in {*changes.added, *same_name}}
+    if not gone or not come or not all(is_counted(leaf.content) for leaf in (*gone.values(), *come.values())):
+        return changes
+    try:
+        found = diff(gone, come)
+    except AmbiguousChange as ambiguous:
+        found = diff(gone, come, {question.domain: "separate" for question in ambiguous.questions})
+    renamed = {name: before for name, before in changes.revised.items() if name != before}
+    return Changes(
+        kept={**changes.kept, **found.kept},
+        revised={**renamed, **found.revised},
+        added=found.added,
+        removed=found.removed,
+        split={**changes.split, **found.split},
+        merged={**changes.merged, **found.merged},
+    )
+
+
+def _is_same(old: Leaf, new: Leaf) -> bool | None:
+    if old.content is not None and old.content == new.content:
+        return True
+    return False if is_counted(old.content) and is_counted(new.content) else None
+
+
+def _adds_up(whole: Leaf, parts: Iterable[Leaf]) -> bool | None:
+    """None while something is uncounted; a whole or part whose content nobody will ever know does not add up."""
+    contents = [whole.content, *(part.content for part in parts)]
+    if None in contents:
+        return False
+    known = [content for content in contents if is_additive(content)]
+    return None if len(known) < len(contents) else combined(known[1:]) == known[0]

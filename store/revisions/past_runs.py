@@ -1,0 +1,176 @@
+"""The finished runs of a revision and its ancestors, and which of them can be compared with runs to come.
+
+Only like is compared with like: the same tokenizer, the same proxy trained on as many tokens, and of every task the
+same file. A domain's held-out slice follows from its text alone, so it is the same task wherever the text is the
+same, under whatever name.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from mixing.change.lineage import RevisionNode
+from mixing.parts import HELD_OUT_PREFIX
+from mixing.reuse.plan import PastRun
+from proxy_models.text.task_file import ACCURACY, BPB, further_series
+from store import jobs
+from store.revisions.lineage import node_id, same_held_out
+from store.revisions.training import SAID_LATER, TRAINING
+from store.tables import Job, Optimization, Revision, Run
+
+Document = dict[str, Any]
+
+_PROXY = {
+    **dict.fromkeys(("size", "architecture", "start", "start_content", *TRAINING)),
+    **SAID_LATER,
+}
+"""What two proxies must have in common for their metrics to be of one kind, and what older orders do not say."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What runs to come will be trained and measured with: an optimization's proxy and tasks, as stored."""
+
+    tokenizer: str | None
+    proxy: Mapping[str, Any]
+    tasks: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A proxy run that succeeded, with what it was trained for and how long a worker was busy with it."""
+
+    run: Run
+    optimization: Optimization
+    seconds: float
+
+
+def finished_runs(session: Session, revisions: Sequence[Revision]) -> list[FinishedRun]:
+    """Every proxy run that succeeded for an optimization of one of these revisions, oldest first."""
+    query = (
+        select(Run, Optimization, Job.busy_seconds)
+        .join(Job, Job.subject == Run.id)
+        .join(Optimization, Optimization.id == Job.owner)
+        .where(
+            Job.kind == jobs.PROXY_RUN,
+            Job.state == jobs.SUCCEEDED,
+            Run.result.is_not(None),
+            Optimization.revision_id.in_([revision.id for revision in revisions]),
+        )
+        .order_by(Optimization.created_at, Optimization.id, Run.position)
+    )
+    return [FinishedRun(*row) for row in session.execute(query).all()]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Holds finished runs against the conditions of runs to come, over one lineage.
+
+    Attributes:
+        nodes: the lineage, the newest revision first.
+        conditions: of the runs to come.
+    """
+
+    nodes: Sequence[RevisionNode]
+    conditions: Conditions
+
+    def past_run(self, finished: FinishedRun) -> PastRun:
+        """What a plan reads of a run."""
+        run, optimization = finished.run, finished.optimization
+        return PastRun(
+            id=run.id,
+            revision=node_id(optimization.revision),
+            mixture=run.weights,
+            tasks=tuple(sorted(self.carried(finished, "final"))),
+            unlike=self.unlike(finished),
+            seed=run.seed,
+        )
+
+    def carried(self, finished: FinishedRun, what: str) -> dict[str, float]:
+        """A run's metrics (``final``) or their ``noise`` under the names that their tasks have now."""
+        result = finished.run.result or {}
+        measured: Mapping[str, float] = result.get(what) or {}
+        if what == "final":
+            measured = {**measured, **(result.get("further") or {})}
+        names = self._task_names(finished.optimization)
+        return {new: measured[old] for old, news in names.items() if old in measured for new in news}
+
+    def unlike(self, finished: FinishedRun) -> str | None:
+        """Why a run cannot be compared with those to come, or None."""
+        run, optimization = finished.run, finished.optimization
+        if optimization.revision.tokenizer_path != self.conditions.tokenizer:
+            return "it read the tokens of another tokenizer"
+        proxy = {**(optimization.settings["proxy"] or {})}
+        proxy["tokens"] = proxy.get("tokens") if run.tokens is None else run.tokens
+        for name, unsaid in _PROXY.items():
+            was, will = proxy.get(name, unsaid), self.conditions.proxy.get(name, unsaid)
+            if was != will:
+                return f"its proxy differs: {name} {_said(was)} instead of {_said(will)}"
+        return self._other_tasks(optimization)
+
+    def _other_tasks(self, optimization: Optimization) -> str | None:
+        """Said where a run measured none of the tasks that are asked for, because their files are others now."""
+        before = {task["name"]: task for task in optimization.settings["tasks"]}
+        shared = [task for task in self.conditions.tasks if task["name"] in before]
+        other = [one["name"] for one in shared if _series_of(before[one["name"]], one, optimization) is None]
+        if not other or len(other) < len(shared):
+            return None
+        return (
+            f"it was measured on another file than task {other[0]!r} has now, or its choices ranked otherwise"
+        )
+
+    def _task_names(self, optimization: Optimization) -> dict[str, tuple[str, ...]]:
+        """Task as measured -> the tasks it is now."""
+        held_out = same_held_out(self.nodes, node_id(optimization.revision))
+        names = {
+            f"{HELD_OUT_PREFIX}{old}": tuple(f"{HELD_OUT_PREFIX}{new}" for new in news)
+            for old, news in held_out.items()
+        }
+        before = {task["name"]: task for task in optimization.settings["tasks"]}
+        for task in self.conditions.tasks:
+            name = task["name"]
+            if name in before and (series := _series_of(before[name], task, optimization)):
+                names[series] = (name,)
+        return names
+
+
+def _series_of(before: Mapping[str, Any], now: Mapping[str, Any], optimization: Optimization) -> str | None:
+    """What the older run measured that the task is now; None where it measured nothing of the kind.
+
+    Of a task with choices either metric was measured, so it may be the other one now; accuracies are one metric only
+    where the choices were ranked alike.
+    """
+    if not _has_same_examples(before, now, optimization):
+        return None
+    was, metric = before.get("metric", BPB), now.get("metric", BPB)
+    if metric == ACCURACY and before.get("normalization") != now.get("normalization"):
+        return None
+    return now["name"] if was == metric else further_series(now["name"], metric)
+
+
+def _has_same_examples(before: Mapping[str, Any], now: Mapping[str, Any], optimization: Optimization) -> bool:
+    """Whether two tasks are the same examples: by digest, or of a file unchanged since the older was asked for."""
+    if before.get("digest") is not None:
+        return before["digest"] == now.get("digest")
+    if before["path"] != now["path"]:
+        return False
+    try:
+        return Path(now["path"]).stat().st_mtime < optimization.created_at
+    except OSError:
+        return False
+
+
+def _said(value: object) -> str:
+    if isinstance(value, Mapping):
+        return json.dumps(value, sort_keys=True)
+    return "the default" if value is None else str(value)
+
+
+def mean_seconds(runs: Sequence[FinishedRun]) -> float | None:
+    """What a run kept a worker busy for, on average; None without any."""
+    return sum(one.seconds for one in runs) / len(runs) if runs else None

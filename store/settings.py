@@ -1,0 +1,199 @@
+"""What the operator decides, read once from the environment (``MIXWRIGHT_*``)."""
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from proxy_models.errors import BadAddress
+from proxy_models.stores.artifact_store import ArtifactStore
+from proxy_models.stores.object_path import DataPath, data_path, split_roots, store_address
+
+AUTO: Final = "auto"
+Backend = Literal["auto", "one-by-one", "one-by-one-compiled", "stacked", "stacked-compiled", "cuda-graph"]
+LOOPBACK_NAMES = frozenset({"localhost"})
+
+
+def _available_cpus() -> int:
+    """CPUs this process may use: inside a container fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _told_by_pydantic() -> Iterator[None]:
+    """An address that is none is said of the setting like every other bad value."""
+    try:
+        yield
+    except BadAddress as error:
+        raise ValueError(str(error)) from error
+
+
+class Settings(BaseSettings):
+    """One frozen value for the whole process; every field can be set as ``MIXWRIGHT_<FIELD>``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MIXWRIGHT_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    data_directory: Path = Path(".mixwright")
+    """Where everything Mixwright writes lives: database, token, shards, checkpoints."""
+    database_url: str | None = Field(default=None, repr=False)
+    """SQLAlchemy address; the default is SQLite inside the data directory."""
+    data_roots: str = ""
+    """Directories and addresses (``s3://bucket/folder``) corpora may be read from, separated by ``os.pathsep``;
+    ``<data>/corpora`` always."""
+    artifact_store: str | None = None
+    """Where artifacts are kept for every machine: ``s3://bucket/folder``, ``gs://...``, or a directory all see.
+
+    Without one they are in the data directory, which all machines then share."""
+    artifact_cache_bytes: int = Field(default=100 * 10**9, ge=0)
+    """How much of what is in the artifact store is kept on this machine as well."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8321, ge=0, le=65535)
+    allowed_hosts: str = ""
+    """Further names accepted in the ``Host`` header, separated by commas."""
+    trusted_proxies: str = ""
+    """Addresses or networks whose ``X-Forwarded-For`` and ``-Proto`` are believed, separated by commas."""
+    token: str | None = Field(default=None, min_length=16, repr=False)
+    """Bearer token; without one a loopback service makes its own in ``<data_directory>/token``."""
+    wrong_tokens: int = Field(default=10, ge=1)
+    """How many wrong tokens an address may send at once; one more every 30 s."""
+    slots: int = Field(default_factory=_available_cpus, ge=0, le=1024)
+    """Jobs the embedded supervisor runs at once on CPUs: one single-threaded child process each."""
+    device: str = Field(default="cpu", pattern=r"^(cpu|(cuda(:\d+)?|mps)(,(cuda:\d+))*)$")
+    """Torch device that models are trained on: ``cpu``, ``cuda``, ``cuda:1``, or several, ``cuda:0,cuda:1``.
+
+    Each accelerator has one slot beside those on CPUs."""
+    backend: Backend = "auto"
+    """How the runs of a swarm are trained: ``auto`` takes what is measured to be fastest on the device."""
+    wave_members: int = Field(default=64, ge=1, le=4096)
+    """The most runs trained at once by one process."""
+    work: Literal["auto", "all", "training", "rest"] = "auto"
+    """What a Celery worker does: ``auto`` trains on an accelerator, and does everything on a CPU."""
+    lease_seconds: float = Field(default=30.0, gt=0)
+    heartbeat_seconds: float = Field(default=1.0, gt=0)
+    silence_seconds: float = Field(default=120.0, gt=0)
+    """A job's process that gives no sign of life for so long was stopped or hangs, and is replaced."""
+    pause_seconds: float = Field(default=60.0, ge=0)
+    """How long a device on which several jobs in a row failed waits before it tries again; doubled each time."""
+    stop_seconds: float = Field(default=5.0, ge=0)
+    """How long training may take to write its checkpoint when its worker is asked to stop."""
+    poll_seconds: float = Field(default=0.25, gt=0)
+    launchers: Path | None = None
+    """TOML file of the programs that launches may start (`store.launcher_settings`)."""
+    broker_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
+    """Celery's broker (team mode only)."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object each."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_public: bool = False
+    """Whether ``/metrics`` is answered without the token."""
+    body_limit_bytes: int = Field(default=2**20, gt=0)
+    max_domains: int = Field(default=2000, gt=0)
+    max_runs: int = Field(default=20_000, gt=0)
+
+    @field_validator("data_directory", "launchers")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().resolve()
+
+    @field_validator("artifact_store")
+    @classmethod
+    def _one_spelling(cls, value: str | None) -> str | None:
+        with _told_by_pydantic():
+            return store_address(value) if value else None
+
+    @field_validator("data_roots")
+    @classmethod
+    def _known_roots(cls, value: str) -> str:
+        with _told_by_pydantic():
+            for part in split_roots(value):
+                data_path(part)
+        return value
+
+    @cached_property
+    def resolved_database_url(self) -> str:
+        """The configured database, or SQLite in the data directory."""
+        return self.database_url or f"sqlite:///{self.data_directory / 'mixwright.db'}"
+
+    @cached_property
+    def roots(self) -> tuple[DataPath, ...]:
+        """Resolved directories, and folders of stores, below which corpora and task files may lie."""
+        found = [data_path(part) for part in split_roots(self.data_roots)]
+        configured = [root.expanduser().resolve() if isinstance(root, Path) else root for root in found]
+        return (*configured, (self.data_directory / "corpora").resolve())
+
+    @cached_property
+    def store(self) -> ArtifactStore | None:
+        """The artifact store with this machine's copies."""
+        if self.artifact_store is None:
+            return None
+        return ArtifactStore(self.artifact_store, self.artifacts, self.artifact_cache_bytes)
+
+    @property
+    def store_order(self) -> dict[str, Any]:
+        """What a job is told of it, for `proxy_models.stores.current.using_store`; without one nothing."""
+        return {} if self.store is None else {"artifact_store": self.store.to_dict()}
+
+    @cached_property
+    def accelerators(self) -> tuple[str, ...]:
+        """The devices beside the CPU."""
+        return () if self.device == "cpu" else tuple(self.device.split(","))
+
+    def on_device(self, device: str) -> "Settings":
+        """The same for a worker that trains on ``device``."""
+        return self.model_copy(update={"device": device})
+
+    @property
+    def training_slots(self) -> int:
+        """Processes of this machine that train models at the same time."""
+        return len(self.accelerators) or self.slots
+
+    @property
+    def artifacts(self) -> Path:
+        """Directory of tokenizers, shards and runs; the names below it are made by the service."""
+        return self.data_directory / "artifacts"
+
+    @property
+    def calibrations(self) -> Path:
+        """Directory of the tables of how fast each device trains."""
+        return self.data_directory / "calibrations"
+
+    @property
+    def model_counts(self) -> Path:
+        """Directory of what architectures were counted to be."""
+        return self.data_directory / "model_counts"
+
+    @property
+    def devices(self) -> Path:
+        """Directory of the locks by which the slots of a machine lend each other their devices."""
+        return self.data_directory / "devices"
+
+    @property
+    def uses_broker(self) -> bool:
+        """Whether this is a team's service: only then is there a broker to ask about."""
+        return "broker_url" in self.model_fields_set
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the address the service binds."""
+        if self.host in LOOPBACK_NAMES:
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, so that a child process reads the same ones."""
+        # That there is a broker is said by naming one.
+        values = self.model_dump(exclude_none=True, exclude=None if self.uses_broker else {"broker_url"})
+        return {f"MIXWRIGHT_{name.upper()}": str(value) for name, value in values.items()}

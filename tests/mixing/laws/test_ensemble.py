@@ -1,0 +1,155 @@
+"""The ensemble: shares by held-out error, and the fit of the whole from its parts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from mixing.errors import InvalidSetting, TooFewRuns
+from mixing.laws.diagnostics import rank_correlation
+from mixing.laws.ensemble import Ensemble, default_regression, fold_masks
+from mixing.laws.powers.effective_power import EffectivePowerLaw
+from mixing.laws.processes.gaussian_process import GaussianProcess
+from mixing.laws.protocol import Batched, Differentiable, Regression
+
+
+@dataclass(frozen=True)
+class Line:
+    """Two coefficients and no gradient."""
+
+    coefficients: np.ndarray
+    deviation: float
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean = weights @ self.coefficients
+        return mean, np.full_like(mean, self.deviation)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Least squares, spoilt for the tasks named: there it predicts the mean and `off`."""
+
+    spoilt: tuple[int, ...] = ()
+    off: float = 1.0
+    needed: int = 4
+    deviation: float = 0.0
+
+    def minimum_runs(self, domains: int) -> int:
+        return self.needed
+
+    def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> Line:
+        coefficients = np.linalg.lstsq(weights, metrics)[0]
+        for task in self.spoilt:
+            coefficients[:, task] = metrics[:, task].mean() + self.off
+        return Line(coefficients, self.deviation)
+
+
+def linear_world(runs: int = 40, noise: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    weights = generator.dirichlet(np.ones(3), runs)
+    metrics = weights @ np.array([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0]])
+    return weights, metrics + noise * generator.standard_normal(metrics.shape)
+
+
+def power_world(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    weights = np.random.default_rng(seed).dirichlet(np.full(5, 0.6), count)
+    amount = np.sqrt(weights) @ np.array([[1.0, 0.1], [0.3, 0.2], [0.1, 0.9], [0.5, 0.1], [0.2, 0.4]])
+    return weights, 2 + 1 / (amount + 0.3)
+
+
+def test_equally_good_members_count_equally() -> None:
+    fitted = Ensemble((Linear(), Linear())).fit(*linear_world())
+    np.testing.assert_allclose(fitted.shares, 0.5)
+
+
+def test_each_task_has_its_own_shares_and_a_bad_member_hardly_any() -> None:
+    weights, metrics = linear_world()
+    fitted = Ensemble((Linear(spoilt=(0,)), Linear(spoilt=(1,)))).fit(weights, metrics)
+    assert fitted.shares[0, 0] < 1e-3 > fitted.shares[1, 1]
+    np.testing.assert_allclose(fitted.shares.sum(0), 1)
+    expected = Linear().fit(weights, metrics).predict(weights)[0]
+    np.testing.assert_allclose(fitted.predict(weights)[0], expected, atol=1e-2)
+
+
+def test_held_out_errors_are_those_of_refits_without_the_fold() -> None:
+    weights, metrics = linear_world(runs=12)
+    ensemble = Ensemble((Linear(),), folds=3, repeats=1, seed=5)
+    missed = np.zeros_like(metrics)
+    for fold in fold_masks(12, 3, 1, np.random.default_rng(5)):
+        line = Linear().fit(weights[~fold], metrics[~fold])
+        missed[fold] = np.abs(metrics - line.predict(weights)[0])[fold]
+    np.testing.assert_allclose(ensemble.fit(weights, metrics).held_out_error[0], missed.mean(0))
+
+
+def test_the_variance_is_that_of_a_mixture_of_the_members() -> None:
+    """Against draws: a member by its share, then a normal of its mean and deviation."""
+    weights, metrics = linear_world()
+    fitted = Ensemble((Linear(deviation=0.3), Linear((0, 1), off=0.02, deviation=0.1))).fit(weights, metrics)
+    mean, deviation = fitted.predict(weights[:1])
+    generator = np.random.default_rng(1)
+    members = [member.predict(weights[:1]) for member in fitted.members]
+    chosen = (generator.random(200_000) >= fitted.shares[0, 0]).astype(int)
+    means, spreads = (np.array([member[part][0, 0] for member in members])[chosen] for part in (0, 1))
+    draws = generator.normal(means, spreads)
+    assert draws.mean() == pytest.approx(mean[0, 0], abs=5e-3)
+    assert draws.std() == pytest.approx(deviation[0, 0], rel=1e-2)
+
+
+def test_members_that_need_more_runs_stay_out() -> None:
+    weights, metrics = linear_world(runs=20)
+    hungry, modest = Linear(needed=17), Linear(needed=16)
+    assert len(Ensemble((hungry, modest)).fit(weights, metrics).members) == 1
+    assert Ensemble((hungry, modest)).minimum_runs(3) == 20
+    with pytest.raises(TooFewRuns) as error:
+        Ensemble((hungry,)).fit(weights, metrics)
+    assert (error.value.needed, error.value.given) == (22, 20)
+
+
+def test_an_ensemble_of_nothing_and_a_gradient_that_a_member_lacks_are_refused() -> None:
+    with pytest.raises(InvalidSetting, match="at least one member"):
+        Ensemble(())
+    fitted = Ensemble((Linear(),)).fit(*linear_world())
+    with pytest.raises(InvalidSetting, match="Line, a member of the ensemble, has no gradient"):
+        fitted.gradient(np.full((1, 3), 1 / 3))
+
+
+def test_gradient_agrees_with_finite_differences() -> None:
+    fitted = Ensemble((EffectivePowerLaw(), GaussianProcess())).fit(*power_world(30, 0))
+    assert isinstance(fitted, Differentiable)
+    points = np.random.default_rng(2).dirichlet(np.full(5, 8.0), 4)
+    gradient = fitted.gradient(points)
+    for domain in range(5):
+        step = np.zeros(5)
+        step[domain] = 1e-6
+        slope = (fitted.predict(points + step)[0] - fitted.predict(points - step)[0]) / 2e-6
+        np.testing.assert_allclose(gradient[:, :, domain], slope, rtol=1e-4, atol=1e-5)
+
+
+def test_the_default_ranks_unseen_mixtures_and_says_the_same_twice() -> None:
+    weights, metrics = power_world(30, 0)
+    unseen, expected = power_world(100, 1)
+    regression: Regression = default_regression()
+    assert isinstance(regression, Batched)
+    first, second = (regression.fit(weights, metrics).predict(unseen)[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert rank_correlation(first, expected).min() > 0.99
+
+
+def test_held_out_predictions_do_not_see_the_run_left_out() -> None:
+    weights, metrics = linear_world(runs=20)
+    ensemble = Ensemble((Linear(), Linear(spoilt=(0,))))
+    kept = np.ones((1, 20), dtype=bool)
+    kept[0, 3] = False
+    changed = metrics.copy()
+    changed[3] += 1e-3
+    plain, other = (ensemble.held_out(weights, values, kept)[0, 3] for values in (metrics, changed))
+    np.testing.assert_allclose(plain, other, atol=1e-5)  # the shares saw it
+    expected = Linear().fit(weights[kept[0]], metrics[kept[0]]).predict(weights[[3]])[0][0]
+    assert plain[1] == pytest.approx(expected[1], abs=1e-9)
+
+
+def test_every_repeat_leaves_every_run_out_once() -> None:
+    masks = fold_masks(23, 5, 3, np.random.default_rng(0))
+    assert masks.shape == (15, 23)
+    np.testing.assert_array_equal(masks.reshape(3, 5, 23).sum(1), 1)
+    assert masks.sum(1).max() - masks.sum(1).min() <= 1

@@ -1,0 +1,48 @@
+"""Random problems that the tests of the optimizer share."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from benchmarks.laws import EffectivePowerLaw, ExponentialLaw
+from mixing.laws.protocol import ConvexLaw
+from mixing.simplex_map import SimplexMap
+from mixing.solve.problem import MixtureProblem, Objective, TaskMean, normalized
+
+LAWS = [ExponentialLaw, EffectivePowerLaw]
+
+
+def names(domains: int) -> tuple[str, ...]:
+    return tuple(f"d{index:04d}" for index in range(domains))
+
+
+def problem_of(
+    seed: int,
+    domains: int,
+    *,
+    law: type[ExponentialLaw] | type[EffectivePowerLaw] = ExponentialLaw,
+    tasks: int = 5,
+    kl_weight: float = 0.05,
+    caps: np.ndarray | None = None,
+    families: tuple[TaskMean, ...] = (),
+    **rest: Any,
+) -> MixtureProblem:
+    """A random law and prior; caps of about four times the prior where none are given."""
+    generator = np.random.default_rng(seed)
+    fitted: ConvexLaw = law.random(generator, tasks, domains)
+    prior = generator.dirichlet(np.ones(domains)) * 0.9 + 0.1 / domains
+    if caps is None:
+        caps = 4 * prior * generator.uniform(0.5, 1.5, domains)
+    objective = Objective(fitted, normalized(generator.uniform(0.1, 1, tasks)), prior, kl_weight, families)
+    return MixtureProblem(objective, SimplexMap.identity(names(domains)), caps, **rest)
+
+
+def single_tasks(count: int) -> tuple[TaskMean, ...]:
+    return tuple(TaskMean(f"task {t}", np.eye(count)[t]) for t in range(count))
+
+
+def grid(domains: int, steps: int) -> np.ndarray:
+    """Every mixture with weights in multiples of 1 / steps."""
+    heads = itertools.product(range(steps + 1), repeat=domains - 1)
+    return np.array([(*head, steps - sum(head)) for head in heads if sum(head) <= steps]) / steps

@@ -1,0 +1,241 @@
+"""Taking a job, keeping it, and giving it back.
+
+A claim is a lease: ``claim`` writes a fresh random token into the row, and every later write about the job names
+the row and the token. Whoever lost the row in the meantime finds no such row (`LeaseLost`) and changes nothing. The
+clock is the database's, so worker machines may disagree about the time. A lease that ran out is still owned until
+the reaper takes the token away: a late finish is work done, and work done is kept.
+
+Nobody who holds a job's row waits for the row of its owner (see `workers.pipeline`), so the two cannot deadlock.
+"""
+
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, select, update
+from sqlalchemy.orm import Session
+from sqlalchemy.sql import Select
+
+from store.attempts import RELEASED, RETRIED, note_attempt
+from store.clock import database_now
+from store.engine import Database
+from store.jobs import CANCELLED, CLAIMED, FAILED, QUEUED, RUNNING, SUCCEEDED
+from store.tables import Document, Job
+from workers.claims.failures import Failure
+from workers.claims.retries import next_attempt
+
+InTransaction = Callable[[Session, Job], None]
+"""What is written in the same transaction as the end of a job."""
+
+
+class LeaseLost(RuntimeError):
+    """The job is no longer this worker's: it was reaped, and perhaps somebody else has it. Drop the work."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job in this worker's hands: the row's identity and the token that proves the lease."""
+
+    job_id: str
+    kind: str
+    subject: str
+    owner: str
+    token: str
+    attempt: int
+    lease_seconds: float
+    worker: str = ""
+
+
+def claimable(kinds: Collection[str] | None = None) -> Select[Any]:
+    """Jobs that may be claimed now, in the order in which they should be."""
+    query = select(Job).where(Job.state == QUEUED, Job.available_at <= database_now())
+    if kinds is not None:
+        query = query.where(Job.kind.in_(tuple(kinds)))
+    return query.order_by(Job.priority, Job.position, Job.created_at, Job.id)
+
+
+def claim(
+    database: Database,
+    worker: str,
+    lease_seconds: float,
+    kinds: Collection[str] | None = None,
+    job_id: str | None = None,
+) -> Claim | None:
+    """Take the first job that waits (or ``job_id``, if it still does) for ``lease_seconds``; None: there is none."""
+    query = claimable(kinds).limit(1).with_for_update(skip_locked=True)
+    if job_id is not None:
+        query = query.where(Job.id == job_id)
+    with database.write() as session:
+        job: Job | None = session.scalars(query).first()
+        if job is None:
+            return None
+        return take(job, worker, lease_seconds)
+
+
+def take(job: Job, worker: str, lease_seconds: float) -> Claim:
+    """Lease a queued job whose row the caller has locked."""
+    job.state = CLAIMED
+    job.attempt += 1
+    job.lease_token = token = secrets.token_hex(16)
+    job.lease_expires_at = _now_plus(lease_seconds)
+    job.worker = worker
+    job.started_at = _now_plus(0)
+    job.shared_by = 1
+    job.progress = None
+    return Claim(job.id, job.kind, job.subject, job.owner, token, job.attempt, lease_seconds, worker)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the store says of held jobs: those to ``stop``, because they were cancelled, and those ``lost``."""
+
+    stop: frozenset[Claim]
+    lost: frozenset[Claim]
+
+
+def heartbeat(database: Database, progress: Mapping[Claim, Document | None]) -> Standing:
+    """Renew the leases, in one transaction, and show how far each job is (None: leave what is shown).
+
+    A row that somebody else is writing now is left for the next time: whoever waited here for one row while holding
+    another could stand in the way of somebody who cancels both.
+    """
+    with database.write() as session:
+        ids = [claim.job_id for claim in progress]
+        rows = session.execute(
+            select(Job.id, Job.lease_token, Job.cancel_requested).where(Job.id.in_(ids))
+        ).all()
+        stored = {row.id: row for row in rows}
+        held = [c for c in progress if c.job_id in stored and stored[c.job_id].lease_token == c.token]
+        free = set(
+            session.scalars(
+                select(Job.id).where(Job.id.in_([c.job_id for c in held])).with_for_update(skip_locked=True)
+            )
+        )
+        for claim in held:
+            if claim.job_id in free:
+                _renew(session, claim, progress[claim])
+    stop = frozenset(claim for claim in held if stored[claim.job_id].cancel_requested)
+    return Standing(stop, frozenset(progress.keys() - set(held)))
+
+
+def _renew(session: Session, claim: Claim, progress: Document | None) -> None:
+    values: dict[str, Any] = {"state": RUNNING, "lease_expires_at": _now_plus(claim.lease_seconds)}
+    if progress is not None:
+        values["progress"] = progress
+    session.execute(update(Job).where(Job.id == claim.job_id, Job.lease_token == claim.token).values(values))
+
+
+def finish(database: Database, claim: Claim, store: InTransaction) -> None:
+    """Succeed: one transaction stores the result and ends the job, or neither happens.
+
+    Raises:
+        LeaseLost: somebody else has the job; nothing was stored.
+    """
+    with database.write() as session:
+        job = _owned(session, claim)
+        end(job, SUCCEEDED)
+        session.flush()
+        store(session, job)
+
+
+def fail(database: Database, claim: Claim, failure: Failure, settled: InTransaction | None = None) -> str:
+    """End this attempt with ``failure``: queued again after a wait, or failed; answers the new state.
+
+    Raises:
+        LeaseLost: somebody else has the job.
+    """
+    with database.write() as session:
+        job = _owned(session, claim)
+        retry_or_end(job, failure)
+        session.flush()
+        if settled is not None:
+            settled(session, job)
+        return job.state
+
+
+def release(database: Database, claim: Claim) -> None:
+    """Give the job back untouched, its attempt too: the worker is shutting down, the job did nothing wrong.
+
+    Raises:
+        LeaseLost: somebody else has the job.
+    """
+    with database.write() as session:
+        job = _owned(session, claim)
+        if job.cancel_requested:
+            end(job, CANCELLED)
+        else:
+            requeue(job, 0, outcome=RELEASED)
+            job.attempt -= 1
+
+
+def acknowledge_cancel(database: Database, claim: Claim, settled: InTransaction | None = None) -> None:
+    """The work was stopped as asked.
+
+    Raises:
+        LeaseLost: somebody else has the job.
+    """
+    with database.write() as session:
+        job = _owned(session, claim)
+        end(job, CANCELLED)
+        session.flush()
+        if settled is not None:
+            settled(session, job)
+
+
+def end(job: Job, state: str, failure: Failure | None = None, reaped: bool = False) -> None:
+    """Close the lease of a held job for good; ``reaped`` says that it was taken from its worker."""
+    note_attempt(job, state, failure.code if failure else None, reaped)
+    _close_lease(job)
+    job.state = state
+    job.finished_at = _now_plus(0)
+    job.failure_code = failure.code if failure else None
+    job.failure_detail = failure.detail if failure else None
+
+
+def retry_or_end(job: Job, failure: Failure, reaped: bool = False) -> None:
+    """Close the lease of a held job that met with ``failure``: it is tried again, has failed or is cancelled."""
+    if job.cancel_requested:
+        end(job, CANCELLED, reaped=reaped)
+    elif (retry := next_attempt(job, failure)) is None:
+        end(job, FAILED, failure, reaped)
+    else:
+        requeue(job, retry.wait_seconds, failure, reaped=reaped)
+        job.attempt, job.max_attempts = retry.attempt, retry.max_attempts
+
+
+def requeue(
+    job: Job,
+    wait_seconds: float,
+    failure: Failure | None = None,
+    outcome: str = RETRIED,
+    reaped: bool = False,
+) -> None:
+    """Close the lease of a held job and let it be claimed again, with the last failure still to be read."""
+    note_attempt(job, outcome, failure.code if failure else None, reaped)
+    _close_lease(job)
+    job.state = QUEUED
+    job.available_at = _now_plus(wait_seconds)
+    if failure is not None:
+        job.failure_code, job.failure_detail = failure.code, failure.detail
+
+
+def _close_lease(job: Job) -> None:
+    # A worker that vanished counts as busy until its lease ran out: nobody knows better.
+    now = database_now()
+    last_seen = case((Job.lease_expires_at < now, Job.lease_expires_at), else_=now)
+    job.busy_seconds = Job.busy_seconds + (last_seen - Job.started_at) / Job.shared_by
+    job.lease_token = None
+    job.lease_expires_at = None
+
+
+def _now_plus(seconds: float) -> ColumnElement[float]:
+    return database_now() + seconds
+
+
+def _owned(session: Session, claim: Claim) -> Job:
+    query = select(Job).where(Job.id == claim.job_id, Job.lease_token == claim.token).with_for_update()
+    job = session.scalars(query).first()
+    if job is None:
+        raise LeaseLost(f"job {claim.job_id}: the lease of attempt {claim.attempt} was taken away")
+    return job
