@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 from proxy_models.stores.object_path import DataPath, ObjectPath, data_path, is_address
-from service.http.errors import Invalid
 from store.objects import MAX_FILES, local_roots, outside_roots, resolve_objects, store_problems
+from store.problems import Invalid
 
 LONGEST_PART, LONGEST_PATH = 255, 4000
 """Bytes of a name and characters of a path; Linux has 255 and 4096."""

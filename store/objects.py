@@ -8,7 +8,7 @@ from pathlib import Path
 from proxy_models.errors import BadAddress, StoreError, StoreMisconfigured, StoreUnreachable
 from proxy_models.stores.object_path import DataPath, ObjectPath, data_path
 from proxy_models.stores.objects import matching_objects
-from service.http.errors import Invalid, Unavailable
+from store.problems import Invalid, Unavailable
 
 MAX_FILES = 100_000
 

@@ -116,7 +116,8 @@ class DomainRow(Base):
     files_hash: Mapped[str | None] = mapped_column(index=True)
     """Of the files' paths, sizes and times when they were posted: equal hashes are the same text, uncounted."""
     content_hash: Mapped[str | None]
-    """Which text it is (`proxy_models.text.content_key`): 64 hexadecimal digits that add up over the parts of a split."""
+    """Which text it is (`proxy_models.text.content_key`): 64 hexadecimal digits that add up over
+    the parts of a split."""
     shard_directory: Mapped[str | None] = mapped_column(Text)
     revision: Mapped[Revision] = relationship(back_populates="domains")
 

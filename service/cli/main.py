@@ -157,9 +157,9 @@ def export(run_id: str, directory: Path, **given: Any) -> None:
     """Write the model of a finished run as a Hugging Face folder, with its tokenizer."""
     from proxy_models.errors import ProxyError
     from proxy_models.export.exported_file import write_folder
-    from service.http.errors import Problem
     from service.swarms.model_files import model_files
     from store.engine import Database
+    from store.problems import Problem
 
     settings = settings_with(**given)
     database = Database(settings.resolved_database_url)

@@ -15,8 +15,8 @@ from proxy_models.text.held_out import MINIMUM_BYTES, document_digest, is_held_o
 from proxy_models.text.token_files import is_pretokenized
 from service.domain_sets.lookalikes import check_lookalikes
 from service.domain_sets.schemas import DomainRequest, TokenizerRequest
-from service.http.errors import Invalid, Unavailable, invalid
 from store.files import FileIdentity, file_identity, identity_hash, resolve_files, resolve_place
+from store.problems import Invalid, Unavailable, invalid
 from store.settings import Settings
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")

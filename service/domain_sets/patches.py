@@ -8,7 +8,7 @@ from mixing.change.revision import Changes, Leaves
 from mixing.errors import MixingError
 from service.domain_sets.checks import CheckedDomain, PlacedDomain
 from service.domain_sets.schemas import MergeRequest, PatchRequest
-from service.http.errors import Invalid, invalid
+from store.problems import Invalid, invalid
 from store.tables import DomainRow
 
 

@@ -3,8 +3,8 @@
 from sqlalchemy.orm import Session
 
 from service.domain_sets.repository import jobs_of, revision_of
-from service.http.errors import Conflict, NotReady
 from store import jobs
+from store.problems import Conflict, NotReady
 from store.revisions.preparation import preparation_failure, preparation_state
 from store.tables import Revision
 

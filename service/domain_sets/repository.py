@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload, load_only, selectinload
 
-from service.http.errors import NotFound
+from store.problems import NotFound
 from store.tables import DomainSet, Job, Revision
 
 

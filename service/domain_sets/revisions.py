@@ -17,10 +17,10 @@ from service.domain_sets.patches import PatchedTree, requested_domains
 from service.domain_sets.repository import domain_set_named, revision_of
 from service.domain_sets.schemas import DomainSetRequest, RevisionPlanView, RevisionRequest
 from service.domain_sets.views import changes_view
-from service.http.errors import Conflict, Invalid, invalid
 from store import jobs
 from store.files import file_identity
 from store.objects import store_problems
+from store.problems import Conflict, Invalid, invalid
 from store.revisions.changes import confirm
 from store.revisions.content import FILES, known_contents, leaves_of
 from store.settings import Settings

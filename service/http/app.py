@@ -34,7 +34,7 @@ from store.engine import CONNECTIONS, Database
 from store.settings import Settings
 from store.tracing import configure_tracing, request_telemetry
 
-STATIC = Path(__file__).parent / "dashboard" / "static"
+STATIC = Path(__file__).parents[1] / "dashboard" / "static"
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -11,10 +11,10 @@ from pathlib import Path
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from service.http.errors import Forbidden, Unauthorized
 from service.http.same_origin import SAFE_METHODS, require_same_origin
 from service.tokens.authenticator import Authenticator, Principal
 from service.tokens.scopes import Scope
+from store.problems import Forbidden, Unauthorized
 from store.settings import Settings
 
 COOKIE = "mixwright_session"

@@ -1,22 +1,8 @@
-"""What goes wrong in a request, as ``application/problem+json`` (RFC 9457) with a stable ``code``.
-
-- Problem
-  - NotFound             404  nothing has that id
-  - Conflict             409  the request contradicts what is already there
-  - NotReady             409  what the request needs is still being prepared
-    - NotCounted         409  it will be: ask again (``Retry-After``)
-  - Invalid              422  a field is wrong; ``field`` names it
-  - BodyTooLarge         413
-  - Unauthorized         401
-  - Forbidden            403
-  - TooManyAttempts      429
-  - Unavailable          503  a store of corpora or artifacts does not answer (``Retry-After``)
-"""
+"""Failures of a request as ``application/problem+json`` (RFC 9457), with a stable ``code``."""
 
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from mixing.errors import MixingError
 from store.logs import bound_fields
+from store.problems import Problem
 
 MEDIA_TYPE = "application/problem+json"
 LONGEST_FIELD, LONGEST_MESSAGE, MOST_COMPLAINTS = 300, 1000, 20
@@ -48,97 +34,6 @@ class ProblemView(BaseModel):
     detail: str
     field: str | None = None
     request_id: str | None = None
-
-
-class Problem(Exception):
-    """A request that cannot be done, with what is at fault and what to do about it."""
-
-    status: int = 500
-    headers: Mapping[str, str] | None = None
-
-    def __init__(self, code: str, detail: str, field: str | None = None, **extra: Any) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-        self.field = field
-        self.extra = extra
-
-
-class NotFound(Problem):
-    """Nothing has the id that was asked for."""
-
-    status = 404
-
-    def __init__(self, what: str, name: str) -> None:
-        super().__init__(f"{what.replace(' ', '_')}_not_found", f"There is no {what} {name!r}.")
-
-
-class Conflict(Problem):
-    """The request contradicts what is already stored."""
-
-    status = 409
-
-
-class NotReady(Problem):
-    """What the request needs is still being prepared, or its preparation failed."""
-
-    status = 409
-
-
-class NotCounted(NotReady):
-    """The domains are still being counted: the same request will do later."""
-
-    headers = MappingProxyType({"Retry-After": "5"})
-
-
-class Invalid(Problem):
-    """A field of the request is wrong."""
-
-    status = 422
-
-
-class Unavailable(Problem):
-    """Something the service itself needs does not answer; the same request may do later."""
-
-    status = 503
-    headers = MappingProxyType({"Retry-After": "5"})
-
-
-class BodyTooLarge(Problem):
-    """The body is longer than the operator allows."""
-
-    status = 413
-
-
-class Unauthorized(Problem):
-    """No token, or one this service does not know."""
-
-    status = 401
-    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
-
-
-class Forbidden(Problem):
-    """The request comes from somewhere it may not come from."""
-
-    status = 403
-
-
-class TooManyAttempts(Problem):
-    """Too many wrong tokens came from one address."""
-
-    status = 429
-
-    def __init__(self, wait_seconds: int) -> None:
-        super().__init__(
-            "too_many_attempts",
-            f"Too many wrong tokens came from this address; try again in {wait_seconds} s.",
-        )
-        self.headers = MappingProxyType({"Retry-After": str(wait_seconds)})
-
-
-def invalid(error: MixingError, field: str | None = None) -> Invalid:
-    """The mathematics' own complaint about an input, as an answer to the request that sent it."""
-    return Invalid(error.code, str(error), field or error.field, names=list(error.names))
 
 
 def problem_response(

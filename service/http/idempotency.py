@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.http.errors import Conflict
 from store.engine import Database
+from store.problems import Conflict
 from store.tables import IdempotencyKey
 from store.tracing import link_to_owner
 

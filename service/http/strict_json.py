@@ -13,8 +13,9 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.http.errors import Invalid, problem_response
+from service.http.errors import problem_response
 from service.http.limits import replayed
+from store.problems import Invalid
 
 DEEPEST = 32
 """Levels of nesting; requests need five."""

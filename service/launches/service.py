@@ -8,7 +8,6 @@ from sqlalchemy.orm import Session
 
 from proxy_models.families.start import StartFolder
 from service.domain_sets.preparation import require_usable
-from service.http.errors import Conflict, Invalid, NotFound
 from service.http.pagination import Listing
 from service.http.schemas import failure_of
 from service.launches.schemas import LaunchRequest, LaunchView
@@ -19,6 +18,7 @@ from service.training.checks import check_tasks, check_training, check_vocabular
 from service.training.device import WorkerDevice, check_memory
 from store import jobs
 from store.launcher_settings import BUILT_IN, BadLaunchers, read_launchers
+from store.problems import Conflict, Invalid, NotFound
 from store.settings import Settings
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
 

@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session, joinedload
 from mixing.errors import MixingError
 from mixing.mixture import Mixture
 from service.domain_sets.repository import revision_of
-from service.http.errors import NotFound, invalid
 from service.http.pagination import Listing
 from service.mixtures.schemas import MixtureRequest, MixtureSummary, MixtureView
+from store.problems import NotFound, invalid
 from store.tables import DomainSet, MixtureRow, Revision
 
 

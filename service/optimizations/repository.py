@@ -3,7 +3,7 @@
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
-from service.http.errors import NotFound
+from store.problems import NotFound
 from store.tables import MixtureRow, Optimization, Revision, Swarm
 
 _ONE = (

@@ -14,9 +14,9 @@ from mixing.methods import Method, Recipe
 from mixing.parts import HELD_OUT_PREFIX
 from mixing.reuse.plan import ReuseKind, ReusePlan, ReuseQuestion, StartMixture, plan_reuse
 from mixing.solve.problem import LinearConstraint
-from service.http.errors import Invalid, NotCounted, invalid
 from service.mixtures.service import mixture_with_id
 from service.optimizations.schemas import OptimizationRequest, ReuseRequest
+from store.problems import Invalid, NotCounted, invalid
 from store.revisions.lineage import ancestry, is_known, lineage_nodes, node_id
 from store.revisions.past_runs import Comparison, Conditions, FinishedRun, finished_runs, mean_seconds
 from store.tables import MixtureRow, Revision

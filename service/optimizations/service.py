@@ -19,13 +19,13 @@ from mixing.solve.shares import share_of
 from proxy_models.families.start import StartFolder
 from service.domain_sets.preparation import require_usable
 from service.domain_sets.repository import revision_of
-from service.http.errors import Conflict, Invalid, invalid
 from service.optimizations.repository import optimization_with_id
 from service.optimizations.reuse import PlannedReuse, ReuseContext, planned_reuse
 from service.optimizations.schemas import OptimizationRequest
 from service.training.checks import check_tasks, check_training, check_vocabulary
 from store import jobs
 from store.clock import database_now
+from store.problems import Conflict, Invalid, invalid
 from store.settings import Settings
 from store.tables import Optimization
 

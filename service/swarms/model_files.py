@@ -11,10 +11,10 @@ from proxy_models.errors import DataMissing
 from proxy_models.export.exported_file import ExportedFile
 from proxy_models.export.huggingface import exported_model
 from proxy_models.stores.local_copies import Hold
-from service.http.errors import Conflict
 from service.swarms.service import run_with_id
 from store import jobs
 from store.objects import store_problems
+from store.problems import Conflict
 from store.settings import Settings
 from store.tables import Launch, Optimization, Revision, Run, Swarm
 

@@ -8,13 +8,13 @@ from typing import Any
 from sqlalchemy import Integer, Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
-from service.http.errors import Invalid, NotFound
 from service.http.pagination import Listing
 from service.http.schemas import failure_of
 from service.optimizations.schemas import run_counts
 from service.swarms.schemas import MetricView, RunProgress, RunSummary, RunView, SwarmView
 from store import jobs
 from store.jobs import of_run
+from store.problems import Invalid, NotFound
 from store.tables import DomainSet, Job, Launch, Metric, Optimization, Revision, Run, Swarm
 from store.types import big_integer
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.http.errors import TooManyAttempts
 from service.tokens import sessions
 from service.tokens.failed_attempts import USUAL_FAILURES, FailedAttempts
 from service.tokens.last_uses import LastUses
@@ -13,6 +12,7 @@ from service.tokens.repository import find_by_hash
 from service.tokens.scopes import ALL_SCOPES, Scope
 from service.tokens.secrets import hash_of, same
 from store.engine import Database
+from store.problems import TooManyAttempts
 
 OPERATOR = "operator"
 

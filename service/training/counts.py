@@ -21,7 +21,7 @@ from typing import Any
 from proxy_models.errors import InvalidSpec, StorageFailed
 from proxy_models.families.counts import CountsByVocabulary, check_positions
 from proxy_models.storage import write_json
-from service.http.errors import Invalid
+from store.problems import Invalid
 from store.settings import Settings
 
 Document = Mapping[str, Any]

@@ -19,8 +19,8 @@ from proxy_models.planning.memory import (
     logits_bytes,
     weights_bytes,
 )
-from service.http.errors import Invalid
 from service.training.counts import known_counts
+from store.problems import Invalid
 from store.revisions.training import training_values
 from store.settings import Settings
 from store.tables import Revision

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.http.errors import NotFound
 from service.workers.schemas import WorkerView
 from store.clock import database_now
 from store.jobs import HELD
+from store.problems import NotFound
 from store.tables import Job, WorkerRow
 
 GONE_SECONDS = 60.0

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.http.errors import Conflict
 from service.http.idempotency import IdempotentRequest, create_once
 from store.engine import Database
+from store.problems import Conflict
 from store.schema.migrate import upgrade
 from store.tables import DomainSet, IdempotencyKey
 from tests.servers import scratch_database

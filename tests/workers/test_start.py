@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from proxy_models.families.start import read_start
-from service.http.errors import Invalid
 from service.training.checks import check_vocabulary
 from store.files import file_identity, identity_hash
+from store.problems import Invalid
 from tests.service.test_families import save_ours
 from workers.claims.failures import JobError
 from workers.jobs.training_run import unchanged_start
