@@ -1,4 +1,4 @@
-"""What the demo asks for: chosen so that two CPU cores answer in minutes, and measured in docs/demo.md."""
+"""What the demo asks for: chosen so that two CPU cores answer in minutes, and measured in docs/tutorial.md."""
 
 from dataclasses import dataclass
 
