@@ -1,7 +1,8 @@
-"""The documentation says what is there: settings, requests, commands, links."""
+"""The documentation says what is there: settings, requests, commands, files, links; and it can be read in a hurry."""
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ REQUESTS: dict[str, type[BaseModel]] = {
     model.__name__: model
     for model in (DomainSetRequest, RevisionRequest, OptimizationRequest, MixtureRequest, LaunchRequest)
 }
+LONGEST_PARAGRAPH = 600
+SETTING = r"\bMIXWRIGHT_[A-Z_]*[A-Z]\b"
+OF_TESTS = {"MIXWRIGHT_TEST_POSTGRES", "MIXWRIGHT_TEST_REDIS", "MIXWRIGHT_OLMIX_DATA"}
 COMPUTED_DEFAULTS = {"data_directory": "`.mixwright`", "slots": "one per CPU"}
 
 
@@ -63,16 +67,82 @@ def test_the_documented_mixture_is_one_over_the_documented_domains() -> None:
     assert sum(weights.values()) == pytest.approx(1.0, abs=1e-12)
 
 
+def paragraphs(text: str) -> Iterator[str]:
+    """Prose: headings, tables, code, formulas and pictures left out; each item of a list is a paragraph."""
+    text = re.sub(r"^```.*?^```$|^\$\$.*?\$\$", "", text, flags=re.MULTILINE | re.DOTALL)
+    gathered: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        ends = not line.strip() or line.startswith(("|", "#", "<!--", "!["))
+        if gathered and (ends or re.match(r"\s*([-*]|\d+\.) ", line)):
+            yield " ".join(gathered)
+            gathered = []
+        if not ends:
+            gathered.append(line.strip())
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_a_paragraph_is_read_in_one_breath(path: Path) -> None:
+    assert [text for text in paragraphs(path.read_text()) if len(text) > LONGEST_PARAGRAPH] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headings}
+
+
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
 def test_links_lead_somewhere(path: Path) -> None:
-    text = path.read_text()
-    for target in re.findall(r"(?<!!)\[[^]]*\]\(([^)]+)\)", text):
+    for target in re.findall(r"\[[^]]*\]\(([^)]+)\)", path.read_text()):
         file, _, anchor = target.partition("#")
         linked = path.parent / file if file else path
         assert linked.exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headings}
+        assert not anchor or anchor in anchors(linked), target
+
+
+def test_every_page_is_on_the_map() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)\)", (ROOT / "docs" / "index.md").read_text()))
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert linked == pages | {"../CONTRIBUTING.md"}
+
+
+def test_every_page_that_is_cited_exists() -> None:
+    """In the code, its messages and the dashboard's pages too."""
+    for package in (
+        "service",
+        "store",
+        "workers",
+        "proxy_models",
+        "mixing",
+        "migrations",
+        "benchmarks",
+        "tests",
+    ):
+        for path in (ROOT / package).rglob("*"):
+            if path.suffix in {".py", ".html", ".mako"}:
+                for page in re.findall(r"\bdocs/\w+\.md", path.read_text()):
+                    assert (ROOT / page).exists(), f"{page_name(path)} cites {page}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_every_file_that_is_named_exists(path: Path) -> None:
+    rooms = r"service|store|workers|proxy_models|mixing|migrations|benchmarks|tests|docs|scripts|\.ci"
+    for name in re.findall(rf"`((?:{rooms})/[\w./-]*)`", path.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_rooms_of_the_library_are_there() -> None:
+    text = (ROOT / "docs" / "library.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*) \|", text[text.index("| room of") :], re.MULTILINE)
+    for name in re.findall(r"`([^`]+)`", " ".join(rows)):
+        assert (ROOT / "mixing" / name).exists(), name
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_settings_that_are_named_exist(path: Path) -> None:
+    known = {f"MIXWRIGHT_{name.upper()}" for name in Settings.model_fields} | OF_TESTS
+    of_docker = set(re.findall(SETTING, (ROOT / "docker-compose.yml").read_text()))
+    assert set(re.findall(SETTING, path.read_text())) <= known | of_docker
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
@@ -80,8 +150,39 @@ def test_commands_exist(path: Path) -> None:
     text = path.read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:^|`|cuda )make ([a-z]+)", text, re.MULTILINE)) <= targets
-    commands = set(main.list_commands(click.Context(main)))
-    assert set(re.findall(r"(?:`|\.venv/bin/)mixwright ([a-z-]+)", text)) <= commands
+    context = click.Context(main)
+    for name, arguments in re.findall(
+        r"(?:^|`|\.venv/bin/)mixwright ([a-z-]+)([^`\n#]*)", text, re.MULTILINE
+    ):
+        command = main.get_command(context, name)
+        assert command is not None, name
+        assert options(arguments) <= known_options(command), f"mixwright {name}{arguments}"
+
+
+def known_options(command: click.Command) -> set[str]:
+    """Of the command and of those below it."""
+    own = {option for parameter in command.params for option in parameter.opts}
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return own.union({"--help"}, *map(known_options, below))
+
+
+def options(arguments: str) -> set[str]:
+    return set(re.findall(r"(?<!\S)--[a-z][a-z-]*", arguments))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_modules_that_are_run_exist_and_take_the_options(path: Path) -> None:
+    for module, arguments in re.findall(r"python -m ([\w.]+)([^`\n]*)", path.read_text()):
+        file = ROOT / f"{module.replace('.', '/')}.py"
+        assert file.exists(), module
+        assert "__main__" in file.read_text(), f"{module} is not run by itself"
+        assert options(arguments) <= set(re.findall(r'"(--[a-z][a-z-]*)"', file.read_text())), module
+
+
+def test_every_result_that_is_named_is_kept() -> None:
+    text = (ROOT / "docs" / "measurements.md").read_text().replace("--json result.json", "")
+    for result in re.findall(r"\b\w+\.json\b", text):
+        assert (ROOT / "benchmarks" / "results" / result).exists(), result
 
 
 def test_the_library_page_runs_as_it_is_written() -> None:
