@@ -41,7 +41,7 @@ from benchmarks.api_databases import database_url
 from benchmarks.api_load import Load, drive
 from benchmarks.api_store import DOMAINS, Sizes, Stored, fill
 from benchmarks.api_web import Web, served
-from service.processes.listener import answers
+from service.processes.address import answers
 from store.engine import Database
 from store.schema.migrate import upgrade
 from store.settings import Settings

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import psutil
 
-from service.processes.listener import answers, listen
+from service.processes.address import answers, listen
 from service.processes.web_processes import SHARED_DIRECTORY
 from store.settings import Settings
 

@@ -15,7 +15,7 @@ from typing import Self
 
 import psutil
 
-from service.processes.listener import answers
+from service.processes.address import answers
 from store.settings import Settings
 
 TOKEN = "a-token-for-the-storm"

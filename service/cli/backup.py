@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from proxy_models.stores.local_copies import PUBLISHED
-from service.processes.service_record import LOCK_NAME, RECORD_NAME, ServeLock
+from service.processes.address import LOCK_NAME, RECORD_NAME, ServeLock
 from store.schema.migrate import current, known_revisions
 from store.settings import Settings
 

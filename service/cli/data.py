@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from service.cli.options import data_option, settings_with
+from service.cli import data_option, settings_with
 
 
 @click.command()

@@ -7,10 +7,9 @@ from urllib.parse import quote
 
 import click
 
-from service.cli.options import Command, data_option, settings_with
+from service.cli import Command, data_option, settings_with
 from service.http.auth import UnprotectedBind, load_token
-from service.processes.listener import PortInUse, address, listen
-from service.processes.service_record import AlreadyServed
+from service.processes.address import AlreadyServed, PortInUse, address, listen
 from store.logs import configure_logging
 from store.schema.migrate import UnknownRevision
 from store.schema.version import OldSchema
@@ -157,7 +156,7 @@ def export(run_id: str, directory: Path, **given: Any) -> None:
     """Write the model of a finished run as a Hugging Face folder, with its tokenizer."""
     from proxy_models.errors import ProxyError
     from proxy_models.export.exported_file import write_folder
-    from service.swarms.model_files import model_files
+    from service.swarms.endpoints import model_files
     from store.engine import Database
     from store.problems import Problem
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.dashboard.measures import BPB, is_higher_better, minimised, unit_of
+from service.dashboard.formatting import BPB, is_higher_better, minimised, unit_of
 from store.revisions.training import training_values
 
 Document = Mapping[str, Any]

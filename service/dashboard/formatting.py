@@ -1,7 +1,7 @@
-"""Numbers as people read them. What is unknown (None, NaN) is a dash, never a zero."""
+"""Numbers as people read them, and the units they are in. What is unknown (None, NaN) is a dash, never a zero."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ _SI_UNITS = ("", "K", "M", "G", "T", "P", "E", "Z")
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 Number = float | int | None
+Document = Mapping[str, Any]
 
 
 def is_known(value: Number) -> bool:
@@ -142,3 +143,45 @@ def model_name(settings: Mapping[str, Any]) -> str:
 def rounding(settings: Mapping[str, Any]) -> str:
     """What its products are rounded to, to be put behind something else; nothing where they are not."""
     return ", bfloat16" if settings.get("precision") == BFLOAT16 else ""
+
+
+BPB, ACCURACY = "BPB", "accuracy"
+
+
+def is_higher_better(told: Document) -> bool:
+    """Of a task, a family or an objective of the evidence; documents from before there were accuracies do not say."""
+    return told.get("direction", "lower") == "higher"
+
+
+def unit_of(told: Document) -> str:
+    """The unit of a task, a family or an objective of the evidence; empty where it has no name."""
+    return told.get("unit", BPB) or ""
+
+
+def in_unit(value: float | None, unit: str) -> str:
+    """A number with its unit behind it."""
+    return f"{bpb(value)} {unit}".rstrip()
+
+
+def objective_unit(settings: Document) -> str:
+    """The unit of the objective that an optimization or a launch was asked for."""
+    units = {
+        ACCURACY if task.get("metric") == "accuracy" else BPB
+        for task in settings["tasks"]
+        if task["weight"] > 0
+    }
+    return BPB if not units else units.pop() if len(units) == 1 else ""
+
+
+def unit_of_metric(name: str, settings: Document) -> str:
+    """The unit of a metric of a run by its name: a task, its other metric, or a held-out slice."""
+    task, _, series = name.rpartition("/")
+    metrics = {one["name"]: one.get("metric", "bpb") for one in settings["tasks"]}
+    metric = series if task in metrics else metrics.get(name, "bpb")
+    return ACCURACY if metric == "accuracy" else BPB
+
+
+def minimised(metrics: Mapping[str, float], higher: Iterable[str]) -> dict[str, float]:
+    """Measured metrics as the objective averages them: an accuracy as its error rate."""
+    turned = set(higher)
+    return {name: 1 - value if name in turned else value for name, value in metrics.items()}

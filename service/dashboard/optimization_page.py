@@ -6,15 +6,64 @@ from typing import Any
 
 from markupsafe import Markup
 
+from service.dashboard.charts import MOST_ROWS, gain_chart, mixture_chart
 from service.dashboard.comparison import Comparison, compare, worst_value
-from service.dashboard.effects_table import EffectsTable, effects_table
-from service.dashboard.gain_chart import gain_chart
-from service.dashboard.measures import ACCURACY, minimised, objective_unit
-from service.dashboard.mixture_chart import MOST_ROWS, mixture_chart
+from service.dashboard.formatting import ACCURACY, is_higher_better, minimised, objective_unit
 from service.dashboard.sentences import Verdict, measured_verdict, predicted_verdict, progress_sentence
 from service.optimizations.plan_sentences import plan_sentences
 
 Document = Mapping[str, Any]
+
+STEP = 0.01
+"""The change of weight the cells are about: a hundredth of the mixture."""
+_SHADES = (1 / 12, 1 / 3, 2 / 3)
+"""Shares of the task's largest effect from which a cell is shaded lightly, more and most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """By how much the metric changes, and the style of its cell: ``better-1`` to ``worse-3``, or nothing."""
+
+    value: float
+    shade: str
+
+
+@dataclass(frozen=True, slots=True)
+class EffectsTable:
+    """A column for each task of the objective and a row for each domain."""
+
+    tasks: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Effect]]]
+
+
+def effects_table(evidence: Document, domains: Sequence[str]) -> EffectsTable | None:
+    """The table of a proposal's evidence with its rows in the order given; None where nothing was fitted."""
+    effects: Mapping[str, Mapping[str, float]] = evidence.get("effects") or {}
+    tasks = [task["name"] for task in evidence["tasks"] if task["weight"] > 0 and task["name"] in effects]
+    if not tasks:
+        return None
+    higher = {task["name"] for task in evidence["tasks"] if is_higher_better(task)}
+    largest = {task: max(abs(effects[task][domain]) for domain in domains) for task in tasks}
+    rows = [
+        (
+            domain,
+            [
+                Effect(
+                    STEP * effects[task][domain],
+                    _shade(effects[task][domain] * (-1 if task in higher else 1), largest[task]),
+                )
+                for task in tasks
+            ],
+        )
+        for domain in domains
+    ]
+    return EffectsTable(tasks, rows)
+
+
+def _shade(effect: float, largest: float) -> str:
+    strength = sum(abs(effect) > share * largest for share in _SHADES)
+    return f"{'better' if effect < 0 else 'worse'}-{strength}" if strength else ""
+
 
 LIVE = ("queued", "claimed", "running")
 _HELD_OUT = "held-out/"

@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.dashboard.comparison import Comparison
-from service.dashboard.formatting import about, bpb, count, interval, quantity
-from service.dashboard.measures import in_unit, is_higher_better, unit_of
+from service.dashboard.formatting import (
+    about,
+    bpb,
+    count,
+    in_unit,
+    interval,
+    is_higher_better,
+    quantity,
+    unit_of,
+)
 
 Document = Mapping[str, Any]
 

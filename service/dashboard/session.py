@@ -12,11 +12,18 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from service.dashboard.templating import page
-from service.http.auth import COOKIE, client_address, principal_of, require_scope, usual_scope
+from service.http.auth import (
+    COOKIE,
+    SAFE_METHODS,
+    client_address,
+    principal_of,
+    require_same_origin,
+    require_scope,
+    usual_scope,
+)
 from service.http.errors import field_path
-from service.http.same_origin import SAFE_METHODS, require_same_origin
 from service.tokens.authenticator import Authenticator, Principal
-from service.tokens.sessions import SESSION_SECONDS
+from service.tokens.repository import SESSION_SECONDS
 from store.problems import Problem, TooManyAttempts
 
 router = APIRouter(include_in_schema=False)

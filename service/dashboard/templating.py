@@ -8,7 +8,7 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from service.dashboard import formatting, measures
+from service.dashboard import formatting
 from service.optimizations.plan_sentences import time_source
 
 _HERE = Path(__file__).parent
@@ -47,9 +47,9 @@ def _environment() -> Environment:
     )
     environment.filters.update({one.__name__: one for one in _FILTERS})
     names = ("dashboard.css", "refresh.js", "favicon.svg")
-    environment.filters["unit_of"] = measures.unit_of
-    environment.globals["objective_unit"] = measures.objective_unit
-    environment.globals["unit_of_metric"] = measures.unit_of_metric
+    environment.filters["unit_of"] = formatting.unit_of
+    environment.globals["objective_unit"] = formatting.objective_unit
+    environment.globals["unit_of_metric"] = formatting.unit_of_metric
     environment.globals["static"] = {name: _static(name) for name in names}
     return environment
 

@@ -1,19 +1,25 @@
-"""What is found good or refused of a domain's name, files and tokenizer before anything is stored."""
+"""What is found good or refused of a domain's name, files and tokenizer before anything is stored.
+
+Names that a reader takes for others are refused, because weights travel by name. Two rules, of Unicode Technical
+Standard 39: a name is in its normal form (NFKC), so that equal-looking forms of one character are one, and no word
+mixes letters of Latin, Greek and Cyrillic, which share shapes. A word wholly of another script may still look like a
+Latin one; people who write in that script need it.
+"""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mixing.domains import check_names
-from mixing.errors import MixingError
+from mixing.errors import InvalidDomainName, MixingError
 from proxy_models.errors import ProxyError, StoreUnreachable, TooLittleText
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.corpus import probe, read_documents
 from proxy_models.text.held_out import MINIMUM_BYTES, document_digest, is_held_out
 from proxy_models.text.token_files import is_pretokenized
-from service.domain_sets.lookalikes import check_lookalikes
 from service.domain_sets.schemas import DomainRequest, TokenizerRequest
 from store.files import FileIdentity, file_identity, identity_hash, resolve_files, resolve_place
 from store.problems import Invalid, Unavailable, invalid
@@ -145,3 +151,28 @@ def check_tokenizer(request: TokenizerRequest, settings: Settings) -> dict[str, 
     if not _HUB_NAME.fullmatch(name) or ".." in name or Path(name).exists():
         raise Invalid("bad_path", f"{name!r} is neither an absolute path nor a name on the hub.", field)
     return {"huggingface": name}
+
+
+_SHARED_SHAPES = ("LATIN", "GREEK", "CYRILLIC")
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def check_lookalikes(names: Sequence[str]) -> None:
+    """Raises InvalidDomainName for the first name that breaks a rule."""
+    for name in names:
+        if name.isascii():
+            continue
+        normal = unicodedata.normalize("NFKC", name)
+        if normal != name:
+            raise InvalidDomainName(
+                f"{name!r} has characters that stand for others; write {normal!r}", field="name", names=[name]
+            )
+        for word in _WORD.findall(name):
+            scripts = {unicodedata.name(letter, "").split(" ")[0] for letter in word} & {*_SHARED_SHAPES}
+            if len(scripts) > 1:
+                raise InvalidDomainName(
+                    f"{name!r} mixes letters of {' and '.join(sorted(scripts)).title()} in one word, "
+                    "which look alike",
+                    field="name",
+                    names=[name],
+                )

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from service.domain_sets import preparation, revisions, views
+from service.domain_sets import revisions, views
 from service.domain_sets.checks import check_tokenizer
-from service.domain_sets.repository import revision_of
+from service.domain_sets.repository import retry_preparation, revision_of
 from service.domain_sets.schemas import (
     DomainSetRequest,
     DomainSetView,
@@ -15,10 +15,9 @@ from service.domain_sets.schemas import (
     RevisionSummary,
     RevisionView,
 )
-from service.http.dependencies import DatabaseDependency, DryRun, SettingsDependency
 from service.http.idempotency import IdempotentRequest, KeyHeader, create_once
-from service.http.pagination import After, Limit, Page
-from service.http.thread_route import ThreadRoute
+from service.http.routes import DatabaseDependency, DryRun, SettingsDependency, ThreadRoute
+from service.http.schemas import After, Limit, Page
 from store.tables import Revision
 
 router = APIRouter(prefix="/v1/domain-sets", tags=["domain sets"], route_class=ThreadRoute)
@@ -110,7 +109,7 @@ def get_revision(name: str, number: Number, database: DatabaseDependency) -> Rev
 def retry_revision(name: str, number: Number, database: DatabaseDependency) -> RevisionView:
     """Prepare again what failed, after its files were put right."""
     with database.write() as session:
-        return views.describe_revision(session, preparation.retry_preparation(session, name, number))
+        return views.describe_revision(session, retry_preparation(session, name, number))
 
 
 def _created(database: DatabaseDependency, revision_id: str, response: Response) -> RevisionView:

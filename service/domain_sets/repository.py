@@ -1,12 +1,15 @@
-"""Queries about domain sets, revisions and their preparation jobs. Nothing here commits."""
+"""Queries about domain sets, revisions, their text and their preparation. Nothing here commits."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select
 from sqlalchemy.orm import Session, joinedload, load_only, selectinload
 
-from store.problems import NotFound
-from store.tables import DomainSet, Job, Revision
+from store import jobs
+from store.problems import Conflict, NotFound, NotReady
+from store.revisions.preparation import preparation_failure, preparation_state
+from store.tables import DomainRow, DomainSet, Job, Revision
 
 
 def domain_set_named(session: Session, name: str) -> DomainSet:
@@ -46,3 +49,56 @@ _JOBS_OF = (
 def jobs_of(session: Session, owner: str) -> Sequence[Job]:
     """Every job that works for ``owner``, in the order it is claimed: what it is about and how far it is."""
     return session.scalars(_JOBS_OF, {"owner": owner}).all()
+
+
+@dataclass(frozen=True, slots=True)
+class CountedText:
+    """Of all ``domains``; ``evaluated_bytes`` are what a run reads of their held-out slices."""
+
+    domains: int
+    is_complete: bool
+    tokens: int
+    size_bytes: int
+    evaluated_bytes: int
+
+
+_LIMIT = bindparam("evaluation_bytes", type_=BigInteger)
+_COUNTS = (DomainRow.counted_tokens, DomainRow.counted_bytes, DomainRow.held_out_bytes)
+_QUERY = select(
+    func.count(),
+    func.count(case((and_(*(count.is_not(None) for count in _COUNTS)), 1))),
+    func.sum(DomainRow.counted_tokens),
+    func.sum(DomainRow.counted_bytes),
+    func.sum(
+        case((DomainRow.held_out_bytes < _LIMIT, DomainRow.held_out_bytes), else_=cast(_LIMIT, BigInteger))
+    ),
+).where(DomainRow.revision_id == bindparam("revision"))
+
+
+def counted_text(session: Session, revision: Revision) -> CountedText:
+    """What is counted so far; complete once every domain is."""
+    wanted = {"revision": revision.id, "evaluation_bytes": revision.evaluation_bytes}
+    domains, counted, tokens, size_bytes, evaluated = session.execute(_QUERY, wanted).one()
+    return CountedText(
+        domains, domains == counted, int(tokens or 0), int(size_bytes or 0), int(evaluated or 0)
+    )
+
+
+def require_usable(session: Session, revision: Revision) -> None:
+    """Raise NotReady when the revision's preparation failed; one still under way is fine, jobs wait for it."""
+    work = jobs_of(session, revision.id)
+    if preparation_state(revision, work) in (jobs.FAILED, jobs.CANCELLED):
+        code, detail = preparation_failure(revision, work) or ("revision_cancelled", "it was cancelled.")
+        raise NotReady(
+            code,
+            f"Revision {revision.number} of {revision.domain_set.name!r} cannot be used: {detail}",
+            "revision",
+        )
+
+
+def retry_preparation(session: Session, name: str, number: int) -> Revision:
+    """Queue the failed parts of a revision's preparation again, for when its files were put right."""
+    revision = revision_of(session, name, number)
+    if jobs.requeue_jobs(session, revision.id) == 0:
+        raise Conflict("nothing_to_retry", f"No part of revision {number} of {name!r} has failed.")
+    return revision

@@ -11,8 +11,7 @@ from service.domain_sets.schemas import (
     RevisionSummary,
     RevisionView,
 )
-from service.http.pagination import Listing
-from service.http.schemas import ProgressView, failure_of
+from service.http.schemas import Listing, ProgressView, failure_of
 from store import jobs
 from store.revisions.changes import KnownChanges, known_changes
 from store.revisions.preparation import preparation_failure, preparation_state

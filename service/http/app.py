@@ -12,20 +12,14 @@ from prometheus_client import CollectorRegistry
 from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
 from service.http.auth import load_token, require_launch, require_token
-from service.http.errors import install_error_handlers
-from service.http.hosts import AllowedHosts
-from service.http.limits import BodyLimit
-from service.http.openapi import publish
-from service.http.plain_address import PlainAddress
-from service.http.security_headers import SecurityHeaders
+from service.http.errors import install_error_handlers, publish
+from service.http.guards import AllowedHosts, BodyLimit, PlainAddress, SecurityHeaders
 from service.http.strict_json import StrictJson
 from service.launches import endpoints as launches
 from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics
-from service.observability.audit import Audit
-from service.observability.readiness import Readiness
-from service.observability.request_ids import RequestIds
-from service.observability.request_metrics import RequestMetrics
+from service.observability.health import Readiness
+from service.observability.requests import Audit, RequestIds, RequestMetrics
 from service.optimizations import endpoints as optimizations
 from service.swarms import endpoints as swarms
 from service.tokens.authenticator import Authenticator

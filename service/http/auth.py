@@ -2,18 +2,21 @@
 
 The operator's is in the environment or in a file its owner alone can read, and may do everything. `service.tokens`
 has the others; `require_token` and `require_launch` are what endpoints depend on.
+
+A write by cookie must come from one of this service's own pages. Browsers set ``Sec-Fetch-Site`` and ``Origin``
+themselves; no page forges them. Programs that are no browsers send neither, and nobody can make them send a cookie.
 """
 
 import os
 import secrets
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from service.http.same_origin import SAFE_METHODS, require_same_origin
 from service.tokens.authenticator import Authenticator, Principal
-from service.tokens.scopes import Scope
+from service.tokens.repository import Scope
 from store.problems import Forbidden, Unauthorized
 from store.settings import Settings
 
@@ -143,3 +146,25 @@ async def require_launch(request: Request) -> None:
 async def _require(request: Request, scope: Scope) -> None:
     principal = _recent_principal(request)
     _check_scope(principal or await run_in_threadpool(principal_of, request), scope)
+
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def require_same_origin(request: Request, *, proven: bool) -> None:
+    """Raise Forbidden for a write from another site's page, and, if ``proven``, for one that says nothing."""
+    if request.method in SAFE_METHODS:
+        return
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    if site not in (None, "same-origin", "none") or not _is_own(request, origin, site):
+        raise Forbidden("cross_origin", f"Writes from the origin {origin or site!r} are not accepted.")
+    if proven and origin is None and site is None:
+        raise Forbidden("cross_origin", "A write by cookie must come from a page of this service.")
+
+
+def _is_own(request: Request, origin: str | None, site: str | None) -> bool:
+    if origin is None:
+        return True
+    own = f"{request.base_url.scheme}://{request.base_url.netloc}"
+    # Behind a proxy that ends TLS and is not trusted to say so, only the scheme differs.
+    return origin == own or (site == "same-origin" and urlsplit(origin).netloc == request.base_url.netloc)

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.http.errors import problem_response
-from service.http.limits import replayed
+from service.http.guards import replayed
 from store.problems import Invalid
 
 DEEPEST = 32

@@ -4,12 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from service.http.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency
 from service.http.idempotency import IdempotentRequest, KeyHeader, create_once
-from service.http.pagination import After, Limit, Page
-from service.http.thread_route import ThreadRoute
+from service.http.routes import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency, ThreadRoute
+from service.http.schemas import After, Limit, Page
 from service.launches import service
-from service.launches.schemas import LaunchRequest, LaunchView
+from service.launches.service import LaunchRequest, LaunchView
 from service.training.counts import check_counted
 from service.training.device import worker_device
 

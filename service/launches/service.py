@@ -3,16 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, Field
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from proxy_models.families.start import StartFolder
-from service.domain_sets.preparation import require_usable
-from service.http.pagination import Listing
-from service.http.schemas import failure_of
-from service.launches.schemas import LaunchRequest, LaunchView
+from service.domain_sets.repository import require_usable
+from service.http.schemas import FailureView, Listing, Name, Time, failure_of
 from service.mixtures.service import mixture_with_id
-from service.optimizations.schemas import TrainingRequest
+from service.optimizations.schemas import TaskRequest, TrainingRequest
 from service.swarms.schemas import RunProgress
 from service.training.checks import check_tasks, check_training, check_vocabulary
 from service.training.device import WorkerDevice, check_memory
@@ -21,6 +20,47 @@ from store.launcher_settings import BUILT_IN, BadLaunchers, read_launchers
 from store.problems import Conflict, Invalid, NotFound
 from store.settings import Settings
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
+
+
+class LaunchRequest(TrainingRequest):
+    """What to train on the mixture: a ``size``, an ``architecture`` or a ``start``, or whatever a launcher trains.
+
+    ``repetition_cap`` refuses a run that repeats a domain more often.
+    """
+
+    mixture_id: str = Field(max_length=64)
+    launcher: str = Field(default=BUILT_IN, max_length=64, description="Or one the operator configured.")
+    name: Name | None = Field(
+        default=None, description="Given to the launcher; the launch's id when left out."
+    )
+    tokens: int = Field(gt=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    repetition_cap: float | None = Field(default=None, ge=1e-3, le=1e6)
+    tasks: list[TaskRequest] = Field(
+        default_factory=list, max_length=1000, description="The optimization's tasks when left out."
+    )
+
+
+class LaunchView(BaseModel):
+    """A launch, its model and what was measured on it."""
+
+    id: str
+    mixture_id: str
+    mixture_kind: str
+    optimization_id: str | None
+    run_id: str
+    state: str
+    settings: dict[str, object]
+    progress: RunProgress | None
+    metrics: dict[str, float]
+    exit_status: int | None
+    realised_tokens: dict[str, int] | None
+    tokens: int | None
+    seconds: float | None
+    parameters: int | None
+    non_embedding_parameters: int | None
+    failure: FailureView | None
+    created_at: Time
 
 
 @dataclass(frozen=True, slots=True)

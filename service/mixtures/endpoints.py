@@ -2,14 +2,12 @@
 
 from fastapi import APIRouter, Response
 
-from service.http.dependencies import DatabaseDependency
 from service.http.idempotency import IdempotentRequest, KeyHeader, create_once
-from service.http.pagination import After, Limit, Page
-from service.http.thread_route import ThreadRoute
+from service.http.routes import DatabaseDependency, ThreadRoute
+from service.http.schemas import After, Limit, Page
 from service.mixtures import service
-from service.mixtures.lineage import describe_lineage
-from service.mixtures.lineage_schemas import LineageView
-from service.mixtures.schemas import MixtureRequest, MixtureSummary, MixtureView
+from service.mixtures.lineage import LineageView, describe_lineage
+from service.mixtures.service import MixtureRequest, MixtureSummary, MixtureView
 
 router = APIRouter(prefix="/v1/mixtures", tags=["mixtures"], route_class=ThreadRoute)
 

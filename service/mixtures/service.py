@@ -2,16 +2,44 @@
 
 from typing import Any
 
+from pydantic import BaseModel, Field
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
 from mixing.errors import MixingError
 from mixing.mixture import Mixture
 from service.domain_sets.repository import revision_of
-from service.http.pagination import Listing
-from service.mixtures.schemas import MixtureRequest, MixtureSummary, MixtureView
+from service.http.schemas import Listing, Name, RequestModel, Time, Weights
 from store.problems import NotFound, invalid
 from store.tables import DomainSet, MixtureRow, Revision
+
+
+class MixtureRequest(RequestModel):
+    """A mixture made by hand, or the one now in use: every domain of the revision with its weight."""
+
+    domain_set: Name
+    revision: int | None = Field(default=None, ge=1, lt=2**31)
+    name: Name
+    weights: Weights = Field(min_length=1, max_length=20_000)
+
+
+class MixtureSummary(BaseModel):
+    """A mixture in a list."""
+
+    id: str
+    optimization_id: str | None
+    domain_set: str
+    revision: int
+    kind: str
+    name: str | None
+    created_at: Time
+
+
+class MixtureView(MixtureSummary):
+    """Weights by domain name; a proposed mixture carries its evidence."""
+
+    weights: Weights
+    evidence: dict[str, Any] | None
 
 
 def mixture_with_id(session: Session, mixture_id: str) -> MixtureRow:

@@ -6,25 +6,28 @@ knows (requests, its database connections, its memory) it counts itself, or toge
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
+    Gauge,
     GCCollector,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+from sqlalchemy import Engine, event
+from sqlalchemy.pool import QueuePool
 
 from service.http.auth import require_scope
-from service.http.dependencies import SettingsDependency
 from service.http.errors import PROBLEM_CONTENT
+from service.http.routes import SettingsDependency
 from service.observability.job_metrics import JobMetrics
-from service.observability.pool_metrics import count_connections
 from service.processes.web_processes import WebProcesses, shared_directory
-from service.tokens.scopes import Scope
+from service.tokens.repository import Scope
 from store.engine import Database
 
 router = APIRouter(tags=["health"])
@@ -56,6 +59,50 @@ def make_registries(database: Database) -> Registries:
     answered.register(JobMetrics(database))
     count_connections(database.engine, counted)
     return Registries(counted, answered)
+
+
+def count_connections(engine: Engine, registry: CollectorRegistry) -> None:
+    """Keep gauges of the connections of ``engine`` by state; of one without a pool there is nothing to count.
+
+    Where several web processes share a port, each counts its own and what is answered is the sum over those alive.
+    """
+    pool = engine.pool
+    if not isinstance(pool, QueuePool):
+        return
+    connections = Gauge(
+        "mixwright_database_connections",
+        "Connections of the web processes by state.",
+        ("state",),
+        registry=registry,
+        multiprocess_mode="livesum",
+    )
+    in_use, idle = connections.labels("in_use"), connections.labels("idle")
+    most = Gauge(
+        "mixwright_database_connections_max",
+        "Connections the web processes may open.",
+        registry=registry,
+        multiprocess_mode="livesum",
+    )
+    most.set(pool.size() + pool._max_overflow)
+
+    # One that was opened is idle until it is taken, and so is one that is closed.
+    @event.listens_for(pool, "connect")
+    def _opened(*_: Any) -> None:
+        idle.inc()
+
+    @event.listens_for(pool, "close")
+    def _closed(*_: Any) -> None:
+        idle.dec()
+
+    @event.listens_for(pool, "checkout")
+    def _taken(*_: Any) -> None:
+        idle.dec()
+        in_use.inc()
+
+    @event.listens_for(pool, "checkin")
+    def _given_back(*_: Any) -> None:
+        in_use.dec()
+        idle.inc()
 
 
 @router.get(

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from proxy_models.config import TrainingConfig
 from proxy_models.planning.cost import SwarmWork, swarm_cost
-from service.domain_sets.counted import CountedText, counted_text
+from service.domain_sets.repository import CountedText, counted_text
 from service.optimizations.schemas import CostView
 from service.optimizations.service import PlannedOptimization
 from service.training.device import WorkerDevice, check_memory, training_of, vocabulary_of

@@ -5,10 +5,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 
-from service.http.dependencies import RETRY_AFTER_SECONDS, DatabaseDependency, DryRun, SettingsDependency
 from service.http.idempotency import IdempotentRequest, KeyHeader, create_once
-from service.http.pagination import After, Limit, Page
-from service.http.thread_route import ThreadRoute
+from service.http.routes import (
+    RETRY_AFTER_SECONDS,
+    DatabaseDependency,
+    DryRun,
+    SettingsDependency,
+    ThreadRoute,
+)
+from service.http.schemas import After, Limit, Page
 from service.optimizations import service
 from service.optimizations.cost import check_planned_memory
 from service.optimizations.listing import optimization_page

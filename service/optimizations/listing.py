@@ -3,7 +3,7 @@
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from service.http.pagination import Listing
+from service.http.schemas import Listing
 from service.optimizations.schemas import OptimizationSummary
 from store.tables import DomainSet, Optimization, Revision
 

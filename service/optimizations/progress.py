@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from service.domain_sets.counted import counted_text
+from service.domain_sets.repository import counted_text
 from service.http.schemas import failure_of
 from service.optimizations.cost import optimization_cost
 from service.optimizations.repository import mixtures_of, swarm_id_of

@@ -17,8 +17,7 @@ from mixing.repetition import check_target_reachable
 from mixing.solve.problem import LinearConstraint
 from mixing.solve.shares import share_of
 from proxy_models.families.start import StartFolder
-from service.domain_sets.preparation import require_usable
-from service.domain_sets.repository import revision_of
+from service.domain_sets.repository import require_usable, revision_of
 from service.optimizations.repository import optimization_with_id
 from service.optimizations.reuse import PlannedReuse, ReuseContext, planned_reuse
 from service.optimizations.schemas import OptimizationRequest

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Self
 
 from service.http.auth import load_token
+from service.processes.address import ServeLock, ServiceRecord, address, answers, listen
 from service.processes.child_process import KeptProcess, open_log, tail
-from service.processes.listener import address, answers, listen
-from service.processes.service_record import ServeLock, ServiceRecord
 from store.schema.migrate import upgrade
 from store.settings import Settings
 

@@ -8,8 +8,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.http.app import create_app
-from service.observability.audit import install_audit_log
-from service.processes.listener import listen
+from service.observability.requests import install_audit_log
+from service.processes.address import listen
 from store.lifeline import exit_with_parent
 from store.logs import configure_logging
 from store.schema.version import require_schema

@@ -50,6 +50,6 @@ class WebProcesses(Collector):
 def _living() -> set[int]:
     directory = shared_directory()
     # A gauge's file is taken away when its process has ended; `livesum` is the mode of
-    # `service.observability.pool_metrics`.
+    # `service.observability.metrics`.
     files = directory.glob("gauge_livesum_*.db") if directory else ()
     return {int(file.stem.rpartition("_")[2]) for file in files}

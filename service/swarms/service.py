@@ -8,8 +8,7 @@ from typing import Any
 from sqlalchemy import Integer, Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
-from service.http.pagination import Listing
-from service.http.schemas import failure_of
+from service.http.schemas import Listing, failure_of
 from service.optimizations.schemas import run_counts
 from service.swarms.schemas import MetricView, RunProgress, RunSummary, RunView, SwarmView
 from store import jobs

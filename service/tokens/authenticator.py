@@ -1,18 +1,132 @@
-"""Who sent a request: the operator, a user's token, or a browser that one of them signed in."""
+"""Who sent a request: the operator, a user's token, or a browser that one of them signed in.
 
+Wrong tokens are counted by client address, in the memory of the web process: a bucket of some
+(``MIXWRIGHT_WRONG_TOKENS``) an address, one more every `REFILL_SECONDS`. While it is empty nothing from the address
+is compared at all, except tokens that were good there before: who shares an address with a guesser (a proxy, an
+office) goes on working, and the guesser learns nothing.
+"""
+
+import ipaddress
+import logging
+import math
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from service.tokens import sessions
-from service.tokens.failed_attempts import USUAL_FAILURES, FailedAttempts
-from service.tokens.last_uses import LastUses
+from sqlalchemy.exc import DBAPIError
+
 from service.tokens.recent_lookups import RecentLookups
-from service.tokens.repository import find_by_hash
-from service.tokens.scopes import ALL_SCOPES, Scope
-from service.tokens.secrets import hash_of, same
+from service.tokens.repository import (
+    ALL_SCOPES,
+    Scope,
+    close_session,
+    find_by_hash,
+    hash_of,
+    note_uses,
+    open_session,
+    same,
+    session_of,
+)
 from store.engine import Database
 from store.problems import TooManyAttempts
+
+USUAL_FAILURES = 10
+REFILL_SECONDS = 30.0
+MOST_ADDRESSES = 10_000
+"""Addresses and good tokens remembered; the ones not seen for longest are forgotten."""
+
+
+class FailedAttempts:
+    """Who has sent wrong tokens lately. Safe to use from several threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = USUAL_FAILURES) -> None:
+        self._clock, self._most = clock, most
+        self._guard = threading.Lock()
+        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address -> (level, when)
+        self._good: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def wait_seconds(self, address: str, secret: str) -> int:
+        """Whole seconds until the address may try this secret; 0 is now."""
+        network = _network(address)
+        with self._guard:
+            if (network, hash_of(secret)) in self._good:
+                return 0
+            over = self._level(network) - (self._most - 1)
+            return max(0, math.ceil(over * REFILL_SECONDS))
+
+    def failed(self, address: str) -> None:
+        """Count a wrong token."""
+        network = _network(address)
+        with self._guard:
+            self._failures[network] = (self._level(network) + 1.0, self._clock())
+            _keep_newest(self._failures, network)
+
+    def succeeded(self, address: str, secret: str) -> None:
+        """Remember a good token of the address."""
+        key = (_network(address), hash_of(secret))
+        with self._guard:
+            self._good[key] = None
+            _keep_newest(self._good, key)
+
+    def _level(self, network: str) -> float:
+        level, when = self._failures.get(network, (0.0, 0.0))
+        return max(0.0, level - (self._clock() - when) / REFILL_SECONDS)
+
+
+def _keep_newest(entries: OrderedDict, key: object) -> None:
+    entries.move_to_end(key)
+    while len(entries) > MOST_ADDRESSES:
+        entries.popitem(last=False)
+
+
+def _network(address: str) -> str:
+    """IPv6 clients own whole networks of 2^64 addresses, which count as one."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+
+
+_log = logging.getLogger("mixwright.tokens")
+
+
+class LastUses:
+    """One thread that writes; what is noted while it does is written together next."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._writer = ThreadPoolExecutor(1, "last-uses")
+        self._guard = threading.Lock()
+        self._pending: set[str] = set()
+
+    def note(self, token_id: str) -> None:
+        """Have it written that the token is used now; answers at once."""
+        with self._guard:
+            is_waiting = bool(self._pending)
+            self._pending.add(token_id)
+        if not is_waiting:
+            self._writer.submit(self._write)
+
+    def close(self) -> None:
+        """Wait until everything noted is written."""
+        self._writer.shutdown()
+
+    def _write(self) -> None:
+        with self._guard:
+            used, self._pending = self._pending, set()
+        try:
+            with self._database.write() as session:
+                note_uses(session, used)
+        except DBAPIError:
+            # It says when a token was used, no more: the next request with it tries again.
+            _log.warning("the last use of %d tokens could not be written down", len(used), exc_info=True)
+
 
 OPERATOR = "operator"
 
@@ -68,7 +182,7 @@ class Authenticator:
         if not cookie:
             return None
         with self._database.read() as session:
-            row = sessions.session_of(session, self._operator_token, cookie)
+            row = session_of(session, self._operator_token, cookie)
         if row is None:
             return None
         if row.token_id is None:
@@ -78,14 +192,12 @@ class Authenticator:
     def sign_in(self, principal: Principal) -> str:
         """A new session's cookie."""
         with self._database.write() as session:
-            return sessions.open_session(
-                session, self._operator_token, principal.token_id, principal.secret_hash
-            )
+            return open_session(session, self._operator_token, principal.token_id, principal.secret_hash)
 
     def sign_out(self, cookie: str) -> None:
         """End the cookie's session."""
         with self._database.write() as session:
-            sessions.close_session(session, self._operator_token, cookie)
+            close_session(session, self._operator_token, cookie)
 
     def close(self) -> None:
         """Write down what is not written yet."""

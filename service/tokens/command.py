@@ -11,11 +11,11 @@ import click
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from service.cli.options import data_option, settings_with
+from service.cli import data_option, settings_with
 from service.http.schemas import NAME_PATTERN
 from service.tokens import repository
 from service.tokens.authenticator import OPERATOR
-from service.tokens.scopes import LADDER, Scope
+from service.tokens.repository import LADDER, Scope
 from store.engine import Database
 from store.tables import AccessToken
 

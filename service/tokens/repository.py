@@ -1,16 +1,74 @@
-"""Access tokens in the store: made, found by their secret, renewed and revoked."""
+"""Access tokens and browsers' sign-ins in the store: made, found by their secret, renewed and ended.
 
-from collections.abc import Collection
+A secret has 256 random bits and is stored only as a hash. A plain SHA-256 of it can neither be searched nor looked
+up; the slow hashes that passwords need would only slow every request down.
+
+A sign-in is a random cookie, of which the store keeps a keyed hash. The key is the operator's token, so a copy of the
+store opens no session, and a new operator's token ends them all. A session made with a user's token remembers that
+secret's hash and lives no longer than it does.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, cast
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.tokens.recent_lookups import forget_when_committed
-from service.tokens.scopes import Scope, granted
-from service.tokens.secrets import hash_of, new_secret, same
 from store.clock import database_now
-from store.tables import AccessToken
+from store.tables import AccessToken, DashboardSession
+
+
+class Scope(StrEnum):
+    """One step of the ladder, lowest first."""
+
+    READ = "read"
+    """Look at everything: resources, runs, metrics, the dashboard."""
+    WRITE = "write"
+    """Make and change domain sets, mixtures and optimizations, which train proxy models."""
+    LAUNCH = "launch"
+    """Start, cancel and retry full training runs."""
+
+
+LADDER = (Scope.READ, Scope.WRITE, Scope.LAUNCH)
+ALL_SCOPES = frozenset(LADDER)
+
+
+def granted(named: Iterable[str]) -> frozenset[Scope]:
+    """The named scopes with what they include; raises ValueError for a name nobody knows."""
+    highest = max((LADDER.index(Scope(name)) for name in named), default=-1)
+    return frozenset(LADDER[: highest + 1])
+
+
+PREFIX = "mw_"
+"""Lets scanners for leaked secrets recognise one."""
+SECRET_BYTES = 32
+
+
+def new_secret() -> str:
+    """A new token's secret; shown once, kept nowhere."""
+    return PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+
+
+def hash_of(secret: str) -> str:
+    """SHA-256 of a secret, 64 hexadecimal digits."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def keyed_hash(key: str, secret: str) -> str:
+    """HMAC-SHA-256 of a secret: worth nothing to whoever knows only the store, and void with another key."""
+    return hmac.new(key.encode(), secret.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def same(left: str, right: str) -> bool:
+    """Whether two hashes are equal, in time that tells nothing about where they differ."""
+    return hmac.compare_digest(left.encode(), right.encode())
+
 
 LAST_USED_SECONDS = 60.0
 """A token's last use is noted at most so often: a client that polls is not to write at every request."""
@@ -125,3 +183,37 @@ def _named(session: Session, name: str) -> AccessToken:
 
 def _now(session: Session) -> float:
     return float(session.scalar(select(database_now())) or 0.0)
+
+
+SESSION_SECONDS = 7 * 24 * 3600
+"""How long a browser stays signed in."""
+
+
+def open_session(session: Session, key: str, token_id: str | None, secret_hash: str | None) -> str:
+    """Sign a browser in by a user's token, or by the operator's (both None); answers the cookie's value."""
+    session.execute(delete(DashboardSession).where(DashboardSession.expires_at <= database_now()))
+    cookie = secrets.token_urlsafe(SECRET_BYTES)
+    session.add(
+        DashboardSession(
+            cookie_hash=keyed_hash(key, cookie),
+            token_id=token_id,
+            secret_hash=secret_hash,
+            expires_at=cast(Any, database_now() + SESSION_SECONDS),
+        )
+    )
+    return cookie
+
+
+def session_of(session: Session, key: str, cookie: str) -> DashboardSession | None:
+    """The live session of a cookie."""
+    return session.scalars(
+        select(DashboardSession).where(
+            DashboardSession.cookie_hash == keyed_hash(key, cookie),
+            DashboardSession.expires_at > database_now(),
+        )
+    ).first()
+
+
+def close_session(session: Session, key: str, cookie: str) -> None:
+    """Sign the browser out: a copy of its cookie is worth nothing from now on."""
+    session.execute(delete(DashboardSession).where(DashboardSession.cookie_hash == keyed_hash(key, cookie)))

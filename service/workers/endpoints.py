@@ -1,16 +1,108 @@
-"""``/v1/workers``."""
+"""``/v1/workers``: what is known of the workers, and telling them to stop or to go on."""
 
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from fastapi import APIRouter
-from sqlalchemy import select
+from pydantic import BaseModel, Field
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
-from service.http.dependencies import DatabaseDependency
-from service.http.pagination import After, Limit, Page, page_rows
-from service.http.thread_route import ThreadRoute
-from service.workers import service
-from service.workers.schemas import PauseRequest, WorkerView
-from store.tables import WorkerRow
+from service.http.routes import DatabaseDependency, ThreadRoute
+from service.http.schemas import After, Limit, Page, RequestModel, Time, page_rows
+from store.clock import database_now
+from store.jobs import HELD
+from store.problems import NotFound
+from store.tables import Job, WorkerRow
+
+
+class PauseRequest(RequestModel):
+    """Why a worker is to stop; shown to whoever wonders."""
+
+    reason: str | None = Field(default=None, max_length=1000)
+
+
+class WorkerView(BaseModel):
+    """A slot of a worker machine: one job, or one wave of runs, at a time on one device.
+
+    ``state`` is what it does: ``gone`` is one that ended or was not seen for a minute, ``draining`` finishes what it
+    has, ``paused`` gave it back.
+    """
+
+    id: str
+    name: str
+    host: str
+    device: str
+    device_name: str | None
+    memory_bytes: int | None
+    kinds: list[str] | None = Field(description="The kinds of job it takes; null: any.")
+    state: Literal["idle", "busy", "draining", "paused", "gone"]
+    reason: str | None
+    jobs: int = Field(description="Jobs it holds now: the runs of a wave are several.")
+    tokens_per_second: float | None = Field(description="What it last trained at.")
+    versions: dict[str, str]
+    started_at: Time
+    seen_at: Time
+
+
+GONE_SECONDS = 60.0
+"""A worker tells every five seconds that it is there."""
+
+
+def worker_with_id(session: Session, worker_id: str) -> WorkerRow:
+    """The worker; raises NotFound."""
+    row = session.get(WorkerRow, worker_id)
+    if row is None:
+        raise NotFound("worker", worker_id)
+    return row
+
+
+def set_state(session: Session, worker_id: str, state: str, reason: str | None = None) -> WorkerRow:
+    """Tell a worker what to do; it hears it within seconds. Raises NotFound."""
+    row = worker_with_id(session, worker_id)
+    row.state, row.reason = state, reason
+    row.failures = []  # what failed before somebody decided counts no more; nor does it end a pause by itself
+    session.flush()
+    return row
+
+
+def describe_workers(session: Session, rows: Sequence[WorkerRow]) -> list[WorkerView]:
+    """The workers with what they hold now."""
+    # The worker of a job is its slot's name and the process that claimed it.
+    holders = session.execute(
+        select(Job.worker, func.count()).where(Job.state.in_(HELD)).group_by(Job.worker)
+    ).all()
+    held: Counter[str] = Counter()
+    for holder, count in holders:
+        held[str(holder).rpartition(":")[0]] += count
+    now = session.scalar(select(database_now())) or 0.0
+    return [_describe(row, held[row.name], now) for row in rows]
+
+
+def _describe(row: WorkerRow, jobs: int, now: float) -> WorkerView:
+    state = {"active": "busy" if jobs else "idle"}.get(row.state, row.state)
+    if row.left_at is not None or row.seen_at < now - GONE_SECONDS:
+        state = "paused" if row.state == "paused" else "gone"
+    return WorkerView.model_validate(
+        {
+            "id": row.id,
+            "name": row.name,
+            "host": row.host,
+            "device": row.device,
+            "device_name": row.device_name,
+            "memory_bytes": row.memory_bytes,
+            "kinds": row.kinds,
+            "state": state,
+            "reason": row.reason,
+            "jobs": jobs,
+            "tokens_per_second": row.tokens_per_second,
+            "versions": row.versions,
+            "started_at": row.started_at,
+            "seen_at": row.seen_at,
+        }
+    )
+
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"], route_class=ThreadRoute)
 
@@ -20,14 +112,14 @@ def list_workers(database: DatabaseDependency, after: After = None, limit: Limit
     """Every slot of every machine seen in the last week, newest first."""
     with database.read() as session:
         rows, following = page_rows(session, select(WorkerRow), WorkerRow.id, after, limit)
-        return {"items": service.describe_workers(session, rows), "next": following}
+        return {"items": describe_workers(session, rows), "next": following}
 
 
 @router.get("/{worker_id}", response_model=WorkerView)
 def get_worker(worker_id: str, database: DatabaseDependency) -> WorkerView:
     """One slot."""
     with database.read() as session:
-        return service.describe_workers(session, [service.worker_with_id(session, worker_id)])[0]
+        return describe_workers(session, [worker_with_id(session, worker_id)])[0]
 
 
 @router.post("/{worker_id}:drain", status_code=202, response_model=WorkerView)
@@ -56,5 +148,5 @@ def resume_worker(worker_id: str, database: DatabaseDependency) -> WorkerView:
 
 def _tell(database: DatabaseDependency, worker_id: str, state: str, reason: str | None) -> WorkerView:
     with database.write() as session:
-        row = service.set_state(session, worker_id, state, reason)
-        return service.describe_workers(session, [row])[0]
+        row = set_state(session, worker_id, state, reason)
+        return describe_workers(session, [row])[0]

@@ -12,8 +12,8 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service.http.security_headers import HEADERS
-from service.processes.listener import listen
+from service.http.guards import HEADERS
+from service.processes.address import listen
 from store.settings import Settings
 from tests.hostile.conftest import problem, still_answers
 from tests.service.conftest import TOKEN

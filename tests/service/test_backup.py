@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from service.cli.backup import BackupError, backup, restore
 from service.cli.main import main
 from service.http.app import create_app
-from service.processes.service_record import ServeLock
+from service.processes.address import ServeLock
 from store import jobs
 from store.engine import Database
 from store.settings import Settings

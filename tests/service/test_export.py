@@ -19,8 +19,7 @@ from proxy_models.model.model import Decoder
 from proxy_models.text.tokenizer import train_byte_level_bpe
 from proxy_models.training.checkpoint import save_model
 from service.cli.main import main
-from service.client import ApiError, Client
-from service.unpacking import unpack_folder
+from service.client import ApiError, Client, unpack_folder
 from store.engine import Database
 from store.settings import Settings
 from store.tables import Revision, Run
@@ -138,7 +137,7 @@ def test_an_archive_that_is_cut_short_leaves_nothing(
 
 def test_exporting_needs_no_torch() -> None:
     program = (
-        "import sys; import service.swarms.model_files, service.unpacking; "
+        "import sys; import service.swarms.endpoints, service.client; "
         "sys.exit(any(name.partition('.')[0] in ('torch', 'transformers') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

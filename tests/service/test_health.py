@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from service.http.app import create_app
-from service.observability.readiness import check_storage
+from service.observability.health import check_storage
 from store.engine import Database
 from store.schema.migrate import upgrade
 from store.schema.version import newest

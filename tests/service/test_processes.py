@@ -18,9 +18,8 @@ import pytest
 from click.testing import CliRunner
 
 from service.cli.main import main
+from service.processes.address import AlreadyServed, PortInUse, ServeLock, ServiceRecord, listen
 from service.processes.child_process import KeptProcess, tail
-from service.processes.listener import PortInUse, listen
-from service.processes.service_record import AlreadyServed, ServeLock, ServiceRecord
 from service.processes.serving import LocalService, StartFailed
 
 DEADLINE_SECONDS = 240.0
@@ -195,7 +194,7 @@ def test_neither_the_command_line_nor_the_web_process_imports_torch() -> None:
 
 
 def test_a_listener_says_where_it_can_be_reached() -> None:
-    from service.processes.listener import address
+    from service.processes.address import address
 
     with listen("0.0.0.0", 0) as everywhere:
         port = everywhere.getsockname()[1]

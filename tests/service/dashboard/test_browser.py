@@ -11,7 +11,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from service.processes.listener import address, listen
+from service.processes.address import address, listen
 from store import jobs
 from store.tables import Job
 from tests.servers import skip_loudly

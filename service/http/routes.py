@@ -1,4 +1,4 @@
-"""Routes whose answers are written to JSON in the thread that made them.
+"""Routes: what endpoints are given, and answers that are written to JSON in the thread that made them.
 
 FastAPI runs a plain function in a thread, checks its answer in a second one and writes it to JSON on the event loop,
 where every other request waits for it. A hop to a thread costs about as much as a query.
@@ -7,11 +7,14 @@ where every other request waits for it. A hop to a thread costs about as much as
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
+
+from store.engine import Database
+from store.settings import Settings
 
 JSON = "application/json"
 
@@ -44,3 +47,20 @@ def _answering(
         return Response(adapter.dump_json(adapter.validate_python(found)), status, media_type=JSON)
 
     return answer
+
+
+# Coroutines, though they wait for nothing: FastAPI calls a plain function in a thread, which costs more than a query.
+async def _database(request: Request) -> Database:
+    return request.app.state.database
+
+
+async def _settings(request: Request) -> Settings:
+    return request.app.state.settings
+
+
+DatabaseDependency = Annotated[Database, Depends(_database)]
+SettingsDependency = Annotated[Settings, Depends(_settings)]
+
+DryRun = Annotated[bool, Query(description="Answer what would be, and store nothing.")]
+
+RETRY_AFTER_SECONDS = "1"

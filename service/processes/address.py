@@ -1,13 +1,22 @@
-"""What a running service leaves in its data directory: a lock while it lives, its address once it answers."""
+"""Where a service answers: its listening socket, its lock on the data directory, and its address there.
 
+The socket is opened before any process that answers on it, and belongs to the process that keeps the web process
+running: while the latter is started again connections wait in the queue instead of being refused. The lock is held
+while the service lives; the address is written once it answers.
+"""
+
+import errno
 import fcntl
+import http.client
 import json
 import os
 import secrets
+import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 LOCK_NAME = "serve.lock"
 RECORD_NAME = "service.json"
@@ -97,3 +106,55 @@ class ServeLock:
         finally:
             os.close(descriptor)
         return False
+
+
+BACKLOG = 1024
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+
+class PortInUse(RuntimeError):
+    """Another program listens there."""
+
+
+def listen(host: str, port: int, patience_seconds: float = 0.0) -> socket.socket:
+    """A listening socket on ``host`` and ``port`` (0: any free one).
+
+    Raises PortInUse when another program still has the port after ``patience_seconds``.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            if time.monotonic() >= deadline:
+                raise PortInUse(
+                    f"port {port} on {host} is in use by another program; "
+                    "choose another with --port, or 0 for any free one"
+                ) from error
+        time.sleep(0.1)
+
+
+def address(listener: socket.socket) -> str:
+    """The URL a program on this machine reaches the listener under."""
+    host, port = listener.getsockname()[:2]
+    host = _ANY_ADDRESS.get(str(host), str(host))
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def answers(url: str, timeout_seconds: float = 1.0) -> bool:
+    """Whether ``/healthz`` of the service at ``url`` answers 200.
+
+    Not through a client that reads proxy settings: the address is on this machine.
+    """
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_seconds)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,164 @@
+"""What is refused before anything is read (length, host, address), and the headers that guard a browser."""
+
+import re
+from collections.abc import Collection
+from urllib.parse import unquote_to_bytes
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.http.errors import problem_response
+
+
+class BodyLimit:
+    """ASGI middleware that answers 413 as soon as more than ``limit`` bytes were announced or received."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with its body, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > self._limit:
+            await self._refuse(scope, receive, send)
+            return
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # the client went away
+            body += message.get("body", b"")
+            if len(body) > self._limit:
+                await self._refuse(scope, receive, send)
+                return
+            if not message.get("more_body", False):
+                break
+        whole: Message = {"type": "http.request", "body": bytes(body), "more_body": False}
+        await self._app(scope, replayed(whole, receive), send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        detail = f"The body is longer than {self._limit} bytes. Refer to files by path or pattern instead."
+        await problem_response(413, "body_too_large", detail)(scope, receive, send)
+
+
+def replayed(message: Message, receive: Receive) -> Receive:
+    """A channel that gives ``message``, which was read from it already, before what else comes."""
+    sent = False
+
+    async def replay() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return message
+
+    return replay
+
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?", re.IGNORECASE)
+
+
+class AllowedHosts:
+    """ASGI middleware that answers 400 unless there is exactly one ``Host``, of the ``names``, with any port."""
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        self._app = app
+        self._names = frozenset(name.lower().strip("[]") for name in names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] == "http" and not self._is_allowed(scope):
+            answer = problem_response(
+                400,
+                "unknown_host",
+                "The Host header is none of the names of this service; the operator sets MIXWRIGHT_ALLOWED_HOSTS.",
+            )
+            await answer(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_allowed(self, scope: Scope) -> bool:
+        given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        match = _HOST.fullmatch(given[0]) if len(given) == 1 else None
+        return match is not None and match.group(1).lower().strip("[]") in self._names
+
+
+class PlainAddress:
+    """ASGI middleware that answers 400 for a NUL byte, encoded once or not at all, in path, query or headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] == "http" and _holds_nul(scope):
+            detail = "The address or a header of the request holds a NUL byte."
+            await problem_response(400, "bad_address", detail)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _holds_nul(scope: Scope) -> bool:
+    return (
+        "\0" in scope["path"]
+        or b"\0" in unquote_to_bytes(scope["query_string"])
+        or any(b"\0" in value for _, value in scope["headers"])
+    )
+
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "style-src 'self'",
+        "script-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # A first visit has the token in its address; no other site may learn it.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Permitted-Cross-Domain-Policies": "none",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+PRIVATE = "no-store"
+"""Answers are for who asked; static files alone, whose addresses change with their content, may be kept."""
+STRICT_TRANSPORT_SECURITY = "max-age=31536000"
+
+
+class SecurityHeaders:
+    """ASGI middleware that adds HEADERS where the answer does not set them itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and complete the answer's headers."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def complete(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                if not scope["path"].startswith("/static/"):
+                    headers.setdefault("Cache-Control", PRIVATE)
+                if scope["scheme"] == "https":
+                    headers.setdefault("Strict-Transport-Security", STRICT_TRANSPORT_SECURITY)
+            await send(message)
+
+        await self._app(scope, receive, complete)
