@@ -17,6 +17,7 @@ import numpy as np
 
 from mixing.laws.checks import importance, require_metrics, require_runs
 from mixing.laws.exponential.huber_descent import Runs
+from mixing.laws.posterior import posterior_covariance
 from mixing.laws.protocol import Expansion
 
 _NU = 4.0
@@ -328,7 +329,7 @@ def _covariance(
         jacobian = formula.jacobian(parameters[part], problems.runs.weights)
         trust = problems.importance[part] * share[part, None]
         data = (jacobian * trust[:, :, None]).transpose(0, 2, 1) @ jacobian
-        inverse = np.linalg.inv(data + prior.precision)
+        inverse = posterior_covariance(data, prior.precision)
         # Parameters the runs decided took as many runs' worth of noise with them.
         spent = np.einsum("nij,nji->n", inverse, data)
         runs = problems.importance[part].sum(1)

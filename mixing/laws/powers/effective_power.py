@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mixing.errors import InvalidMetrics, TooFewRuns
+from mixing.laws.posterior import posterior_covariance
 from mixing.laws.powers.descent import (
     SHARED,
     PowerProblems,
@@ -241,7 +242,9 @@ class EffectivePowerLaw:
         """
         problems, lowest, unit = self._problems(weights, metrics, importance)
         theta = self._lowest(problems, near)
-        spread = np.linalg.inv(information(problems, theta)[:, :-1, :-1])
+        precision = np.diag(problems.width[:-1] ** -2.0)
+        data = information(problems, theta)[:, :-1, :-1] - precision
+        spread = posterior_covariance(data, precision)
         tasks = metrics.shape[2]
         batches = [
             slice(first, first + tasks) for first in range(0, len(theta), tasks)

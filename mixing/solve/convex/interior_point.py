@@ -249,13 +249,21 @@ def _solve_small(
 ) -> tuple[float, np.ndarray]:
     """The small system, bordered by s where there is one."""
     if not program.has_level:
-        return 0.0, np.linalg.solve(small, sides)
+        return 0.0, _solved(small, sides)
     border = np.zeros(len(small))
     first = rank + len(program.coupling)
     border[first : first + len(program.epigraph)] = program.epigraph
     bordered = np.block([[small, border[:, None]], [border[None], np.zeros((1, 1))]])
-    solved = np.linalg.solve(bordered, np.append(sides, here.level_dual))
+    solved = _solved(bordered, np.append(sides, here.level_dual))
     return float(solved[-1]), solved[:-1]
+
+
+def _solved(matrix: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """The solution, or where constraints lean on each other to the last bit the shortest of the nearest ones."""
+    try:
+        return np.linalg.solve(matrix, side)
+    except np.linalg.LinAlgError:
+        return np.linalg.lstsq(matrix, side, rcond=None)[0]
 
 
 def _advance(program: ConvexProgram, here: _Evaluation, step: Iterate, target: float) -> _Evaluation | None:

@@ -1,0 +1,55 @@
+"""What the runs leave open has the prior's spread, whatever processor inverts the matrix."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixing.laws.posterior import posterior_covariance
+
+
+def exact_inverse(matrix: np.ndarray) -> np.ndarray:
+    """By Gauss and Jordan in rational numbers."""
+    size = len(matrix)
+    rows = [
+        [Fraction(float(value)) for value in row] + [Fraction(int(i == j)) for j in range(size)]
+        for i, row in enumerate(matrix)
+    ]
+    for pivot in range(size):
+        best = max(range(pivot, size), key=lambda row: abs(rows[row][pivot]))
+        rows[pivot], rows[best] = rows[best], rows[pivot]
+        rows[pivot] = [value / rows[pivot][pivot] for value in rows[pivot]]
+        for row in range(size):
+            if row != pivot:
+                rows[row] = [a - rows[row][pivot] * b for a, b in zip(rows[row], rows[pivot], strict=True)]
+    return np.array([[float(value) for value in row[size:]] for row in rows])
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_it_is_the_inverse_of_the_sum(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    jacobian, prior = generator.standard_normal((7, 4)), generator.standard_normal((4, 4))
+    data, precision = jacobian.T @ jacobian, prior @ prior.T + np.eye(4)
+    exact = exact_inverse(data + precision)
+    np.testing.assert_allclose(posterior_covariance(data[None], precision)[0], exact, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("known", [1e8, 1e16, 1e24, 1e32])
+def test_a_direction_no_run_speaks_of_keeps_the_priors_spread(known: float) -> None:
+    # The runs know the sum of two parameters, as well as one likes, and nothing of their difference.
+    data = known * np.ones((1, 2, 2))
+    covariance = posterior_covariance(data, np.eye(2) / 9.0)[0]
+    difference, total = np.array([1.0, -1.0]), np.array([1.0, 1.0])
+    # Var(a - b) = 9 + 9 as in the prior; Var(a + b) = 1 / (known + 1 / 18)
+    assert difference @ covariance @ difference == pytest.approx(18.0, rel=1e-6)
+    assert 0 <= total @ covariance @ total <= 1.1 / known + 1e-12
+    assert np.linalg.eigvalsh(covariance)[-1] <= 9.0 * (1 + 1e-9)
+
+
+def test_rounding_below_zero_is_not_taken_for_knowledge() -> None:
+    data = np.array([[[1e16, 1e16], [1e16, 1e16 - 4.0]]])  # by rounding, its lower eigenvalue is -2
+    covariance = posterior_covariance(data, np.eye(2))[0]
+    assert np.linalg.eigvalsh(covariance)[-1] <= 1 + 1e-9
