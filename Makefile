@@ -1,11 +1,12 @@
 # make demo    the whole job on real text: domains in, proxy models, a mixture, two larger models to check it
 # make serve   the service on the same data
 # make test    installs what it needs and runs every test
+# make test-kernel   the numerical tests again, on other matrix kernels than the processor's own
 # make lint    ruff, pyright, the import contracts
 # make audit   known vulnerabilities of what constraints.txt pins; says so loudly where nobody can be asked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint audit clean
+.PHONY: help setup demo serve test test-kernel lint audit clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.mixwright-installed
@@ -39,6 +40,11 @@ serve: $(INSTALLED)
 test: $(INSTALLED)
 	@scripts/chromium.sh
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 10 $(ARGS)
+
+# As on a processor of another make: what must hold on any is tested on two.
+test-kernel: $(INSTALLED)
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $$($(BIN)/python scripts/other_kernel.py) \
+		$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests/mixing tests/proxy_models/test_precision.py $(ARGS)
 
 # pyright's own question whether there is a newer version would go to the network.
 lint: $(INSTALLED)
