@@ -5,6 +5,9 @@ import numpy as np
 from mixing.capped_simplex import into_bounds, settle
 from mixing.swarm.space import SwarmSpace
 
+_ROUNDING = 1e-12
+"""What an average of mixtures may lie past a bound that all of them keep."""
+
 
 def into_space(space: SwarmSpace, weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """(n, m) mixtures of the space near (n, m) non-negative weights of any scale.
@@ -21,7 +24,10 @@ def into_space(space: SwarmSpace, weights: np.ndarray, generator: np.random.Gene
     wanted = space.free_mass * np.divide(wanted, sums, out=np.zeros_like(wanted), where=sums > 0)
     present = _present(space, wanted, generator)
     lower, upper = np.where(present, space.lower, 0.0), np.where(present, space.upper, 0.0)
-    rows = np.flatnonzero(((wanted < lower) | (wanted > upper)).any(1) | (sums[:, 0] == 0))
+    # What rounding puts past a bound is clipped below: it must not draw from the generator, or another processor's
+    # rounding would give another swarm.
+    outside = (wanted < lower * (1 - _ROUNDING)) | (wanted > upper * (1 + _ROUNDING))
+    rows = np.flatnonzero(outside.any(1) | (sums[:, 0] == 0))
     if len(rows):
         # Those that enter reach their caps in random order, so that under tight caps all of them vary.
         reserve = space.upper * (generator.standard_exponential((len(rows), len(space))) + 1e-6)
@@ -69,14 +75,16 @@ def _enter(space: SwarmSpace, present: np.ndarray, generator: np.random.Generato
 def corners(space: SwarmSpace, count: int, generator: np.random.Generator) -> np.ndarray:
     """(count, m) corners of the space: domains filled to their caps in random order until the whole is held.
 
-    Each domain that is drawn comes first in turn; where none is capped, a corner is that domain alone. Under
+    Each domain that is drawn comes first in turn (where none is capped, a corner is that domain alone), then each
+    last: where the caps hold hardly more than the whole, only the last of a corner is below its cap. Under
     minimum weights the result is brought into the space and may not be a corner.
     """
     drawn = np.flatnonzero(space.drawn)
     if not len(drawn):
         return np.tile(space.pinned, (count, 1))
     keys = generator.random((count, len(space)))
-    keys[np.arange(count), drawn[np.arange(count) % len(drawn)]] = -1.0
+    turn, position = np.divmod(np.arange(count), len(drawn))
+    keys[np.arange(count), drawn[position]] = np.where(turn % 2, 1.0, -1.0)
     order = np.argsort(np.where(space.drawn, keys, 2.0), 1, kind="stable")
     caps = space.upper[order]
     held = np.zeros_like(caps)
@@ -87,8 +95,8 @@ def corners(space: SwarmSpace, count: int, generator: np.random.Generator) -> np
 
 
 def averages_of_corners(space: SwarmSpace, count: int, generator: np.random.Generator) -> np.ndarray:
-    """(count, m) random averages of up to about 64 corners: every domain varies in them, however tight the caps."""
+    """(count, m) random averages of about 8 corners: every domain varies in them, however tight the caps."""
     extremes = corners(space, 2 * len(space), generator)
-    concentration = min(1.0, 32 / len(space))
+    concentration = min(0.125, 4 / len(space))
     shares = generator.dirichlet(np.full(len(extremes), concentration), size=count)
     return into_space(space, shares @ extremes, generator)

@@ -1,5 +1,10 @@
 import itertools
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,11 +122,34 @@ def test_required_domains_are_in_every_mixture() -> None:
     assert (weights[:, POOL.names.index("web:news")] >= 0.03 - 1e-12).all()
 
 
-def test_caps_that_leave_no_room_for_rejection_are_still_met() -> None:
-    """Caps of 1.001 times the natural distribution: a draw under all of them would take longer than a life."""
+def tight_swarm(seed: int) -> np.ndarray:
+    """(93, 30) under caps of 1.001 times the natural distribution."""
     domains = Domains.of({f"s{index % 3}:t{index}": float(1 + index) for index in range(30)})
     space = SwarmSpace.of(domains, domains.natural_weights * 1.001)
-    weights = dirichlet.sample(space, 93, np.random.default_rng(0))
+    return dirichlet.sample(space, 93, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("kernel", ["Prescott", "Sandybridge"])
+def test_another_processors_rounding_draws_the_same_swarm(kernel: str) -> None:
+    code = "from tests.mixing.swarm.test_space import tight_swarm; print(tight_swarm(0).tolist())"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_L2_SIZE"}
+    there = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "OPENBLAS_CORETYPE": kernel},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    np.testing.assert_allclose(json.loads(there.stdout), tight_swarm(0), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_caps_that_leave_no_room_for_rejection_are_still_met(seed: int) -> None:
+    """A draw under all of the caps would take longer than a life."""
+    domains = Domains.of({f"s{index % 3}:t{index}": float(1 + index) for index in range(30)})
+    space = SwarmSpace.of(domains, domains.natural_weights * 1.001)
+    weights = tight_swarm(seed)
     assert space.contains(weights, 1e-12).all()
     assert unvaried(weights, domains.names) == ()
 
