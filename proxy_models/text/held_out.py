@@ -3,9 +3,13 @@
 The side of a document depends on a SHA-256 of its text alone: exact duplicates fall on one side in every file of
 every domain, and no later addition of files moves a document. The same digest orders the held-out documents, so
 the part that is evaluated is a fixed sample too.
+
+A few long documents may all fall on the training side. Such a domain holds out those of the smallest digests, as many
+as make up the fraction of its text, and of a long one only the beginning (`held_out_split`).
 """
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 MINIMUM_BYTES = 1024
@@ -29,6 +33,61 @@ def document_digest(text: str) -> bytes:
 def is_held_out(digest: bytes, fraction: float) -> bool:
     """Whether the document of this digest is never trained on; true for ``fraction`` of all digests."""
     return int.from_bytes(digest[:8], "big") < fraction * 2.0**64
+
+
+MOST_BEGINNINGS = 4096
+"""Documents that a domain holds out by their order; each has a byte, so that they reach `MINIMUM_BYTES`."""
+
+
+@dataclass(frozen=True)
+class HeldOutSplit:
+    """What of each document of a domain is never trained on.
+
+    Attributes:
+        fraction: of all digests that is held out whole.
+        beginnings: bytes held out of the documents of these digests, where whole documents came to too little.
+    """
+
+    fraction: float
+    beginnings: Mapping[bytes, int] = field(default_factory=dict)
+
+    def divide(self, digest: bytes, text: str) -> tuple[str, str]:
+        """What of a document is held out and what is trained on; together they are the text, and one may be empty."""
+        if digest in self.beginnings:
+            held_out = beginning(text, self.beginnings[digest])
+            return held_out, text[len(held_out) :]
+        return (text, "") if is_held_out(digest, self.fraction) else ("", text)
+
+
+def held_out_split(
+    documents: Iterable[str], fraction: float, minimum_bytes: int = MINIMUM_BYTES
+) -> HeldOutSplit:
+    """The split of a domain: whole documents by their digests alone, where that holds out `minimum_bytes`.
+
+    Else the documents of the smallest digests, up to ``fraction`` of the text or `minimum_bytes`; the last of them
+    with its beginning only where that is less than half of it. Neither the order of documents nor their files play a
+    part. Reads no further than it must: of a large domain only a little.
+    """
+    sizes: dict[bytes, int] = {}
+    total = held_out = 0
+    for text in documents:
+        digest, size = document_digest(text), len(text.encode())
+        total += size
+        if is_held_out(digest, fraction):
+            held_out += size
+            if held_out >= minimum_bytes:
+                return HeldOutSplit(fraction)
+        sizes[digest] = size
+        if len(sizes) > 2 * MOST_BEGINNINGS:
+            sizes = dict(sorted(sizes.items())[:MOST_BEGINNINGS])
+    missing = max(minimum_bytes, round(fraction * total))
+    beginnings: dict[bytes, int] = {}
+    for digest, size in sorted(sizes.items())[:MOST_BEGINNINGS]:
+        if missing <= 0:
+            break
+        beginnings[digest] = size if size <= 2 * missing else missing
+        missing -= beginnings[digest]
+    return HeldOutSplit(fraction, beginnings)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from proxy_models.stores.object_path import DataPath
 from proxy_models.text.byte_streams import plain_suffix
 from proxy_models.text.corpus import read_documents
 from proxy_models.text.data_roots import open_data
-from proxy_models.text.held_out import document_digest, is_held_out
+from proxy_models.text.held_out import document_digest, held_out_split
 from proxy_models.text.preparation_spec import PreparationProgress, PreparationSpec
 from proxy_models.text.shard_writer import check_held_out, key_of_content, write_shard
 from proxy_models.text.token_files import is_pretokenized
@@ -133,18 +133,20 @@ def _locked(path: Path) -> Iterator[None]:
 def training_sample(files: Sequence[DataPath], fraction: float, byte_limit: int) -> Iterator[str]:
     """Training-side documents to train a tokenizer on: up to ``byte_limit`` bytes, spread evenly over the files.
 
-    Documents that a held-out ``fraction`` keeps back are left out. Pre-tokenized files have no say. The order and
-    the choice depend on the files alone.
+    What a held-out ``fraction`` of them keeps back (`held_out_split`) is left out: the files are those of one domain.
+    Pre-tokenized files have no say. The order and the choice depend on the files alone.
     """
     texts = [path for path in files if not is_pretokenized(path)]
+    split = held_out_split((text for path in texts for text in read_documents(path)), fraction)
     remaining = byte_limit
     for index, path in enumerate(texts):
         share = remaining / (len(texts) - index)
         for text in read_documents(path):
-            if is_held_out(document_digest(text), fraction):
+            _, trained = split.divide(document_digest(text), text)
+            if not trained:
                 continue
-            yield text
-            size = len(text.encode())
+            yield trained
+            size = len(trained.encode())
             share -= size
             remaining -= size
             if share <= 0:

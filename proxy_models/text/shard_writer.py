@@ -13,7 +13,13 @@ from proxy_models.storage import new_directory, write_json
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.content_key import ContentKey, content_key
 from proxy_models.text.corpus import read_documents
-from proxy_models.text.held_out import EvaluationSlice, beginning, document_digest, is_held_out
+from proxy_models.text.held_out import (
+    EvaluationSlice,
+    HeldOutSplit,
+    beginning,
+    document_digest,
+    held_out_split,
+)
 from proxy_models.text.preparation_spec import PreparationProgress, PreparationSpec
 from proxy_models.text.token_files import is_pretokenized, read_token_documents
 from proxy_models.text.token_shard import HELD_OUT, META, TOKENS, ShardMeta, smallest_dtype
@@ -27,12 +33,15 @@ def check_held_out(spec: PreparationSpec, meta: ShardMeta) -> None:
     if meta.held_out_bytes < spec.minimum_held_out_bytes:
         raise TooLittleText(
             spec.domain,
-            f"{spec.held_out_fraction:g} of its {meta.documents} documents ({meta.size_bytes} bytes) held out are "
-            f"{meta.held_out_documents} documents of {meta.held_out_bytes} bytes and {spec.minimum_held_out_bytes} "
-            "bytes are needed; add text, cut it into smaller documents or raise held_out_fraction",
+            f"it has {meta.size_bytes} bytes, of which {spec.minimum_held_out_bytes} must be held out and some be "
+            "left to train on; add text to it, or make it a part of another domain",
         )
     if meta.tokens < 2:
-        raise TooLittleText(spec.domain, "nothing is left to train on beside its held-out slice")
+        raise TooLittleText(
+            spec.domain,
+            "nothing is left to train on beside its held-out slice; add text to it, or make it a part of another "
+            "domain",
+        )
 
 
 @dataclass
@@ -40,6 +49,7 @@ class _Writer:
     """Takes documents, batches them for the tokenizer and counts."""
 
     spec: PreparationSpec
+    split: HeldOutSplit
     stream: IO[bytes]
     evaluation: EvaluationSlice
     dtype: np.dtype[np.unsignedinteger]
@@ -54,17 +64,24 @@ class _Writer:
     content: ContentKey = field(default_factory=ContentKey)
 
     def add(self, text: str, ids: Sequence[int] | None = None) -> None:
-        """Count a document and send it to its side; ``ids`` where the file brought them."""
-        encoded = text.encode()
+        """Count a document and send its parts to their sides; ``ids`` where the file brought them."""
         digest = document_digest(text)
-        held_out = is_held_out(digest, self.spec.held_out_fraction)
+        held_out, trained = self.split.divide(digest, text)
         self.content.add(digest)
         self.documents += 1
-        self.size_bytes += len(encoded)
+        self.size_bytes += len(text.encode())
+        cut = None if ids is None else len(ids) * len(held_out) // len(text)
         if held_out:
+            held_ids = None if ids is None else list(ids[:cut])
             self.held_out_documents += 1
-            self.held_out_bytes += len(encoded)
-            self.evaluation.add(digest, text, None if ids is None else list(ids))
+            self.held_out_bytes += len(held_out.encode())
+            self.evaluation.add(digest, held_out, held_ids)
+            self.send(held_out, True, held_ids)
+        if trained:
+            self.send(trained, False, None if ids is None else ids[cut:])
+
+    def send(self, text: str, held_out: bool, ids: Sequence[int] | None) -> None:
+        """Write a part that has ids; one that has none waits to be tokenized."""
         if ids is not None:
             self.write(ids, held_out)
             return
@@ -101,9 +118,11 @@ def write_shard(
     Raises `CorpusError`, `TooLittleText`, `StorageFailed`.
     """
     dtype = smallest_dtype(spec.tokenizer.vocabulary_size)
+    texts = (text for path in spec.files for text, _ in _documents(path, spec.tokenizer))
+    split = held_out_split(texts, spec.held_out_fraction, spec.minimum_held_out_bytes)
     with new_directory(directory) as temporary:
         with (temporary / TOKENS).open("wb") as stream:
-            writer = _Writer(spec, stream, EvaluationSlice(spec.evaluation_bytes), dtype)
+            writer = _Writer(spec, split, stream, EvaluationSlice(spec.evaluation_bytes), dtype)
             _read_into(writer, progress)
             writer.flush()
         evaluation = _write_held_out(spec.tokenizer, writer.evaluation, temporary / HELD_OUT)

@@ -8,8 +8,7 @@ Latin one; people who write in that script need it.
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from mixing.errors import InvalidDomainName, MixingError
 from proxy_models.errors import ProxyError, StoreUnreachable, TooLittleText
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.corpus import probe, read_documents
-from proxy_models.text.held_out import MINIMUM_BYTES, document_digest, is_held_out
+from proxy_models.text.held_out import MINIMUM_BYTES, document_digest, held_out_split
 from proxy_models.text.token_files import is_pretokenized
 from service.domain_sets.schemas import DomainRequest, TokenizerRequest
 from store.files import FileIdentity, file_identity, identity_hash, resolve_files, resolve_place
@@ -123,18 +122,22 @@ def _look_into(name: str, paths: Sequence[DataPath], field: str, held_out_fracti
 
 def _check_held_out(name: str, paths: Sequence[DataPath], fraction: float) -> None:
     """Refuse a small domain at once whose split leaves too little on either side; a large one is counted first."""
-    sides = Counter[bool]()
-    for path in paths:
-        for document in read_documents(path):
-            text = document.encode()
-            sides[is_held_out(document_digest(document), fraction)] += len(text)
-    if sides[True] < MINIMUM_BYTES or sides[False] == 0:
+    split = held_out_split(_documents(paths), fraction)
+    held_out = trained = 0
+    for document in _documents(paths):
+        kept_back, rest = split.divide(document_digest(document), document)
+        held_out += len(kept_back.encode())
+        trained += len(rest.encode())
+    if held_out < MINIMUM_BYTES or trained == 0:
         raise TooLittleText(
             name,
-            f"{fraction:g} of its documents held out are {sides[True]} bytes, {sides[False]} are left to train "
-            f"on, and a held-out slice needs {MINIMUM_BYTES}; add text, cut it into smaller documents or raise "
-            "held_out_fraction",
+            f"it has {held_out + trained} bytes, of which {MINIMUM_BYTES} must be held out and some be left to train "
+            "on; add text to it, or make it a part of another domain",
         )
+
+
+def _documents(paths: Sequence[DataPath]) -> Iterator[str]:
+    return (document for path in paths for document in read_documents(path))
 
 
 def check_tokenizer(request: TokenizerRequest, settings: Settings) -> dict[str, object]:

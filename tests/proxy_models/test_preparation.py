@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from proxy_models.errors import CorpusError, DataMissing, TooLittleText
-from proxy_models.text.held_out import document_digest, is_held_out
+from proxy_models.text.held_out import document_digest, held_out_split, is_held_out
 from proxy_models.text.preparation import (
     PreparationProgress,
     PreparationSpec,
@@ -114,6 +114,99 @@ def test_too_little_text_names_the_domain(pool: Pool, tmp_path: Path) -> None:
     assert not any(child.is_dir() for child in (tmp_path / "shards").iterdir())
     with pytest.raises(CorpusError, match=r"blank\.jsonl: holds no text"):
         prepare_domain(spec_of(pool, tmp_path, write_documents(tmp_path / "blank.jsonl", [" "])))
+
+
+def long_texts(documents: int, size_bytes: int) -> list[str]:
+    """Documents of ASCII none of which is held out by its digest at 2%."""
+    candidates = (f"{index:08d} " + f"long text number {index} " * size_bytes for index in range(1000))
+    texts = (text[:size_bytes] for text in candidates)
+    return [text for text in texts if not is_held_out(document_digest(text), 0.02)][:documents]
+
+
+@pytest.mark.parametrize(
+    ("documents", "size_bytes", "held_out_bytes"),
+    # 2% of the text where that is more than the 1024 bytes a slice needs, or the whole document if it is no more
+    # than twice as long; None where nothing is left to train on, or where there are no 1024 bytes.
+    [
+        (26, 19_500, 19_500),
+        (20, 40_000, 16_000),
+        (1, 500_000, 10_000),
+        (1, 5_000, 1024),
+        (9, 1_500, 1_500),
+        (1, 1_500, None),
+        (1, 900, None),
+    ],
+)
+def test_a_few_long_documents_hold_out_the_fraction_of_their_text(
+    pool: Pool, tmp_path: Path, documents: int, size_bytes: int, held_out_bytes: int | None
+) -> None:
+    texts = long_texts(documents, size_bytes)
+    spec = PreparationSpec(
+        "d", (write_documents(tmp_path / "a.jsonl", texts),), pool.tokenizer, tmp_path / "shards"
+    )
+    if held_out_bytes is None:
+        with pytest.raises(TooLittleText, match="add text to it"):
+            prepare_domain(spec)
+        return
+    prepared = prepare_domain(spec)
+    trained = sorted(set(documents_of(TokenShard.open(prepared.directory), pool)) - {""})
+    assert prepared.meta.held_out_bytes == held_out_bytes
+    assert sum(map(len, trained)) == documents * size_bytes - held_out_bytes
+    whole = set(trained) & set(texts)
+    assert len(whole) == documents - 1
+    (divided,) = set(texts) - whole
+    assert divided == min(texts, key=document_digest)
+    rest = divided[held_out_bytes:]
+    assert trained == sorted([*whole, *([rest] if rest else [])])
+    for evaluated in texts_of(prepared.directory / "held_out.jsonl"):
+        assert divided[:held_out_bytes].startswith(evaluated)
+    sample = "".join(training_sample(spec.files, 0.02, 10**7))
+    assert divided[:held_out_bytes] not in sample
+    assert len(sample) == documents * size_bytes - held_out_bytes
+
+
+def test_the_split_of_long_documents_forgets_files_order_and_format(pool: Pool, tmp_path: Path) -> None:
+    texts = long_texts(20, 40_000)
+    rows = [token for text in texts for token in [*pool.tokenizer.encode(text), pool.tokenizer.end_of_text]]
+    np.save(tmp_path / "tokens.npy", np.array(rows, dtype=np.uint16))
+    layouts = (
+        (write_documents(tmp_path / "all.jsonl", texts),),
+        (write_documents(tmp_path / "backwards.jsonl", texts[::-1]),),
+        (
+            write_documents(tmp_path / "odd.jsonl", texts[1::2]),
+            write_documents(tmp_path / "even.jsonl", texts[::2]),
+        ),
+        (tmp_path / "tokens.npy",),
+    )
+    trained = []
+    for number, files in enumerate(layouts):
+        spec = PreparationSpec("d", files, pool.tokenizer, tmp_path / f"shards-{number}")
+        trained.append(set(documents_of(TokenShard.open(prepare_domain(spec).directory), pool)) - {""})
+    assert trained[0] == trained[1] == trained[2]
+    # Token ids are cut between two tokens, so that at most a token's text lies on the other side.
+    (rest,), (rest_of_ids,) = trained[0] - set(texts), trained[3] - set(texts)
+    assert trained[3] & set(texts) == trained[0] & set(texts)
+    assert abs(len(rest) - len(rest_of_ids)) < 200
+    assert rest.endswith(rest_of_ids) or rest_of_ids.endswith(rest)
+
+
+def test_whole_documents_are_held_out_wherever_they_come_to_a_slice() -> None:
+    """Adding text moves nothing: such domains are split by the digests alone, as they always were."""
+    texts = [f"text {index} " * 100 for index in range(400)]
+    assert not held_out_split(texts, 0.02).beginnings
+    by_digest = [text for text in texts if is_held_out(document_digest(text), 0.02)]
+    assert sum(map(len, by_digest)) > 1024
+    split = held_out_split(texts, 0.02)
+    assert [text for text in texts if split.divide(document_digest(text), text)[0]] == by_digest
+
+
+def test_the_documents_of_the_smallest_digests_do_not_depend_on_the_order_they_are_read_in() -> None:
+    """Also where there are more of them than are remembered."""
+    texts = [f"{index:06d}" for index in range(30_000)]
+    split = held_out_split(texts, 1e-6)
+    assert split == held_out_split(texts[::-1], 1e-6)
+    expected = sorted(map(document_digest, texts))[: -(-1024 // 6)]
+    assert sorted(split.beginnings) == expected
 
 
 def test_the_tokenizer_never_sees_held_out_text(pool: Pool) -> None:
