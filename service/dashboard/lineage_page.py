@@ -90,6 +90,7 @@ def _revision(revision: Document) -> RevisionPart:
     rows = [
         {
             **row,
+            "affected": row["domain"] in revision["changes"]["confirmed"],
             "confirmed": revision["changes"]["confirmed"].get(row["domain"]),
             "unconfirmed": revision["changes"]["unconfirmed"].get(row["domain"]),
         }

@@ -132,7 +132,7 @@ class ChangesView(BaseModel):
 
     ``split`` names the new domains by the old one, ``merged`` the old ones by the new, ``renamed`` the new name by
     the old; ``kept`` counts the domains whose text is the same. ``confirmed`` says of every affected domain whether
-    its content was counted and is what was said; ``unconfirmed`` why it is not, where that is known.
+    its content is what was said, null before it is counted; ``unconfirmed`` why it is not.
     """
 
     added: list[str]
@@ -142,7 +142,7 @@ class ChangesView(BaseModel):
     split: dict[str, list[str]]
     merged: dict[str, list[str]]
     kept: int
-    confirmed: dict[str, bool]
+    confirmed: dict[str, bool | None]
     unconfirmed: dict[str, str]
 
 

@@ -25,12 +25,12 @@ class KnownChanges:
 
     Attributes:
         changes: as content has it, or as said where it does not tell yet.
-        confirmed: `{affected new name: whether content has confirmed what is said of it}`.
+        confirmed: `{affected new name: whether its content is what was said of it}`; None before it is counted.
         unconfirmed: `{new name: why what was said of it did not hold, or cannot be known}`.
     """
 
     changes: Changes
-    confirmed: Mapping[str, bool]
+    confirmed: Mapping[str, bool | None]
     unconfirmed: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -89,7 +89,8 @@ class _Confirmation:
         affected = changes.affected
         unconfirmed = {name: why for name, why in self.unconfirmed.items() if name in affected}
         confirmed = {
-            name: name not in unconfirmed and is_counted(self.new[name].content) for name in affected
+            name: False if name in unconfirmed else is_counted(self.new[name].content) or None
+            for name in affected
         }
         return KnownChanges(changes, confirmed, unconfirmed)
 

@@ -43,7 +43,7 @@ def test_a_new_domain_set_is_revision_one_with_everything_added(
     assert body["changes"] == {
         **NOTHING_CHANGED,
         "added": ["books", "web:forums", "web:news"],
-        "confirmed": {"books": False, "web:forums": False, "web:news": False},
+        "confirmed": {"books": None, "web:forums": None, "web:news": None},
     }
     assert body["tokens"] == 1_110_000
     assert body["state"] == "queued"
@@ -68,7 +68,7 @@ def test_a_revision_says_what_changed(
         "added": ["papers"],
         "removed": ["books"],
         "kept": 2,
-        "confirmed": {"papers": False},
+        "confirmed": {"papers": None},
     }
     same = client.post(
         "/v1/domain-sets/pool/revisions", json={"domains": [news, papers, {**forums, "tokens": 5}]}

@@ -94,7 +94,7 @@ def test_a_patch_changes_what_it_names_and_leaves_the_rest(
         "renamed": {"news": "press"},
         "split": {"books": ["books:0", "books:1"]},
         "kept": 2,
-        "confirmed": {"books:0": False, "books:1": False, "papers": False},
+        "confirmed": {"books:0": None, "books:1": None, "papers": None},
     }
     body = answer.json()
     assert (body["parent"], body["number"]) == (1, 2)
@@ -120,7 +120,7 @@ def test_what_counting_finds_confirms_what_was_said(
         "split": [{"domain": "books", "into": halves(write_corpus, first, "books")}],
         "merge": [{"into": "rest", "domains": ["code", "news"]}],
     }
-    assert set(changes(client.post(REVISIONS, json={"patch": patch}))["confirmed"].values()) == {False}
+    assert set(changes(client.post(REVISIONS, json={"patch": patch}))["confirmed"].values()) == {None}
     count(2)
     found = changes(client.get(f"{REVISIONS}/2"))
     assert found == {
@@ -152,7 +152,7 @@ def test_a_touched_file_with_the_same_text_turns_out_kept(
     count(1)
     os.utime(first["code"]["files"][0], ns=(1, 1))
     answer = client.post(REVISIONS, json={"domains": list(first.values())})
-    assert changes(answer) == {"revised": ["code"], "kept": 2, "confirmed": {"code": False}}
+    assert changes(answer) == {"revised": ["code"], "kept": 2, "confirmed": {"code": None}}
     count(2)
     assert changes(client.get(f"{REVISIONS}/2")) == {"kept": 3}
 
