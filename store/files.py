@@ -50,13 +50,23 @@ def _local_files(pattern: str, roots: Sequence[Path], field: str) -> list[Path]:
     matches = _matches(pattern, field)
     files = sorted({_inside(Path(match), roots, field) for match in matches if not Path(match).is_dir()})
     if not files:
-        raise Invalid("no_such_file", f"{pattern!r} names no file.", field)
+        raise Invalid("no_such_file", f"{pattern!r} names no file{_directory_hint(pattern, matches)}.", field)
     for file in files:
         if not file.is_file():
             raise Invalid("no_such_file", f"{str(file)!r} does not exist or is not a regular file.", field)
         if not os.access(file, os.R_OK):
             raise Invalid("unreadable_file", f"{str(file)!r} cannot be read by the service.", field)
     return files
+
+
+def _directory_hint(pattern: str, matches: Sequence[str]) -> str:
+    if "**" in pattern or not any(Path(match).is_dir() for match in matches):
+        return ""
+    folder = pattern.rstrip("/")
+    return (
+        f", only a directory: say '{folder}/*' for the files in it, or '{folder}/**' for those in the directories"
+        " below it too"
+    )
 
 
 def resolve_place(path: str, roots: Sequence[DataPath], field: str) -> Path:

@@ -24,7 +24,9 @@ def status_of(path: ObjectPath) -> ObjectStatus:
         with store_errors(path):
             info = file_system(path.protocol, path).info(str(path))
         if info.get("type") != "file":
-            raise ObjectMissing(path, "is a folder, not an object")
+            raise ObjectMissing(
+                path, f"is a folder, not an object: say '{path}/*' or '{path}/**' for those in it"
+            )
         return _status(info)
 
     return patiently(look)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from service.domain_sets.revisions import check_first_domains
+from service.domain_sets.schemas import DomainSetRequest
 from store.settings import Settings
 
 Document = dict[str, Any]
@@ -174,6 +176,26 @@ def test_a_tokenizer_below_the_data_roots_is_kept_with_links_resolved(
     assert response.json()["tokenizer"] == {"huggingface": str(folder)}
 
 
+def test_a_directory_in_place_of_a_pattern_is_told_which_pattern_names_its_files(
+    client: TestClient, settings: Settings, domain_set: Document, write_corpus: Callable[..., str]
+) -> None:
+    folder = settings.data_directory / "corpora" / "shelf"
+    (folder / "old").mkdir(parents=True)
+    for place in (folder, folder / "old"):
+        Path(write_corpus("books")).rename(place / "books.jsonl")
+    for pattern in (f"{folder}", f"{folder}/", f"{folder.parent}/sh*"):
+        domain_set["domains"][2]["files"] = [pattern]
+        problem = refused(client, domain_set)
+        assert (problem["code"], problem["field"]) == ("no_such_file", "domains[2].files[0]")
+        for suffix, files in (("/*", 1), ("/**", 2)):
+            advised = pattern.rstrip("/") + suffix
+            assert f"'{advised}'" in problem["detail"]
+            body = {**domain_set, "name": f"pool-{files}"}
+            body["domains"][2]["files"] = [advised]
+            checked = check_first_domains(DomainSetRequest.model_validate(body), settings)
+            assert len(checked[2].files) == files
+
+
 def test_an_empty_file_is_named(client: TestClient, settings: Settings, domain_set: Document) -> None:
     empty = settings.data_directory / "corpora" / "empty.jsonl"
     empty.touch()
@@ -204,6 +226,19 @@ def test_too_little_text_for_the_held_out_slice_names_the_domain(
     problem = refused(client, domain_set)
     assert problem["code"] == "too_little_text"
     assert "books" in problem["detail"]
+
+
+def test_a_few_long_documents_are_enough(
+    client: TestClient, settings: Settings, domain_set: Document
+) -> None:
+    """2% of 26 documents rounds to none; 508 kB have room for a slice."""
+    path = settings.data_directory / "corpora" / "long.jsonl"
+    texts = (f"long document {index} " * 1000 for index in range(26))
+    path.write_text("".join(json.dumps({"text": text[:19_550]}) + "\n" for text in texts))
+    domain_set["domains"][2]["files"] = [str(path)]
+    assert client.post("/v1/domain-sets", json=domain_set).status_code == 201
+    patch = {"patch": {"add": [{"name": "plays", "files": [str(path)]}]}}
+    assert client.post("/v1/domain-sets/pool/revisions", json=patch).status_code == 201
 
 
 def test_a_body_over_the_limit_is_refused_before_it_is_read(client: TestClient, domain_set: Document) -> None:
