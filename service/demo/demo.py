@@ -151,8 +151,6 @@ class Demo:
         return {
             "domain_set": DOMAIN_SET,
             "revision": revision["number"],
-            "method": "olmix",
-            "runs": settings.runs_per_domain_plus_one * (len(revision["domains"]) + 1),
             "seed": settings.seed,
             "target_tokens": settings.target_tokens,
             "repetition_cap": settings.repetition_cap,

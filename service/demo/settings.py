@@ -7,9 +7,6 @@ from dataclasses import dataclass
 class DemoSettings:
     """One size of the demo. Tokens are tokens of the demo's own tokenizer."""
 
-    runs_per_domain_plus_one: int
-    """Proxy runs are this many times (m + 1). Olmix uses 3; for the same tokens, more and shorter runs order
-    mixtures better here, because a run's noise is far below what mixtures change."""
     strengths: tuple[float, float]
     """Closer to the natural distribution than Olmix's 0.1 to 5. With those, proxies this small learn mostly that a
     model trained on one domain is bad at everything else, and the law is flat where the answer lies."""
@@ -27,7 +24,6 @@ class DemoSettings:
 
 
 FULL = DemoSettings(
-    runs_per_domain_plus_one=6,
     strengths=(3.0, 30.0),
     proxy_size="nano-0.1M",
     proxy_tokens=128_000,
