@@ -97,6 +97,18 @@ class Client:
         """Prepare again what failed."""
         return self._request("POST", f"/v1/domain-sets/{name}/revisions/{number}:retry")
 
+    def pools(self) -> Iterator[Document]:
+        """The fully open pools."""
+        return self.pages("/v1/pools")
+
+    def pool(self, name: str) -> Document:
+        """A fully open pool; ``pool["domain_set"]`` is a request for `create_domain_set`."""
+        return self._get(f"/v1/pools/{name}")
+
+    def quality_curves(self, request: Mapping[str, Any]) -> Document:
+        """How often to read each quality bucket of some topics, and the shares that pin them; nothing is stored."""
+        return self._request("POST", "/v1/quality-curves", json=dict(request))
+
     def create_optimization(self, request: Mapping[str, Any], key: str | None = None) -> Document:
         """POST an optimization; the workers go on with it."""
         return self._create("/v1/optimizations", request, key)

@@ -169,6 +169,7 @@ class RevisionView(BaseModel):
     held_out_fraction: float
     evaluation_bytes: int
     tokens: int | None
+    pool: str | None = Field(description="The fully open pool that these domains are, by names and tokens.")
     changes: ChangesView
     said: dict[str, str]
     domains: list[DomainView]

@@ -1,8 +1,12 @@
 """Describing domain sets and revisions with the state of their preparation."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
+from mixing.domains import Domains
+from mixing.pools import recognise
 from service.domain_sets.repository import domain_set_named, jobs_of
 from service.domain_sets.schemas import (
     ChangesView,
@@ -39,12 +43,19 @@ def describe_revision(session: Session, revision: Revision) -> RevisionView:
         held_out_fraction=revision.held_out_fraction,
         evaluation_bytes=revision.evaluation_bytes,
         tokens=sum(filter(None, counts)) if None not in counts else None,
+        pool=_pool_of(domains),
         changes=changes_view(known_changes(session, revision)),
         said=revision.said or {},
         domains=domains,
         failure=failure_of(*(preparation_failure(revision, list(work.values())) or (None, None))),
         created_at=revision.created_at,  # pyright: ignore[reportArgumentType] - Time accepts epoch seconds
     )
+
+
+def _pool_of(domains: Sequence[DomainView]) -> str | None:
+    counts = {domain.name: domain.tokens for domain in domains}
+    pool = recognise(Domains.of(counts)) if all(counts.values()) else None
+    return None if pool is None else pool.name
 
 
 def _describe_domain(row: DomainRow, job: Job | None) -> DomainView:

@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry
 
+from service import planning
 from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
 from service.http.auth import load_token, require_launch, require_token
@@ -79,6 +80,7 @@ def _add_routes(app: FastAPI) -> None:
         optimizations.router,
         swarms.router,
         mixtures.router,
+        planning.router,
         workers_view.router,
     ):
         app.include_router(router, dependencies=[Depends(require_token)])
