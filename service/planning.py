@@ -17,10 +17,8 @@ from mixing.pools import POOLS, Pool, PoolSource
 from mixing.quality import DISCARDED, LARGEST_FACTOR, QualityCurves, quality_curves
 from service.domain_sets.repository import revision_of
 from service.domain_sets.schemas import DomainName, DomainRequest, DomainSetRequest
-from service.http.dependencies import DatabaseDependency, SettingsDependency
-from service.http.pagination import Page
-from service.http.schemas import Name, RequestModel
-from service.http.thread_route import ThreadRoute
+from service.http.routes import DatabaseDependency, SettingsDependency, ThreadRoute
+from service.http.schemas import Name, Page, RequestModel
 from service.optimizations.schemas import ShareRequest
 from store.engine import Database
 from store.problems import Invalid, NotCounted, NotFound, invalid
@@ -130,7 +128,7 @@ class QualityView(BaseModel):
 @router.get("/pools", response_model=Page[PoolSummary])
 def list_pools() -> dict[str, object]:
     """The fully open pools, as published."""
-    return {"items": [PoolSummary(**_summary(pool)) for pool in POOLS], "next": None}
+    return {"items": [_summary(pool) for pool in POOLS], "next": None}
 
 
 @router.get("/pools/{name}", response_model=PoolView)
@@ -158,7 +156,7 @@ def describe_pool(pool: Pool, settings: Settings) -> PoolView:
     """The pool with the body that makes a domain set of it, its files below the first data root."""
     mix = pool.mix or {}
     return PoolView(
-        **_summary(pool),
+        **_summary(pool).model_dump(),
         mix_tokens=None if pool.mix_tokens is None else round(pool.mix_tokens),
         sources=[
             PoolSourceView(
@@ -184,14 +182,14 @@ def describe_pool(pool: Pool, settings: Settings) -> PoolView:
     )
 
 
-def _summary(pool: Pool) -> dict[str, str | int]:
-    return {
-        "name": pool.name,
-        "title": pool.title,
-        "trained": pool.trained,
-        "domains": len(pool.sources),
-        "tokens": round(pool.domains.tokens.sum()),
-    }
+def _summary(pool: Pool) -> PoolSummary:
+    return PoolSummary(
+        name=pool.name,
+        title=pool.title,
+        trained=pool.trained,
+        domains=len(pool.sources),
+        tokens=round(pool.domains.tokens.sum()),
+    )
 
 
 def _epochs(pool: Pool, source: PoolSource, mix: Mapping[str, float]) -> float | None:

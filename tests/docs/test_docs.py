@@ -16,13 +16,21 @@ from service.domain_sets.schemas import DomainSetRequest, RevisionRequest
 from service.launches.service import LaunchRequest
 from service.mixtures.service import MixtureRequest
 from service.optimizations.schemas import OptimizationRequest
+from service.planning import QualityRequest
 from store.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 REQUESTS: dict[str, type[BaseModel]] = {
     model.__name__: model
-    for model in (DomainSetRequest, RevisionRequest, OptimizationRequest, MixtureRequest, LaunchRequest)
+    for model in (
+        DomainSetRequest,
+        RevisionRequest,
+        OptimizationRequest,
+        MixtureRequest,
+        LaunchRequest,
+        QualityRequest,
+    )
 }
 LONGEST_PARAGRAPH = 600
 SETTING = r"\bMIXWRIGHT_[A-Z_]*[A-Z]\b"
