@@ -6,6 +6,7 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from mixing.domains import Domains
+from mixing.errors import MixingError
 from mixing.pools import recognise
 from service.domain_sets.repository import domain_set_named, jobs_of
 from service.domain_sets.schemas import (
@@ -53,8 +54,10 @@ def describe_revision(session: Session, revision: Revision) -> RevisionView:
 
 
 def _pool_of(domains: Sequence[DomainView]) -> str | None:
-    counts = {domain.name: domain.tokens for domain in domains}
-    pool = recognise(Domains.of(counts)) if all(counts.values()) else None
+    try:
+        pool = recognise(Domains.of({domain.name: domain.tokens for domain in domains}))
+    except MixingError:  # not counted yet, or stored under the rules for names of an older version
+        return None
     return None if pool is None else pool.name
 
 
