@@ -24,10 +24,10 @@ from mixing.errors import Infeasible, TooFewRuns
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.laws.fitting import Columns, fit
 from mixing.laws.learning import CONTENTS, Learned, gather_over, learn
+from mixing.laws.protocol import FitContext
 from mixing.laws.through import through
 from mixing.methods import combine, method_named
 from mixing.mixture import Mixture
-from mixing.parts import FitContext
 from mixing.question import ProposalRequest, problem_of
 from mixing.repetition import repetition_caps
 from mixing.reuse.choice import costs_of_keeping, kept_domains

@@ -1,7 +1,7 @@
 """The methods, as data: which sampler, regression, granularity and solver make up each, with its defaults.
 
 Every part can be combined with every other (`combine`); a combination that makes no sense is refused with the
-reason. What the parts are made of is in `mixing.parts`.
+reason. What a part is, and where each kind has its catalogue, is in `mixing.parts`.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,14 @@ from types import MappingProxyType
 
 from mixing.errors import InvalidSetting, TooFewRuns, UnknownMethod
 from mixing.laws.catalogue import REGRESSIONS
-from mixing.parts import GRANULARITIES, SAMPLERS, SOLVERS
+from mixing.parts import GRANULARITIES
+from mixing.solve.catalogue import SOLVERS
+from mixing.swarm.catalogue import SAMPLERS
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a method is made of; each field is the name of a part in `mixing.parts`.
+    """What a method is made of; each field is the name of a part in the catalogue of its kind.
 
     Attributes:
         sampler: how the swarm is drawn.

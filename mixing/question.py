@@ -13,11 +13,12 @@ from mixing.errors import InvalidMetrics, InvalidSetting
 from mixing.laws.protocol import Fitted
 from mixing.methods import Recipe, combine, method_named
 from mixing.objective import ObjectiveSpec, objective_of_tasks
-from mixing.parts import HELD_OUT_PREFIX, SOLVERS
+from mixing.parts import HELD_OUT_PREFIX
 from mixing.repetition import check_target_reachable, repetition_caps
 from mixing.reuse.reuse import NOTHING_REUSED, Reuse, check_reusable
 from mixing.runs.evidence import RunEvidence
 from mixing.simplex_map import SimplexMap
+from mixing.solve.catalogue import SOLVERS
 from mixing.solve.conflicts import linear_conflict
 from mixing.solve.feasibility import is_feasible
 from mixing.solve.linear_system import LinearSystem

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from mixing.parts import SAMPLERS
+from mixing.swarm.catalogue import SAMPLERS
 from store import jobs
 from store.clock import database_now
 from store.engine import Database

@@ -4,10 +4,51 @@ A factory imports what it makes when it is called, so that a process which only 
 scikit-learn nor LightGBM.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from mixing.laws.protocol import Regression
-from mixing.parts import FitContext, RegressionPart, index
+from mixing.laws.protocol import FitContext, Regression
+from mixing.parts import Part, index
+
+
+@dataclass(frozen=True)
+class RegressionPart(Part):
+    """A family of laws.
+
+    Attributes:
+        make: the regression with its default settings.
+        runs_per_domain: with `runs_beyond`, fewest runs over m domains: runs_per_domain m + runs_beyond, rounded up.
+        runs_beyond: see above.
+        convex: whether it is convex in the mixture, so that it can be minimised exactly.
+        sampler: the one sampler whose runs it reads, or None for any.
+        solver: the one solver that reads it, or None for any.
+        preferred_solver: what it is given where the method's own solver needs a convex law and it is none.
+        granularity: the one granularity it is fitted at, or None for any.
+        reads_tokens: whether it looks at how much each run trained.
+        reads_own_domain: whether each of its tasks is the held-out slice of one domain, and it reads that
+            domain's weight only.
+        positive: whether it needs metrics above 0.
+        offered: whether it is named as a way out where there are too few runs for another.
+        repeats: how often its cross-validation is repeated over other folds.
+    """
+
+    make: Callable[[FitContext], Regression]
+    runs_per_domain: float
+    runs_beyond: int
+    convex: bool = False
+    sampler: str | None = None
+    solver: str | None = None
+    preferred_solver: str = "search"
+    granularity: str | None = None
+    reads_tokens: bool = False
+    reads_own_domain: bool = False
+    positive: bool = False
+    offered: bool = True
+    repeats: int = 2
+
+    def minimum_runs(self, domains: int) -> int:
+        """Fewest runs it can be fitted with over so many domains."""
+        return -int(-self.runs_per_domain * domains // 1) + self.runs_beyond
 
 
 def _log_linear(context: FitContext) -> Regression:

@@ -11,10 +11,10 @@ import numpy as np
 
 from mixing.errors import InvalidMetrics, TooFewRuns
 from mixing.laws.blocks import joined, measured_alike
+from mixing.laws.catalogue import RegressionPart
 from mixing.laws.diagnostics import joined_folds, kept_in_folds
 from mixing.laws.exponential.log_linear import believable
-from mixing.laws.protocol import Batched, Fitted, Regression
-from mixing.parts import FitContext, RegressionPart
+from mixing.laws.protocol import Batched, FitContext, Fitted, Regression
 from mixing.runs.evidence import Evidence
 
 FOLDS = 5

@@ -6,10 +6,13 @@ predicts. All tasks are fitted in one call.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+from mixing.errors import InvalidSetting
+from mixing.parts import HELD_OUT_PREFIX
 
 
 class Fitted(Protocol):
@@ -139,3 +142,39 @@ def held_out(
         return regression.held_out(weights, metrics, kept, noise)
     laws = refits(regression, weights, metrics, kept, noise)
     return np.stack([law.predict(weights)[0] for law in laws])
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What a regression may be told besides weights and metrics.
+
+    Attributes:
+        tokens: (K,) how much each run trained, in units of a full proxy run.
+        rounds: (K,) the round each run was sampled in.
+        domains: (m,) names.
+        columns: (C,) names of what is fitted.
+    """
+
+    tokens: np.ndarray
+    rounds: np.ndarray
+    domains: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    def of(self, runs: np.ndarray) -> "FitContext":
+        """That of some of the runs: (K,) booleans, or their positions."""
+        return replace(self, tokens=self.tokens[runs], rounds=self.rounds[runs])
+
+    def own_domains(self) -> tuple[int, ...]:
+        """(C,) the domain whose held-out slice each column is.
+
+        Raises:
+            InvalidSetting: a column that is no domain's held-out slice, named.
+        """
+        at = {f"{HELD_OUT_PREFIX}{name}": column for column, name in enumerate(self.domains)}
+        if strangers := sorted(set(self.columns) - set(at)):
+            raise InvalidSetting(
+                f"a law of each domain's own share predicts held-out slices, not {', '.join(strangers)}",
+                field="tasks",
+                names=strangers,
+            )
+        return tuple(at[name] for name in self.columns)

@@ -8,9 +8,9 @@ from mixing.domains import Domains
 from mixing.errors import InvalidSetting, MissingDomain, UnknownDomain
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.methods import Recipe
-from mixing.parts import SAMPLERS
 from mixing.runs.evidence import RunEvidence
 from mixing.simplex_map import SimplexMap
+from mixing.swarm.catalogue import SAMPLERS
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """From a fitted regression to a mixture, by the solver a recipe names."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from mixing.laws.protocol import Fitted
 from mixing.question import ProposalRequest
 from mixing.repetition import check_target_reachable
 from mixing.runs.evidence import Evidence
+from mixing.solve.catalogue import SOLVERS
 from mixing.solve.convex.solver import solve
 from mixing.solve.problem import MixtureProblem
 from mixing.solve.published_choices import (
@@ -83,10 +83,11 @@ def find(question: Question) -> Found:
     Raises:
         Infeasible: no mixture satisfies the constraints; those in conflict are named.
     """
-    return _SOLVERS[question.request.parts.solver](question)
+    return SOLVERS[question.request.parts.solver].solve(question)
 
 
-def _exact(question: Question) -> Found:
+def exact(question: Question) -> Found:
+    """The certified minimum of a convex law."""
     solution = solve(question.problem)
     return Found(solution.weights, solution.optimality_gap, solution.active, solution.cap_prices)
 
@@ -96,7 +97,7 @@ _SAME = 1e-9
 """L1 distance below which two runs are of one mixture: replicates, or one mixture trained for longer."""
 
 
-def _search(question: Question) -> Found:
+def refined_search(question: Question) -> Found:
     """A search with a price on the distance from the runs: what a law not seen there may be off by.
 
     One typical distance between neighbouring runs away, the objective counts worse by its held-out error.
@@ -122,7 +123,7 @@ def _typical_distance(weights: np.ndarray) -> float:
     return float(np.median(apart.min(axis=1)))
 
 
-def _mean_of_best(question: Question) -> Found:
+def best_draws(question: Question) -> Found:
     """RegMix's choice; where caps or shares bind, its draws are brought inside them, and so is their mean."""
     region, space = Region.of(question.problem), question.problem.space
     draws = max(1000, round(question.effort * REGMIX_DRAWS))
@@ -142,14 +143,14 @@ def _mean_of_best(question: Question) -> Found:
 CANDIDATES = 20_000
 
 
-def _predicted_best(question: Question) -> Found:
+def best_candidate(question: Question) -> Found:
     """CLIMB's choice among fresh candidates: wide draws, then draws around the best of these."""
     candidates = _within_guard_rails(question, _candidates(question))
     weights = predicted_best(question.predicted, candidates, question.evidence.weights)
     return Found(weights, evaluations=len(candidates))
 
 
-def _posterior_mean(question: Question) -> Found:
+def best_posterior_mean(question: Question) -> Found:
     """ADMIRE-BayesOpt's choice: the best posterior mean at full fidelity, also among the runs' own mixtures."""
     candidates = _candidates(question)
     inside = [row for row in question.evidence.weights if _is_inside(question.problem, row)]
@@ -214,7 +215,7 @@ def _is_inside(problem: MixtureProblem, weights: np.ndarray) -> bool:
     return within and bool((weights <= problem.caps + 1e-9).all())
 
 
-def _extrapolated(question: Question) -> Found:
+def extrapolated(question: Question) -> Found:
     """AutoScale's closed form at its two budgets, extrapolated to the target, brought under the caps at the end."""
     request, law = question.request, question.law
     assert request.proxy_tokens is not None, "the request is refused without them"
@@ -223,13 +224,3 @@ def _extrapolated(question: Question) -> Found:
     weights = law.extrapolated(request.target_tokens / request.proxy_tokens)
     prior = question.problem.objective.prior
     return Found(into_capped_simplex(weights, question.problem.caps, prior))
-
-
-_SOLVERS: Mapping[str, Callable[[Question], Found]] = {
-    "exact": _exact,
-    "search": _search,
-    "mean-of-best": _mean_of_best,
-    "predicted-best": _predicted_best,
-    "posterior-mean": _posterior_mean,
-    "extrapolated-closed-form": _extrapolated,
-}

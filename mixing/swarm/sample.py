@@ -1,44 +1,27 @@
 """The swarm: which mixtures to train proxies on, round by round, the same on any machine for one seed."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from mixing.domains import Domains
-from mixing.errors import Infeasible, InvalidSetting, TooFewDomains, TooFewRuns
-from mixing.laws.catalogue import REGRESSIONS
-from mixing.laws.fitting import Columns, fit
-from mixing.laws.learning import gather_over
-from mixing.laws.protocol import Fitted
-from mixing.laws.through import through
+from mixing.errors import InvalidSetting, TooFewDomains, TooFewRuns
 from mixing.methods import Recipe
 from mixing.mixture import Mixture
 from mixing.objective import ObjectiveSpec
-from mixing.parts import FitContext
 from mixing.repetition import check_target_reachable, repetition_caps
 from mixing.reuse.reuse import NOTHING_REUSED, Reuse, check_reusable, least_new_runs
-from mixing.runs.evidence import Evidence, RunEvidence
+from mixing.runs.evidence import RunEvidence
 from mixing.simplex_map import SimplexMap
 from mixing.solve.conflicts import linear_conflict
 from mixing.solve.feasibility import is_feasible
 from mixing.solve.linear_system import LinearSystem
 from mixing.solve.problem import LinearConstraint
-from mixing.swarm import (
-    acquisition,
-    climb,
-    design,
-    design_pool,
-    dirichlet,
-    entropy,
-    grid,
-    perturbation,
-    tempered,
-)
-from mixing.swarm.distinct import distinct
+from mixing.swarm.catalogue import SAMPLERS
+from mixing.swarm.dirichlet import STRENGTHS, strengths_between
 from mixing.swarm.space import SwarmSpace
 
 
@@ -67,7 +50,7 @@ class SwarmRequest:
     seed: int
     target_tokens: float
     repetition_cap: float | None = 4.0
-    strengths: tuple[float, float] = dirichlet.STRENGTHS
+    strengths: tuple[float, float] = STRENGTHS
     constraints: tuple[LinearConstraint, ...] = ()
     objective: ObjectiveSpec | None = None
     entropies: Mapping[str, tuple[float, ...]] | None = None
@@ -128,7 +111,7 @@ def sample_round(
         keys = [request.seed, _STREAM, number, len(request.reuse.runs)]
     # A key of its own keeps this stream apart from those of the cross-validation and the search.
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(keys)))
-    return _SAMPLERS[request.recipe.sampler](_Round(request, number, evidence, request.space(), generator))
+    return SAMPLERS[request.recipe.sampler].draw(Round(request, number, evidence, request.space(), generator))
 
 
 def _check(request: SwarmRequest) -> None:
@@ -165,7 +148,17 @@ _STREAM = 1
 
 
 @dataclass(frozen=True)
-class _Round:
+class Round:
+    """What a sampler is given.
+
+    Attributes:
+        request: what the swarm is for.
+        number: the round, from 0.
+        evidence: the finished runs of the rounds before.
+        space: where the runs may lie.
+        generator: of all that is drawn.
+    """
+
     request: SwarmRequest
     number: int
     evidence: tuple[RunEvidence, ...]
@@ -174,11 +167,13 @@ class _Round:
 
     @property
     def runs(self) -> int:
+        """How many the round trains."""
         return self.request.rounds[self.number]
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        return dirichlet.strengths_between(*self.request.strengths)
+        """Of the Dirichlet draws."""
+        return strengths_between(*self.request.strengths)
 
     def sampled(self, weights: np.ndarray, tokens: np.ndarray | float = 1.0) -> tuple[SampledRun, ...]:
         """Runs of (n, q) weights over what is sampled, each a full proxy run or of (n,) tokens."""
@@ -201,182 +196,3 @@ class _Round:
             self.request.reuse.evidence_space(self.request.domains).contents.names,
         )
         return np.array([Mixture.of(run.mixture).align(names) for run in runs]) if runs else None
-
-
-def _two_level(asked: _Round) -> tuple[SampledRun, ...]:
-    settings = dirichlet.TwoLevelDirichlet(strengths=asked.strengths)
-    return asked.sampled(dirichlet.sample(asked.space, asked.runs, asked.generator, settings))
-
-
-def _tempered(asked: _Round) -> tuple[SampledRun, ...]:
-    settings = tempered.TemperedDirichlet(strengths=asked.strengths)
-    return asked.sampled(tempered.sample(asked.space, asked.runs, asked.generator, settings))
-
-
-def _grid(asked: _Round) -> tuple[SampledRun, ...]:
-    return asked.sampled(grid.sample(asked.space, asked.runs, asked.generator))
-
-
-POOL = 8
-"""Two-level draws a design chooses one run from; fewer where that would be more than `LARGEST_POOL`."""
-LARGEST_POOL = 4096
-
-
-def _design(criterion: str) -> Callable[[_Round], tuple[SampledRun, ...]]:
-    """Of many two-level draws those that tell most together: of the log-weights, as a law sees them.
-
-    Older runs count as chosen, so new ones are drawn where those say little.
-    """
-
-    def sample(asked: _Round) -> tuple[SampledRun, ...]:
-        settings = dirichlet.TwoLevelDirichlet(strengths=asked.strengths)
-        count = min(POOL * asked.runs, max(2 * asked.runs, LARGEST_POOL))
-        pool = dirichlet.sample(asked.space, count, asked.generator, settings)
-        settled = design.Design(criterion, "log")
-        chosen = design.choose(asked.over_contents(pool), asked.runs, settled, asked.older())
-        return asked.sampled(pool[chosen])
-
-    return sample
-
-
-def _entropy(asked: _Round) -> tuple[SampledRun, ...]:
-    """One run for each entropy; more than four are two-level draws, so that any regression can be fitted."""
-    if asked.request.entropies is None:
-        raise InvalidSetting(
-            "the entropy sampler needs the entropies of the domains' tokens", field="sampler"
-        )
-    measured = {name: entropy.Entropies(*values) for name, values in asked.request.entropies.items()}
-    weights = entropy.entropy_weighted(asked.space, measured, asked.generator)[: asked.runs]
-    further = asked.runs - len(weights)
-    if further:
-        settings = dirichlet.TwoLevelDirichlet(strengths=asked.strengths)
-        drawn = dirichlet.sample(asked.space, further, asked.generator, settings)
-        weights = np.concatenate([weights, drawn])
-    return asked.sampled(weights)
-
-
-def _perturbation(asked: _Round) -> tuple[SampledRun, ...]:
-    """AutoScale's runs at the round's budget: half the proxy's tokens, then all of them."""
-    budget = 2.0 ** (asked.number - len(asked.request.rounds) + 1)
-    perturbed = perturbation.perturbed_runs(asked.space, budget, asked.generator)
-    if asked.runs != len(perturbed.weights):
-        raise InvalidSetting(
-            f"each budget takes {len(perturbed.weights)} runs, two a domain and the base, not {asked.runs}",
-            field="runs",
-        )
-    if perturbed.held:
-        raise Infeasible(
-            f"the caps or shares leave {', '.join(perturbed.held)} no room to be raised and lowered by a tenth, so"
-            " the runs could not tell what they are worth; raise the repetition cap, lower the target or drop the"
-            " shares",
-            field="repetition_cap",
-            names=perturbed.held,
-        )
-    return asked.sampled(perturbed.weights, perturbed.tokens)
-
-
-def _predicted_best(asked: _Round) -> tuple[SampledRun, ...]:
-    if asked.number == 0:
-        return asked.sampled(climb.first_batch(asked.space, asked.runs, asked.generator))
-    learned = _learned(asked)
-    existing = learned.trained
-    return asked.sampled(
-        climb.next_batch(learned.predict, existing, asked.space, asked.runs, asked.generator)
-    )
-
-
-FIDELITIES = (0.25, 1.0)
-"""Shares of the proxy's tokens a run of ADMIRE-BayesOpt may train: what it costs, and how much it tells."""
-
-
-def _acquisition(asked: _Round) -> tuple[SampledRun, ...]:
-    """First Dirichlet draws, two in three of them short; then what is expected to improve most per token."""
-    if asked.number == 0:
-        weights = climb.first_batch(asked.space, asked.runs, asked.generator)
-        return asked.sampled(
-            weights, np.where(np.arange(len(weights)) % 3 == 0, FIDELITIES[1], FIDELITIES[0])
-        )
-    learned = _learned(asked)
-    pool = design_pool.candidate_pool(asked.space, 1024, asked.generator)
-    best = pool[np.argsort(learned.predict(pool)[0])[:8]]
-    near = design_pool.perturbed_around(asked.space, best, 1024, asked.generator)
-    candidates = np.concatenate([pool, near])
-    fresh = distinct(np.concatenate([learned.trained, candidates]), 1e-5)[len(learned.trained) :]
-    candidates = candidates[fresh]
-    shares = np.repeat(FIDELITIES, len(candidates))
-    prospects = acquisition.Prospects(
-        np.tile(candidates, (len(FIDELITIES), 1)),
-        costs=shares,
-        correlations=np.repeat([learned.correlation(share) for share in FIDELITIES], len(candidates)),
-    )
-    surrogate = acquisition.Surrogate(learned.predict, float(learned.predict(learned.trained)[0].min()))
-    settings = acquisition.Acquisition("max-value entropy")
-    chosen = acquisition.choose_batch(surrogate, prospects, asked.runs, asked.generator, settings)
-    return asked.sampled(prospects.weights[chosen], shares[chosen])
-
-
-@dataclass(frozen=True)
-class _Learned:
-    """The regression fitted to the rounds before, as one function of what is sampled.
-
-    Attributes:
-        evidence, columns: the runs so far.
-        law: of (q,) weights.
-        trained: (K, q) the runs so far, as the nearest such weights.
-    """
-
-    evidence: Evidence
-    columns: Columns
-    law: Fitted
-    trained: np.ndarray
-
-    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the objective, both (n,), at full fidelity."""
-        mean, std = self.law.predict(weights)
-        columns = self.columns
-        # The tasks' errors come from the same runs, so their deviations are added: an upper bound.
-        if not columns.worst:
-            return columns.objective(mean), std @ columns.weights
-        worst = (mean @ columns.membership.T - columns.offsets).argmax(axis=1)
-        return columns.objective(mean), (std * columns.membership[worst]).sum(axis=1)
-
-    def correlation(self, share: float) -> float:
-        """Of what a run of that share of the tokens measures with what a full one would; 1 where nothing is known."""
-        short = np.isclose(self.evidence.tokens, share, rtol=1e-2)  # runs train whole tokens
-        short &= self.columns.complete
-        if share == 1 or short.sum() < 4:
-            return 1.0
-        measured = self.columns.objective(self.columns.metrics[short])
-        predicted = self.predict(self.trained[short])[0]
-        if np.ptp(measured) == 0 or np.ptp(predicted) == 0:
-            return 1.0
-        return float(np.clip(np.corrcoef(measured, predicted)[0, 1], 0.05, 1.0))
-
-
-def _learned(asked: _Round) -> _Learned:
-    request = asked.request
-    if request.objective is None:
-        raise InvalidSetting("a round that learns from earlier ones needs the objective", field="objective")
-    granularity: Any = request.recipe.granularity  # a Recipe checks it, and has only names
-    specification = replace(request.objective, granularity=granularity)
-    part, space = REGRESSIONS[request.recipe.regression], request.reuse.evidence_space(request.domains)
-    evidence = gather_over(space, part, asked.evidence, request.reuse.runs, specification)
-    columns = Columns.of(evidence)
-    context = FitContext(evidence.tokens, evidence.rounds, space.contents.names, columns.names)
-    law = fit(part, context, evidence.weights, columns)
-    way = request.searched
-    trained = space.onto_newest(evidence.weights)[0] @ (way.matrix > 0)
-    return _Learned(evidence, columns, through(law, space.newest.matrix @ way.matrix), trained)
-
-
-_SAMPLERS: Mapping[str, Callable[[_Round], tuple[SampledRun, ...]]] = {
-    "two-level-dirichlet": _two_level,
-    "tempered-dirichlet": _tempered,
-    "exponential-grid": _grid,
-    "perturbation": _perturbation,
-    "entropy": _entropy,
-    "d-optimal": _design("d-optimal"),
-    "maximin": _design("maximin"),
-    "predicted-best": _predicted_best,
-    "acquisition": _acquisition,
-}

@@ -11,9 +11,10 @@ from mixing.errors import MixingError, TooFewRuns
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.methods import Method, Recipe, combine, method_named
 from mixing.objective import groups
-from mixing.parts import HELD_OUT_PREFIX, SOLVERS
+from mixing.parts import HELD_OUT_PREFIX
 from mixing.question import TaskGuard, check_constraints, objective_asked
 from mixing.repetition import check_target_reachable
+from mixing.solve.catalogue import SOLVERS
 from mixing.solve.problem import LinearConstraint
 from mixing.solve.shares import share_of
 from proxy_models.families.start import StartFolder

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mixing.errors import InvalidSetting, TooFewRuns, UnknownMethod
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.methods import METHODS, Recipe, combine, method_named
-from mixing.parts import SAMPLERS
+from mixing.swarm.catalogue import SAMPLERS
 
 TRAINING = sorted(name for name, method in METHODS.items() if method.trains_runs)
 

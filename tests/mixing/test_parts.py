@@ -1,13 +1,18 @@
 """The parts keep what their records promise."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting
-from mixing.laws.catalogue import REGRESSIONS
-from mixing.laws.protocol import ConvexLaw, Fitted
-from mixing.parts import GRANULARITIES, HELD_OUT_PREFIX, SAMPLERS, SOLVERS, FitContext, RegressionPart
+from mixing.laws.catalogue import REGRESSIONS, RegressionPart
+from mixing.laws.protocol import ConvexLaw, FitContext, Fitted
+from mixing.parts import GRANULARITIES, HELD_OUT_PREFIX
+from mixing.solve.catalogue import SOLVERS
+from mixing.swarm.catalogue import SAMPLERS
 from mixing.swarm.perturbation import perturbed_runs
 from mixing.swarm.space import SwarmSpace
 
@@ -104,3 +109,14 @@ def test_a_column_that_is_no_held_out_slice_is_named() -> None:
     assert caught.value.names == ("code-eval",)
     known = FitContext(np.ones(4), np.zeros(4), NAMES, (f"{HELD_OUT_PREFIX}d2", f"{HELD_OUT_PREFIX}d0"))
     assert known.own_domains() == (2, 0)
+
+
+def test_checking_a_request_loads_nothing_that_samples_fits_or_solves() -> None:
+    program = (
+        "import sys, mixing.methods, mixing.question;"
+        "slow = {'lightgbm', 'sklearn', 'cvxpy', 'mixing.swarm.samplers', 'mixing.laws.fitting',"
+        " 'mixing.solve.solvers'};"
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

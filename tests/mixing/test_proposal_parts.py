@@ -12,10 +12,11 @@ from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, InvalidSetting
 from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec, objective_of_tasks
-from mixing.parts import HELD_OUT_PREFIX, SOLVERS
+from mixing.parts import HELD_OUT_PREFIX
 from mixing.question import ProposalRequest
 from mixing.repetition import repetition_caps
 from mixing.runs.evidence import RunEvidence
+from mixing.solve.catalogue import SOLVERS
 from mixing.swarm.sample import SwarmRequest, sample_round
 
 DOMAINS = Domains.of({"books": 5e5, "code": 1e6, "forums": 2e6, "web": 5e6})

@@ -9,12 +9,13 @@ from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting, UnknownDomain
 from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec
-from mixing.parts import SAMPLERS
 from mixing.repetition import repetition_caps
 from mixing.runs.evidence import RunEvidence
 from mixing.solve.problem import LinearConstraint
 from mixing.solve.shares import share_of
-from mixing.swarm.sample import FIDELITIES, SampledRun, SwarmRequest, sample_round
+from mixing.swarm.catalogue import SAMPLERS
+from mixing.swarm.sample import SampledRun, SwarmRequest, sample_round
+from mixing.swarm.samplers import FIDELITIES
 
 DOMAINS = Domains.of({"books": 5e5, "code": 1e6, "web:forums": 2e6, "web:news": 5e6})
 TARGET = 1e6

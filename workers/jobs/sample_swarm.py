@@ -85,7 +85,7 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
 
 def _entropies(spec: Document) -> dict[str, tuple[float, ...]] | None:
     """The four entropies of every domain's tokens, for the sampler that weighs domains by them."""
-    from mixing.parts import SAMPLERS
+    from mixing.swarm.catalogue import SAMPLERS
 
     if not SAMPLERS[spec["recipe"]["sampler"]].reads_entropies:
         return None
