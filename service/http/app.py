@@ -14,8 +14,8 @@ from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
 from service.http.auth import load_token, require_launch, require_token
 from service.http.errors import install_error_handlers, publish
-from service.http.guards import AllowedHosts, BodyLimit, PlainAddress, SecurityHeaders
-from service.http.strict_json import StrictJson
+from service.http.guards import AllowedHosts, BodyLimit, PlainHead, SecurityHeaders
+from service.http.routes import known_query
 from service.launches import endpoints as launches
 from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics
@@ -75,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _add_routes(app: FastAPI) -> None:
+    query = Depends(known_query)
     for router in (
         domain_sets.router,
         optimizations.router,
@@ -83,20 +84,18 @@ def _add_routes(app: FastAPI) -> None:
         planning.router,
         workers_view.router,
     ):
-        app.include_router(router, dependencies=[Depends(require_token)])
-    app.include_router(launches.router, dependencies=[Depends(require_launch)])
-    app.include_router(health.router)
-    app.include_router(metrics.router)
-    app.include_router(pages.router)
+        app.include_router(router, dependencies=[Depends(require_token), query])
+    app.include_router(launches.router, dependencies=[Depends(require_launch), query])
+    for router in (health.router, metrics.router, pages.router):
+        app.include_router(router, dependencies=[query])
     publish(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
 def _add_middleware(app: FastAPI, settings: Settings, counted: CollectorRegistry) -> None:
     """The last one added sees a request first: any answer is named, counted, guarded and in the log."""
-    app.add_middleware(StrictJson)
     app.add_middleware(BodyLimit, limit=settings.body_limit_bytes)
-    app.add_middleware(PlainAddress)
+    app.add_middleware(PlainHead)
     app.add_middleware(AllowedHosts, names=_host_names(settings))
     app.add_middleware(Audit)
     app.add_middleware(RequestIds)

@@ -1,6 +1,8 @@
-"""What is refused before anything is read (length, host, address), and the headers that guard a browser."""
+"""What is refused before anything is read (length, host, address, headers that contradict each other), and the
+headers that guard a browser."""
 
 import re
+from collections import Counter
 from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
 
@@ -38,14 +40,14 @@ class BodyLimit:
             if not message.get("more_body", False):
                 break
         whole: Message = {"type": "http.request", "body": bytes(body), "more_body": False}
-        await self._app(scope, replayed(whole, receive), send)
+        await self._app(scope, _replayed(whole, receive), send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         detail = f"The body is longer than {self._limit} bytes. Refer to files by path or pattern instead."
         await problem_response(413, "body_too_large", detail)(scope, receive, send)
 
 
-def replayed(message: Message, receive: Receive) -> Receive:
+def _replayed(message: Message, receive: Receive) -> Receive:
     """A channel that gives ``message``, which was read from it already, before what else comes."""
     sent = False
 
@@ -87,17 +89,31 @@ class AllowedHosts:
         return match is not None and match.group(1).lower().strip("[]") in self._names
 
 
-class PlainAddress:
-    """ASGI middleware that answers 400 for a NUL byte, encoded once or not at all, in path, query or headers."""
+_DECIDING = frozenset(
+    (b"authorization", b"content-length", b"content-type", b"idempotency-key", b"origin", b"sec-fetch-site")
+)
+
+
+class PlainHead:
+    """ASGI middleware that answers 400 for a NUL byte in path, query or headers, and for a header that decides twice.
+
+    A NUL counts encoded once or not at all: no name has one, and PostgreSQL stores none. Of two headers of one name
+    one reader takes the first and another the last; `AllowedHosts` sees to ``Host``.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] == "http" and _holds_nul(scope):
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif _holds_nul(scope):
             detail = "The address or a header of the request holds a NUL byte."
             await problem_response(400, "bad_address", detail)(scope, receive, send)
+        elif twice := _given_twice(scope):
+            detail = f"The header {twice!r} is given twice; send it once."
+            await problem_response(400, "repeated_header", detail, field=twice)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -108,6 +124,11 @@ def _holds_nul(scope: Scope) -> bool:
         or b"\0" in unquote_to_bytes(scope["query_string"])
         or any(b"\0" in value for _, value in scope["headers"])
     )
+
+
+def _given_twice(scope: Scope) -> str | None:
+    counts = Counter(name for name, _ in scope["headers"] if name in _DECIDING)
+    return next((name.decode() for name, number in counts.items() if number > 1), None)
 
 
 CONTENT_SECURITY_POLICY = "; ".join(

@@ -10,11 +10,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from fastapi import Request
 from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.http.errors import problem_response
-from service.http.guards import replayed
 from store.problems import Invalid
 
 DEEPEST = 32
@@ -24,53 +22,42 @@ INLINE_BYTES = 2**16
 """Longer bodies are read in a thread, so that the others do not wait."""
 
 
-class StrictJson:
-    """ASGI middleware for JSON bodies; wants the body in one message, so `BodyLimit` comes before it."""
+class JsonRequest(Request):
+    """A request whose JSON body is read here, once, or refused."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 422 naming the member."""
-        if scope["type"] != "http" or not _says_json(scope):
-            await self._app(scope, receive, send)
-            return
-        message = await receive()
-        body = message.get("body", b"")
-        try:
-            if len(body) > INLINE_BYTES:
-                await run_in_threadpool(check, body)
-            else:
-                check(body)
-        except Invalid as error:
-            answer = problem_response(error.status, error.code, error.detail, field=error.field)
-            await answer(scope, receive, send)
-            return
-        await self._app(scope, replayed(message, receive), send)
+    async def json(self) -> Any:
+        """The document of the body. Raises Invalid naming the member at fault, ValueError for what is no JSON."""
+        if not hasattr(self, "_document"):
+            body = await self.body()
+            is_long = len(body) > INLINE_BYTES
+            self._document = await run_in_threadpool(read_json, body) if is_long else read_json(body)
+        return self._document
 
 
-def check(body: bytes) -> None:
-    """Raise Invalid for what is read in more than one way; what is no JSON at all is left to the endpoint."""
+def read_json(body: bytes) -> Any:
+    """The document; raises Invalid for what is read in more than one way, ValueError for what is no JSON at all."""
     try:
         document = json.loads(body, object_pairs_hook=_object)
         _check_depth(document)
         if _NO_TEXT.search(body):
             _check_text(document)
+        return document
     except RecursionError as error:
         raise _too_deep() from error
     except ValueError as error:
         if "digits" in str(error):  # Python's own limit of 4300 digits a number
             raise Invalid("bad_number", "The body holds a number of thousands of digits.") from error
+        raise
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         seen: set[str] = set()
         name = next(name for name, _ in pairs if name in seen or seen.add(name))
         shown = name[:200].encode("utf-8", "backslashreplace").decode()
         raise Invalid("duplicate_member", f"The member {shown!r} is given twice.", shown)
-    return found
+    return members
 
 
 def _check_depth(document: Any) -> None:
@@ -91,7 +78,7 @@ def _inside(value: Any) -> Iterable[Any]:
 def _check_text(value: Any, field: str = "") -> None:
     """Raise Invalid naming the member whose text or name has a NUL or half a surrogate pair: no store keeps them."""
     if isinstance(value, str):
-        if "\0" in value or any("\ud800" <= one <= "\udfff" for one in value):
+        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
             raise Invalid("bad_text", f"{value[:200]!a} holds a NUL or half a surrogate pair.", field or None)
     elif isinstance(value, dict):
         for name, inner in value.items():
@@ -104,8 +91,3 @@ def _check_text(value: Any, field: str = "") -> None:
 
 def _too_deep() -> Invalid:
     return Invalid("too_deep", f"The body is nested over {DEEPEST} levels deep.")
-
-
-def _says_json(scope: Scope) -> bool:
-    given = dict(scope["headers"]).get(b"content-type", b"").lower()
-    return b"json" in given

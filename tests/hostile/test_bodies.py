@@ -1,5 +1,6 @@
 """No body takes the service down, costs it more than its limits, or is read as something it does not say."""
 
+import json
 from typing import Any
 
 import pytest
@@ -140,3 +141,14 @@ def test_more_domains_runs_or_items_than_allowed(client: TestClient, domain_set:
         "proxy": {"size": "nano-0.1M", "tokens": 65_536},
     }
     assert problem(client.post("/v1/optimizations", json=request))["field"] == "runs"
+
+
+def test_a_body_is_read_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b'{"domain_set": "nobody", "name": "mine", "weights": {"a": 1.0}}'
+    read = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text, **options: read.append(text) or loads(text, **options))
+    answer = client.post("/v1/mixtures", content=body, headers=JSON)
+    monkeypatch.undo()
+    assert answer.status_code == 404
+    assert read.count(body) == 1

@@ -142,3 +142,20 @@ def test_bytes_that_are_no_http_get_an_answer_and_end_the_connection(served: int
                     answer += part
         assert b" 200 " not in answer.split(b"\r\n")[0], sent[:60]
     assert ask(served, {}, "/healthz").status == 200
+
+
+@pytest.mark.parametrize("kinds", [("application/json", "text/plain"), ("text/plain", "application/json")])
+def test_two_content_types_do_not_switch_the_checks_of_a_body_off(
+    client: TestClient, kinds: tuple[str, str]
+) -> None:
+    body = b'{"domain_set": "pool", "domain_set": "other", "name": "x", "weights": {"a": 1.0}}'
+    headers = [("Content-Type", kind) for kind in kinds]
+    answer = client.post("/v1/mixtures", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "repeated_header")
+    assert answer.json()["field"] == "content-type"
+
+
+@pytest.mark.parametrize("name", ["Authorization", "Idempotency-Key", "Origin", "Content-Length"])
+def test_a_header_that_decides_is_given_once(client: TestClient, name: str) -> None:
+    answer = client.get("/v1/runs", headers=[(name, "1"), (name, "2")])
+    assert (answer.status_code, answer.json()["code"]) == (400, "repeated_header")
