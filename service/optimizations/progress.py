@@ -1,6 +1,5 @@
 """How far an optimization has come: read from its jobs, never kept twice."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -106,14 +105,14 @@ def _counts(row: Optimization, sampled: Counter[str], total: int) -> RunCounts:
 def _stages(row: Optimization, work: Work, domains: int, total_runs: int) -> list[StageView]:
     # The tokenizer's job counts as one piece of work beside the domains'.
     return [
-        _stage(row, "prepare", work.prepare, domains + 1),
-        _stage(row, "sample", work.sample, len(row.settings["rounds"])),
-        _stage(row, "train", work.train.stage, total_runs),
-        _stage(row, "solve", work.solve, 1),
+        _stage(row, work.now, "prepare", work.prepare, domains + 1),
+        _stage(row, work.now, "sample", work.sample, len(row.settings["rounds"])),
+        _stage(row, work.now, "train", work.train.stage, total_runs),
+        _stage(row, work.now, "solve", work.solve, 1),
     ]
 
 
-def _stage(row: Optimization, name: str, work: StageWork, total: int) -> StageView:
+def _stage(row: Optimization, now: float, name: str, work: StageWork, total: int) -> StageView:
     done = work.states[jobs.SUCCEEDED] + work.states[jobs.FAILED]
     if name != "train" and work.states[jobs.FAILED]:
         state = jobs.FAILED
@@ -125,18 +124,18 @@ def _stage(row: Optimization, name: str, work: StageWork, total: int) -> StageVi
         state = jobs.QUEUED  # the next round waits for the runs of this one
     else:
         state = jobs.RUNNING if work.is_started else jobs.QUEUED
-    is_running = state in (jobs.RUNNING, jobs.QUEUED)
-    seconds = _seconds(name, work.spans, is_running)
+    until = now if state in (jobs.RUNNING, jobs.QUEUED) else None
+    seconds = _seconds(name, work.spans, until)
     return StageView(name=name, state=state, done=done, total=total, seconds=seconds)
 
 
-def _seconds(name: str, spans: Sequence[Span], is_running: bool) -> float:
-    """From the first start to the last end; rounds are sampled one by one, so there the time between is left out."""
+def _seconds(name: str, spans: Sequence[Span], until: float | None) -> float:
+    """From the first start to ``until`` or the last end; rounds are sampled one by one, with time between them."""
     if not spans:
         return 0.0
     if name == "sample":
         return round(sum(max(end - start, 0.0) for start, end in spans), 3)
-    end = time.time() if is_running else max(end for _, end in spans)
+    end = max(end for _, end in spans) if until is None else until
     return round(max(end - min(start for start, _ in spans), 0.0), 3)
 
 

@@ -1,6 +1,5 @@
 """The jobs behind an optimization's stages, counted by the database: a swarm may have thousands."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from sqlalchemy import and_, bindparam, case, func, or_, select
 from sqlalchemy.orm import Session
 
 from store import jobs
+from store.clock import database_now
 from store.tables import Job, Optimization, Run
 from store.types import big_integer
 
@@ -52,8 +52,9 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Every stage."""
+    """Every stage; ``now`` is the database's."""
 
+    now: float
     prepare: StageWork
     sample: StageWork
     train: Training
@@ -62,9 +63,12 @@ class Work:
 
 def work_of(session: Session, row: Optimization) -> Work:
     """What there is to do for the optimization and what is done, in two queries and one for each of held and lost."""
-    now = time.time()
     found = session.execute(_FEW, {"owners": [row.id, row.revision_id]}).all()
+    now = max(
+        (job.now for job in found), default=0.0
+    )  # the database's: the jobs' times are by the same clock
     return Work(
+        now=now,
         prepare=_stage((job for job in found if job.owner == row.revision_id), now),
         sample=_stage((job for job in found if job.kind == jobs.SAMPLE_SWARM), now),
         train=_training(session, row.id, now),
@@ -73,9 +77,15 @@ def work_of(session: Session, row: Optimization) -> Work:
 
 
 _IS_SPAN = and_(Job.started_at.is_not(None), or_(Job.finished_at.is_not(None), Job.state.in_(jobs.LIVE)))
-_FEW = select(Job.owner, Job.kind, Job.state, Job.started_at, Job.finished_at, Job.busy_seconds).where(
-    Job.owner.in_(bindparam("owners", expanding=True)), Job.kind != jobs.PROXY_RUN
-)
+_FEW = select(
+    Job.owner,
+    Job.kind,
+    Job.state,
+    Job.started_at,
+    Job.finished_at,
+    Job.busy_seconds,
+    database_now().label("now"),
+).where(Job.owner.in_(bindparam("owners", expanding=True)), Job.kind != jobs.PROXY_RUN)
 _TOKENS = big_integer(Run.result["tokens"])
 _GROUPS = (
     select(

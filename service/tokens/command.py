@@ -1,7 +1,6 @@
 """``mixwright tokens``: who may use the service. Speaks to the database itself, so it is the operator's alone."""
 
 import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -74,8 +73,11 @@ def create(name: str, scopes: Sequence[str], expires: float | None, data_directo
 def list_(data_directory: Path | None) -> None:
     """Every token, without its secret: name, scopes, state, created, last used, expiry."""
     with _store(data_directory) as session:
-        rows = repository.list_tokens(session)
-    lines = [("NAME", "SCOPES", "STATE", "CREATED", "LAST USED", "EXPIRES"), *map(_line, rows)]
+        rows, now = repository.list_tokens(session), repository.now_of(session)
+    lines = [
+        ("NAME", "SCOPES", "STATE", "CREATED", "LAST USED", "EXPIRES"),
+        *(_line(row, now) for row in rows),
+    ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -134,11 +136,11 @@ def _show(secret: str) -> None:
     click.echo("This is the only time it is shown. Send it as 'Authorization: Bearer <token>'.", err=True)
 
 
-def _line(row: AccessToken) -> tuple[str, ...]:
+def _line(row: AccessToken, now: float) -> tuple[str, ...]:
     return (
         row.name,
         ",".join(scope for scope in LADDER if scope in row.scopes),
-        _state(row, time.time()),
+        _state(row, now),
         _day(row.created_at),
         _day(row.last_used_at),
         _day(row.expires_at),

@@ -99,7 +99,7 @@ def create_token(
     """
     if session.scalar(select(AccessToken.id).where(AccessToken.name == name)) is not None:
         raise TokenError(f"there is a token {name!r} already, perhaps a revoked one: choose another name")
-    now = _now(session)
+    now = now_of(session)
     secret = new_secret()
     session.add(
         AccessToken(
@@ -120,7 +120,7 @@ def rotate_token(session: Session, name: str, grace_seconds: float = ROTATION_GR
     """
     row = _named(session, name)
     forget_when_committed(session)
-    now = _now(session)
+    now = now_of(session)
     if row.revoked_at is not None:
         raise TokenError(f"the token {name!r} was revoked: create another")
     if row.expires_at is not None and row.expires_at <= now:
@@ -139,7 +139,7 @@ def revoke_token(session: Session, name: str) -> None:
     row = _named(session, name)
     forget_when_committed(session)
     if row.revoked_at is None:
-        row.revoked_at = _now(session)
+        row.revoked_at = now_of(session)
 
 
 def list_tokens(session: Session) -> list[AccessToken]:
@@ -157,7 +157,7 @@ def find_by_hash(session: Session, secret_hash: str, token_id: str | None = None
     row = session.scalars(query).first()
     if row is None:
         return None
-    now = _now(session)
+    now = now_of(session)
     in_grace = row.previous_until is not None and now < row.previous_until
     is_current = same(row.secret_hash, secret_hash)
     is_previous = in_grace and same(row.previous_hash or "", secret_hash)
@@ -181,7 +181,8 @@ def _named(session: Session, name: str) -> AccessToken:
     return row
 
 
-def _now(session: Session) -> float:
+def now_of(session: Session) -> float:
+    """The database's clock, by which tokens run out."""
     return float(session.scalar(select(database_now())) or 0.0)
 
 

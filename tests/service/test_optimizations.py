@@ -5,7 +5,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from store import jobs
+from store.clock import database_now
+from store.engine import Database
 from store.settings import Settings
+from store.tables import Job
 
 Document = dict[str, Any]
 
@@ -35,6 +39,30 @@ def test_an_unchanged_optimization_is_not_sent_again(client: TestClient, optimiz
     tag = client.get(location).headers["etag"]
     assert client.get(location, headers={"If-None-Match": tag}).status_code == 304
     assert client.get(location, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_a_running_optimization_without_progress_is_not_sent_again(
+    client: TestClient, settings: Settings, optimization: Document
+) -> None:
+    location = client.post("/v1/optimizations", json=optimization).headers["location"]
+    database = Database(settings.resolved_database_url)
+    with database.write() as session:
+        for job in session.query(Job).filter(Job.kind == jobs.PREPARE_TOKENIZER):
+            job.state, job.started_at = jobs.RUNNING, database_now() - 100
+    first = client.get(location)
+    stage = first.json()["progress"]["stages"][0]
+    assert (stage["name"], stage["state"]) == ("prepare", "running")
+    assert 100 <= stage["seconds"] < 200
+    tag = first.headers["etag"]
+    second = client.get(location)
+    assert second.json()["progress"]["stages"][0]["seconds"] > stage["seconds"], "the moment is another one"
+    assert second.headers["etag"] == tag
+    assert client.get(location, headers={"If-None-Match": tag}).status_code == 304
+    with database.write() as session:
+        for job in session.query(Job).filter(Job.kind == jobs.PREPARE_TOKENIZER):
+            job.state, job.finished_at = jobs.SUCCEEDED, database_now()
+    database.close()
+    assert client.get(location, headers={"If-None-Match": tag}).status_code == 200
 
 
 def test_an_unknown_method_lists_the_known_ones(client: TestClient, optimization: Document) -> None:
