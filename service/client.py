@@ -1,7 +1,7 @@
 """A client of the v1 API: ``Client(url, token)``.
 
-Every create carries an ``Idempotency-Key``, so a request whose answer was lost (the service was being restarted, the
-connection broke) is sent again without making a second resource.
+Every POST that changes something carries an ``Idempotency-Key``, so a request whose answer was lost (the service was
+being restarted, the connection broke) is sent again without being done twice.
 """
 
 import io
@@ -73,7 +73,7 @@ class Client:
 
     def create_domain_set(self, request: Mapping[str, Any], key: str | None = None) -> Document:
         """POST a domain set; answers its first revision."""
-        return self._create("/v1/domain-sets", request, key)
+        return self._post("/v1/domain-sets", request, key)
 
     def create_revision(
         self, name: str, change: Mapping[str, Any] | list[Document], key: str | None = None
@@ -82,7 +82,7 @@ class Client:
 
         An ambiguous change is an ApiError of code ``ambiguous_change``, with ``problem["questions"]``.
         """
-        return self._create(f"/v1/domain-sets/{name}/revisions", _revision_request(change), key)
+        return self._post(f"/v1/domain-sets/{name}/revisions", _revision_request(change), key)
 
     def plan_revision(self, name: str, change: Mapping[str, Any] | list[Document]) -> Document:
         """What the next revision would change; nothing is stored."""
@@ -95,7 +95,7 @@ class Client:
 
     def retry_revision(self, name: str, number: int) -> Document:
         """Prepare again what failed."""
-        return self._request("POST", f"/v1/domain-sets/{name}/revisions/{number}:retry")
+        return self._post(f"/v1/domain-sets/{name}/revisions/{number}:retry")
 
     def pools(self) -> Iterator[Document]:
         """The fully open pools."""
@@ -111,7 +111,7 @@ class Client:
 
     def create_optimization(self, request: Mapping[str, Any], key: str | None = None) -> Document:
         """POST an optimization; the workers go on with it."""
-        return self._create("/v1/optimizations", request, key)
+        return self._post("/v1/optimizations", request, key)
 
     def plan_optimization(self, request: Mapping[str, Any]) -> Document:
         """What an optimization would freeze, train and reuse, and what that costs; nothing is stored."""
@@ -123,15 +123,15 @@ class Client:
 
     def cancel_optimization(self, optimization_id: str) -> Document:
         """Stop it."""
-        return self._request("POST", f"/v1/optimizations/{optimization_id}:cancel")
+        return self._post(f"/v1/optimizations/{optimization_id}:cancel")
 
     def retry_optimization(self, optimization_id: str) -> Document:
         """Go on with a failed or cancelled one."""
-        return self._request("POST", f"/v1/optimizations/{optimization_id}:retry")
+        return self._post(f"/v1/optimizations/{optimization_id}:retry")
 
     def create_mixture(self, request: Mapping[str, Any], key: str | None = None) -> Document:
         """POST a mixture made by hand."""
-        return self._create("/v1/mixtures", request, key)
+        return self._post("/v1/mixtures", request, key)
 
     def mixture(self, mixture_id: str) -> Document:
         """Weights, and the evidence of a proposed mixture."""
@@ -143,7 +143,7 @@ class Client:
 
     def create_launch(self, request: Mapping[str, Any], key: str | None = None) -> Document:
         """POST a launch of the full trainer."""
-        return self._create("/v1/launches", request, key)
+        return self._post("/v1/launches", request, key)
 
     def launch(self, launch_id: str) -> Document:
         """Progress of a launch, then what was measured on its model."""
@@ -151,7 +151,7 @@ class Client:
 
     def retry_launch(self, launch_id: str) -> Document:
         """Go on with a failed or cancelled launch."""
-        return self._request("POST", f"/v1/launches/{launch_id}:retry")
+        return self._post(f"/v1/launches/{launch_id}:retry")
 
     def run(self, run_id: str) -> Document:
         """One run."""
@@ -181,7 +181,7 @@ class Client:
 
     def tell_worker(self, worker_id: str, what: Literal["drain", "pause", "resume"]) -> Document:
         """Have a worker finish and stop, give back and stop, or go on."""
-        return self._request("POST", f"/v1/workers/{worker_id}:{what}")
+        return self._post(f"/v1/workers/{worker_id}:{what}")
 
     def pages(self, path: str, **parameters: Any) -> Iterator[Document]:
         """The items of a list, however many pages it has."""
@@ -193,10 +193,9 @@ class Client:
             if after is None:
                 return
 
-    def _create(self, path: str, request: Mapping[str, Any], key: str | None) -> Document:
-        return self._request(
-            "POST", path, json=dict(request), headers={"Idempotency-Key": key or str(uuid.uuid4())}
-        )
+    def _post(self, path: str, request: Mapping[str, Any] | None = None, key: str | None = None) -> Document:
+        body = {} if request is None else {"json": dict(request)}
+        return self._request("POST", path, headers={"Idempotency-Key": key or str(uuid.uuid4())}, **body)
 
     def _get(self, path: str, parameters: Mapping[str, Any] | None = None) -> Document:
         return self._request("GET", path, params=parameters)

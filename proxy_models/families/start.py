@@ -6,18 +6,21 @@ Only ``config.json`` and safetensors are read: nothing that could run code. What
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from proxy_models.config import ModelConfig
-from proxy_models.errors import InvalidSpec, UnfitStart
+from proxy_models.errors import DataMissing, InvalidSpec, UnfitStart
 from proxy_models.families.architecture import Architecture, checked_architecture
 from proxy_models.families.saved_training import FILE, SavedTraining, read_saved_training
+from proxy_models.stores.artifact_store import ArtifactStore
+from proxy_models.stores.file_system import patiently
 
 CONFIG, TENSORS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _SHAPE = ("layers", "width", "heads", "ffn", "tied_embeddings", "rope_base", "head_width")
@@ -36,8 +39,7 @@ class StartFolder:
     @cached_property
     def content(self) -> str:
         """SHA-256 of everything a run takes from the folder. Reads all of it."""
-        digests = [(path.name, _digest(path, *_identity(path))) for path in self.files]
-        return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+        return _content([(path.name, _digest(path, *_identity(path))) for path in self.files])
 
     def check_shape(self, asked: ModelConfig | Architecture) -> None:
         """Raise `UnfitStart` naming what differs where another shape than the folder's is asked for."""
@@ -96,6 +98,31 @@ def read_start(folder: Path) -> StartFolder:
     names = (CONFIG, FILE) if (folder / FILE).exists() else (CONFIG,)
     files = (*(folder / name for name in names), *weights)
     return StartFolder(folder, shape, tensors, files, read_saved_training(folder))
+
+
+def read_published_start(store: ArtifactStore, folder: Path) -> tuple[StartFolder, str]:
+    """What a published model says of itself, and its content: no tensors are fetched, and nothing is held.
+
+    Its tensors are checked by the run that starts from it. Raises `UnfitStart`, and `StoreError` where the store does
+    not have it or does not answer.
+    """
+    manifest = patiently(lambda: store.published(folder))
+    if manifest is None:
+        raise DataMissing(store.address_of(folder), "is not in the artifact store")
+    small = [name for name in (CONFIG, FILE) if name in manifest.files]
+    weights = sorted(name for name in manifest.files if name.endswith(".safetensors"))
+    with TemporaryDirectory(prefix="mixwright-start-") as temporary:
+        for name in small:
+            (Path(temporary) / name).write_bytes(store.read_file(folder, name) or b"")
+        shape = _shape(folder, _json(Path(temporary), CONFIG))
+        saved = read_saved_training(Path(temporary))
+    files = [*small, *weights]
+    content = _content([(name, manifest.files[name].sha256) for name in files])
+    return StartFolder(folder, shape, {}, tuple(folder / name for name in files), saved), content
+
+
+def _content(digests: Sequence[tuple[str, str]]) -> str:
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
 def _json(folder: Path, name: str) -> dict[str, Any]:

@@ -163,8 +163,7 @@ def export(run_id: str, directory: Path, **given: Any) -> None:
     settings = settings_with(**given)
     database = Database(settings.resolved_database_url)
     try:
-        with database.read() as session:
-            files = model_files(session, settings, run_id)
+        files = model_files(database, settings, run_id)
         write_folder(files, directory)
     except (Problem, ProxyError) as error:
         raise click.ClickException(str(error)) from error

@@ -98,12 +98,12 @@ class Documents:
 
 
 def open_documents(database: DatabaseDependency, settings: SettingsDependency) -> Iterator[Documents]:
-    """FastAPI dependency: documents over one read transaction."""
+    """FastAPI dependency: documents over one read transaction, which ends before the page is sent."""
     with database.read() as session:
         yield Documents(session, settings)
 
 
-DocumentsDependency = Annotated[Documents, Depends(open_documents)]
+DocumentsDependency = Annotated[Documents, Depends(open_documents, scope="function")]
 
 
 router = APIRouter(include_in_schema=False)

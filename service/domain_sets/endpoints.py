@@ -15,8 +15,8 @@ from service.domain_sets.schemas import (
     RevisionSummary,
     RevisionView,
 )
-from service.http.idempotency import IdempotentRequest, KeyHeader, create_once
-from service.http.routes import DatabaseDependency, DryRun, SettingsDependency, ThreadRoute
+from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
+from service.http.routes import DatabaseDependency, DryRun, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Page
 from store.tables import Revision
 
@@ -25,6 +25,7 @@ Number = Annotated[int, Path(ge=1, lt=2**31, description="Of a revision, from 1.
 
 
 @router.post("", status_code=201, response_model=RevisionView)
+@slow
 def create_domain_set(
     body: DomainSetRequest,
     response: Response,
@@ -35,7 +36,7 @@ def create_domain_set(
     """Name a domain set and give its first revision; counting and tokenizing start at once."""
     tokenizer = check_tokenizer(body.tokenizer, settings)
     domains = revisions.check_first_domains(body, settings)
-    revision_id = create_once(
+    revision_id = do_once(
         database,
         IdempotentRequest("domain-sets", key, body),
         lambda session: revisions.create_domain_set(session, body, tokenizer, domains),
@@ -66,6 +67,7 @@ def get_domain_set(name: str, database: DatabaseDependency) -> RevisionView:
     response_model=RevisionView | RevisionPlanView,
     responses={200: {"model": RevisionPlanView, "description": "With `dry_run`: what would be."}},
 )
+@slow
 def create_revision(
     name: str,
     body: RevisionRequest,
@@ -79,12 +81,12 @@ def create_revision(
     request = IdempotentRequest(f"domain-sets/{name}/revisions", key, body)
     with database.read() as session:
         made = None if dry_run else request.earlier(session)
-        planned = None if made else revisions.plan_revision(session, name, body, settings)
+    planned = None if made else revisions.plan_revision(database, name, body, settings)
     if planned is not None and dry_run:
         response.status_code = 200
         return planned.view()
     if planned is not None:
-        made = create_once(database, request, lambda session: revisions.store_revision(session, planned))
+        made = do_once(database, request, lambda session: revisions.store_revision(session, planned))
     return _created(database, str(made), response)
 
 
@@ -106,10 +108,13 @@ def get_revision(name: str, number: Number, database: DatabaseDependency) -> Rev
 
 
 @router.post("/{name}/revisions/{number:int}:retry", status_code=202, response_model=RevisionView)
-def retry_revision(name: str, number: Number, database: DatabaseDependency) -> RevisionView:
+def retry_revision(
+    name: str, number: Number, database: DatabaseDependency, key: KeyHeader = None
+) -> RevisionView:
     """Prepare again what failed, after its files were put right."""
-    with database.write() as session:
-        return views.describe_revision(session, retry_preparation(session, name, number))
+    request = IdempotentRequest(f"domain-sets/{name}/revisions/{number}:retry", key)
+    do_once(database, request, lambda session: retry_preparation(session, name, number).id)
+    return get_revision(name, number, database)
 
 
 def _created(database: DatabaseDependency, revision_id: str, response: Response) -> RevisionView:

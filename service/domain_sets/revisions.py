@@ -18,6 +18,7 @@ from service.domain_sets.repository import domain_set_named, revision_of
 from service.domain_sets.schemas import DomainSetRequest, RevisionPlanView, RevisionRequest
 from service.domain_sets.views import changes_view
 from store import jobs
+from store.engine import Database
 from store.files import file_identity
 from store.objects import store_problems
 from store.problems import Conflict, Invalid, invalid
@@ -99,23 +100,26 @@ class PlannedRevision:
 
 
 def plan_revision(
-    session: Session, name: str, request: RevisionRequest, settings: Settings
+    database: Database, name: str, request: RevisionRequest, settings: Settings
 ) -> PlannedRevision:
-    """Check every file the request names and find what changes. Reads only.
+    """Check every file the request names and find what changes. Reads only, and no file with a session open.
 
     Raises:
         NotFound: the domain set, or the parent.
         Invalid: naming the field at fault.
         Conflict: a change that is ambiguous (with the questions), or none at all.
     """
-    parent = revision_of(session, name, request.parent)
+    with database.read() as session:
+        parent = revision_of(session, name, request.parent)
+        old = leaves_of(session, parent)
+        rules = FileRules(settings, parent.held_out_fraction, _counted_files(session, parent))
     rows = {row.name: row for row in parent.domains}
-    old = leaves_of(session, parent)
-    rules = FileRules(settings, parent.held_out_fraction, _counted_files(session, parent))
     if request.patch is not None:
         checked = {one.field: check_domain(one, rules) for one in requested_domains(request.patch)}
         tree = PatchedTree(request.patch, rows, _unchanged, checked)
-        changes = tree.changes(old, _leaves(session, parent, list(checked.values())))
+        with database.read() as session:
+            brought = _leaves(session, parent, list(checked.values()))
+        changes = tree.changes(old, brought)
         domains, field = tree.domains(changes), "patch"
         if len(domains) > settings.max_domains:
             raise Invalid("too_many_domains", f"At most {settings.max_domains} domains.", "patch")
@@ -128,7 +132,9 @@ def plan_revision(
         changes = None
     if len(domains) < 2:
         raise Invalid("too_few_domains", "A domain set has at least two domains.", field)
-    new = _leaves(session, parent, domains)
+    with database.read() as session:
+        new = _leaves(session, parent, domains)
+        latest = _latest_number(session, parent.domain_set_id)
     definition = _definition_hash(parent.tokenizer, parent.held_out_fraction, domains)
     if definition == parent.content_hash:
         raise Conflict(
@@ -136,7 +142,6 @@ def plan_revision(
         )
     if changes is None:
         changes = _found(old, new, request.said)
-    latest = _latest_number(session, parent.domain_set_id)
     return PlannedRevision(
         name, latest + 1, parent, domains, old, new, changes, dict(request.said), definition
     )

@@ -1,7 +1,8 @@
-"""``Idempotency-Key``: a create that is sent twice makes one resource, whatever died in between.
+"""``Idempotency-Key``: a POST that is sent twice is done once, whatever died in between.
 
-The key is stored in the transaction that makes the resource, under a unique constraint, so there is no
-moment at which one exists without the other. The second request is answered with the resource the first made.
+The key is stored in the transaction that makes or changes the resource, under a unique constraint, so there is no
+moment at which one exists without the other. The second request is answered with the resource of the first, as it is
+by then: a ``:retry`` or ``:cancel`` that was done is no conflict with itself.
 """
 
 import hashlib
@@ -25,20 +26,21 @@ KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, 
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """One create: the endpoint, the client's key (None: every request makes a resource) and what was sent."""
+    """The endpoint (with the id, for what is done to a resource), the client's key if any, and what was sent."""
 
     endpoint: str
     key: str | None
-    body: BaseModel
+    body: BaseModel | None = None
 
     @property
     def request_hash(self) -> str:
         """SHA-256 of the body in canonical form, so that a key cannot be used for another request."""
-        canonical = json.dumps(self.body.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        body = {} if self.body is None else self.body.model_dump(mode="json")
+        canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def earlier(self, session: Session) -> str | None:
-        """The id of the resource an earlier request with this key made, if there was one.
+        """The id of the resource of an earlier request with this key, if there was one.
 
         Raises Conflict when that request was a different one.
         """
@@ -56,7 +58,7 @@ class IdempotentRequest:
         return row.resource_id
 
     def remember(self, session: Session, resource_id: str) -> None:
-        """Store, with the resource, that this request made it."""
+        """Store, with the resource, that this request was done."""
         if self.key is not None:
             session.add(
                 IdempotencyKey(
@@ -68,8 +70,8 @@ class IdempotentRequest:
             )
 
 
-def create_once(database: Database, request: IdempotentRequest, create: Callable[[Session], str]) -> str:
-    """Run ``create`` (which answers the new resource's id) in a write transaction, once per key.
+def do_once(database: Database, request: IdempotentRequest, act: Callable[[Session], str]) -> str:
+    """Run ``act`` (which answers the resource's id) in a write transaction, once per key.
 
     Two requests with one key at the same moment: the database lets one commit, the other answers the same id.
     """
@@ -78,7 +80,7 @@ def create_once(database: Database, request: IdempotentRequest, create: Callable
             earlier = request.earlier(session)
             if earlier is not None:
                 return earlier
-            resource_id = create(session)
+            resource_id = act(session)
             request.remember(session, resource_id)
         link_to_owner(resource_id)
         return resource_id

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from service.http.idempotency import IdempotentRequest, KeyHeader, create_once
-from service.http.routes import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency, ThreadRoute
+from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
+from service.http.routes import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Page
 from service.launches import service
 from service.launches.service import LaunchRequest, LaunchView
@@ -16,6 +16,7 @@ router = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=ThreadR
 
 
 @router.post("", status_code=202, response_model=LaunchView)
+@slow
 def create_launch(
     body: LaunchRequest,
     response: Response,
@@ -27,7 +28,7 @@ def create_launch(
     checked = service.check_request(body, settings)
     check_counted(settings, checked.training or None, "")
     device = worker_device(settings)
-    launch_id = create_once(
+    launch_id = do_once(
         database,
         IdempotentRequest("launches", key, body),
         lambda session: service.create_launch(session, checked, device),
@@ -58,14 +59,16 @@ def get_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
 
 
 @router.post("/{launch_id}:cancel", status_code=202, response_model=LaunchView)
-def cancel_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
+def cancel_launch(launch_id: str, database: DatabaseDependency, key: KeyHeader = None) -> LaunchView:
     """Stop it."""
-    with database.write() as session:
-        return service.describe_launch(session, service.cancel(session, launch_id).id)
+    request = IdempotentRequest(f"launches/{launch_id}:cancel", key)
+    do_once(database, request, lambda session: service.cancel(session, launch_id).id)
+    return get_launch(launch_id, database)
 
 
 @router.post("/{launch_id}:retry", status_code=202, response_model=LaunchView)
-def retry_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
+def retry_launch(launch_id: str, database: DatabaseDependency, key: KeyHeader = None) -> LaunchView:
     """Go on with it, from its last checkpoint."""
-    with database.write() as session:
-        return service.describe_launch(session, service.retry(session, launch_id).id)
+    request = IdempotentRequest(f"launches/{launch_id}:retry", key)
+    do_once(database, request, lambda session: service.retry(session, launch_id).id)
+    return get_launch(launch_id, database)

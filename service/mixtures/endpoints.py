@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from service.http.idempotency import IdempotentRequest, KeyHeader, create_once
+from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.routes import DatabaseDependency, ThreadRoute
 from service.http.schemas import After, Limit, Page
 from service.mixtures import service
@@ -17,7 +17,7 @@ def create_mixture(
     body: MixtureRequest, response: Response, database: DatabaseDependency, key: KeyHeader = None
 ) -> MixtureView:
     """Give a mixture made by hand, to launch it or to compare with."""
-    mixture_id = create_once(
+    mixture_id = do_once(
         database,
         IdempotentRequest("mixtures", key, body),
         lambda session: service.create_mixture(session, body),

@@ -5,13 +5,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 
-from service.http.idempotency import IdempotentRequest, KeyHeader, create_once
+from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.routes import (
     RETRY_AFTER_SECONDS,
     DatabaseDependency,
     DryRun,
     SettingsDependency,
     ThreadRoute,
+    slow,
 )
 from service.http.schemas import After, Limit, Page
 from service.optimizations import service
@@ -29,6 +30,8 @@ from service.optimizations.schemas import (
 from service.training.counts import check_counted
 from service.training.device import worker_device
 from store import jobs
+from store.engine import Database
+from store.settings import Settings
 
 router = APIRouter(prefix="/v1/optimizations", tags=["optimizations"], route_class=ThreadRoute)
 
@@ -39,6 +42,7 @@ router = APIRouter(prefix="/v1/optimizations", tags=["optimizations"], route_cla
     response_model=OptimizationView | PlanView,
     responses={200: {"model": PlanView, "description": "With `dry_run`: what would be."}},
 )
+@slow
 def create_optimization(
     body: OptimizationRequest,
     response: Response,
@@ -63,13 +67,11 @@ def create_optimization(
             if dry_run:
                 response.status_code = 200
                 return plan_view(session, planned, device)
-        made = create_once(database, request, lambda session: service.create_optimization(session, planned))
+        made = do_once(database, request, lambda session: service.create_optimization(session, planned))
     optimization_id = str(made)
-    with database.read() as session:
-        view = describe(session, optimization_with_id(session, optimization_id), device)
     response.headers["Location"] = f"/v1/optimizations/{optimization_id}"
     response.headers["Retry-After"] = RETRY_AFTER_SECONDS
-    return view
+    return _view(optimization_id, database, settings)
 
 
 @router.get("", response_model=Page[OptimizationSummary])
@@ -94,10 +96,11 @@ def get_optimization(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """State, stages, counts, rate and ETA; 304 when nothing changed since the given ETag."""
-    with database.read() as session:
-        view = describe(session, optimization_with_id(session, optimization_id), worker_device(settings))
+    view = _view(optimization_id, database, settings)
     body = view.model_dump_json().encode()
-    headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
+    # The seconds of a stage under way are another number at every poll, and nothing that has happened.
+    content = view.model_dump_json(exclude={"progress": {"stages": {"__all__": {"seconds"}}}})
+    headers = {"ETag": f'"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'}
     if if_none_match == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     if view.state not in jobs.ENDED:
@@ -107,17 +110,24 @@ def get_optimization(
 
 @router.post("/{optimization_id}:cancel", status_code=202, response_model=OptimizationView)
 def cancel_optimization(
-    optimization_id: str, database: DatabaseDependency, settings: SettingsDependency
+    optimization_id: str, database: DatabaseDependency, settings: SettingsDependency, key: KeyHeader = None
 ) -> OptimizationView:
     """Stop it; finished runs stay and ``:retry`` goes on with them."""
-    with database.write() as session:
-        return describe(session, service.cancel(session, optimization_id), worker_device(settings))
+    request = IdempotentRequest(f"optimizations/{optimization_id}:cancel", key)
+    do_once(database, request, lambda session: service.cancel(session, optimization_id).id)
+    return _view(optimization_id, database, settings)
 
 
 @router.post("/{optimization_id}:retry", status_code=202, response_model=OptimizationView)
 def retry_optimization(
-    optimization_id: str, database: DatabaseDependency, settings: SettingsDependency
+    optimization_id: str, database: DatabaseDependency, settings: SettingsDependency, key: KeyHeader = None
 ) -> OptimizationView:
     """Go on with a failed or cancelled optimization."""
-    with database.write() as session:
-        return describe(session, service.retry(session, optimization_id), worker_device(settings))
+    request = IdempotentRequest(f"optimizations/{optimization_id}:retry", key)
+    do_once(database, request, lambda session: service.retry(session, optimization_id).id)
+    return _view(optimization_id, database, settings)
+
+
+def _view(optimization_id: str, database: Database, settings: Settings) -> OptimizationView:
+    with database.read() as session:
+        return describe(session, optimization_with_id(session, optimization_id), worker_device(settings))

@@ -15,16 +15,17 @@ from proxy_models.export.exported_file import ExportedFile, tar_pieces, tar_size
 from proxy_models.export.huggingface import exported_model
 from proxy_models.stores.local_copies import Hold
 from service.http.errors import PROBLEM_CONTENT
-from service.http.routes import DatabaseDependency, SettingsDependency, ThreadRoute
+from service.http.routes import DatabaseDependency, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Page
 from service.swarms import service
 from service.swarms.schemas import MetricView, RunSummary, RunView, SwarmView
 from service.swarms.service import run_with_id
 from store import jobs
+from store.engine import Database
 from store.objects import store_problems
 from store.problems import Conflict
 from store.settings import Settings
-from store.tables import Launch, Optimization, Revision, Run, Swarm
+from store.tables import Launch, Optimization, Run, Swarm
 
 router = APIRouter(prefix="/v1", tags=["swarms and runs"], route_class=ThreadRoute)
 Cursor = Annotated[str | None, Query(max_length=300, description="The `next` of the page before.")]
@@ -74,10 +75,10 @@ def get_run(run_id: str, database: DatabaseDependency) -> RunView:
         503: {"content": PROBLEM_CONTENT, "description": "The artifact store does not answer."},
     },
 )
+@slow
 def get_model(run_id: str, database: DatabaseDependency, settings: SettingsDependency) -> StreamingResponse:
     """The trained model and its tokenizer as a tar archive of a Hugging Face folder."""
-    with database.read() as session:
-        files = model_files(session, settings, run_id)
+    files = model_files(database, settings, run_id)
     # The pieces come from a plain generator, which is read in a thread: no other request waits for the disk.
     return StreamingResponse(
         tar_pieces(files, run_id),
@@ -99,27 +100,29 @@ def list_metrics(
         return {"items": views, "next": following}
 
 
-def model_files(session: Session, settings: Settings, run_id: str) -> tuple[ExportedFile, ...]:
+def model_files(database: Database, settings: Settings, run_id: str) -> tuple[ExportedFile, ...]:
     """Reads the model's header only; the files are read when they are written or sent.
 
-    They are fetched where they are only in the artifact store, and stay here as long as the answer lives.
+    They are fetched where they are only in the artifact store, and stay here as long as the answer lives. No session
+    is open meanwhile.
 
     Raises:
         NotFound: no such run.
         Conflict: it has not succeeded, or its files are gone.
         Unavailable: the artifact store does not answer.
     """
-    run, job = run_with_id(session, run_id)
-    if job.state != jobs.SUCCEEDED:
-        raise Conflict(
-            "run_not_succeeded",
-            f"Only a run that has succeeded has a model; this one is {job.state}.",
-        )
-    revision, context_length = _trained_on(session, run)
-    place = settings.artifacts / "runs" / run.id / "model"
+    with database.read() as session:
+        run, job = run_with_id(session, run_id)
+        if job.state != jobs.SUCCEEDED:
+            raise Conflict(
+                "run_not_succeeded",
+                f"Only a run that has succeeded has a model; this one is {job.state}.",
+            )
+        tokenizer_path, context_length = _trained_on(session, run)
+    place = settings.artifacts / "runs" / run_id / "model"
     try:
         with store_problems():
-            held, tokenizer = _fetched(settings, place, revision.tokenizer_path or "")
+            held, tokenizer = _fetched(settings, place, tokenizer_path)
         files = exported_model(place, tokenizer, context_length)
         return tuple(replace(file, pieces=partial(_pieces, held, file.pieces)) for file in files)
     except DataMissing as error:
@@ -129,11 +132,13 @@ def model_files(session: Session, settings: Settings, run_id: str) -> tuple[Expo
 
 
 def _fetched(settings: Settings, place: Path, tokenizer: str) -> tuple[list[Hold], str]:
-    store, held = settings.store, []
-    if store is not None:
-        published = [path for path in (place, store.local_path(tokenizer)) if path is not None]
-        held = [hold for path in published if (hold := store.obtain(path)) is not None]
-    return held, tokenizer if store is None else str(store.local_path(tokenizer) or tokenizer)
+    """What must not be cleared away while the model is read, and where the tokenizer lies here."""
+    store = settings.store
+    if store is None:
+        return [], tokenizer
+    local = store.local_path(tokenizer)
+    held = [store.obtain(path) for path in (place, local) if path is not None]
+    return [hold for hold in held if hold is not None], str(local or tokenizer)
 
 
 def _pieces(held: list[Hold], pieces: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
@@ -142,11 +147,11 @@ def _pieces(held: list[Hold], pieces: Callable[[], Iterator[bytes]]) -> Iterator
     return pieces()
 
 
-def _trained_on(session: Session, run: Run) -> tuple[Revision, int]:
-    """The revision whose tokens the run read, and how many of them at once."""
+def _trained_on(session: Session, run: Run) -> tuple[str, int]:
+    """The tokenizer of the tokens that the run read, and how many of them it read at once."""
     if run.launch_id is not None:
         launch = session.get_one(Launch, run.launch_id)
-        return launch.mixture.revision, int(launch.settings["sequence_length"])
+        return launch.mixture.revision.tokenizer_path or "", int(launch.settings["sequence_length"])
     swarm = session.get_one(Swarm, run.swarm_id)
     optimization = session.get_one(Optimization, swarm.optimization_id)
-    return optimization.revision, int(optimization.settings["proxy"]["sequence_length"])
+    return optimization.revision.tokenizer_path or "", int(optimization.settings["proxy"]["sequence_length"])

@@ -7,7 +7,7 @@ from typing import Any
 from proxy_models.config import TrainingConfig, size_named
 from proxy_models.errors import InvalidSpec, ProxyError, StoreUnreachable
 from proxy_models.families.architecture import Architecture, checked_architecture
-from proxy_models.families.start import StartFolder, read_start
+from proxy_models.families.start import StartFolder, read_published_start, read_start
 from proxy_models.stores.object_path import is_address
 from proxy_models.text.task_file import DEFAULT_NORMALIZATION, read_task
 from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
@@ -59,14 +59,14 @@ def _invalid(error: ProxyError, prefix: str) -> Invalid:
 def _start(path: str, prefix: str, settings: Settings) -> tuple[StartFolder, Document]:
     """The folder as its files say, and as it is stored; below a data root, or a model that a run here has saved."""
     if is_address(path):
-        found = _published_start(path, f"{prefix}start", settings)
-        return found, {"start": path, "start_content": found.content}
-    found = _local_start(path, prefix, settings)
-    content = identity_hash(map(file_identity, found.files))
-    return found, {"start": str(found.folder), "start_content": content}
+        start, content = _published_start(path, f"{prefix}start", settings)
+        return start, {"start": path, "start_content": content}
+    start = _local_start(path, prefix, settings)
+    content = identity_hash(map(file_identity, start.files))
+    return start, {"start": str(start.folder), "start_content": content}
 
 
-def _published_start(address: str, field: str, settings: Settings) -> StartFolder:
+def _published_start(address: str, field: str, settings: Settings) -> tuple[StartFolder, str]:
     store = settings.store
     with store_problems(field):
         name = None if store is None else store.name_of(store.path_of(address)).split("/")
@@ -74,7 +74,7 @@ def _published_start(address: str, field: str, settings: Settings) -> StartFolde
             raise Invalid(
                 "bad_path", f"{address!r} is not the model of a run in the service's artifact store.", field
             )
-        return read_start(store.require(store.path_of(address)))
+        return read_published_start(store, store.path_of(address))
 
 
 def _local_start(path: str, prefix: str, settings: Settings) -> StartFolder:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.http.idempotency import IdempotentRequest, create_once
+from service.http.idempotency import IdempotentRequest, do_once
 from store.engine import Database
 from store.problems import Conflict
 from store.schema.migrate import upgrade
@@ -51,7 +51,7 @@ def test_one_key_makes_one_resource_however_many_ask(database: Database) -> None
 
     def ask() -> str:
         together.wait()
-        return create_once(database, request, create)
+        return do_once(database, request, create)
 
     with ThreadPoolExecutor(THREADS) as pool:
         ids = {future.result() for future in [pool.submit(ask) for _ in range(THREADS)]}
@@ -60,4 +60,4 @@ def test_one_key_makes_one_resource_however_many_ask(database: Database) -> None
         assert session.scalar(select(func.count()).where(DomainSet.name == name)) == 1
         assert session.scalar(select(func.count()).where(IdempotencyKey.key == request.key)) == 1
     with pytest.raises(Conflict, match="different request"):
-        create_once(database, IdempotentRequest("domain-sets", request.key, Body(name="other")), create)
+        do_once(database, IdempotentRequest("domain-sets", request.key, Body(name="other")), create)
