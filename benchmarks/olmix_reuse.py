@@ -29,8 +29,8 @@ from benchmarks.reuse_strategies import Bench, Strategy
 from benchmarks.reuse_truth import Truth
 from benchmarks.reuse_updates import Updates
 from mixing.change.lineage import Lineage, RevisionNode
-from mixing.reuse.choice import kept_domains
-from mixing.reuse.plan import ReusePlan, StartMixture
+from mixing.reuse.choice import StartMixture, kept_domains
+from mixing.reuse.plan import ReusePlan
 
 STRATEGIES: Mapping[str, Strategy] = {
     "full": Strategy("full", keep_runs=True, stream=1),

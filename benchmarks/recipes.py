@@ -29,7 +29,7 @@ from benchmarks.regmix import load
 from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.methods import METHODS, Recipe, combine
-from mixing.question import ProposalRequest
+from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 
 RUNS = (34, 54, 108)
@@ -104,19 +104,17 @@ def measure(oracle: Oracle, name: str, objective: list[str], runs: int) -> dict[
             for index in chosen
         )
         method, recipe = RECIPES[name]
-        request = ProposalRequest(
+        question = Question(
             method=method,
             domains=oracle.domains,
-            runs=evidence,
             objective=dict.fromkeys(objective, 1.0),
             target_tokens=1e12,
-            repetition_cap=4.0,
             kl_weight=METHODS[method].kl_weight,
             seed=subset,
             recipe=recipe,
         )
         began = time.process_time()
-        document = propose(request).to_dict()
+        document = propose(question, evidence).to_dict()
         seconds = time.process_time() - began
         points = np.array([list(document["natural"].values()), list(document["weights"].values())])
         values = oracle.metrics(points)

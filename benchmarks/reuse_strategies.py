@@ -7,8 +7,9 @@ law is not cross-validated: nothing would be decided by it, and it takes twenty 
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
@@ -26,17 +27,24 @@ from mixing.laws.fitting import Columns, fit
 from mixing.laws.learning import CONTENTS, Learned, gather_over, learn
 from mixing.laws.protocol import FitContext
 from mixing.laws.through import through
-from mixing.methods import combine, method_named
+from mixing.limits import Limits
+from mixing.methods import method_named
 from mixing.mixture import Mixture
-from mixing.question import ProposalRequest, problem_of
-from mixing.repetition import repetition_caps
-from mixing.reuse.choice import costs_of_keeping, kept_domains
-from mixing.reuse.plan import PastRun, ReusePlan, ReuseQuestion, StartMixture, plan_reuse
-from mixing.reuse.question import ReuseKind
+from mixing.question import Question, problem_of
+from mixing.reuse.choice import (
+    Continuation,
+    PastRun,
+    ReuseKind,
+    StartMixture,
+    costs_of_keeping,
+    kept_domains,
+    newest_domains,
+)
+from mixing.reuse.plan import ReusePlan, plan_reuse
 from mixing.reuse.reuse import NOTHING_REUSED, Reuse, least_new_runs, older_run
 from mixing.runs.evidence import RunEvidence
-from mixing.solve.solvers import Question, find
-from mixing.swarm.sample import SwarmRequest, sample_round
+from mixing.solve.solvers import FittedQuestion, find
+from mixing.swarm.sample import sample_round
 
 TRAINING_SEED = 0
 """Of every run: a service trains all runs of a method with one seed unless it is told another."""
@@ -128,7 +136,8 @@ class Bench:
         runs = method_named(method).default_runs(len(self.updates.domains(revision)))
         step = _Step(self, Strategy("none", False, 0, method), revision, NOTHING_REUSED)
         trained = step.train(runs)
-        return State(step.started(propose(step.request(trained))), trained)
+        runs_of = tuple(one.run for one in trained)
+        return State(step.started(propose(step.question, runs_of)), trained)
 
     def update(self, state: State, strategy: Strategy, revision: str, runs: int | None = None) -> None:
         """Decide the mixture of the next revision; `state` is changed.
@@ -139,7 +148,7 @@ class Bench:
             revision: id.
             runs: new runs, where their number is given.
         """
-        question = self._question(state, strategy, self.updates.lineage.space(revision), runs)
+        question = self._continuation(state, strategy, self.updates.lineage.space(revision), runs)
         try:
             plan, state.start, new = self._with_room(state, strategy, question)
         except TooFewRuns:
@@ -162,31 +171,34 @@ class Bench:
         way = self.updates.whole.maps[revision]
         return self.truth.objective(way.expand(Mixture.of(weights).align(way.free)))
 
-    def _question(
+    def _continuation(
         self, state: State, strategy: Strategy, space: EvidenceSpace, runs: int | None
-    ) -> ReuseQuestion:
+    ) -> Continuation:
         past = tuple(
             PastRun(one.run.id, one.revision, one.run.mixture, self.truth.tasks, None, TRAINING_SEED)
             for one in state.trained
         )
-        return ReuseQuestion(
-            space=space,
-            reuse=strategy.reuse,
-            start=state.start,
+        question = Question(
+            domains=newest_domains(space),
             method=strategy.method,
-            recipe=combine(method_named(strategy.method)),
+            objective=dict.fromkeys(self.truth.tasks, 1.0),
             target_tokens=self.updates.target_tokens,
             repetition_cap=self.updates.repetition_cap,
-            past=past,
-            tasks=self.truth.tasks,
             seed=TRAINING_SEED,
+        )
+        return Continuation(
+            question,
+            space,
+            past,
+            state.start,
+            strategy.reuse,
             most_coupled=strategy.most_coupled,
-            runs=runs,
             reuse_runs=strategy.keep_runs,
+            runs=runs,
         )
 
     def _with_room(
-        self, state: State, strategy: Strategy, question: ReuseQuestion
+        self, state: State, strategy: Strategy, continuation: Continuation
     ) -> tuple[ReusePlan, StartMixture, tuple[Trained, ...]]:
         """What the strategy asks for.
 
@@ -194,22 +206,22 @@ class Bench:
         one, so that no swarm can be drawn, the member that sets the cap is freed as well.
         """
         try:
-            plan = plan_reuse(question)
+            plan = plan_reuse(continuation)
         except Infeasible:
             state.seen["ratios infeasible, members freed"] += 1
-            freed = _freed(question, state.start)
-            plan = plan_reuse(replace(question, reuse="partial", free=freed, most_coupled=None))
-        kept = kept_domains(question.space, state.start.revision)
+            freed = _freed(continuation, state.start)
+            plan = plan_reuse(replace(continuation, kind="partial", free=freed, most_coupled=None))
+        kept = kept_domains(continuation.space, state.start.revision)
         while True:
             try:
-                return plan, *self._mixture(state, strategy, plan, question.space)
+                return plan, *self._mixture(state, strategy, plan, continuation.space)
             except Infeasible:
                 if not plan.groups:
                     raise
                 state.seen["no room for a swarm, a member freed"] += 1
                 frozen = {name for ratios in plan.groups.values() for name in ratios}
                 free = tuple(set(kept) - frozen | set(plan.binding_members.values()))
-                plan = plan_reuse(replace(question, reuse="partial", free=free, most_coupled=None))
+                plan = plan_reuse(replace(continuation, kind="partial", free=free, most_coupled=None))
 
     def _mixture(
         self, state: State, strategy: Strategy, plan: ReusePlan, space: EvidenceSpace
@@ -243,27 +255,27 @@ class Bench:
         assert node.changes is not None
         way = carry(node.changes, self.updates.lineage.nodes[node.parent].leaves, node.leaves)
         weights = carried(way, state.start.weights)[0].align(domains.names)
-        caps = repetition_caps(domains, self.updates.target_tokens, self.updates.repetition_cap)
+        caps = Limits(domains, self.updates.target_tokens, self.updates.repetition_cap).caps
         inside = into_capped_simplex(weights, caps, domains.natural_weights)
         return StartMixture(f"of {revision}", revision, domains.mixture(inside))
 
 
-def _freed(question: ReuseQuestion, start: StartMixture) -> tuple[str, ...]:
+def _freed(continuation: Continuation, start: StartMixture) -> tuple[str, ...]:
     """The members that `auto` frees at their caps where it knows no couplings, and the most coupled asked for."""
     blind = replace(
-        question,
-        reuse="auto",
+        continuation,
+        kind="auto",
         start=replace(start, coupling=None),
         reuse_runs=False,
         most_coupled=None,
         runs=None,
     )
     frozen = {name for ratios in plan_reuse(blind).groups.values() for name in ratios}
-    kept = kept_domains(question.space, start.revision)
+    kept = kept_domains(continuation.space, start.revision)
     freed = {name for name in kept if name not in frozen}
-    if question.most_coupled:
-        costs = costs_of_keeping(question, start, kept) or {}
-        freed |= set(sorted(costs, key=lambda name: (-costs[name], name))[: question.most_coupled])
+    if continuation.most_coupled:
+        costs = costs_of_keeping(continuation, start, kept) or {}
+        freed |= set(sorted(costs, key=lambda name: (-costs[name], name))[: continuation.most_coupled])
     return tuple(sorted(freed))
 
 
@@ -278,48 +290,46 @@ class _Step:
 
     def train(self, runs: int) -> tuple[Trained, ...]:
         """The swarm, measured in the truth."""
-        bench, reuse = self.bench, self.reuse
-        method = method_named(self.strategy.method)
-        recipe, domains = combine(method), bench.updates.domains(self.revision)
-        rounds = method.split(recipe, runs, len(domains), least_new_runs(recipe, reuse, domains))
+        bench, question = self.bench, self.question
+        recipe, domains = question.parts, question.domains
+        least = least_new_runs(recipe, self.reuse, domains)
+        rounds = method_named(question.method).split(recipe, runs, len(domains), least)
         if not rounds:
             return ()
-        target, cap = bench.updates.target_tokens, bench.updates.repetition_cap
-        swarm = SwarmRequest(recipe, domains, rounds, self._seed, target, cap, reuse=reuse)
         generator = np.random.default_rng([bench.seed, int(self.revision), self.strategy.stream])
         way = bench.updates.whole.maps[self.revision]
         found = []
-        for number, sampled in enumerate(sample_round(swarm)):
+        for number, sampled in enumerate(sample_round(replace(question, rounds=rounds))):
             metrics = bench.truth.measure(way.expand(sampled.mixture.align(way.free)), generator)
             run = RunEvidence(f"{self.revision}-{number}", sampled.mixture, metrics, seed=TRAINING_SEED)
             found.append(Trained(self.revision, run))
         return tuple(found)
 
-    def request(self, trained: tuple[Trained, ...]) -> ProposalRequest:
-        """What the mixture is asked for with these new runs."""
+    @cached_property
+    def question(self) -> Question:
+        """What the mixture is asked for."""
         updates, method = self.bench.updates, method_named(self.strategy.method)
-        return ProposalRequest(
-            method.name,
-            updates.domains(self.revision),
-            tuple(one.run for one in trained),
-            dict.fromkeys(self.bench.truth.tasks, 1.0),
-            updates.target_tokens,
-            updates.repetition_cap,
-            method.kl_weight,
-            self._seed,
+        return Question(
+            domains=updates.domains(self.revision),
+            method=method.name,
+            objective=dict.fromkeys(self.bench.truth.tasks, 1.0),
+            target_tokens=updates.target_tokens,
+            repetition_cap=updates.repetition_cap,
+            kl_weight=method.kl_weight,
+            seed=self._seed,
             reuse=self.reuse,
         )
 
     def proposed(self, trained: tuple[Trained, ...]) -> Proposal:
         """The mixture, cross-validated only where something hangs on it."""
-        request = self.request(trained)
+        question, runs = self.question, tuple(one.run for one in trained)
         if self.strategy.reuse == "auto" and not self.strategy.keep_runs:
-            return propose(request)  # the next choice reads the standard error of the gain
+            return propose(question, runs)  # the next choice reads the standard error of the gain
         generator = np.random.default_rng(self._seed)
-        learned = learn(request, generator) if request.reuse.groups else _fitted(request)
-        problem = problem_of(request, learned.columns, learned.law)
-        found = find(Question(request, problem, learned.evidence, learned.held_out, generator))
-        return Proposal(request, learned, problem, found, None)
+        learned = learn(question, runs, generator) if question.reuse.groups else _fitted(question, runs)
+        problem = problem_of(question, learned.columns, learned.law)
+        found = find(FittedQuestion(question, problem, learned.evidence, learned.held_out, generator))
+        return Proposal(question, learned, problem, found, None)
 
     def started(self, proposal: Proposal) -> StartMixture:
         """The proposal as the mixture to go on from, read off its document as the service reads it."""
@@ -343,10 +353,10 @@ class _Step:
         return 1000 * self.bench.seed + self.strategy.stream
 
 
-def _fitted(request: ProposalRequest) -> Learned:
+def _fitted(question: Question, runs: Sequence[RunEvidence]) -> Learned:
     """`learn` without its cross-validation, where no ratios are frozen."""
-    space, part = request.reuse.evidence_space(request.domains), REGRESSIONS[request.parts.regression]
-    evidence = gather_over(space, part, request.runs, request.reuse.runs, request.specification)
+    space, part = question.reuse.evidence_space(question.domains), REGRESSIONS[question.parts.regression]
+    evidence = gather_over(space, part, runs, question.reuse.runs, question.specification)
     columns = Columns.of(evidence)
     context = FitContext(evidence.tokens, evidence.rounds, space.contents.names, columns.names)
     law = through(fit(part, context, evidence.weights, columns), space.newest.matrix)

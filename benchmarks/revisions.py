@@ -24,8 +24,9 @@ from mixing.change.lineage import Lineage, RevisionNode
 from mixing.change.patch import Patch, apply_patch
 from mixing.change.revision import Changes, Leaf, Leaves
 from mixing.errors import AmbiguousChange
-from mixing.methods import combine, method_named
-from mixing.reuse.plan import PastRun, ReuseQuestion, StartMixture, plan_reuse
+from mixing.question import Question
+from mixing.reuse.choice import Continuation, PastRun, StartMixture, newest_domains
+from mixing.reuse.plan import plan_reuse
 
 DOMAINS = (1_000, 10_000)
 CHANGED = 0.1
@@ -101,22 +102,16 @@ RUNS = 300
 """Older runs a plan looks at."""
 
 
-def question_of(lineage: Lineage, old: Leaves, generator: np.random.Generator) -> ReuseQuestion:
+def continuation_of(lineage: Lineage, old: Leaves, generator: np.random.Generator) -> Continuation:
     """A plan for the second revision, with `RUNS` runs of the first."""
-    names, method = sorted(old), method_named("mixwright")
+    names, space = sorted(old), lineage.space("2")
     drawn = generator.dirichlet(np.full(len(names), 0.3), RUNS).tolist()
     runs = [dict(zip(names, row, strict=True)) for row in drawn]
-    return ReuseQuestion(
-        space=lineage.space("2"),
-        reuse="auto",
-        start=StartMixture("in use", "1", runs[0]),
-        method=method.name,
-        recipe=combine(method),
-        target_tokens=1e12,
-        repetition_cap=4.0,
-        past=tuple(PastRun(f"run {n}", "1", run, ("task",), None, 0) for n, run in enumerate(runs)),
-        tasks=("task",),
-        seed=0,
+    return Continuation(
+        Question(domains=newest_domains(space), objective={"task": 1.0}, target_tokens=1e12),
+        space,
+        tuple(PastRun(f"run {n}", "1", run, ("task",), None, 0) for n, run in enumerate(runs)),
+        StartMixture("in use", "1", runs[0]),
     )
 
 
@@ -137,8 +132,8 @@ def measured(domains: int, share: float) -> dict[str, Any]:
         calls["carry"] = lambda: carry(changes, old, new)
         lineage = Lineage.of([RevisionNode("1", old), RevisionNode("2", new, "1", changes)])
         calls["contents"] = lambda: lineage.space("2")
-        question = question_of(lineage, old, generator)
-        calls["plan"] = lambda: plan_reuse(question)
+        continuation = continuation_of(lineage, old, generator)
+        calls["plan"] = lambda: plan_reuse(continuation)
     limit = LIMIT * domains / DOMAINS[0]
     times = {name: milliseconds(call) for name, call in calls.items()}
     return {

@@ -10,6 +10,7 @@ MixingError(ValueError)
 ├── InvalidWeights        a weight is negative or not finite, or the weights do not sum to 1
 ├── UnknownMethod         no such method
 ├── InvalidSetting        a setting is outside its range
+│   └── NotHeeded         a setting that the recipe's solver would ignore
 ├── TooFewRuns            the regression cannot be fitted with so few runs
 ├── InvalidMetrics        a metric is missing, not finite, not positive or constant
 ├── DuplicateRun          a run is given twice, under one id or under two
@@ -95,6 +96,12 @@ class InvalidSetting(MixingError):
     """A setting lies outside the range in which it means something."""
 
     code = "invalid_setting"
+
+
+class NotHeeded(InvalidSetting):
+    """A setting that the solver would pass over in silence; `field` names it."""
+
+    code = "not_heeded"
 
 
 class TooFewRuns(MixingError):
@@ -211,7 +218,8 @@ class Infeasible(MixingError):
     """No mixture satisfies the constraints named in `names`.
 
     When the cause is a target that the caps cannot reach, `missing_tokens` is how many more unique tokens
-    it would take and `largest_target` the largest number of target tokens that is reachable.
+    it would take, `largest_target` the largest number of target tokens that is reachable, and `smallest_cap` a
+    repetition cap that reaches it, in hundredths of an epoch.
     """
 
     code = "infeasible"
@@ -224,7 +232,9 @@ class Infeasible(MixingError):
         names: Iterable[str] = (),
         missing_tokens: int | None = None,
         largest_target: int | None = None,
+        smallest_cap: float | None = None,
     ) -> None:
         super().__init__(message, field=field, names=names)
         self.missing_tokens = missing_tokens
         self.largest_target = largest_target
+        self.smallest_cap = smallest_cap

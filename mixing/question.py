@@ -1,210 +1,138 @@
-"""What a mixture is asked for, and the mathematical problem it becomes once a law is fitted."""
+"""The question a mixture answers, and the mathematical problem it becomes once a law is fitted."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from mixing.document import Document, from_document, to_document
 from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, InvalidSetting
 from mixing.laws.protocol import Fitted
-from mixing.methods import Recipe, combine, method_named
+from mixing.limits import Limits
+from mixing.methods import method_named
 from mixing.objective import ObjectiveSpec, objective_of_tasks
 from mixing.parts import HELD_OUT_PREFIX
-from mixing.repetition import check_target_reachable, repetition_caps
 from mixing.reuse.reuse import NOTHING_REUSED, Reuse, check_reusable
-from mixing.runs.evidence import RunEvidence
 from mixing.simplex_map import SimplexMap
-from mixing.solve.catalogue import SOLVERS
-from mixing.solve.conflicts import linear_conflict
-from mixing.solve.feasibility import is_feasible
-from mixing.solve.linear_system import LinearSystem
-from mixing.solve.problem import GuardRail, LinearConstraint, MixtureProblem, Objective, TaskMean, check_names
+from mixing.solve.problem import GuardRail, LinearConstraint, MixtureProblem, Objective, TaskMean
 from mixing.solve.repetition_cost import RepetitionCost
+from mixing.terms import TaskGuard, Terms, check_heeded
 
 if TYPE_CHECKING:  # importing what fits regressions would slow down a process that only checks requests
     from mixing.laws.fitting import Columns
 
 
-@dataclass(frozen=True)
-class TaskGuard:
-    """What no mixture may cost a task; one of the bounds, in the unit the task is measured in.
+@dataclass(frozen=True, kw_only=True)
+class Question(Terms):
+    """What a mixture is asked for: one value, taken by the swarm, the proposal, the reuse plan and the baselines.
 
-    Attributes:
-        task: its name.
-        at_most: largest predicted metric, of a task that is better when lower.
-        worse_than_natural: by how much the prediction may be worse than that of the natural distribution.
-        at_least: smallest predicted metric, of a task that is better when higher.
-    """
-
-    task: str
-    at_most: float | None = None
-    worse_than_natural: float | None = None
-    at_least: float | None = None
-
-    def check_direction(self, higher: bool) -> None:
-        """Raise InvalidSetting, naming the bound, for one that a task better when higher (or lower) cannot have."""
-        wrong, right = ("at_most", "at_least") if higher else ("at_least", "at_most")
-        if getattr(self, wrong) is not None:
-            raise InvalidSetting(
-                f"{self.task!r} is better when {'higher' if higher else 'lower'}, so its guard rail is {right} or"
-                f" worse_than_natural, not {wrong}",
-                field=wrong,
-                names=[self.task],
-            )
-
-    @property
-    def name(self) -> str:
-        """What tells it from caps and shares, which may be called like the task, and from the task's other rail."""
-        return (
-            f"guard rail of {self.task}"
-            if self.worse_than_natural is None
-            else f"guard rail of {self.task} to natural"
+        question = Question(
+            domains=Domains.of({"web": 5e9, "code": 1e9}), target_tokens=4e9, objective={"code": 1.0}, rounds=(12,)
         )
-
-    def __post_init__(self) -> None:
-        bounds = (self.at_most, self.at_least, self.worse_than_natural)
-        given = [bound for bound in bounds if bound is not None]
-        if len(given) != 1:
-            raise InvalidSetting(
-                f"the guard rail of {self.task!r} needs one of at_most, at_least and worse_than_natural",
-                field="guard_rails",
-                names=[self.task],
-            )
-        if not math.isfinite(given[0]):
-            raise InvalidSetting(
-                f"the guard rail of {self.task!r} must be a finite number",
-                field="guard_rails",
-                names=[self.task],
-            )
-
-
-@dataclass(frozen=True)
-class ProposalRequest:
-    """What a mixture is asked for.
+        swarm = sample_round(question)
+        proposal = propose(question, runs)
 
     Attributes:
-        method: name of a method that trains runs.
         domains: m domains with their tokens.
-        runs: the finished runs, in any order.
-        objective: `{task: weight}`, or a specification with families; lower metrics are better.
-        target_tokens: R, the size of the training run the mixture is for.
-        repetition_cap: k epochs, or None for no cap.
-        kl_weight: lambda of the KL term to the natural distribution.
-        seed: non-negative; the same request gives the same answer.
-        recipe: the method's parts where some were replaced; None for the method's own.
         constraints: shares and pins.
-        guard_rails: what no mixture may cost a task.
-        repetition_price: what a share of the training run's tokens that repetition wastes costs, in the metric's unit
-            (`mixing.solve.repetition_cost`); beside the cap, or instead of it.
+        objective: `{task: weight}`, or a specification with families; lower metrics are better. May be empty where
+            no law is fitted.
         proxy_tokens: what a full proxy run trains, for a method that extrapolates from there to the target.
         reuse: the ratios to keep and the runs of older revisions to count.
 
     Raises:
-        InvalidSetting: a negative seed, proxy tokens that are not positive, what the solver takes no account of, or
-            a reuse that the recipe cannot make.
+        InvalidSetting: as `Terms` and `Limits`; proxy tokens that are not positive or are missing where the solver
+            needs them; a reuse that the recipe cannot make.
+        NotHeeded: what the solver takes no account of.
+        UnknownMethod: no such method.
     """
 
-    method: str
     domains: Domains
-    runs: tuple[RunEvidence, ...]
-    objective: Mapping[str, float] | ObjectiveSpec
-    target_tokens: float
-    repetition_cap: float | None
-    kl_weight: float
-    seed: int
-    recipe: Recipe | None = None
     constraints: tuple[LinearConstraint, ...] = ()
-    guard_rails: tuple[TaskGuard, ...] = ()
-    repetition_price: float = 0.0
+    objective: Mapping[str, float] | ObjectiveSpec = field(default_factory=dict)
     proxy_tokens: float | None = None
     reuse: Reuse = NOTHING_REUSED
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InvalidSetting(f"the seed is {self.seed}; it must be at least 0", field="seed")
+        super().__post_init__()
         if self.proxy_tokens is not None and not 0 < self.proxy_tokens < math.inf:
             raise InvalidSetting(
                 f"proxy_tokens is {self.proxy_tokens}; it must be a number above 0", field="proxy_tokens"
             )
-        _check_heeded(self)
+        if not method_named(self.method).trains_runs and self.recipe is None:
+            return
+        check_heeded(
+            self.parts,
+            constraints=self.constraints,
+            guard_rails=self.guard_rails,
+            kl_weight=self.kl_weight,
+            repetition_price=self.repetition_price,
+        )
         check_reusable(self.parts, self.reuse)
 
-    @property
-    def parts(self) -> Recipe:
-        """The recipe asked for."""
-        return self.recipe or combine(method_named(self.method))
+    def to_dict(self) -> Document:
+        """JSON of every field; numbers come back to the bit."""
+        return to_document(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """What `to_dict` wrote; what it did not know yet has its default."""
+        return from_document(cls, document)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Domains, budget and what no mixture may break: caps, epochs and reachability, computed once."""
+        return Limits(
+            self.domains, self.target_tokens, self.repetition_cap, self.constraints, self.guard_rails
+        )
 
     @cached_property
     def space(self) -> SimplexMap:
-        """From what is searched to the domains."""
+        """From what is searched, virtual domains and free ones, to the domains."""
         return self.reuse.search_space(self.domains)
 
-    @property
+    @cached_property
     def specification(self) -> ObjectiveSpec:
         """The objective at the granularity of the recipe."""
         granularity: Any = self.parts.granularity  # a Recipe checks it, and has only names
         return replace(ObjectiveSpec.of(self.objective), granularity=granularity)
 
 
-def _check_heeded(request: ProposalRequest) -> None:
-    """Refuse what the solver would pass over in silence."""
-    solver = SOLVERS[request.parts.solver]
-    if solver.respects_constraints:
-        return
-    for field, given in (
-        ("constraints", request.constraints),
-        ("guard_rails", request.guard_rails),
-        ("kl_weight", request.kl_weight),
-        ("repetition_price", request.repetition_price),
-    ):
-        if given:
-            raise InvalidSetting(
-                f"the solver {solver.name!r} knows repetition caps only; ask for another to have {field}",
-                field=field,
-            )
-    if request.proxy_tokens is None:
-        raise InvalidSetting(
-            f"the solver {solver.name!r} extrapolates from the proxy's tokens to the target's; say how many they are",
-            field="proxy_tokens",
-        )
-
-
-def problem_of(request: ProposalRequest, columns: "Columns", law: Fitted) -> MixtureProblem:
+def problem_of(question: Question, columns: "Columns", law: Fitted) -> MixtureProblem:
     """The problem a fitted law poses; a guard rail set against the natural distribution is set by the law itself.
 
     Raises:
         InvalidMetrics: a guard rail for a task that was not fitted.
         InvalidSetting: the worst of standardised families, whose offsets no solver takes.
     """
-    domains = request.domains
-    natural = domains.natural_weights
+    domains = question.domains
     if columns.worst and columns.offsets.any():
         raise InvalidSetting("the worst of standardised families cannot be minimised", field="standardize")
     families = tuple(
         TaskMean(name, row) for name, row in zip(columns.families, columns.membership, strict=True)
     )
-    repetition = RepetitionCost(request.repetition_price, domains.tokens / request.target_tokens)
+    repetition = RepetitionCost(question.repetition_price, domains.tokens / question.target_tokens)
     return MixtureProblem(
         Objective(
             law,
             columns.weights,
-            natural,
-            request.kl_weight,
+            domains.natural_weights,
+            question.kl_weight,
             families if columns.worst else (),
-            repetition if request.repetition_price else None,
+            repetition if question.repetition_price else None,
         ),
-        request.space,
-        repetition_caps(domains, request.target_tokens, request.repetition_cap),
-        request.constraints,
-        tuple(_rail(guard, columns, law, request) for guard in request.guard_rails),
+        question.space,
+        question.limits.caps,
+        question.constraints,
+        tuple(_rail(guard, columns, law, question) for guard in question.guard_rails),
     )
 
 
-def objective_asked(
+def objective_of(
     tasks: Sequence[Mapping[str, Any]], domains: Sequence[str], granularity: str, *, worst_family: bool
 ) -> ObjectiveSpec:
     """The objective of a request: its tasks, or without any the held-out slice of every domain, each the same.
@@ -238,35 +166,9 @@ def objective_asked(
     )
 
 
-def check_constraints(
-    domains: Domains,
-    constraints: Sequence[LinearConstraint],
-    guard_rails: Sequence[TaskGuard],
-    target_tokens: float,
-    repetition_cap: float | None,
-    space: SimplexMap | None = None,
-) -> None:
-    """Refuse before anything is trained what no solver could satisfy, whatever law is fitted.
-
-    With `space`, of what is searched and the domains, what no mixture with its frozen ratios could satisfy.
-
-    Raises:
-        InvalidSetting: two of them of one name, or one called like a domain.
-        UnknownDomain: a constraint on a domain that is not there.
-        Infeasible: the target cannot be reached under the caps, or no mixture satisfies them and the constraints;
-            those in conflict are named.
-    """
-    check_target_reachable(domains, target_tokens, repetition_cap)
-    check_names(domains.names, [one.name for one in (*constraints, *guard_rails)])
-    caps = repetition_caps(domains, target_tokens, repetition_cap)
-    system = LinearSystem.over(space or SimplexMap.identity(domains.names), caps, constraints)
-    if not is_feasible(system):
-        raise linear_conflict(system).error()
-
-
-def _rail(guard: TaskGuard, columns: "Columns", law: Fitted, request: ProposalRequest) -> GuardRail:
+def _rail(guard: TaskGuard, columns: "Columns", law: Fitted, question: Question) -> GuardRail:
     """The bound on what the law predicts, which is better when lower whatever the task is."""
-    spec = request.specification
+    spec = question.specification
     guard.check_direction(spec.directions.get(guard.task) == "higher")
     if guard.task not in columns.names:
         raise InvalidMetrics(
@@ -279,6 +181,6 @@ def _rail(guard: TaskGuard, columns: "Columns", law: Fitted, request: ProposalRe
     if bound is not None:
         bound = spec.lower_is_better(guard.task, bound)
     else:
-        natural = request.domains.natural_weights[None]
+        natural = question.domains.natural_weights[None]
         bound = float(law.predict(natural)[0][0, column]) + float(guard.worse_than_natural or 0.0)
     return GuardRail(TaskMean(guard.name, np.eye(len(columns.names))[column]), bound)

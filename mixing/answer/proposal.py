@@ -1,5 +1,6 @@
 """From a swarm's runs to a mixture that carries its evidence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,15 +8,16 @@ import numpy as np
 
 from mixing.answer.report import document_of
 from mixing.answer.uncertainty import GainIntervals, gain_intervals
-from mixing.errors import Infeasible
+from mixing.errors import Infeasible, InvalidSetting
 from mixing.laws.diagnostics import HeldOutError
 from mixing.laws.fitting import Columns
 from mixing.laws.learning import Learned, learn
 from mixing.laws.protocol import Fitted
-from mixing.question import ProposalRequest, problem_of
-from mixing.runs.evidence import Evidence
+from mixing.question import Question, problem_of
+from mixing.runs.evidence import Evidence, RunEvidence
+from mixing.solve.catalogue import SOLVERS
 from mixing.solve.problem import MixtureProblem
-from mixing.solve.solvers import Found, Question, find
+from mixing.solve.solvers import FittedQuestion, Found, find
 
 _FOLDS, _SEARCH = 2, 3
 """Keys that keep the streams of the cross-validation and of the search apart from the swarm's (1)."""
@@ -26,14 +28,14 @@ class Proposal:
     """The mixture and everything known about it; `to_dict` is its document.
 
     Attributes:
-        request: what was asked for.
+        question: what was asked for.
         learned: the regression fitted to all runs, and how it did on those it had not seen.
         problem: what was solved.
         found: the mixture.
         intervals: of the gain; None where there is no held-out error.
     """
 
-    request: ProposalRequest
+    question: Question
     learned: Learned
     problem: MixtureProblem
     found: Found
@@ -64,8 +66,15 @@ class Proposal:
         return document_of(self)
 
 
-def propose(request: ProposalRequest) -> Proposal:
+def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
     """Fit, cross-validate, solve and say how sure the answer is.
+
+        document = propose(question, runs).to_dict()
+        document["weights"], document["objective"]["gain_interval"], document["warnings"]
+
+    Args:
+        question: what a mixture is asked for.
+        runs: the finished runs, in any order.
 
     Raises:
         UnknownMethod, InvalidSetting: the method, a part or a setting.
@@ -73,31 +82,37 @@ def propose(request: ProposalRequest) -> Proposal:
             (`mixing.runs.evidence.gather`).
         Infeasible: no mixture satisfies the constraints.
     """
-    learned = learn(request, _stream(request, _FOLDS))
+    solver = SOLVERS[question.parts.solver]
+    if not solver.respects_constraints and question.proxy_tokens is None:
+        raise InvalidSetting(
+            f"the solver {solver.name!r} extrapolates from the proxy's tokens to the target's; say how many they are",
+            field="proxy_tokens",
+        )
+    learned = learn(question, runs, _stream(question, _FOLDS))
     columns = learned.columns
-    problem = problem_of(request, columns, learned.law)
-    question = Question(request, problem, learned.evidence, learned.held_out, _stream(request, _SEARCH))
-    found = find(question)
+    problem = problem_of(question, columns, learned.law)
+    fitted = FittedQuestion(question, problem, learned.evidence, learned.held_out, _stream(question, _SEARCH))
+    found = find(fitted)
     intervals = None
     if (refits := learned.refits) is not None:
-        optima = np.stack([_optimum(question, columns, other, found) for other in refits.laws])
-        natural = request.domains.natural_weights
+        optima = np.stack([_optimum(fitted, columns, other, found) for other in refits.laws])
+        natural = question.domains.natural_weights
         intervals = gain_intervals(learned.law, refits, columns, optima, natural, found.weights)
-    return Proposal(request, learned, problem, found, intervals)
+    return Proposal(question, learned, problem, found, intervals)
 
 
 _AGAIN = 0.1
 """Share of a search's evaluations that each refit's optimum gets: it is one of many, and only their spread counts."""
 
 
-def _optimum(question: Question, columns: Columns, law: Fitted, found: Found) -> np.ndarray:
+def _optimum(fitted: FittedQuestion, columns: Columns, law: Fitted, found: Found) -> np.ndarray:
     """(m,) what a refit would have proposed; the answer itself where by its law no mixture keeps the guard rails."""
-    problem = problem_of(question.request, columns, law)
+    problem = problem_of(fitted.question, columns, law)
     try:
-        return find(replace(question, problem=problem, effort=_AGAIN)).weights
+        return find(replace(fitted, problem=problem, effort=_AGAIN)).weights
     except Infeasible:
         return found.weights
 
 
-def _stream(request: ProposalRequest, key: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([request.seed, key])))
+def _stream(question: Question, key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([question.seed, key])))

@@ -9,10 +9,11 @@ import numpy as np
 from mixing.answer.coupling import couplings
 from mixing.answer.metric_sense import sense_of
 from mixing.answer.uncertainty import CONFIDENCE
+from mixing.answer.untrained import domain_rows
 from mixing.answer.warnings import Findings, warnings_of
 from mixing.laws.diagnostics import effects, weight_spread
+from mixing.limits import BINDING
 from mixing.methods import method_named
-from mixing.repetition import epochs
 from mixing.runs.noise import TaskSignal, rank_tasks
 from mixing.solve.problem import LinearConstraint
 from mixing.solve.solution import Kind
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 _COUPLED = 50
 """Domains a domain's couplings are listed for."""
-_BINDING = 1e-6
-"""A bound this close, relative to itself, binds."""
 
 
 def document_of(proposal: "Proposal") -> Document:
@@ -37,27 +36,27 @@ class _Report:
 
     def __init__(self, proposal: "Proposal") -> None:
         self.proposal = proposal
-        self.request = proposal.request
+        self.question = proposal.question
         self.evidence = proposal.evidence
         self.columns = proposal.columns
         self.weights = proposal.found.weights
-        self.natural = self.request.domains.natural_weights
+        self.natural = self.question.domains.natural_weights
         both = np.stack([self.natural, self.weights])
         self.at_natural, self.at_proposed = proposal.law.predict(both)[0]
-        spec = self.request.specification
+        spec = self.question.specification
         self.senses = {task: sense_of(spec, [task]) for task in self.evidence.tasks}
         self.sense = sense_of(spec, np.array(self.evidence.tasks)[self.evidence.objective > 0])
 
     def document(self) -> Document:
         """The whole of it."""
-        proposal, recipe = self.proposal, self.request.parts
+        proposal, recipe = self.proposal, self.question.parts
         counted = np.flatnonzero(self.evidence.objective > 0)
         held_out, intervals = proposal.held_out, proposal.intervals
         objective = self.objective()
         return {
             "weights": self.by_domain(self.weights),
             "natural": self.by_domain(self.natural),
-            "method": self.request.method,
+            "method": self.question.method,
             "recipe": {
                 "sampler": recipe.sampler,
                 "regression": recipe.regression,
@@ -88,7 +87,7 @@ class _Report:
 
     def by_domain(self, values: np.ndarray) -> dict[str, float]:
         """(m,) values by name."""
-        return dict(zip(self.request.domains.names, map(float, values), strict=True))
+        return dict(zip(self.question.domains.names, map(float, values), strict=True))
 
     def objective(self) -> Document:
         """What is predicted of the objective."""
@@ -110,7 +109,7 @@ class _Report:
         """The means of which the worst is minimised, by their tasks; none where all tasks count together."""
         if not self.columns.worst:
             return []
-        evidence, spec = self.evidence, self.request.specification
+        evidence, spec = self.evidence, self.question.specification
         groups, tasks = evidence.groups, evidence.tasks
         shares = groups.membership @ groups.matrix
         means = zip(
@@ -168,30 +167,17 @@ class _Report:
 
     def domains(self) -> list[Document]:
         """What the mixture does with each domain."""
-        domains, target = self.request.domains, self.request.target_tokens
-        read = epochs(domains, self.weights, target)
-        natural_read = epochs(domains, self.natural, target)
-        caps, prices = self.proposal.problem.caps, self.proposal.found.cap_prices
-        return [
-            {
-                "name": name,
-                "tokens": float(domains.tokens[j]),
-                "weight": float(self.weights[j]),
-                "natural": float(self.natural[j]),
-                "cap": float(caps[j]) if caps[j] < 1 else None,
-                "epochs": float(read[j]),
-                "natural_epochs": float(natural_read[j]),
-                "binding": bool(caps[j] < 1 and self.weights[j] >= caps[j] * (1 - _BINDING)),
-                "shadow_price": None if prices is None else self._price_per_token(float(prices[j])),
-            }
-            for j, name in enumerate(domains.names)
-        ]
+        prices = self.proposal.found.cap_prices
+        rows = domain_rows(self.question.limits, self.weights)
+        for j, row in enumerate(rows):
+            row["shadow_price"] = None if prices is None else self._price_per_token(float(prices[j]))
+        return rows
 
     def _price_per_token(self, price: float) -> float:
         """What one more token of a domain is worth: its cap is k N_j / R, so d cap / d N_j = k / R."""
-        if self.request.repetition_cap is None:
+        if self.question.repetition_cap is None:
             return 0.0
-        return price * self.request.repetition_cap / self.request.target_tokens
+        return price * self.question.repetition_cap / self.question.target_tokens
 
     def caps(self) -> list[Document]:
         """The repetition caps that bind."""
@@ -211,7 +197,7 @@ class _Report:
                     "domain": row["name"],
                     "bound": row["cap"],
                     "shadow_price": row["shadow_price"],
-                    "statement": f"{row['name']} is read {self.request.repetition_cap:g} times, its cap{worth}.",
+                    "statement": f"{row['name']} is read {self.question.repetition_cap:g} times, its cap{worth}.",
                 }
             )
         return found
@@ -220,8 +206,8 @@ class _Report:
         """The shares at one of their bounds."""
         prices = self._prices("constraint", "pin")
         found = []
-        for constraint in self.request.constraints:
-            weight = float(constraint.row(self.request.domains.names) @ self.weights)
+        for constraint in self.question.constraints:
+            weight = float(constraint.row(self.question.domains.names) @ self.weights)
             if (bound := _bound_reached(constraint, weight)) is None:
                 continue
             price = prices.get(constraint.name)
@@ -245,9 +231,9 @@ class _Report:
         """The guard rails that hold the mixture back."""
         prices = self._prices("guard_rail")
         found = []
-        for guard, rail in zip(self.request.guard_rails, self.proposal.problem.guard_rails, strict=True):
+        for guard, rail in zip(self.question.guard_rails, self.proposal.problem.guard_rails, strict=True):
             predicted = float(rail.mean.weights @ self.at_proposed)
-            if predicted < rail.bound - _BINDING * max(abs(rail.bound), 1.0):
+            if predicted < rail.bound - BINDING * max(abs(rail.bound), 1.0):
                 continue
             price, sense = prices.get(rail.mean.name), self.senses[guard.task]
             found.append(
@@ -281,7 +267,7 @@ class _Report:
         found = couplings(self.proposal.problem, self.weights)
         if found is None:
             return None
-        names = self.request.domains.names
+        names = self.question.domains.names
         strongest = np.argsort(-found, axis=1, kind="stable")[:, :_COUPLED]
         return {
             name: {names[k]: float(row[k]) for k in sorted(best) if row[k] > 0}
@@ -290,12 +276,12 @@ class _Report:
 
     def reuse(self) -> Document | None:
         """The ratios that were kept and the runs of older revisions that counted; None where nothing was reused."""
-        reuse, learned = self.request.reuse, self.proposal.learned
+        reuse, learned = self.question.reuse, self.proposal.learned
         if not reuse.groups and not reuse.runs:
             return None
-        virtual = self.request.space
+        virtual = self.question.space
         searched = self.weights @ (virtual.matrix > 0)
-        space = reuse.evidence_space(self.request.domains)
+        space = reuse.evidence_space(self.question.domains)
         return {
             "virtual_domains": {
                 name: {"weight": float(weight), "ratios": dict(reuse.groups[name])}
@@ -318,28 +304,28 @@ class _Report:
 
     def findings(self, objective: Document) -> Findings:
         """What the warnings are drawn from."""
-        request = self.request
+        question = self.question
         return Findings(
             evidence=self.evidence,
             signals=self.signals,
-            domains=request.domains.names,
+            domains=question.domains.names,
             pinned=frozenset(
                 name
-                for one in request.constraints
+                for one in question.constraints
                 if one.lower == one.upper and len(one.coefficients) == 1
                 for name in one.coefficients
             ),
             objective=objective,
             proposed=self.weights,
             nearest_run_distance=self.nearest_run_distance,
-            recommended_runs=method_named(request.method).default_runs(
-                len(request.space.free), request.parts
+            recommended_runs=method_named(question.method).default_runs(
+                len(question.space.free), question.parts
             ),
         )
 
 
 def _bound_reached(constraint: LinearConstraint, weight: float) -> float | None:
     for bound in (constraint.lower, constraint.upper):
-        if np.isfinite(bound) and abs(weight - bound) <= _BINDING * max(abs(bound), _BINDING):
+        if np.isfinite(bound) and abs(weight - bound) <= BINDING * max(abs(bound), BINDING):
             return float(bound)
     return None

@@ -1,144 +1,192 @@
-"""Mixtures of the methods that train nothing, in the form of a proposal's document."""
+"""Mixtures nobody trains anything for, to compare with: natural, uniform, temperature, UniMax.
 
+Each is asked for under caps (`mixing.limits`). Only UniMax is published with one. The others are filled up like
+water: all weights grow by one factor, a domain that reaches its cap stays there, and so the ratios between domains
+below their caps are those without caps.
+"""
+
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mixing.domains import Domains
+from mixing.capped_simplex import settle, water_fill
 from mixing.errors import Infeasible, InvalidSetting
+from mixing.limits import Limits
 from mixing.methods import method_named
 from mixing.mixture import Mixture
-from mixing.repetition import epochs, repetition_caps
-from mixing.solve import baselines
+from mixing.question import Question
 
 DEFAULT_TEMPERATURE = 0.5
 """Half way between natural and uniform on the logarithm of the tokens, as RegMix's prior (arXiv 2407.01492)."""
-_BINDING = 1e-9
 
 
-@dataclass(frozen=True)
-class BaselineRequest:
-    """What a baseline is asked for.
+def natural(limits: Limits) -> Mixture:
+    """Weights proportional to the available tokens N_j.
 
-    Attributes:
-        method: name of a method that trains no runs.
-        domains: m domains with their tokens.
-        target_tokens: R, the size of the training run the mixture is for.
-        repetition_cap: k epochs, or None for no cap.
-        temperature: exponent tau of the method `temperature`; None is 0.5.
+    Under caps of one number of epochs they are the same, since every domain is then read equally often.
+
+    Raises:
+        Infeasible: the target cannot be reached.
     """
-
-    method: str
-    domains: Domains
-    target_tokens: float
-    repetition_cap: float | None
-    temperature: float | None = None
-
-    @property
-    def caps(self) -> np.ndarray:
-        """(m,) largest weights."""
-        return repetition_caps(self.domains, self.target_tokens, self.repetition_cap)
+    return _under(limits, limits.domains.natural_weights)
 
 
-def _temperature(request: BaselineRequest) -> Mixture:
-    tau = DEFAULT_TEMPERATURE if request.temperature is None else request.temperature
-    return baselines.temperature(request.domains, tau, request.caps)
+def uniform(limits: Limits) -> Mixture:
+    """The same weight for every domain; under caps, UniMax.
+
+    Raises:
+        Infeasible: the target cannot be reached.
+    """
+    return _under(limits, np.full(len(limits.domains), 1 / len(limits.domains)))
 
 
-def _unimax(request: BaselineRequest) -> Mixture:
-    if request.repetition_cap is None:
+def temperature(limits: Limits, tau: float) -> Mixture:
+    """Weights proportional to N_j^tau: 1 is natural, 0 uniform; 1/T for a temperature T.
+
+    Raises:
+        InvalidSetting: tau is not finite.
+        Infeasible: the target cannot be reached.
+    """
+    if not math.isfinite(tau):
+        raise InvalidSetting(f"tau is {tau}; it must be a finite number", field="tau")
+    exponents = tau * np.log(limits.domains.tokens)
+    weights = np.exp(exponents - exponents.max())
+    return _under(limits, weights / weights.sum())
+
+
+def unimax(limits: Limits) -> Mixture:
+    """As uniform as the cap allows (UniMax, arXiv 2304.09151).
+
+    The smallest domain first, each gets an equal share of the budget that is left, or as much as its cap allows
+    where that is less. The paper spends less than the budget where all domains are at their caps; here such a budget
+    is refused, because weights that sum to 1 would read every domain more often than was asked for.
+
+    Raises:
+        InvalidSetting: there is no cap.
+        Infeasible: the target cannot be reached.
+    """
+    if limits.repetition_cap is None:
         raise InvalidSetting("UniMax is a cap on epochs; give a repetition cap", field="repetition_cap")
-    return baselines.unimax(request.domains, request.target_tokens, request.repetition_cap)
+    limits.check()
+    caps = limits.caps
+    weights, left = np.zeros(len(caps)), 1.0
+    order = np.argsort(limits.domains.tokens, kind="stable").tolist()
+    for rank, j in enumerate(order):
+        weights[j] = min(caps[j], left / (len(order) - rank))
+        left -= weights[j]
+    return limits.domains.mixture(settle(weights, caps))
 
 
-_BASELINES: Mapping[str, Callable[[BaselineRequest], Mixture]] = {
-    "natural": lambda request: baselines.natural(request.domains, request.caps),
-    "uniform": lambda request: baselines.uniform(request.domains, request.caps),
+def _under(limits: Limits, weights: np.ndarray) -> Mixture:
+    if limits.repetition_cap is None:
+        return limits.domains.mixture(weights)
+    limits.check()
+    filled = water_fill(weights, limits.caps)
+    # A weight too small for a float is zero, and what the others cannot hold has nowhere else to go.
+    if filled.sum() < 1 - 1e-9:
+        raise Infeasible(
+            "the domains with a weight cannot hold the whole mixture under their caps", field="caps"
+        )
+    return limits.domains.mixture(settle(filled, limits.caps))
+
+
+def _temperature(question: Question) -> Mixture:
+    tau = DEFAULT_TEMPERATURE if question.temperature is None else question.temperature
+    return temperature(question.limits, tau)
+
+
+_BASELINES: Mapping[str, Callable[[Question], Mixture]] = {
+    "natural": lambda question: natural(question.limits),
+    "uniform": lambda question: uniform(question.limits),
     "temperature": _temperature,
-    "unimax": _unimax,
+    "unimax": lambda question: unimax(question.limits),
 }
 
 
-def baseline(request: BaselineRequest) -> dict[str, Any]:
+def baseline(question: Question) -> dict[str, Any]:
     """The document of a mixture nothing was trained for: what it reads of each domain, and nothing predicted.
+
+        baseline(Question(method="natural", domains=domains, target_tokens=4e9))["weights"]
 
     Raises:
         UnknownMethod: no such method.
         InvalidSetting: a method that trains runs, or a setting.
         Infeasible: the target cannot be reached under the caps.
     """
-    method = method_named(request.method)
+    method = method_named(question.method)
     if method.name not in _BASELINES:
         raise InvalidSetting(f"the method {method.name!r} needs proxy runs", field="method")
-    return _document(request, _BASELINES[method.name](request).align(request.domains.names))
+    return _document(question, _BASELINES[method.name](question).align(question.domains.names))
 
 
-def renormalised(request: BaselineRequest, ratios: Mapping[str, float]) -> dict[str, Any]:
+def renormalised(question: Question, ratios: Mapping[str, float]) -> dict[str, Any]:
     """The document of a mixture whose every ratio is kept from an older one: nothing was trained for it anew.
 
     Args:
-        request: its method is the one asked for.
+        question: its method is the one asked for.
         ratios: `{domain: weight}` of all domains, relative to each other.
 
     Raises:
         UnknownDomain, MissingDomain: the ratios are not those of the domains.
         Infeasible: a domain would be above its cap.
     """
-    domains = request.domains
-    total = sum(ratios.values())
-    weights = Mixture.of({name: ratio / total for name, ratio in ratios.items()}).align(domains.names)
-    if over := [
-        name
-        for name, weight, cap in zip(domains.names, weights, request.caps, strict=True)
-        if weight > cap + _BINDING
-    ]:
+    names, total = question.domains.names, sum(ratios.values())
+    weights = Mixture.of({name: ratio / total for name, ratio in ratios.items()}).align(names)
+    exceeded = question.limits.exceeded(weights)
+    if over := [name for name, above in zip(names, exceeded, strict=True) if above]:
         raise Infeasible(
-            f"with every ratio kept {', '.join(over)} would be read more than {request.repetition_cap:g} times; free"
+            f"with every ratio kept {', '.join(over)} would be read more than {question.repetition_cap:g} times; free"
             " it with reuse 'partial', or lower the target",
             field="reuse",
             names=over,
         )
-    return _document(request, weights)
+    return _document(question, weights)
 
 
-def _document(request: BaselineRequest, weights: np.ndarray) -> dict[str, Any]:
-    domains, caps = request.domains, request.caps
-    read = epochs(domains, weights, request.target_tokens)
-    natural_read = epochs(domains, domains.natural_weights, request.target_tokens)
-    binding = (caps < 1) & (weights >= caps * (1 - _BINDING))
+def domain_rows(limits: Limits, weights: np.ndarray) -> list[dict[str, Any]]:
+    """What a mixture does with each domain, as documents have it; nothing is known of what its caps cost."""
+    domains, caps, binding = limits.domains, limits.caps, limits.binding(weights)
+    read, natural_read = limits.epochs(weights), limits.epochs(domains.natural_weights)
+    return [
+        {
+            "name": name,
+            "tokens": float(domains.tokens[j]),
+            "weight": float(weights[j]),
+            "natural": float(domains.natural_weights[j]),
+            "cap": float(caps[j]) if caps[j] < 1 else None,
+            "epochs": float(read[j]),
+            "natural_epochs": float(natural_read[j]),
+            "binding": bool(binding[j]),
+            "shadow_price": None,
+        }
+        for j, name in enumerate(domains.names)
+    ]
+
+
+def _document(question: Question, weights: np.ndarray) -> dict[str, Any]:
+    rows = domain_rows(question.limits, weights)
     return {
-        "weights": dict(zip(domains.names, weights.tolist(), strict=True)),
-        "natural": dict(zip(domains.names, domains.natural_weights.tolist(), strict=True)),
-        "method": request.method,
+        "weights": {row["name"]: row["weight"] for row in rows},
+        "natural": {row["name"]: row["natural"] for row in rows},
+        "method": question.method,
         "recipe": None,
         "objective": None,
         "tasks": [],
+        "worse": [],
         "held_out_rank_correlation": None,
-        "domains": [
-            {
-                "name": name,
-                "tokens": float(domains.tokens[j]),
-                "weight": float(weights[j]),
-                "natural": float(domains.natural_weights[j]),
-                "cap": float(caps[j]) if caps[j] < 1 else None,
-                "epochs": float(read[j]),
-                "natural_epochs": float(natural_read[j]),
-                "binding": bool(binding[j]),
-                "shadow_price": None,
-            }
-            for j, name in enumerate(domains.names)
-        ],
+        "domains": rows,
         "constraints": [
             {
                 "kind": "repetition_cap",
-                "domain": domains.names[j],
-                "bound": float(caps[j]),
+                "domain": row["name"],
+                "bound": row["cap"],
                 "shadow_price": None,
-                "statement": f"{domains.names[j]} is read {request.repetition_cap:g} times, its cap.",
+                "statement": f"{row['name']} is read {question.repetition_cap:g} times, its cap.",
             }
-            for j in np.flatnonzero(binding)
+            for row in rows
+            if row["binding"]
         ],
         "runs_used": 0,
         "notes": [],

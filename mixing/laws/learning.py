@@ -27,7 +27,7 @@ from mixing.objective import ObjectiveSpec
 from mixing.runs.evidence import Evidence, RunEvidence, gather
 
 if TYPE_CHECKING:  # only named here
-    from mixing.question import ProposalRequest
+    from mixing.question import Question
 
 CONTENTS, VIRTUAL = "contents", "virtual domains"
 ON_RATIOS = 1e-3
@@ -84,37 +84,38 @@ class Learned:
     not_compared: str | None
 
 
-def learn(request: "ProposalRequest", generator: np.random.Generator) -> Learned:
-    """Fit and cross-validate the request's regression.
+def learn(question: "Question", runs: Sequence[RunEvidence], generator: np.random.Generator) -> Learned:
+    """Fit and cross-validate the question's regression.
 
     Args:
-        request: with its runs and what it reuses.
+        question: with what it reuses.
+        runs: the finished runs, in any order.
         generator: draws the folds.
 
     Raises:
         TooFewRuns, InvalidMetrics, InvalidWeights, UnknownDomain, MissingDomain, DuplicateRun: the runs
             (`mixing.runs.evidence.gather`).
     """
-    space = request.reuse.evidence_space(request.domains)
-    part = REGRESSIONS[request.parts.regression]
+    space = question.reuse.evidence_space(question.domains)
+    part = REGRESSIONS[question.parts.regression]
     evidence = gather_over(
         space,
         part,
-        request.runs,
-        request.reuse.runs,
-        request.specification,
-        least_weights=min(len(space.contents), len(request.space.free)),
-        guarded=[rail.task for rail in request.guard_rails],
+        runs,
+        question.reuse.runs,
+        question.specification,
+        least_weights=min(len(space.contents), len(question.space.free)),
+        guarded=[rail.task for rail in question.guard_rails],
     )
     columns = Columns.of(evidence)
     shown, off = space.onto_newest(evidence.weights)
     whole = _Data(evidence.weights, columns)
     evidence = replace(evidence, weights=shown, off=off)
-    over_contents = _over_contents(request, part, evidence, whole, generator)
+    over_contents = _over_contents(question, part, evidence, whole, generator)
     candidates, why_not = (), None
-    if request.reuse.groups:
+    if question.reuse.groups:
         chosen, candidates, why_not = _better(
-            request, evidence, _Data(shown, columns), over_contents, generator
+            question, evidence, _Data(shown, columns), over_contents, generator
         )
     elif isinstance(over_contents, _Fit):
         chosen = over_contents
@@ -234,14 +235,14 @@ class _Data:
 
 
 def _over_contents(
-    request: "ProposalRequest",
+    question: "Question",
     part: RegressionPart,
     evidence: Evidence,
     data: _Data,
     generator: np.random.Generator,
 ) -> _Fit | TooFewRuns:
     """The law over the contents, or why there are too few runs for it."""
-    space, shown = request.reuse.evidence_space(request.domains), evidence.weights
+    space, shown = question.reuse.evidence_space(question.domains), evidence.weights
     needed = part.minimum_runs(len(space.contents))
     if len(shown) < needed:
         return TooFewRuns(
@@ -257,7 +258,7 @@ def _over_contents(
 
 
 def _better(
-    request: "ProposalRequest",
+    question: "Question",
     evidence: Evidence,
     data: _Data,
     over_contents: _Fit | TooFewRuns,
@@ -274,12 +275,14 @@ def _better(
         data: every run as the newest revision's mixture.
         evidence: the same runs, with `off`.
     """
-    expand = request.space.matrix
+    expand = question.space.matrix
     collapse = (expand > 0).T.astype(float)
     searched = data.weights @ collapse.T
     keeping = evidence.off + np.abs(searched @ expand.T - data.weights).sum(axis=1) <= ON_RATIOS
-    part = REGRESSIONS[request.parts.regression]
-    context = FitContext(evidence.tokens, evidence.rounds, request.space.free, data.columns.names).of(keeping)
+    part = REGRESSIONS[question.parts.regression]
+    context = FitContext(evidence.tokens, evidence.rounds, question.space.free, data.columns.names).of(
+        keeping
+    )
     reduced = _Data(searched, data.columns).only(keeping)
     try:
         over_virtual = _fitted(VIRTUAL, part, context, reduced, generator)

@@ -12,17 +12,17 @@ knows; it counts like the median of the old ones at its natural share.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from mixing.change.lineage import EvidenceSpace
+from mixing.domains import Domains
 from mixing.errors import InvalidSetting, UnknownDomain, UnknownRevision
-from mixing.repetition import repetition_caps
-from mixing.reuse.question import ReuseQuestion, StartMixture
+from mixing.limits import Limits
+from mixing.question import Question
 from mixing.simplex_map import SimplexMap
-from mixing.solve.conflicts import linear_conflict
-from mixing.solve.feasibility import is_feasible
-from mixing.solve.linear_system import LinearSystem
 
 VIRTUAL = "kept"
 """What the virtual domain is called, with underscores behind where a domain is called so."""
@@ -32,6 +32,95 @@ TOLERATED_NOISE = 0.1
 """Of the standard error of the predicted gain, likewise: what is far below the noise no training finds."""
 
 Groups = Mapping[str, Mapping[str, float]]
+ReuseKind = Literal["full", "partial", "none", "auto"]
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A finished run of this revision or of an older one.
+
+    Attributes:
+        id: names it.
+        revision: id of the revision its mixture is over.
+        mixture: weights by domain of that revision.
+        tasks: what was measured on it.
+        unlike: why it cannot be compared with the runs to come (another proxy, another tokenizer), or None.
+        seed: it was trained with.
+    """
+
+    id: str
+    revision: str
+    mixture: Mapping[str, float]
+    tasks: tuple[str, ...]
+    unlike: str | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class StartMixture:
+    """The mixture whose ratios are to be kept.
+
+    Attributes:
+        id: names it.
+        revision: id of the revision it is over.
+        weights: by domain of that revision.
+        coupling: `{domain: {domain: BPB}}` as its evidence document has it (`coupling`), None where it has none.
+        gain: its predicted gain over the natural distribution, in BPB, where its evidence document tells it.
+        noise: standard error of that gain.
+    """
+
+    id: str
+    revision: str
+    weights: Mapping[str, float]
+    coupling: Mapping[str, Mapping[str, float]] | None = None
+    gain: float | None = None
+    noise: float | None = None
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A question about a revision, and what there is to go on from.
+
+    Attributes:
+        question: its domains are those of `newest_domains(space)`; what it reuses itself is not looked at.
+        space: of the revision the mixture is for.
+        past: every finished run of the lineage.
+        start: the mixture to go on from, or None where there is none (then nothing can be frozen).
+        kind: of reuse, as asked for.
+        free: with `partial`, unchanged domains to free, by name.
+        most_coupled: with `partial`, how many of the most coupled to free.
+        reuse_runs: whether older runs may count.
+        runs: new runs asked for, None to have them proposed.
+        seconds_per_run: what a comparable run took, where one has been trained.
+    """
+
+    question: Question
+    space: EvidenceSpace
+    past: tuple[PastRun, ...] = ()
+    start: StartMixture | None = None
+    kind: ReuseKind = "auto"
+    free: tuple[str, ...] = ()
+    most_coupled: int | None = None
+    reuse_runs: bool = True
+    runs: int | None = None
+    seconds_per_run: float | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """Those of the question."""
+        return self.question.limits
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that count in the objective."""
+        weights = self.question.specification.tasks
+        return tuple(task for task, weight in weights.items() if weight > 0)
+
+
+def newest_domains(space: EvidenceSpace) -> Domains:
+    """The newest revision's domains; a divided one has the tokens of its contents."""
+    way = space.newest
+    return Domains(way.free, space.contents.tokens @ (way.matrix > 0))
 
 
 @dataclass(frozen=True)
@@ -69,11 +158,11 @@ def kept_domains(space: EvidenceSpace, start: str) -> dict[str, str]:
     return {name: old for name, old in same.items() if old is not None}
 
 
-def choose(question: ReuseQuestion, fitted: bool) -> Choice:
-    """What the question's kind of reuse comes to.
+def choose(continuation: Continuation, fitted: bool) -> Choice:
+    """What the kind of reuse asked for comes to.
 
     Args:
-        question: what was asked.
+        continuation: what was asked, and what there is to go on from.
         fitted: whether the older runs alone are enough to fit a law of every task of the objective.
 
     Raises:
@@ -82,11 +171,11 @@ def choose(question: ReuseQuestion, fitted: bool) -> Choice:
         UnknownRevision: the mixture is of another lineage.
         Infeasible: no mixture with these ratios keeps to the caps and constraints.
     """
-    start = question.start
-    if question.reuse == "none":
+    start = continuation.start
+    if continuation.kind == "none":
         return Choice("none", {}, ("No ratio is kept: every domain is searched.",))
     if start is None:
-        if question.reuse != "auto":
+        if continuation.kind != "auto":
             raise InvalidSetting(
                 "there is no mixture whose ratios could be kept; name one, or ask for reuse 'none'",
                 field="reuse.mixture",
@@ -94,48 +183,50 @@ def choose(question: ReuseQuestion, fitted: bool) -> Choice:
         return Choice(
             "none", {}, ("Every domain is searched: there is no mixture whose ratios could be kept.",)
         )
-    kept = kept_domains(question.space, start.revision)
-    if question.reuse == "auto":
-        return _automatic(question, start, kept, fitted)
-    freed = _asked(question, start, kept)
-    choice = _freeze(question, start, kept, freed)
-    _check_feasible(question, choice, start, kept)
+    kept = kept_domains(continuation.space, start.revision)
+    if continuation.kind == "auto":
+        return _automatic(continuation, start, kept, fitted)
+    freed = _named_to_free(continuation, start, kept)
+    choice = _freeze(continuation, start, kept, freed)
+    _check_feasible(continuation, choice, start, kept)
     return choice
 
 
-def _asked(question: ReuseQuestion, start: StartMixture, kept: Mapping[str, str]) -> tuple[str, ...]:
-    """The unchanged domains that are freed because the question says so."""
-    if question.reuse == "full":
-        if question.free or question.most_coupled:
+def _named_to_free(
+    continuation: Continuation, start: StartMixture, kept: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The unchanged domains that are freed because they were asked for."""
+    if continuation.kind == "full":
+        if continuation.free or continuation.most_coupled:
             raise InvalidSetting("reuse 'full' frees nothing; ask for 'partial'", field="reuse.free")
         return ()
-    if unknown := sorted(set(question.free) - set(question.space.newest.free)):
+    if unknown := sorted(set(continuation.free) - set(continuation.space.newest.free)):
         raise UnknownDomain(
-            f"there is no domain {', '.join(unknown)} to free in revision {question.space.revision}",
+            f"there is no domain {', '.join(unknown)} to free in revision {continuation.space.revision}",
             field="reuse.free",
             names=unknown,
         )
-    if question.free:
-        return tuple(name for name in question.free if name in kept)
-    if not question.most_coupled:
+    if continuation.free:
+        return tuple(name for name in continuation.free if name in kept)
+    if not continuation.most_coupled:
         raise InvalidSetting(
             "reuse 'partial' needs the domains to free, or how many of the most coupled", field="reuse.free"
         )
-    costs = costs_of_keeping(question, start, kept)
+    costs = costs_of_keeping(continuation, start, kept)
     if costs is None:
         raise InvalidSetting(
             f"mixture {start.id} tells no couplings; name the domains to free", field="reuse.most_coupled"
         )
-    return tuple(sorted(costs, key=lambda name: (-costs[name], name))[: question.most_coupled])
+    return tuple(sorted(costs, key=lambda name: (-costs[name], name))[: continuation.most_coupled])
 
 
 def costs_of_keeping(
-    question: ReuseQuestion, start: StartMixture, kept: Mapping[str, str]
+    continuation: Continuation, start: StartMixture, kept: Mapping[str, str]
 ) -> dict[str, float] | None:
     """`{kept domain: what keeping its ratio costs the objective}`, by the start's law; None without couplings."""
     if start.coupling is None:
         return None
-    coupling, weights, domains = start.coupling, start.weights, question.domains
+    coupling, weights, domains = start.coupling, start.weights, continuation.limits.domains
     changed = sorted(set(weights) - set(kept.values()))
     natural = dict(zip(domains.names, domains.natural_weights.tolist(), strict=True))
     new = sum(weight for name, weight in natural.items() if name not in kept)
@@ -151,13 +242,15 @@ def costs_of_keeping(
     return costs
 
 
-def _automatic(question: ReuseQuestion, start: StartMixture, kept: Mapping[str, str], fitted: bool) -> Choice:
+def _automatic(
+    continuation: Continuation, start: StartMixture, kept: Mapping[str, str], fitted: bool
+) -> Choice:
     if fitted:
         why = (
             "Every domain is searched: the older runs tell of the unchanged ones, so that costs no further training.",
         )
         return Choice("none", {}, why)
-    costs = costs_of_keeping(question, start, kept)
+    costs = costs_of_keeping(continuation, start, kept)
     freed: list[str] = []
     if costs is None:
         said = "Nothing is known of how strongly the domains are coupled, so all ratios are kept."
@@ -174,23 +267,23 @@ def _automatic(question: ReuseQuestion, start: StartMixture, kept: Mapping[str, 
             " tolerated"
         )
         said += f", which is met by freeing {', '.join(freed)}." if freed else "."
-    scarce = _to_free(question, start, kept, freed)
+    scarce = _to_free(continuation, start, kept, freed)
     if scarce:
         said += f" At their ratios the caps or shares leave no mixture unless these are freed too: {_listed(scarce)}."
-    choice = _freeze(question, start, kept, [*freed, *scarce])
+    choice = _freeze(continuation, start, kept, [*freed, *scarce])
     return Choice(choice.kind, choice.groups, (*choice.why, said), choice.lost)
 
 
 def _to_free(
-    question: ReuseQuestion, start: StartMixture, kept: Mapping[str, str], freed: Collection[str]
+    continuation: Continuation, start: StartMixture, kept: Mapping[str, str], freed: Collection[str]
 ) -> list[str]:
     """The fewest further members to free, the scarcest first, so that some mixture keeps to caps and constraints."""
-    ratios = dict(*_freeze(question, start, kept, freed).groups.values())
-    order = sorted((name for name in ratios if ratios[name] > 0), key=_scarcity(question, ratios))
+    ratios = dict(*_freeze(continuation, start, kept, freed).groups.values())
+    order = sorted((name for name in ratios if ratios[name] > 0), key=_scarcity(continuation, ratios))
 
     def enough(count: int) -> bool:
-        groups = _freeze(question, start, kept, {*freed, *order[:count]}).groups
-        return not groups or _is_feasible(question, groups)
+        groups = _freeze(continuation, start, kept, {*freed, *order[:count]}).groups
+        return not groups or _leaves_a_mixture(continuation, groups)
 
     # The more are freed the more mixtures there are, so the fewest can be found by halving.
     low, high = -1, len(order)
@@ -200,14 +293,14 @@ def _to_free(
 
 
 def _freeze(
-    question: ReuseQuestion, start: StartMixture, kept: Mapping[str, str], freed: Collection[str]
+    continuation: Continuation, start: StartMixture, kept: Mapping[str, str], freed: Collection[str]
 ) -> Choice:
     """Every kept domain but the freed ones at its ratio in the start mixture."""
     ratios = {name: float(start.weights[old]) for name, old in kept.items() if name not in freed}
     total = sum(ratios.values())
     if len(ratios) < 2 or total <= 0:
         return Choice("none", {}, (f"Fewer than two domains of mixture {start.id} have a ratio to keep.",))
-    virtual, names = VIRTUAL, set(question.space.newest.free)
+    virtual, names = VIRTUAL, set(continuation.space.newest.free)
     while any(name == virtual or name.startswith(f"{virtual}:") for name in names):
         virtual += "_"
     affected = len(names) - len(kept)
@@ -225,30 +318,18 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _system(question: ReuseQuestion, groups: Groups) -> LinearSystem:
-    domains = question.domains
-    caps = repetition_caps(domains, question.target_tokens, question.repetition_cap)
-    return LinearSystem.over(SimplexMap.freeze(domains.names, groups), caps, question.constraints)
-
-
-def _is_feasible(question: ReuseQuestion, groups: Groups) -> bool:
-    if question.constraints:
-        return is_feasible(_system(question, groups))
-    # Caps alone leave a mixture where they sum to 1, which takes no linear program.
-    domains = question.domains
-    caps = repetition_caps(domains, question.target_tokens, question.repetition_cap)
-    searched = SimplexMap.freeze(domains.names, groups).pull_back_caps(caps)
-    return bool(np.minimum(searched, 1).sum() >= 1 - 1e-12)
+def _leaves_a_mixture(continuation: Continuation, groups: Groups) -> bool:
+    return continuation.limits.is_feasible(SimplexMap.freeze(continuation.limits.domains.names, groups))
 
 
 def _check_feasible(
-    question: ReuseQuestion, choice: Choice, start: StartMixture, kept: Mapping[str, str]
+    continuation: Continuation, choice: Choice, start: StartMixture, kept: Mapping[str, str]
 ) -> None:
-    if not choice.groups or _is_feasible(question, choice.groups):
+    if not choice.groups or _leaves_a_mixture(continuation, choice.groups):
         return
     freed = set(kept) - set(*choice.groups.values())
-    scarce = _to_free(question, start, kept, freed)
-    error = linear_conflict(_system(question, choice.groups)).error()
+    scarce = _to_free(continuation, start, kept, freed)
+    error = continuation.limits.conflict(SimplexMap.freeze(continuation.limits.domains.names, choice.groups))
     error.args = (
         f"with the ratios of mixture {start.id} kept, {error} (of weight, 1 being the whole mixture). First to run"
         f" out is {scarce[0]}; with reuse 'partial' and {_listed(scarce)} free there is a mixture, as 'auto' finds",
@@ -257,9 +338,8 @@ def _check_feasible(
     raise error
 
 
-def _scarcity(question: ReuseQuestion, ratios: Mapping[str, float]) -> Callable[[str], tuple[float, str]]:
+def _scarcity(continuation: Continuation, ratios: Mapping[str, float]) -> Callable[[str], tuple[float, str]]:
     """A member's key: how large the virtual domain may become until it runs out, then its name."""
-    domains = question.domains
-    caps = repetition_caps(domains, question.target_tokens, question.repetition_cap)
-    room = dict(zip(domains.names, caps.tolist(), strict=True))
+    limits = continuation.limits
+    room = dict(zip(limits.domains.names, limits.caps.tolist(), strict=True))
     return lambda name: (room[name] / ratios[name], name)

@@ -17,27 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from mixing.answer.warnings import UNVARIED
 from mixing.change.lineage import EvidenceSpace
 from mixing.errors import InvalidSetting, TooFewRuns
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.methods import method_named
-from mixing.repetition import repetition_caps
-from mixing.reuse.choice import Choice, Groups, choose, kept_domains
-from mixing.reuse.directions import unknown_directions
-from mixing.reuse.question import PastRun, ReuseKind, ReuseQuestion, StartMixture
+from mixing.reuse.choice import Choice, Continuation, Groups, PastRun, choose, kept_domains
 from mixing.reuse.reuse import Reuse, least_new_runs, not_reusable
 from mixing.runs.evidence import RunEvidence
 from mixing.simplex_map import SimplexMap
-
-__all__ = [
-    "PastRun",
-    "ReuseKind",
-    "ReusePlan",
-    "ReuseQuestion",
-    "StartMixture",
-    "affected_domains",
-    "plan_reuse",
-]
 
 RUNS_PER_DIRECTION = 2.5
 """For a regression whose priors carry the fit where there are fewer runs than parameters."""
@@ -46,6 +34,10 @@ _DIGITS = 9
 """Mixtures alike to so many are one mixture, carried on two ways."""
 _TRACE = 5e-3
 """A smaller share of text that is gone is not worth a word."""
+_OF_LARGEST = 0.05
+"""Of the weight a content may have, the standard deviation over the runs that tells of it."""
+_ALIKE = 1e-9
+"""Columns of length 1 that differ by no more are one direction."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ def affected_domains(space: EvidenceSpace, start: str) -> tuple[str, ...]:
     return tuple(name for name in space.newest.free if name not in kept)
 
 
-def plan_reuse(question: ReuseQuestion) -> ReusePlan:
+def plan_reuse(continuation: Continuation) -> ReusePlan:
     """The plan.
 
     Raises:
@@ -120,15 +112,17 @@ def plan_reuse(question: ReuseQuestion) -> ReusePlan:
         Infeasible: no mixture with these ratios keeps to the caps and constraints; the members in conflict are named,
             with the least change that helps.
     """
-    past = _Past.of(question)
-    reused, set_aside = _sort_runs(question, past)
-    choice = _possible(question, choose(question, _is_enough(question, reused)))
-    way = SimplexMap.freeze(question.space.newest.free, choice.groups)
-    least = _least(question, choice.groups, reused)
-    new_runs, why = _new_runs(question, way, reused, past.of_runs(reused), least)
-    caps, members = _virtual_caps(question, choice.groups)
-    everything = method_named(question.method).default_runs(len(way.leaves), question.recipe)
-    seconds = question.seconds_per_run
+    past = _Past.of(continuation)
+    reused, set_aside = _sort_runs(continuation, past)
+    choice = _possible(continuation, choose(continuation, _is_enough(continuation, reused)))
+    way = SimplexMap.freeze(continuation.space.newest.free, choice.groups)
+    least = _least(continuation, choice.groups, reused)
+    new_runs, why = _new_runs(continuation, way, reused, past.of_runs(reused), least)
+    caps, members = _virtual_caps(continuation, choice.groups)
+    everything = method_named(continuation.question.method).default_runs(
+        len(way.leaves), continuation.question.parts
+    )
+    seconds = continuation.seconds_per_run
     return ReusePlan(
         kind=choice.kind,
         why=(*choice.why, *why),
@@ -147,12 +141,12 @@ def plan_reuse(question: ReuseQuestion) -> ReusePlan:
     )
 
 
-def _possible(question: ReuseQuestion, choice: Choice) -> Choice:
+def _possible(continuation: Continuation, choice: Choice) -> Choice:
     """The choice, unless the recipe knows no virtual domains."""
-    reason = not_reusable(question.recipe, ratios=True, runs=False)
+    reason = not_reusable(continuation.question.parts, ratios=True, runs=False)
     if not choice.groups or reason is None:
         return choice
-    if question.reuse != "auto":
+    if continuation.kind != "auto":
         raise InvalidSetting(f"{reason}; ask for reuse 'none'", field="reuse")
     return Choice("none", {}, (f"Every domain is searched: {reason}.",))
 
@@ -172,31 +166,31 @@ class _Past:
     measured: tuple[int, ...]
 
     @classmethod
-    def of(cls, question: ReuseQuestion) -> "_Past":
-        space = question.space
-        points = np.zeros((len(question.past), len(space.contents)))
-        for revision in {run.revision for run in question.past}:
-            rows = [row for row, run in enumerate(question.past) if run.revision == revision]
-            points[rows] = space.carry_all(revision, [question.past[row].mixture for row in rows])
-        asked = set(question.tasks)
-        measured = tuple(len(asked & set(run.tasks)) for run in question.past)
-        return cls(question.past, points, measured)
+    def of(cls, continuation: Continuation) -> "_Past":
+        space = continuation.space
+        points = np.zeros((len(continuation.past), len(space.contents)))
+        for revision in {run.revision for run in continuation.past}:
+            rows = [row for row, run in enumerate(continuation.past) if run.revision == revision]
+            points[rows] = space.carry_all(revision, [continuation.past[row].mixture for row in rows])
+        counted = set(continuation.tasks)
+        measured = tuple(len(counted & set(run.tasks)) for run in continuation.past)
+        return cls(continuation.past, points, measured)
 
     def of_runs(self, chosen: Collection[str]) -> np.ndarray:
         """(k, c) the points of these runs."""
         return self.points[[run.id in chosen for run in self.runs]]
 
 
-def _sort_runs(question: ReuseQuestion, past: _Past) -> tuple[dict[str, str], dict[str, str]]:
+def _sort_runs(continuation: Continuation, past: _Past) -> tuple[dict[str, str], dict[str, str]]:
     """`{run: why it counts}` and `{run: why it does not}`."""
-    refused = not_reusable(question.recipe, ratios=False, runs=True)
-    here = question.space.newest.matrix.any(axis=1)
+    refused = not_reusable(continuation.question.parts, ratios=False, runs=True)
+    here = continuation.space.newest.matrix.any(axis=1)
     gone = past.points[:, ~here].sum(axis=1)
     identities = np.round(past.points, _DIGITS)
     reused, aside = {}, {}
     first: dict[tuple[int, bytes], str] = {}
     for row, run in enumerate(past.runs):
-        if not question.reuse_runs:
+        if not continuation.reuse_runs:
             aside[run.id] = "older runs are not reused here"
         elif refused is not None:
             aside[run.id] = refused
@@ -207,69 +201,78 @@ def _sort_runs(question: ReuseQuestion, past: _Past) -> tuple[dict[str, str], di
         elif (same := first.setdefault((run.seed, identities[row].tobytes()), run.id)) != run.id:
             aside[run.id] = f"it repeats run {same}: the same mixture, trained with the same seed"
         else:
-            reused[run.id] = _reason(question, run, past.measured[row], float(gone[row]))
+            reused[run.id] = _reason(continuation, run, past.measured[row], float(gone[row]))
     return reused, aside
 
 
-def _reason(question: ReuseQuestion, run: PastRun, measured: int, gone: float) -> str:
+def _reason(continuation: Continuation, run: PastRun, measured: int, gone: float) -> str:
     said = f"trained for revision {run.revision}"
-    if measured < len(question.tasks):
-        said += f", counts for {measured} of {len(question.tasks)} tasks"
+    if measured < len(continuation.tasks):
+        said += f", counts for {measured} of {len(continuation.tasks)} tasks"
     if gone > _TRACE:
         said += f", {gone:.0%} of it text that is no longer there"
-    if run.seed != question.seed:
+    if run.seed != continuation.question.seed:
         said += ", with another seed, so it counts about half"
     return said
 
 
-def _is_enough(question: ReuseQuestion, reused: Mapping[str, str]) -> bool:
+def _is_enough(continuation: Continuation, reused: Mapping[str, str]) -> bool:
     """Whether the reused runs alone can be fitted, for every task of the objective."""
-    return bool(reused) and _least(question, {}, reused) == 0
+    return bool(reused) and _least(continuation, {}, reused) == 0
 
 
-def _least(question: ReuseQuestion, groups: Groups, reused: Mapping[str, str]) -> int:
+def _least(continuation: Continuation, groups: Groups, reused: Mapping[str, str]) -> int:
     """Fewest new runs that, with the reused ones, a law can be fitted to."""
     runs = tuple(
         RunEvidence(run.id, {}, dict.fromkeys(run.tasks, 0.0), older=True)
-        for run in question.past
+        for run in continuation.past
         if run.id in reused
     )
-    space = question.space if runs else None
-    return least_new_runs(question.recipe, Reuse(groups, space, runs), question.domains, question.tasks)
+    space = continuation.space if runs else None
+    return least_new_runs(
+        continuation.question.parts,
+        Reuse(groups, space, runs),
+        continuation.limits.domains,
+        continuation.tasks,
+    )
 
 
 def _new_runs(
-    question: ReuseQuestion, way: SimplexMap, reused: Mapping[str, str], points: np.ndarray, least: int
+    continuation: Continuation, way: SimplexMap, reused: Mapping[str, str], points: np.ndarray, least: int
 ) -> tuple[int, tuple[str, ...]]:
     """How many runs to train, and why so many.
 
     Raises:
         TooFewRuns: fewer asked for than a law can be fitted to.
     """
-    rounds = len(method_named(question.method).rounds)
-    if question.runs is not None:
-        if question.runs < least:
+    rounds = len(method_named(continuation.question.method).rounds)
+    if continuation.runs is not None:
+        if continuation.runs < least:
             raise TooFewRuns(
-                f"{question.runs} new runs and {len(reused)} older ones are too few for the"
-                f" {question.recipe.regression} regression; ask for {least} or more",
+                f"{continuation.runs} new runs and {len(reused)} older ones are too few for the"
+                f" {continuation.question.parts.regression} regression; ask for {least} or more",
                 needed=least,
-                given=question.runs,
+                given=continuation.runs,
             )
-        return question.runs, (f"{question.runs} new runs, as asked.",)
+        return continuation.runs, (f"{continuation.runs} new runs, as asked.",)
     if len(way.free) == 1:
         return 0, ("Every ratio is kept, so there is nothing to learn.",)
-    usual = method_named(question.method).default_runs(len(way.free), question.recipe)
+    usual = method_named(continuation.question.method).default_runs(
+        len(way.free), continuation.question.parts
+    )
     if not reused:
         return usual, (f"{usual} new runs over the {len(way.free)} that are searched: no older run counts.",)
-    unknown = unknown_directions((question.space.newest.matrix @ way.matrix).T, points, _largest(question))
+    unknown = unknown_directions(
+        (continuation.space.newest.matrix @ way.matrix).T, points, _largest(continuation)
+    )
     if unknown == 0 and least == 0:
         return 0, ("No new run: the older ones moved in every direction that is searched.",)
-    bare = REGRESSIONS[question.recipe.regression].runs_per_domain >= 1
+    bare = REGRESSIONS[continuation.question.parts.regression].runs_per_domain >= 1
     each = RUNS_PER_DIRECTION_WITHOUT_PRIORS if bare else RUNS_PER_DIRECTION
     new = math.ceil(each * (unknown + 1))
     new = max(min(new, usual), rounds)
     # The fewest for a law that the older runs have a part in.
-    fewest = _least(question, {}, reused) + rounds - 1
+    fewest = _least(continuation, {}, reused) + rounds - 1
     if new < fewest:
         return fewest, (
             f"{fewest} new runs: the fewest that, with {len(reused)} older ones, a law can do with.",
@@ -278,20 +281,56 @@ def _new_runs(
     return new, (f"{new} new runs: {len(reused)} older ones count, and {directions} new to them.",)
 
 
-def _largest(question: ReuseQuestion) -> np.ndarray:
+def _largest(continuation: Continuation) -> np.ndarray:
     """(c,) the most each content may weigh in a mixture of the newest revision."""
-    caps = repetition_caps(question.domains, question.target_tokens, question.repetition_cap)
-    return (question.space.newest.matrix * np.minimum(caps, 1)).max(axis=1)
+    return (continuation.space.newest.matrix * np.minimum(continuation.limits.caps, 1)).max(axis=1)
 
 
-def _virtual_caps(question: ReuseQuestion, groups: Groups) -> tuple[dict[str, float], dict[str, str]]:
+def _virtual_caps(continuation: Continuation, groups: Groups) -> tuple[dict[str, float], dict[str, str]]:
     """The cap of every virtual domain, min_j cap_j / r_j, and the member that sets it."""
-    domains = question.domains
-    caps = repetition_caps(domains, question.target_tokens, question.repetition_cap)
-    room = dict(zip(domains.names, caps.tolist(), strict=True))
+    limits = continuation.limits
+    room = dict(zip(limits.domains.names, limits.caps.tolist(), strict=True))
     found, members = {}, {}
     for virtual, ratios in groups.items():
-        limits = {name: room[name] / ratio for name, ratio in ratios.items() if ratio > 0}
-        members[virtual] = min(limits, key=lambda name: limits[name])
-        found[virtual] = limits[members[virtual]]
+        largest = {name: room[name] / ratio for name, ratio in ratios.items() if ratio > 0}
+        members[virtual] = min(largest, key=lambda name: largest[name])
+        found[virtual] = largest[members[virtual]]
     return found, members
+
+
+def unknown_directions(searched: np.ndarray, points: np.ndarray, largest: np.ndarray) -> int:
+    """How many directions of what is searched no older run has moved in: what is left to learn.
+
+    Two kinds of contents are unknown: those that no run varied, and those that all runs varied in one proportion, as
+    the parts of a domain that was split since were. Of contents that moved together one direction is known; a mixture
+    that divides them otherwise moves in another. Whether there were enough runs for what they moved in is another
+    question, which the regression answers (`mixing.reuse.reuse.least_new_runs`).
+
+    Args:
+        searched: (n, c) over the contents, one row for each of what is searched.
+        points: (K, c) the runs.
+        largest: (c,) the most a content may weigh: one that may be a trace only has moved when it moved so little.
+    """
+    if not len(points):
+        return len(searched) - 1
+    spread = points.std(axis=0)
+    moved = (spread > 0) & (spread >= np.minimum(UNVARIED, _OF_LARGEST * largest))
+    unknown = _rank(searched[:, ~moved])
+    for together in _proportional(points, np.flatnonzero(moved)):
+        known = points[:, together].sum(axis=0)
+        unknown += _rank(np.vstack([known / known.sum(), searched[:, together]])) - 1
+    return unknown
+
+
+def _proportional(points: np.ndarray, columns: np.ndarray) -> list[np.ndarray]:
+    """Sets of more than one of the columns that are multiples of each other."""
+    lengths = np.linalg.norm(points[:, columns], axis=0)
+    signature = (points[:, columns] / lengths).T @ np.cos(np.arange(len(points)))
+    order = np.argsort(signature, kind="stable")
+    breaks = np.flatnonzero(np.diff(signature[order]) > _ALIKE) + 1
+    return [columns[group] for group in np.split(order, breaks) if len(group) > 1]
+
+
+def _rank(rows: np.ndarray) -> int:
+    present = rows[rows.any(axis=1)]
+    return int(np.linalg.matrix_rank(present)) if present.size else 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mixing.parts import Part, index, lazy
 
 if TYPE_CHECKING:  # importing what solves would slow down a process that only checks requests
-    from mixing.solve.solvers import Found, Question
+    from mixing.solve.solvers import FittedQuestion, Found
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class SolverPart(Part):
         respects_constraints: whether it can take group shares and pins beyond caps.
     """
 
-    solve: Callable[["Question"], "Found"]
+    solve: Callable[["FittedQuestion"], "Found"]
     needs_convex: bool = False
     needs: str | None = None
     respects_constraints: bool = True

@@ -1,7 +1,7 @@
 """Repetition as a cost instead of a cap: what a token read again no longer teaches.
 
 Of the p_j R tokens that a mixture reads from a domain of N_j unique tokens, D'(p_j R) are worth fresh ones
-(`mixing.repetition.effective_tokens`, arXiv 2305.16264). The rest is lost, as a share of the whole run
+(`effective_tokens`, arXiv 2305.16264). The rest is lost, as a share of the whole run
 
     l_j(p_j) = p_j - D'_j / R = x - u R* (1 - exp(-x / (u R*))),   x = max(p_j - u, 0),   u = N_j / R.
 
@@ -22,7 +22,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.repetition import HALF_LIFE_EPOCHS
+
+HALF_LIFE_EPOCHS = 15.387756
+"""R* of Muennighoff et al., Scaling Data-Constrained Language Models (arXiv 2305.16264)."""
+
+
+def effective_tokens(unique_tokens: np.ndarray | float, total_tokens: np.ndarray | float) -> np.ndarray:
+    """Fresh tokens that `total_tokens` read from `unique_tokens` are worth (same shape, broadcast).
+
+    D' = U + U R* (1 - exp(-(D/U - 1) / R*)) for D > U, else D (arXiv 2305.16264, section 3.1).
+    """
+    unique = np.asarray(unique_tokens, float)
+    total = np.asarray(total_tokens, float)
+    repeats = np.maximum(total / unique - 1, 0)
+    saturating = unique * (1 - HALF_LIFE_EPOCHS * np.expm1(-repeats / HALF_LIFE_EPOCHS))
+    return np.where(total > unique, saturating, total)
 
 
 @dataclass(frozen=True)

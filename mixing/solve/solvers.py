@@ -10,8 +10,7 @@ from mixing.errors import Infeasible
 from mixing.laws.diagnostics import HeldOutError
 from mixing.laws.powers.budgets import FittedBudgets
 from mixing.laws.protocol import Fitted
-from mixing.question import ProposalRequest
-from mixing.repetition import check_target_reachable
+from mixing.question import Question
 from mixing.runs.evidence import Evidence
 from mixing.solve.catalogue import SOLVERS
 from mixing.solve.convex.solver import solve
@@ -48,11 +47,11 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a solver is given.
+class FittedQuestion:
+    """What a solver is given: a question, and what its runs came to.
 
     Attributes:
-        request: what was asked for.
+        question: what was asked for.
         problem: with the fitted law in its objective.
         evidence: the runs the law was fitted to.
         held_out: how far off it was on runs it had not seen, where that is known.
@@ -60,7 +59,7 @@ class Question:
         effort: share of a solver's usual evaluations to spend.
     """
 
-    request: ProposalRequest
+    question: Question
     problem: MixtureProblem
     evidence: Evidence
     held_out: HeldOutError | None
@@ -77,18 +76,18 @@ class Question:
         return self.problem.objective.predicted(weights)
 
 
-def find(question: Question) -> Found:
+def find(fitted: FittedQuestion) -> Found:
     """The mixture, by the solver of the recipe.
 
     Raises:
         Infeasible: no mixture satisfies the constraints; those in conflict are named.
     """
-    return SOLVERS[question.request.parts.solver].solve(question)
+    return SOLVERS[fitted.question.parts.solver].solve(fitted)
 
 
-def exact(question: Question) -> Found:
+def exact(fitted: FittedQuestion) -> Found:
     """The certified minimum of a convex law."""
-    solution = solve(question.problem)
+    solution = solve(fitted.problem)
     return Found(solution.weights, solution.optimality_gap, solution.active, solution.cap_prices)
 
 
@@ -97,19 +96,19 @@ _SAME = 1e-9
 """L1 distance below which two runs are of one mixture: replicates, or one mixture trained for longer."""
 
 
-def refined_search(question: Question) -> Found:
+def refined_search(fitted: FittedQuestion) -> Found:
     """A search with a price on the distance from the runs: what a law not seen there may be off by.
 
     One typical distance between neighbouring runs away, the objective counts worse by its held-out error.
     """
-    weights = question.evidence.weights
+    weights = fitted.evidence.weights
     penalty = 0.0
-    if question.held_out is not None:
-        penalty = question.held_out.objective_mae / max(_typical_distance(weights), 1e-3)
+    if fitted.held_out is not None:
+        penalty = fitted.held_out.objective_mae / max(_typical_distance(weights), 1e-3)
     found = search(
-        question.problem,
-        question.generator,
-        evaluations=max(1000, round(question.effort * SEARCH_EVALUATIONS)),
+        fitted.problem,
+        fitted.generator,
+        evaluations=max(1000, round(fitted.effort * SEARCH_EVALUATIONS)),
         evidence_weights=weights,
         distance_penalty=penalty,
     )
@@ -123,60 +122,60 @@ def _typical_distance(weights: np.ndarray) -> float:
     return float(np.median(apart.min(axis=1)))
 
 
-def best_draws(question: Question) -> Found:
+def best_draws(fitted: FittedQuestion) -> Found:
     """RegMix's choice; where caps or shares bind, its draws are brought inside them, and so is their mean."""
-    region, space = Region.of(question.problem), question.problem.space
-    draws = max(1000, round(question.effort * REGMIX_DRAWS))
-    candidates = regmix_candidates(_centre(question.problem), question.generator, draws)
-    if question.request.constraints or (question.problem.caps < 1).any():
+    region, space = Region.of(fitted.problem), fitted.problem.space
+    draws = max(1000, round(fitted.effort * REGMIX_DRAWS))
+    candidates = regmix_candidates(_centre(fitted.problem), fitted.generator, draws)
+    if fitted.question.constraints or (fitted.problem.caps < 1).any():
         candidates = region.towards(np.tile(region.inside, (draws, 1)), candidates)
-    kept = _within_guard_rails(question, space.expand(candidates))
+    kept = _within_guard_rails(fitted, space.expand(candidates))
     count = min(REGMIX_BEST, len(kept))
-    weights = mean_of_best(question.predicted, kept, count)
+    weights = mean_of_best(fitted.predicted, kept, count)
     # A law that is not convex may break a guard rail at a mean that all it is taken of keep; a single one keeps it.
-    while count > 1 and not _keeps_guard_rails(question, weights[None])[0]:
+    while count > 1 and not _keeps_guard_rails(fitted, weights[None])[0]:
         count //= 2
-        weights = mean_of_best(question.predicted, kept, count)
+        weights = mean_of_best(fitted.predicted, kept, count)
     return Found(weights, evaluations=draws)
 
 
 CANDIDATES = 20_000
 
 
-def best_candidate(question: Question) -> Found:
+def best_candidate(fitted: FittedQuestion) -> Found:
     """CLIMB's choice among fresh candidates: wide draws, then draws around the best of these."""
-    candidates = _within_guard_rails(question, _candidates(question))
-    weights = predicted_best(question.predicted, candidates, question.evidence.weights)
+    candidates = _within_guard_rails(fitted, _candidates(fitted))
+    weights = predicted_best(fitted.predicted, candidates, fitted.evidence.weights)
     return Found(weights, evaluations=len(candidates))
 
 
-def best_posterior_mean(question: Question) -> Found:
+def best_posterior_mean(fitted: FittedQuestion) -> Found:
     """ADMIRE-BayesOpt's choice: the best posterior mean at full fidelity, also among the runs' own mixtures."""
-    candidates = _candidates(question)
-    inside = [row for row in question.evidence.weights if _is_inside(question.problem, row)]
+    candidates = _candidates(fitted)
+    inside = [row for row in fitted.evidence.weights if _is_inside(fitted.problem, row)]
     candidates = np.concatenate([candidates, np.array(inside).reshape(-1, candidates.shape[1])])
-    kept = _within_guard_rails(question, candidates)
-    return Found(predicted_best(question.predicted, kept), evaluations=len(candidates))
+    kept = _within_guard_rails(fitted, candidates)
+    return Found(predicted_best(fitted.predicted, kept), evaluations=len(candidates))
 
 
-def _keeps_guard_rails(question: Question, candidates: np.ndarray) -> np.ndarray:
+def _keeps_guard_rails(fitted: FittedQuestion, candidates: np.ndarray) -> np.ndarray:
     """(n,) whether (n, m) candidates are predicted within every guard rail."""
-    rails = question.problem.guard_rails
+    rails = fitted.problem.guard_rails
     if not rails:
         return np.ones(len(candidates), bool)
     means, bounds = np.stack([rail.mean.weights for rail in rails]), np.array([rail.bound for rail in rails])
-    return (question.law.predict(candidates)[0] @ means.T <= bounds).min(axis=1)
+    return (fitted.law.predict(candidates)[0] @ means.T <= bounds).min(axis=1)
 
 
-def _within_guard_rails(question: Question, candidates: np.ndarray) -> np.ndarray:
+def _within_guard_rails(fitted: FittedQuestion, candidates: np.ndarray) -> np.ndarray:
     """The (n, m) candidates that keep to the guard rails.
 
     Raises:
         Infeasible: none does.
     """
-    kept = candidates[_keeps_guard_rails(question, candidates)]
+    kept = candidates[_keeps_guard_rails(fitted, candidates)]
     if not len(kept):
-        names = [rail.mean.name for rail in question.problem.guard_rails]
+        names = [rail.mean.name for rail in fitted.problem.guard_rails]
         raise Infeasible(
             f"none of {len(candidates):,} mixtures drawn keeps to the guard rails {', '.join(names)}; loosen them, or"
             " ask for the solver 'search', which looks for one",
@@ -186,12 +185,12 @@ def _within_guard_rails(question: Question, candidates: np.ndarray) -> np.ndarra
     return kept
 
 
-def _candidates(question: Question) -> np.ndarray:
+def _candidates(fitted: FittedQuestion) -> np.ndarray:
     """(n, m) feasible mixtures: half drawn wide around the natural distribution, half around the best of those."""
-    region, generator, space = Region.of(question.problem), question.generator, question.problem.space
-    half = max(500, round(question.effort * CANDIDATES / 2))
-    wide = region.draw(_centre(question.problem), half, generator)
-    best = wide[np.argsort(question.predicted(space.expand(wide)), kind="stable")[:8]]
+    region, generator, space = Region.of(fitted.problem), fitted.generator, fitted.problem.space
+    half = max(500, round(fitted.effort * CANDIDATES / 2))
+    wide = region.draw(_centre(fitted.problem), half, generator)
+    best = wide[np.argsort(fitted.predicted(space.expand(wide)), kind="stable")[:8]]
     centres = best[generator.integers(0, len(best), half)]
     drawn = generator.gamma(np.maximum(300 * centres, 1e-3)) + 1e-300
     near = region.towards(centres, drawn / drawn.sum(axis=1, keepdims=True))
@@ -215,12 +214,12 @@ def _is_inside(problem: MixtureProblem, weights: np.ndarray) -> bool:
     return within and bool((weights <= problem.caps + 1e-9).all())
 
 
-def extrapolated(question: Question) -> Found:
+def extrapolated(fitted: FittedQuestion) -> Found:
     """AutoScale's closed form at its two budgets, extrapolated to the target, brought under the caps at the end."""
-    request, law = question.request, question.law
-    assert request.proxy_tokens is not None, "the request is refused without them"
-    check_target_reachable(request.domains, request.target_tokens, request.repetition_cap)
+    question, law = fitted.question, fitted.law
+    assert question.proxy_tokens is not None, "the proposal is refused without them"
+    question.limits.check()
     assert isinstance(law, FittedBudgets), "the recipe allows no other regression with this solver"
-    weights = law.extrapolated(request.target_tokens / request.proxy_tokens)
-    prior = question.problem.objective.prior
-    return Found(into_capped_simplex(weights, question.problem.caps, prior))
+    weights = law.extrapolated(question.target_tokens / question.proxy_tokens)
+    prior = fitted.problem.objective.prior
+    return Found(into_capped_simplex(weights, fitted.problem.caps, prior))

@@ -19,9 +19,7 @@ from mixing.errors import InvalidSetting
 from mixing.swarm.filling import Filling, fill
 from mixing.swarm.gamma import log_gamma_variates, normalised_within
 from mixing.swarm.space import LEAST_PRESENCE, SwarmSpace
-
-STRENGTHS = (0.1, 5.0)
-"""Olmix's range of s: most draws are nearly all one source, which 3(m + 1) long runs of a large proxy can use."""
+from mixing.terms import STRENGTHS
 
 
 def strengths_between(lowest: float, highest: float) -> tuple[float, ...]:

@@ -1,7 +1,6 @@
 """Every sampler as a function of the round it is to draw; `mixing.swarm.catalogue` says what each is."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -74,11 +73,11 @@ def _design(round_: Round, criterion: str) -> tuple[SampledRun, ...]:
 
 def entropy_weighted(round_: Round) -> tuple[SampledRun, ...]:
     """One run for each entropy; more than four are two-level draws, so that any regression can be fitted."""
-    if round_.request.entropies is None:
+    if round_.entropies is None:
         raise InvalidSetting(
             "the entropy sampler needs the entropies of the domains' tokens", field="sampler"
         )
-    measured = {name: entropy.Entropies(*values) for name, values in round_.request.entropies.items()}
+    measured = {name: entropy.Entropies(*values) for name, values in round_.entropies.items()}
     weights = entropy.entropy_weighted(round_.space, measured, round_.generator)[: round_.runs]
     further = round_.runs - len(weights)
     if further:
@@ -90,7 +89,7 @@ def entropy_weighted(round_: Round) -> tuple[SampledRun, ...]:
 
 def perturbed(round_: Round) -> tuple[SampledRun, ...]:
     """AutoScale's runs at the round's budget: half the proxy's tokens, then all of them."""
-    budget = 2.0 ** (round_.number - len(round_.request.rounds) + 1)
+    budget = 2.0 ** (round_.number - len(round_.question.rounds) + 1)
     design_runs = perturbation.perturbed_runs(round_.space, budget, round_.generator)
     if round_.runs != len(design_runs.weights):
         raise InvalidSetting(
@@ -188,16 +187,14 @@ class _Learned:
 
 
 def _learned(round_: Round) -> _Learned:
-    request = round_.request
-    if request.objective is None:
+    question = round_.question
+    if not question.objective:
         raise InvalidSetting("a round that learns from earlier ones needs the objective", field="objective")
-    granularity: Any = request.recipe.granularity  # a Recipe checks it, and has only names
-    specification = replace(request.objective, granularity=granularity)
-    part, space = REGRESSIONS[request.recipe.regression], request.reuse.evidence_space(request.domains)
-    evidence = gather_over(space, part, round_.evidence, request.reuse.runs, specification)
+    part, space = REGRESSIONS[question.parts.regression], question.reuse.evidence_space(question.domains)
+    evidence = gather_over(space, part, round_.evidence, question.reuse.runs, question.specification)
     columns = Columns.of(evidence)
     context = FitContext(evidence.tokens, evidence.rounds, space.contents.names, columns.names)
     law = fit(part, context, evidence.weights, columns)
-    way = request.searched
+    way = question.space
     trained = space.onto_newest(evidence.weights)[0] @ (way.matrix > 0)
     return _Learned(evidence, columns, through(law, space.newest.matrix @ way.matrix), trained)

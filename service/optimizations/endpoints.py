@@ -16,6 +16,7 @@ from service.http.routes import (
 )
 from service.http.schemas import After, Limit, Page
 from service.optimizations import service
+from service.optimizations.checks import check_answerable, check_request
 from service.optimizations.cost import check_planned_memory
 from service.optimizations.listing import optimization_page
 from service.optimizations.plan_view import plan_view
@@ -52,13 +53,13 @@ def create_optimization(
     dry_run: DryRun = False,
 ) -> OptimizationView | PlanView:
     """Ask for a mixture: what is known is reused, the rest sampled, trained, fitted and solved by the workers."""
-    checked = service.check_request(body, settings)
+    checked = check_request(body, settings)
     request = IdempotentRequest("optimizations", key, body)
     device = worker_device(settings)
     with database.read() as session:
         made = None if dry_run else request.earlier(session)
         if made is None:
-            service.check_answerable(session, checked)
+            check_answerable(session, checked)
     if made is None:
         check_counted(settings, checked.proxy, "proxy.")
         with database.read() as session:

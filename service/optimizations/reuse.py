@@ -10,12 +10,13 @@ from sqlalchemy.orm import Session
 
 from mixing.change.lineage import EvidenceSpace, Lineage
 from mixing.errors import Infeasible, MixingError, TooFewRuns
-from mixing.methods import Method, Recipe
-from mixing.parts import HELD_OUT_PREFIX
-from mixing.reuse.plan import ReuseKind, ReusePlan, ReuseQuestion, StartMixture, plan_reuse
+from mixing.question import Question, objective_of
+from mixing.reuse.choice import Continuation, ReuseKind, StartMixture, newest_domains
+from mixing.reuse.plan import ReusePlan, plan_reuse
 from mixing.solve.problem import LinearConstraint
 from service.mixtures.service import mixture_with_id
-from service.optimizations.schemas import OptimizationRequest, ReuseRequest
+from service.optimizations.checks import CheckedRequest
+from service.optimizations.schemas import ReuseRequest
 from store.problems import Invalid, NotCounted, invalid
 from store.revisions.lineage import ancestry, is_known, lineage_nodes, node_id
 from store.revisions.past_runs import Comparison, Conditions, FinishedRun, finished_runs, mean_seconds
@@ -50,21 +51,12 @@ class PlannedReuse:
         }
 
 
-@dataclass(frozen=True)
-class ReuseContext:
-    """What the plan is made for: everything about the optimization that bears on it."""
-
-    request: OptimizationRequest
-    method: Method
-    recipe: Recipe
-    repetition_cap: float | None
-    tasks: Sequence[Document]
-    shares: Sequence[LinearConstraint]
-    proxy: Document | None
-
-
 def planned_reuse(
-    session: Session, revision: Revision, context: ReuseContext, dry_run: bool = False
+    session: Session,
+    revision: Revision,
+    checked: CheckedRequest,
+    shares: Sequence[LinearConstraint],
+    dry_run: bool = False,
 ) -> PlannedReuse | None:
     """The plan that was asked for, or that goes without saying; None where there is nothing to reuse.
 
@@ -77,7 +69,7 @@ def planned_reuse(
         NotCounted: the domains' tokens or contents are not known yet.
     """
     chain = ancestry(session, revision)
-    asked, start = _asked(session, context.request.reuse, chain)
+    asked, start = _asked(session, checked.request.reuse, chain)
     if asked is None:
         if not dry_run:
             return None
@@ -96,7 +88,7 @@ def planned_reuse(
             ' {"kind": "none", "runs": false}, which waits for it.',
             "reuse",
         )
-    return _plan(_Lineage(session, revision, runs), context, asked, start)
+    return _plan(_Lineage(session, revision, runs, shares), checked, asked, start)
 
 
 def _asked(
@@ -166,15 +158,15 @@ class _Lineage:
     session: Session
     revision: Revision
     runs: Sequence[FinishedRun]
+    shares: Sequence[LinearConstraint]
 
 
 def _plan(
-    lineage: _Lineage, context: ReuseContext, asked: ReuseRequest, start: MixtureRow | None
+    lineage: _Lineage, checked: CheckedRequest, asked: ReuseRequest, start: MixtureRow | None
 ) -> PlannedReuse:
-    request = context.request
     nodes = lineage_nodes(lineage.session, lineage.revision)
     comparison = Comparison(
-        nodes, Conditions(lineage.revision.tokenizer_path, context.proxy or {}, context.tasks)
+        nodes, Conditions(lineage.revision.tokenizer_path, checked.proxy or {}, checked.tasks)
     )
     known = {node.id for node in nodes}
     runs = [one for one in lineage.runs if node_id(one.optimization.revision) in known]
@@ -183,34 +175,39 @@ def _plan(
         space = Lineage.of(nodes).space(node_id(lineage.revision))
         past = tuple(comparison.past_run(one) for one in runs)
         unlike = {run.id for run in past if run.unlike is not None}
-        question = ReuseQuestion(
-            space=space,
-            reuse=kind,
-            start=None if start is None else _start(start),
-            method=context.method.name,
-            recipe=context.recipe,
-            target_tokens=request.target_tokens,
-            repetition_cap=context.repetition_cap,
-            past=past,
-            tasks=_objective_tasks(context, space),
-            seed=request.seed,
-            free=tuple(asked.free),
-            most_coupled=asked.most_coupled,
-            runs=request.runs,
-            constraints=tuple(context.shares),
-            reuse_runs=asked.runs,
-            seconds_per_run=mean_seconds([one for one in runs if one.run.id not in unlike]),
+        plan = plan_reuse(
+            Continuation(
+                question=_question(checked, space, lineage.shares),
+                space=space,
+                past=past,
+                start=None if start is None else _start(start),
+                kind=kind,
+                free=tuple(asked.free),
+                most_coupled=asked.most_coupled,
+                reuse_runs=asked.runs,
+                runs=checked.request.runs,
+                seconds_per_run=mean_seconds([one for one in runs if one.run.id not in unlike]),
+            )
         )
-        plan = plan_reuse(question)
     except MixingError as error:
         raise _refused(error) from error
     return PlannedReuse(asked, None if start is None else start.id, plan)
 
 
-def _objective_tasks(context: ReuseContext, space: EvidenceSpace) -> tuple[str, ...]:
-    """What counts: the tasks with a weight, or without any every domain's held-out slice."""
-    tasks = tuple(str(task["name"]) for task in context.tasks if float(task["weight"]) > 0)
-    return tasks or tuple(f"{HELD_OUT_PREFIX}{name}" for name in space.newest.free)
+def _question(checked: CheckedRequest, space: EvidenceSpace, shares: Sequence[LinearConstraint]) -> Question:
+    """What the plan is made for."""
+    domains = newest_domains(space)
+    return Question(
+        **vars(checked.terms),
+        domains=domains,
+        constraints=tuple(shares),
+        objective=objective_of(
+            checked.tasks,
+            domains.names,
+            checked.terms.parts.granularity,
+            worst_family=checked.request.aggregate == "worst_family",
+        ),
+    )
 
 
 def _start(row: MixtureRow) -> StartMixture:

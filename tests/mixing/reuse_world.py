@@ -7,8 +7,8 @@ import numpy as np
 
 from mixing.change.lineage import EvidenceSpace, Lineage, RevisionNode
 from mixing.change.revision import Changes, Leaf
-from mixing.methods import combine, method_named
-from mixing.reuse.plan import PastRun, ReuseQuestion, StartMixture
+from mixing.question import Question
+from mixing.reuse.choice import Continuation, PastRun, StartMixture, newest_domains
 from mixing.runs.evidence import RunEvidence
 
 TASKS = ("t0", "t1", "t2")
@@ -83,20 +83,18 @@ def past_of(runs: Sequence[RunEvidence], revision: str = "1") -> tuple[PastRun, 
     )
 
 
-def question_of(space: EvidenceSpace, past: Sequence[PastRun] = (), **changes: object) -> ReuseQuestion:
-    """A question about the mixwright method, going on from the natural distribution of revision 1."""
+def continuation_of(space: EvidenceSpace, past: Sequence[PastRun] = (), **changes: object) -> Continuation:
+    """A question about the mixwright method, going on from the natural distribution of revision 1.
+
+    `changes` are of the question or of what it goes on from; `tasks` names those of the objective.
+    """
     total = sum(leaf.tokens or 0 for leaf in FIRST.values())
     start = StartMixture("m1", "1", {name: (leaf.tokens or 0) / total for name, leaf in FIRST.items()})
-    asked = ReuseQuestion(
-        space=space,
-        reuse="full",
-        start=start,
-        method="mixwright",
-        recipe=combine(method_named("mixwright")),
-        target_tokens=TARGET,
-        repetition_cap=4.0,
-        past=tuple(past),
-        tasks=TASKS,
-        seed=0,
+    if (tasks := changes.pop("tasks", None)) is not None:
+        changes["objective"] = dict.fromkeys(tasks, 1.0)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    of_question = {name: changes.pop(name) for name in list(changes) if name in Question.__dataclass_fields__}
+    question = Question(
+        domains=newest_domains(space), objective=dict.fromkeys(TASKS, 1.0), target_tokens=TARGET
     )
-    return replace(asked, **changes)
+    asked = replace(question, **of_question)  # pyright: ignore[reportArgumentType]
+    return replace(Continuation(asked, space, tuple(past), start, "full"), **changes)  # pyright: ignore[reportArgumentType]

@@ -7,8 +7,9 @@ from mixing.answer.proposal import Proposal, propose
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting
 from mixing.objective import ObjectiveSpec
-from mixing.question import ProposalRequest, TaskGuard
+from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
+from mixing.terms import TaskGuard
 
 DOMAINS = Domains.of({"books": 1e6, "code": 2e6, "web": 6e6})
 USEFUL = {"quiz": [0.9, 0.2, 0.4], "sums": [0.1, 0.9, 0.3]}
@@ -18,7 +19,7 @@ def error_rates(weights: np.ndarray) -> dict[str, float]:
     return {task: 0.2 + 0.6 * float(np.exp(-np.array(useful) @ weights)) for task, useful in USEFUL.items()}
 
 
-def request_of(*, accuracies: bool, guard: TaskGuard) -> ProposalRequest:
+def question_of(*, accuracies: bool, guard: TaskGuard) -> tuple[Question, list[RunEvidence]]:
     generator = np.random.default_rng(1)
     runs = []
     for index, weights in enumerate(generator.dirichlet(np.ones(3), 14)):
@@ -32,7 +33,10 @@ def request_of(*, accuracies: bool, guard: TaskGuard) -> ProposalRequest:
         directions=dict.fromkeys(USEFUL, "higher") if accuracies else {},
         turned=dict.fromkeys(USEFUL, "error rate") if accuracies else {},
     )
-    return ProposalRequest("olmix", DOMAINS, tuple(runs), spec, 8e6, 4.0, 0.0, 0, guard_rails=(guard,))
+    question = Question(
+        method="olmix", domains=DOMAINS, objective=spec, target_tokens=8e6, guard_rails=(guard,)
+    )
+    return question, runs
 
 
 def reach(proposal: Proposal) -> float:
@@ -55,7 +59,7 @@ def test_an_accuracys_proposal_is_its_error_rates_told_the_other_way_round(bound
         guards = [TaskGuard("sums", worse_than_natural=0.005)] * 2
     else:
         guards = [TaskGuard("sums", at_least=bound), TaskGuard("sums", at_most=1 - bound)]
-    proposals = [propose(request_of(accuracies=index == 0, guard=guards[index])) for index in (0, 1)]
+    proposals = [propose(*question_of(accuracies=index == 0, guard=guards[index])) for index in (0, 1)]
     told, error = (proposal.to_dict() for proposal in proposals)
     apart = sum(map(reach, proposals))
     assert apart < 1e-4
@@ -88,5 +92,5 @@ def test_a_bound_on_the_wrong_side_is_refused_by_name() -> None:
         (False, TaskGuard("quiz", at_least=0.5), "at_least"),
     ):
         with pytest.raises(InvalidSetting) as caught:
-            propose(request_of(accuracies=accuracies, guard=guard))
+            propose(*question_of(accuracies=accuracies, guard=guard))
         assert caught.value.field == field

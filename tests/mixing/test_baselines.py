@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixing.answer.untrained import natural, temperature, uniform, unimax
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting
-from mixing.repetition import epochs, repetition_caps
-from mixing.solve.baselines import natural, temperature, uniform, unimax
+from mixing.limits import Limits
 
 POOL = {"books": 3e5, "code": 1e6, "web": 5e6, "wiki": 1e5}
 pools = st.lists(st.integers(1, 10**7), min_size=1, max_size=8)
@@ -17,23 +17,21 @@ def domains_of(tokens: list[int]) -> Domains:
 
 
 def test_without_caps_they_are_their_formulas() -> None:
-    domains = Domains.of(POOL)
-    assert natural(domains) == domains.natural()
-    assert uniform(domains) == dict.fromkeys(POOL, 0.25)
+    pool = Limits(Domains.of(POOL), 1.0)
+    assert natural(pool) == pool.domains.natural()
+    assert uniform(pool) == dict.fromkeys(POOL, 0.25)
     root = {name: count**0.3 for name, count in POOL.items()}
-    assert temperature(domains, 0.3) == pytest.approx(
-        {name: w / sum(root.values()) for name, w in root.items()}
-    )
+    assert temperature(pool, 0.3) == pytest.approx({name: w / sum(root.values()) for name, w in root.items()})
 
 
 def test_temperature_reaches_from_uniform_to_natural_and_beyond_without_overflow() -> None:
-    domains = Domains.of(POOL)
-    assert temperature(domains, 0) == pytest.approx(uniform(domains))
-    assert temperature(domains, 1) == pytest.approx(natural(domains))
-    assert temperature(domains, 1e4)["web"] == 1
-    assert temperature(domains, -1e4)["wiki"] == 1
+    pool = Limits(Domains.of(POOL), 1.0)
+    assert temperature(pool, 0) == pytest.approx(uniform(pool))
+    assert temperature(pool, 1) == pytest.approx(natural(pool))
+    assert temperature(pool, 1e4)["web"] == 1
+    assert temperature(pool, -1e4)["wiki"] == 1
     with pytest.raises(InvalidSetting):
-        temperature(domains, float("nan"))
+        temperature(pool, float("nan"))
 
 
 def test_unimax_on_a_published_example() -> None:
@@ -52,9 +50,9 @@ def test_unimax_on_a_published_example() -> None:
         "swe": 0.27692116663466665,
         "fas": 0.27692116663466665,
     }
-    domains = Domains.of(counts)
-    assert unimax(domains, 250e9, 4) == pytest.approx(expected, rel=1e-12)
-    assert uniform(domains, repetition_caps(domains, 250e9, 4)) == pytest.approx(expected, rel=1e-12)
+    limits = Limits(Domains.of(counts), 250e9, 4)
+    assert unimax(limits) == pytest.approx(expected, rel=1e-12)
+    assert uniform(limits) == pytest.approx(expected, rel=1e-12)
 
 
 @given(pools, st.floats(0.01, 1), st.integers(1, 8), st.floats(-1, 2))
@@ -62,13 +60,12 @@ def test_under_caps_all_are_mixtures_no_domain_is_read_too_often_and_ratios_belo
     tokens: list[int], fullness: float, cap: int, tau: float
 ) -> None:
     domains = domains_of(tokens)
-    target = fullness * cap * sum(tokens)
-    caps = repetition_caps(domains, target, cap)
-    free = temperature(domains, tau).align(domains.names)
-    found = temperature(domains, tau, caps).align(domains.names)
+    limits = Limits(domains, fullness * cap * sum(tokens), cap)
+    free = temperature(Limits(domains, 1.0), tau).align(domains.names)
+    found = temperature(limits, tau).align(domains.names)
     assert found.sum() == pytest.approx(1)
-    assert (epochs(domains, found, target) <= cap * (1 + 1e-9)).all()
-    below = found < caps * (1 - 1e-9)
+    assert (limits.epochs(found) <= cap * (1 + 1e-9)).all()
+    below = found < limits.caps * (1 - 1e-9)
     if below.any():
         np.testing.assert_allclose(found[below] / free[below], (found[below] / free[below])[0], rtol=1e-6)
 
@@ -76,10 +73,8 @@ def test_under_caps_all_are_mixtures_no_domain_is_read_too_often_and_ratios_belo
 @given(pools, st.floats(0.01, 1), st.integers(1, 8))
 def test_unimax_is_the_uniform_mixture_under_caps(tokens: list[int], fullness: float, cap: int) -> None:
     """Two methods: the paper's loop over domains, and filling up like water."""
-    domains = domains_of(tokens)
-    target = fullness * cap * sum(tokens)
-    filled = uniform(domains, repetition_caps(domains, target, cap))
-    assert unimax(domains, target, cap) == pytest.approx(filled, abs=1e-9)
+    limits = Limits(domains_of(tokens), fullness * cap * sum(tokens), cap)
+    assert unimax(limits) == pytest.approx(uniform(limits), abs=1e-9)
 
 
 @given(pools, st.floats(0.01, 1), st.integers(1, 8))
@@ -87,15 +82,15 @@ def test_one_cap_for_all_leaves_the_natural_distribution_alone(
     tokens: list[int], full: float, cap: int
 ) -> None:
     domains = domains_of(tokens)
-    caps = repetition_caps(domains, full * cap * sum(tokens), cap)
-    assert natural(domains, caps) == pytest.approx(natural(domains), rel=1e-9)
+    limits = Limits(domains, full * cap * sum(tokens), cap)
+    assert natural(limits) == pytest.approx(domains.natural(), rel=1e-9)
 
 
 def test_a_budget_that_no_mixture_keeps_is_refused() -> None:
-    domains = Domains.of(POOL)
-    with pytest.raises(Infeasible):
-        unimax(domains, 5 * sum(POOL.values()), 4)
-    with pytest.raises(Infeasible):
-        natural(domains, np.full(4, 0.2))
-    with pytest.raises(Infeasible):
-        temperature(domains, 1e4, np.array([0.5, 0.5, 0.5, 0.5]))
+    beyond = Limits(Domains.of(POOL), 5 * sum(POOL.values()), 4)
+    for method in (natural, uniform, unimax, lambda limits: temperature(limits, 0.5)):
+        with pytest.raises(Infeasible, match="cannot be reached"):
+            method(beyond)
+    # Reached by all domains together, but not by the one that a temperature gives everything to.
+    with pytest.raises(Infeasible, match="cannot hold"):
+        temperature(Limits(Domains.of(POOL), 2 * sum(POOL.values()), 2), 1e4)

@@ -11,19 +11,19 @@ from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import InvalidTokens, MissingDomain, OppositeDirections, TooFewRuns
 from mixing.laws.exponential.log_linear import LogLinearLaw
-from mixing.methods import METHODS, combine
+from mixing.limits import Limits
 from mixing.mixture import Mixture
 from mixing.objective import ObjectiveSpec, groups
-from mixing.question import ProposalRequest
-from mixing.repetition import epochs, repetition_caps
+from mixing.question import Question
 from mixing.runs.evidence import RunEvidence, gather
 from mixing.simplex_map import SimplexMap
 from mixing.solve.problem import LinearConstraint
-from mixing.swarm.sample import SwarmRequest, sample_round
+from mixing.swarm.sample import sample_round
 
 POOL = {"web:news": 6e6, "web:forums": 2e6, "web:shops": 1e6, "books": 5e5, "wiki": 5e4}
 DOMAINS = Domains.of(POOL)
 TARGET, CAP = 2e6, 4.0
+LIMITS = Limits(DOMAINS, TARGET, CAP)
 EFFECTS = {
     "facts": [-1.0, 0.3, 0.2, 0.1, -4.0],
     "prose": [-2.0, 0.5, -0.4, 0.3, 0.0],
@@ -33,8 +33,8 @@ EFFECTS = {
 
 def sampled(domains: Domains, runs: int, seed: int = 0) -> list[Mixture]:
     """Olmix's swarm."""
-    request = SwarmRequest(combine(METHODS["olmix"]), domains, (runs,), seed, TARGET, CAP)
-    return [run.mixture for run in sample_round(request)]
+    question = Question(method="olmix", domains=domains, target_tokens=TARGET, seed=seed, rounds=(runs,))
+    return [run.mixture for run in sample_round(question)]
 
 
 def swarm_runs(count: int = 24) -> tuple[RunEvidence, ...]:
@@ -56,22 +56,15 @@ RUNS = swarm_runs()
 
 
 def proposed(objective: dict[str, float], runs: tuple[RunEvidence, ...] = RUNS) -> dict[str, float]:
-    request = ProposalRequest(
-        method="olmix",
-        domains=DOMAINS,
-        runs=runs,
-        objective=objective,
-        target_tokens=TARGET,
-        repetition_cap=CAP,
-        kl_weight=0.05,
-        seed=0,
+    question = Question(
+        method="olmix", domains=DOMAINS, objective=objective, target_tokens=TARGET, kl_weight=0.05
     )
-    return propose(request).to_dict()["weights"]
+    return propose(question, runs).to_dict()["weights"]
 
 
 def test_weights_are_labelled_as_they_were_sampled() -> None:
     """Named in another order, the small domains would exceed their caps, and the law would be found nowhere."""
-    caps = dict(zip(DOMAINS.names, repetition_caps(DOMAINS, TARGET, CAP), strict=True))
+    caps = dict(zip(DOMAINS.names, LIMITS.caps, strict=True))
     assert caps["wiki"] == pytest.approx(0.1)
     backwards = Domains.of({name: POOL[name] for name in sorted(POOL, reverse=True)})
     for domains in (DOMAINS, backwards):
@@ -159,12 +152,12 @@ def test_a_virtual_domain_is_capped_by_the_first_member_that_runs_out() -> None:
     By the sum of the members' tokens it would be 1.1, which reads wiki 22 times.
     """
     frozen = SimplexMap.freeze(DOMAINS.names, {"rest": {"books": 0.5, "wiki": 0.5}})
-    caps = frozen.pull_back_caps(repetition_caps(DOMAINS, TARGET, CAP))
+    caps = frozen.pull_back_caps(LIMITS.caps)
     column = frozen.free.index("rest")
     assert caps[column] == pytest.approx(0.2)
     at_cap = np.zeros(len(frozen.free))
     at_cap[column] = caps[column]
-    assert epochs(DOMAINS, frozen.expand(at_cap), TARGET).max() == pytest.approx(CAP)
+    assert LIMITS.epochs(frozen.expand(at_cap)).max() == pytest.approx(CAP)
 
 
 @pytest.mark.parametrize("missing", [0, None, float("nan")])

@@ -7,10 +7,9 @@ import pytest
 from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, TooFewRuns
-from mixing.methods import METHODS, combine
-from mixing.question import ProposalRequest
+from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
-from mixing.swarm.sample import SwarmRequest, sample_round
+from mixing.swarm.sample import sample_round
 
 POOL = {"api": 6e6, "books": 2e6, "code": 1e6, "wiki": 2e5}
 TARGET = 2e6
@@ -22,18 +21,26 @@ def truth(weights: np.ndarray) -> dict[str, float]:
     return {task: 1.0 + float(np.exp(np.array(effect) @ weights)) for task, effect in EFFECTS.items()}
 
 
-def request_of(noise: float = 0.003, runs: int = 30, seed: int = 0, scale: float = 1.0) -> ProposalRequest:
+def question_of(
+    noise: float = 0.003, runs: int = 30, seed: int = 0, scale: float = 1.0
+) -> tuple[Question, list[RunEvidence]]:
     domains = Domains.of({name: tokens * scale for name, tokens in POOL.items()})
-    swarm = sample_round(SwarmRequest(combine(METHODS["olmix"]), domains, (runs,), seed, TARGET * scale))
+    question = Question(
+        method="olmix",
+        domains=domains,
+        objective={"code": 1, "prose": 1},
+        target_tokens=TARGET * scale,
+        kl_weight=0.05,
+        seed=seed,
+        rounds=(runs,),
+    )
     generator = np.random.default_rng(seed)
     evidence = []
-    for index, mixture in enumerate(run.mixture for run in swarm):
+    for index, mixture in enumerate(run.mixture for run in sample_round(question)):
         metrics = truth(mixture.align(domains.names))
         measured = {task: value + noise * generator.standard_normal() for task, value in metrics.items()}
         evidence.append(RunEvidence(f"run{index}", mixture, measured, dict.fromkeys(metrics, noise)))
-    return ProposalRequest(
-        "olmix", domains, tuple(evidence), {"code": 1, "prose": 1}, TARGET * scale, 4.0, 0.05, seed
-    )
+    return question, evidence
 
 
 def true_gain(weights: Mapping[str, float], natural: Mapping[str, float]) -> float:
@@ -44,7 +51,7 @@ def true_gain(weights: Mapping[str, float], natural: Mapping[str, float]) -> flo
 
 
 def test_the_mixture_is_better_in_truth_and_its_document_is_json() -> None:
-    document = propose(request_of()).to_dict()
+    document = propose(*question_of()).to_dict()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert true_gain(document["weights"], document["natural"]) > 0.05
     assert sum(document["weights"].values()) == pytest.approx(1)
@@ -56,34 +63,28 @@ def test_the_interval_of_the_gain_covers_the_truth_about_as_often_as_it_says() -
     """40 worlds at 90%: fewer than 31 hits would be 2.6 standard deviations off."""
     hits = 0
     for seed in range(40):
-        document = propose(request_of(noise=0.01, runs=20, seed=seed)).to_dict()
+        document = propose(*question_of(noise=0.01, runs=20, seed=seed)).to_dict()
         low, high = document["objective"]["gain_interval"]
         hits += low <= true_gain(document["weights"], document["natural"]) <= high
     assert hits >= 31
 
 
 def test_the_order_of_runs_and_their_ids_play_no_part() -> None:
-    request = request_of()
+    question, runs = question_of()
     renamed = tuple(
         RunEvidence(f"other{index}", run.mixture, run.metrics, run.noise)
-        for index, run in enumerate(reversed(request.runs))
+        for index, run in enumerate(reversed(runs))
     )
-    shuffled = ProposalRequest(**{**vars_of(request), "runs": renamed})
-    assert propose(shuffled).to_dict() == propose(request).to_dict()
-
-
-def vars_of(request: ProposalRequest) -> dict[str, object]:
-    return {name: getattr(request, name) for name in request.__dataclass_fields__}
+    assert propose(question, renamed).to_dict() == propose(question, runs).to_dict()
 
 
 def test_the_scale_of_token_counts_cancels() -> None:
-    plain, scaled = propose(request_of()).to_dict(), propose(request_of(scale=1e6)).to_dict()
+    plain, scaled = propose(*question_of()).to_dict(), propose(*question_of(scale=1e6)).to_dict()
     assert scaled["weights"] == pytest.approx(plain["weights"], abs=1e-9)
 
 
 def test_a_binding_cap_is_reported_with_what_more_tokens_are_worth() -> None:
-    request = request_of(seed=1)
-    document = propose(request).to_dict()
+    document = propose(*question_of(seed=1)).to_dict()
     wiki = next(row for row in document["domains"] if row["name"] == "wiki")
     assert wiki["binding"]
     assert wiki["epochs"] == pytest.approx(4.0)
@@ -94,15 +95,15 @@ def test_a_binding_cap_is_reported_with_what_more_tokens_are_worth() -> None:
 
 
 def test_runs_that_say_nothing_are_warned_about() -> None:
-    request = request_of(noise=0.0)
+    question, runs = question_of(noise=0.0)
     generator = np.random.default_rng(1)
     useless = tuple(
         RunEvidence(
             run.id, run.mixture, {task: 2 + 0.01 * generator.standard_normal() for task in run.metrics}
         )
-        for run in request.runs
+        for run in runs
     )
-    document = propose(ProposalRequest(**{**vars_of(request), "runs": useless})).to_dict()
+    document = propose(question, useless).to_dict()
     codes = {warning["code"] for warning in document["warnings"]}
     assert "low_rank_correlation" in codes
     assert "gain_uncertain" in codes
@@ -110,31 +111,30 @@ def test_runs_that_say_nothing_are_warned_about() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 def test_a_bad_metric_names_its_run_and_task(value: float) -> None:
-    request = request_of()
-    spoiled = RunEvidence("run7", request.runs[7].mixture, {**request.runs[7].metrics, "prose": value})
-    runs = (*request.runs[:7], spoiled, *request.runs[8:])
+    question, runs = question_of()
+    spoiled = RunEvidence("run7", runs[7].mixture, {**runs[7].metrics, "prose": value})
     with pytest.raises(InvalidMetrics, match=r"run7.*prose"):
-        propose(ProposalRequest(**{**vars_of(request), "runs": runs}))
+        propose(question, (*runs[:7], spoiled, *runs[8:]))
 
 
 def test_a_missing_or_constant_metric_names_its_task() -> None:
-    request = request_of()
-    bare = RunEvidence("run0", request.runs[0].mixture, {"code": 2.0})
+    question, runs = question_of()
+    bare = RunEvidence("run0", runs[0].mixture, {"code": 2.0})
     with pytest.raises(InvalidMetrics, match=r"run0.*prose"):
-        propose(ProposalRequest(**{**vars_of(request), "runs": (bare, *request.runs[1:])}))
-    constant = tuple(RunEvidence(run.id, run.mixture, {**run.metrics, "prose": 2.0}) for run in request.runs)
+        propose(question, (bare, *runs[1:]))
+    constant = tuple(RunEvidence(run.id, run.mixture, {**run.metrics, "prose": 2.0}) for run in runs)
     with pytest.raises(InvalidMetrics, match="prose"):
-        propose(ProposalRequest(**{**vars_of(request), "runs": constant}))
+        propose(question, constant)
 
 
 def test_too_few_runs_say_how_many_are_needed() -> None:
-    request = request_of()
+    question, runs = question_of()
     with pytest.raises(TooFewRuns) as caught:
-        propose(ProposalRequest(**{**vars_of(request), "runs": request.runs[:5]}))
+        propose(question, runs[:5])
     assert (caught.value.needed, caught.value.given) == (6, 5)
 
 
 def test_a_mixture_the_runs_do_not_surround_is_called_so() -> None:
     """wiki's effect is so strong that the optimum is at its cap, where the swarm hardly ever was."""
-    codes = {warning["code"] for warning in propose(request_of()).to_dict()["warnings"]}
+    codes = {warning["code"] for warning in propose(*question_of()).to_dict()["warnings"]}
     assert "beyond_the_runs" in codes

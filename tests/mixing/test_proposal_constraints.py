@@ -9,12 +9,13 @@ import pytest
 from mixing.answer.proposal import Proposal, propose
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidMetrics, InvalidSetting
+from mixing.limits import Limits
 from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec, objective_of_tasks
-from mixing.question import ProposalRequest, TaskGuard
-from mixing.repetition import repetition_caps
+from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.solve.shares import share_of
+from mixing.terms import TaskGuard
 
 DOMAINS = Domains.of({"books": 1e6, "code": 2e6, "web": 6e6})
 TARGET, CAP = 8e6, 4.0  # books may weigh half
@@ -42,11 +43,15 @@ def runs_of(count: int = 30) -> tuple[RunEvidence, ...]:
 RUNS = runs_of()
 
 
-def request_of(**changes: object) -> ProposalRequest:
-    asked = ProposalRequest(
-        "mixwright", DOMAINS, RUNS, dict.fromkeys(USEFUL, 1.0), TARGET, CAP, 0.0, 0, proxy_tokens=1e6
+def proposed(runs: tuple[RunEvidence, ...] = RUNS, **changes: object) -> Proposal:
+    question = Question(
+        domains=DOMAINS,
+        objective=dict.fromkeys(USEFUL, 1.0),
+        target_tokens=TARGET,
+        repetition_cap=CAP,
+        proxy_tokens=1e6,
     )
-    return replace(asked, **changes)  # pyright: ignore[reportArgumentType]
+    return propose(replace(question, **changes), runs)  # pyright: ignore[reportArgumentType]
 
 
 def grid(step: float = 0.01) -> np.ndarray:
@@ -55,7 +60,7 @@ def grid(step: float = 0.01) -> np.ndarray:
     first, second = np.meshgrid(shares, shares)
     points = np.stack([first.ravel(), second.ravel(), 1 - first.ravel() - second.ravel()], axis=1)
     points = np.maximum(points[points[:, 2] > -1e-9], 0)
-    return points[(points <= repetition_caps(DOMAINS, TARGET, CAP) + 1e-9).all(1)]
+    return points[(points <= Limits(DOMAINS, TARGET, CAP).caps + 1e-9).all(1)]
 
 
 def tasks_at(proposal: Proposal, weights: np.ndarray) -> np.ndarray:
@@ -64,7 +69,7 @@ def tasks_at(proposal: Proposal, weights: np.ndarray) -> np.ndarray:
 
 
 def test_the_mean_is_minimal_on_the_grid() -> None:
-    proposal = propose(request_of())
+    proposal = proposed()
     values = tasks_at(proposal, grid()).mean(1)
     found = tasks_at(proposal, proposal.found.weights[None]).mean(1)[0]
     assert values.min() - 1e-3 < found <= values.min() + 1e-9
@@ -76,8 +81,8 @@ def test_the_worst_family_is_minimal_on_the_grid(granularity: str) -> None:
         dict.fromkeys(USEFUL, 1.0), {"facts": "reading", "prose": "reading"}, worst_family=True
     )
     recipe = combine(METHODS["mixwright"], granularity=granularity)
-    proposal = propose(request_of(objective=spec, recipe=recipe))
-    law = propose(request_of(recipe=combine(METHODS["mixwright"]))).law if granularity == "per task" else None
+    proposal = proposed(objective=spec, recipe=recipe)
+    law = proposed(recipe=combine(METHODS["mixwright"])).law if granularity == "per task" else None
 
     def worst(weights: np.ndarray) -> np.ndarray:
         return proposal.columns.objective(proposal.law.predict(weights)[0])
@@ -98,29 +103,29 @@ def test_the_worst_family_is_minimal_on_the_grid(granularity: str) -> None:
 def test_two_families_that_are_the_same_share_the_worst() -> None:
     runs = tuple(replace(run, metrics={**run.metrics, "copy": run.metrics["code"]}) for run in RUNS)
     spec = ObjectiveSpec({"code": 1.0, "copy": 1.0}, aggregation="worst family")
-    tied = propose(request_of(runs=runs, objective=spec))
-    alone = propose(request_of(objective={"code": 1.0}))
+    tied = proposed(runs=runs, objective=spec)
+    alone = proposed(objective={"code": 1.0})
     np.testing.assert_allclose(tied.found.weights, alone.found.weights, atol=1e-4)
     json.dumps(tied.to_dict(), allow_nan=False)
 
 
 def test_families_with_weights_keep_the_mean_of_the_tasks() -> None:
     weights = {"code": 1.0, "facts": 2.0, "prose": 3.0}
-    plain = propose(request_of(objective=weights)).found.weights
+    plain = proposed(objective=weights).found.weights
     families = objective_of_tasks(weights, {"facts": "reading", "prose": "reading"}, per_family=True)
-    np.testing.assert_allclose(propose(request_of(objective=families)).found.weights, plain, atol=1e-6)
+    np.testing.assert_allclose(proposed(objective=families).found.weights, plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("solver", ["exact", "search", "mean-of-best", "predicted-best", "posterior-mean"])
 def test_a_guard_rail_holds_by_the_law_for_every_solver(solver: str) -> None:
-    free = propose(request_of(objective={"facts": 1.0, "code": 0.0}))
-    natural, proposed = (
+    free = proposed(objective={"facts": 1.0, "code": 0.0})
+    natural, reached = (
         tasks_at(free, weights[None])[0, 0] for weights in (DOMAINS.natural_weights, free.found.weights)
     )
-    assert proposed > natural + 0.05, "facts alone would cost code much"
+    assert reached > natural + 0.05, "facts alone would cost code much"
     guard = TaskGuard("code", worse_than_natural=0.01)
     recipe = combine(METHODS["mixwright"], solver=solver)
-    guarded = propose(request_of(objective={"facts": 1.0, "code": 0.0}, guard_rails=(guard,), recipe=recipe))
+    guarded = proposed(objective={"facts": 1.0, "code": 0.0}, guard_rails=(guard,), recipe=recipe)
     assert tasks_at(guarded, guarded.found.weights[None])[0, 0] <= natural + 0.01 + 1e-6
     document = guarded.to_dict()
     json.dumps(document, allow_nan=False)
@@ -139,7 +144,7 @@ def test_a_guard_rail_holds_by_the_law_for_every_solver(solver: str) -> None:
 
 def test_two_guard_rails_of_one_task_both_hold() -> None:
     guards = (TaskGuard("code", at_most=10.0), TaskGuard("code", worse_than_natural=0.02))
-    proposal = propose(request_of(objective={"facts": 1.0}, guard_rails=guards))
+    proposal = proposed(objective={"facts": 1.0}, guard_rails=guards)
     natural = tasks_at(proposal, DOMAINS.natural_weights[None])[0, 0]
     assert tasks_at(proposal, proposal.found.weights[None])[0, 0] <= natural + 0.02 + 1e-6
 
@@ -148,7 +153,7 @@ def test_a_guard_rail_nothing_keeps_names_itself() -> None:
     for solver in ("exact", "search", "mean-of-best"):
         recipe = combine(METHODS["mixwright"], solver=solver)
         with pytest.raises(Infeasible, match=r"guard rail|prose") as caught:
-            propose(request_of(guard_rails=(TaskGuard("prose", at_most=0.5),), recipe=recipe))
+            proposed(guard_rails=(TaskGuard("prose", at_most=0.5),), recipe=recipe)
         assert any("prose" in name for name in caught.value.names)
 
 
@@ -157,7 +162,7 @@ def test_guard_rails_that_say_nothing_or_name_nothing_are_refused() -> None:
         with pytest.raises(InvalidSetting, match="prose"):
             TaskGuard("prose", **bounds)
     with pytest.raises(InvalidMetrics, match="poetry") as caught:
-        propose(request_of(guard_rails=(TaskGuard("poetry", at_most=1.0),)))
+        proposed(guard_rails=(TaskGuard("poetry", at_most=1.0),))
     assert caught.value.names == ("poetry",)
 
 
@@ -169,18 +174,18 @@ def test_a_pin_is_exact_and_a_share_holds_and_is_reported() -> None:
     )
     for solver in ("exact", "search", "mean-of-best", "predicted-best", "posterior-mean"):
         recipe = combine(METHODS["mixwright"], solver=solver)
-        document = propose(request_of(constraints=shares, recipe=recipe)).to_dict()
+        document = proposed(constraints=shares, recipe=recipe).to_dict()
         json.dumps(document, allow_nan=False)
         assert document["weights"]["code"] == pytest.approx(0.3, abs=1e-9)
         assert 0.05 - 1e-9 <= document["weights"]["books"] <= 0.1 + 1e-9
         named = {row["name"]: row["bound"] for row in document["constraints"] if row["kind"] == "share"}
         assert named[shares[0].name] == 0.3
-    assert propose(request_of(constraints=shares)).to_dict()["weights"]["books"] == pytest.approx(0.1)
+    assert proposed(constraints=shares).to_dict()["weights"]["books"] == pytest.approx(0.1)
 
 
 def test_no_constraint_improves_what_is_predicted() -> None:
     def predicted(**changes: object) -> float:
-        return propose(request_of(**changes)).to_dict()["objective"]["proposed"]
+        return proposed(**changes).to_dict()["objective"]["proposed"]
 
     free = predicted()
     for changes in (
@@ -201,18 +206,16 @@ def test_shares_in_conflict_are_named() -> None:
     for solver in ("exact", "search", "mean-of-best"):
         recipe = combine(METHODS["mixwright"], solver=solver)
         with pytest.raises(Infeasible) as caught:
-            propose(request_of(constraints=shares, recipe=recipe))
+            proposed(constraints=shares, recipe=recipe)
         assert set(caught.value.names) == {shares[0].name, "the rest"}
 
 
 def test_a_price_of_repetition_reads_scarce_domains_less_often() -> None:
     """Instead of a cap: the dearer repetition is, the fewer times the domain most repeated is read."""
-    request = replace(request_of(), repetition_cap=None)
-    tokens = request.domains.tokens
 
     def most_epochs(price: float) -> float:
-        found = propose(replace(request, repetition_price=price)).found
-        return float((found.weights * request.target_tokens / tokens).max())
+        found = proposed(repetition_cap=None, repetition_price=price).found
+        return float((found.weights * TARGET / DOMAINS.tokens).max())
 
     free, dear, dearest = (most_epochs(price) for price in (0.0, 1.0, 100.0))
     assert free > dear > dearest

@@ -10,14 +10,14 @@ import pytest
 from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, InvalidSetting
+from mixing.limits import Limits
 from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec, objective_of_tasks
 from mixing.parts import HELD_OUT_PREFIX
-from mixing.question import ProposalRequest
-from mixing.repetition import repetition_caps
+from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.solve.catalogue import SOLVERS
-from mixing.swarm.sample import SwarmRequest, sample_round
+from mixing.swarm.sample import sample_round
 
 DOMAINS = Domains.of({"books": 5e5, "code": 1e6, "forums": 2e6, "web": 5e6})
 USEFUL = {"code": [0.2, 2.0, 0.3, 0.5], "facts": [1.0, 0.1, 0.1, 0.8], "prose": [1.5, 0.1, 0.8, 0.2]}
@@ -39,10 +39,10 @@ def own(weights: np.ndarray) -> dict[str, float]:
     return {f"{HELD_OUT_PREFIX}{name}": float(loss) for name, loss in zip(DOMAINS.names, losses, strict=True)}
 
 
-def request_of(
+def question_of(
     method: str, runs: int | None = None, cap: float | None = 4.0, noise: float = 0.002, **parts: str
-) -> ProposalRequest:
-    """A request whose runs were sampled round by round by the method itself."""
+) -> tuple[Question, tuple[RunEvidence, ...]]:
+    """A question whose runs were sampled round by round by the method itself."""
     record = METHODS[method]
     recipe = combine(record, **parts)
     is_own = recipe.regression == "bimix-own-share"
@@ -51,29 +51,28 @@ def request_of(
     count = record.default_runs(len(DOMAINS), recipe) if runs is None else runs
     entropies = {name: (8.0 + j, 13.0 - j, 6.0 + j % 2, 7.0 + j % 3) for j, name in enumerate(DOMAINS.names)}
     rounds = record.split(recipe, count, len(DOMAINS))
-    swarm = SwarmRequest(recipe, DOMAINS, rounds, 1, TARGET, cap, objective=objective, entropies=entropies)
+    question = Question(
+        method=method,
+        recipe=recipe,
+        domains=DOMAINS,
+        objective=objective,
+        target_tokens=TARGET,
+        repetition_cap=cap,
+        kl_weight=record.kl_weight,
+        rounds=rounds,
+        proxy_tokens=PROXY,
+    )
     generator = np.random.default_rng(0)
     evidence: list[RunEvidence] = []
     for number in range(len(rounds)):
-        for run in sample_round(swarm, number, tuple(evidence)):
+        for run in sample_round(replace(question, seed=1), number, tuple(evidence), entropies):
             weights = run.mixture.align(DOMAINS.names)
             measured = own(weights) if is_own else truth(weights, run.tokens)
             metrics = {task: value + noise * generator.standard_normal() for task, value in measured.items()}
             evidence.append(
                 RunEvidence(f"run{len(evidence)}", run.mixture, metrics, tokens=run.tokens, round=number)
             )
-    return ProposalRequest(
-        method,
-        DOMAINS,
-        tuple(evidence),
-        objective,
-        TARGET,
-        cap,
-        record.kl_weight,
-        0,
-        recipe,
-        proxy_tokens=PROXY,
-    )
+    return question, tuple(evidence)
 
 
 def true_gain(weights: Mapping[str, float]) -> float:
@@ -87,7 +86,7 @@ def assert_sound(document: dict, cap: float | None) -> None:
     weights = np.array([document["weights"][name] for name in DOMAINS.names])
     assert weights.sum() == pytest.approx(1, abs=1e-9)
     assert (weights >= 0).all()
-    assert (weights <= repetition_caps(DOMAINS, TARGET, cap) + 1e-9).all()
+    assert (weights <= Limits(DOMAINS, TARGET, cap).caps + 1e-9).all()
 
 
 @pytest.mark.parametrize(
@@ -100,16 +99,16 @@ def test_a_method_finds_a_better_mixture_than_the_natural_one(
     # Trees take seconds to predict as many candidates as are published, and fewer go the same way.
     monkeypatch.setattr("mixing.solve.solvers.REGMIX_DRAWS", 5_000)
     monkeypatch.setattr("mixing.solve.solvers.CANDIDATES", 2_000)
-    document = propose(request_of(method, runs, METHODS[method].repetition_cap)).to_dict()
+    document = propose(*question_of(method, runs, METHODS[method].repetition_cap)).to_dict()
     assert_sound(document, METHODS[method].repetition_cap)
     assert true_gain(document["weights"]) > 0
     assert document["recipe"]["sampler"] == combine(METHODS[method]).sampler
 
 
 def test_bimix_finds_the_optimum_of_its_own_world_from_four_runs() -> None:
-    request = request_of("bimix", cap=None, noise=0.0)
-    assert len(request.runs) == 4
-    document = propose(request).to_dict()
+    question, runs = question_of("bimix", cap=None, noise=0.0)
+    assert len(runs) == 4
+    document = propose(question, runs).to_dict()
     assert_sound(document, None)
     scales, exponents = np.array([2.0, 1.0, 3.0, 1.5]), np.array([0.05, 0.2, 0.1, 0.15])
     # All slopes are alike at the optimum: r_i = (A_i alpha_i / mu)^(1 / (alpha_i + 1)), here shifted by 1e-4.
@@ -120,9 +119,9 @@ def test_bimix_finds_the_optimum_of_its_own_world_from_four_runs() -> None:
 
 @pytest.mark.parametrize("solver", sorted(set(SOLVERS) - {"extrapolated-closed-form"}))
 def test_every_solver_comes_near_the_exact_one_on_a_convex_law(solver: str) -> None:
-    request = request_of("mixwright", 24)
-    exact = propose(request)
-    other = propose(replace(request, recipe=combine(METHODS["mixwright"], solver=solver)))
+    question, runs = question_of("mixwright", 24)
+    exact = propose(question, runs)
+    other = propose(replace(question, recipe=combine(METHODS["mixwright"], solver=solver)), runs)
     assert_sound(other.to_dict(), 4.0)
     best, found = (
         float(one.problem.objective.predicted(one.found.weights[None])[0]) for one in (exact, other)
@@ -136,11 +135,12 @@ def test_every_solver_comes_near_the_exact_one_on_a_convex_law(solver: str) -> N
 def test_every_granularity_is_fitted_and_reports_every_task() -> None:
     families = {"code": "work", "facts": "reading", "prose": "reading"}
     spec = objective_of_tasks(dict.fromkeys(USEFUL, 1.0), families, per_family=True)
-    request = replace(request_of("mixwright", 30), objective=spec)
+    question, runs = question_of("mixwright", 30)
+    question = replace(question, objective=spec)
     documents = {}
     for granularity in ("per task", "per family", "aggregated"):
         recipe = combine(METHODS["mixwright"], granularity=granularity)
-        document = propose(replace(request, recipe=recipe)).to_dict()
+        document = propose(replace(question, recipe=recipe), runs).to_dict()
         assert_sound(document, 4.0)
         assert [row["name"] for row in document["tasks"]] == sorted(USEFUL)
         assert [row["weight"] for row in document["tasks"]] == pytest.approx([1 / 3] * 3)
@@ -152,7 +152,7 @@ def test_every_granularity_is_fitted_and_reports_every_task() -> None:
     }
     assert min(reached.values()) > 0.8 * max(reached.values()) > 0
     columns = propose(
-        replace(request, recipe=combine(METHODS["mixwright"], granularity="per family"))
+        replace(question, recipe=combine(METHODS["mixwright"], granularity="per family")), runs
     ).columns
     assert columns.names == (*sorted(USEFUL), "reading", "work")
     measured = columns.metrics[:, :3]
@@ -164,12 +164,9 @@ def test_every_granularity_is_fitted_and_reports_every_task() -> None:
 def test_standardised_tasks_count_alike_at_every_granularity(granularity: str) -> None:
     """The objective is that of tasks divided by their deviation, whatever one law is fitted to."""
     spec = ObjectiveSpec(dict.fromkeys(USEFUL, 1.0), standardize=True)
-    request = replace(
-        request_of("mixwright", 20),
-        objective=spec,
-        recipe=combine(METHODS["mixwright"], granularity=granularity),
-    )
-    columns = propose(request).columns
+    question, runs = question_of("mixwright", 20)
+    recipe = combine(METHODS["mixwright"], granularity=granularity)
+    columns = propose(replace(question, objective=spec, recipe=recipe), runs).columns
     metrics = columns.metrics[:, :3]
     shares = 1 / metrics.std(0)
     np.testing.assert_allclose(
@@ -178,7 +175,7 @@ def test_standardised_tasks_count_alike_at_every_granularity(granularity: str) -
 
 
 def test_with_no_run_to_spare_nothing_is_held_out_and_that_is_said() -> None:
-    autoscale = propose(request_of("autoscale", cap=None)).to_dict()
+    autoscale = propose(*question_of("autoscale", cap=None)).to_dict()
     assert autoscale["objective"]["rank_correlation"] is None
     assert autoscale["objective"]["gain_interval"] is None
     assert autoscale["weight_spread"] is None
@@ -187,7 +184,7 @@ def test_with_no_run_to_spare_nothing_is_held_out_and_that_is_said() -> None:
 
 def test_a_law_over_tokens_is_judged_by_full_runs() -> None:
     """Short runs measure more by a constant; predictions are of full ones, so against them they would look wrong."""
-    proposal = propose(request_of("admire", cap=None))
+    proposal = propose(*question_of("admire", cap=None))
     assert proposal.held_out is not None
     full = proposal.evidence.tokens == 1
     assert 4 <= full.sum() < len(full)
@@ -198,7 +195,7 @@ def test_a_law_over_tokens_is_judged_by_full_runs() -> None:
 
 def test_replicates_do_not_pin_a_searched_mixture_to_the_runs() -> None:
     """Each run twice, so the nearest run is the same mixture: the distance that counts is that to another."""
-    request = request_of("olmix", 18, regression="gaussian-process")
+    question, runs = question_of("olmix", 18, regression="gaussian-process")
     generator = np.random.default_rng(4)
     again = tuple(
         replace(
@@ -209,22 +206,22 @@ def test_replicates_do_not_pin_a_searched_mixture_to_the_runs() -> None:
                 task: value + 0.002 * generator.standard_normal() for task, value in run.metrics.items()
             },
         )
-        for run in request.runs
+        for run in runs
     )
-    proposal = propose(replace(request, runs=request.runs + again))
+    proposal = propose(question, runs + again)
     assert proposal.to_dict()["nearest_run_distance"] > 0.01
 
 
 def test_a_task_that_few_runs_tell_from_a_constant_does_not_end_the_proposal() -> None:
     """An accuracy that one run alone got right: without that run it is constant, and predicted as that."""
-    request = request_of("olmix", 20)
+    question, plain = question_of("olmix", 20)
     runs = tuple(
         replace(run, metrics={**run.metrics, "exam": 0.5 if index == 3 else 0.25})
-        for index, run in enumerate(request.runs)
+        for index, run in enumerate(plain)
     )
     for regression in ("linear", "exponentials", "effective-power", "log-linear"):
         recipe = combine(METHODS["olmix"], regression=regression)
-        document = propose(replace(request, runs=runs, recipe=recipe)).to_dict()
+        document = propose(replace(question, recipe=recipe), runs).to_dict()
         assert_sound(document, 4.0)
         assert "exam" in {row["name"] for row in document["tasks"]}
 
@@ -235,16 +232,16 @@ def test_a_law_that_predicts_no_numbers_is_refused_by_the_tasks_name(monkeypatch
         lambda law, weights: 2 * (np.array([0.0, np.nan, 0.0]) * np.ones((len(weights), 3)),),
     )
     with pytest.raises(InvalidMetrics, match="facts") as caught:
-        propose(request_of("mixwright", 14))
+        propose(*question_of("mixwright", 14))
     assert caught.value.names == ("facts",)
 
 
 def test_the_same_request_gives_the_same_answer() -> None:
-    request = request_of("olmix", 20, regression="gaussian-process")
-    first = propose(request).to_dict()
-    assert propose(request).to_dict() == first
+    question, runs = question_of("olmix", 20, regression="gaussian-process")
+    first = propose(question, runs).to_dict()
+    assert propose(question, runs).to_dict() == first
     backwards = Domains.of(dict(zip(DOMAINS.names[::-1], DOMAINS.tokens[::-1].tolist(), strict=True)))
-    assert propose(replace(request, domains=backwards, runs=request.runs[::-1])).to_dict() == first
+    assert propose(replace(question, domains=backwards), runs[::-1]).to_dict() == first
 
 
 def test_two_domains_and_one_task_are_enough() -> None:
@@ -263,19 +260,20 @@ def test_two_domains_and_one_task_are_enough() -> None:
         ("mixwright", 0.1),
         ("olmix", 0.4),
     ):  # the log-linear law falls all along a line, or nowhere
-        document = propose(ProposalRequest(method, pair, runs, {"loss": 1}, 1e6, 4.0, 0.0, 0)).to_dict()
+        question = Question(method=method, domains=pair, objective={"loss": 1}, target_tokens=1e6)
+        document = propose(question, runs).to_dict()
         assert json.loads(json.dumps(document, allow_nan=False)) == document
         assert document["weights"]["a"] == pytest.approx(9 / 13, abs=off)
 
 
 def test_what_the_closed_form_would_pass_over_is_refused() -> None:
-    request = request_of("autoscale", cap=None)
+    question, runs = question_of("autoscale", cap=None)
     with pytest.raises(InvalidSetting, match="caps only") as caught:
-        replace(request, kl_weight=0.1)
+        replace(question, kl_weight=0.1)
     assert caught.value.field == "kl_weight"
     with pytest.raises(InvalidSetting) as caught:
-        replace(request, proxy_tokens=None)
+        propose(replace(question, proxy_tokens=None), runs)
     assert caught.value.field == "proxy_tokens"
     with pytest.raises(InvalidSetting) as caught:
-        replace(request, seed=-1)
+        replace(question, seed=-1)
     assert caught.value.field == "seed"

@@ -1,11 +1,15 @@
+import re
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mixing.domains import Domains
 from mixing.errors import Infeasible
-from mixing.repetition import check_target_reachable, effective_tokens, epochs, repetition_caps
+from mixing.limits import BINDING, Limits
+from mixing.solve.repetition_cost import effective_tokens
+from mixing.solve.shares import share_of
 
 
 @pytest.mark.parametrize(
@@ -29,19 +33,70 @@ def test_more_tokens_are_worth_more_each_less_than_the_one_before(first: float, 
 
 
 def test_a_weight_at_its_cap_is_read_so_many_times() -> None:
-    domains = Domains.of({"a": 100, "b": 300, "c": 600})
-    caps = repetition_caps(domains, 1000, 4)
-    np.testing.assert_allclose(caps, [0.4, 1.2, 2.4])
-    np.testing.assert_allclose(epochs(domains, caps, 1000), 4)
-    assert np.isinf(repetition_caps(domains, 1000, None)).all()
+    limits = Limits(Domains.of({"a": 100, "b": 300, "c": 600}), 1000, 4)
+    np.testing.assert_allclose(limits.caps, [0.4, 1.2, 2.4])
+    np.testing.assert_allclose(limits.epochs(limits.caps), 4)
+    assert np.isinf(Limits(limits.domains, 1000).caps).all()
 
 
-@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=8), st.integers(1, 10))
+pools = st.lists(st.integers(1, 10**9), min_size=1, max_size=8)
+
+
+def domains_of(tokens: list[int]) -> Domains:
+    return Domains.of({f"d{index}": count for index, count in enumerate(tokens)})
+
+
+@given(pools, st.integers(1, 10))
 def test_the_largest_reachable_target_is_reachable_and_one_more_is_not(tokens: list[int], cap: int) -> None:
-    domains = Domains.of({f"d{index}": count for index, count in enumerate(tokens)})
+    domains = domains_of(tokens)
     largest = cap * sum(tokens)
-    check_target_reachable(domains, largest, cap)
+    Limits(domains, largest, cap).check()
     with pytest.raises(Infeasible) as caught:
-        check_target_reachable(domains, largest + cap, cap)
+        Limits(domains, largest + cap, cap).check()
     assert caught.value.missing_tokens == 1
     assert caught.value.largest_target == largest
+
+
+@given(pools, st.floats(0.01, 10), st.floats(1.001, 1e6))
+def test_what_a_refusal_advises_is_accepted(tokens: list[int], cap: float, beyond: float) -> None:
+    """The cap as it is written in the message, the lower target, and the tokens that are missing."""
+    domains = domains_of(tokens)
+    target = beyond * cap * sum(tokens)
+    with pytest.raises(Infeasible) as caught:
+        Limits(domains, target, cap).check()
+    advised = re.search(r"raise the repetition cap to ([0-9.]+),", str(caught.value))
+    assert advised
+    assert float(advised[1]) == caught.value.smallest_cap
+    Limits(domains, target, float(advised[1])).check()
+    if caught.value.largest_target:
+        Limits(domains, caught.value.largest_target, cap).check()
+    more = domains_of([*tokens, caught.value.missing_tokens or 0])
+    Limits(more, target, cap).check()
+
+
+def test_a_cap_of_4_504_is_advised_as_4_51() -> None:
+    """Rounded to the nearest hundredth it would be 4.50, and refused again."""
+    with pytest.raises(Infeasible, match=r"raise the repetition cap to 4\.51,"):
+        Limits(Domains.of({"a": 1000.0}), 4504.0, 4.0).check()
+
+
+def test_a_weight_binds_and_breaks_its_cap_by_one_tolerance() -> None:
+    limits = Limits(Domains.of({"a": 100.0, "b": 900.0}), 1000.0, 4.0)
+    near = np.array([0.4 * (1 - BINDING / 2), 0.6])
+    below, above = np.array([0.4 * (1 - 2 * BINDING), 0.6]), np.array([0.4 * (1 + 2 * BINDING), 0.6])
+    assert limits.binding(near).tolist() == [True, False]
+    assert limits.binding(below).tolist() == [False, False]
+    assert limits.exceeded(above).tolist() == [True, False]
+    assert not limits.exceeded(near).any()
+
+
+@given(pools, st.floats(0.1, 8), st.floats(0.1, 10))
+def test_caps_alone_are_judged_as_a_linear_programme_judges_them(
+    tokens: list[int], cap: float, epochs: float
+) -> None:
+    """Two methods: the sum of the caps, and the programme, which a share that binds nothing calls for."""
+    domains = domains_of(tokens)
+    target = epochs * sum(tokens)
+    assume(abs(np.minimum(cap * domains.tokens / target, 1).sum() - 1) > 1e-6)
+    idle = (share_of([domains.names[0]], domains.names, 0.0, 1.0),)
+    assert Limits(domains, target, cap).is_feasible() == Limits(domains, target, cap, idle).is_feasible()

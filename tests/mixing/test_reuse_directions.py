@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixing.reuse.directions import unknown_directions
+from mixing.reuse.plan import unknown_directions
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -9,10 +9,11 @@ from scipy.optimize import linprog
 from mixing.change.revision import Leaf
 from mixing.errors import Infeasible, InvalidSetting, TooFewRuns, UnknownDomain, UnknownRevision
 from mixing.methods import combine, method_named
-from mixing.reuse.plan import StartMixture, affected_domains, plan_reuse
+from mixing.reuse.choice import StartMixture
+from mixing.reuse.plan import affected_domains, plan_reuse
 from mixing.simplex_map import SimplexMap
 from mixing.solve.problem import LinearConstraint
-from tests.mixing.reuse_world import FIRST, TASKS, past_of, question_of, runs_of_first, second, space_of
+from tests.mixing.reuse_world import FIRST, TASKS, continuation_of, past_of, runs_of_first, second, space_of
 
 KINDS = ("added", "removed", "renamed", "revised", "split", "merged")
 
@@ -20,7 +21,7 @@ KINDS = ("added", "removed", "renamed", "revised", "split", "merged")
 def planned(changes: str, runs: int = 0, **asked: object):
     space = space_of(*second(changes))
     past = past_of(runs_of_first(space, runs)) if runs else ()
-    return plan_reuse(question_of(space, past, **asked))
+    return plan_reuse(continuation_of(space, past, **asked))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def planned(changes: str, runs: int = 0, **asked: object):
 def test_what_is_affected_is_what_no_old_domain_is(changes: str, affected: set[str]) -> None:
     space = space_of(*second(changes))
     assert set(affected_domains(space, "1")) == affected
-    plan = plan_reuse(question_of(space))
+    plan = plan_reuse(continuation_of(space))
     assert set(plan.recomputed) == affected
     (ratios,) = plan.groups.values()
     assert set(ratios) == set(space.newest.free) - affected
@@ -55,7 +56,7 @@ def test_what_is_affected_is_what_no_old_domain_is(changes: str, affected: set[s
 def test_new_runs_are_counted_by_what_the_older_ones_never_moved(
     changes: str, directions: int, kind: str
 ) -> None:
-    plan = planned(changes, runs=40, reuse=kind)
+    plan = planned(changes, runs=40, kind=kind)
     assert plan.new_runs == (np.ceil(2.5 * (directions + 1)) if directions else 0)
     assert len(plan.reused) == 40
     assert not plan.set_aside
@@ -65,19 +66,19 @@ def test_new_runs_are_counted_by_what_the_older_ones_never_moved(
 
 def test_a_law_without_priors_gets_three_runs_for_a_direction() -> None:
     olmix = {"method": "olmix", "recipe": combine(method_named("olmix"))}
-    assert planned("added", runs=40, reuse="none", **olmix).new_runs == 3 * (2 + 1)
+    assert planned("added", runs=40, kind="none", **olmix).new_runs == 3 * (2 + 1)
 
 
 def test_where_older_runs_count_auto_searches_every_domain() -> None:
-    plan = planned("added", runs=40, reuse="auto")
+    plan = planned("added", runs=40, kind="auto")
     assert (plan.kind, plan.groups, plan.new_runs) == ("none", {}, 8)
-    without = planned("added", runs=40, reuse="auto", reuse_runs=False)
+    without = planned("added", runs=40, kind="auto", reuse_runs=False)
     assert without.kind == "full"
 
 
 def test_without_older_runs_the_searched_domains_get_a_swarm_of_the_usual_size() -> None:
     assert planned("added").new_runs == 3 * (3 + 1)  # two new domains and the virtual one
-    assert planned("added", reuse="none").new_runs == 3 * (8 + 1)
+    assert planned("added", kind="none").new_runs == 3 * (8 + 1)
     assert planned("added", runs=40, reuse_runs=False).new_runs == 3 * (3 + 1)
 
 
@@ -85,7 +86,7 @@ def test_a_domain_that_is_taken_out_costs_no_run() -> None:
     by_ratios = planned("removed")
     assert by_ratios.is_renormalised
     assert by_ratios.new_runs == 0
-    solved_again = planned("removed", runs=40, reuse="auto")
+    solved_again = planned("removed", runs=40, kind="auto")
     assert (solved_again.kind, solved_again.new_runs) == ("none", 0)
     assert not solved_again.is_renormalised
     assert "Every domain is searched" in solved_again.why[0]
@@ -94,7 +95,7 @@ def test_a_domain_that_is_taken_out_costs_no_run() -> None:
 def test_older_runs_that_lack_a_task_are_made_up_for() -> None:
     space = space_of(*second("added"))
     past = past_of(runs_of_first(space, 40))
-    plan = plan_reuse(question_of(space, past, tasks=(*TASKS, "held-out/e0")))
+    plan = plan_reuse(continuation_of(space, past, tasks=(*TASKS, "held-out/e0")))
     needed = combine(method_named("mixwright")).minimum_runs(len(space.contents))
     assert plan.new_runs == max(needed, 8)
     assert plan.least_new_runs == combine(method_named("mixwright")).minimum_runs(
@@ -108,9 +109,9 @@ def test_fewer_runs_than_a_law_can_do_with_are_refused_with_the_number() -> None
     past = past_of(runs_of_first(space, 5))
     needed = combine(method_named("mixwright")).minimum_runs(8) - 5
     with pytest.raises(TooFewRuns, match=f"ask for {needed} or more") as refused:
-        plan_reuse(question_of(space, past, reuse="none", runs=needed - 1))
+        plan_reuse(continuation_of(space, past, kind="none", runs=needed - 1))
     assert (refused.value.needed, refused.value.given) == (needed, needed - 1)
-    assert plan_reuse(question_of(space, past, reuse="none", runs=needed)).least_new_runs == needed
+    assert plan_reuse(continuation_of(space, past, kind="none", runs=needed)).least_new_runs == needed
 
 
 def test_runs_that_cannot_be_compared_are_set_aside_with_the_reason() -> None:
@@ -121,7 +122,7 @@ def test_runs_that_cannot_be_compared_are_set_aside_with_the_reason() -> None:
         replace(other, unlike="another proxy: nano-1M"),
         replace(stranger, tasks=("something else",)),
     )
-    plan = plan_reuse(question_of(space, past))
+    plan = plan_reuse(continuation_of(space, past))
     assert plan.set_aside == {
         "old1": "another proxy: nano-1M",
         "old2": "none of the objective's tasks was measured on it",
@@ -137,7 +138,7 @@ def test_a_run_that_was_trained_twice_counts_once() -> None:
     first, other, *_ = past_of(runs_of_first(space, 3))
     there = {name if name != "d3" else "other": weight for name, weight in first.mixture.items()}
     again = replace(first, id="again", revision="2", mixture=there)
-    plan = plan_reuse(question_of(space, (first, again, other, replace(again, id="replicate", seed=1))))
+    plan = plan_reuse(continuation_of(space, (first, again, other, replace(again, id="replicate", seed=1))))
     assert set(plan.reused) == {first.id, other.id, "replicate"}
     assert plan.set_aside == {"again": "it repeats run old0: the same mixture, trained with the same seed"}
 
@@ -148,12 +149,14 @@ def test_the_cap_of_a_virtual_domain_is_the_most_its_members_let_it_weigh(seed: 
     weights = dict(zip(FIRST, generator.dirichlet(np.ones(len(FIRST))).tolist(), strict=True))
     start = StartMixture("m1", "1", weights)
     space = space_of(*second(changes))
-    question = question_of(space, start=start, target_tokens=1e9 + generator.random() * 19e9)
-    plan = plan_reuse(question)
+    continuation = continuation_of(space, start=start, target_tokens=1e9 + generator.random() * 19e9)
+    plan = plan_reuse(continuation)
     # By linear programming over the members, each held to its share of the virtual domain.
     ((virtual, ratios),) = plan.groups.items()
     names = list(ratios)
-    caps = [4 * (second(changes)[0][name].tokens or 0) / question.target_tokens for name in names]
+    caps = [
+        4 * (second(changes)[0][name].tokens or 0) / continuation.question.target_tokens for name in names
+    ]
     solved = linprog([-1.0], np.array([[ratios[name]] for name in names]), caps, bounds=[(0, None)])
     assert plan.virtual_caps[virtual] == pytest.approx(-solved.fun)
     binding = plan.binding_members[virtual]
@@ -168,30 +171,30 @@ def test_ratios_that_no_mixture_can_keep_name_the_member_and_the_smallest_relaxa
     start = StartMixture("m1", "1", weights)
     # 4 x 10 G of d0 in 100 G: at most .4, so the virtual domain at most .42; e0 and e1 are pinned to .1.
     pin = LinearConstraint.share("new ones", ["e0", "e1"], 0.0, 0.1)
-    question = question_of(space, start=start, constraints=(pin,))
+    continuation = continuation_of(space, start=start, constraints=(pin,))
     with pytest.raises(
         Infeasible, match="First to run out is d0; with reuse 'partial' and d0 free"
     ) as refused:
-        plan_reuse(question)
+        plan_reuse(continuation)
     assert set(refused.value.names) == {"d0", "new ones"}
     # Either the cap of d0 grows to .95 x .9, or the share to 1 - .4 / .95: the smaller change is .455.
     assert f"{0.95 * 0.9 - 0.4:.4g}" in str(refused.value)
-    freed = plan_reuse(replace(question, reuse="auto"))
+    freed = plan_reuse(replace(continuation, kind="auto"))
     assert "d0" in freed.recomputed
     assert freed.kind == "partial"
     assert any(sentence.endswith("unless these are freed too: d0.") for sentence in freed.why)
 
 
 def test_partial_frees_what_it_names_or_the_most_coupled() -> None:
-    named = planned("added", reuse="partial", free=("d1",))
+    named = planned("added", kind="partial", free=("d1",))
     assert set(named.recomputed) == {"d1", "e0", "e1"}
     assert named.kind == "partial"
     space = space_of(*second("revised"))
     coupling = {"d3": {"d0": 1e-4, "d1": 3e-2, "d2": 5e-3, "d4": 0.0, "d5": 0.0}}
-    base = question_of(space).start
+    base = continuation_of(space).start
     assert base is not None
     start = replace(base, coupling=coupling)
-    most = plan_reuse(question_of(space, reuse="partial", most_coupled=2, start=start))
+    most = plan_reuse(continuation_of(space, kind="partial", most_coupled=2, start=start))
     assert set(most.recomputed) == {"d1", "d2", "d3"}
 
 
@@ -211,10 +214,10 @@ def test_auto_frees_the_most_coupled_until_the_rest_costs_less_than_gain_and_noi
 ) -> None:
     space = space_of(*second("revised"))
     coupling = {"d3": {"d0": 1e-4, "d1": 3e-2, "d2": 5e-3, "d4": 0.0, "d5": 0.0}}
-    base = question_of(space).start
+    base = continuation_of(space).start
     assert base is not None
     start = replace(base, coupling=coupling, gain=gain, noise=noise)
-    plan = plan_reuse(question_of(space, reuse="auto", start=start))
+    plan = plan_reuse(continuation_of(space, kind="auto", start=start))
     assert set(plan.recomputed) - {"d3"} == freed
     assert plan.kind == ("partial" if freed else "full")
 
@@ -222,16 +225,16 @@ def test_auto_frees_the_most_coupled_until_the_rest_costs_less_than_gain_and_noi
 def test_bad_questions_are_refused_by_name() -> None:
     with pytest.raises(InvalidSetting, match="no mixture whose ratios"):
         planned("added", start=None)
-    assert planned("added", start=None, reuse="auto").kind == "none"
+    assert planned("added", start=None, kind="auto").kind == "none"
     with pytest.raises(InvalidSetting, match="needs the domains to free"):
-        planned("added", reuse="partial")
+        planned("added", kind="partial")
     with pytest.raises(UnknownDomain, match="d3") as removed:
-        planned("removed", reuse="partial", free=("d3",))
+        planned("removed", kind="partial", free=("d3",))
     assert removed.value.field == "reuse.free"
     with pytest.raises(InvalidSetting, match="frees nothing"):
         planned("added", free=("d1",))
     with pytest.raises(InvalidSetting, match="tells no couplings"):
-        planned("added", reuse="partial", most_coupled=1)
+        planned("added", kind="partial", most_coupled=1)
     with pytest.raises(UnknownRevision, match="revision 9 is not in the lineage") as stranger:
         planned("added", start=StartMixture("m9", "9", {"d0": 1.0}))
     assert stranger.value.field == "reuse.mixture"
@@ -241,7 +244,7 @@ def test_a_method_with_a_design_of_its_own_says_that_it_cannot_reuse() -> None:
     autoscale = {"method": "autoscale", "recipe": combine(method_named("autoscale"))}
     with pytest.raises(InvalidSetting, match="design of its own"):
         planned("added", **autoscale)
-    plan = planned("added", runs=4, reuse="auto", **autoscale)
+    plan = planned("added", runs=4, kind="auto", **autoscale)
     assert plan.kind == "none"
     assert not plan.reused
     assert all("design of its own" in reason for reason in plan.set_aside.values())
@@ -252,6 +255,6 @@ def test_the_virtual_domain_is_called_like_no_domain() -> None:
     leaves, changes = second("added")
     leaves["kept"] = leaves.pop("e0")
     changes = replace(changes, added=("e1", "kept"))
-    plan = plan_reuse(question_of(space_of(leaves, changes)))
+    plan = plan_reuse(continuation_of(space_of(leaves, changes)))
     assert list(plan.groups) == ["kept_"]
     assert Leaf(30e9, "text e0") == leaves["kept"]

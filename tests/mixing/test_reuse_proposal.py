@@ -11,19 +11,20 @@ from mixing.change.lineage import EvidenceSpace
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting, MissingDomain, TooFewRuns, UnknownDomain
 from mixing.methods import METHODS, combine, method_named
-from mixing.question import ProposalRequest
+from mixing.question import Question
+from mixing.reuse.choice import newest_domains
 from mixing.reuse.plan import plan_reuse
 from mixing.reuse.reuse import Reuse, least_new_runs, older_run
 from mixing.runs.evidence import RunEvidence
 from mixing.solve.problem import LinearConstraint
-from mixing.swarm.sample import SwarmRequest, sample_round
+from mixing.swarm.sample import sample_round
 from tests.mixing.reuse_world import (
     FIRST,
     TARGET,
     TASKS,
+    continuation_of,
     metrics_of,
     past_of,
-    question_of,
     runs_of_first,
     second,
     space_of,
@@ -32,22 +33,17 @@ from tests.mixing.reuse_world import (
 OBJECTIVE: dict[str, float] = dict.fromkeys(TASKS, 1.0)
 
 
-def domains_of(space: EvidenceSpace) -> Domains:
-    way = space.newest
-    return Domains(way.free, space.contents.tokens @ (way.matrix > 0))
-
-
 def carried(runs: Sequence[RunEvidence], space: EvidenceSpace) -> tuple[RunEvidence, ...]:
     return tuple(older_run(run, "1", space, seed=0) for run in runs)
 
 
-def request_of(space: EvidenceSpace, runs: Sequence[RunEvidence], reuse: Reuse) -> ProposalRequest:
-    return ProposalRequest(
-        "mixwright", domains_of(space), tuple(runs), OBJECTIVE, TARGET, 4.0, 0.01, seed=0, reuse=reuse
+def asked(space: EvidenceSpace, reuse: Reuse) -> Question:
+    return Question(
+        domains=newest_domains(space), objective=OBJECTIVE, target_tokens=TARGET, kl_weight=0.01, reuse=reuse
     )
 
 
-def trained(space: EvidenceSpace, swarm: SwarmRequest, seed: int = 1) -> list[RunEvidence]:
+def trained(space: EvidenceSpace, swarm: Question, seed: int = 1) -> list[RunEvidence]:
     """The swarm's runs over the newest revision's domains, measured in the world's truth with a little noise."""
     generator = np.random.default_rng(seed)
     return [
@@ -61,21 +57,21 @@ def trained(space: EvidenceSpace, swarm: SwarmRequest, seed: int = 1) -> list[Ru
     ]
 
 
-def swarm_of(space: EvidenceSpace, runs: int, reuse: Reuse, method: str = "mixwright") -> SwarmRequest:
-    recipe = combine(method_named(method))
-    least = least_new_runs(recipe, reuse, domains_of(space))
-    rounds = method_named(method).split(recipe, runs, len(space.newest.free), least)
-    return SwarmRequest(recipe, domains_of(space), rounds, 0, TARGET, reuse=reuse)
+def swarm_of(space: EvidenceSpace, runs: int, reuse: Reuse) -> Question:
+    question = asked(space, reuse)
+    least = least_new_runs(question.parts, reuse, question.domains)
+    rounds = method_named(question.method).split(question.parts, runs, len(question.domains), least)
+    return replace(question, rounds=rounds)
 
 
 def update(changes: str, kind: str, old: int = 30) -> tuple[EvidenceSpace, Reuse, Proposal]:
     """One update, from its plan to its mixture."""
     space = space_of(*second(changes))
     runs = runs_of_first(space, old)
-    plan = plan_reuse(question_of(space, past_of(runs), reuse=kind))
+    plan = plan_reuse(continuation_of(space, past_of(runs), kind=kind))
     reuse = Reuse(plan.groups, space, carried(runs, space))
     new = trained(space, swarm_of(space, plan.new_runs, reuse)) if plan.new_runs else []
-    return space, reuse, propose(request_of(space, new, reuse))
+    return space, reuse, propose(asked(space, reuse), new)
 
 
 def true_value(space: EvidenceSpace, weights: dict[str, float]) -> float:
@@ -103,9 +99,9 @@ def test_runs_of_a_renamed_tree_count_as_if_it_had_never_been_renamed() -> None:
     runs = runs_of_first(space, 24)
     first = {name: leaf.tokens for name, leaf in FIRST.items()}
     own = propose(
-        ProposalRequest("mixwright", Domains.of(first), tuple(runs), OBJECTIVE, TARGET, 4.0, 0.01, seed=0)
+        Question(domains=Domains.of(first), objective=OBJECTIVE, target_tokens=TARGET, kl_weight=0.01), runs
     ).to_dict()
-    again = propose(request_of(space, (), Reuse({}, space, carried(runs, space)))).to_dict()
+    again = propose(asked(space, Reuse({}, space, carried(runs, space))), ()).to_dict()
     there = {"d3": "other"}
     # The folds are drawn by the order of the runs' weights, so what is cross-validated is not the same to the bit.
     assert again["weights"] == pytest.approx(
@@ -118,17 +114,17 @@ def test_runs_of_a_renamed_tree_count_as_if_it_had_never_been_renamed() -> None:
 def test_older_runs_make_up_for_new_ones() -> None:
     space = space_of(*second("added"))
     runs, plan = runs_of_first(space, 30), None
-    plan = plan_reuse(question_of(space, past_of(runs), reuse="none"))
+    plan = plan_reuse(continuation_of(space, past_of(runs), kind="none"))
     reuse = Reuse({}, space, carried(runs, space))
     swarm = swarm_of(space, 12, reuse)  # the fewest the law can be fitted to
     new = trained(space, swarm)
     assert plan.new_runs <= 12
-    with_older = propose(request_of(space, new, reuse))
-    alone = propose(request_of(space, new, Reuse()))
+    with_older = propose(asked(space, reuse), new)
+    alone = propose(asked(space, Reuse()), new)
     errors = []
     for proposal in (with_older, alone):
         points = np.random.default_rng(3).dirichlet(np.full(8, 2.0), 200)
-        names = proposal.request.domains.names
+        names = proposal.question.domains.names
         truth = [true_value(space, dict(zip(names, row.tolist(), strict=True))) for row in points]
         predicted = proposal.columns.objective(proposal.law.predict(points)[0])
         errors.append(np.abs(predicted - truth).mean())
@@ -143,18 +139,16 @@ def test_no_leaf_constraint_is_ever_violated_by_what_is_found_over_virtual_domai
     generator = np.random.default_rng(seed)
     space = space_of(*second(changes))
     runs = runs_of_first(space, 20, seed)
-    domains = domains_of(space)
+    domains = newest_domains(space)
     frozen = [name for name in domains.names if name in FIRST and name != "d3"][:4]
     groups = {"kept": dict(zip(frozen, generator.dirichlet(np.ones(len(frozen))) + 0.05, strict=True))}
     reuse = Reuse(groups, space, carried(runs, space))
     inside = np.array(domains.natural_weights)
     share = float(inside[: len(inside) // 2].sum())
     wide = LinearConstraint.share("half", domains.names[: len(inside) // 2], share / 2, min(2 * share, 1.0))
-    request = replace(
-        request_of(space, (), reuse), constraints=(wide,), target_tokens=float(domains.tokens.sum())
-    )
-    swarm = replace(swarm_of(space, 8, reuse), constraints=(wide,), target_tokens=request.target_tokens)
-    caps = 4 * domains.tokens / request.target_tokens
+    target = float(domains.tokens.sum())
+    swarm = replace(swarm_of(space, 8, reuse), constraints=(wide,), target_tokens=target)
+    caps = 4 * domains.tokens / target
     total = sum(groups["kept"].values())
     ratios = np.array([groups["kept"][name] / total for name in frozen])
     at = [domains.names.index(name) for name in frozen]
@@ -163,7 +157,7 @@ def test_no_leaf_constraint_is_ever_violated_by_what_is_found_over_virtual_domai
         weights = np.array([run.mixture[name] for name in domains.names])
         assert (weights <= caps + 1e-9).all()
         np.testing.assert_allclose(weights[at], weights[at].sum() * ratios, atol=1e-9)
-    weights = propose(replace(request, runs=tuple(new))).found.weights
+    weights = propose(swarm, new).found.weights
     assert weights.sum() == pytest.approx(1)
     assert (weights >= 0).all()
     assert (weights <= caps + 1e-9).all()
@@ -175,7 +169,7 @@ def test_the_law_is_fitted_where_it_predicts_better_and_both_ways_are_reported()
     space, few, alone = update("added", "full")
     assert alone.to_dict()["reuse"]["not_compared"] is not None  # with so few runs that keep the ratios
     new = trained(space, swarm_of(space, 12, few))
-    proposal = propose(request_of(space, new, few))
+    proposal = propose(asked(space, few), new)
     section = proposal.to_dict()["reuse"]
     contents, virtual = section["candidates"]
     assert (contents["where"], virtual["where"]) == ("contents", "virtual domains")
@@ -184,26 +178,26 @@ def test_the_law_is_fitted_where_it_predicts_better_and_both_ways_are_reported()
     better = min((contents, virtual), key=lambda candidate: candidate["mae"])
     assert section["fitted_over"] == better["where"]
     # Older runs that disagree with the new ones by far: those that keep the ratios know better.
-    swarm = swarm_of(space, 12, Reuse(proposal.request.reuse.groups, space))
+    swarm = swarm_of(space, 12, Reuse(proposal.question.reuse.groups, space))
     runs = [
         replace(run, metrics={task: value + 0.4 * number % 0.7 for task, value in run.metrics.items()})
         for number, run in enumerate(runs_of_first(space, 30))
     ]
-    reuse = Reuse(proposal.request.reuse.groups, space, carried(runs, space))
-    misled = propose(request_of(space, trained(space, swarm), reuse)).to_dict()
+    reuse = Reuse(proposal.question.reuse.groups, space, carried(runs, space))
+    misled = propose(asked(space, reuse), trained(space, swarm)).to_dict()
     assert misled["reuse"]["fitted_over"] == "virtual domains"
 
 
 def test_ratios_alone_are_fitted_over_virtual_domains_to_runs_too_few_for_a_law_of_all() -> None:
     leaves, changes = second("added")
     space = space_of(leaves, changes)
-    groups = plan_reuse(question_of(space)).groups
+    groups = plan_reuse(continuation_of(space)).groups
     reuse = Reuse(groups)
-    domains = domains_of(space)
+    domains = newest_domains(space)
     least = least_new_runs(combine(method_named("mixwright")), reuse, domains)
     assert least < combine(method_named("mixwright")).minimum_runs(len(domains))
     new = trained(space, swarm_of(space, least, reuse))
-    document = propose(request_of(space, new, reuse)).to_dict()
+    document = propose(asked(space, reuse), new).to_dict()
     assert document["reuse"]["fitted_over"] == "virtual domains"
     assert "too few for a law over 8 texts" in document["reuse"]["not_compared"]
     with pytest.raises(TooFewRuns):
@@ -217,15 +211,14 @@ def test_an_older_run_counts_for_the_tasks_it_was_measured_on() -> None:
         replace(run, metrics={**run.metrics, "held-out/e0": 1 + run.mixture["d0"] - 0.5 * run.mixture["e0"]})
         for run in trained(space, swarm_of(space, 12, reuse))
     ]
-    request = replace(request_of(space, new, reuse), objective={**OBJECTIVE, "held-out/e0": 1.0})
-    proposal = propose(request)
+    question = replace(asked(space, reuse), objective={**OBJECTIVE, "held-out/e0": 1.0})
+    proposal = propose(question, new)
     assert proposal.columns.measured.sum(axis=0).tolist() == [12, 42, 42, 42]
     task = proposal.to_dict()["tasks"][0]
     assert task["name"] == "held-out/e0"
     assert task["gain"] > 0
-    too_few = replace(request, runs=tuple(new[:4]))
     with pytest.raises(TooFewRuns, match="only 4 runs measured held-out/e0"):
-        propose(too_few)
+        propose(question, new[:4])
 
 
 def test_an_older_run_that_a_new_one_repeats_counts_once() -> None:
@@ -237,17 +230,17 @@ def test_an_older_run_that_a_new_one_repeats_counts_once() -> None:
     reuse = Reuse({}, space, older)
     new = trained(space, swarm_of(space, 6, reuse))
     again = {**dict.fromkeys(space.newest.free, 0.0), "d0": 1.0}
-    proposal = propose(request_of(space, [*new, RunEvidence("new alone", again, metrics, seed=0)], reuse))
+    proposal = propose(asked(space, reuse), [*new, RunEvidence("new alone", again, metrics, seed=0)])
     assert len(proposal.evidence.weights) == 30 + 6 + 1
 
 
 def test_new_runs_are_not_the_older_ones_drawn_again() -> None:
     space = space_of(*second("renamed"))
-    asked = SwarmRequest(combine(method_named("olmix")), domains_of(space), (30,), 0, TARGET)
-    first = {tuple(run.mixture.values()) for run in sample_round(asked)}
+    olmix = replace(asked(space, Reuse()), method="olmix", rounds=(30,))
+    first = {tuple(run.mixture.values()) for run in sample_round(olmix)}
     older = carried(runs_of_first(space, 30), space)
     again = {
-        tuple(run.mixture.values()) for run in sample_round(replace(asked, reuse=Reuse({}, space, older)))
+        tuple(run.mixture.values()) for run in sample_round(replace(olmix, reuse=Reuse({}, space, older)))
     }
     spread_out = {row for row in first if max(row) < 0.95}
     assert spread_out
@@ -265,8 +258,8 @@ def test_doubted_runs_weigh_less() -> None:
 
     def error(doubt: float) -> float:
         older = tuple(replace(run, doubt=doubt) for run in carried(off, space))
-        proposal = propose(request_of(space, new, Reuse({}, space, older)))
-        names = proposal.request.domains.names
+        proposal = propose(asked(space, Reuse({}, space, older)), new)
+        names = proposal.question.domains.names
         truth = [true_value(space, dict(zip(names, row.tolist(), strict=True))) for row in points]
         return float(np.abs(proposal.columns.objective(proposal.law.predict(points)[0]) - truth).mean())
 
@@ -278,35 +271,26 @@ def test_every_method_reuses_or_says_why_not(name: str) -> None:
     space = space_of(*second("added"))
     method, runs = method_named(name), runs_of_first(space, 40)
     recipe = combine(method)
-    plan = plan_reuse(question_of(space, past_of(runs), reuse="auto", method=name, recipe=recipe))
+    plan = plan_reuse(continuation_of(space, past_of(runs), kind="auto", method=name))
     if plan.set_aside:
         assert all("design of its own" in why or "own weight" in why for why in plan.set_aside.values())
-        asked = replace(
-            request_of(space, (), Reuse({}, space)),
-            recipe=recipe,
-            method=name,
-            kl_weight=0.0,
-            proxy_tokens=1e6,
-        )
+        without = replace(asked(space, Reuse({}, space)), method=name, kl_weight=0.0, proxy_tokens=1e6)
         with pytest.raises(InvalidSetting, match=r"design of its own|own weight"):
-            replace(asked, reuse=Reuse({}, space, carried(runs, space)))
+            replace(without, reuse=Reuse({}, space, carried(runs, space)))
         return
     reuse = Reuse(plan.groups, space, carried(runs, space))
     rounds = method.split(recipe, plan.new_runs, len(space.newest.free), plan.least_new_runs)
-    request = replace(
-        request_of(space, (), reuse), method=name, recipe=recipe, kl_weight=method.kl_weight, proxy_tokens=1e6
-    )
-    swarm = SwarmRequest(
-        recipe, domains_of(space), rounds, 0, TARGET, objective=request.specification, reuse=reuse
+    question = replace(
+        asked(space, reuse), method=name, kl_weight=method.kl_weight, proxy_tokens=1e6, rounds=rounds
     )
     new: list[RunEvidence] = []
     for number in range(len(rounds)):
-        for run in sample_round(swarm, number, tuple(new)):
+        for run in sample_round(question, number, tuple(new)):
             metrics = metrics_of(space.carry("2", run.mixture))
             new.append(
                 RunEvidence(f"new{len(new)}", dict(run.mixture), metrics, tokens=run.tokens, round=number)
             )
-    document = propose(replace(request, runs=tuple(new))).to_dict()
+    document = propose(question, new).to_dict()
     assert sum(document["weights"].values()) == pytest.approx(1)
     for ratios in plan.groups.values():
         weights = np.array([document["weights"][domain] for domain in ratios])
@@ -317,10 +301,10 @@ def test_a_reuse_of_another_tree_is_refused_by_name() -> None:
     space = space_of(*second("added"))
     runs = carried(runs_of_first(space, 12), space)
     other = Domains.of({"d0": 1e9, "zebra": 2e9})
-    request = request_of(space, (), Reuse({}, space, runs))
+    question = asked(space, Reuse({}, space, runs))
     with pytest.raises((UnknownDomain, MissingDomain), match="zebra"):
-        propose(replace(request, domains=other))
+        propose(replace(question, domains=other), ())
     with pytest.raises(UnknownDomain, match="d9"):
-        propose(replace(request, reuse=Reuse({"kept": {"d9": 1.0}}, space, runs)))
+        propose(replace(question, reuse=Reuse({"kept": {"d9": 1.0}}, space, runs)), ())
     with pytest.raises(InvalidSetting, match="need the lineage"):
         Reuse({}, None, runs)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,29 +10,28 @@ from mixing.capped_simplex import water_fill
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting, TooFewRuns, UnknownMethod
 from mixing.laws.diagnostics import weight_spread
-from mixing.methods import METHODS, combine, method_named
-from mixing.repetition import repetition_caps
+from mixing.methods import method_named
+from mixing.question import Question
 from mixing.solve.shares import share_of
 from mixing.swarm import dirichlet
-from mixing.swarm.sample import SwarmRequest, sample_round
+from mixing.swarm.sample import sample_round
 
 POOL = {"web:news": 5e6, "web:forums": 2e6, "web:shops": 1e6, "code": 1e6, "books": 3e5, "wiki": 1e5}
 
 
-def weights_of(request: SwarmRequest) -> np.ndarray:
-    return np.array([run.mixture.align(request.domains.names) for run in sample_round(request)])
+def weights_of(question: Question) -> np.ndarray:
+    return np.array([run.mixture.align(question.domains.names) for run in sample_round(question)])
 
 
-def request_of(pool: dict[str, float], runs: int = 21, **changes: object) -> SwarmRequest:
-    settings = {"seed": 3, "target_tokens": 3e6, "repetition_cap": 4.0} | changes
-    recipe = combine(METHODS["olmix"])
-    return SwarmRequest(recipe, Domains.of(pool), (runs,), **settings)  # pyright: ignore[reportArgumentType]
+def question_of(pool: dict[str, float], runs: int = 21, **changes: object) -> Question:
+    question = Question(method="olmix", domains=Domains.of(pool), target_tokens=3e6, seed=3, rounds=(runs,))
+    return replace(question, **changes)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_same_request_gives_the_same_swarm_and_another_seed_another() -> None:
-    first, again = weights_of(request_of(POOL)), weights_of(request_of(dict(reversed(POOL.items()))))
+    first, again = weights_of(question_of(POOL)), weights_of(question_of(dict(reversed(POOL.items()))))
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, weights_of(request_of(POOL, seed=4)))
+    assert not np.array_equal(first, weights_of(question_of(POOL, seed=4)))
 
 
 @given(
@@ -44,9 +45,11 @@ def test_every_mixture_is_on_the_simplex_and_under_its_caps_however_tight(
 ) -> None:
     """``fullness`` is R / (k sum N): at 1 a single mixture is left, and rejection would never end."""
     pool = {f"d{index}": count for index, count in enumerate(tokens)}
-    request = request_of(pool, runs=3 * (len(pool) + 1), seed=seed, target_tokens=fullness * 4 * sum(tokens))
-    weights = weights_of(request)
-    caps = repetition_caps(request.domains, request.target_tokens, 4.0)
+    question = question_of(
+        pool, runs=3 * (len(pool) + 1), seed=seed, target_tokens=fullness * 4 * sum(tokens)
+    )
+    weights = weights_of(question)
+    caps = question.limits.caps
     assert (weights >= 0).all()
     assert (weights <= caps).all()
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-9)
@@ -65,7 +68,7 @@ def test_without_caps_the_mean_is_the_natural_distribution() -> None:
 
 
 def test_weights_too_small_to_matter_are_zero() -> None:
-    weights = weights_of(request_of(POOL, runs=200, target_tokens=1e3))
+    weights = weights_of(question_of(POOL, runs=200, target_tokens=1e3))
     sources = {"code": [1], "books": [0], "wiki": [5], "web": [2, 3, 4]}
     for columns in sources.values():
         share = weights[:, columns].sum(1)
@@ -74,14 +77,14 @@ def test_weights_too_small_to_matter_are_zero() -> None:
 
 def test_bad_requests_are_named() -> None:
     with pytest.raises(TooFewRuns) as caught:
-        weights_of(request_of(POOL, runs=7))
+        weights_of(question_of(POOL, runs=7))
     assert (caught.value.needed, caught.value.given) == (8, 7)
     with pytest.raises(Infeasible, match="missing"):
-        weights_of(request_of(POOL, target_tokens=1e9))
+        weights_of(question_of(POOL, target_tokens=1e9))
     with pytest.raises(UnknownMethod, match="olmix"):
         method_named("alchemy")
     with pytest.raises(InvalidSetting, match="rise"):
-        weights_of(request_of(POOL, strengths=(2.0, 1.0)))
+        weights_of(question_of(POOL, strengths=(2.0, 1.0)))
 
 
 def test_a_share_of_one_domain_holds_in_every_run() -> None:
@@ -91,7 +94,7 @@ def test_a_share_of_one_domain_holds_in_every_run() -> None:
         share_of(["code"], names, 0.1, 0.3),
         share_of(["web"], names, 0.2, 0.9),
     )
-    weights = weights_of(request_of(POOL, constraints=constraints, target_tokens=1e5))
+    weights = weights_of(question_of(POOL, constraints=constraints, target_tokens=1e5))
     assert (weights[:, names.index("books")] == 0.05).all(), "a pin is exact"
     code = weights[:, names.index("code")]
     assert (code >= 0.1 - 1e-12).all()
@@ -115,8 +118,10 @@ def test_water_filling_keeps_the_ratios_of_what_is_not_capped(pairs: list[tuple[
 
 def test_a_domain_that_caps_leave_no_room_to_perturb_is_named_before_anything_is_trained() -> None:
     domains = Domains.of({"books": 1000.0, "code": 500.0, "web": 3000.0})
-    request = SwarmRequest(combine(METHODS["autoscale"]), domains, (7, 7), 0, 4500.0, 1.0)
+    question = Question(
+        method="autoscale", domains=domains, target_tokens=4500.0, repetition_cap=1.0, rounds=(7, 7)
+    )
     with pytest.raises(Infeasible) as cramped:
-        sample_round(request)
+        sample_round(question)
     assert cramped.value.field == "repetition_cap"
     assert set(cramped.value.names) <= set(domains.names)

@@ -9,12 +9,12 @@ from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting, UnknownDomain
 from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec
-from mixing.repetition import repetition_caps
+from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.solve.problem import LinearConstraint
 from mixing.solve.shares import share_of
 from mixing.swarm.catalogue import SAMPLERS
-from mixing.swarm.sample import SampledRun, SwarmRequest, sample_round
+from mixing.swarm.sample import SampledRun, sample_round
 from mixing.swarm.samplers import FIDELITIES
 
 DOMAINS = Domains.of({"books": 5e5, "code": 1e6, "web:forums": 2e6, "web:news": 5e6})
@@ -29,11 +29,19 @@ def truth(weights: np.ndarray, tokens: float = 1.0) -> dict[str, float]:
     return {task: 1 + float(np.array(u) @ (tokens * weights + 0.01)) ** -0.3 for task, u in useful.items()}
 
 
-def request_of(sampler: str, rounds: tuple[int, ...], **changes: object) -> SwarmRequest:
+def question_of(sampler: str, rounds: tuple[int, ...], **changes: object) -> Question:
     method = next(name for name in ("olmix", "admire") if compatible(name, sampler))
     recipe = combine(METHODS[method], sampler=sampler)
-    asked = SwarmRequest(recipe, DOMAINS, rounds, 3, TARGET, 4.0, objective=OBJECTIVE, entropies=ENTROPIES)
-    return replace(asked, **changes)  # pyright: ignore[reportArgumentType]
+    question = Question(
+        method=method,
+        recipe=recipe,
+        domains=DOMAINS,
+        objective=OBJECTIVE,
+        target_tokens=TARGET,
+        seed=3,
+        rounds=rounds,
+    )
+    return replace(question, **changes)  # pyright: ignore[reportArgumentType]
 
 
 def compatible(method: str, sampler: str) -> bool:
@@ -64,15 +72,15 @@ def trained(swarm: tuple[SampledRun, ...], number: int) -> tuple[RunEvidence, ..
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 def test_a_first_round_is_on_the_simplex_under_its_caps_distinct_and_repeatable(sampler: str) -> None:
     runs = 9 if sampler == "perturbation" else 14
-    request = request_of(sampler, (runs, 5))
-    swarm = sample_round(request)
+    question = question_of(sampler, (runs, 5))
+    swarm = sample_round(question, entropies=ENTROPIES)
     weights = rows(swarm)
     assert weights.shape == (runs, 4)
     assert (weights >= 0).all()
-    assert (weights <= repetition_caps(DOMAINS, TARGET, 4.0) + 1e-9).all()
+    assert (weights <= question.limits.caps + 1e-9).all()
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-9)
     assert len({(row.tobytes(), run.tokens) for row, run in zip(weights, swarm, strict=True)}) == runs
-    assert sample_round(request) == swarm
+    assert sample_round(question, entropies=ENTROPIES) == swarm
     assert all(run.tokens == 1 for run in swarm) != SAMPLERS[sampler].absolute_tokens
 
 
@@ -82,7 +90,7 @@ def test_pins_are_exact_and_ranges_hold_for_every_sampler(sampler: str) -> None:
         share_of(["books"], DOMAINS.names, 0.15, 0.15),
         share_of(["code"], DOMAINS.names, 0.1, 0.4),
     )
-    weights = rows(sample_round(request_of(sampler, (14,), constraints=constraints)))
+    weights = rows(sample_round(question_of(sampler, (14,), constraints=constraints), entropies=ENTROPIES))
     assert (weights[:, 0] == 0.15).all()
     assert (weights[:, 1] >= 0.1 - 1e-9).all()
     assert (weights[:, 1] <= 0.4 + 1e-9).all()
@@ -91,7 +99,7 @@ def test_pins_are_exact_and_ranges_hold_for_every_sampler(sampler: str) -> None:
 
 def test_a_constraint_on_a_multiple_of_a_weight_is_one_on_the_weight() -> None:
     constraints = (LinearConstraint("half", {"code": 2.0}, 0.5, 0.5),)
-    weights = rows(sample_round(request_of("two-level-dirichlet", (14,), constraints=constraints)))
+    weights = rows(sample_round(question_of("two-level-dirichlet", (14,), constraints=constraints)))
     assert (weights[:, 1] == 0.25).all()
 
 
@@ -101,17 +109,17 @@ def test_constraints_in_conflict_are_named_before_anything_is_trained() -> None:
         share_of(["books", "web"], DOMAINS.names, 0.5, name="the rest"),
     )
     with pytest.raises(Infeasible) as caught:
-        sample_round(request_of("two-level-dirichlet", (14,), constraints=conflict))
+        sample_round(question_of("two-level-dirichlet", (14,), constraints=conflict))
     assert set(caught.value.names) == {conflict[0].name, "the rest"}
     unknown = (LinearConstraint("no such", {"wiki": 1.0}, 0.1, 0.2),)
     with pytest.raises(UnknownDomain, match="wiki"):
-        sample_round(request_of("two-level-dirichlet", (14,), constraints=unknown))
+        sample_round(question_of("two-level-dirichlet", (14,), constraints=unknown))
 
 
 def test_perturbation_trains_three_times_and_a_third_of_each_domain_at_two_budgets() -> None:
-    request = replace(request_of("perturbation", (9, 9)), repetition_cap=None)
+    question = replace(question_of("perturbation", (9, 9)), repetition_cap=None)
     for number, budget in enumerate((0.5, 1.0)):
-        swarm = sample_round(request, number)
+        swarm = sample_round(question, number)
         amounts = rows(swarm) * np.array([run.tokens for run in swarm])[:, None]
         base = DOMAINS.natural_weights * budget
         np.testing.assert_allclose(amounts[0], base)
@@ -125,16 +133,16 @@ def test_perturbation_trains_three_times_and_a_third_of_each_domain_at_two_budge
 def test_perturbation_that_caps_leave_no_room_for_is_refused() -> None:
     """At 4 epochs of everything the natural distribution is all there is."""
     with pytest.raises(Infeasible, match="books"):
-        sample_round(request_of("perturbation", (9, 9), target_tokens=3.9 * float(DOMAINS.tokens.sum())))
+        sample_round(question_of("perturbation", (9, 9), target_tokens=3.9 * float(DOMAINS.tokens.sum())))
 
 
 def test_later_rounds_of_climb_lie_where_the_first_was_best() -> None:
-    request = replace(request_of("predicted-best", (24, 8, 4)), recipe=combine(METHODS["climb"]))
+    question = replace(question_of("predicted-best", (24, 8, 4)), recipe=combine(METHODS["climb"]))
     evidence: tuple[RunEvidence, ...] = ()
     means = []
     for number in range(3):
-        swarm = sample_round(request, number, evidence)
-        assert len(swarm) == request.rounds[number]
+        swarm = sample_round(question, number, evidence)
+        assert len(swarm) == question.rounds[number]
         evidence += trained(swarm, number)
         means.append(
             np.mean([np.mean(list(run.metrics.values())) for run in evidence if run.round == number])
@@ -147,16 +155,16 @@ def test_later_rounds_of_climb_lie_where_the_first_was_best() -> None:
 
 
 def test_admire_starts_short_and_spends_full_runs_where_they_tell() -> None:
-    request = replace(request_of("acquisition", (12, 4, 4)), recipe=combine(METHODS["admire"]))
-    first = sample_round(request)
+    question = replace(question_of("acquisition", (12, 4, 4)), recipe=combine(METHODS["admire"]))
+    first = sample_round(question)
     assert {run.tokens for run in first} == set(FIDELITIES)
     assert sum(run.tokens < 1 for run in first) == 8
     evidence = trained(first, 0)
     for number in (1, 2):
-        swarm = sample_round(request, number, evidence)
+        swarm = sample_round(question, number, evidence)
         assert len(swarm) == 4
         assert {run.tokens for run in swarm} <= set(FIDELITIES)
-        assert sample_round(request, number, tuple(reversed(evidence))) == swarm, (
+        assert sample_round(question, number, tuple(reversed(evidence))) == swarm, (
             "the order of runs plays no part"
         )
         evidence += trained(swarm, number)
@@ -165,15 +173,15 @@ def test_admire_starts_short_and_spends_full_runs_where_they_tell() -> None:
 
 
 def test_a_round_that_learns_needs_an_objective_and_another_seed_gives_another_swarm() -> None:
-    request = replace(request_of("predicted-best", (16, 4)), recipe=combine(METHODS["climb"]))
-    evidence = trained(sample_round(request), 0)
+    question = replace(question_of("predicted-best", (16, 4)), recipe=combine(METHODS["climb"]))
+    evidence = trained(sample_round(question), 0)
     with pytest.raises(InvalidSetting, match="objective"):
-        sample_round(replace(request, objective=None), 1, evidence)
-    assert sample_round(request) != sample_round(replace(request, seed=4))
-    plain = request_of("two-level-dirichlet", (14, 14))
+        sample_round(replace(question, objective={}), 1, evidence)
+    assert sample_round(question) != sample_round(replace(question, seed=4))
+    plain = question_of("two-level-dirichlet", (14, 14))
     assert sample_round(plain, 0) != sample_round(plain, 1)
 
 
 def test_entropies_are_needed_by_the_sampler_that_reads_them() -> None:
     with pytest.raises(InvalidSetting, match="entropies"):
-        sample_round(request_of("entropy", (14,), entropies=None))
+        sample_round(question_of("entropy", (14,)))

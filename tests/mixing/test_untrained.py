@@ -4,17 +4,21 @@ import json
 
 import pytest
 
-from mixing.answer.untrained import BaselineRequest, baseline
+from mixing.answer.untrained import baseline
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting, UnknownMethod
 from mixing.methods import METHODS
+from mixing.question import Question
 
 POOL = {"books": 1e6, "code": 3e6, "web": 16e6}
 UNTRAINED = sorted(name for name, method in METHODS.items() if not method.trains_runs)
 
 
 def document_of(method: str, target: float = 1e6, cap: float | None = 4.0, tau: float | None = None) -> dict:
-    return baseline(BaselineRequest(method, Domains.of(POOL), target, cap, tau))
+    domains = Domains.of(POOL)
+    return baseline(
+        Question(method=method, domains=domains, target_tokens=target, repetition_cap=cap, temperature=tau)
+    )
 
 
 @pytest.mark.parametrize("method", UNTRAINED)

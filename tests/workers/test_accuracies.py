@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mixing.answer.metric_sense import sense_of
-from mixing.question import TaskGuard, objective_asked
+from mixing.question import objective_of
+from mixing.terms import TaskGuard
 from store.revisions.past_runs import _series_of
 from workers.jobs.accuracies import for_laws, with_standard_errors
 
@@ -55,7 +56,7 @@ def test_an_older_run_counts_by_what_was_measured_on_it(
 
 def test_an_accuracy_is_minimised_as_its_error_and_told_as_itself() -> None:
     tasks = [{**QUIZ, "weight": 1.0, "family": None}, {**PLAIN, "weight": 1.0, "family": None}]
-    spec = objective_asked(tasks, ["a", "b"], "per task", worst_family=False)
+    spec = objective_of(tasks, ["a", "b"], "per task", worst_family=False)
     assert spec.lower_is_better("quiz", 0.75) == 0.25
     assert spec.lower_is_better("plain", 0.75) == 0.75
     told = sense_of(spec, ["quiz"]).pair(0.75, 0.5)

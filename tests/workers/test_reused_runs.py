@@ -16,7 +16,22 @@ PLANNED: dict[str, Any] = {
 }
 SPEC: dict[str, Any] = {
     "method": "olmix",
-    "recipe": {"sampler": "two-level-dirichlet"},
+    "recipe": {
+        "sampler": "two-level-dirichlet",
+        "regression": "log-linear",
+        "granularity": "per task",
+        "solver": "exact",
+    },
+    "rounds": [],
+    "seed": 0,
+    "strengths": [0.1, 5.0],
+    "kl_weight": 0.0,
+    "repetition_price": 0.0,
+    "tasks": [],
+    "aggregate": "mean",
+    "shares": [],
+    "guard_rails": [],
+    "proxy_tokens": 65_536,
     "tokens": {"books": 400_000, "web": 1_000_000},
     "target_tokens": 1_000_000,
     "repetition_cap": 4.0,

@@ -8,6 +8,10 @@ from mixing.errors import Infeasible
 from workers.jobs import sample_swarm
 
 SPEC: dict[str, Any] = {
+    "method": "olmix",
+    "kl_weight": 0.0,
+    "repetition_price": 0.0,
+    "temperature": None,
     "recipe": {
         "sampler": "two-level-dirichlet",
         "regression": "log-linear",

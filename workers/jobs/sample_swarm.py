@@ -12,14 +12,7 @@ from proxy_models.stores.current import local_artifact, using_store
 from store import jobs
 from store.settings import Settings
 from store.tables import Job, Optimization, Run, Swarm
-from workers.jobs.reused_runs import reuse_of
-from workers.jobs.swarm_evidence import (
-    constraints_of,
-    describe_question,
-    guard_rails_of,
-    objective_of,
-    run_evidence,
-)
+from workers.jobs.swarm_evidence import describe_question, question_of, run_evidence
 
 Document = dict[str, Any]
 
@@ -33,8 +26,6 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
     return {
         **describe_question(session, optimization),
         "round": job.position,
-        "rounds": optimization.settings["rounds"],
-        "strengths": optimization.settings["strengths"],
         "shards": {row.name: row.shard_directory for row in optimization.revision.domains},
         "vocabulary_size": optimization.revision.vocabulary_size,
         **settings.store_order,
@@ -44,34 +35,10 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """The mixtures of the round, by domain name, each with what it trains where that is not the proxy's tokens."""
     # Designs and next batches fit regressions, which take a second to import.
-    from mixing.domains import Domains
-    from mixing.methods import Recipe
-    from mixing.question import check_constraints
-    from mixing.swarm.sample import SwarmRequest, sample_round
+    from mixing.swarm.sample import sample_round
 
-    request = SwarmRequest(
-        recipe=Recipe(**spec["recipe"]),
-        domains=Domains.of(spec["tokens"]),
-        rounds=tuple(spec["rounds"]),
-        seed=spec["seed"],
-        target_tokens=spec["target_tokens"],
-        repetition_cap=spec["repetition_cap"],
-        strengths=tuple(spec["strengths"]),
-        constraints=constraints_of(spec),
-        objective=objective_of(spec),
-        entropies=_entropies(spec),
-        reuse=reuse_of(spec),
-    )
     # Where the domains were still uncounted when it was asked for, this is the first to know what they can give.
-    check_constraints(
-        request.domains,
-        request.constraints,
-        guard_rails_of(spec),
-        request.target_tokens,
-        request.repetition_cap,
-        request.searched,
-    )
-    runs = sample_round(request, spec["round"], run_evidence(spec))
+    runs = sample_round(question_of(spec), spec["round"], run_evidence(spec), _entropies(spec))
     return {
         "runs": [
             {

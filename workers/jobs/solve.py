@@ -1,24 +1,15 @@
 """Fitting the regression to the swarm's runs and solving for the mixture, with its evidence."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from store.settings import Settings
 from store.tables import Job, MixtureRow, Optimization
 from workers.jobs.accuracies import with_standard_errors
-from workers.jobs.reused_runs import kept_ratios, reuse_of
-from workers.jobs.swarm_evidence import (
-    constraints_of,
-    describe_question,
-    guard_rails_of,
-    objective_of,
-    run_evidence,
-)
-
-if TYPE_CHECKING:
-    from mixing.answer.untrained import BaselineRequest
+from workers.jobs.reused_runs import kept_ratios
+from workers.jobs.swarm_evidence import describe_question, question_of, run_evidence
 
 Document = dict[str, Any]
 
@@ -31,53 +22,18 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """Propose the mixture."""
     # The solver takes a second to import, and the worker, which never solves, need not wait for it.
-    if spec["recipe"] is None:
-        from mixing.answer.untrained import baseline
+    from mixing.answer.untrained import baseline, renormalised
 
-        return {"evidence": {**baseline(_baseline_asked(spec)), "runs_lost": []}}
+    question = question_of(spec)
+    if question.recipe is None:
+        return {"evidence": {**baseline(question), "runs_lost": []}}
     if (ratios := kept_ratios(spec)) is not None:
-        from mixing.answer.untrained import renormalised
-
-        return {"evidence": {**renormalised(_baseline_asked(spec), ratios), "runs_lost": []}}
+        return {"evidence": {**renormalised(question, ratios), "runs_lost": []}}
 
     from mixing.answer.proposal import propose
-    from mixing.domains import Domains
-    from mixing.methods import Recipe
-    from mixing.question import ProposalRequest
 
-    proposal = propose(
-        ProposalRequest(
-            method=spec["method"],
-            domains=Domains.of(spec["tokens"]),
-            runs=run_evidence(spec),
-            objective=objective_of(spec),
-            target_tokens=spec["target_tokens"],
-            repetition_cap=spec["repetition_cap"],
-            kl_weight=spec["kl_weight"],
-            seed=spec["seed"],
-            recipe=Recipe(**spec["recipe"]),
-            constraints=constraints_of(spec),
-            guard_rails=guard_rails_of(spec),
-            repetition_price=spec["repetition_price"],
-            proxy_tokens=spec["proxy_tokens"],
-            reuse=reuse_of(spec),
-        )
-    )
-    evidence = with_standard_errors(proposal.to_dict(), spec)
+    evidence = with_standard_errors(propose(question, run_evidence(spec)).to_dict(), spec)
     return {"evidence": {**evidence, "runs_lost": spec["lost"]}}
-
-
-def _baseline_asked(spec: Document) -> "BaselineRequest":
-    from mixing.answer.untrained import BaselineRequest
-    from mixing.domains import Domains
-
-    return BaselineRequest(
-        spec["method"],
-        Domains.of(spec["tokens"]),
-        spec["target_tokens"],
-        spec["repetition_cap"],
-        spec["temperature"],
-    )
 
 
 def store(session: Session, job: Job, result: Document) -> None:

@@ -9,14 +9,12 @@ from sqlalchemy.orm import Session
 from store import jobs
 from store.tables import Job, Optimization, Run
 from workers.jobs.accuracies import for_laws
-from workers.jobs.reused_runs import describe_reuse
+from workers.jobs.reused_runs import describe_reuse, reuse_of
 from workers.jobs.revision_domains import token_counts
 
 if TYPE_CHECKING:
-    from mixing.objective import ObjectiveSpec
-    from mixing.question import TaskGuard
+    from mixing.question import Question
     from mixing.runs.evidence import RunEvidence
-    from mixing.solve.problem import LinearConstraint
 
 Document = dict[str, Any]
 
@@ -31,6 +29,8 @@ _ASKED = (
     "shares",
     "guard_rails",
     "temperature",
+    "rounds",
+    "strengths",
 )
 
 
@@ -87,31 +87,38 @@ def run_evidence(spec: Mapping[str, Any]) -> "tuple[RunEvidence, ...]":
     )
 
 
-def objective_of(spec: Mapping[str, Any]) -> "ObjectiveSpec":
-    """The tasks' weights and families; without tasks every domain's held-out slice counts the same."""
-    from mixing.question import objective_asked
-
-    return objective_asked(
-        spec["tasks"],
-        sorted(spec["tokens"]),
-        spec["recipe"]["granularity"],
-        worst_family=spec["aggregate"] == "worst_family",
-    )
-
-
-def constraints_of(spec: Mapping[str, Any]) -> "tuple[LinearConstraint, ...]":
-    """The shares that were asked for."""
+def question_of(spec: Mapping[str, Any]) -> "Question":
+    """What was asked for, over the counted domains, with what it reuses."""
+    from mixing.domains import Domains
+    from mixing.methods import Recipe
+    from mixing.question import Question, objective_of
     from mixing.solve.shares import share_of
+    from mixing.terms import TaskGuard
 
-    names = sorted(spec["tokens"])
-    return tuple(
-        share_of(share["domains"], names, share["minimum"], share["maximum"], share["name"])
-        for share in spec["shares"]
+    domains = Domains.of(spec["tokens"])
+    recipe = None if spec["recipe"] is None else Recipe(**spec["recipe"])
+    return Question(
+        domains=domains,
+        method=spec["method"],
+        recipe=recipe,
+        target_tokens=spec["target_tokens"],
+        repetition_cap=spec["repetition_cap"],
+        guard_rails=tuple(TaskGuard(**rail) for rail in spec["guard_rails"]),
+        seed=spec["seed"],
+        rounds=tuple(spec["rounds"]),
+        kl_weight=spec["kl_weight"],
+        repetition_price=spec["repetition_price"],
+        strengths=tuple(spec["strengths"]),
+        temperature=spec["temperature"],
+        constraints=tuple(
+            share_of(share["domains"], domains.names, share["minimum"], share["maximum"], share["name"])
+            for share in spec["shares"]
+        ),
+        objective={}
+        if recipe is None
+        else objective_of(
+            spec["tasks"], domains.names, recipe.granularity, worst_family=spec["aggregate"] == "worst_family"
+        ),
+        proxy_tokens=spec["proxy_tokens"],
+        reuse=reuse_of(spec),
     )
-
-
-def guard_rails_of(spec: Mapping[str, Any]) -> "tuple[TaskGuard, ...]":
-    """The guard rails that were asked for."""
-    from mixing.question import TaskGuard
-
-    return tuple(TaskGuard(**rail) for rail in spec["guard_rails"])

@@ -11,9 +11,9 @@ import cvxpy as cp
 import numpy as np
 
 from mixing.laws.exponential.log_linear import FittedLogLinear
-from mixing.repetition import HALF_LIFE_EPOCHS
 from mixing.solve.linear_system import LinearSystem
 from mixing.solve.problem import MixtureProblem, Objective
+from mixing.solve.repetition_cost import HALF_LIFE_EPOCHS
 
 
 @singledispatch

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting
-from mixing.repetition import effective_tokens, repetition_caps
+from mixing.limits import Limits
 from mixing.simplex_map import SimplexMap
 from mixing.solve.convex.solver import solve
 from mixing.solve.problem import MixtureProblem, Objective
-from mixing.solve.repetition_cost import RepetitionCost
+from mixing.solve.repetition_cost import RepetitionCost, effective_tokens
 from tests.mixing.solve.problems import problem_of
 
 
@@ -63,7 +63,7 @@ def test_the_scale_of_token_counts_cancels() -> None:
         natural = domains.natural().align(domains.names)
         cost = RepetitionCost(0.3, domains.tokens / target)
         objective = Objective(law, np.full(5, 0.2), natural, 0.05, (), cost)
-        caps = repetition_caps(domains, target, 2.5)
+        caps = Limits(domains, target, 2.5).caps
         answers.append(solve(MixtureProblem(objective, SimplexMap.identity(domains.names), caps)).weights)
     np.testing.assert_allclose(answers[0], answers[1], rtol=1e-9)
 

@@ -1,0 +1,138 @@
+"""The limits of a mixture: what every answer keeps to, whoever looks for it.
+
+Within R target tokens a domain of N_j tokens and weight p_j is read p_j R / N_j times (epochs); a repetition cap of
+k epochs is the bound p_j <= k N_j / R.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from mixing.domains import Domains
+from mixing.errors import Infeasible, InvalidSetting
+from mixing.simplex_map import SimplexMap
+from mixing.solve.conflicts import linear_conflict
+from mixing.solve.feasibility import is_feasible
+from mixing.solve.linear_system import LinearSystem
+from mixing.solve.problem import LinearConstraint, check_names
+from mixing.terms import TaskGuard
+
+BINDING = 1e-6
+"""A bound this close, relative to itself, binds; a weight above it by no more still keeps to it."""
+_WHOLE = 1 - 1e-12
+"""Weights that may sum to so much may sum to 1: the rest is rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Domains, the budget they are read for, and what no mixture may break.
+
+        limits = Limits(domains, target_tokens=4e9, repetition_cap=4)
+        limits.check()
+        limits.caps, limits.epochs(weights), limits.binding(weights)
+
+    Attributes:
+        domains: m domains with their tokens N_j.
+        target_tokens: R > 0, the size of the training run the mixture is for.
+        repetition_cap: k > 0 epochs, or None for no cap.
+        constraints: shares and pins.
+        guard_rails: what no mixture may cost a task; whether one can be kept only a fitted law can say.
+
+    Raises:
+        InvalidSetting: a target or cap that is not positive and finite.
+    """
+
+    domains: Domains
+    target_tokens: float
+    repetition_cap: float | None = None
+    constraints: tuple[LinearConstraint, ...] = ()
+    guard_rails: tuple[TaskGuard, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in ("target_tokens", "repetition_cap"):
+            value = getattr(self, field)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InvalidSetting(f"{field} is {value}; it must be a number above 0", field=field)
+
+    @cached_property
+    def caps(self) -> np.ndarray:
+        """(m,) the largest weight of each domain, k N_j / R, read-only; above 1 where it cannot bind, infinite
+        without a cap."""
+        if self.repetition_cap is None:
+            caps = np.full(len(self.domains), np.inf)
+        else:
+            caps = self.repetition_cap * self.domains.tokens / self.target_tokens
+        caps.setflags(write=False)
+        return caps
+
+    def epochs(self, weights: np.ndarray) -> np.ndarray:
+        """(m,) times each domain is read: p_j R / N_j."""
+        return weights * self.target_tokens / self.domains.tokens
+
+    def binding(self, weights: np.ndarray) -> np.ndarray:
+        """(m,) which caps hold the (m,) weights back."""
+        return (self.caps < 1) & (weights >= self.caps * (1 - BINDING))
+
+    def exceeded(self, weights: np.ndarray) -> np.ndarray:
+        """(m,) which caps the (m,) weights break."""
+        return weights > self.caps * (1 + BINDING)
+
+    def is_feasible(self, space: SimplexMap | None = None) -> bool:
+        """Whether some mixture keeps to caps and constraints, of those that `space` reaches where it is given."""
+        if self.constraints:
+            return is_feasible(self._system(space))
+        # Caps alone leave a mixture where they sum to 1, which takes no linear programme.
+        caps = self.caps if space is None else space.pull_back_caps(self.caps)
+        return bool(np.minimum(caps, 1).sum() >= _WHOLE)
+
+    def conflict(self, space: SimplexMap | None = None) -> Infeasible:
+        """Why none does: the smallest set of caps and constraints in conflict, and the least change that ends it."""
+        return linear_conflict(self._system(space)).error()
+
+    def check(self, space: SimplexMap | None = None) -> None:
+        """Refuse before anything is trained or solved what no mixture satisfies, whatever law is fitted.
+
+        Args:
+            space: from what is searched to the domains, where some ratios are frozen.
+
+        Raises:
+            Infeasible: the target cannot be reached under the caps, with the missing tokens, the largest target and
+                the smallest cap that will do; or no mixture satisfies caps and constraints, with those in conflict.
+            InvalidSetting: two constraints of one name, or one called like a domain.
+            UnknownDomain: a constraint on a domain that is not there.
+        """
+        self._check_reachable()
+        check_names(self.domains.names, [limit.name for limit in (*self.constraints, *self.guard_rails)])
+        if not self.is_feasible(space):
+            raise self.conflict(space)
+
+    def _check_reachable(self) -> None:
+        """Refuse a target that no mixture reaches: sum_j min(1, k N_j / R) < 1, that is R > k sum_j N_j."""
+        cap, target = self.repetition_cap, self.target_tokens
+        if cap is None or np.minimum(self.caps, 1).sum() >= _WHOLE:
+            return
+        available = float(self.domains.tokens.sum())
+        largest = math.floor(cap * available)
+        missing = math.ceil(target / cap - available)
+        enough = _rounded_up(target / available)
+        raise Infeasible(
+            f"{target:,.0f} target tokens cannot be reached: {available:,.0f} available tokens at"
+            f" most {cap:g} times give {largest:,}; {missing:,} more unique tokens are missing. Lower the target"
+            f" to {largest:,}, raise the repetition cap to {enough:.2f}, or add data",
+            field="target_tokens",
+            missing_tokens=missing,
+            largest_target=largest,
+            smallest_cap=enough,
+        )
+
+    def _system(self, space: SimplexMap | None) -> LinearSystem:
+        return LinearSystem.over(
+            space or SimplexMap.identity(self.domains.names), self.caps, self.constraints
+        )
+
+
+def _rounded_up(value: float) -> float:
+    """To the next hundredth, so that advice does not fall short of what it advises by rounding."""
+    return math.ceil(value * 100) / 100

@@ -1,0 +1,140 @@
+"""The terms of a question: every number and name of it that does not depend on the domains.
+
+They are declared here and nowhere else. A request fills them by name, the store keeps them as they are, and a
+`mixing.question.Question` is these terms for counted domains.
+"""
+
+import math
+from dataclasses import dataclass
+
+from mixing.errors import InvalidSetting, NotHeeded
+from mixing.methods import Recipe, combine, method_named
+from mixing.solve.catalogue import SOLVERS
+
+STRENGTHS = (0.1, 5.0)
+"""Olmix's range of s: most draws are nearly all one source, which 3(m + 1) long runs of a large proxy can use."""
+
+
+@dataclass(frozen=True)
+class TaskGuard:
+    """What no mixture may cost a task; one of the bounds, in the unit the task is measured in.
+
+    Attributes:
+        task: its name.
+        at_most: largest predicted metric, of a task that is better when lower.
+        worse_than_natural: by how much the prediction may be worse than that of the natural distribution.
+        at_least: smallest predicted metric, of a task that is better when higher.
+    """
+
+    task: str
+    at_most: float | None = None
+    worse_than_natural: float | None = None
+    at_least: float | None = None
+
+    def check_direction(self, higher: bool) -> None:
+        """Raise InvalidSetting, naming the bound, for one that a task better when higher (or lower) cannot have."""
+        wrong, right = ("at_most", "at_least") if higher else ("at_least", "at_most")
+        if getattr(self, wrong) is not None:
+            raise InvalidSetting(
+                f"{self.task!r} is better when {'higher' if higher else 'lower'}, so its guard rail is {right} or"
+                f" worse_than_natural, not {wrong}",
+                field=wrong,
+                names=[self.task],
+            )
+
+    @property
+    def name(self) -> str:
+        """What tells it from caps and shares, which may be called like the task, and from the task's other rail."""
+        return (
+            f"guard rail of {self.task}"
+            if self.worse_than_natural is None
+            else f"guard rail of {self.task} to natural"
+        )
+
+    def __post_init__(self) -> None:
+        bounds = (self.at_most, self.at_least, self.worse_than_natural)
+        given = [bound for bound in bounds if bound is not None]
+        if len(given) != 1:
+            raise InvalidSetting(
+                f"the guard rail of {self.task!r} needs one of at_most, at_least and worse_than_natural",
+                field="guard_rails",
+                names=[self.task],
+            )
+        if not math.isfinite(given[0]):
+            raise InvalidSetting(
+                f"the guard rail of {self.task!r} must be a finite number",
+                field="guard_rails",
+                names=[self.task],
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What is asked for, whatever the domains are.
+
+    Attributes:
+        method: its name.
+        recipe: the method's parts where some were replaced; None for the method's own.
+        target_tokens: R, the size of the training run the mixture is for.
+        repetition_cap: k epochs, or None for no cap.
+        guard_rails: what no mixture may cost a task.
+        seed: non-negative; the same question gives the same answer.
+        rounds: how many runs each round of the swarm trains.
+        kl_weight: lambda of the KL term to the natural distribution.
+        repetition_price: what a share of the training run's tokens that repetition wastes costs, in the metric's unit
+            (`mixing.solve.repetition_cost`); beside the cap, or instead of it.
+        strengths: lowest and highest strength of the Dirichlet draws; stronger is closer to the natural
+            distribution, where a law needs to be right and few runs must do.
+        temperature: exponent tau of the method `temperature`; None is 0.5.
+
+    Raises:
+        InvalidSetting: a negative seed, or strengths that do not rise from above 0.
+    """
+
+    method: str = "mixwright"
+    recipe: Recipe | None = None
+    target_tokens: float
+    repetition_cap: float | None = 4.0
+    guard_rails: tuple[TaskGuard, ...] = ()
+    seed: int = 0
+    rounds: tuple[int, ...] = ()
+    kl_weight: float = 0.0
+    repetition_price: float = 0.0
+    strengths: tuple[float, float] = STRENGTHS
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InvalidSetting(f"the seed is {self.seed}; it must be at least 0", field="seed")
+        lowest, highest = self.strengths
+        if not 0 < lowest <= highest < math.inf:
+            raise InvalidSetting(
+                f"the strengths are {lowest} to {highest}; they must rise from above 0", field="strengths"
+            )
+
+    @property
+    def parts(self) -> Recipe:
+        """The recipe; InvalidSetting where the method trains no runs."""
+        return self.recipe or combine(method_named(self.method))
+
+
+def check_heeded(recipe: Recipe, **given: object) -> None:
+    """Refuse what the recipe's solver would pass over in silence.
+
+    Args:
+        recipe: whose solver it is.
+        given: shares, guard rails and weights by the name to blame; what is empty, 0 or None asks for nothing.
+
+    Raises:
+        NotHeeded: naming the first.
+    """
+    solver = SOLVERS[recipe.solver]
+    if solver.respects_constraints:
+        return
+    for field, value in given.items():
+        if value:
+            raise NotHeeded(
+                f"the solver {solver.name!r} knows repetition caps only and would ignore {field}; leave it out, or"
+                " ask for another solver, such as 'search'",
+                field=field,
+            )

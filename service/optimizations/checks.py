@@ -1,0 +1,229 @@
+"""What can be said of a request for a mixture before anything of it is stored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from sqlalchemy.orm import Session
+
+from mixing.domains import Domains
+from mixing.errors import MixingError
+from mixing.laws.catalogue import REGRESSIONS
+from mixing.limits import Limits
+from mixing.methods import Method, Recipe, combine, method_named
+from mixing.objective import groups
+from mixing.parts import HELD_OUT_PREFIX
+from mixing.question import objective_of
+from mixing.solve.problem import LinearConstraint
+from mixing.solve.shares import share_of
+from mixing.terms import TaskGuard, Terms, check_heeded
+from proxy_models.families.start import StartFolder
+from service.domain_sets.repository import revision_of
+from service.optimizations.schemas import OptimizationRequest
+from service.training.checks import check_tasks, check_training
+from store.problems import Invalid, invalid
+from store.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRequest:
+    """A request in which everything that does not need the store was found to be good.
+
+    Attributes:
+        request: as it came.
+        terms: of the question, the method's own where the request left them out; without rounds.
+        tasks: as stored.
+        proxy: as stored; None where nothing is trained.
+        start: what the proxy starts from.
+    """
+
+    request: OptimizationRequest
+    terms: Terms
+    tasks: list[dict[str, object]]
+    proxy: dict[str, object] | None = None
+    start: StartFolder | None = None
+
+    @property
+    def method(self) -> Method:
+        """The method asked for."""
+        return method_named(self.terms.method)
+
+
+def check_request(request: OptimizationRequest, settings: Settings) -> CheckedRequest:
+    """Validate method, parts, proxy and task files. Raises Invalid naming the field."""
+    try:
+        method = method_named(request.method)
+    except MixingError as error:
+        raise invalid(error, "method") from error
+    recipe = None if method.recipe is None else _recipe(method, request)
+    proxy: dict[str, object] | None = None
+    start: StartFolder | None = None
+    if recipe is None:
+        _check_untrained(method, request)
+    elif request.proxy is None:
+        raise Invalid("missing_proxy", f"{method.title} trains proxy models; say which.", "proxy")
+    else:
+        proxy, start = check_training(request.proxy, request.proxy.tokens, "proxy.", settings)
+        _check_parts(request, recipe)
+    terms = _terms(request, method, recipe)
+    return CheckedRequest(request, terms, check_tasks(request.tasks, settings), proxy, start)
+
+
+def _terms(request: OptimizationRequest, method: Method, recipe: Recipe | None) -> Terms:
+    """The terms that the request has by name, with the method's own where it leaves them out."""
+    named = {field.name: getattr(request, field.name, None) for field in fields(Terms)}
+    given = {name: value for name, value in named.items() if value is not None}
+    return Terms(
+        **{
+            "repetition_cap": method.repetition_cap,
+            "kl_weight": method.kl_weight,
+            **given,
+            "recipe": recipe,
+            "guard_rails": tuple(_guards(request)),
+        }
+    )
+
+
+def _recipe(method: Method, request: OptimizationRequest) -> Recipe:
+    try:
+        return combine(
+            method,
+            sampler=request.sampler,
+            regression=request.regression,
+            granularity=request.granularity,
+            solver=request.solver,
+        )
+    except MixingError as error:
+        raise invalid(error, error.field or "method") from error
+
+
+_TRAINING_ONLY = (
+    "runs",
+    "sampler",
+    "regression",
+    "granularity",
+    "solver",
+    "proxy",
+    "tasks",
+    "guard_rails",
+    "shares",
+    "kl_weight",
+    "repetition_price",
+    "reuse",
+)
+
+
+def _check_untrained(method: Method, request: OptimizationRequest) -> None:
+    """Raise Invalid for what a method that trains nothing has no use for, instead of ignoring it."""
+    for name in _TRAINING_ONLY:
+        if getattr(request, name) not in (None, []):
+            raise Invalid(
+                "nothing_is_trained",
+                f"{method.title} trains no runs, so it has no use for {name!r}; leave it out.",
+                name,
+            )
+    if request.aggregate != "mean":
+        raise Invalid("nothing_is_trained", f"{method.title} minimises nothing; leave it out.", "aggregate")
+    if request.temperature is not None and method.name != "temperature":
+        raise Invalid("no_temperature", f"{method.title} has no temperature; leave it out.", "temperature")
+
+
+def _check_parts(request: OptimizationRequest, recipe: Recipe) -> None:
+    """Raise Invalid for what the regression or the solver of the recipe would ignore."""
+    heeded = ("shares", "guard_rails", "kl_weight", "repetition_price")
+    try:
+        check_heeded(recipe, **{name: getattr(request, name) for name in heeded})
+    except MixingError as error:
+        raise invalid(error, str(error.field)) from error
+    if REGRESSIONS[recipe.regression].reads_own_domain and request.tasks:
+        raise Invalid(
+            "own_domain_only",
+            f"The regression {recipe.regression!r} predicts each domain's own held-out loss; leave the tasks out.",
+            "tasks",
+        )
+    if request.temperature is not None:
+        raise Invalid("no_temperature", "Only the method 'temperature' has a temperature.", "temperature")
+
+
+def check_answerable(session: Session, checked: CheckedRequest) -> None:
+    """Refuse an objective the revision cannot be measured on, and a target or shares that no mixture satisfies.
+
+    With counts still missing, sampling the swarm checks it. Reads only: solving for the smallest conflict among
+    many shares takes its time, in which nobody should wait for the store.
+    """
+    request = checked.request
+    revision = revision_of(session, request.domain_set, request.revision)
+    counts = {row.name: row.tokens for row in revision.domains}
+    known = {name: tokens for name, tokens in counts.items() if tokens is not None}
+    if checked.terms.recipe is not None:
+        _check_objective(request, checked.terms.recipe, list(counts))
+    if len(known) < len(counts):
+        return
+    shares, terms = shares_of(request, list(counts)), checked.terms
+    limits = Limits(
+        Domains.of(known), terms.target_tokens, terms.repetition_cap, tuple(shares), terms.guard_rails
+    )
+    try:
+        limits.check()
+    except MixingError as error:
+        raise invalid(error, "target_tokens" if error.field == "target_tokens" else "shares") from error
+
+
+def _check_objective(request: OptimizationRequest, recipe: Recipe, domains: Sequence[str]) -> None:
+    """Raise Invalid for an objective the recipe cannot be asked for, and for a guard rail of what is not measured."""
+    worst = request.aggregate == "worst_family"
+    tasks = [task.name for task in request.tasks]
+    measured = (*tasks, *(f"{HELD_OUT_PREFIX}{name}" for name in domains))
+    try:
+        objective = objective_of(
+            [task.model_dump() for task in request.tasks], domains, recipe.granularity, worst_family=worst
+        )
+        groups(objective, measured)
+    except MixingError as error:
+        raise invalid(error, "granularity" if error.field == "granularity" else "tasks") from error
+    if worst and len(objective.parts()) < 2:
+        raise Invalid("one_family", "The worst of a single family is that family.", "aggregate")
+    higher = {task.name for task in request.tasks if task.metric == "accuracy"}
+    if worst and higher and any(task.metric == "bpb" and task.weight > 0 for task in request.tasks):
+        complaint = (
+            "The worst of BPB and accuracies means nothing: they have no common unit; ask for the mean."
+        )
+        raise Invalid("mixed_metrics", complaint, "aggregate")
+    guarded: set[str] = set()
+    for index, rail in enumerate(request.guard_rails):
+        field = f"guard_rails[{index}].task"
+        if rail.task not in measured:
+            known = ", ".join(tasks) or f"{HELD_OUT_PREFIX}<domain> of each domain"
+            raise Invalid(
+                "unknown_task", f"There is no task {rail.task!r} to guard; there are {known}.", field
+            )
+        if rail.task in guarded:
+            raise Invalid("duplicate_guard_rail", f"Two guard rails are of {rail.task!r}.", field)
+        guarded.add(rail.task)
+        try:
+            TaskGuard(**rail.model_dump()).check_direction(rail.task in higher)
+        except MixingError as error:
+            raise invalid(error, f"guard_rails[{index}].{error.field}") from error
+
+
+def shares_of(request: OptimizationRequest, domains: Sequence[str]) -> list[LinearConstraint]:
+    """The shares, named and with their groups resolved to domains. Raises Invalid naming the share at fault."""
+    taken = {*domains, *(guard.name for guard in _guards(request))}
+    shares: list[LinearConstraint] = []
+    for index, share in enumerate(request.shares):
+        try:
+            resolved = share_of(share.domains, domains, share.minimum, share.maximum, share.name)
+        except MixingError as error:
+            raise invalid(error, f"shares[{index}].{error.field or 'domains'}") from error
+        if resolved.name in taken:
+            raise Invalid(
+                "duplicate_share",
+                f"Another share, a guard rail or a domain is called {resolved.name!r} too; name this one otherwise.",
+                f"shares[{index}].name",
+            )
+        taken.add(resolved.name)
+        shares.append(resolved)
+    return shares
+
+
+def _guards(request: OptimizationRequest) -> list[TaskGuard]:
+    return [TaskGuard(**rail.model_dump()) for rail in request.guard_rails]
