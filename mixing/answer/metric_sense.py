@@ -47,6 +47,10 @@ class Sense:
         told = {"natural": self.told(float(natural)), "proposed": self.told(float(proposed))}
         return {"unit": self.unit, "direction": self.direction, **told}
 
+    def interval(self, low: float, high: float) -> list[float]:
+        """The ends of an interval of the minimised value as they are measured, the lower first."""
+        return sorted([self.told(float(low)), self.told(float(high))])
+
     def slope(self, values: np.ndarray) -> np.ndarray:
         """Changes of the minimised value as changes of the measured one."""
         return values if self.turn is None else -values

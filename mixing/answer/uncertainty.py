@@ -87,7 +87,7 @@ def gain_intervals(
     )
     error = judged[:-1] - claimed
     scale = math.sqrt(refits.left / (1 - refits.left))
-    missed = _with_objective(columns, refits.predicted) - _with_objective(columns, refits.measured)
+    missed = columns.with_objective(refits.predicted) - columns.with_objective(refits.measured)
     away = np.minimum(np.abs(refits.weights - natural).sum(1), np.abs(refits.weights - proposed).sum(1))
     nearest = np.argsort(away, kind="stable")[: max(_FEWEST_NEAR, len(away) // 3)]
     half = np.hypot(_DEVIATIONS * scale * error.std(0), MISFIT_SHARE * _difference(missed[:, nearest]))
@@ -107,13 +107,8 @@ def _gain(
     nearest = np.clip(predicted, stated.min(0), stated.max(0))
     clipped = believable(predicted, columns.filled)
     closer = np.abs(predicted - nearest) < np.abs(predicted - clipped)
-    values = _with_objective(columns, np.where(closer, nearest, clipped))
+    values = columns.with_objective(np.where(closer, nearest, clipped))
     return values[:1] - values[1:]
-
-
-def _with_objective(columns: Columns, values: np.ndarray) -> np.ndarray:
-    """(..., C + 1) the (..., C) values and the objective of them."""
-    return np.concatenate([values, columns.objective(values)[..., None]], axis=-1)
 
 
 def _difference(missed: np.ndarray) -> np.ndarray:

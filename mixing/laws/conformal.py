@@ -11,7 +11,9 @@ that is given a trace of a domain which its mixture rounds to 0 is much better t
 worse. `python -m benchmarks.regression --intervals` measures what the intervals hold.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -24,20 +26,46 @@ _BELOW = 0.5
 
 
 @dataclass(frozen=True)
-class FittedConformal:
-    """A fit and its intervals.
+class RunIntervals:
+    """Where a new run is expected around a prediction, from how far a regression missed the runs it had not seen.
 
     Attributes:
-        fitted: to all runs.
         constants: (T,) C.
         lowest: (T,) smallest scale, for predictions near C or below it.
         quantiles: (2, T) lower and upper quantile of the scaled residuals.
     """
 
-    fitted: Fitted
     constants: np.ndarray
     lowest: np.ndarray
     quantiles: np.ndarray
+
+    @classmethod
+    def of(cls, unseen: np.ndarray, metrics: np.ndarray, confidence: float) -> Self:
+        """From (R, K, T) predictions of K runs by fits that did not see them and the (K, T) metrics measured."""
+        constants = metrics.min(0) - _BELOW * metrics.std(0)
+        lowest = 0.5 * _BELOW * metrics.std(0)
+        residuals = (metrics - unseen) / np.maximum(unseen - constants, lowest)
+        joined = residuals.reshape(-1, metrics.shape[1])
+        return cls(constants, lowest, _outer_quantiles(joined, len(metrics), confidence))
+
+    def around(self, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper end, both (n, T), around (n, T) predictions."""
+        scale = np.maximum(mean - self.constants, self.lowest)
+        return mean + self.quantiles[0] * scale, mean + self.quantiles[1] * scale
+
+
+def fewest_runs(confidence: float) -> int:
+    """How many runs must have been missed before the outermost of them bound an interval of this confidence."""
+    tail = (1 - confidence) / 2
+    return math.ceil(round(1 / tail - 1, 9))
+
+
+@dataclass(frozen=True)
+class FittedConformal:
+    """A fit to all runs, and its intervals."""
+
+    fitted: Fitted
+    intervals: RunIntervals
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the regression, both (n, T), of (n, m) mixtures."""
@@ -45,9 +73,7 @@ class FittedConformal:
 
     def interval(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper end, both (n, T), of where a new run's metric is expected."""
-        mean, _ = self.fitted.predict(weights)
-        scale = _scale(mean, self.constants, self.lowest)
-        return mean + self.quantiles[0] * scale, mean + self.quantiles[1] * scale
+        return self.intervals.around(self.fitted.predict(weights)[0])
 
 
 @dataclass(frozen=True)
@@ -91,17 +117,7 @@ class Conformal:
         left_out = fold_masks(len(weights), folds, self.repeats, np.random.default_rng(self.seed))
         fitted, predicted = fit_and_hold_out(self.regression, weights, metrics, ~left_out, noise)
         unseen = (predicted * left_out[:, :, None]).reshape(self.repeats, -1, *metrics.shape).sum(1)
-        constants = metrics.min(0) - _BELOW * metrics.std(0)
-        lowest = 0.5 * _BELOW * metrics.std(0)
-        residuals = ((metrics - unseen) / _scale(unseen, constants, lowest)).reshape(-1, metrics.shape[1])
-        return FittedConformal(
-            fitted, constants, lowest, _outer_quantiles(residuals, len(weights), self.confidence)
-        )
-
-
-def _scale(mean: np.ndarray, constants: np.ndarray, lowest: np.ndarray) -> np.ndarray:
-    """(n, T) or, with more predictions, of their shape."""
-    return np.maximum(mean - constants, lowest)
+        return FittedConformal(fitted, RunIntervals.of(unseen, metrics, self.confidence))
 
 
 def _outer_quantiles(residuals: np.ndarray, runs: int, confidence: float) -> np.ndarray:

@@ -105,6 +105,10 @@ class Columns:
             return (columns @ self.membership.T - self.offsets).max(axis=-1)
         return columns @ self.weights
 
+    def with_objective(self, columns: np.ndarray) -> np.ndarray:
+        """(..., C + 1) the (..., C) column values and the objective of them."""
+        return np.concatenate([columns, self.objective(columns)[..., None]], axis=-1)
+
 
 @dataclass(frozen=True)
 class Refits:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from mixing.answer.metric_sense import Sense
 from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, TooFewRuns
@@ -67,6 +68,36 @@ def test_the_interval_of_the_gain_covers_the_truth_about_as_often_as_it_says() -
         low, high = document["objective"]["gain_interval"]
         hits += low <= true_gain(document["weights"], document["natural"]) <= high
     assert hits >= 31
+
+
+def test_one_more_run_of_the_natural_distribution_lies_where_it_is_expected() -> None:
+    """At least as often as it says, in 25 worlds of two tasks and the objective of them."""
+    noise, inside = 0.02, 0
+    for seed in range(25):
+        document = propose(request_of(noise=noise, runs=30, seed=seed)).to_dict()
+        expected = truth(np.array([document["natural"][name] for name in sorted(POOL)]))
+        generator = np.random.default_rng(1000 + seed)
+        run = {task: value + noise * generator.standard_normal() for task, value in expected.items()}
+        run["objective"] = float(np.mean(list(run.values())))
+        for row in (*document["tasks"], {**document["objective"], "name": "objective"}):
+            low, high = row["natural_interval"]
+            assert low < row["natural"] < high
+            inside += low <= run[row["name"]] <= high
+    # 90% of 75 are 67.5; the three of a world depend on each other, so that 57 are three standard deviations off.
+    assert inside >= 57
+
+
+def test_too_few_runs_to_bound_one_more_say_nothing_of_it() -> None:
+    """At 90% the outermost of 19 runs bound each side; of 18 none is far enough out."""
+    for runs, known in ((19, True), (18, False)):
+        document = propose(request_of(runs=runs)).to_dict()
+        assert (document["objective"]["natural_interval"] is not None) == known
+        assert all((task["natural_interval"] is not None) == known for task in document["tasks"])
+
+
+def test_an_interval_of_an_error_rate_is_told_as_one_of_the_accuracy() -> None:
+    assert Sense("error rate", "accuracy").interval(0.2, 0.5) == pytest.approx([0.5, 0.8])
+    assert Sense(None, "BPB").interval(0.2, 0.5) == [0.2, 0.5]
 
 
 def test_the_order_of_runs_and_their_ids_play_no_part() -> None:
