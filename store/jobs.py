@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, case, update
+from sqlalchemy import ColumnElement, and_, case, func, select, update
 from sqlalchemy.orm import Session
 
 from store.clock import database_now
@@ -56,6 +56,18 @@ def of_run() -> ColumnElement[bool]:
     alone = case((Run.launch_id.is_(None), PROXY_RUN), else_=FULL_RUN)
     by_program = case((Run.launch_id.is_(None), PROXY_RUN), else_=EXTERNAL_RUN)
     return and_(Job.kind.in_([alone, by_program]), Job.subject == Run.id)
+
+
+def count_jobs(session: Session, owner: str) -> dict[tuple[str, str], int]:
+    """How many jobs ``owner`` has of each kind in each state: ``{(kind, state): count}``, from an index alone."""
+    query = select(Job.kind, Job.state, func.count()).where(Job.owner == owner).group_by(Job.kind, Job.state)
+    return {(kind, state): count for kind, state, count in session.execute(query)}
+
+
+def has_jobs(session: Session, owner: str, kinds: Iterable[str], states: Iterable[str]) -> bool:
+    """Whether ``owner`` has any job of these kinds in these states; however many there are, one look at an index."""
+    query = select(Job.id).where(Job.owner == owner, Job.kind.in_(tuple(kinds)), Job.state.in_(tuple(states)))
+    return session.execute(query.limit(1)).first() is not None
 
 
 def cancel_jobs(session: Session, owner: str) -> None:

@@ -2,14 +2,17 @@
 
 ``advance`` looks at what is stored and does what is missing, so it may be called at any time, by anybody, twice. It
 is called in the transaction that ends a job and again at every tick; a call that was missed heals at the next one.
+Jobs are counted in the database, for an optimization may have ten thousand, and a tick that finds nothing to do only
+reads: SQLite has one writer.
 
 Nobody waits for an optimization's row while holding a job's: who finds it locked leaves it to the one that has it, or
 to the next tick. So the two kinds of row cannot deadlock.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from mixing.swarm.catalogue import SAMPLERS
@@ -17,18 +20,21 @@ from store import jobs
 from store.clock import database_now
 from store.engine import Database
 from store.revisions.preparation import preparation_failure, preparation_state
-from store.tables import Job, Optimization
+from store.tables import DomainRow, Job, Optimization
 from workers.claims.reaper import Reaped, reap
 
 _OPTIMIZATION_KINDS = (jobs.SAMPLE_SWARM, jobs.PROXY_RUN, jobs.SOLVE)
+Step = Callable[[], None]
+"""Something missing, to be written in the session it was noticed in."""
 
 
 def tick(database: Database) -> list[Reaped]:
     """Take back expired leases and advance every live optimization; answers what was taken back."""
     reaped = reap(database, settle)
     with database.read() as session:
-        live = session.scalars(select(Optimization.id).where(Optimization.state.in_(jobs.LIVE))).all()
-    for optimization_id in live:
+        live = session.scalars(select(Optimization).where(Optimization.state.in_(jobs.LIVE))).all()
+        due = [optimization.id for optimization in live if _next_step(session, optimization) is not None]
+    for optimization_id in due:
         with database.write() as session:
             advance(session, optimization_id)
     return reaped
@@ -55,82 +61,107 @@ def advance(session: Session, optimization_id: str) -> None:
     if optimization.state in jobs.ENDED:
         # A sampling that finished while it was being cancelled has queued its runs after the cancellation.
         jobs.cancel_jobs(session, optimization.id)
-        return
-    if not _is_prepared(session, optimization):
-        return
-    own = _jobs(session, optimization.id)
-    if any(job.state == jobs.CANCELLED for job in own):
+    while (step := _next_step(session, optimization)) is not None:
+        step()
+        session.flush()
+
+
+def _next_step(session: Session, optimization: Optimization) -> Step | None:
+    """What is to be written next; None when all there is to do is queued, under way or done. Only reads."""
+    if optimization.state in jobs.ENDED:
+        return None
+    if jobs.has_jobs(session, optimization.id, _OPTIMIZATION_KINDS, [jobs.CANCELLED]):
         # Retried before whoever held the job had noticed that it was cancelled.
-        jobs.requeue_jobs(session, optimization.id, [jobs.CANCELLED])
-        return
-    runs = [job for job in own if job.kind == jobs.PROXY_RUN]
-    for number in range(len(optimization.settings["rounds"])):
-        # A round is sampled when every run of the rounds before has ended, and enough of them can be learned from.
-        if not _is_done(session, optimization, own, jobs.SAMPLE_SWARM, number):
-            return
-        if not _has_evidence(optimization, runs, number):
-            return
-    if _is_done(session, optimization, own, jobs.SOLVE):
-        _end(optimization, jobs.SUCCEEDED)
+        return lambda: _requeue_cancelled(session, optimization)
+    if optimization.state == jobs.RUNNING and jobs.has_jobs(
+        session, optimization.id, [jobs.PROXY_RUN], jobs.LIVE
+    ):
+        return None  # as after nearly every finished run: nothing is counted
+    counts = jobs.count_jobs(session, optimization.id)
+    if not counts:
+        return _first_step(session, optimization)
+    if optimization.state == jobs.QUEUED:
+        return lambda: _start(optimization)
+    return _next_stage(session, optimization, counts)
 
 
-def _jobs(session: Session, owner: str) -> Sequence[Job]:
-    return session.scalars(select(Job).where(Job.owner == owner)).all()
-
-
-def _is_prepared(session: Session, optimization: Optimization) -> bool:
+def _first_step(session: Session, optimization: Optimization) -> Step | None:
+    """The step once the revision is prepared; it stays so, and is not asked again of one that has jobs."""
     revision = optimization.revision
-    work = _jobs(session, revision.id)
-    state = preparation_state(revision, work)
+    states: Counter[str] = Counter()
+    for (_, state), count in jobs.count_jobs(session, revision.id).items():
+        states[state] += count
+    domains = session.scalar(select(func.count()).where(DomainRow.revision_id == revision.id)) or 0
+    state = preparation_state(states, domains)
     if state in (jobs.FAILED, jobs.CANCELLED):
-        code, detail = preparation_failure(revision, work) or (state, "The preparation was cancelled.")
-        _end(optimization, jobs.FAILED, code, detail)
-    return state == jobs.SUCCEEDED
+        failed = session.scalars(select(Job).where(Job.owner == revision.id, Job.state == jobs.FAILED)).all()
+        code, detail = preparation_failure(revision, failed) or (state, "The preparation was cancelled.")
+        return lambda: _end(optimization, jobs.FAILED, code, detail)
+    return _next_stage(session, optimization, {}) if state == jobs.SUCCEEDED else None
 
 
-def _is_done(
-    session: Session, optimization: Optimization, own: Sequence[Job], kind: str, number: int = 0
-) -> bool:
-    """Whether the optimization's job of ``kind`` in a round has succeeded; queued when there is none yet."""
-    work = [job for job in own if job.kind == kind and job.position == number]
-    if not work:
-        # One job a round: the subject, which is unique, names the round from the second on.
-        subject = f"{optimization.id}.{number}" if number else optimization.id
-        session.add(jobs.new_job(kind, subject, optimization.id, number))
-        if optimization.state == jobs.QUEUED:
-            optimization.state = jobs.RUNNING
-            optimization.updated_at = database_now()  # pyright: ignore[reportAttributeAccessIssue]
-        return False
-    (job,) = work
-    if job.state == jobs.FAILED:
-        _end(optimization, jobs.FAILED, job.failure_code, job.failure_detail)
-    elif optimization.state == jobs.QUEUED:
-        optimization.state = jobs.RUNNING
-    return job.state == jobs.SUCCEEDED
+def _next_stage(
+    session: Session, optimization: Optimization, counts: Mapping[tuple[str, str], int]
+) -> Step | None:
+    """The step when no run is under way: the next round, the solving, or the end."""
+    rows = session.scalars(
+        select(Job).where(Job.owner == optimization.id, Job.kind.in_((jobs.SAMPLE_SWARM, jobs.SOLVE)))
+    )
+    stages = {(job.kind, job.position): job for job in rows}
+    rounds = len(optimization.settings["rounds"])
+    # A round is sampled when every run of the rounds before has ended, and enough of them can be learned from.
+    for kind, number in [*((jobs.SAMPLE_SWARM, number) for number in range(rounds)), (jobs.SOLVE, 0)]:
+        job = stages.get((kind, number))
+        if job is None:
+            return lambda: _queue(session, optimization, kind, number)
+        if job.state == jobs.FAILED:
+            return lambda: _end(optimization, jobs.FAILED, job.failure_code, job.failure_detail)
+        if job.state != jobs.SUCCEEDED:
+            return None
+        if kind == jobs.SAMPLE_SWARM and (lack := _lack_of_runs(session, optimization, counts, number)):
+            return lambda: _end(optimization, jobs.FAILED, "too_few_runs", lack)
+    return lambda: _end(optimization, jobs.SUCCEEDED)
 
 
-def _has_evidence(optimization: Optimization, runs: list[Job], number: int) -> bool:
-    """Whether every run up to a round has ended and enough succeeded to go on; lost runs do not stop the others."""
-    if any(job.state in jobs.LIVE for job in runs):
-        return False
+def _lack_of_runs(
+    session: Session, optimization: Optimization, counts: Mapping[tuple[str, str], int], number: int
+) -> str | None:
+    """Why too few runs up to a round succeeded to go on; None where there are enough without the lost ones."""
     settings = optimization.settings
-    succeeded = sum(job.state == jobs.SUCCEEDED for job in runs)
+    succeeded = counts.get((jobs.PROXY_RUN, jobs.SUCCEEDED), 0)
     needed, later = int(settings["minimum_runs"]), sum(settings["rounds"][number + 1 :])
     # Only a sampler that learns fits the regression before the last round.
     if succeeded + (0 if SAMPLERS[settings["recipe"]["sampler"]].learns else later) >= needed:
-        return True
-    lost = next((job for job in runs if job.failure_code), None)
+        return None
+    runs = sum(count for (kind, _), count in counts.items() if kind == jobs.PROXY_RUN)
+    lost = session.scalars(
+        select(Job)
+        .where(Job.owner == optimization.id, Job.kind == jobs.PROXY_RUN, Job.state == jobs.FAILED)
+        .order_by(Job.position)
+        .limit(1)
+    ).first()
     older = len((settings.get("reuse") or {}).get("runs", ()))
     beside = f" beside {older} older ones" if older else ""
     still = f", {later} more being still to come" if later else ""
     reason = f"; the first lost one failed with {lost.failure_code}: {lost.failure_detail}" if lost else ""
-    _end(
-        optimization,
-        jobs.FAILED,
-        "too_few_runs",
-        f"{succeeded} of {len(runs)} runs succeeded and the regression needs {needed}{beside}{still}{reason}",
-    )
-    return False
+    return f"{succeeded} of {runs} runs succeeded and the regression needs {needed}{beside}{still}{reason}"
+
+
+def _requeue_cancelled(session: Session, optimization: Optimization) -> None:
+    jobs.requeue_jobs(session, optimization.id, [jobs.CANCELLED])
+
+
+def _queue(session: Session, optimization: Optimization, kind: str, number: int) -> None:
+    # One job a round: the subject, which is unique, names the round from the second on.
+    subject = f"{optimization.id}.{number}" if number else optimization.id
+    session.add(jobs.new_job(kind, subject, optimization.id, number))
+    if optimization.state == jobs.QUEUED:
+        _start(optimization)
+
+
+def _start(optimization: Optimization) -> None:
+    optimization.state = jobs.RUNNING
+    optimization.updated_at = database_now()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _end(optimization: Optimization, state: str, code: str | None = None, detail: str | None = None) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, joinedload, load_only, selectinload
 
 from store import jobs
 from store.problems import Conflict, NotFound, NotReady
-from store.revisions.preparation import preparation_failure, preparation_state
+from store.revisions.preparation import preparation_failure
 from store.tables import DomainRow, DomainSet, Job, Revision
 
 
@@ -87,7 +87,7 @@ def counted_text(session: Session, revision: Revision) -> CountedText:
 def require_usable(session: Session, revision: Revision) -> None:
     """Raise NotReady when the revision's preparation failed; one still under way is fine, jobs wait for it."""
     work = jobs_of(session, revision.id)
-    if preparation_state(revision, work) in (jobs.FAILED, jobs.CANCELLED):
+    if any(job.state in (jobs.FAILED, jobs.CANCELLED) for job in work):
         code, detail = preparation_failure(revision, work) or ("revision_cancelled", "it was cancelled.")
         raise NotReady(
             code,

@@ -1,5 +1,6 @@
 """Describing domain sets and revisions with the state of their preparation."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from sqlalchemy import bindparam, func, select
@@ -27,7 +28,7 @@ def describe_revision(session: Session, revision: Revision) -> RevisionView:
     """The revision with what its preparation has counted so far."""
     work = {job.subject: job for job in jobs_of(session, revision.id)}
     domains = [_describe_domain(row, work.get(row.id)) for row in revision.domains]
-    state = preparation_state(revision, list(work.values()))
+    state = preparation_state(Counter(job.state for job in work.values()), len(domains))
     counts = [domain.tokens for domain in domains]
     parent = session.get(Revision, revision.parent_id) if revision.parent_id else None
     return RevisionView(

@@ -1,21 +1,23 @@
 """How far a revision's preparation is, from its jobs: read by the API and waited for by the workers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from store import jobs
 from store.tables import Job, Revision
 
 
-def preparation_state(revision: Revision, work: Sequence[Job]) -> str:
-    """``queued``, ``running``, ``succeeded``, ``failed`` or ``cancelled``, from the preparation's jobs."""
-    states = [job.state for job in work]
+def preparation_state(states: Mapping[str, int], domains: int) -> str:
+    """``queued``, ``running``, ``succeeded``, ``failed`` or ``cancelled``.
+
+    From how many of the preparation's jobs are in each of the ``states``, and how many domains the revision has.
+    """
     for ended_badly in (jobs.FAILED, jobs.CANCELLED):
-        if ended_badly in states:
+        if states.get(ended_badly):
             return ended_badly
     # One job for the tokenizer and one a domain; the latter are made when the tokenizer is there.
-    if states.count(jobs.SUCCEEDED) == len(revision.domains) + 1:
+    if states.get(jobs.SUCCEEDED) == domains + 1:
         return jobs.SUCCEEDED
-    return jobs.RUNNING if any(state != jobs.QUEUED for state in states) else jobs.QUEUED
+    return jobs.RUNNING if set(states) - {jobs.QUEUED} else jobs.QUEUED
 
 
 def preparation_failure(revision: Revision, work: Sequence[Job]) -> tuple[str, str] | None:

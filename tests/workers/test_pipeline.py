@@ -1,10 +1,11 @@
 """From stage to stage, on both databases, with jobs ended by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from store import jobs
@@ -93,6 +94,67 @@ def queued(database: Database) -> dict[str, int]:
 def optimization(database: Database, stored: Stored) -> Optimization:
     with database.read() as session:
         return session.get_one(Optimization, stored.optimization_id)
+
+
+@contextmanager
+def watched(database: Database) -> Iterator[tuple[list[str], list[Job]]]:
+    """The statements that are sent, and the jobs that are loaded, meanwhile."""
+    statements: list[str] = []
+    loaded: list[Job] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    def note_job(job: Job, _context: object) -> None:
+        loaded.append(job)
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    event.listen(Job, "load", note_job)
+    try:
+        yield statements, loaded
+    finally:
+        event.remove(database.engine, "before_cursor_execute", note)
+        event.remove(Job, "load", note_job)
+
+
+def test_a_tick_that_finds_nothing_to_do_only_reads(database: Database, stored: Stored) -> None:
+    prepare(database)
+    sample(database, stored, NEEDED + 1)
+    succeed(database, jobs.PROXY_RUN)
+    with watched(database) as (statements, _):
+        tick(database)
+    assert statements
+    for statement in statements:
+        assert statement == "BEGIN" or (statement.startswith("SELECT") and "FOR UPDATE" not in statement), (
+            statement
+        )
+
+
+@pytest.mark.parametrize("stage", ["waits for a domain", "trains"])
+def test_what_is_loaded_does_not_grow_with_the_runs_and_domains(
+    database: Database, stored: Stored, stage: str
+) -> None:
+    """A tick, and what follows on a finished job: as many statements and rows for 200 of them as for 4."""
+    costs = []
+    kind = jobs.PREPARE_DOMAIN if stage == "waits for a domain" else jobs.PROXY_RUN
+    if kind == jobs.PROXY_RUN:
+        prepare(database)
+        sample(database, stored, 4)
+    for count in (4, 200):
+        with database.write() as session:
+            owner = stored.revision_id if kind == jobs.PREPARE_DOMAIN else stored.optimization_id
+            session.add_all(jobs.new_job(kind, f"{count}-{index}", owner) for index in range(count))
+        succeed(database, kind)
+        with database.read() as session:
+            ended = session.scalars(select(Job).where(Job.kind == kind, Job.state == jobs.SUCCEEDED)).first()
+        assert ended is not None
+        with watched(database) as (statements, loaded):
+            tick(database)
+            with database.write() as session:
+                settle(session, ended)
+        costs.append((len(statements), len(loaded)))
+    assert costs[0] == costs[1]
+    assert costs[1][1] == 0, "no job is loaded while others are under way"
 
 
 def test_the_stages_follow_one_another(database: Database, stored: Stored) -> None:

@@ -33,13 +33,19 @@ def reap(database: Database, settled: InTransaction | None = None) -> list[Reape
     (`workers.claims.retries`), or is
     cancelled when that was asked for.
     """
+    lease_is_over = (Job.state.in_(HELD), Job.lease_expires_at < database_now())
     expired = (
         select(Job)
-        .where(Job.state.in_(HELD), Job.lease_expires_at < database_now())
+        .where(*lease_is_over)
         .order_by(Job.lease_expires_at)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     )
+    with (
+        database.read() as session
+    ):  # a write transaction keeps SQLite's only writer, and mostly nothing has expired
+        if session.scalars(select(Job.id).where(*lease_is_over).limit(1)).first() is None:
+            return []
     with database.write() as session:
         return [_take_back(session, job, settled) for job in session.scalars(expired).all()]
 
