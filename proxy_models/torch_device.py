@@ -1,4 +1,10 @@
-"""What torch knows of a device: its name, and its memory."""
+"""What torch knows of a device: its name, and its memory.
+
+``python -m proxy_models.torch_device cuda:0 cuda:1`` says why one of them cannot be used, and ends with status 1.
+"""
+
+import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -25,3 +31,25 @@ def memory_of(device: str) -> int:
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     return total_memory()
+
+
+def why_unusable(devices: Sequence[str]) -> str | None:
+    """Why this process could not train on one of the accelerators ``devices``; None where it can on all of them."""
+    named = ", ".join(devices)
+    if not torch.backends.cuda.is_built():
+        return (
+            f"device {named}: torch {torch.__version__} is built for CPUs alone, install one built for CUDA"
+        )
+    for device in devices:
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            return f"device {device}: torch cannot use it ({str(error).splitlines()[0]})"
+    return None
+
+
+if __name__ == "__main__":
+    complaint = why_unusable(sys.argv[1:])
+    if complaint is not None:
+        print(complaint)
+        sys.exit(1)

@@ -2,9 +2,10 @@
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,6 +19,11 @@ from proxy_models.stores.object_path import DataPath, data_path, split_roots, st
 AUTO: Final = "auto"
 Backend = Literal["auto", "one-by-one", "one-by-one-compiled", "stacked", "stacked-compiled", "cuda-graph"]
 LOOPBACK_NAMES = frozenset({"localhost"})
+_CUDA = re.compile(r"cuda(:\d+)?")
+
+
+def _numbered(device: str) -> str:
+    return "cuda:0" if device == "cuda" else device
 
 
 def _available_cpus() -> int:
@@ -25,6 +31,11 @@ def _available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@cache
+def _artifact_store(address: str, directory: Path, limit_bytes: int) -> ArtifactStore:
+    return ArtifactStore(address, directory, limit_bytes)  # it knows which copies are in use, so there is one
 
 
 @contextmanager
@@ -68,7 +79,7 @@ class Settings(BaseSettings):
     """How many wrong tokens an address may send at once; one more every 30 s."""
     slots: int = Field(default_factory=_available_cpus, ge=0, le=1024)
     """Jobs the embedded supervisor runs at once on CPUs: one single-threaded child process each."""
-    device: str = Field(default="cpu", pattern=r"^(cpu|(cuda(:\d+)?|mps)(,(cuda:\d+))*)$")
+    device: str = "cpu"
     """Torch device that models are trained on: ``cpu``, ``cuda``, ``cuda:1``, or several, ``cuda:0,cuda:1``.
 
     Each accelerator has one slot beside those on CPUs."""
@@ -105,6 +116,19 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()
 
+    @field_validator("device")
+    @classmethod
+    def _distinct_devices(cls, value: str) -> str:
+        devices = value.split(",")
+        for number, device in enumerate(devices):
+            if not (_CUDA.fullmatch(device) or value == "cpu"):
+                raise ValueError(
+                    f"{device!r} is no device to train on: cpu, cuda, or cuda:0,cuda:1 and so on"
+                )
+            if _numbered(device) in map(_numbered, devices[:number]):
+                raise ValueError(f"{device!r} is named twice; each accelerator has one slot")
+        return value
+
     @field_validator("artifact_store")
     @classmethod
     def _one_spelling(cls, value: str | None) -> str | None:
@@ -119,43 +143,44 @@ class Settings(BaseSettings):
                 data_path(part)
         return value
 
-    @cached_property
+    @property
     def resolved_database_url(self) -> str:
         """The configured database, or SQLite in the data directory."""
         return self.database_url or f"sqlite:///{self.data_directory / 'mixwright.db'}"
 
-    @cached_property
+    @property
     def roots(self) -> tuple[DataPath, ...]:
         """Resolved directories, and folders of stores, below which corpora and task files may lie."""
         found = [data_path(part) for part in split_roots(self.data_roots)]
         configured = [root.expanduser().resolve() if isinstance(root, Path) else root for root in found]
         return (*configured, (self.data_directory / "corpora").resolve())
 
-    @cached_property
+    @property
     def store(self) -> ArtifactStore | None:
         """The artifact store with this machine's copies."""
         if self.artifact_store is None:
             return None
-        return ArtifactStore(self.artifact_store, self.artifacts, self.artifact_cache_bytes)
+        return _artifact_store(self.artifact_store, self.artifacts, self.artifact_cache_bytes)
 
     @property
     def store_order(self) -> dict[str, Any]:
         """What a job is told of it, for `proxy_models.stores.current.using_store`; without one nothing."""
         return {} if self.store is None else {"artifact_store": self.store.to_dict()}
 
-    @cached_property
+    @property
     def accelerators(self) -> tuple[str, ...]:
         """The devices beside the CPU."""
         return () if self.device == "cpu" else tuple(self.device.split(","))
 
-    def on_device(self, device: str) -> "Settings":
-        """The same for a worker that trains on ``device``."""
-        return self.model_copy(update={"device": device})
-
     @property
     def training_slots(self) -> int:
-        """Processes of this machine that train models at the same time."""
-        return len(self.accelerators) or self.slots
+        """Slots of this machine that train models at the same time: what waits is for all of them."""
+        return max(1, len(self.accelerators) or self.slots)
+
+    @property
+    def slots_a_device(self) -> int:
+        """Slots that share a training device's memory: an accelerator has one, the CPUs' have all the same."""
+        return 1 if self.accelerators else max(1, self.slots)
 
     @property
     def artifacts(self) -> Path:

@@ -26,6 +26,7 @@ from celery.signals import (
 from kombu.entity import Queue
 from sqlalchemy.exc import SQLAlchemyError
 
+from store.devices import NoSuchDevice, require_devices
 from store.engine import Database
 from store.jobs import TRAINING
 from store.logs import configure_logging
@@ -98,6 +99,19 @@ _node = "celery"
 def _remember_name(sender: str, **_: object) -> None:
     global _node  # before the fork, so that the process that runs jobs knows it too
     _node = sender.partition("@")[0]
+
+
+@celeryd_init.connect
+def _require_device(**_: object) -> None:
+    accelerators = Settings().accelerators
+    if len(accelerators) > 1:
+        raise SystemExit(
+            f"MIXWRIGHT_DEVICE={Settings().device}: a Celery worker has one device, start one for each"
+        )
+    try:
+        require_devices(accelerators)
+    except NoSuchDevice as error:
+        raise SystemExit(str(error)) from error
 
 
 @cache

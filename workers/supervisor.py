@@ -15,6 +15,7 @@ import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from store.devices import NoSuchDevice, require_devices
 from store.engine import CONNECTIONS, Database
 from store.lifeline import exit_with_parent
 from store.logs import configure_logging
@@ -78,7 +79,7 @@ def _slot(
 ) -> None:
     name = f"{slot.full_name}:{os.getpid()}"
     device = OwnDevice(settings.devices, slot)
-    worker = Worker(database, settings.on_device(slot.device), SlotFlag(stopping, registry, slot), device)
+    worker = Worker(database, settings, SlotFlag(stopping, registry, slot), device, slot)
     child = Child()
     try:
         while not stopping.is_set():
@@ -110,6 +111,10 @@ def main() -> None:
         signal.signal(number, lambda *_: stopping.set())
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):  # not /dev/null, whose end means nothing
         exit_with_parent()
+    try:
+        require_devices(settings.accelerators)
+    except NoSuchDevice as error:
+        sys.exit(str(error))
     require_schema(settings.resolved_database_url)
     supervise(settings, stopping)
 

@@ -10,6 +10,7 @@ import click
 from service.cli import Command, data_option, settings_with
 from service.http.auth import UnprotectedBind, load_token
 from service.processes.address import AlreadyServed, PortInUse, address, listen
+from store.devices import NoSuchDevice
 from store.logs import configure_logging
 from store.schema.migrate import UnknownRevision
 from store.schema.version import OldSchema
@@ -22,7 +23,7 @@ _COMMANDS_ELSEWHERE = {
     "restore": "service.cli.data:restore",
     "tokens": "service.tokens.command:tokens",
 }
-_EXPECTED = (AlreadyServed, OldSchema, PortInUse, UnknownRevision, UnprotectedBind)
+_EXPECTED = (AlreadyServed, NoSuchDevice, OldSchema, PortInUse, UnknownRevision, UnprotectedBind)
 
 
 class _LazyGroup(click.Group):

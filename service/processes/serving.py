@@ -16,6 +16,7 @@ from typing import Self
 from service.http.auth import load_token
 from service.processes.address import ServeLock, ServiceRecord, address, answers, listen
 from service.processes.child_process import KeptProcess, open_log, tail
+from store.devices import require_devices
 from store.schema.migrate import upgrade
 from store.settings import Settings
 
@@ -40,9 +41,10 @@ class StartFailed(RuntimeError):
 def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None) -> None:
     """Run the service until SIGTERM or SIGINT; ``on_ready`` gets its address when it first answers.
 
-    Raises AlreadyServed, PortInUse, UnprotectedBind or StartFailed before anything is left running.
+    Raises AlreadyServed, NoSuchDevice, PortInUse, UnprotectedBind or StartFailed before anything is left running.
     """
     data = settings.data_directory
+    require_devices(settings.accelerators)
     with stop_on_signals() as stop, ServeLock(data):
         load_token(settings)
         upgrade(settings.resolved_database_url)

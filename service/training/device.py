@@ -52,12 +52,12 @@ class WorkerDevice:
 def worker_device(settings: Settings) -> WorkerDevice:
     """Read the tables, and this machine's own memory where its processor is what trains.
 
-    With SQLite the workers are here, and so many slots share the memory. Otherwise they may be anywhere: what is
+    With SQLite the workers are here, and the slots on CPUs share the memory. Otherwise they may be anywhere: what is
     known of them is what they measured.
     """
     found = read_calibrations(settings.calibrations)
     are_here = settings.database_url is None
-    room = Room(settings.device, None, max(1, settings.slots) if are_here else 1)
+    room = Room(settings.device, None, settings.slots_a_device if are_here else 1)
     tables = tuple(table for table in found.tables if table.device.type == room.type)
     memory = max((table.memory_bytes for table in tables), default=None)
     if are_here and room.type == "cpu":

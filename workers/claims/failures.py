@@ -47,10 +47,21 @@ class Failure:
         # torch's errors by name: this module must not load torch into the parent.
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             return cls(OUT_OF_MEMORY, str(error) or "out of memory", retryable=True)
-        if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
+        if type(error).__name__ == "AcceleratorError" or _is_of_cuda(error):
             return cls(DEVICE_FAILED, str(error).splitlines()[0], retryable=True)
         if isinstance(error, _MISSING):
             return cls("data_missing", str(error), retryable=False)
         if isinstance(error, OSError):
             return cls("io_error", str(error), retryable=True)
         return cls("internal_error", f"{type(error).__name__}: {error}", retryable=False)
+
+
+def _is_of_cuda(error: BaseException) -> bool:
+    """Whether torch complains about the device and not about what was done on it.
+
+    By its words, which are of several classes: "CUDA error: ...", "Torch not compiled with CUDA enabled",
+    "No CUDA GPUs are available", "Found no NVIDIA driver on your system".
+    """
+    return isinstance(error, RuntimeError | AssertionError) and any(
+        word in str(error) for word in ("CUDA", "NVIDIA")
+    )

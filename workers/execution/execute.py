@@ -23,6 +23,7 @@ from store.tables import Job
 from store.tracing import job_span
 from workers.claims.claim import Claim, LeaseLost, acknowledge_cancel, fail, finish, heartbeat, release
 from workers.claims.failures import DEVICE_FAILED, STOPPED, WORKER_LOST, Failure
+from workers.claims.slots import Slot
 from workers.execution.child_handle import Child, ChildDied
 from workers.execution.devices import OwnDevice
 from workers.execution.flag import Flag
@@ -46,6 +47,7 @@ Answer = TypeVar("Answer")
 class Worker:
     """What a worker works with; ``stopping`` asks it to give its jobs back.
 
+    ``settings`` are the machine's, and ``slot`` is the worker's of them; without one it trains on their only device.
     ``device`` is what it lends while it has nothing to do; None lends nothing.
     """
 
@@ -53,6 +55,12 @@ class Worker:
     settings: Settings
     stopping: Flag
     device: OwnDevice | None = None
+    slot: Slot | None = None
+
+    @property
+    def own_settings(self) -> Settings:
+        """The settings with the slot's device as the one to train on."""
+        return self.settings.model_copy(update={"device": self.slot.device}) if self.slot else self.settings
 
 
 @dataclass
@@ -134,7 +142,7 @@ class _Execution:
         """What is to be done, as the store says."""
         with self.database.read() as session:
             job = session.get_one(Job, claim.job_id)
-            return KINDS[claim.kind].describe(session, job, self.worker.settings)
+            return KINDS[claim.kind].describe(session, job, self.worker.own_settings)
 
     def order(self, specs: list[dict[str, Any]], backend: str | None) -> None:
         """Have the child do them."""

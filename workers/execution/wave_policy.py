@@ -38,7 +38,9 @@ def wave_for(worker: Worker, claim: Claim, waiting: int, child: Child) -> Wave:
     settings = worker.settings
     try:
         with worker.database.read() as session:
-            spec = KINDS[claim.kind].describe(session, session.get_one(Job, claim.job_id), settings)
+            spec = KINDS[claim.kind].describe(
+                session, session.get_one(Job, claim.job_id), worker.own_settings
+            )
     except SQLAlchemyError:
         raise
     except Exception:  # what is wrong with the run is recorded with it, when it is described to be trained
@@ -50,7 +52,7 @@ def wave_for(worker: Worker, claim: Claim, waiting: int, child: Child) -> Wave:
     question = {
         "run": spec,
         "runs": fair_share(settings, waiting),
-        "sharing": settings.training_slots or 1,
+        "sharing": settings.slots_a_device,
         "directory": str(settings.calibrations),
     }
     answer = _ask(worker, claim, child, question)
@@ -59,7 +61,7 @@ def wave_for(worker: Worker, claim: Claim, waiting: int, child: Child) -> Wave:
 
 def fair_share(settings: Settings, waiting: int) -> int:
     """The most runs a slot should take at once of ``waiting`` ones, so that the others have work too."""
-    return max(1, min(settings.wave_members, math.ceil(waiting / max(1, settings.training_slots))))
+    return max(1, min(settings.wave_members, math.ceil(waiting / settings.training_slots)))
 
 
 def _ask(worker: Worker, claim: Claim, child: Child, question: dict[str, Any]) -> dict[str, Any] | None:
