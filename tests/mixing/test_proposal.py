@@ -74,7 +74,7 @@ def test_one_more_run_of_the_natural_distribution_lies_where_it_is_expected() ->
     """At least as often as it says, in 25 worlds of two tasks and the objective of them."""
     noise, inside = 0.02, 0
     for seed in range(25):
-        document = propose(request_of(noise=noise, runs=30, seed=seed)).to_dict()
+        document = propose(*question_of(noise=noise, runs=30, seed=seed)).to_dict()
         expected = truth(np.array([document["natural"][name] for name in sorted(POOL)]))
         generator = np.random.default_rng(1000 + seed)
         run = {task: value + noise * generator.standard_normal() for task, value in expected.items()}
@@ -90,7 +90,7 @@ def test_one_more_run_of_the_natural_distribution_lies_where_it_is_expected() ->
 def test_too_few_runs_to_bound_one_more_say_nothing_of_it() -> None:
     """At 90% the outermost of 19 runs bound each side; of 18 none is far enough out."""
     for runs, known in ((19, True), (18, False)):
-        document = propose(request_of(runs=runs)).to_dict()
+        document = propose(*question_of(runs=runs)).to_dict()
         assert (document["objective"]["natural_interval"] is not None) == known
         assert all((task["natural_interval"] is not None) == known for task in document["tasks"])
 

@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 from scipy.integrate import quad
 
 from mixing.domains import Domains
-from mixing.methods import METHODS, combine
+from mixing.question import Question
 from mixing.solve.shares import share_of
-from mixing.swarm.sample import SwarmRequest, sample_round
+from mixing.swarm.sample import sample_round
 from store.settings import Settings
 
 Document = dict[str, Any]
@@ -92,13 +92,10 @@ def test_the_shares_of_an_answer_pin_the_buckets_in_an_optimization(
     made = client.post("/v1/optimizations", json=optimization)
     assert made.status_code == 202, made.text
     swarm = sample_round(
-        SwarmRequest(
-            combine(METHODS["mixwright"]),
-            Domains.of(tokens),
+        Question(
+            domains=Domains.of(tokens),
             rounds=(12,),
-            seed=0,
             target_tokens=1e9,
-            repetition_cap=4,
             constraints=tuple(
                 share_of(share["domains"], sorted(tokens), share["minimum"], share["maximum"])
                 for share in shares
