@@ -12,10 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
-from starlette.types import Scope
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -50,24 +48,6 @@ def configure_tracing(part: str) -> "TracerProvider | None":
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     return provider
-
-
-def request_telemetry(provider: "TracerProvider | None") -> TelemetryConfig:
-    """What FastAPI is told about its own spans: only of the API, whose addresses carry no token."""
-    return {
-        "tracing": provider is not None,
-        "tracer_provider": provider,
-        "metrics": False,
-        "logs": False,
-        "operation_spans": False,
-        "auto_configure": False,
-        "exclude": _is_no_api,
-    }
-
-
-def _is_no_api(scope: Scope) -> bool:
-    # A browser's first visit has the token in its query string, and a span has the query string.
-    return not scope.get("path", "").startswith("/v1/")
 
 
 def owner_context(owner: str) -> SpanContext:

@@ -20,14 +20,14 @@ from service.launches import endpoints as launches
 from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics
 from service.observability.health import Readiness
-from service.observability.requests import Audit, RequestIds, RequestMetrics
+from service.observability.requests import Audit, RequestIds, RequestMetrics, request_telemetry
 from service.optimizations import endpoints as optimizations
 from service.swarms import endpoints as swarms
 from service.tokens.authenticator import Authenticator
 from service.workers import endpoints as workers_view
 from store.engine import CONNECTIONS, Database
 from store.settings import Settings
-from store.tracing import configure_tracing, request_telemetry
+from store.tracing import configure_tracing
 
 STATIC = Path(__file__).parents[1] / "dashboard" / "static"
 

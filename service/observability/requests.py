@@ -17,7 +17,9 @@ import secrets
 import sys
 import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
+from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 from prometheus_client import CollectorRegistry, Histogram
 from starlette.datastructures import Headers, MutableHeaders
@@ -27,10 +29,31 @@ from service.http.auth import SAFE_METHODS
 from service.http.errors import problem_response
 from store.logs import bound
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
 UNMATCHED = "(none)"
 """The route of a request that met none: its path is the client's own words, and never a label."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+def request_telemetry(provider: "TracerProvider | None") -> TelemetryConfig:
+    """What FastAPI is told about its own spans: only of the API, whose addresses carry no token."""
+    return {
+        "tracing": provider is not None,
+        "tracer_provider": provider,
+        "metrics": False,
+        "logs": False,
+        "operation_spans": False,
+        "auto_configure": False,
+        "exclude": _is_no_api,
+    }
+
+
+def _is_no_api(scope: Scope) -> bool:
+    # A browser's first visit has the token in its query string, and a span has the query string.
+    return not scope.get("path", "").startswith("/v1/")
 
 
 def route_of(scope: Scope) -> str:

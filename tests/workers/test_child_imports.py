@@ -1,0 +1,35 @@
+"""What the process loads that trains: nothing of the web, whose memory every slot would pay for."""
+
+import pytest
+
+from workers.execution.child_handle import Child
+
+WEB = {"fastapi", "starlette", "uvicorn", "celery", "jinja2", "service"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("proxy_run", "workers.jobs.training_run"),
+        ("full_run", "workers.jobs.training_run"),
+        ("solve", "workers.jobs.swarm_evidence"),
+    ],
+)
+def test_a_child_loads_no_web_framework_whatever_it_is_told_to_do(
+    kind: str, part: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real child tells what it imports; the order is refused only when the kind's modules are there."""
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    child = Child()
+    try:
+        child.order(kind, [{"artifact_store": None}])
+        while (answer := child.message(timeout=240.0)) is None:
+            pass
+    finally:
+        child.kill()
+    assert "failure" in answer
+    imported = {
+        line.rpartition("|")[2].strip() for line in capfd.readouterr().err.splitlines() if "|" in line
+    }
+    assert part in imported
+    assert not {name.partition(".")[0] for name in imported} & WEB
