@@ -66,6 +66,12 @@ class Domains:
     Attributes:
         names: (m,) domain names, sorted.
         tokens: (m,) available tokens N_j, read-only, same order.
+
+    >>> domains = Domains.of({"web": 6e9, "code": 3e9, "books": 1e9})
+    >>> domains.names
+    ('books', 'code', 'web')
+    >>> domains.natural()
+    Mixture({'books': 0.1, 'code': 0.3, 'web': 0.6})
     """
 
     names: tuple[str, ...]

@@ -164,6 +164,11 @@ def combine(
 
     Raises:
         InvalidSetting: the method trains no runs, a part is unknown, or two parts cannot be combined.
+
+    >>> combine(METHODS["mixwright"])
+    Recipe(sampler='d-optimal', regression='effective-power', granularity='per task', solver='exact')
+    >>> combine(METHODS["mixwright"], regression="ensemble").solver
+    'search'
     """
     if method.recipe is None:
         raise InvalidSetting(f"the method {method.name!r} trains no runs, so it has no parts", field="method")
@@ -331,6 +336,9 @@ def method_named(name: str) -> Method:
 
     Raises:
         UnknownMethod: naming those there are.
+
+    >>> method_named("olmix").default_runs(24)
+    75
     """
     if name not in METHODS:
         raise UnknownMethod(

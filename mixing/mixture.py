@@ -12,7 +12,14 @@ SUM_TOLERANCE = 1e-6
 
 
 class Mixture(Mapping[str, float]):
-    """An immutable mapping of domain name to weight: non-negative, summing to 1. Make one with `Mixture.of`."""
+    """An immutable mapping of domain name to weight: non-negative, summing to 1. Make one with `Mixture.of`.
+
+    >>> mixture = Mixture.of({"web": 0.75, "code": 0.25})
+    >>> mixture["code"]
+    0.25
+    >>> mixture.align(["web", "code"])
+    array([0.75, 0.25])
+    """
 
     __slots__ = ("_weights",)
 

@@ -42,7 +42,15 @@ class Unreachable(Exception):
 
 
 class Client:
-    """Talks to one service. Documents come back as the API gives them; refusals are ApiError."""
+    """Talks to one service. Documents come back as the API gives them; refusals are ApiError.
+
+    >>> domains = [{"name": "web", "files": files[:1]}, {"name": "code", "files": files[1:]}]
+    >>> with Client(url, token) as client:  # of `mixwright serve` and `mixwright token`
+    ...     revision = client.create_domain_set({"name": "pool", "domains": domains})
+    ...     mixture = client.create_mixture({"domain_set": "pool", "weights": {"web": 0.7, "code": 0.3}})
+    ...     client.mixture(mixture["id"])["weights"]
+    {'code': 0.3, 'web': 0.7}
+    """
 
     def __init__(
         self,

@@ -37,6 +37,13 @@ def diff(old: Leaves, new: Leaves, said: Mapping[str, str] | None = None) -> Cha
         SplitMismatch: a split was said whose parts are not together the parent; `MergeMismatch` likewise.
         InvalidDomainName: names that make no tree.
         InvalidTokens: a count that is not positive and finite.
+
+    >>> from mixing.change.revision import Leaf
+    >>> before = {"web": Leaf(6e9, "text of web"), "books": Leaf(1e9, "text of books")}
+    >>> after = {"web": Leaf(6e9, "text of web"), "code": Leaf(2e9, "text of code")}
+    >>> changes = diff(before, after)
+    >>> changes.added, changes.removed
+    (('code',), ('books',))
     """
     check_leaves(old)
     check_leaves(new)

@@ -34,6 +34,10 @@ class RevisionNode:
         leaves: its domains; every one counted.
         parent: id of the revision it changed, None for the first.
         changes: against the parent; None for the first.
+
+    >>> from mixing.change.revision import Leaf
+    >>> RevisionNode("1", {"web": Leaf(6e9, "w")}).id
+    '1'
     """
 
     id: str
@@ -122,7 +126,16 @@ def _aligned(mixture: Mapping[str, float], names: tuple[str, ...]) -> np.ndarray
 
 @dataclass(frozen=True)
 class Lineage:
-    """Revisions by id; make one with `Lineage.of`."""
+    """Revisions by id; make one with `Lineage.of`.
+
+    >>> from mixing.change.diff import diff
+    >>> from mixing.change.revision import Leaf
+    >>> before, after = {"web": Leaf(6e9, "w")}, {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")}
+    >>> nodes = [RevisionNode("1", before), RevisionNode("2", after, "1", diff(before, after))]
+    >>> space = Lineage.of(nodes).space("2")
+    >>> space.contents.names, space.carry_all("1", [{"web": 1.0}])  # the old run, over the contents
+    (('code', 'web'), array([[0., 1.]]))
+    """
 
     nodes: Mapping[str, RevisionNode] = field(default_factory=dict)
 

@@ -21,6 +21,9 @@ class Leaf:
         tokens: N_j, or None while nobody has counted them.
         content: equal keys are the same text, different keys are different text; None where nobody knows. Keys of 64
             hexadecimal digits add up as well (`mixing.change.content`).
+
+    >>> Leaf(6e9, content="the key of its text").tokens
+    6000000000.0
     """
 
     tokens: float | None = None

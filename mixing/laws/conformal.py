@@ -86,6 +86,13 @@ class Conformal:
         folds: of the cross-validation.
         repeats: of it, over different folds.
         seed: of the folds.
+
+    >>> from mixing.laws.exponential.log_linear import LogLinearLaw
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> low, high = Conformal(LogLinearLaw()).fit(weights, bits).interval(weights)  # both (runs, tasks)
+    >>> bool((low <= high).all())
+    True
     """
 
     regression: Regression

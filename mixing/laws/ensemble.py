@@ -95,6 +95,13 @@ class Ensemble:
         folds: of the cross-validation.
         repeats: of it, over different folds.
         seed: of the folds.
+
+    >>> members = (EffectivePowerLaw(), GaussianProcess())
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> mean, deviation = Ensemble(members).fit(weights, bits).predict(weights)
+    >>> mean.shape
+    (20, 1)
     """
 
     members: tuple[Regression, ...]

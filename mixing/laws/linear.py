@@ -53,6 +53,12 @@ class LinearLaw:
 
     Raises:
         InvalidSetting: a ridge that is not positive.
+
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> mean, deviation = LinearLaw().fit(weights, bits).predict(weights)  # both (runs, tasks)
+    >>> mean.shape
+    (20, 1)
     """
 
     ridge: float = 0.3

@@ -64,6 +64,12 @@ class Trees:
 
     Raises:
         InvalidSetting: a setting outside its range.
+
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> mean, deviation = Trees().fit(weights, bits).predict(weights)  # both (runs, tasks)
+    >>> mean.shape
+    (20, 1)
     """
 
     rounds: int = 1000

@@ -43,6 +43,10 @@ class RunEvidence:
             for the others.
         doubt: how far its metrics may be off beside their noise because it was trained otherwise (with another
             seed), as a share of each metric's standard deviation over the runs.
+
+    >>> run = RunEvidence("run-0", {"web": 0.7, "code": 0.3}, {"humaneval": 1.41, "reading": 1.02})
+    >>> sorted(run.metrics)
+    ['humaneval', 'reading']
     """
 
     id: str

@@ -43,6 +43,10 @@ def share_of(
     Raises:
         UnknownDomain: a selector stands for nothing.
         InvalidSetting: no selector, bounds outside [0, 1], a minimum above the maximum, or a domain's name.
+
+    >>> web = share_of(["web"], ["code", "web:forums", "web:news"], minimum=0.2)
+    >>> web.name, web.lower
+    ('web', 0.2)
     """
     listed = list(dict.fromkeys(selectors))
     if not listed:

@@ -201,6 +201,12 @@ class ExponentialsLaw(ParametricRegression):
 
     Raises:
         InvalidSetting: no terms.
+
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> mean, deviation = ExponentialsLaw().fit(weights, bits).predict(weights)  # both (runs, tasks)
+    >>> bool(np.abs(mean - bits).max() < 0.05)
+    True
     """
 
     terms: int = 2
@@ -224,6 +230,12 @@ class ExponentialPowerLaw(ParametricRegression):
 
     Raises:
         InvalidSetting: eps is not positive.
+
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> mean, deviation = ExponentialPowerLaw().fit(weights, bits).predict(weights)  # both (runs, tasks)
+    >>> bool(np.abs(mean - bits).max() < 0.05)
+    True
     """
 
     eps: float = 1e-3

@@ -94,6 +94,12 @@ class LogLinearLaw:
         starts: quantiles of the metric at which exp(c) begins.
         iterations: most Levenberg-Marquardt iterations.
         tolerance: relative improvement at which a fit is finished.
+
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> mean, deviation = LogLinearLaw().fit(weights, bits).predict(weights)  # both (runs, tasks)
+    >>> bool(np.abs(mean - bits).max() < 0.001)
+    True
     """
 
     delta: float = 0.02

@@ -201,6 +201,12 @@ class LinearInteractionsLaw(ParametricRegression):
 
     Raises:
         InvalidSetting: a rank below 1.
+
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> mean, deviation = LinearInteractionsLaw().fit(weights, bits).predict(weights)  # both (runs, tasks)
+    >>> mean.shape
+    (20, 1)
     """
 
     rank: int = 2
@@ -223,6 +229,12 @@ class LogLinearInteractionsLaw(ParametricRegression):
 
     Raises:
         InvalidSetting: a rank below 1.
+
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> mean, deviation = LogLinearInteractionsLaw().fit(weights, bits).predict(weights)  # both (runs, tasks)
+    >>> bool(np.abs(mean - bits).max() < 0.05)
+    True
     """
 
     rank: int = 1

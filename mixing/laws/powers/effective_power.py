@@ -188,6 +188,12 @@ class EffectivePowerLaw:
         starts: a descent begins at each of these (logit beta, log gap), and the lowest goes on to its minimum.
         iterations: most Levenberg-Marquardt iterations.
         tolerance: improvement of the loss at which a fit is finished.
+
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> mean, deviation = EffectivePowerLaw().fit(weights, bits).predict(weights)  # both (runs, tasks)
+    >>> bool(np.abs(mean - bits).max() < 0.05)
+    True
     """
 
     floor: float = 5e-5

@@ -158,6 +158,12 @@ class BiMixLaw(ParametricRegression):
 
     Raises:
         InvalidSetting: eps is not positive.
+
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> mean, deviation = BiMixLaw().fit(weights, bits).predict(weights)  # both (runs, tasks)
+    >>> mean.shape
+    (20, 1)
     """
 
     eps: float = 1e-2
@@ -182,6 +188,12 @@ class AutoScaleLaw(ParametricRegression):
 
     Raises:
         InvalidSetting: a budget of no more than one.
+
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> mean, deviation = AutoScaleLaw().fit(weights, bits).predict(weights)  # both (runs, tasks)
+    >>> mean.shape
+    (20, 1)
     """
 
     budget: float = 30.0

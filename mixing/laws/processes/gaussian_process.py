@@ -104,6 +104,12 @@ class GaussianProcess:
         search_runs: most runs on which the hyperparameters are searched.
         finishing: iterations on all runs after a search on fewer.
         tolerance: improvement of the log likelihood, in nats, at which a search is finished.
+
+    >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
+    >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
+    >>> mean, deviation = GaussianProcess().fit(weights, bits).predict(weights)  # both (runs, tasks)
+    >>> bool(np.abs(mean - bits).max() < 0.05)
+    True
     """
 
     features: FeatureMap = field(default_factory=FeatureMap)
