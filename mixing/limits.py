@@ -29,9 +29,12 @@ _WHOLE = 1 - 1e-12
 class Limits:
     """Domains, the budget they are read for, and what no mixture may break.
 
-        limits = Limits(domains, target_tokens=4e9, repetition_cap=4)
-        limits.check()
-        limits.caps, limits.epochs(weights), limits.binding(weights)
+    >>> limits = Limits(Domains.of({"web": 6e9, "code": 1e9}), target_tokens=4e9, repetition_cap=2)
+    >>> limits.check()
+    >>> limits.caps  # of code, of web
+    array([0.5, 3. ])
+    >>> limits.epochs(np.array([0.5, 0.5])), limits.binding(np.array([0.5, 0.5]))
+    (array([2.        , 0.33333333]), array([ True, False]))
 
     Attributes:
         domains: m domains with their tokens N_j.

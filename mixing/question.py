@@ -30,11 +30,10 @@ if TYPE_CHECKING:  # importing what fits regressions would slow down a process t
 class Question(Terms):
     """What a mixture is asked for: one value, taken by the swarm, the proposal, the reuse plan and the baselines.
 
-        question = Question(
-            domains=Domains.of({"web": 5e9, "code": 1e9}), target_tokens=4e9, objective={"code": 1.0}, rounds=(12,)
-        )
-        swarm = sample_round(question)
-        proposal = propose(question, runs)
+    >>> domains = Domains.of({"web": 5e9, "code": 1e9})
+    >>> question = Question(domains=domains, target_tokens=4e9, objective={"humaneval": 1.0}, rounds=(12,))
+    >>> question.parts.regression, question.limits.caps  # `sample_round(question)`, `propose(question, runs)`
+    ('effective-power', array([1., 5.]))
 
     Attributes:
         domains: m domains with their tokens.

@@ -24,6 +24,9 @@ class TaskGuard:
         at_most: largest predicted metric, of a task that is better when lower.
         worse_than_natural: by how much the prediction may be worse than that of the natural distribution.
         at_least: smallest predicted metric, of a task that is better when higher.
+
+    >>> TaskGuard("reading", worse_than_natural=0.01).name
+    'guard rail of reading to natural'
     """
 
     task: str

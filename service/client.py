@@ -45,9 +45,10 @@ class Client:
     """Talks to one service. Documents come back as the API gives them; refusals are ApiError.
 
     >>> domains = [{"name": "web", "files": files[:1]}, {"name": "code", "files": files[1:]}]
+    >>> weights = {"web": 0.7, "code": 0.3}
     >>> with Client(url, token) as client:  # of `mixwright serve` and `mixwright token`
     ...     revision = client.create_domain_set({"name": "pool", "domains": domains})
-    ...     mixture = client.create_mixture({"domain_set": "pool", "weights": {"web": 0.7, "code": 0.3}})
+    ...     mixture = client.create_mixture({"domain_set": "pool", "name": "by-hand", "weights": weights})
     ...     client.mixture(mixture["id"])["weights"]
     {'code': 0.3, 'web': 0.7}
     """

@@ -81,6 +81,17 @@ def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
         TooFewRuns, InvalidMetrics, InvalidWeights, UnknownDomain, MissingDomain, DuplicateRun: the runs
             (`mixing.runs.evidence.gather`).
         Infeasible: no mixture satisfies the constraints.
+
+    >>> from mixing.domains import Domains
+    >>> domains = Domains.of({"web": 6e9, "code": 3e9, "books": 1e9})
+    >>> weights = np.random.default_rng(0).dirichlet([1, 3, 6], size=16)  # books, code, web
+    >>> runs = tuple(
+    ...     RunEvidence(f"run-{k}", dict(zip(domains.names, row)), {"humaneval": 2 - row[1] ** 0.4})
+    ...     for k, row in enumerate(weights)
+    ... )
+    >>> question = Question(domains=domains, objective={"humaneval": 1.0}, target_tokens=4e9)
+    >>> propose(question, runs).to_dict()["weights"]["code"] > 0.5
+    True
     """
     solver = SOLVERS[question.parts.solver]
     if not solver.respects_constraints and question.proxy_tokens is None:

@@ -46,6 +46,9 @@ class PastRun:
         tasks: what was measured on it.
         unlike: why it cannot be compared with the runs to come (another proxy, another tokenizer), or None.
         seed: it was trained with.
+
+    >>> PastRun("run-0", "1", {"web": 0.7, "code": 0.3}, ("humaneval",), unlike=None, seed=0).revision
+    '1'
     """
 
     id: str
@@ -67,6 +70,9 @@ class StartMixture:
         coupling: `{domain: {domain: BPB}}` as its evidence document has it (`coupling`), None where it has none.
         gain: its predicted gain over the natural distribution, in BPB, where its evidence document tells it.
         noise: standard error of that gain.
+
+    >>> StartMixture("in use", "1", {"web": 0.7, "code": 0.3}).weights["code"]
+    0.3
     """
 
     id: str
@@ -92,6 +98,13 @@ class Continuation:
         reuse_runs: whether older runs may count.
         runs: new runs asked for, None to have them proposed.
         seconds_per_run: what a comparable run took, where one has been trained.
+
+    >>> from mixing.change.lineage import Lineage, RevisionNode
+    >>> from mixing.change.revision import Leaf
+    >>> space = Lineage.of([RevisionNode("1", {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")})]).space("1")
+    >>> question = Question(domains=newest_domains(space), objective={"humaneval": 1.0}, target_tokens=4e9)
+    >>> Continuation(question, space, kind="none").tasks
+    ('humaneval',)
     """
 
     question: Question
@@ -118,7 +131,14 @@ class Continuation:
 
 
 def newest_domains(space: EvidenceSpace) -> Domains:
-    """The newest revision's domains; a divided one has the tokens of its contents."""
+    """The newest revision's domains; a divided one has the tokens of its contents.
+
+    >>> from mixing.change.lineage import Lineage, RevisionNode
+    >>> from mixing.change.revision import Leaf
+    >>> space = Lineage.of([RevisionNode("1", {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")})]).space("1")
+    >>> newest_domains(space).names
+    ('code', 'web')
+    """
     way = space.newest
     return Domains(way.free, space.contents.tokens @ (way.matrix > 0))
 

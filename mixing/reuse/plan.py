@@ -111,6 +111,16 @@ def plan_reuse(continuation: Continuation) -> ReusePlan:
         UnknownRevision: the mixture, or a run, is of another lineage.
         Infeasible: no mixture with these ratios keeps to the caps and constraints; the members in conflict are named,
             with the least change that helps.
+
+    >>> from mixing.change.lineage import Lineage, RevisionNode
+    >>> from mixing.change.revision import Leaf
+    >>> space = Lineage.of([RevisionNode("1", {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")})]).space("1")
+    >>> from mixing.question import Question
+    >>> from mixing.reuse.choice import newest_domains
+    >>> question = Question(domains=newest_domains(space), objective={"humaneval": 1.0}, target_tokens=4e9)
+    >>> plan = plan_reuse(Continuation(question, space))
+    >>> plan.kind, plan.new_runs, plan.recompute_runs  # there are no older runs
+    ('none', 9, 9)
     """
     past = _Past.of(continuation)
     reused, set_aside = _sort_runs(continuation, past)

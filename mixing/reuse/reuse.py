@@ -24,6 +24,9 @@ class Reuse:
 
     Raises:
         InvalidSetting: older runs without the contents they are points of.
+
+    >>> Reuse({"kept": {"web": 0.7, "code": 0.3}}).groups["kept"]["code"]
+    0.3
     """
 
     groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -79,6 +82,17 @@ def older_run(run: RunEvidence, revision: str, space: EvidenceSpace, seed: int |
 
     Raises:
         UnknownRevision, UnknownDomain, MissingDomain: as `EvidenceSpace.carry`.
+
+    >>> from mixing.change.diff import diff
+    >>> from mixing.change.lineage import Lineage, RevisionNode
+    >>> from mixing.change.revision import Leaf
+    >>> before, after = {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")}, {"web": Leaf(6e9, "w")}
+    >>> nodes = [RevisionNode("1", before), RevisionNode("2", after, "1", diff(before, after))]
+    >>> space = Lineage.of(nodes).space("2")
+    >>> run = RunEvidence("run-0", {"web": 0.7, "code": 0.3}, {"humaneval": 1.41})
+    >>> older = older_run(run, "1", space)
+    >>> older.mixture["web"], older.older  # the text of code still counts, though the domain is gone
+    (0.7, True)
     """
     doubted = run.seed is not None and seed is not None and run.seed != seed
     return replace(

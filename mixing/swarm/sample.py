@@ -47,6 +47,12 @@ def sample_round(
         TooFewRuns: fewer runs than the regression can be fitted with.
         Infeasible: the target tokens cannot be reached under the caps or leave no room to vary, or constraints are in
             conflict.
+
+    >>> from mixing.domains import Domains
+    >>> domains = Domains.of({"web": 6e9, "code": 3e9, "books": 1e9})
+    >>> runs = sample_round(Question(domains=domains, target_tokens=4e9, rounds=(12,)))
+    >>> len(runs), list(runs[0].mixture)
+    (12, ['books', 'code', 'web'])
     """
     _check(question)
     keys = [question.seed, _STREAM, number] if number else [question.seed, _STREAM]

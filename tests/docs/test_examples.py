@@ -4,6 +4,7 @@ import doctest
 import importlib
 import json
 import pkgutil
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -66,3 +67,13 @@ def test_the_example_of_the_client_runs_against_a_service(served: tuple[str, Set
     results = run_examples(service.client, url=url, token=settings.token, files=files)
     assert results.attempted > 0
     assert results.failed == 0, "see the output"
+
+
+def test_whatever_the_library_page_calls_shows_a_call() -> None:
+    """Every class and function that its code imports from `mixing`, but for plain constants."""
+    text = (ROOT / "docs" / "library.md").read_text()
+    for module, names in re.findall(r"^from (mixing[\w.]*) import (.*)$", text, re.MULTILINE):
+        for name in names.split(", "):
+            part = getattr(importlib.import_module(module), name)
+            if callable(part):
+                assert ">>> " in (part.__doc__ or ""), f"{module}.{name}"
