@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mixing.answer.proposal import Proposal
 
 Document = dict[str, Any]
+_UNCHANGED = 1e-9
+"""A prediction this much worse is the same one, rounded."""
 _COUPLED = 50
 """Domains a domain's couplings are listed for."""
 
@@ -66,6 +68,7 @@ class _Report:
             },
             "objective": objective,
             "tasks": self.tasks(),
+            "worse": self.worse(),
             "held_out_rank_correlation": (
                 None if held_out is None else float(held_out.rank_correlation[counted].mean())
             ),
@@ -166,6 +169,28 @@ class _Report:
             }
             for t, name in enumerate(evidence.tasks)
         ]
+
+    def worse(self) -> list[Document]:
+        """The tasks predicted worse than by the natural distribution, the worst first, each in its own unit.
+
+        `change` is by how much, above 0, and `interval` that of the change; `is_certain` says whether it excludes 0,
+        and both are None where nothing is held out.
+        """
+        found = []
+        for row in self.tasks():
+            if row["gain"] >= -_UNCHANGED:
+                continue
+            bounds = row["gain_interval"]
+            found.append(
+                {
+                    "task": row["name"],
+                    "weight": row["weight"],
+                    "change": -row["gain"],
+                    "interval": None if bounds is None else [-bounds[1], -bounds[0]],
+                    "is_certain": None if bounds is None else bounds[1] < 0,
+                }
+            )
+        return sorted(found, key=lambda row: (-row["change"], row["task"]))
 
     def signal_to_noise(self, t: int) -> float | None:
         """Range of a task over the runs in units of its noise, where that is known and not 0."""

@@ -220,3 +220,25 @@ def test_a_price_of_repetition_reads_scarce_domains_less_often() -> None:
     free, dear, dearest = (most_epochs(price) for price in (0.0, 1.0, 100.0))
     assert free > dear > dearest
     assert dearest < 1.5, "at such a price hardly anything is read twice"
+
+
+def test_the_tasks_predicted_worse_are_listed_the_worst_first() -> None:
+    """By the law itself: what facts alone would cost the others, against the natural distribution."""
+    proposal = proposed(objective={"facts": 1.0, "code": 0.0, "prose": 0.0})
+    at = [
+        tasks_at(proposal, weights[None])[0] for weights in (proposal.found.weights, DOMAINS.natural_weights)
+    ]
+    lost = {
+        task: float(loss) for task, loss in zip(sorted(USEFUL), at[0] - at[1], strict=True) if loss > 1e-9
+    }
+    document = proposal.to_dict()
+    worse = document["worse"]
+    assert [row["task"] for row in worse] == sorted(lost, key=lambda task: -lost[task])
+    assert {row["task"]: row["change"] for row in worse} == pytest.approx(lost)
+    assert worse[0]["task"] == "code"
+    gains = {row["name"]: row["gain_interval"] for row in document["tasks"]}
+    for row in worse:
+        low, high = gains[row["task"]]
+        assert row["interval"] == [-high, -low]
+        assert row["is_certain"] == (high < 0)
+    assert worse[0]["is_certain"], "a loss of many times the noise"
