@@ -1,7 +1,6 @@
 """Creating, cancelling and retrying optimizations."""
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
@@ -15,6 +14,7 @@ from service.optimizations.reuse import PlannedReuse, planned_reuse
 from service.training.checks import check_vocabulary
 from store import jobs
 from store.clock import database_now
+from store.documents import VERSION, OptimizationDocument, ShareDocument
 from store.problems import Conflict, Invalid, invalid
 from store.tables import Optimization
 
@@ -73,42 +73,26 @@ def plan_optimization(
 def create_optimization(session: Session, planned: PlannedOptimization) -> str:
     """Store the optimization; the workers take it from there. Answers its id."""
     checked = planned.checked
-    request, terms = checked.request, checked.terms
+    document = OptimizationDocument(
+        **vars(replace(checked.terms, rounds=planned.rounds)),
+        version=VERSION,
+        runs=planned.runs,
+        minimum_runs=planned.minimum_runs,
+        shares=tuple(map(ShareDocument.of, planned.shares)),
+        tasks=tuple(checked.tasks),
+        aggregate=checked.request.aggregate,
+        proxy=checked.proxy,
+        reuse=None if planned.reuse is None else planned.reuse.document(),
+    )
     row = Optimization(
         revision_id=planned.revision_id,
-        method=terms.method,
-        seed=terms.seed,
-        settings={
-            "runs": planned.runs,
-            "rounds": list(planned.rounds),
-            "minimum_runs": planned.minimum_runs,
-            "recipe": None if terms.recipe is None else asdict(terms.recipe),
-            "temperature": terms.temperature,
-            "target_tokens": terms.target_tokens,
-            "repetition_cap": terms.repetition_cap,
-            "kl_weight": terms.kl_weight,
-            "repetition_price": terms.repetition_price,
-            "strengths": list(terms.strengths),
-            "proxy": checked.proxy,
-            "tasks": checked.tasks,
-            "aggregate": request.aggregate,
-            "shares": [_stored(share) for share in planned.shares],
-            "guard_rails": [asdict(rail) for rail in terms.guard_rails],
-            "reuse": None if planned.reuse is None else planned.reuse.document(),
-        },
+        method=document.method,
+        seed=document.seed,
+        settings=document.to_dict(),
     )
     session.add(row)
     session.flush()
     return row.id
-
-
-def _stored(share: LinearConstraint) -> dict[str, object]:
-    return {
-        "name": share.name,
-        "domains": sorted(share.coefficients),
-        "minimum": share.lower if math.isfinite(share.lower) else None,
-        "maximum": share.upper if math.isfinite(share.upper) else None,
-    }
 
 
 def _rounds(

@@ -18,21 +18,6 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-_ASKED = (
-    "recipe",
-    "target_tokens",
-    "repetition_cap",
-    "kl_weight",
-    "repetition_price",
-    "tasks",
-    "aggregate",
-    "shares",
-    "guard_rails",
-    "temperature",
-    "rounds",
-    "strengths",
-)
-
 
 def describe_question(session: Session, optimization: Optimization) -> Document:
     """The domains with their tokens, what was asked for, every finished run, and the lost ones with their reasons."""
@@ -59,6 +44,7 @@ def describe_question(session: Session, optimization: Optimization) -> Document:
         elif run_job.state in jobs.ENDED:
             lost.append({"run_id": run.id, "reason": f"{run_job.failure_code}: {run_job.failure_detail}"})
     return {
+        **optimization.settings,
         "method": optimization.method,
         "seed": optimization.seed,
         "tokens": token_counts(optimization.revision),
@@ -66,7 +52,6 @@ def describe_question(session: Session, optimization: Optimization) -> Document:
         "reuse": describe_reuse(session, optimization),
         "runs": finished,
         "lost": lost,
-        **{name: optimization.settings[name] for name in _ASKED},
     }
 
 
@@ -89,36 +74,8 @@ def run_evidence(spec: Mapping[str, Any]) -> "tuple[RunEvidence, ...]":
 
 def question_of(spec: Mapping[str, Any]) -> "Question":
     """What was asked for, over the counted domains, with what it reuses."""
-    from mixing.domains import Domains
-    from mixing.methods import Recipe
-    from mixing.question import Question, objective_of
-    from mixing.solve.shares import share_of
-    from mixing.terms import TaskGuard
+    from store.documents import OptimizationDocument
 
-    domains = Domains.of(spec["tokens"])
-    recipe = None if spec["recipe"] is None else Recipe(**spec["recipe"])
-    return Question(
-        domains=domains,
-        method=spec["method"],
-        recipe=recipe,
-        target_tokens=spec["target_tokens"],
-        repetition_cap=spec["repetition_cap"],
-        guard_rails=tuple(TaskGuard(**rail) for rail in spec["guard_rails"]),
-        seed=spec["seed"],
-        rounds=tuple(spec["rounds"]),
-        kl_weight=spec["kl_weight"],
-        repetition_price=spec["repetition_price"],
-        strengths=tuple(spec["strengths"]),
-        temperature=spec["temperature"],
-        constraints=tuple(
-            share_of(share["domains"], domains.names, share["minimum"], share["maximum"], share["name"])
-            for share in spec["shares"]
-        ),
-        objective={}
-        if recipe is None
-        else objective_of(
-            spec["tasks"], domains.names, recipe.granularity, worst_family=spec["aggregate"] == "worst_family"
-        ),
-        proxy_tokens=spec["proxy_tokens"],
-        reuse=reuse_of(spec),
-    )
+    # Under these two names the specification has what they came to: the runs themselves, and what is reused.
+    document = OptimizationDocument.from_dict({**spec, "runs": 0, "reuse": None})
+    return document.question(spec["tokens"], reuse_of(spec))

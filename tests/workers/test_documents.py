@@ -1,0 +1,75 @@
+"""What is stored of an optimization, as it is stored now and as it was before its document had a version."""
+
+import pytest
+
+from mixing.methods import METHODS
+from mixing.reuse.reuse import NOTHING_REUSED
+from mixing.terms import TaskGuard
+from store.documents import VERSION, OptimizationDocument, ShareDocument
+from store.engine import Database
+from store.tables import Optimization
+from tests.workers.conftest import new_revision
+
+TOKENS = {"books": 400_000, "code": 600_000}
+FIRST = {
+    "runs": 9,
+    "rounds": [9],
+    "minimum_runs": 4,
+    "recipe": {
+        "sampler": "two-level-dirichlet",
+        "regression": "log-linear",
+        "granularity": "per task",
+        "solver": "exact",
+    },
+    "temperature": None,
+    "target_tokens": 1_000_000,
+    "repetition_cap": 4.0,
+    "kl_weight": 0.05,
+    "repetition_price": 0.0,
+    "strengths": [0.1, 5.0],
+    "proxy": {"size": "nano-0.1M", "tokens": 65_536, "sequence_length": 128, "batch_rows": 8},
+    "tasks": [{"name": "sums", "path": "/data/sums.jsonl", "weight": 1.0, "family": None}],
+    "aggregate": "mean",
+    "shares": [{"name": "some code", "domains": ["code"], "minimum": 0.2, "maximum": None}],
+    "guard_rails": [{"task": "sums", "at_most": 2.0, "at_least": None, "worse_than_natural": None}],
+    "reuse": None,
+}
+"""A row's settings as version 1 wrote them; method and seed are columns."""
+
+
+def stored(database: Database, settings: dict[str, object]) -> OptimizationDocument:
+    with database.write() as session:
+        row = Optimization(revision_id=new_revision(session).id, method="olmix", seed=7, settings=settings)
+        session.add(row)
+        session.flush()
+        identity = row.id
+    with database.read() as session:
+        return OptimizationDocument.of(session.get_one(Optimization, identity))
+
+
+def test_a_row_of_the_first_version_is_the_question_it_was(database: Database) -> None:
+    document = stored(database, FIRST)
+    assert document.version == 1
+    assert (document.method, document.seed, document.runs) == ("olmix", 7, 9)
+    assert document.shares == (ShareDocument(name="some code", domains=("code",), minimum=0.2),)
+    question = document.question(TOKENS, NOTHING_REUSED)
+    assert question.parts == METHODS["olmix"].recipe
+    assert question.guard_rails == (TaskGuard("sums", at_most=2.0),)
+    assert (question.rounds, question.strengths, question.kl_weight) == ((9,), (0.1, 5.0), 0.05)
+    assert question.proxy_tokens == 65_536
+    assert question.limits.caps == pytest.approx([1.6, 2.4])
+    assert [(share.coefficients, share.lower) for share in question.constraints] == [({"code": 1.0}, 0.2)]
+
+
+@pytest.mark.parametrize("missing", sorted(set(FIRST) - {"target_tokens"}))
+def test_what_an_older_row_lacks_has_its_default(missing: str) -> None:
+    bare = {name: value for name, value in FIRST.items() if name != missing}
+    document = OptimizationDocument.from_dict({**bare, "method": "olmix", "seed": 7})
+    assert getattr(document, missing) == getattr(OptimizationDocument(target_tokens=1.0), missing)
+
+
+def test_what_is_stored_comes_back_as_it_went(database: Database) -> None:
+    first = OptimizationDocument.from_dict({**FIRST, "version": VERSION, "method": "olmix", "seed": 7})
+    assert stored(database, first.to_dict()) == first
+    # What version 1 said is still said in the same words.
+    assert {name: first.to_dict()[name] for name in FIRST} == FIRST
