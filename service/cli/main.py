@@ -9,11 +9,12 @@ import click
 
 from service.cli import Command, data_option, settings_with
 from service.http.auth import UnprotectedBind, load_token
-from service.processes.address import AlreadyServed, PortInUse, address, listen
+from service.processes.address import AlreadyServed, PortInUse, UnusableDirectory, address, listen
 from store.devices import NoSuchDevice
 from store.logs import configure_logging
 from store.schema.migrate import UnknownRevision
 from store.schema.version import OldSchema
+from store.settings import Settings
 
 _COMMANDS_ELSEWHERE = {
     "backup": "service.cli.data:backup",
@@ -23,7 +24,15 @@ _COMMANDS_ELSEWHERE = {
     "restore": "service.cli.data:restore",
     "tokens": "service.tokens.command:tokens",
 }
-_EXPECTED = (AlreadyServed, NoSuchDevice, OldSchema, PortInUse, UnknownRevision, UnprotectedBind)
+_EXPECTED = (
+    AlreadyServed,
+    NoSuchDevice,
+    OldSchema,
+    PortInUse,
+    UnknownRevision,
+    UnprotectedBind,
+    UnusableDirectory,
+)
 
 
 class _LazyGroup(click.Group):
@@ -69,6 +78,7 @@ def serve(with_parent: bool, **given: Any) -> None:
     from store.lifeline import exit_with_parent
 
     settings = settings_with(**given)
+    _require_something_to_serve(settings)
     configure_logging(settings)
 
     def announce(url: str) -> None:
@@ -82,6 +92,17 @@ def serve(with_parent: bool, **given: Any) -> None:
         run_service(settings, announce)
     except (*_EXPECTED, StartFailed) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _require_something_to_serve(settings: Settings) -> None:
+    if settings.slots == 0:
+        raise click.ClickException(
+            "--slots 0 (MIXWRIGHT_SLOTS): nothing would be prepared, sampled or solved; give at least 1, or run "
+            "`mixwright web` where the workers are elsewhere"
+        )
+    for root in settings.roots[:-1]:  # the last is made by the service itself
+        if isinstance(root, Path) and not root.is_dir():
+            raise click.ClickException(f"--data-roots (MIXWRIGHT_DATA_ROOTS): there is no directory {root}")
 
 
 def _login_link(url: str, token: str) -> str:
@@ -136,9 +157,14 @@ def migrate(**given: Any) -> None:
 @main.command()
 @data_option
 def token(**given: Any) -> None:
-    """Print the bearer token, making one on first use."""
+    """Print the bearer token, making one on first use in a data directory that is there."""
+    settings = settings_with(**given)
+    if not (settings.token or settings.data_directory.is_dir()):
+        raise click.ClickException(
+            f"there is no data directory {settings.data_directory}: `mixwright serve` makes it, or choose with --data"
+        )
     try:
-        click.echo(load_token(settings_with(**given)))
+        click.echo(load_token(settings))
     except _EXPECTED as error:
         raise click.ClickException(str(error)) from error
 

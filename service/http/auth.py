@@ -113,11 +113,15 @@ def client_address(request: Request) -> str:
 
 def require_scope(request: Request, scope: Scope) -> None:
     """Raise Unauthorized without a valid token, Forbidden for one that may not do this. Blocking."""
-    _check_scope(getattr(request.state, "principal", None) or principal_of(request), scope)
+    _check_scope(request, getattr(request.state, "principal", None) or principal_of(request), scope)
 
 
-def _check_scope(principal: Principal | None, scope: Scope) -> None:
+def _check_scope(request: Request, principal: Principal | None, scope: Scope) -> None:
     if principal is None:
+        if _bearer_token(request):
+            raise Unauthorized(
+                "unauthorized", "This service does not know the token that was sent, or not any more."
+            )
         raise Unauthorized("unauthorized", "Send the token as 'Authorization: Bearer <token>'.")
     if scope not in principal.scopes:
         raise Forbidden(
@@ -145,7 +149,7 @@ async def require_launch(request: Request) -> None:
 
 async def _require(request: Request, scope: Scope) -> None:
     principal = _recent_principal(request)
-    _check_scope(principal or await run_in_threadpool(principal_of, request), scope)
+    _check_scope(request, principal or await run_in_threadpool(principal_of, request), scope)
 
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

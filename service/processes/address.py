@@ -24,6 +24,10 @@ LOCK_PATIENCE_SECONDS = 1.0
 """Longer than anybody holds the lock only to look whether it is held."""
 
 
+class UnusableDirectory(RuntimeError):
+    """The data directory cannot be made, or nothing can be written into it."""
+
+
 class AlreadyServed(RuntimeError):
     """Another service has this data directory."""
 
@@ -64,9 +68,14 @@ class ServeLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> Self:
-        """Take the lock, or raise AlreadyServed naming the service that has it."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        """Take the lock; raises AlreadyServed naming the service that has it, and UnusableDirectory."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise UnusableDirectory(
+                f"the data directory {self._directory} cannot be used ({error.strerror}): choose another with --data"
+            ) from error
         deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
         while True:
             try:

@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 
 from store.engine import Database
 from store.jobs import HELD, QUEUED
-from store.schema.migrate import upgrade
+from store.schema.migrate import sqlite_file, upgrade
 from store.schema.version import require_schema
 from store.tables import Base, Job
 
@@ -58,10 +58,13 @@ def copy_database(
     A job that was held is queued again in the copy, its attempt not counted: who holds it writes to the source.
     It goes on from its checkpoint.
 
-    Raises CopyRefused (target not empty, or rows differ), OldSchema or UnknownRevision.
+    Raises CopyRefused (no such file, target not empty, or rows differ), OldSchema or UnknownRevision.
     """
     if make_url(source_url) == make_url(target_url):
         raise CopyRefused("source and target are the same database")
+    path = sqlite_file(source_url)
+    if path is not None and not path.is_file():
+        raise CopyRefused(f"there is no file {path} to copy from")
     require_schema(source_url)
     upgrade(target_url)
     source, target = Database(source_url), Database(target_url)

@@ -55,7 +55,7 @@ def downgrade(url: str, revision: str) -> None:
 
 def current(url: str) -> str | None:
     """The revision the database at ``url`` is at, or None for one that was never upgraded."""
-    path = _sqlite_file(url)
+    path = sqlite_file(url)
     if path is not None and not path.exists():
         return None  # looking must not make the file
     database = Database(url)
@@ -106,7 +106,7 @@ def _require_known(connection: Connection) -> None:
 @contextmanager
 def _locked(url: str) -> Iterator[Connection]:
     """One transaction that no other upgrade of the same database runs beside."""
-    path = _sqlite_file(url)
+    path = sqlite_file(url)
     database = Database(url)
     try:
         if path is None:
@@ -127,7 +127,8 @@ def _locked(url: str) -> Iterator[Connection]:
         database.close()
 
 
-def _sqlite_file(url: str) -> Path | None:
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite database; None for another, and for one in memory."""
     address = make_url(url)
     if address.get_backend_name() != "sqlite" or address.database in (None, "", ":memory:"):
         return None

@@ -16,6 +16,9 @@ def test_nothing_is_answered_without_the_token(client: TestClient, header: str) 
     for path in ("/v1/domain-sets", "/v1/optimizations", "/v1/runs", "/v1/mixtures", "/v1/launches"):
         response = client.get(path, headers={"Authorization": header})
         assert (response.status_code, response.json()["code"]) == (401, "unauthorized")
+        scheme, _, secret = header.partition(" ")
+        expected = "does not know the token" if scheme == "Bearer" and secret else "Send the token"
+        assert expected in response.json()["detail"]
 
 
 def test_a_browser_session_writes_only_from_the_services_own_pages(

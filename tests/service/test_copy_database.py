@@ -127,3 +127,11 @@ def test_the_command_says_what_it_compared(sqlite: str, postgres: str) -> None:
     assert "rows the same" in outcome.output
     again = CliRunner().invoke(main, ["copy-database", "--from", sqlite, "--to", postgres])
     assert (again.exit_code, "not empty" in again.output) == (1, True)
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    source, target = (f"sqlite:///{tmp_path / name}.db" for name in ("typo", "new"))
+    outcome = CliRunner().invoke(main, ["copy-database", "--from", source, "--to", target])
+    assert outcome.exit_code == 1
+    assert outcome.output.strip() == f"Error: there is no file {tmp_path / 'typo.db'} to copy from"
+    assert list(tmp_path.iterdir()) == []

@@ -184,6 +184,32 @@ def test_the_token_command_prints_the_token_of_the_service(service: LocalService
     assert outcome.output.strip() == service.token
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["serve", "--slots", "0"], "--slots 0"),
+        (
+            ["serve", "--data-roots", "{tmp}/ty"],
+            "--data-roots (MIXWRIGHT_DATA_ROOTS): there is no directory {tmp}/ty",
+        ),
+        (["serve", "--data", "{tmp}/file/data"], "{tmp}/file/data cannot be used (Not a directory)"),
+        (["serve", "--data", "{tmp}/typo", "--slots", "0"], "--slots 0"),
+        (["token", "--data", "{tmp}/typo"], "there is no data directory {tmp}/typo"),
+        (["tokens", "list", "--data", "{tmp}/typo"], "there is no database in {tmp}/typo"),
+        (["tokens", "create", "ann", "--data", "{tmp}/typo"], "there is no database in {tmp}/typo"),
+    ],
+)
+def test_an_option_that_cannot_be_right_is_named_and_nothing_is_made(
+    options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    outcome = CliRunner().invoke(main, [option.format(tmp=tmp_path) for option in options])
+    assert (outcome.exit_code, outcome.exception.__class__) == (1, SystemExit), "no traceback"
+    assert said.format(tmp=tmp_path) in outcome.output
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_neither_the_command_line_nor_the_web_process_imports_torch() -> None:
     program = (
         "import sys, service.cli.main, service.processes.serving, service.processes.web;"
