@@ -198,11 +198,6 @@ class Settings(BaseSettings):
         return self.data_directory / "model_counts"
 
     @property
-    def devices(self) -> Path:
-        """Directory of the locks by which the slots of a machine lend each other their devices."""
-        return self.data_directory / "devices"
-
-    @property
     def uses_broker(self) -> bool:
         """Whether this is a team's service: only then is there a broker to ask about."""
         return "broker_url" in self.model_fields_set

@@ -37,7 +37,6 @@ from workers.claims.pauses import Pauses
 from workers.claims.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
 from workers.claims.slots import NOT_TRAINING, Slot
 from workers.execution.child_handle import Child
-from workers.execution.devices import OwnDevice
 from workers.execution.execute import Worker, run_claims
 from workers.execution.flag import SharedFlag
 from workers.execution.waves import next_work
@@ -137,11 +136,6 @@ def _registry() -> Registry:
     return Registry(_database(), [_slot()], Pauses(_settings().pause_seconds))
 
 
-@cache
-def _device() -> OwnDevice:
-    return OwnDevice(_settings().devices, _slot())
-
-
 @setup_logging.connect
 def _log_as_everything_else(**_: object) -> None:
     configure_logging(Settings())
@@ -186,19 +180,9 @@ def _beat() -> None:
         try:
             _registry().beat() if registered else _registry().register()
             registered = True
-            _lend_while_idle()
         except (SQLAlchemyError, OldSchema) as error:  # away, or not migrated yet: asked again
             log.warning("registry: %s", str(error).strip().splitlines()[0])
         _stopping.wait(BEAT_SECONDS)
-
-
-def _lend_while_idle() -> None:
-    if _at_work.acquire(blocking=False):
-        try:
-            active = _registry().state(_slot()) == ACTIVE and not _stopping.is_set()
-            _device().offer() if active else _device().withdraw()
-        finally:
-            _at_work.release()
 
 
 @app.task(name=RUN_JOB)
@@ -214,7 +198,7 @@ def run_job(job_id: str) -> None:
 
 def _work(job_id: str) -> None:
     slot, registry = _slot(), _registry()
-    worker = Worker(_database(), _settings(), SlotFlag(_stopping, registry, slot), _device())
+    worker = Worker(_database(), _settings(), SlotFlag(_stopping, registry, slot))
     name = f"{slot.full_name}:{os.getpid()}"
     hint: str | None = job_id
     while registry.state(slot) == ACTIVE and not _stopping.is_set():

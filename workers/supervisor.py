@@ -26,7 +26,6 @@ from workers.claims.pauses import Pauses
 from workers.claims.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
 from workers.claims.slots import Slot, slots_of
 from workers.execution.child_handle import Child
-from workers.execution.devices import OwnDevice
 from workers.execution.execute import Worker, run_claims
 from workers.execution.waves import next_work
 from workers.pipeline import tick
@@ -78,8 +77,7 @@ def _slot(
     database: Database, settings: Settings, stopping: threading.Event, registry: Registry, slot: Slot
 ) -> None:
     name = f"{slot.full_name}:{os.getpid()}"
-    device = OwnDevice(settings.devices, slot)
-    worker = Worker(database, settings, SlotFlag(stopping, registry, slot), device, slot)
+    worker = Worker(database, settings, SlotFlag(stopping, registry, slot), slot)
     child = Child()
     try:
         while not stopping.is_set():
@@ -87,7 +85,6 @@ def _slot(
                 active = registry.state(slot) == ACTIVE
                 work = next_work(worker, name, child, slot.kinds) if active else None
                 if work is None:
-                    device.offer() if active else device.withdraw()
                     stopping.wait(settings.poll_seconds)
                 else:
                     registry.ended(slot, run_claims(worker, work.claims, child, work.backend))
@@ -98,7 +95,6 @@ def _slot(
                 stopping.wait(AFTER_ERROR_SECONDS)
     finally:
         child.kill()
-        device.withdraw()
 
 
 def main() -> None:

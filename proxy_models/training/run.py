@@ -2,16 +2,11 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 
 import torch
-from torch import Tensor
 
-from proxy_models.backends.backend import ONE_BY_ONE
 from proxy_models.errors import Stopped
-from proxy_models.evaluation.lending import NOTHING_LENT, Lending
 from proxy_models.evaluation.scores import Scored, evaluate
-from proxy_models.evaluation.side_evaluation import Evaluated, Evaluations
 from proxy_models.families.learning_rate import peak_rate
 from proxy_models.families.starting_state import starting_state
 from proxy_models.training.allocator import keep_freed_memory
@@ -47,46 +42,34 @@ def train_run(
     spec: RunSpec,
     progress: Callable[[RunProgress], None] = _ignore,
     stopping: Callable[[], bool] = _never,
-    lending: Lending = NOTHING_LENT,
 ) -> RunResult:
     """Train and evaluate as ``spec`` says, or continue, or return the result already there.
 
-    ``stopping`` is asked before every step; where it says yes, a checkpoint is written and `Stopped` raised. Tasks
-    may be evaluated on a device that ``lending`` lends, by default none; no number depends on it. Raises
-    `ProxyError`s: bad settings before the first step, `Diverged` when the loss or a measurement is no number, and
-    `StorageFailed` (retryable) when a write fails. A directory that holds another run is refused.
+    ``stopping`` is asked before every step; where it says yes, a checkpoint is written and `Stopped` raised.
+    Raises `ProxyError`s: bad settings before the first step, `Diverged` when the loss or a measurement is no
+    number, and `StorageFailed` (retryable) when a write fails. A directory that holds another run is refused.
     """
     record = RunRecord(spec)
     if (finished := record.finished()) is not None:
         return finished
     torch.set_num_threads(spec.threads)
     keep_freed_memory()
-    run = _Run(record, progress, stopping, lending)
+    run = _Run(record, progress, stopping)
     run.resume()
-    with closing(run.evaluations):
-        return run.finish()
+    return run.finish()
 
 
 class _Run:
-    members = 1
-    """See `side_evaluation.Models`."""
-
     def __init__(
         self,
         record: RunRecord,
         progress: Callable[[RunProgress], None],
         stopping: Callable[[], bool],
-        lending: Lending,
     ) -> None:
         self.record, self.spec, self.progress, self.stopping = record, record.spec, progress, stopping
         shards = open_shards(self.spec)
         self.sampler = mixture_sampler(self.spec, shards)
-        evaluated = Evaluated(
-            self.spec, ONE_BY_ONE, scored_tasks(self.spec), scored_slices(self.spec, shards)
-        )
-        self.evaluations = Evaluations(
-            evaluated, self, lending, lambda step, found: record.add_metrics(step, found[0])
-        )
+        self.tasks, self.slices = scored_tasks(self.spec), scored_slices(self.spec, shards)
         record.tokenizer = check_start(self.spec, shards)
         self.trainer = Trainer(
             self.spec.model, self.spec.training, self.sampler, self.spec.device, peak_rate(self.spec)
@@ -115,24 +98,22 @@ class _Run:
                 raise Stopped(self.trainer.steps_done)
             loss = self.trainer.step()
             step, now = self.trainer.steps_done, time.monotonic()
-            self.evaluations.poll()
             if step in evaluated_at:
-                self.evaluations.begin(step, [0], self.seconds / ((step - first) * training.tokens_per_step))
+                self.evaluate(self.tasks)
             if now - reported >= PROGRESS_SECONDS or step == training.steps:
                 reported = now
                 self.report(loss, step - first)
             due = max(self.spec.checkpoint_seconds, saving / CHECKPOINT_SHARE)
-            if step < training.steps and now - saved >= due * self.evaluations.postponement:
+            if step < training.steps and now - saved >= due:
                 saving = self.save()
                 saved = time.monotonic()
-        self.evaluations.finish(self.trainer.steps_done)
+        self.evaluate(self.slices)
         return self.record.write_result(
             dict(self.trainer.model.named_parameters()), self.sampler.realised_tokens(), self.seconds
         )
 
     def save(self) -> float:
         """Checkpoint the run as it is, with every measurement up to now; answers the seconds the writing took."""
-        self.evaluations.settle()
         began = time.monotonic()
         self.record.add_checkpoint(self.trainer.steps_done, self.trainer.state(), self.seconds)
         self.record.drop_older_checkpoints()
@@ -144,13 +125,11 @@ class _Run:
         rate = steps * per_step / max(1e-9, time.monotonic() - self.started)
         self.progress(RunProgress(self.trainer.steps_done * per_step, total * per_step, rate, loss))
 
-    def parameters(self, member: int) -> dict[str, Tensor]:
-        """See `side_evaluation.Models`."""
-        return {name: parameter.detach() for name, parameter in self.trainer.model.named_parameters()}
-
-    def evaluate(self, tasks: Mapping[str, Scored]) -> list[dict[str, float]]:
-        """See `side_evaluation.Models`."""
-        return [evaluate(self.trainer.model, tasks, self.spec.device)]
+    def evaluate(self, tasks: Mapping[str, Scored]) -> None:
+        """Measure the model as it is."""
+        if tasks:
+            values = evaluate(self.trainer.model, tasks, self.spec.device)
+            self.record.add_metrics(self.trainer.steps_done, values)
 
     @property
     def seconds(self) -> float:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -13,8 +12,7 @@ from proxy_models.batches.mixture_sampler import MixtureSampler
 from proxy_models.batches.wave_sampler import WaveSampler
 from proxy_models.config import TrainingConfig
 from proxy_models.errors import Cancelled, Diverged, InvalidSpec, ProxyError, Stopped, UnequalWave
-from proxy_models.evaluation.lending import NOTHING_LENT, Lending
-from proxy_models.evaluation.side_evaluation import Evaluated, Evaluations
+from proxy_models.evaluation.scores import Scored
 from proxy_models.families.learning_rate import peak_rate
 from proxy_models.families.starting_state import starting_state
 from proxy_models.planning.memory import check_fits
@@ -62,8 +60,7 @@ class WaveOptions:
 
     ``progress`` is told each member's index and how far it is; ``cancelled`` is asked for each, once a second;
     ``stopping`` is asked before every step, and ends all of them with a checkpoint and `Stopped`; ``ended`` is told
-    what became of a member as soon as that is known and, where it succeeded, on disk. Tasks may be evaluated on a
-    device that ``lending`` lends.
+    what became of a member as soon as that is known and, where it succeeded, on disk.
     """
 
     backend: str = STACKED
@@ -71,7 +68,6 @@ class WaveOptions:
     cancelled: Callable[[int], bool] = _never
     stopping: Callable[[], bool] = _going_on
     ended: Callable[[int, "RunResult | ProxyError"], None] = _untold
-    lending: Lending = NOTHING_LENT
 
 
 def check_wave(specs: Sequence[RunSpec]) -> None:
@@ -136,8 +132,7 @@ def train_wave(specs: Sequence[RunSpec], options: WaveOptions | None = None) -> 
         runs = [(number, records[number], samplers[number]) for number in numbers]
         wave = _Wave(runs, replace(options, ended=ended))
         wave.resume(step)
-        with closing(wave.evaluations):
-            wave.finish()
+        wave.finish()
     return [outcomes[member] for member in range(len(specs))]
 
 
@@ -156,12 +151,11 @@ class _Wave:
         for record in self.records:
             record.tokenizer = check_start(record.spec, shards)
         self.batches = WaveSampler(self.samplers)
-        evaluated = Evaluated(first, options.backend, scored_tasks(first), scored_slices(first, shards))
+        self.tasks, self.slices = scored_tasks(first), scored_slices(first, shards)
         trainings = [record.spec.training for record in self.records]
         self.peaks = [peak_rate(record.spec) for record in self.records]
         self.backend = build(options.backend, first.model, trainings, first.device)
         self.backend.separate_documents(end_of_text(shards))
-        self.evaluations = Evaluations(evaluated, self.backend, options.lending, self.measured)
         self.ended: dict[int, ProxyError] = {}
         self.steps_done = 0
         self.started = time.monotonic()
@@ -191,19 +185,18 @@ class _Wave:
                 return
             losses = self.step()
             now = time.monotonic()
-            self.evaluations.poll()
             if self.steps_done in evaluated_at:
-                self.evaluations.begin(self.steps_done, self.going, self.token_seconds(first))
+                self.evaluate(self.tasks)
             last = self.steps_done == self.training.steps
             if last or now - reported >= PROGRESS_SECONDS:
                 reported = now
                 self.report(losses, self.steps_done - first)
             due = max(self.spec.checkpoint_seconds, saving / CHECKPOINT_SHARE)
-            if not last and now - saved >= due * self.evaluations.postponement:
+            if not last and now - saved >= due:
                 saving = self.save()
                 saved = time.monotonic()
         if self.going:
-            self.evaluations.finish(self.steps_done)
+            self.evaluate(self.slices)
         for member in self.going:
             self.options.ended(self.numbers[member], self.result(member))
 
@@ -238,11 +231,6 @@ class _Wave:
             self.ended[member] = Stopped(self.steps_done)
             self.options.ended(self.numbers[member], self.ended[member])
 
-    def token_seconds(self, first: int) -> float:
-        """What a token of each run has taken since step ``first``."""
-        tokens = (self.steps_done - first) * self.training.tokens_per_step
-        return (time.monotonic() - self.started) / tokens
-
     def report(self, losses: Sequence[float], steps: int) -> None:
         """Tell how far the runs are, and hear which are cancelled."""
         per_step, total = self.training.tokens_per_step, self.training.steps
@@ -255,11 +243,14 @@ class _Wave:
             if self.options.cancelled(number):
                 self.end(member, Cancelled(self.steps_done))
 
-    def measured(self, step: int, found: Sequence[Mapping[str, float]]) -> None:
-        """Keep what was measured after ``step`` steps of the runs that still go on."""
+    def evaluate(self, tasks: Mapping[str, Scored]) -> None:
+        """Measure the runs that still go on; one whose measurement is no number has diverged."""
+        if not (tasks and self.going):
+            return
+        values = self.backend.evaluate(tasks)
         for member in self.going:
             try:
-                self.records[member].add_metrics(step, found[member])
+                self.records[member].add_metrics(self.steps_done, values[member])
             except Diverged as error:
                 self.end(member, error)
 
@@ -268,7 +259,6 @@ class _Wave:
 
         Every measurement up to now is among them. Answers the seconds the writing took.
         """
-        self.evaluations.settle()
         began = time.monotonic()
         for member in self.going:
             self.records[member].add_checkpoint(self.steps_done, self.backend.state(member), self.seconds)

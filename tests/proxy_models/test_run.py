@@ -22,6 +22,7 @@ from proxy_models.errors import (
     UnknownSize,
 )
 from proxy_models.text.token_shard import TokenShard
+from proxy_models.training import checkpoint as checkpoint_module
 from proxy_models.training import run as run_module
 from proxy_models.training.checkpoint import Checkpoint, latest_checkpoint, load_model, save_checkpoint
 from proxy_models.training.run import RunProgress, RunResult, RunSpec, train_run
@@ -105,6 +106,27 @@ def interrupted(spec_json: dict, name: str, stops: list[int]) -> RunResult:
     result = train(other)
     assert not checkpoints.exists()
     return result
+
+
+def test_every_checkpoint_holds_every_measurement_up_to_its_step(
+    spec_json: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "CHECKPOINT_SHARE", 1e9)
+    spec_json["training"]["tokens"] = 40_000
+    spec = RunSpec.from_dict({**spec_json, "checkpoint_seconds": 0.0})
+    states: dict[int, Any] = {}
+    original = checkpoint_module.add_checkpoint
+
+    def kept(directory: Path, checkpoint: Checkpoint) -> Path:
+        states[checkpoint.step] = checkpoint.state
+        return original(directory, checkpoint)
+
+    monkeypatch.setattr(checkpoint_module, "add_checkpoint", kept)
+    train_run(spec)
+    assert list(states) == list(range(1, spec.training.steps))
+    for step, state in states.items():
+        due = [before for before in spec.training.evaluation_steps() if before <= step]
+        assert [metric["step"] for metric in state["metrics"] if metric["task"] == "code"] == due
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="NO CUDA DEVICE: nothing was resumed on one")

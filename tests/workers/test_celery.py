@@ -16,7 +16,6 @@ from store.settings import Settings
 from store.tables import DomainRow, Job
 from tests.workers.conftest import new_revision
 from workers.dispatch import Hint, send_hints
-from workers.execution.devices import Neighbours
 
 Until = Callable[..., None]
 
@@ -85,11 +84,3 @@ def test_hints_lost_with_the_broker_are_sent_again(
     assert sent[0] == sent[1]
     with store.read() as session:
         assert session.get(Job, sent[0].job_id) is not None, "a hint is a job's id and nothing else"
-
-
-def test_an_idle_worker_lends_its_device(
-    store: Database, settings: Settings, start_worker: Callable[[], None], until: Until
-) -> None:
-    start_worker()
-    until(lambda: set(states(store).values()) == {jobs.SUCCEEDED}, what="its jobs")
-    until(lambda: Neighbours(settings.devices, "cpu").borrow() is not None, what="an idle device")

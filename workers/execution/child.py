@@ -20,15 +20,12 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TextIO
 
-from proxy_models.evaluation.lending import NOTHING_LENT, Lending
 from proxy_models.text.data_roots import reading_below
 from store.logs import bound, configure_logging
 from store.settings import Settings
 from workers.claims.failures import Failure
-from workers.execution.devices import lending_to
 from workers.jobs import CHOOSE_WAVE, KINDS
 from workers.jobs.wave import choose_wave, execute_together
 
@@ -114,7 +111,6 @@ class _Order:
     def __init__(self, order: dict[str, Any], answers: _Answers, asked: _Asked) -> None:
         self.order, self.answers, self._asked = order, answers, asked
         self.unanswered = set(range(len(order["specs"])))
-        self._devices: str | None = None
 
     def serve(self) -> None:
         """Do the jobs; what goes wrong outside of any of them is the failure of all that are not done."""
@@ -125,7 +121,6 @@ class _Order:
                 return
             kind = KINDS[self.order["kind"]]
             (roots,) = {tuple(spec.pop("data_roots", ())) for spec in specs}
-            (self._devices,) = {spec.pop("devices", None) for spec in specs}
             with reading_below(roots or None):
                 if len(specs) > 1 or self.order["backend"] is not None:
                     execute_together(specs, self.order["backend"], self)
@@ -163,10 +158,6 @@ class _Order:
         """See `Office`."""
         return self.order["order"] in self._asked.stopped
 
-    def lending(self, device: str) -> Lending:
-        """See `Office`."""
-        return NOTHING_LENT if self._devices is None else lending_to(device, Path(self._devices))
-
     def _answer(self, member: int, message: dict[str, Any]) -> None:
         self.answers.write({"order": self.order["order"], "member": member, **message})
 
@@ -184,10 +175,6 @@ class _Report:
     def stopping(self) -> bool:
         """See `Report`."""
         return self.order.stopping()
-
-    def lending(self, device: str) -> Lending:
-        """See `Report`."""
-        return self.order.lending(device)
 
 
 def _finite(value: Any) -> Any:

@@ -25,7 +25,6 @@ from workers.claims.claim import Claim, LeaseLost, acknowledge_cancel, fail, fin
 from workers.claims.failures import DEVICE_FAILED, STOPPED, WORKER_LOST, Failure
 from workers.claims.slots import Slot
 from workers.execution.child_handle import Child, ChildDied
-from workers.execution.devices import OwnDevice
 from workers.execution.flag import Flag
 from workers.jobs import KINDS
 from workers.pipeline import settle
@@ -48,13 +47,11 @@ class Worker:
     """What a worker works with; ``stopping`` asks it to give its jobs back.
 
     ``settings`` are the machine's, and ``slot`` is the worker's of them; without one it trains on their only device.
-    ``device`` is what it lends while it has nothing to do; None lends nothing.
     """
 
     database: Database
     settings: Settings
     stopping: Flag
-    device: OwnDevice | None = None
     slot: Slot | None = None
 
     @property
@@ -149,11 +146,10 @@ class _Execution:
         self.progress = dict.fromkeys(self.open)
         settings = self.worker.settings
         roots = [str(root) for root in (*settings.roots, settings.artifacts)]
-        around = {"data_roots": roots, "devices": str(settings.devices)}
         first = self.open[0]
         shared = {"owner": first.owner, "worker": first.worker, "attempt": first.attempt}
         fields = log_fields(first) if len(specs) == 1 else shared
-        self.child.order(first.kind, [{**spec, **around} for spec in specs], backend, fields)
+        self.child.order(first.kind, [{**spec, "data_roots": roots} for spec in specs], backend, fields)
 
     def wait(self) -> None:
         """The next thing that happens: a heartbeat, a message from the child, or the worker's own end."""

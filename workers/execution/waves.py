@@ -19,8 +19,6 @@ from workers.execution.wave_policy import Wave, wave_for
 SHRINK = 4
 """A wave's second attempt is so many times smaller, and further ones are made alone: one of the runs may be what
 killed the worker."""
-WAIT_SHARE = 0.25
-"""Of a lease may pass until a lent device is given back: nobody renews the lease meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,6 @@ def next_work(
     first = claim(database, name, settings.lease_seconds, kinds, job_id)
     if first is None:
         return None
-    if worker.device is not None:
-        worker.device.take_back(worker.stopping, settings.lease_seconds * WAIT_SHARE)
     if first.kind != PROXY_RUN:
         return Work([first])
     wave = wave_for(worker, first, 1 + count_waiting(database, first), child)

@@ -11,7 +11,6 @@ from typing import Any, Protocol, cast
 
 from sqlalchemy.orm import Session
 
-from proxy_models.evaluation.lending import Lending
 from store import jobs
 from store.settings import Settings
 from store.tables import Job
@@ -20,7 +19,7 @@ Document = dict[str, Any]
 
 
 class Report(Protocol):
-    """Where a job shows how far it is, hears whether its worker is stopping, and borrows other devices."""
+    """Where a job shows how far it is, and hears whether its worker is stopping."""
 
     def __call__(self, progress: Document, /) -> None:
         """Show how far it is."""
@@ -28,10 +27,6 @@ class Report(Protocol):
 
     def stopping(self) -> bool:
         """Whether to leave what another attempt can go on from, and end; only training has such a thing."""
-        ...
-
-    def lending(self, device: str) -> Lending:
-        """What a run trained on ``device`` may borrow."""
         ...
 
 
@@ -72,10 +67,6 @@ class Office(Protocol):
 
     def stopping(self) -> bool:
         """Whether all of them should end with a checkpoint: their worker is stopping."""
-        ...
-
-    def lending(self, device: str) -> Lending:
-        """What runs trained on ``device`` may borrow."""
         ...
 
 

@@ -89,7 +89,6 @@ def execute_run(spec: Document, report: "Report") -> Document:
             run,
             lambda progress: report(progress.to_dict()),
             report.stopping,
-            report.lending(run.device),
         )
         return told(result, run)
 

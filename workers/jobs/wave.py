@@ -118,6 +118,5 @@ def _train(runs: list["RunSpec"], members: list[int], backend: str, office: "Off
         cancelled=lambda number: office.cancelled(members[number]),
         stopping=office.stopping,
         ended=ended,
-        lending=office.lending(runs[0].device),
     )
     train_wave([runs[member] for member in members], options)
