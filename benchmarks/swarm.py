@@ -141,9 +141,8 @@ def serve(pipe: Connection, backend: str | None, wave: int) -> None:
 
     In waves of ``wave`` on ``backend``, or one after the other where that is None.
     """
-    from proxy_models.training.run import train_run
     from proxy_models.training.run_spec import RunSpec
-    from proxy_models.training.wave import WaveOptions, train_wave
+    from proxy_models.training.wave import WaveOptions, train_run, train_wave
 
     while (order := pipe.recv()) is not None:
         specs = [RunSpec.from_dict(content) for content in order]

@@ -171,7 +171,7 @@ class Run(Base):
     seed: Mapped[int] = mapped_column(BigInteger)
     weights: Mapped[Document]
     result: Mapped[Document | None]
-    """What ``proxy_models.training.run`` returned, without its metric series; set once, with the job's success."""
+    """What ``proxy_models.training`` returned, without its metric series; set once, with the job's success."""
     created_at: Mapped[float] = _time()
 
 

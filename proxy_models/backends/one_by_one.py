@@ -15,7 +15,7 @@ from proxy_models.training.step import Learner
 
 
 class OneByOne:
-    """A `Learner` for each member; the numbers are those of `run.train_run`, bit for bit."""
+    """A `Learner` for each member; the numbers are those of `wave.train_run`, bit for bit."""
 
     def __init__(
         self,

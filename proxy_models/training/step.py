@@ -1,4 +1,4 @@
-"""One model trained on one sampler, step by step."""
+"""One model and its optimizer, and the learning rate of a step."""
 
 import math
 from collections.abc import Mapping
@@ -7,11 +7,8 @@ import torch
 from torch import Tensor
 
 from proxy_models.batches.document_mask import Documents
-from proxy_models.batches.mixture_sampler import MixtureSampler
 from proxy_models.config import DEFAULT_WARMUP, TrainingConfig
-from proxy_models.errors import Diverged
 from proxy_models.families.building import Shape, build_model
-from proxy_models.model.language_model import LanguageModel
 from proxy_models.training.adamw import AdamW
 
 
@@ -67,42 +64,3 @@ class Learner:
         for name, parameter in self.model.named_parameters():
             parameter.copy_(state[f"model.{name}"])
         self.optimizer.load(state, steps_done)
-
-
-class Trainer:
-    """The state of a training run: a learner, its batches and the number of steps done.
-
-    Everything that follows depends on `state`, ``steps_done`` and the arguments alone. ``peak`` is the rate the
-    schedule comes down from (`families.learning_rate`).
-    """
-
-    def __init__(
-        self, model: Shape, training: TrainingConfig, sampler: MixtureSampler, device: str, peak: float
-    ) -> None:
-        self.training, self.sampler, self.device, self.peak = training, sampler, device, peak
-        self.learner = Learner(model, training, device)
-        self.steps_done = 0
-
-    @property
-    def model(self) -> LanguageModel:
-        """The model as it is now."""
-        return self.learner.model
-
-    def step(self) -> float:
-        """Train one step; returns its loss in nats per token. Raises `Diverged` when that is not finite."""
-        batch = torch.from_numpy(self.sampler.batch(self.steps_done)).to(self.device)
-        rate = learning_rate_at(self.steps_done, self.training, self.peak)
-        loss, norm = self.learner.learn(batch, rate)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise Diverged(self.steps_done + 1)
-        self.steps_done += 1
-        return loss
-
-    def state(self) -> dict[str, Tensor]:
-        """All tensors a later `load` needs."""
-        return self.learner.state()
-
-    def load(self, state: Mapping[str, Tensor], steps_done: int) -> None:
-        """Continue from a `state` after ``steps_done`` steps."""
-        self.learner.load(state, steps_done)
-        self.steps_done = steps_done

@@ -1,7 +1,13 @@
-"""Runs of one shape trained together; each keeps its own directory, checkpoints and result."""
+"""The training loop: runs of one shape together, a single run as a wave of one.
+
+Each run keeps its own directory, checkpoints and result; killed at any moment and started again, it gives the same
+numbers.
+"""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -19,7 +25,6 @@ from proxy_models.planning.memory import check_fits
 from proxy_models.text.token_shard import TokenShard
 from proxy_models.torch_device import free_memory
 from proxy_models.training.allocator import keep_freed_memory
-from proxy_models.training.run import CHECKPOINT_SHARE, PROGRESS_SECONDS
 from proxy_models.training.run_inputs import (
     check_start,
     end_of_text,
@@ -32,8 +37,10 @@ from proxy_models.training.run_record import RunRecord
 from proxy_models.training.run_result import RunProgress, RunResult
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.step import learning_rate_at
-from proxy_models.training.wave_resume import together
 
+PROGRESS_SECONDS = 1.0
+CHECKPOINT_SHARE = 0.02
+"""Checkpoints may cost this share of the time: a slow disk stretches the interval."""
 OWN = ("mixture", "directory", "training", "checkpoint_seconds", "max_epochs")
 OWN_TRAINING = ("seed", "learning_rate")
 
@@ -93,8 +100,8 @@ def train_wave(specs: Sequence[RunSpec], options: WaveOptions | None = None) -> 
     """Train and evaluate all runs, or continue them from their checkpoints; finished ones are returned.
 
     Runs go on together from the newest checkpoint they share; those left at another step (by another wave that was
-    killed) are trained after them. The results are those of `run.train_run`, in the order of ``specs``; ``seconds``
-    is a run's share of the time. A run that diverges, is cancelled or cannot be trained (its mixture, its files) has
+    killed) are trained after them. The results are those of `train_run`, in the order of ``specs``; ``seconds`` is
+    a run's share of the time. A run that diverges, is cancelled or cannot be trained (its mixture, its files) has
     that error in its place; the others do not notice. Raises what concerns the whole wave before the first step:
     `UnequalWave`, `NotEnoughMemory`, an unknown backend.
     """
@@ -134,6 +141,46 @@ def train_wave(specs: Sequence[RunSpec], options: WaveOptions | None = None) -> 
         wave.resume(step)
         wave.finish()
     return [outcomes[member] for member in range(len(specs))]
+
+
+def together(steps: Sequence[AbstractSet[int]]) -> list[tuple[int, list[int]]]:
+    """Groups of members that share a checkpoint, with its step (0: from the start), the largest group first.
+
+    ``steps`` are each member's checkpoints. A member is in exactly one group. A step that most share goes before a
+    later one that few have: a kill, between two checkpoints of a wave or in another set of runs, leaves members at
+    different steps.
+    """
+    left = {member: set(own) or {0} for member, own in enumerate(steps)}
+    groups: list[tuple[int, list[int]]] = []
+    while left:
+        shared = Counter(step for own in left.values() for step in own)
+        step = max(shared, key=lambda step: (shared[step], step))
+        members = [member for member, own in left.items() if step in own]
+        groups.append((step, members))
+        for member in members:
+            del left[member]
+    return groups
+
+
+def train_run(
+    spec: RunSpec,
+    progress: Callable[[RunProgress], None] = lambda progress: None,
+    stopping: Callable[[], bool] = _going_on,
+) -> RunResult:
+    """Train and evaluate as ``spec`` says, or continue, or return the result already there: a wave of one.
+
+    ``stopping`` is asked before every step; where it says yes, a checkpoint is written and `Stopped` raised.
+    Raises `ProxyError`s: bad settings before the first step, `Diverged` when the loss or a measurement is no
+    number, and `StorageFailed` (retryable) when a write fails. A directory that holds another run is refused.
+
+        result = train_run(RunSpec.from_dict(order), lambda progress: print(progress.loss))
+        result.final["held-out/books"]  # BPB
+    """
+    options = WaveOptions(ONE_BY_ONE, progress=lambda _, progress_: progress(progress_), stopping=stopping)
+    (outcome,) = train_wave([spec], options)
+    if isinstance(outcome, ProxyError):
+        raise outcome
+    return outcome
 
 
 class _Wave:

@@ -21,9 +21,8 @@ from proxy_models.errors import InvalidSpec
 from proxy_models.model.model import Decoder
 from proxy_models.model.stacked_model import StackedDecoder
 from proxy_models.planning.memory import bytes_per_model
-from proxy_models.training.run import train_run
 from proxy_models.training.run_spec import RunSpec
-from proxy_models.training.wave import WaveOptions, train_wave
+from proxy_models.training.wave import WaveOptions, train_run, train_wave
 
 END = 3
 MODEL = ModelConfig("small", 2, 32, 2, 48, 1e-2, vocabulary_size=64)

@@ -20,10 +20,11 @@ from proxy_models.families.building import build_model
 from proxy_models.families.counting import counted
 from proxy_models.families.transformers_model import TransformersModel, configuration
 from proxy_models.model.model import Decoder
-from proxy_models.training import run as run_module
-from proxy_models.training.run import RunResult, RunSpec, train_run
-from proxy_models.training.step import Learner, Trainer
-from proxy_models.training.wave import WaveOptions, train_wave
+from proxy_models.training import wave as wave_module
+from proxy_models.training.run_result import RunResult
+from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.step import Learner
+from proxy_models.training.wave import WaveOptions, train_run, train_wave
 
 TINY = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -82,16 +83,16 @@ def test_a_family_is_trained_resumed_to_the_same_numbers_and_saved_as_the_librar
     )  # of a model that knows nothing, for a byte
 
     interrupted = {**order, "directory": order["directory"] + "-again", "checkpoint_seconds": 0.0}
-    original = Trainer.step
+    original = Learner.learn
 
-    def step(self: Trainer) -> float:
-        if self.steps_done == 11:
+    def learn(self: Learner, *batch: Any) -> tuple[float, float]:
+        if self.optimizer.steps == 11:
             raise Stopped
-        return original(self)
+        return original(self, *batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "CHECKPOINT_SHARE", 1e9)
-        patch.setattr(Trainer, "step", step)
+        patch.setattr(wave_module, "CHECKPOINT_SHARE", 1e9)
+        patch.setattr(Learner, "learn", learn)
         with pytest.raises(Stopped):
             train_run(RunSpec.from_dict(interrupted))
     assert list((Path(interrupted["directory"]) / "checkpoints").iterdir())

@@ -23,8 +23,8 @@ from proxy_models.model.stacked_model import StackedDecoder
 from proxy_models.planning.calibration import Calibration, Device, Rate, Swarm, choose, shape_of
 from proxy_models.planning.memory import bytes_per_model, logits_bytes
 from proxy_models.text.token_shard import HeldOutDocument
-from proxy_models.training.run import RunSpec, train_run
-from proxy_models.training.wave import WaveOptions, train_wave
+from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.wave import WaveOptions, train_run, train_wave
 
 MODEL = ModelConfig("small", 2, 64, 2, 96, 1e-2, vocabulary_size=128)
 TRAINING = TrainingConfig(tokens=40 * 4 * 16, sequence_length=16, batch_rows=4, precision=BFLOAT16)

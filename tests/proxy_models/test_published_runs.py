@@ -10,13 +10,11 @@ import pytest
 from proxy_models.errors import StoreUnreachable
 from proxy_models.stores.artifact_store import ArtifactStore
 from proxy_models.stores.current import using_store
-from proxy_models.training import run as run_module
 from proxy_models.training import wave as wave_module
-from proxy_models.training.run import train_run
 from proxy_models.training.run_record import RunRecord
 from proxy_models.training.run_result import RunResult
 from proxy_models.training.run_spec import RunSpec
-from proxy_models.training.wave import train_wave
+from proxy_models.training.wave import train_run, train_wave
 from tests.stores.conftest import objects_in
 
 RUNS = ("r1", "r2")
@@ -24,8 +22,7 @@ RUNS = ("r1", "r2")
 
 @pytest.fixture(autouse=True)
 def _a_checkpoint_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (run_module, wave_module):
-        monkeypatch.setattr(module, "CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr(wave_module, "CHECKPOINT_SHARE", float("inf"))
 
 
 class SwitchedOff(BaseException):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from proxy_models.config import TrainingConfig
 from proxy_models.errors import (
@@ -21,12 +22,16 @@ from proxy_models.errors import (
     UnknownDomain,
     UnknownSize,
 )
+from proxy_models.families.learning_rate import peak_rate
 from proxy_models.text.token_shard import TokenShard
 from proxy_models.training import checkpoint as checkpoint_module
-from proxy_models.training import run as run_module
+from proxy_models.training import wave as wave_module
 from proxy_models.training.checkpoint import Checkpoint, latest_checkpoint, load_model, save_checkpoint
-from proxy_models.training.run import RunProgress, RunResult, RunSpec, train_run
-from proxy_models.training.step import Trainer, learning_rate_at
+from proxy_models.training.run_inputs import mixture_sampler, open_shards
+from proxy_models.training.run_result import RunProgress, RunResult
+from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.step import Learner, learning_rate_at
+from proxy_models.training.wave import train_run
 from tests.proxy_models.conftest import Pool
 from tests.proxy_models.test_families import numbers
 
@@ -35,7 +40,8 @@ RESUMED_BPB = 0.005
 """What docs/trainer.md says of accelerators, three times what another order of summation was seen to move."""
 CHILD = (
     "import json, sys\n"
-    "from proxy_models.training.run import RunSpec, train_run\n"
+    "from proxy_models.training.run_spec import RunSpec\n"
+    "from proxy_models.training.wave import train_run\n"
     "train_run(RunSpec.from_dict(json.load(open(sys.argv[1]))), "
     "lambda p: print(json.dumps(p.to_dict()), file=sys.stderr))\n"
 )
@@ -82,7 +88,7 @@ def test_a_finished_run_is_returned_and_not_trained_again(
 ) -> None:
     short = {**spec_json, "training": {**spec_json["training"], "tokens": 2_000}}
     first = train(short)
-    monkeypatch.setattr(Trainer, "step", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(Learner, "learn", lambda *_: pytest.fail("trained again"))
     assert train(short) == first
     with pytest.raises(InvalidSpec, match="another run"):
         train(short, mixture={"code:email": 0.4, "code:numbers": 0.4, "code:web": 0.2})
@@ -94,6 +100,30 @@ def test_the_checkpoint_interval_moves_no_number_and_a_resumed_run_is_exact(spec
 
     for name, stops in (("late", [56]), ("early", [3, 20])):
         assert numbers(interrupted(short, name, stops)) == expected
+
+
+def test_a_checkpoint_written_by_hand_as_it_always_was_goes_on_to_the_same_numbers(spec_json: dict) -> None:
+    short = {**spec_json, "training": {**spec_json["training"], "tokens": 15_000}}
+    expected = numbers(train(short))
+    short["directory"] += "-begun"
+    spec = RunSpec.from_dict(short)
+    sampler, learner = mixture_sampler(spec, open_shards(spec)), Learner(spec.model, spec.training)
+    for step in range(20):
+        rate = learning_rate_at(step, spec.training, peak_rate(spec))
+        learner.learn(torch.from_numpy(sampler.batch(step)), rate)
+    tensors = {}
+    for name, parameter in learner.model.named_parameters():
+        tensors[f"model.{name}"] = parameter.detach()
+        tensors[f"average.{name}"] = learner.optimizer.averages[name]
+        tensors[f"square.{name}"] = learner.optimizer.squares[name]
+    folder = spec.directory / "checkpoints" / "step-0000000020"
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "state.safetensors")
+    state = {"fingerprint": spec.fingerprint(), "metrics": [], "seconds": 1e6}
+    (folder / "state.json").write_text(json.dumps({"step": 20, "state": state}))
+    result = train(short)
+    assert numbers(result) == expected
+    assert result.seconds > 1e6, "it was trained from the start"
 
 
 def interrupted(spec_json: dict, name: str, stops: list[int]) -> RunResult:
@@ -111,7 +141,7 @@ def interrupted(spec_json: dict, name: str, stops: list[int]) -> RunResult:
 def test_every_checkpoint_holds_every_measurement_up_to_its_step(
     spec_json: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(wave_module, "CHECKPOINT_SHARE", 1e9)
     spec_json["training"]["tokens"] = 40_000
     spec = RunSpec.from_dict({**spec_json, "checkpoint_seconds": 0.0})
     states: dict[int, Any] = {}
@@ -147,16 +177,16 @@ class Stopped(Exception):
 
 def train_until(spec_json: dict, stop: int) -> None:
     """Train, checkpointing after every step, and stop after ``stop`` steps."""
-    original = Trainer.step
+    original = Learner.learn
 
-    def step(self: Trainer) -> float:
-        if self.steps_done == stop:
+    def learn(self: Learner, *batch: Any) -> tuple[float, float]:
+        if self.optimizer.steps == stop:
             raise Stopped
-        return original(self)
+        return original(self, *batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "CHECKPOINT_SHARE", 1e9)
-        patch.setattr(Trainer, "step", step)
+        patch.setattr(wave_module, "CHECKPOINT_SHARE", 1e9)
+        patch.setattr(Learner, "learn", learn)
         with pytest.raises(Stopped):
             train(spec_json)
 
@@ -186,15 +216,15 @@ def test_a_run_killed_at_any_moment_gives_the_same_numbers(spec_json: dict, tmp_
 def test_a_diverged_run_says_where_and_is_not_retried(
     spec_json: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Trainer.step
+    original = Learner.learn
 
-    def poisoned(self: Trainer) -> float:
-        if self.steps_done == 5:
+    def poisoned(self: Learner, *batch: Any) -> tuple[float, float]:
+        if self.optimizer.steps == 5:
             with torch.no_grad():
                 self.model.final_norm.fill_(float("nan"))
-        return original(self)
+        return original(self, *batch)
 
-    monkeypatch.setattr(Trainer, "step", poisoned)
+    monkeypatch.setattr(Learner, "learn", poisoned)
     with pytest.raises(Diverged, match="step 6") as caught:
         train(spec_json)
     assert not caught.value.retryable
@@ -224,7 +254,7 @@ def test_a_full_disk_is_retryable_and_leaves_the_last_checkpoint(
 def test_bad_orders_are_refused_before_training(
     spec_json: dict, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "step", lambda self: pytest.fail("trained"))
+    monkeypatch.setattr(Learner, "learn", lambda *_: pytest.fail("trained"))
     training = spec_json["training"]
     cases: list[tuple[type[ProxyError], str, dict]] = [
         (UnknownSize, "'giant'", {"size": "giant"}),

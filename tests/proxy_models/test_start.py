@@ -21,10 +21,11 @@ from proxy_models.families.starting_state import starting_state
 from proxy_models.families.transformers_model import configuration
 from proxy_models.model.model import Decoder
 from proxy_models.training.checkpoint import load_model
-from proxy_models.training.run import RunResult, RunSpec, train_run
 from proxy_models.training.run_inputs import mixture_sampler, open_shards
-from proxy_models.training.step import Learner, Trainer
-from proxy_models.training.wave import WaveOptions, train_wave
+from proxy_models.training.run_result import RunResult
+from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.step import Learner
+from proxy_models.training.wave import WaveOptions, train_run, train_wave
 from tests.proxy_models.conftest import Pool
 from tests.proxy_models.test_families import FAMILIES, Stopped, numbers
 
@@ -117,16 +118,16 @@ def test_killed_and_started_again_it_gives_the_same_numbers(first: tuple[dict, R
     started = with_training({**order, "start": str(result.model_path)}, tokens=5_120, seed=4)
     expected = train(started, directory=order["directory"] + "-whole")
     broken = {**started, "directory": order["directory"] + "-broken", "checkpoint_seconds": 0.0}
-    original = Trainer.step
+    original = Learner.learn
 
-    def step(self: Trainer) -> float:
-        if self.steps_done == 7:
+    def learn(self: Learner, *batch: Any) -> tuple[float, float]:
+        if self.optimizer.steps == 7:
             raise Stopped
-        return original(self)
+        return original(self, *batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("proxy_models.training.run.CHECKPOINT_SHARE", 1e9)
-        patch.setattr(Trainer, "step", step)
+        patch.setattr("proxy_models.training.wave.CHECKPOINT_SHARE", 1e9)
+        patch.setattr(Learner, "learn", learn)
         with pytest.raises(Stopped):
             train(broken)
     assert numbers(train(broken)) == numbers(expected)
@@ -304,7 +305,7 @@ def test_what_cannot_be_started_from_is_refused_before_training(
     ours: bool,
     refusal: Refusal,
 ) -> None:
-    monkeypatch.setattr(Trainer, "step", lambda self: pytest.fail("trained"))
+    monkeypatch.setattr(Learner, "learn", lambda *_: pytest.fail("trained"))
     order, result = first
     folder = Path(shutil.copytree(result.model_path if ours else published, tmp_path / "start"))
     refusal.spoil(folder)
@@ -345,7 +346,7 @@ def test_reading_a_folder_imports_no_torch(published: Path) -> None:
 def test_what_the_shards_cannot_give_is_refused_before_training(
     spec_json: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "step", lambda self: pytest.fail("trained"))
+    monkeypatch.setattr(Learner, "learn", lambda *_: pytest.fail("trained"))
     long = with_training(spec_json, sequence_length=2_000_000, tokens=8_000_000, batch_rows=1)
     cases: list[tuple[type[ProxyError], str, dict]] = [
         (TooLittleText, "no row of 2000001 training tokens", long),

@@ -23,16 +23,16 @@ from proxy_models.model.stacked_model import StackedDecoder
 from proxy_models.planning.memory import BUFFERS, bytes_per_model, check_fits, largest_wave
 from proxy_models.training import wave as wave_module
 from proxy_models.training.checkpoint import load_model
-from proxy_models.training.run import RunProgress, RunResult, RunSpec, train_run
-from proxy_models.training.wave import WaveOptions, check_wave, train_wave
-from proxy_models.training.wave_resume import together
+from proxy_models.training.run_result import RunProgress, RunResult
+from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.wave import WaveOptions, check_wave, together, train_run, train_wave
 from tests.proxy_models.test_families import numbers
 
 ROOT = Path(__file__).parents[2]
 MIXTURES = ((0.5, 0.3, 0.2), (0.1, 0.1, 0.8), (0.0, 1.0, 0.0))
 CHILD = (
     "import json, sys\n"
-    "from proxy_models.training.run import RunSpec\n"
+    "from proxy_models.training.run_spec import RunSpec\n"
     "from proxy_models.training.wave import train_wave\n"
     "train_wave([RunSpec.from_dict(one) for one in json.load(open(sys.argv[1]))])\n"
 )

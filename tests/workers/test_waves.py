@@ -16,8 +16,8 @@ from sqlalchemy.exc import OperationalError
 from proxy_models.text.preparation import PreparationSpec, prepare_domain, training_sample
 from proxy_models.text.token_shard import TokenShard
 from proxy_models.text.tokenizer import train_byte_level_bpe
-from proxy_models.training.run import train_run
 from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.wave import train_run
 from store import jobs
 from store.clock import database_now
 from store.engine import Database

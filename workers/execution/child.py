@@ -20,14 +20,15 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TextIO
 
 from proxy_models.text.data_roots import reading_below
 from store.logs import bound, configure_logging
 from store.settings import Settings
 from workers.claims.failures import Failure
-from workers.jobs import CHOOSE_WAVE, KINDS
-from workers.jobs.wave import choose_wave, execute_together
+from workers.jobs import CHOOSE_WAVE, KINDS, TRAINED_HERE
+from workers.jobs.wave import choose_wave, train_runs
 
 ALIVE_SECONDS = 1.0
 
@@ -106,7 +107,7 @@ def _orders(asked: _Asked) -> queue.Queue[dict[str, Any]]:
 
 
 class _Order:
-    """One order under way: what a job sees of its worker (`workers.jobs.Office`)."""
+    """One order under way: what a job sees of its worker (`workers.jobs.Report`)."""
 
     def __init__(self, order: dict[str, Any], answers: _Answers, asked: _Asked) -> None:
         self.order, self.answers, self._asked = order, answers, asked
@@ -119,28 +120,28 @@ class _Order:
             if self.order["kind"] == CHOOSE_WAVE:
                 self.succeeded(0, choose_wave(specs[0]))
                 return
-            kind = KINDS[self.order["kind"]]
             (roots,) = {tuple(spec.pop("data_roots", ())) for spec in specs}
             with reading_below(roots or None):
-                if len(specs) > 1 or self.order["backend"] is not None:
-                    execute_together(specs, self.order["backend"], self)
+                if self.order["kind"] in TRAINED_HERE:
+                    train_runs(specs, self.order["backend"], self)
                 else:
-                    self.succeeded(0, kind.execute(specs[0], _Report(self)))
+                    result = KINDS[self.order["kind"]].execute(specs[0], partial(self.progress, 0))
+                    self.succeeded(0, result)
         except Exception as error:  # the edge of the worker: whatever went wrong is recorded with the job
             for member in sorted(self.unanswered):
                 self.failed(member, error)
 
     def progress(self, member: int, progress: dict[str, Any]) -> None:
-        """See `Office`."""
+        """See `Report`."""
         self._answer(member, {"progress": progress})
 
     def succeeded(self, member: int, result: dict[str, Any]) -> None:
-        """See `Office`."""
+        """See `Report`."""
         self._answer(member, {"result": result})
         self.unanswered.discard(member)
 
     def failed(self, member: int, error: Exception) -> None:
-        """See `Office`."""
+        """See `Report`."""
         failure = Failure.of(error)
         if failure.code == "internal_error":
             log.error("%s", self.order["kind"], exc_info=error)
@@ -151,30 +152,15 @@ class _Order:
         self.unanswered.discard(member)
 
     def cancelled(self, member: int) -> bool:
-        """See `Office`."""
+        """See `Report`."""
         return (self.order["order"], member) in self._asked.cancelled
 
     def stopping(self) -> bool:
-        """See `Office`."""
+        """See `Report`."""
         return self.order["order"] in self._asked.stopped
 
     def _answer(self, member: int, message: dict[str, Any]) -> None:
         self.answers.write({"order": self.order["order"], "member": member, **message})
-
-
-@dataclass(frozen=True)
-class _Report:
-    """What the only job of an order is told (`workers.jobs.Report`)."""
-
-    order: _Order
-
-    def __call__(self, progress: dict[str, Any], /) -> None:
-        """See `Report`."""
-        self.order.progress(0, progress)
-
-    def stopping(self) -> bool:
-        """See `Report`."""
-        return self.order.stopping()
 
 
 def _finite(value: Any) -> Any:

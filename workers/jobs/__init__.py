@@ -6,7 +6,7 @@ the transaction that ends the job). So a child can be killed at any moment, and 
 """
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
 from sqlalchemy.orm import Session
@@ -18,18 +18,6 @@ from store.tables import Job
 Document = dict[str, Any]
 
 
-class Report(Protocol):
-    """Where a job shows how far it is, and hears whether its worker is stopping."""
-
-    def __call__(self, progress: Document, /) -> None:
-        """Show how far it is."""
-        ...
-
-    def stopping(self) -> bool:
-        """Whether to leave what another attempt can go on from, and end; only training has such a thing."""
-        ...
-
-
 class JobKind(Protocol):
     """The three steps of a kind of job; each kind is a module of this package."""
 
@@ -37,8 +25,11 @@ class JobKind(Protocol):
         """What is to be done, as JSON. Raises JobError when the store does not have what it needs."""
         ...
 
-    def execute(self, spec: Document, report: Report) -> Document:
-        """Do it and answer the result, as JSON."""
+    def execute(self, spec: Document, report: Callable[[Document], None]) -> Document:
+        """Do it, tell ``report`` how far it is, and answer the result, as JSON.
+
+        Those `TRAINED_HERE` have none: `wave.train_runs` does several at once.
+        """
         ...
 
     def store(self, session: Session, job: Job, result: Document) -> None:
@@ -46,8 +37,8 @@ class JobKind(Protocol):
         ...
 
 
-class Office(Protocol):
-    """Where the runs of a wave tell, by their numbers in it, what becomes of them."""
+class Report(Protocol):
+    """Where the jobs of an order tell what becomes of them, by their numbers in it; one alone is number 0."""
 
     def progress(self, member: int, progress: Document) -> None:
         """Show how far it is."""
@@ -69,6 +60,9 @@ class Office(Protocol):
         """Whether all of them should end with a checkpoint: their worker is stopping."""
         ...
 
+
+TRAINED_HERE = (jobs.PROXY_RUN, jobs.FULL_RUN)
+"""Kinds of runs that the built-in trainer trains."""
 
 CHOOSE_WAVE = "choose_wave"
 """Not a job but a question a worker has for its child (`workers.jobs.wave.choose_wave`)."""

@@ -6,11 +6,9 @@ from sqlalchemy.orm import Session
 
 from store.settings import Settings
 from store.tables import Job, Launch, Run
-from workers.jobs.training_run import describe_run, execute_run, store_run
+from workers.jobs.training_run import describe_run, store_run
 
 Document = dict[str, Any]
-
-execute = execute_run
 
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:

@@ -2,23 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from proxy_models.errors import ProxyError
 from proxy_models.families.start import read_start
-from proxy_models.stores.current import using_store
 from proxy_models.stores.object_path import is_address
 from store.files import file_identity, identity_hash
 from store.revisions.training import training_values
 from store.settings import Settings
 from store.tables import Metric, Revision, Run
 from workers.claims.failures import JobError
-from workers.jobs.run_artifacts import local_spec, told
-
-if TYPE_CHECKING:
-    from workers.jobs import Report
 
 Document = dict[str, Any]
 
@@ -49,7 +44,7 @@ def describe_run(
 
 
 def _start(training: Mapping[str, Any]) -> Document:
-    """A folder is looked at here; a published model is fetched and looked at by `run_artifacts.local_spec`."""
+    """A folder is looked at here; a published model is fetched and looked at by `wave.local_spec`."""
     start = training.get("start")
     if start is not None and is_address(start):
         return {"start": start, "start_content": training["start_content"]}
@@ -76,21 +71,6 @@ def _task(task: Document) -> Document:
     choices says less."""
     measure = {name: task[name] for name in ("metric", "normalization") if task.get(name)}
     return {"name": task["name"], "path": task["path"], "measure": measure}
-
-
-def execute_run(spec: Document, report: "Report") -> Document:
-    """Train and evaluate, from the last checkpoint if there is one."""
-    from proxy_models.training.run import train_run
-    from proxy_models.training.run_spec import RunSpec
-
-    with using_store(spec.pop("artifact_store", None)):
-        run = RunSpec.from_dict(local_spec(spec))
-        result = train_run(
-            run,
-            lambda progress: report(progress.to_dict()),
-            report.stopping,
-        )
-        return told(result, run)
 
 
 def store_run(session: Session, run: Run, result: Document) -> None:

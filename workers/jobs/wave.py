@@ -1,16 +1,17 @@
-"""Runs of one shape trained together in one child."""
+"""Training in a child: runs of one shape together, a single run as a wave of one."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy_models.stores.current import using_store
-from workers.jobs.run_artifacts import local_spec, told
+from proxy_models.families.start import read_start
+from proxy_models.stores.current import current_store, local_artifact, using_store
+from workers.claims.failures import JobError
 
 if TYPE_CHECKING:
     from proxy_models.planning.calibration import Calibration, Swarm
     from proxy_models.training.run_result import RunResult
     from proxy_models.training.run_spec import RunSpec
-    from workers.jobs import Office
+    from workers.jobs import Report
 
 Document = dict[str, Any]
 ALONE = "one-by-one"
@@ -76,10 +77,11 @@ def _measured(swarm: "Swarm", device: str, directory: Path) -> "Calibration | No
     return table_for(swarm.model, swarm.training, device, directory, names)
 
 
-def execute_together(specs: list[Document], backend: str, office: "Office") -> None:
-    """Train and evaluate the runs, each from its last checkpoint; every one of them is answered for at the office.
+def train_runs(specs: list[Document], backend: str | None, report: "Report") -> None:
+    """Train and evaluate the runs, each from its last checkpoint; tell ``report`` what became of every one.
 
-    A wave that does not fit into memory is trained as several that do. Raises what concerns all runs alike.
+    Without a ``backend`` models are trained one at a time. A wave that does not fit into memory is trained as several
+    that do. Raises what concerns all runs alike.
     """
     from proxy_models.backends.backend import ONE_BY_ONE
     from proxy_models.errors import NotEnoughMemory
@@ -92,31 +94,58 @@ def execute_together(specs: list[Document], backend: str, office: "Office") -> N
         while members:
             size = len(members)
             try:
-                _train(runs, members, backend, office)
+                _train(runs, members, backend or ONE_BY_ONE, report)
             except NotEnoughMemory as error:
                 # Decided before the first step, so nothing was done yet. One model at a time needs the least.
                 size = error.largest
                 if size < 1:
                     raise
-                _train(runs, members[:size], backend if size > 1 else ONE_BY_ONE, office)
+                _train(runs, members[:size], backend if backend and size > 1 else ONE_BY_ONE, report)
             members = members[size:]
 
 
-def _train(runs: list["RunSpec"], members: list[int], backend: str, office: "Office") -> None:
+def _train(runs: list["RunSpec"], members: list[int], backend: str, report: "Report") -> None:
     from proxy_models.errors import ProxyError
     from proxy_models.training.wave import WaveOptions, train_wave
 
     def ended(number: int, outcome: "RunResult | ProxyError") -> None:
         if isinstance(outcome, ProxyError):
-            office.failed(members[number], outcome)
+            report.failed(members[number], outcome)
         else:
-            office.succeeded(members[number], told(outcome, runs[members[number]]))
+            report.succeeded(members[number], stored_result(outcome, runs[members[number]]))
 
     options = WaveOptions(
         backend,
-        progress=lambda number, progress: office.progress(members[number], progress.to_dict()),
-        cancelled=lambda number: office.cancelled(members[number]),
-        stopping=office.stopping,
+        progress=lambda number, progress: report.progress(members[number], progress.to_dict()),
+        cancelled=lambda number: report.cancelled(members[number]),
+        stopping=report.stopping,
         ended=ended,
     )
     train_wave([runs[member] for member in members], options)
+
+
+def local_spec(spec: Document) -> Document:
+    """The specification with every artifact it names fetched to this machine.
+
+    Raises `DataMissing` and `StoreError`, and `JobError` where the model to start from is another than was asked for.
+    """
+    local = {name: value for name, value in spec.items() if name != "start_content"}
+    local["shards"] = {name: local_artifact(place) for name, place in spec["shards"].items()}
+    if spec["tokenizer"] is not None:
+        local["tokenizer"] = local_artifact(spec["tokenizer"])
+    if "start_content" in spec:
+        local["start"] = local_artifact(spec["start"])
+        if read_start(Path(local["start"])).content != spec["start_content"]:
+            raise JobError(
+                "data_changed",
+                f"the model to start from, {spec['start']}, was changed since it was asked for",
+            )
+    return local
+
+
+def stored_result(result: "RunResult", run: "RunSpec") -> Document:
+    """The result as it is stored: with a store, the model's place is its address there, whichever machine trained."""
+    store = current_store()
+    if store is None:
+        return result.to_dict()
+    return {**result.to_dict(), "model_path": store.address_of(run.directory / "model")}
