@@ -37,12 +37,12 @@ def loss_and_gradients(
     Where hidden and weight are bfloat16 (`precision`), so are the products; the last stays float32.
     """
     count, block = hidden.shape[0], max(1, BLOCK_LOGITS // weight.shape[0])
-    turned = by_onednn(hidden)  # which is faster with (W, V), turned round at the end
+    turned = by_onednn(hidden)  # which is faster with (W, V), turned round at the end in the same memory
     lowered = hidden.dtype != weight_gradient.dtype
     gold = weight_gradient.new_empty(count, 1)
     hidden_gradient = torch.empty_like(hidden)
     scaled = hidden / count  # the small factor of the gradient is divided, not the large result
-    summed = weight_gradient
+    summed = weight_gradient.view(weight.shape[::-1]) if turned else weight_gradient
     for start in range(0, count, block):
         rows = slice(start, start + block)
         index = targets[rows].unsqueeze(1)
@@ -50,18 +50,15 @@ def loss_and_gradients(
         gold[rows] = difference.gather(1, index)
         difference = difference.scatter_(1, index, gold[rows] - 1).to(hidden.dtype)
         hidden_gradient[rows] = product(difference, weight.t())
-        if turned:
-            part = product(scaled[rows].t(), difference.t())
-            summed = summed.add_(part) if start else part
-        elif lowered:
-            part = difference.t() @ scaled[rows]
+        if turned or lowered:
+            part = product(scaled[rows].t(), difference.t()) if turned else difference.t() @ scaled[rows]
             summed = summed.add_(part) if start else summed.copy_(part)
-            del part
+            del part  # before the next block's takes as much again
         else:  # the first block overwrites what lies there, whatever it is
             torch.addmm(summed, difference.t(), scaled[rows], beta=min(start, 1), out=summed)
         del difference  # before the next block's takes as much again
     if turned:
-        weight_gradient.copy_(summed.t())
+        weight_gradient.copy_(summed.t().contiguous())
     loss = gold.clamp_(min=SMALLEST_PROBABILITY).log_().mean().neg_()
     return loss, hidden_gradient.div_(count)
 

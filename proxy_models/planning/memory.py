@@ -6,7 +6,10 @@ from proxy_models.config import FLOAT32, SIZES, ModelConfig, TrainingConfig
 from proxy_models.errors import NotEnoughMemory
 
 BUFFERS = 5
-"""Copies of the parameters: values, two moments, gradients, and those autograd gives or the head's in the making."""
+"""Copies of the parameters: values, two moments, gradients, and those autograd gives or the head's in the making.
+
+Whichever library computes the products, on whatever processor: none was seen to keep a copy of an operand.
+"""
 
 LOGITS_BYTES = {"cpu": 4 * 2**20, "cuda": 2 * 2**30}
 """Logits and their softmax held at once, whatever N."""

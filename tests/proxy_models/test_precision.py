@@ -18,6 +18,7 @@ from proxy_models.errors import InvalidSpec, NotCalibrated
 from proxy_models.evaluation.scores import held_out_task
 from proxy_models.families.architecture import Architecture
 from proxy_models.families.building import build_model
+from proxy_models.model import products
 from proxy_models.model.stacked_head_loss import stacked_loss_and_gradients, together
 from proxy_models.model.stacked_model import StackedDecoder
 from proxy_models.planning.calibration import Calibration, Device, Rate, Swarm, choose, shape_of
@@ -140,9 +141,13 @@ def test_the_accelerators_head_is_the_one_of_the_cpu(monkeypatch: pytest.MonkeyP
         assert float(error) < 2 * UNIT
 
 
+@pytest.mark.parametrize("onednn", [True, False], ids=["oneDNN", "MKL or OpenBLAS"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", [ONE_BY_ONE, STACKED])
-def test_a_step_stays_within_the_memory_that_was_estimated(name: str, precision: str) -> None:
+def test_a_step_stays_within_the_memory_that_was_estimated(
+    name: str, precision: str, onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "ONEDNN", onednn and products.has_onednn())
     model = replace(MODEL, vocabulary_size=50_304)
     training = TrainingConfig(tokens=10**6, sequence_length=64, batch_rows=8, precision=precision)
     backend = build(name, model, [training])
