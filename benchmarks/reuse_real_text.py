@@ -31,7 +31,7 @@ from benchmarks.reuse_text_report import (
 from benchmarks.reuse_text_service import METHOD, Asker
 from service.client import Client
 from service.demo.corpora import prepare_corpora
-from service.demo.settings import FULL
+from service.demo.demo import FULL
 from service.processes.serving import LocalService
 
 SETTINGS = replace(FULL, proxy_tokens=FULL.proxy_tokens // 2, target_tokens=FULL.target_tokens // 2)

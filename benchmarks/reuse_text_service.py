@@ -14,9 +14,8 @@ from typing import Any
 from rich.console import Console
 
 from service.client import Client
-from service.demo.demo import EVALUATION_BYTES, HELD_OUT_FRACTION, VOCABULARY_SIZE
-from service.demo.progress import Status, follow, meter, rate_and_eta
-from service.demo.settings import DemoSettings
+from service.demo.demo import EVALUATION_BYTES, HELD_OUT_FRACTION, VOCABULARY_SIZE, DemoSettings
+from service.demo.report import Status, follow, meter, rate_and_eta
 
 Document = dict[str, Any]
 

@@ -12,8 +12,7 @@ from service.dashboard import session
 from service.dashboard.lineage_page import changes_sentence, lineage_page
 from service.dashboard.optimization_page import LIVE, objective_bpb, objective_weights, optimization_page
 from service.dashboard.templating import page
-from service.domain_sets.repository import revision_of
-from service.domain_sets.views import describe_revision, set_page
+from service.domain_sets.repository import describe_revision, revision_of, set_page
 from service.http.routes import DatabaseDependency, SettingsDependency
 from service.http.schemas import page_rows
 from service.launches.service import describe_launch, launch_page

@@ -11,8 +11,7 @@ from rich.console import Console
 
 from service.client import ApiError, Unreachable
 from service.demo.corpora import CorporaError
-from service.demo.demo import Demo, DemoFailed, DemoRequest
-from service.demo.settings import FULL
+from service.demo.demo import FULL, Demo, DemoFailed, DemoRequest
 from service.processes.serving import StartFailed
 from store.settings import Settings
 

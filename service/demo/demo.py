@@ -2,22 +2,65 @@
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+import psutil
 from rich.console import Console
 
 from service.client import ApiError, Client
 from service.demo.corpora import DemoCorpora, prepare_corpora
-from service.demo.memory import PeakMemory
-from service.demo.progress import Status, follow, meter, rate_and_eta
-from service.demo.report import gain_table, print_evidence, result_document, verdict
-from service.demo.settings import DemoSettings
+from service.demo.report import (
+    Status,
+    follow,
+    gain_table,
+    meter,
+    print_evidence,
+    rate_and_eta,
+    result_document,
+    verdict,
+)
 from service.processes.serving import LocalService
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSettings:
+    """One size of the demo. Tokens are tokens of the demo's own tokenizer."""
+
+    strengths: tuple[float, float]
+    """Closer to the natural distribution than Olmix's 0.1 to 5. With those, proxies this small learn mostly that a
+    model trained on one domain is bad at everything else, and the law is flat where the answer lies."""
+    proxy_size: str
+    proxy_tokens: int
+    launch_size: str
+    """At least 8 times the proxy's non-embedding parameters."""
+    target_tokens: int
+    """What the launch trains on, and the R of the repetition caps."""
+    batch_rows: int
+    launch_batch_rows: int
+    sequence_length: int
+    repetition_cap: float
+    seed: int
+
+
+FULL = DemoSettings(
+    strengths=(3.0, 30.0),
+    proxy_size="nano-0.1M",
+    proxy_tokens=128_000,
+    launch_size="nano-1M",
+    target_tokens=1_600_000,
+    batch_rows=8,
+    launch_batch_rows=16,
+    sequence_length=64,
+    repetition_cap=4.0,
+    seed=0,
+)
 
 Document = Mapping[str, Any]
 
@@ -239,3 +282,44 @@ def _launch_status(launches: list[Document]) -> Status:
         rate += progress.get("tokens_per_second") or 0.0
     eta = (total - done) / rate if rate else None
     return Status(done, total, "tokens  " + rate_and_eta({"tokens_per_second": rate, "eta_seconds": eta}))
+
+
+SAMPLE_SECONDS = 2.0
+
+
+class PeakMemory:
+    """Samples this process and its descendants while the block runs; ``peak_bytes`` is the largest sum seen.
+
+    Shared pages are counted once (proportional set size) where the system tells, else once a process.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="peak-memory", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        own = psutil.Process()
+        while True:
+            total = sum(_held(process) for process in (own, *own.children(recursive=True)))
+            self.peak_bytes = max(self.peak_bytes, total)
+            if self._stop.wait(SAMPLE_SECONDS):
+                return
+
+
+def _held(process: psutil.Process) -> int:
+    try:
+        full = process.memory_full_info()
+        return getattr(full, "pss", full.rss)
+    except psutil.Error:
+        return 0  # it ended, or is not ours to look into

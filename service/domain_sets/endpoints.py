@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from service.domain_sets import revisions, views
+from service.domain_sets import repository, revisions
 from service.domain_sets.checks import check_tokenizer
 from service.domain_sets.repository import retry_preparation, revision_of
 from service.domain_sets.schemas import (
@@ -50,7 +50,7 @@ def list_domain_sets(
 ) -> dict[str, object]:
     """Every domain set, newest first."""
     with database.read() as session:
-        found, following = views.set_page(session, after, limit)
+        found, following = repository.set_page(session, after, limit)
     return {"items": found, "next": following}
 
 
@@ -58,7 +58,7 @@ def list_domain_sets(
 def get_domain_set(name: str, database: DatabaseDependency) -> RevisionView:
     """The latest revision of a domain set."""
     with database.read() as session:
-        return views.describe_revision(session, revision_of(session, name))
+        return repository.describe_revision(session, revision_of(session, name))
 
 
 @router.post(
@@ -96,7 +96,7 @@ def list_revisions(
 ) -> dict[str, object]:
     """Every revision of a domain set, newest first."""
     with database.read() as session:
-        found, following = views.revision_page(session, name, after, limit)
+        found, following = repository.revision_page(session, name, after, limit)
     return {"items": found, "next": following}
 
 
@@ -104,7 +104,7 @@ def list_revisions(
 def get_revision(name: str, number: Number, database: DatabaseDependency) -> RevisionView:
     """One revision, its domains, and how far their preparation has come."""
     with database.read() as session:
-        return views.describe_revision(session, revision_of(session, name, number))
+        return repository.describe_revision(session, revision_of(session, name, number))
 
 
 @router.post("/{name}/revisions/{number:int}:retry", status_code=202, response_model=RevisionView)
@@ -119,6 +119,6 @@ def retry_revision(
 
 def _created(database: DatabaseDependency, revision_id: str, response: Response) -> RevisionView:
     with database.read() as session:
-        view = views.describe_revision(session, session.get_one(Revision, revision_id))
+        view = repository.describe_revision(session, session.get_one(Revision, revision_id))
     response.headers["Location"] = f"/v1/domain-sets/{view.domain_set}/revisions/{view.number}"
     return view

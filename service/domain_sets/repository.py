@@ -1,14 +1,30 @@
-"""Queries about domain sets, revisions, their text and their preparation. Nothing here commits."""
+"""Queries about domain sets and revisions: their text, the state of their preparation, their description.
 
+Nothing here commits.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select
 from sqlalchemy.orm import Session, joinedload, load_only, selectinload
 
+from mixing.domains import Domains
+from mixing.errors import MixingError
+from mixing.pools import recognise
+from service.domain_sets.schemas import (
+    ChangesView,
+    DomainSetView,
+    DomainView,
+    RevisionSummary,
+    RevisionView,
+)
+from service.http.schemas import Listing, ProgressView, failure_of
 from store import jobs
 from store.problems import Conflict, NotFound, NotReady
-from store.revisions.preparation import preparation_failure
+from store.revisions.changes import KnownChanges, known_changes
+from store.revisions.preparation import preparation_failure, preparation_state
 from store.tables import DomainRow, DomainSet, Job, Revision
 
 
@@ -102,3 +118,125 @@ def retry_preparation(session: Session, name: str, number: int) -> Revision:
     if jobs.requeue_jobs(session, revision.id) == 0:
         raise Conflict("nothing_to_retry", f"No part of revision {number} of {name!r} has failed.")
     return revision
+
+
+def describe_revision(session: Session, revision: Revision) -> RevisionView:
+    """The revision with what its preparation has counted so far."""
+    work = {job.subject: job for job in jobs_of(session, revision.id)}
+    domains = [_describe_domain(row, work.get(row.id)) for row in revision.domains]
+    state = preparation_state(Counter(job.state for job in work.values()), len(domains))
+    counts = [domain.tokens for domain in domains]
+    parent = session.get(Revision, revision.parent_id) if revision.parent_id else None
+    return RevisionView(
+        id=revision.id,
+        domain_set=revision.domain_set.name,
+        number=revision.number,
+        parent=parent.number if parent else None,
+        state=state,
+        progress=ProgressView(
+            done=sum(domain.state == jobs.SUCCEEDED for domain in domains), total=len(domains), unit="domains"
+        ),
+        tokenizer=revision.tokenizer,
+        vocabulary_size=revision.vocabulary_size,
+        held_out_fraction=revision.held_out_fraction,
+        evaluation_bytes=revision.evaluation_bytes,
+        tokens=sum(filter(None, counts)) if None not in counts else None,
+        pool=_pool_of(domains),
+        changes=changes_view(known_changes(session, revision)),
+        said=revision.said or {},
+        domains=domains,
+        failure=failure_of(*(preparation_failure(revision, list(work.values())) or (None, None))),
+        created_at=revision.created_at,  # pyright: ignore[reportArgumentType] - Time accepts epoch seconds
+    )
+
+
+def _pool_of(domains: Sequence[DomainView]) -> str | None:
+    try:
+        pool = recognise(Domains.of({domain.name: domain.tokens for domain in domains}))
+    except MixingError:  # not counted yet, or stored under the rules for names of an older version
+        return None
+    return None if pool is None else pool.name
+
+
+def _describe_domain(row: DomainRow, job: Job | None) -> DomainView:
+    progress = job.progress if job else None
+    return DomainView(
+        name=row.name,
+        files=row.files,
+        declared_tokens=row.declared_tokens,
+        declared_bytes=row.declared_bytes,
+        tokens=row.tokens,
+        size_bytes=row.counted_bytes,
+        documents=row.documents,
+        held_out_bytes=row.held_out_bytes,
+        files_hash=row.files_hash,
+        content_hash=row.content_hash,
+        state=job.state if job else jobs.QUEUED,
+        progress=ProgressView(**{name: progress[name] for name in ("done", "total", "unit")})
+        if progress and job and job.state in jobs.HELD
+        else None,
+        failure=failure_of(job.failure_code, job.failure_detail) if job else None,
+    )
+
+
+_SETS = Listing(
+    select(
+        DomainSet.id,
+        DomainSet.name,
+        select(func.count())
+        .where(Revision.domain_set_id == DomainSet.id)
+        .correlate(DomainSet)
+        .scalar_subquery()
+        .label("revisions"),
+        DomainSet.created_at,
+    ),
+    DomainSet.id,
+)
+_REVISIONS = Listing(
+    select(
+        Revision.id,
+        DomainSet.name.label("domain_set"),
+        Revision.number,
+        select(func.count())
+        .where(DomainRow.revision_id == Revision.id)
+        .correlate(Revision)
+        .scalar_subquery()
+        .label("domains"),
+        Revision.created_at,
+    )
+    .join(DomainSet, DomainSet.id == Revision.domain_set_id)
+    .where(DomainSet.name == bindparam("name")),
+    Revision.id,
+)
+
+
+def set_page(session: Session, after: str | None, limit: int) -> tuple[list[DomainSetView], str | None]:
+    """Domain sets, newest first, with how many revisions each has, and the key to go on from."""
+    rows, following = _SETS.page(session, after, limit)
+    return [DomainSetView.model_validate(row._asdict()) for row in rows], following
+
+
+def revision_page(
+    session: Session, name: str, after: str | None, limit: int
+) -> tuple[list[RevisionSummary], str | None]:
+    """Revisions of a domain set, newest first, and the key to go on from; raises NotFound."""
+    rows, following = _REVISIONS.page(session, after, limit, name=name)
+    if not rows:
+        domain_set_named(session, name)
+    return [RevisionSummary.model_validate(row._asdict()) for row in rows], following
+
+
+def changes_view(known: KnownChanges) -> ChangesView:
+    """What changed, by name, with how far it is confirmed."""
+    changes = known.changes
+    return ChangesView(
+        added=list(changes.added),
+        removed=list(changes.removed),
+        revised=sorted(changes.revised),
+        renamed={old: new for new, old in sorted({**changes.kept, **changes.revised}.items()) if new != old},
+        split={old: list(parts) for old, parts in sorted(changes.split.items())},
+        merged={new: list(members) for new, members in sorted(changes.merged.items())},
+        kept=len(changes.kept),
+        confirmed=dict(known.confirmed),
+        unconfirmed=dict(known.unconfirmed),
+    )

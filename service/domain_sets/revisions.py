@@ -14,9 +14,8 @@ from mixing.errors import AmbiguousChange, MixingError
 from proxy_models.stores.object_path import data_path
 from service.domain_sets.checks import CheckedDomain, FileRules, PlacedDomain, check_domain, check_tree
 from service.domain_sets.patches import PatchedTree, requested_domains
-from service.domain_sets.repository import domain_set_named, revision_of
+from service.domain_sets.repository import changes_view, domain_set_named, revision_of
 from service.domain_sets.schemas import DomainSetRequest, RevisionPlanView, RevisionRequest
-from service.domain_sets.views import changes_view
 from store import jobs
 from store.engine import Database
 from store.files import file_identity

@@ -9,8 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, load_only
 
 from mixing.change.revision import Changes
+from service.domain_sets.repository import changes_view
 from service.domain_sets.schemas import ChangesView
-from service.domain_sets.views import changes_view
 from service.http.schemas import Time, Weights
 from service.mixtures.service import MixtureSummary, mixture_with_id, summarize_mixture
 from store import jobs
