@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +11,14 @@ from contextlib import contextmanager
 import psutil
 
 from service.processes.address import answers, listen
-from service.processes.web_processes import SHARED_DIRECTORY
 from store.settings import Settings
 
 
 @contextmanager
 def served(settings: Settings, workers: int, seconds: float = 60.0) -> Iterator["Web"]:
-    """Web processes, of which one answers; started as ``mixwright web --workers`` starts them."""
-    with listen("127.0.0.1", 0) as listener, tempfile.TemporaryDirectory() as shared:
-        web = Web(settings, workers, listener.fileno(), listener.getsockname()[1], shared)
+    """Web processes on one socket, as a balancer in front of them would share connections out; one answers."""
+    with listen("127.0.0.1", 0) as listener:
+        web = Web(settings, workers, listener.fileno(), listener.getsockname()[1])
         web.start()
         try:
             give_up = time.monotonic() + seconds
@@ -36,13 +34,11 @@ def served(settings: Settings, workers: int, seconds: float = 60.0) -> Iterator[
 class Web:
     """The processes, which can be killed and started again."""
 
-    def __init__(self, settings: Settings, workers: int, descriptor: int, port: int, shared: str) -> None:
+    def __init__(self, settings: Settings, workers: int, descriptor: int, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.workers = workers
         self._environment = {**os.environ, **settings.environment(), "MIXWRIGHT_PORT": str(port)}
         self._environment["MIXWRIGHT_LOG_LEVEL"] = "warning"
-        if workers > 1:
-            self._environment[SHARED_DIRECTORY] = shared
         self._descriptor = descriptor
         self._processes: list[subprocess.Popen[bytes]] = []
 

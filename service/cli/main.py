@@ -112,18 +112,9 @@ def _login_link(url: str, token: str) -> str:
 @main.command()
 @data_option
 @_address_options
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="Processes that answer requests, on one port.",
-)
-def web(workers: int, **given: Any) -> None:
-    """Run the web process alone (workers run elsewhere, on the same database)."""
-    from service.processes.serving import StartFailed
+def web(**given: Any) -> None:
+    """Run one web process alone (workers run elsewhere, on the same database)."""
     from service.processes.web import run_web
-    from service.processes.web_workers import run_web_workers
 
     settings = settings_with(**given)
     try:
@@ -131,11 +122,8 @@ def web(workers: int, **given: Any) -> None:
         with listen(settings.host, settings.port) as listener:
             settings = settings.model_copy(update={"port": listener.getsockname()[1]})
             click.echo(f"Dashboard: {_login_link(address(listener), token)}")
-            if workers == 1:
-                run_web(settings, listener)
-            else:
-                run_web_workers(settings, listener, workers)
-    except (*_EXPECTED, StartFailed) as error:
+            run_web(settings, listener)
+    except _EXPECTED as error:
         raise click.ClickException(str(error)) from error
 
 

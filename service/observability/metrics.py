@@ -2,10 +2,9 @@
 
 Workers are other processes, on other machines perhaps, so what is said of jobs is read from the database at each
 scrape: every web process answers the same, and nothing is lost when one is started again. What this process alone
-knows (requests, its database connections, its memory) it counts itself, or together with the others on its port.
+knows (requests, its database connections, its memory) it counts itself.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -18,7 +17,6 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import QueuePool
 
@@ -26,62 +24,38 @@ from service.http.auth import require_scope
 from service.http.errors import PROBLEM_CONTENT
 from service.http.routes import SettingsDependency
 from service.observability.job_metrics import JobMetrics
-from service.processes.web_processes import WebProcesses, shared_directory
 from service.tokens.repository import Scope
 from store.engine import Database
 
 router = APIRouter(tags=["health"])
 
 
-@dataclass(frozen=True, slots=True)
-class Registries:
-    """Where this process counts, and what is answered; one and the same where it is the only web process."""
-
-    counted: CollectorRegistry
-    answered: CollectorRegistry
-
-
-def make_registries(database: Database) -> Registries:
-    """What one application tells Prometheus about its database, its process and Python.
-
-    One of several workers (`service.processes.web_workers`) counts in files, and each answers for all of them.
-    """
-    counted = CollectorRegistry()
-    if shared_directory() is None:
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=counted)
-        answered = counted
-    else:
-        answered = CollectorRegistry()
-        MultiProcessCollector(answered)
-        PlatformCollector(registry=answered)
-        answered.register(WebProcesses())
-    answered.register(JobMetrics(database))
-    count_connections(database.engine, counted)
-    return Registries(counted, answered)
+def make_registry(database: Database) -> CollectorRegistry:
+    """What one application tells Prometheus about its database, its process and Python."""
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    registry.register(JobMetrics(database))
+    count_connections(database.engine, registry)
+    return registry
 
 
 def count_connections(engine: Engine, registry: CollectorRegistry) -> None:
-    """Keep gauges of the connections of ``engine`` by state; of one without a pool there is nothing to count.
-
-    Where several web processes share a port, each counts its own and what is answered is the sum over those alive.
-    """
+    """Keep gauges of the connections of ``engine`` by state; of one without a pool there is nothing to count."""
     pool = engine.pool
     if not isinstance(pool, QueuePool):
         return
     connections = Gauge(
         "mixwright_database_connections",
-        "Connections of the web processes by state.",
+        "Connections of this web process by state.",
         ("state",),
         registry=registry,
-        multiprocess_mode="livesum",
     )
     in_use, idle = connections.labels("in_use"), connections.labels("idle")
     most = Gauge(
         "mixwright_database_connections_max",
-        "Connections the web processes may open.",
+        "Connections this web process may open.",
         registry=registry,
-        multiprocess_mode="livesum",
     )
     most.set(pool.size() + pool._max_overflow)
 

@@ -91,6 +91,7 @@ def test_every_write_is_in_the_audit_log_with_who_did_it(
 ) -> None:
     caplog.set_level(logging.INFO, "mixwright.audit")
     alice = run_tokens("create", "alice", "--scope", "write")
+    client.post("/v1/domain-sets", json=domain_set, headers=as_user(client, alice))
     client.post("/v1/domain-sets?dry=secret-in-a-query", json=domain_set, headers=as_user(client, alice))
     client.post("/v1/launches", json={}, headers=as_user(client, alice))
     client.post("/v1/mixtures", json={}, headers=as_user(client, "not-a-token"))
@@ -98,6 +99,7 @@ def test_every_write_is_in_the_audit_log_with_who_did_it(
     lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "mixwright.audit"]
     assert [(line["user"], line["path"], line["status"], line["made"]) for line in lines] == [
         ("alice", "/v1/domain-sets", 201, "/v1/domain-sets/pool/revisions/1"),
+        ("alice", "/v1/domain-sets", 422, None),
         ("alice", "/v1/launches", 403, None),
         (None, "/v1/mixtures", 401, None),
     ]

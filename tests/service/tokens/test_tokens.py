@@ -12,9 +12,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text, update
 
 from service.http.auth import COOKIE
-from service.tokens.authenticator import Authenticator
-from service.tokens.recent_lookups import TRUST_SECONDS, forget_when_committed
-from service.tokens.repository import find_by_hash
+from service.tokens.authenticator import TRUST_SECONDS, Authenticator
+from service.tokens.repository import find_by_hash, forget_when_committed
 from store.engine import Database
 from store.settings import Settings
 from store.tables import AccessToken, DashboardSession
