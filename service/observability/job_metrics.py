@@ -1,10 +1,10 @@
 """Jobs, attempts and runs as Prometheus metrics, read from the database and kept for a second."""
 
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from itertools import groupby, product
 
+from cachetools import TTLCache
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -29,8 +29,7 @@ class JobMetrics(Collector):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._guard = threading.Lock()
-        self._found: list[Metric] = []
-        self._read_at = float("-inf")
+        self._families: TTLCache[object, list[Metric]] = TTLCache(1, CACHE_SECONDS)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not read the store."""
@@ -39,11 +38,10 @@ class JobMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """Every family, at most `CACHE_SECONDS` old."""
         with self._guard:
-            if time.monotonic() - self._read_at > CACHE_SECONDS:
+            if (families := self._families.get("all")) is None:
                 with self._database.read() as session:
-                    self._found = [*_job_families(session), *_attempt_families(session)]
-                self._read_at = time.monotonic()
-            return list(self._found)
+                    families = self._families["all"] = [*_job_families(session), *_attempt_families(session)]
+            return families
 
 
 def _job_families(session: Session) -> Iterator[Metric]:

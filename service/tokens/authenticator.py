@@ -11,20 +11,20 @@ import logging
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from cachetools import LRUCache, TLRUCache
 from sqlalchemy.exc import DBAPIError
 
-from service.tokens.recent_lookups import RecentLookups
 from service.tokens.repository import (
     ALL_SCOPES,
     Scope,
     close_session,
     find_by_hash,
     hash_of,
+    last_change,
     note_uses,
     open_session,
     same,
@@ -37,6 +37,11 @@ USUAL_FAILURES = 10
 REFILL_SECONDS = 30.0
 MOST_ADDRESSES = 10_000
 """Addresses and good tokens remembered; the ones not seen for longest are forgotten."""
+TRUST_SECONDS = 2.0
+"""How long what was looked up about a token is believed, so that a client which polls costs no query each time: a
+token that ends (revoked, rotated without grace, expired) works so much longer at most. What this process itself
+changes about tokens it knows at once."""
+MOST_LOOKUPS = 10_000
 
 
 class FailedAttempts:
@@ -45,14 +50,16 @@ class FailedAttempts:
     def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = USUAL_FAILURES) -> None:
         self._clock, self._most = clock, most
         self._guard = threading.Lock()
-        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address -> (level, when)
-        self._good: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._failures: LRUCache[str, tuple[float, float]] = LRUCache(
+            MOST_ADDRESSES
+        )  # address -> (level, when)
+        self._good: LRUCache[tuple[str, str], bool] = LRUCache(MOST_ADDRESSES)
 
     def wait_seconds(self, address: str, secret: str) -> int:
         """Whole seconds until the address may try this secret; 0 is now."""
         network = _network(address)
         with self._guard:
-            if (network, hash_of(secret)) in self._good:
+            if self._good.get((network, hash_of(secret))):
                 return 0
             over = self._level(network) - (self._most - 1)
             return max(0, math.ceil(over * REFILL_SECONDS))
@@ -62,24 +69,16 @@ class FailedAttempts:
         network = _network(address)
         with self._guard:
             self._failures[network] = (self._level(network) + 1.0, self._clock())
-            _keep_newest(self._failures, network)
 
     def succeeded(self, address: str, secret: str) -> None:
         """Remember a good token of the address."""
         key = (_network(address), hash_of(secret))
         with self._guard:
-            self._good[key] = None
-            _keep_newest(self._good, key)
+            self._good[key] = True
 
     def _level(self, network: str) -> float:
         level, when = self._failures.get(network, (0.0, 0.0))
         return max(0.0, level - (self._clock() - when) / REFILL_SECONDS)
-
-
-def _keep_newest(entries: OrderedDict, key: object) -> None:
-    entries.move_to_end(key)
-    while len(entries) > MOST_ADDRESSES:
-        entries.popitem(last=False)
 
 
 def _network(address: str) -> str:
@@ -155,12 +154,20 @@ class Authenticator:
         self._operator_hash = hash_of(operator_token)
         self._database = database
         self._attempts = FailedAttempts(most=wrong_tokens)
-        self._recent: RecentLookups[Principal] = RecentLookups(clock)
+        self._clock, self._guard = clock, threading.Lock()
+        # (address, secret's hash, changes made by then) -> (who, when the store was asked): an answer is as old as
+        # its question.
+        self._recent: TLRUCache[tuple[str, str, int], tuple[Principal, float]] = TLRUCache(
+            MOST_LOOKUPS, lambda _key, answer, _now: answer[1] + TRUST_SECONDS, clock
+        )
         self._last_uses = LastUses(database)
 
     def recent(self, secret: str, address: str) -> Principal | None:
         """Whose token it is, if `by_token` answered that for this address within `TRUST_SECONDS`; asks nobody."""
-        return self._recent.get((address, hash_of(secret)))
+        key = (address, hash_of(secret), last_change())
+        with self._guard:
+            answer = self._recent.get(key)
+        return None if answer is None else answer[0]
 
     def by_token(self, secret: str, address: str) -> Principal | None:
         """Whose token it is. Raises TooManyAttempts while ``address`` has sent too many wrong ones."""
@@ -168,14 +175,15 @@ class Authenticator:
         if wait:
             raise TooManyAttempts(wait)
         secret_hash = hash_of(secret)
-        asked = self._recent.now()
-        found = self._look_up(secret_hash)
-        if found is None:
+        key, asked_at = (address, secret_hash, last_change()), self._clock()
+        principal = self._look_up(secret_hash)
+        if principal is None:
             self._attempts.failed(address)
         else:
             self._attempts.succeeded(address, secret)
-            self._recent.put((address, secret_hash), found, asked)
-        return found
+            with self._guard:
+                self._recent[key] = (principal, asked_at)
+        return principal
 
     def by_cookie(self, cookie: str) -> Principal | None:
         """Whose browser it is. A cookie that has run out is no attempt at guessing one."""
@@ -207,9 +215,9 @@ class Authenticator:
         if token_id is None and same(secret_hash, self._operator_hash):
             return Principal(OPERATOR, ALL_SCOPES)
         with self._database.read() as session:
-            found = find_by_hash(session, secret_hash, token_id)
-        if found is None:
+            token = find_by_hash(session, secret_hash, token_id)
+        if token is None:
             return None
-        if found.last_used_is_old:
-            self._last_uses.note(found.token_id)
-        return Principal(found.name, found.scopes, found.token_id, secret_hash)
+        if token.last_used_is_old:
+            self._last_uses.note(token.token_id)
+        return Principal(token.name, token.scopes, token.token_id, secret_hash)

@@ -10,16 +10,16 @@ secret's hash and lives no longer than it does.
 
 import hashlib
 import hmac
+import itertools
 import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, event, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.tokens.recent_lookups import forget_when_committed
 from store.clock import database_now
 from store.tables import AccessToken, DashboardSession
 
@@ -74,6 +74,25 @@ LAST_USED_SECONDS = 60.0
 """A token's last use is noted at most so often: a client that polls is not to write at every request."""
 ROTATION_GRACE_SECONDS = 24 * 3600.0
 """How long the old secret still works after a rotation, unless another time is asked for."""
+
+
+_changes = itertools.count(1)
+_last_change = 0
+
+
+def last_change() -> int:
+    """How many changes this process has made to tokens: another number than before makes a look-up an old one."""
+    return _last_change
+
+
+def forget_when_committed(session: Session) -> None:
+    """Make every look-up of this process a new one once ``session`` has committed what it changes about tokens."""
+    event.listen(session, "after_commit", _forget, once=True)
+
+
+def _forget(_session: Session) -> None:
+    global _last_change
+    _last_change = next(_changes)
 
 
 class TokenError(ValueError):
