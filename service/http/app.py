@@ -63,14 +63,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.database = database
     app.state.readiness = readiness
-    registries = metrics.make_registries(database)
-    app.state.registry = registries.answered
+    app.state.registry = metrics.make_registry(database)
     app.state.authenticator = Authenticator(
         load_token(settings), database, wrong_tokens=settings.wrong_tokens
     )
     install_error_handlers(app)
     _add_routes(app)
-    _add_middleware(app, settings, registries.counted)
+    _add_middleware(app, settings, app.state.registry)
     return app
 
 
@@ -92,14 +91,14 @@ def _add_routes(app: FastAPI) -> None:
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
-def _add_middleware(app: FastAPI, settings: Settings, counted: CollectorRegistry) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, registry: CollectorRegistry) -> None:
     """The last one added sees a request first: any answer is named, counted, guarded and in the log."""
     app.add_middleware(BodyLimit, limit=settings.body_limit_bytes)
     app.add_middleware(PlainHead)
     app.add_middleware(AllowedHosts, names=_host_names(settings))
     app.add_middleware(Audit)
     app.add_middleware(RequestIds)
-    app.add_middleware(RequestMetrics, registry=counted)
+    app.add_middleware(RequestMetrics, registry=registry)
     app.add_middleware(SecurityHeaders)
 
 
