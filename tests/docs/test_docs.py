@@ -35,6 +35,10 @@ REQUESTS: dict[str, type[BaseModel]] = {
 LONGEST_PARAGRAPH = 600
 SETTING = r"\bMIXWRIGHT_[A-Z_]*[A-Z]\b"
 OF_TESTS = {"MIXWRIGHT_TEST_POSTGRES", "MIXWRIGHT_TEST_REDIS", "MIXWRIGHT_OLMIX_DATA"}
+PARAMETERS = {"regmix_laws.json"}
+"""Of the laws that a benchmark draws its truths from: no result."""
+PARTS = {"api_writer", "olmix_configs"}
+"""Modules that another benchmark starts or reads."""
 COMPUTED_DEFAULTS = {"data_directory": "`.mixwright`", "slots": "one per CPU"}
 
 
@@ -187,10 +191,14 @@ def test_modules_that_are_run_exist_and_take_the_options(path: Path) -> None:
         assert options(arguments) <= set(re.findall(r'"(--[a-z][a-z-]*)"', file.read_text())), module
 
 
-def test_every_result_that_is_named_is_kept() -> None:
+def test_every_benchmark_and_every_result_is_on_the_page_of_measurements() -> None:
     text = (ROOT / "docs" / "measurements.md").read_text().replace("--json result.json", "")
-    for result in re.findall(r"\b\w+\.json\b", text):
-        assert (ROOT / "benchmarks" / "results" / result).exists(), result
+    named = set(re.findall(r"\b\w+\.json\b", text))
+    kept = {path.name for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+    assert named == kept - PARAMETERS
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        if "__main__" in path.read_text():
+            assert path.stem in PARTS or f"python -m benchmarks.{path.stem}" in text, path.stem
 
 
 def test_the_library_page_runs_as_it_is_written() -> None:
