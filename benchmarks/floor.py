@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from benchmarks.trainer import PARTS
 from proxy_models.config import ModelConfig
-from proxy_models.model.head_loss import BLOCK_LOGITS
+from proxy_models.model.model import BLOCK_LOGITS
 from proxy_models.model.products import has_onednn
 from proxy_models.training.stacked_optimizer import StackedAdamW
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from proxy_models.config import ModelConfig, TrainingConfig
-from proxy_models.model.precision import lower_precision
-from proxy_models.model.rotary import rotate, rotation_table
+from proxy_models.model.model import lower_precision, rotate, rotation_table
 from proxy_models.training.adamw import BETAS, EPSILON
 
 Step = Callable[[np.ndarray], float]

@@ -1,7 +1,7 @@
 """Tokens per second of training proxies, and how near that is to bare products: ``python -m benchmarks.trainer``.
 
 For each size and tokens per step, medians of interleaved repeats on one thread, CPU time on a CPU. In float32, and
-where the processor is made for it in bfloat16 too (`, bfloat16`: ours by `proxy_models.model.precision`, the
+where the processor is made for it in bfloat16 too (`, bfloat16`: ours by `proxy_models.model.model`, the
 others by
 autocast):
 

@@ -11,7 +11,7 @@ from proxy_models.backends.backend import Learned
 from proxy_models.batches.document_mask import Documents
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.evaluation.scores import Scored, evaluate_stack
-from proxy_models.model.precision import lower_precision
+from proxy_models.model.model import lower_precision
 from proxy_models.model.stacked_model import Body, StackedDecoder, hidden_states
 from proxy_models.training.stacked_optimizer import StackedAdamW
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from proxy_models.batches.windows import Window, continuation_windows, whole_text_windows
-from proxy_models.model.language_model import LanguageModel
+from proxy_models.model.model import LanguageModel
 from proxy_models.model.stacked_model import StackedDecoder
 from proxy_models.text.task_file import (
     ACCURACY,

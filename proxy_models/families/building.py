@@ -4,9 +4,7 @@ import torch
 
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.families.architecture import Architecture
-from proxy_models.model.language_model import LanguageModel
-from proxy_models.model.model import Decoder
-from proxy_models.model.precision import lower_precision
+from proxy_models.model.model import Decoder, LanguageModel, lower_precision
 
 Shape = ModelConfig | Architecture
 

@@ -1,21 +1,221 @@
-"""The dense decoder: RMSNorm, rotary positions, QK-norm, SwiGLU, tied or untied head.
+"""The dense decoder: RMSNorm, rotary positions, QK-norm, SwiGLU, tied or untied head, top to bottom.
 
 Shapes in comments: B rows, T positions, W width, H heads, D head size, V vocabulary.
+
+In bfloat16, which accelerators compute many times faster than float32, what enters a product of training and what
+comes out of it is rounded to 8 significant bits; sums within it are float32. Weights, moments, norms, the residual
+stream and softmax are float32, and so are the sums of the gradients that leave products. Evaluation never rounds, so
+that BPB is that of the weights. A model of ``transformers`` is rounded where PyTorch's autocast does.
 """
 
 import math
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from proxy_models.config import ModelConfig
-from proxy_models.model.head_loss import head_loss
-from proxy_models.model.precision import attention_precision
-from proxy_models.model.products import linear
-from proxy_models.model.rms_norm import rms_norm
-from proxy_models.model.rotary import rotate, rotation_table
+from proxy_models.config import BFLOAT16, ModelConfig, TrainingConfig
+from proxy_models.model.products import ONEDNN, by_onednn, linear, product
 from proxy_models.training.seeds import seed_of
+
+
+class Vocabulary(Protocol):
+    """A shape; all that is asked of it is how many tokens it knows."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """A causal language model: `model.Decoder`, or one of ``transformers`` (`families.transformers_model`)."""
+
+    @property
+    def config(self) -> Vocabulary:
+        """Its shape."""
+        ...
+
+    def __call__(self, tokens: Tensor) -> Any:
+        """Tokens (B, T) int64 -> what `logits` takes, (B, T, ...), each position from those up to it."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Positions of what the call gave, (n, ...) -> (n, V)."""
+        ...
+
+    def loss(self, tokens: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What training lowers: tokens and targets (B, T) int64 -> scalar; ``mask`` as in `document_mask`."""
+        ...
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """What training moves, by name."""
+        ...
+
+
+def lower_precision(training: TrainingConfig, dtype: torch.dtype = torch.float32) -> torch.dtype | None:
+    """What operands of products are rounded to in training weights of ``dtype``; None: not at all."""
+    if training.precision != BFLOAT16 or dtype != torch.float32:
+        return None
+    # CUDA's libraries may otherwise add up the parts of a product in bfloat16 (PyTorch's default).
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    return torch.bfloat16
+
+
+def attention_precision(value: Tensor) -> torch.dtype:
+    """What attention computes in: the precision of its values, but never bfloat16 on a CPU.
+
+    PyTorch's backward pass took 2.8 ms there where float32 took 0.4 (8 rows, 2 heads, 64 positions of 32).
+    """
+    return torch.float32 if value.device.type == "cpu" and value.dtype == torch.bfloat16 else value.dtype
+
+
+NORM_EPSILON = 1e-6
+
+
+class _RMSNorm(torch.autograd.Function):
+    """With a gradient written by hand: fewer passes over memory than autograd's."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, scale: Tensor) -> Tensor:
+        size = inputs.shape[-1]
+        inverse = torch.linalg.vecdot(inputs, inputs).mul_(1 / size).add_(NORM_EPSILON).rsqrt_().unsqueeze(-1)
+        normal = inputs * inverse
+        ctx.save_for_backward(normal, inverse, scale)
+        return normal * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        normal, inverse, scale = ctx.saved_tensors
+        scale_gradient = (gradient * normal).sum_to_size(scale.shape)
+        scaled = gradient * scale
+        along = torch.linalg.vecdot(scaled, normal).mul_(-1 / normal.shape[-1]).unsqueeze(-1)
+        return scaled.addcmul_(normal, along).mul_(inverse), scale_gradient
+
+
+def rms_norm(inputs: Tensor, scale: Tensor) -> Tensor:
+    """``inputs / rms(inputs) * scale`` over the last axis; ``scale`` broadcasts from the right.
+
+    Source: Zhang and Sennrich 2019 (arXiv 1910.07467). With inputs (..., size) and scale (..., size).
+    """
+    normal = _RMSNorm.apply(inputs, scale)
+    assert isinstance(normal, Tensor)
+    return normal
+
+
+def rotation_table(length: int, head_size: int, base: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Cosines and signed sines of positions 0..length-1: (2, length, head_size), in halves as in GPT-NeoX and Llama.
+
+    Row 1 holds ``-sin`` for the first half and ``sin`` for the second, so that a rotation is
+    ``x * table[0] + swapped_halves(x) * table[1]``. Angles are computed in float64.
+    Source: RoFormer (arXiv 2104.09864).
+    """
+    half = head_size // 2
+    frequency = base ** (-torch.arange(half, dtype=torch.float64) / half)
+    angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency  # (length, half)
+    cosine, sine = angle.cos(), angle.sin()
+    table = torch.stack((torch.cat((cosine, cosine), 1), torch.cat((-sine, sine), 1)))
+    return table.to(dtype)
+
+
+def rotate(inputs: Tensor, table: Tensor) -> Tensor:
+    """Rotate queries or keys by their position: inputs (B, T, ..., D), table (2, T, D) -> same shape.
+
+    The halves are an axis of their own: rolled by half the width instead, a compiled rotation computes an index for
+    every single number.
+    """
+    halves = inputs.unflatten(-1, (2, -1))  # (B, T, ..., 2, D / 2)
+    shape = (inputs.shape[1], *(1,) * (inputs.ndim - 3), *halves.shape[-2:])
+    cosine, sine = table[0].view(shape), table[1].view(shape)
+    return (halves * cosine + halves.flip(-2) * sine).flatten(-2)
+
+
+BLOCK_LOGITS = (256 if ONEDNN else 128) * 4096
+"""Logits held at once (2 or 4 MiB in float32). On one AMD core oneDNN took 9.3 ms for 1024 tokens of 4096 in blocks
+of 128 to 512 tokens, 10.9 at once and 12.6 in blocks of 32. On one Intel core MKL took 14.1 ms for 512 tokens in
+blocks of 64 or 128, 14.8 in blocks of 256 and 16.6 in blocks of 32."""
+
+SMALLEST_PROBABILITY = torch.finfo(torch.float32).tiny
+"""Keeps the reported loss finite (at most 87.3 nats a token) where a probability underflows; the gradient
+``p - onehot`` is exact there."""
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the last axis, in float32 at least; ``logits`` are overwritten where they have room for it."""
+    if logits.dtype == torch.bfloat16:
+        logits = logits.float()
+    return torch.softmax(logits, dim=-1, out=logits)
+
+
+def loss_and_gradients(
+    hidden: Tensor, weight: Tensor, targets: Tensor, weight_gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The mean loss in nats () and the gradient of hidden (n, W); that of weight (V, W) is written to the last.
+
+    Where hidden and weight are bfloat16 (`lower_precision`), so are the products; the last stays float32.
+    """
+    count, block = hidden.shape[0], max(1, BLOCK_LOGITS // weight.shape[0])
+    turned = by_onednn(hidden)  # which is faster with (W, V), turned round at the end in the same memory
+    lowered = hidden.dtype != weight_gradient.dtype
+    gold = weight_gradient.new_empty(count, 1)
+    hidden_gradient = torch.empty_like(hidden)
+    scaled = hidden / count  # the small factor of the gradient is divided, not the large result
+    summed = weight_gradient.view(weight.shape[::-1]) if turned else weight_gradient
+    for start in range(0, count, block):
+        rows = slice(start, start + block)
+        index = targets[rows].unsqueeze(1)
+        difference = probabilities(product(hidden[rows], weight))
+        gold[rows] = difference.gather(1, index)
+        difference = difference.scatter_(1, index, gold[rows] - 1).to(hidden.dtype)
+        hidden_gradient[rows] = product(difference, weight.t())
+        if turned or lowered:
+            part = product(scaled[rows].t(), difference.t()) if turned else difference.t() @ scaled[rows]
+            summed = summed.add_(part) if start else summed.copy_(part)
+            del part  # before the next block's takes as much again
+        else:  # the first block overwrites what lies there, whatever it is
+            torch.addmm(summed, difference.t(), scaled[rows], beta=min(start, 1), out=summed)
+        del difference  # before the next block's takes as much again
+    if turned:
+        weight_gradient.copy_(summed.t().contiguous())
+    loss = gold.clamp_(min=SMALLEST_PROBABILITY).log_().mean().neg_()
+    return loss, hidden_gradient.div_(count)
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Output head and cross-entropy in one pass, so that the logits never leave the cache.
+
+    With width 64 and a vocabulary of 4096 the head is most of the arithmetic, and (tokens, 4096) logits written and
+    read by each of softmax, loss and their gradients would cost more than the products. Here a block of tokens at a
+    time goes from hidden states to its loss and its gradients; only the gradients are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        weight_gradient = torch.empty_like(weight)
+        loss, hidden_gradient = loss_and_gradients(hidden, weight.to(hidden.dtype), targets, weight_gradient)
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (gradient,) = gradients
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        return hidden_gradient.mul_(gradient), weight_gradient.mul_(gradient), None
+
+
+def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of ``softmax(hidden @ weight.T)`` against ``targets``.
+
+    Shapes: hidden (n, width), weight (vocabulary, width), targets (n,) int64 -> scalar, as precise as weight; the
+    products are in that of hidden. Differentiable once in hidden and weight; call it only where gradients are wanted,
+    for it computes them on the way forward.
+    """
+    loss = _HeadLoss.apply(hidden, weight, targets)
+    assert isinstance(loss, Tensor)
+    return loss
 
 
 class Block(nn.Module):
@@ -39,7 +239,7 @@ class Block(nn.Module):
     ) -> Tensor:
         """(B, T, W) -> (B, T, W); ``table`` is the rotation table of the T positions, ``mask`` as in `attend`.
 
-        ``lower`` is what operands of products are rounded to (`precision`).
+        ``lower`` is what operands of products are rounded to (`lower_precision`).
         """
         inner = lower or residual.dtype
         residual = residual + self.attend(rms_norm(residual, self.attention_norm).to(inner), table, mask)

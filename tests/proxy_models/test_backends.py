@@ -16,7 +16,7 @@ from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
 from proxy_models.evaluation.scores import held_out_task
 from proxy_models.model.model import Decoder
-from proxy_models.model.stacked_head_loss import stacked_loss_and_gradients, together
+from proxy_models.model.stacked_model import stacked_loss_and_gradients, together
 from proxy_models.text.token_shard import HeldOutDocument
 from proxy_models.training.adamw import AdamW
 from proxy_models.training.stacked_optimizer import StackedAdamW
@@ -198,7 +198,7 @@ def test_the_accelerators_head_is_the_one_of_the_cpu(monkeypatch: pytest.MonkeyP
     targets = torch.randint(20, (3, 10), generator=generator)
     here, there = (torch.full((3, 20, 8), float("nan"), dtype=torch.float64) for _ in range(2))
     expected = (*stacked_loss_and_gradients(hidden, weight, targets, here), here)
-    monkeypatch.setattr("proxy_models.model.stacked_head_loss.BLOCK_LOGITS", 3 * 20 * 4)
+    monkeypatch.setattr("proxy_models.model.stacked_model.BLOCK_LOGITS", 3 * 20 * 4)
     found = (*together(hidden, weight, targets, there), there)
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-13)

@@ -8,11 +8,8 @@ from torch.nn import functional
 
 from proxy_models.config import SIZES, ModelConfig, size_named
 from proxy_models.errors import InvalidSpec, UnknownSize
-from proxy_models.model.head_loss import head_loss
-from proxy_models.model.model import Decoder
+from proxy_models.model.model import Decoder, head_loss, rms_norm, rotate, rotation_table
 from proxy_models.model.products import has_onednn, linear
-from proxy_models.model.rms_norm import rms_norm
-from proxy_models.model.rotary import rotate, rotation_table
 from proxy_models.training.adamw import AdamW
 
 SMALL = ModelConfig("small", 2, 32, 2, 48, 1e-2, vocabulary_size=50)
@@ -64,7 +61,7 @@ def test_head_loss_agrees_with_cross_entropy(
     monkeypatch: pytest.MonkeyPatch, onednn: bool, block: int
 ) -> None:
     monkeypatch.setattr("proxy_models.model.products.ONEDNN", onednn)
-    monkeypatch.setattr("proxy_models.model.head_loss.BLOCK_LOGITS", block)
+    monkeypatch.setattr("proxy_models.model.model.BLOCK_LOGITS", block)
     hidden, weight = draw(30, 8), draw(40, 8, seed=1)
     targets = torch.randint(40, (30,), generator=torch.Generator().manual_seed(2))
     reference = functional.cross_entropy(hidden @ weight.t(), targets)

@@ -19,8 +19,7 @@ from proxy_models.evaluation.scores import held_out_task
 from proxy_models.families.architecture import Architecture
 from proxy_models.families.building import build_model
 from proxy_models.model import products
-from proxy_models.model.stacked_head_loss import stacked_loss_and_gradients, together
-from proxy_models.model.stacked_model import StackedDecoder
+from proxy_models.model.stacked_model import StackedDecoder, stacked_loss_and_gradients, together
 from proxy_models.planning.calibration import Calibration, Device, Rate, Swarm, choose, shape_of
 from proxy_models.planning.memory import bytes_per_model, logits_bytes
 from proxy_models.text.token_shard import HeldOutDocument
@@ -134,7 +133,7 @@ def test_the_accelerators_head_is_the_one_of_the_cpu(monkeypatch: pytest.MonkeyP
     targets = torch.randint(20, (3, 10), generator=generator)
     here, there = (torch.full((3, 20, 64), float("nan")) for _ in range(2))
     expected = (*stacked_loss_and_gradients(hidden, weight, targets, here), here)
-    monkeypatch.setattr("proxy_models.model.stacked_head_loss.BLOCK_LOGITS", 3 * 20 * 4)
+    monkeypatch.setattr("proxy_models.model.stacked_model.BLOCK_LOGITS", 3 * 20 * 4)
     found = (*together(hidden, weight, targets, there), there)
     for mine, theirs in zip(found, expected, strict=True):
         error = (mine.double() - theirs.double()).norm() / theirs.double().norm()
