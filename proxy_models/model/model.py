@@ -179,7 +179,7 @@ def loss_and_gradients(
             torch.addmm(summed, difference.t(), scaled[rows], beta=min(start, 1), out=summed)
         del difference  # before the next block's takes as much again
     if turned:
-        weight_gradient.copy_(summed.t().contiguous())
+        weight_gradient.copy_(summed.t().clone(memory_format=torch.contiguous_format))
     loss = gold.clamp_(min=SMALLEST_PROBABILITY).log_().mean().neg_()
     return loss, hidden_gradient.div_(count)
 
