@@ -23,6 +23,8 @@ from proxy_models.stores.object_path import DataPath, data_path
 from proxy_models.text.task_file import PLAIN, TaskMeasure, further_series
 
 HELD_OUT_PREFIX = "held-out/"
+DEVICE_KINDS = ("cpu", "cuda")
+"""What memory and speed are known of; a device of another kind would fail at its first table."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class RunSpec:
     start: Path | None = None
 
     def __post_init__(self) -> None:
+        if (kind := self.device.partition(":")[0]) not in DEVICE_KINDS:
+            raise InvalidSpec(
+                f"nothing is trained on {kind!r}; give {' or '.join(DEVICE_KINDS)}, or cuda:1", "device"
+            )
         if self.training.warmup_fraction is None:
             warmup = DEFAULT_WARMUP if self.start is None else 0.0
             object.__setattr__(self, "training", replace(self.training, warmup_fraction=warmup))

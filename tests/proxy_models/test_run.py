@@ -258,6 +258,7 @@ def test_bad_orders_are_refused_before_training(
     training = spec_json["training"]
     cases: list[tuple[type[ProxyError], str, dict]] = [
         (UnknownSize, "'giant'", {"size": "giant"}),
+        (InvalidSpec, "nothing is trained on 'mps'; give cpu or cuda", {"device": "mps"}),
         (InvalidSpec, "unknown setting sise", {"sise": "nano-0.1M"}),
         (InvalidSpec, r"unknown setting training\.rate", {"training": {**training, "rate": 1}}),
         (InvalidSpec, "tokens must be at least 1", {"training": {**training, "tokens": 0}}),
