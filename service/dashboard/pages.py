@@ -18,7 +18,7 @@ from service.http.schemas import page_rows
 from service.launches.service import describe_launch, launch_page
 from service.mixtures.lineage import describe_lineage
 from service.mixtures.service import describe_mixture
-from service.optimizations import listing
+from service.optimizations import repository
 from service.optimizations.progress import describe
 from service.optimizations.repository import optimization_with_id
 from service.swarms.service import run_page
@@ -62,7 +62,7 @@ class Documents:
 
     def optimizations(self, after: str | None, domain_set: str | None = None) -> Document:
         """A page of optimizations, newest first; of one domain set if it is named."""
-        return _page(listing.optimization_page(self._session, after, LIST_LENGTH, domain_set))
+        return _page(repository.optimization_page(self._session, after, LIST_LENGTH, domain_set))
 
     def optimization(self, optimization_id: str) -> Document:
         """An optimization and how far it has come."""

@@ -18,10 +18,9 @@ from service.http.schemas import After, Limit, Page
 from service.optimizations import service
 from service.optimizations.checks import check_answerable, check_request
 from service.optimizations.cost import check_planned_memory
-from service.optimizations.listing import optimization_page
 from service.optimizations.plan_view import plan_view
 from service.optimizations.progress import describe
-from service.optimizations.repository import optimization_with_id
+from service.optimizations.repository import optimization_page, optimization_with_id
 from service.optimizations.schemas import (
     OptimizationRequest,
     OptimizationSummary,
