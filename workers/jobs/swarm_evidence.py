@@ -7,10 +7,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from store import jobs
-from store.tables import Job, Optimization, Run
+from store.tables import Job, Optimization, Revision, Run
+from workers.claims.failures import JobError
 from workers.jobs.accuracies import for_laws
 from workers.jobs.reused_runs import describe_reuse, reuse_of
-from workers.jobs.revision_domains import token_counts
 
 if TYPE_CHECKING:
     from mixing.question import Question
@@ -53,6 +53,15 @@ def describe_question(session: Session, optimization: Optimization) -> Document:
         "runs": finished,
         "lost": lost,
     }
+
+
+def token_counts(revision: Revision) -> dict[str, int]:
+    """Domain name -> N_j. Raises JobError naming a domain that has no count yet."""
+    counts = {row.name: row.tokens for row in revision.domains}
+    for name, tokens in counts.items():
+        if tokens is None:
+            raise JobError("data_missing", f"domain {name!r} has not been counted")
+    return {name: tokens for name, tokens in counts.items() if tokens is not None}
 
 
 def run_evidence(spec: Mapping[str, Any]) -> "tuple[RunEvidence, ...]":
