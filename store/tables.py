@@ -1,11 +1,15 @@
 """The tables. Times are seconds since the Unix epoch (UTC); weights are fractions keyed by domain name."""
 
+import secrets
+import threading
+import time
 from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    ColumnElement,
     Double,
     ForeignKey,
     Index,
@@ -14,17 +18,44 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    cast,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from store.clock import database_now
-from store.ids import new_id
 
 Document = dict[str, Any]
 ATTEMPTS = 3
-"""Attempts at a job that may fail by its own fault (`workers.claims.retries`)."""
+"""Attempts at a job that may fail by its own fault (`workers.claims.failures`)."""
 _Json = JSON().with_variant(JSONB(), "postgresql")
+
+
+def big_integer(member: Any) -> ColumnElement[int]:
+    """A member of a JSON document as a whole number of 64 bits; `as_integer` is of 32 on PostgreSQL."""
+    return cast(member.as_string(), BigInteger)
+
+
+_RANDOM_BITS = 48
+
+_guard = threading.Lock()
+_last = 0
+
+
+def new_id(prefix: str) -> str:
+    """A name such as ``run_01931f0c2b7a4e1f6c0d2a98``: sorts by creation time, so a list pages by id.
+
+    Twelve hexadecimal digits of milliseconds, twelve of randomness. Ids made by one process are strictly
+    increasing whatever its clock does: a second one within a millisecond counts on from the first by a
+    random step, as RFC 9562 proposes for UUID version 7 (section 6.2, monotonic random).
+    """
+    global _last
+    with _guard:
+        fresh = (time.time_ns() // 1_000_000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+        if fresh >> _RANDOM_BITS <= _last >> _RANDOM_BITS:
+            fresh = _last + 1 + secrets.randbits(_RANDOM_BITS - 16)
+        _last = fresh
+    return f"{prefix}_{fresh:024x}"
 
 
 class Base(DeclarativeBase):

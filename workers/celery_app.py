@@ -33,8 +33,7 @@ from store.logs import configure_logging
 from store.schema.version import OldSchema, require_schema
 from store.settings import Settings
 from store.tracing import configure_tracing
-from workers.claims.pauses import Pauses
-from workers.claims.registry import ACTIVE, BEAT_SECONDS, Registry, SlotFlag
+from workers.claims.registry import ACTIVE, BEAT_SECONDS, Pauses, Registry, SlotFlag
 from workers.claims.slots import NOT_TRAINING, Slot
 from workers.execution.child_handle import Child
 from workers.execution.execute import Worker, run_claims

@@ -21,7 +21,7 @@ from store.clock import database_now
 from store.engine import Database
 from store.revisions.preparation import preparation_failure, preparation_state
 from store.tables import DomainRow, Job, Optimization
-from workers.claims.reaper import Reaped, reap
+from workers.claims.claim import Reaped, reap
 
 _OPTIMIZATION_KINDS = (jobs.SAMPLE_SWARM, jobs.PROXY_RUN, jobs.SOLVE)
 Step = Callable[[], None]

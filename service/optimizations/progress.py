@@ -23,8 +23,7 @@ from service.optimizations.schemas import (
 from service.training.device import WorkerDevice
 from store import jobs
 from store.clock import database_now
-from store.tables import Job, Optimization, Run
-from store.types import big_integer
+from store.tables import Job, Optimization, Run, big_integer
 
 Document = Mapping[str, Any]
 Span = tuple[float, float]

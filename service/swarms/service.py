@@ -14,8 +14,7 @@ from service.swarms.schemas import MetricView, RunProgress, RunSummary, RunView,
 from store import jobs
 from store.jobs import of_run
 from store.problems import Invalid, NotFound
-from store.tables import DomainSet, Job, Launch, Metric, Optimization, Revision, Run, Swarm
-from store.types import big_integer
+from store.tables import DomainSet, Job, Launch, Metric, Optimization, Revision, Run, Swarm, big_integer
 
 _SWARM = (
     select(

@@ -13,9 +13,8 @@ from store.schema.migrate import upgrade
 from store.settings import Settings
 from store.tables import Job
 from tests.service.conftest import TOKEN
-from workers.claims.claim import LeaseLost, claim, fail, finish, release
+from workers.claims.claim import LeaseLost, claim, fail, finish, reap, release
 from workers.claims.failures import Failure
-from workers.claims.reaper import reap
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

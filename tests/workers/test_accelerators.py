@@ -24,7 +24,7 @@ from workers.claims.registry import PAUSED
 from workers.claims.slots import slots_of
 from workers.execution.child_handle import Child, ChildDied
 from workers.execution.execute import Worker
-from workers.execution.wave_policy import wave_for
+from workers.execution.waves import wave_for
 from workers.supervisor import supervise
 
 Until = Callable[..., None]

@@ -15,7 +15,7 @@ from store.schema.migrate import upgrade
 from store.settings import Settings
 from store.tables import DomainRow, Job
 from tests.workers.conftest import new_revision
-from workers.dispatch import Hint, send_hints
+from workers.dispatcher import Hint, send_hints
 
 Until = Callable[..., None]
 

@@ -33,10 +33,10 @@ from workers.claims.claim import (
     fail,
     finish,
     heartbeat,
+    reap,
     release,
 )
 from workers.claims.failures import OUT_OF_MEMORY, WORKER_LOST, Failure
-from workers.claims.reaper import reap
 
 FINE = Standing(frozenset(), frozenset())
 LEASE = 60.0

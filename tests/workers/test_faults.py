@@ -20,7 +20,7 @@ from store.settings import Settings
 from store.tables import Base, DomainRow, Job
 from tests.workers.conftest import new_revision
 from workers.claims.claim import claim
-from workers.dispatch import send_hints
+from workers.dispatcher import send_hints
 from workers.execution.child import _finite
 from workers.execution.child_handle import Child
 from workers.execution.execute import Worker, run_claims

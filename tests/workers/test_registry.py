@@ -14,8 +14,7 @@ from store.settings import Settings
 from store.tables import WorkerRow
 from workers.claims.claim import Claim
 from workers.claims.failures import WORKER_LOST, Failure
-from workers.claims.pauses import Pauses
-from workers.claims.registry import ACTIVE, DRAINING, PAUSED, Registry, SlotFlag
+from workers.claims.registry import ACTIVE, DRAINING, PAUSED, Pauses, Registry, SlotFlag
 from workers.claims.slots import Slot, host_name, slots_of
 from workers.execution.execute import Ended
 

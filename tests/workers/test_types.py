@@ -3,8 +3,7 @@
 from sqlalchemy import func, select
 
 from store.engine import Database
-from store.tables import Optimization, Run
-from store.types import big_integer
+from store.tables import Optimization, Run, big_integer
 from tests.workers.conftest import new_revision
 
 

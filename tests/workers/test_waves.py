@@ -170,7 +170,7 @@ def test_a_store_that_blinks_while_a_wave_is_chosen_costs_nothing(
             raise OperationalError("UPDATE jobs", {}, Exception("the server is restarting"))
         return heartbeat(database, progress)
 
-    monkeypatch.setattr("workers.execution.wave_policy.heartbeat", away_at_first)
+    monkeypatch.setattr("workers.execution.waves.heartbeat", away_at_first)
     settings = worker.settings.model_copy(update={"backend": "auto"})
     asking = Worker(worker.database, settings, worker.stopping)
     taken = next_work(asking, "tester", child)

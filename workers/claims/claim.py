@@ -1,4 +1,4 @@
-"""Taking a job, keeping it, and giving it back.
+"""Taking a job, keeping it, giving it back, and taking it back from a worker that vanished.
 
 A claim is a lease: ``claim`` writes a fresh random token into the row, and every later write about the job names
 the row and the token. Whoever lost the row in the meantime finds no such row (`LeaseLost`) and changes nothing. The
@@ -20,10 +20,9 @@ from sqlalchemy.sql import Select
 from store.attempts import RELEASED, RETRIED, note_attempt
 from store.clock import database_now
 from store.engine import Database
-from store.jobs import CANCELLED, CLAIMED, FAILED, QUEUED, RUNNING, SUCCEEDED
+from store.jobs import CANCELLED, CLAIMED, FAILED, HELD, QUEUED, RUNNING, SUCCEEDED
 from store.tables import Document, Job
-from workers.claims.failures import Failure
-from workers.claims.retries import next_attempt
+from workers.claims.failures import WORKER_LOST, Failure, next_attempt
 
 InTransaction = Callable[[Session, Job], None]
 """What is written in the same transaction as the end of a job."""
@@ -239,3 +238,49 @@ def _owned(session: Session, claim: Claim) -> Job:
     if job is None:
         raise LeaseLost(f"job {claim.job_id}: the lease of attempt {claim.attempt} was taken away")
     return job
+
+
+BATCH = 100
+"""Leases taken back in one transaction, so that a crash of many workers does not hold up the writers."""
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """A job taken back, and the state it is in now."""
+
+    job_id: str
+    kind: str
+    subject: str
+    state: str
+
+
+def reap(database: Database, settled: InTransaction | None = None) -> list[Reaped]:
+    """Take back up to `BATCH` expired leases; ``settled`` is called for each in the same transaction.
+
+    A job goes back to the queue, fails as ``worker_lost`` with the last worker it may lose
+    (`workers.claims.failures`), or is cancelled when that was asked for.
+    """
+    lease_is_over = (Job.state.in_(HELD), Job.lease_expires_at < database_now())
+    expired = (
+        select(Job)
+        .where(*lease_is_over)
+        .order_by(Job.lease_expires_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    with (
+        database.read() as session
+    ):  # a write transaction keeps SQLite's only writer, and mostly nothing has expired
+        if session.scalars(select(Job.id).where(*lease_is_over).limit(1)).first() is None:
+            return []
+    with database.write() as session:
+        return [_take_back(session, job, settled) for job in session.scalars(expired).all()]
+
+
+def _take_back(session: Session, job: Job, settled: InTransaction | None) -> Reaped:
+    lost = Failure(WORKER_LOST, f"worker {job.worker} stopped renewing its lease", retryable=True)
+    retry_or_end(job, lost, reaped=True)
+    session.flush()
+    if settled is not None and job.state != QUEUED:
+        settled(session, job)
+    return Reaped(job.id, job.kind, job.subject, job.state)

@@ -1,14 +1,16 @@
 """What workers tell of themselves, and what they are told: draining, paused, or to go on.
 
 Each slot has a row that its process renews. A device on which several different jobs in a row failed for what may be
-its own fault is paused with the reason; it tries again after a while (`workers.claims.pauses`). One that
-somebody paused
-stays so, after a restart too.
+its own fault is paused with the reason, and tries again after a while: longer each time, until a job succeeds there.
+What killed them may be over, or may not have been the device at all (a cluster that kills processes); a service all
+of whose devices wait for somebody to look at them would be stuck. Each end of a pause is a trial: one more failure
+and the device is paused again, for twice as long. One that somebody paused stays so, after a restart too.
 """
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -18,7 +20,6 @@ from store.clock import database_now
 from store.engine import Database
 from store.tables import WorkerRow
 from workers.claims.failures import PERHAPS_THE_DEVICE
-from workers.claims.pauses import Pauses
 from workers.claims.slots import Slot, host_name, machine_of
 from workers.execution.execute import Ended
 from workers.execution.flag import Flag
@@ -32,6 +33,34 @@ BEAT_SECONDS = 5.0
 PAUSE_SECONDS = 60.0
 FORGET_SECONDS = 7 * 86_400.0
 """After so long unseen a slot's row goes: its machine will not come back."""
+
+
+LONGEST_SECONDS = 3600.0
+
+
+class Pauses:
+    """When the pauses of one process' slots end, by the slots' names; ``clock`` gives seconds."""
+
+    def __init__(self, first_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._first, self._clock = first_seconds, clock
+        self._ends: dict[str, float] = {}
+        self._times: dict[str, int] = {}
+
+    def is_over(self, name: str) -> bool:
+        """Of a slot that is paused: whether it may try again. The first question starts the time."""
+        if name not in self._ends:
+            seconds = min(self._first * 2 ** self._times.get(name, 0), LONGEST_SECONDS)
+            self._ends[name] = self._clock() + seconds
+            self._times[name] = self._times.get(name, 0) + 1
+        if self._clock() < self._ends[name]:
+            return False
+        del self._ends[name]
+        return True
+
+    def succeeded(self, name: str) -> None:
+        """A job has: the next pause is a first one again."""
+        self._ends.pop(name, None)
+        self._times.pop(name, None)
 
 
 class Registry:
