@@ -117,7 +117,9 @@ def _answering(
             return view
         body = adapter.dump_json(adapter.validate_python(view))
         # FastAPI gives one without a status to endpoints that set headers.
-        made = next((value for value in named.values() if isinstance(value, Response)), Response(None, status))
+        made = next(
+            (value for value in named.values() if isinstance(value, Response)), Response(None, status)
+        )
         headers = {name: value for name, value in made.headers.items() if name != "content-length"}
         return Response(body, made.status_code or status, headers, media_type=JSON)
 
