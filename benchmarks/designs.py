@@ -14,16 +14,16 @@ import numpy as np
 
 from benchmarks.regmix import RegMix, load
 from mixing.laws.diagnostics import rank_correlation
-from mixing.laws.ensemble import default_regression
+from mixing.laws.ensemble import Ensemble
 from mixing.laws.powers.effective_power import EffectivePowerLaw
-from mixing.laws.protocol import Regression
+from mixing.laws.regression import Regression
 from mixing.swarm.design import CRITERIA, FEATURES, Design, choose
 
 RUNS = 56
 RANDOM_RUNS = (56, 64, 72)
 CANDIDATES = 400
 REPEATS = 6
-FAMILIES: dict[str, Regression] = {"effective-power": EffectivePowerLaw(), "ensemble": default_regression()}
+FAMILIES: dict[str, Regression] = {"effective-power": EffectivePowerLaw(), "ensemble": Ensemble()}
 
 
 def mean_rank_correlation(family: Regression, swarm: RegMix, rows: np.ndarray) -> float:

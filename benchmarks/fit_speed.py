@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from benchmarks.regmix import load
 from mixing.laws.exponential.log_linear import LogLinearLaw
 from mixing.laws.powers.effective_power import EffectivePowerLaw
-from mixing.laws.protocol import Regression
+from mixing.laws.regression import Regression
 
 DELTA = 0.02
 CONSTANTS = np.linspace(-2.0, 1.5, 10)

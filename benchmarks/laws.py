@@ -6,12 +6,12 @@ from typing import Self
 import cvxpy as cp
 import numpy as np
 
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion, Fitted
 from mixing.solve.convex.conic import task_cones
 
 
 @dataclass(frozen=True)
-class ExponentialLaw:
+class ExponentialLaw(Fitted):
     """f_t(p) = constants_t + exp(a_t . p): the log-linear law without its statistics.
 
     Attributes:
@@ -49,7 +49,7 @@ class ExponentialLaw:
 
 
 @dataclass(frozen=True)
-class EffectivePowerLaw:
+class EffectivePowerLaw(Fitted):
     """f_t(p) = C_t + exp(a_t) (sum_j u_tj (p_j + eps)^beta_t + e_t)^-gamma_t.
 
     The inner sum is concave and positive and x^-gamma convex and falling, so every f_t is convex.

@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.regmix import RegMix, load
 from mixing.laws.conformal import Conformal
 from mixing.laws.diagnostics import rank_correlation
-from mixing.laws.ensemble import default_regression
+from mixing.laws.ensemble import Ensemble
 from mixing.laws.exponential.exponentials import ExponentialPowerLaw, ExponentialsLaw
 from mixing.laws.exponential.log_linear import LogLinearLaw
 from mixing.laws.exponential.low_rank import LinearInteractionsLaw, LogLinearInteractionsLaw
@@ -33,8 +33,8 @@ from mixing.laws.linear import LinearLaw
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.powers.power_laws import AutoScaleLaw, BiMixLaw
 from mixing.laws.processes.gaussian_process import FeatureMap, GaussianProcess
-from mixing.laws.protocol import Regression
-from mixing.laws.trees import CLIMB, REGMIX
+from mixing.laws.regression import Regression
+from mixing.laws.trees import ClimbTrees, Trees
 
 RUNS = (34, 54, 64, 96, 128, 256, 512)
 SUBSETS = 5
@@ -49,15 +49,15 @@ FAMILIES: dict[str, Regression] = {
     "exponential-power": ExponentialPowerLaw(),
     "bimix": BiMixLaw(),
     "autoscale": AutoScaleLaw(),
-    "lightgbm": REGMIX,
-    "lightgbm-climb": CLIMB,
+    "lightgbm": Trees(),
+    "lightgbm-climb": ClimbTrees(),
     "gaussian-process on weights": GaussianProcess(FeatureMap("raw")),
     "gaussian-process on roots": GaussianProcess(FeatureMap("sqrt")),
     "gaussian-process on logarithms": GaussianProcess(FeatureMap("log")),
     "gaussian-process": GaussianProcess(),
     "gaussian-process around effective-power": GaussianProcess(mean=EffectivePowerLaw()),
     "effective-power": EffectivePowerLaw(),
-    DEFAULT: default_regression(),
+    DEFAULT: Ensemble(),
 }
 """By the names of `mixing.parts`, where they have one; the default is `ensemble` there."""
 
@@ -119,7 +119,7 @@ def measure(
     family = FAMILIES[name]
     table: dict[str, dict[str, float]] = {}
     for count in runs:
-        if count < family.minimum_runs(len(data.domains)):
+        if count < family.runs_to_fit(len(data.domains)):
             continue
         # All of the runs are the same subset whatever the seed.
         seeds = range(subsets if count < len(data.train_weights) else 1)

@@ -23,10 +23,10 @@ from mixing.change.carry import carried, carry
 from mixing.change.lineage import EvidenceSpace
 from mixing.errors import Infeasible, TooFewRuns
 from mixing.laws.catalogue import REGRESSIONS
+from mixing.laws.composed import through
 from mixing.laws.fitting import Columns, fit
 from mixing.laws.learning import CONTENTS, Learned, gather_over, learn
-from mixing.laws.protocol import FitContext
-from mixing.laws.through import through
+from mixing.laws.regression import FitContext
 from mixing.limits import Limits
 from mixing.methods import method_named
 from mixing.mixture import Mixture

@@ -25,6 +25,7 @@ from lightgbm import LGBMRegressor
 
 from benchmarks.laws import EffectivePowerLaw, ExponentialLaw
 from mixing.capped_simplex import settle, water_fill
+from mixing.laws.regression import Fitted
 from mixing.simplex_map import SimplexMap
 from mixing.solve.convex.conic import solve_conic
 from mixing.solve.convex.solver import solve
@@ -133,7 +134,7 @@ def best_draw(problem: MixtureProblem, draws: int, at_once: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Trees:
+class Trees(Fitted):
     """One gradient-boosted regression a task."""
 
     models: tuple[Any, ...]

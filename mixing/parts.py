@@ -7,6 +7,7 @@ The samplers are in `mixing.swarm.catalogue`, the regressions in `mixing.laws.ca
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -38,14 +39,14 @@ def index(*parts: _Part) -> Mapping[str, _Part]:
 
 
 def lazy(path: str) -> Callable[..., Any]:
-    """The function or class at `package.module:name`, imported when it is called.
+    """The function at `package.module:name`, or a class's at `package.module:Class.name`, imported when it is called.
 
     A process that only checks requests by the descriptions then loads neither LightGBM nor scikit-learn.
     """
     module, _, name = path.partition(":")
 
-    def call(*arguments: Any, **named: Any) -> Any:
-        return getattr(import_module(module), name)(*arguments, **named)
+    def call(*arguments: Any) -> Any:
+        return attrgetter(name)(import_module(module))(*arguments)
 
     return call
 

@@ -11,7 +11,7 @@ import numpy as np
 from mixing.document import Document, from_document, to_document
 from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, InvalidSetting
-from mixing.laws.protocol import Fitted
+from mixing.laws.regression import Fitted
 from mixing.limits import Limits
 from mixing.methods import method_named
 from mixing.objective import ObjectiveSpec, objective_of_tasks

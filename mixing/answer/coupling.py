@@ -13,7 +13,6 @@ them: it is in the curvature d_j . H d_j.
 
 import numpy as np
 
-from mixing.laws.protocol import ConvexLaw
 from mixing.solve.problem import MixtureProblem
 
 _LEAST = 1e-12
@@ -32,7 +31,7 @@ def couplings(problem: MixtureProblem, weights: np.ndarray) -> np.ndarray | None
         the worst of several families, which has none.
     """
     objective = problem.objective
-    if not isinstance(objective.law, ConvexLaw) or objective.families:
+    if not objective.law.is_convex or objective.families:
         return None
     inside = np.maximum(weights, _LEAST)
     expansion = objective.expand(inside, objective.task_weights)

@@ -12,7 +12,7 @@ from mixing.errors import Infeasible, InvalidSetting
 from mixing.laws.diagnostics import HeldOutError
 from mixing.laws.fitting import Columns
 from mixing.laws.learning import Learned, learn
-from mixing.laws.protocol import Fitted
+from mixing.laws.regression import Fitted
 from mixing.question import Question, problem_of
 from mixing.runs.evidence import Evidence, RunEvidence
 from mixing.solve.catalogue import SOLVERS

@@ -30,7 +30,7 @@ import numpy as np
 
 from mixing.laws.exponential.log_linear import believable
 from mixing.laws.fitting import Columns, Refits
-from mixing.laws.protocol import Fitted
+from mixing.laws.regression import Fitted
 
 CONFIDENCE = 0.9
 MISFIT_SHARE = 0.4

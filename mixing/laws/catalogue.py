@@ -1,14 +1,13 @@
 """Every regression by name: what it is, what it needs, and how it is made.
 
-A factory imports what it makes when it is called, so that a process which only checks requests loads neither
-scikit-learn nor LightGBM.
+Any regressor of scikit-learn is one too, by the name `sklearn:` and its class: `sklearn:KernelRidge`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mixing.laws.protocol import FitContext, Regression
-from mixing.parts import Part, index
+from mixing.laws.regression import FitContext, Regression
+from mixing.parts import Part, index, lazy
 
 
 @dataclass(frozen=True)
@@ -51,252 +50,189 @@ class RegressionPart(Part):
         return -int(-self.runs_per_domain * domains // 1) + self.runs_beyond
 
 
-def _log_linear(context: FitContext) -> Regression:
-    from mixing.laws.exponential.log_linear import LogLinearLaw
+class _Regressions(Mapping[str, RegressionPart]):
+    """The catalogue, and any regressor of scikit-learn when it is asked for; those are not listed."""
 
-    return LogLinearLaw()
+    def __init__(self, parts: Mapping[str, RegressionPart]) -> None:
+        self._parts = parts
 
+    def __getitem__(self, name: str) -> RegressionPart:
+        prefix, _, estimator = name.partition(":")
+        if prefix != "sklearn":
+            return self._parts[name]
+        from mixing.laws.scikit_learn import regressor_named
 
-def _effective_power(context: FitContext) -> Regression:
-    from mixing.laws.powers.effective_power import EffectivePowerLaw
+        regression = regressor_named(estimator)
+        return RegressionPart(
+            name=name,
+            title=f"{estimator} of scikit-learn, with its default settings",
+            source="Pedregosa et al. 2011",
+            make=lambda _: regression,
+            runs_per_domain=0,
+            runs_beyond=12,
+            preferred_solver="mean-of-best",  # of an unknown shape, which a search may exploit
+            offered=False,
+        )
 
-    return EffectivePowerLaw()
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
 
-
-def _ensemble(context: FitContext) -> Regression:
-    from mixing.laws.ensemble import default_regression
-
-    return default_regression()
-
-
-def _gaussian_process(context: FitContext) -> Regression:
-    from mixing.laws.processes.gaussian_process import GaussianProcess
-
-    return GaussianProcess()
-
-
-def _multi_fidelity(context: FitContext) -> Regression:
-    from mixing.laws.processes.over_tokens import OverTokens
-
-    return OverTokens(context.tokens)
-
-
-def _linear(context: FitContext) -> Regression:
-    from mixing.laws.linear import LinearLaw
-
-    return LinearLaw()
+    def __len__(self) -> int:
+        return len(self._parts)
 
 
-def _exponentials(context: FitContext) -> Regression:
-    from mixing.laws.exponential.exponentials import ExponentialsLaw
-
-    return ExponentialsLaw()
-
-
-def _exponential_power(context: FitContext) -> Regression:
-    from mixing.laws.exponential.exponentials import ExponentialPowerLaw
-
-    return ExponentialPowerLaw()
-
-
-def _linear_interactions(context: FitContext) -> Regression:
-    from mixing.laws.exponential.low_rank import LinearInteractionsLaw
-
-    return LinearInteractionsLaw()
-
-
-def _log_linear_interactions(context: FitContext) -> Regression:
-    from mixing.laws.exponential.low_rank import LogLinearInteractionsLaw
-
-    return LogLinearInteractionsLaw()
-
-
-def _bimix(context: FitContext) -> Regression:
-    from mixing.laws.powers.power_laws import BiMixLaw
-
-    return BiMixLaw()
-
-
-def _own_share(context: FitContext) -> Regression:
-    from mixing.laws.powers.own_share import OwnShareLaw
-
-    return OwnShareLaw(context.own_domains())
-
-
-def _autoscale(context: FitContext) -> Regression:
-    from mixing.laws.powers.power_laws import AutoScaleLaw
-
-    return AutoScaleLaw()
-
-
-def _autoscale_budgets(context: FitContext) -> Regression:
-    from mixing.laws.powers.budgets import BudgetLaw
-
-    return BudgetLaw(context.tokens, context.rounds)
-
-
-def _trees(context: FitContext) -> Regression:
-    from mixing.laws.trees import REGMIX
-
-    return REGMIX
-
-
-def _climb_trees(context: FitContext) -> Regression:
-    from mixing.laws.trees import CLIMB
-
-    return CLIMB
-
-
-REGRESSIONS: Mapping[str, RegressionPart] = index(
-    RegressionPart(
-        name="ensemble",
-        title="the effective power law and Gaussian processes around it",
-        source="ours",
-        make=_ensemble,
-        runs_per_domain=0.5,
-        runs_beyond=10,
-    ),
-    RegressionPart(
-        name="effective-power",
-        title="a power of the useful data a task sees",
-        source="ours",
-        make=_effective_power,
-        runs_per_domain=0.5,
-        runs_beyond=8,
-        convex=True,
-        repeats=4,
-    ),
-    RegressionPart(
-        name="log-linear",
-        title="exp(c) + exp(a . p)",
-        source="Data Mixing Laws, arXiv 2403.16952; Olmix, arXiv 2602.12237",
-        make=_log_linear,
-        runs_per_domain=1,
-        runs_beyond=2,
-        convex=True,
-        positive=True,
-        repeats=6,
-    ),
-    RegressionPart(
-        name="linear",
-        title="linear in the weights",
-        source="ridge regression",
-        make=_linear,
-        runs_per_domain=1,
-        runs_beyond=2,
-        convex=True,
-    ),
-    RegressionPart(
-        name="exponentials",
-        title="a constant and several exponentials",
-        source="Data Mixing Laws, arXiv 2403.16952",
-        make=_exponentials,
-        runs_per_domain=1,
-        runs_beyond=2,
-        convex=True,
-    ),
-    RegressionPart(
-        name="exponential-power",
-        title="an exponential and a power of each weight",
-        source="ours",
-        make=_exponential_power,
-        runs_per_domain=1,
-        runs_beyond=2,
-        convex=True,
-    ),
-    RegressionPart(
-        name="linear-interactions",
-        title="linear, with low-rank interactions of domains",
-        source="ours",
-        make=_linear_interactions,
-        runs_per_domain=1,
-        runs_beyond=2,
-    ),
-    RegressionPart(
-        name="log-linear-interactions",
-        title="an exponential with low-rank interactions of domains",
-        source="ours",
-        make=_log_linear_interactions,
-        runs_per_domain=1,
-        runs_beyond=2,
-    ),
-    RegressionPart(
-        name="bimix",
-        title="a power of each domain's weight",
-        source="BiMix, arXiv 2405.14908, as the law of a task",
-        make=_bimix,
-        runs_per_domain=1,
-        runs_beyond=2,
-        convex=True,
-    ),
-    RegressionPart(
-        name="bimix-own-share",
-        title="each domain's own loss from its own share",
-        source="BiMix, arXiv 2405.14908",
-        make=_own_share,
-        runs_per_domain=0,
-        runs_beyond=3,
-        convex=True,
-        granularity="per task",
-        reads_own_domain=True,
-        positive=True,
-        offered=False,
-    ),
-    RegressionPart(
-        name="autoscale",
-        title="a power of each domain's tokens",
-        source="AutoScale, arXiv 2407.20177, as the law of a task",
-        make=_autoscale,
-        runs_per_domain=1,
-        runs_beyond=2,
-        convex=True,
-    ),
-    RegressionPart(
-        name="autoscale-budgets",
-        title="a power of each domain's tokens, at two budgets",
-        source="AutoScale, arXiv 2407.20177",
-        make=_autoscale_budgets,
-        runs_per_domain=4,
-        runs_beyond=2,
-        sampler="perturbation",
-        solver="extrapolated-closed-form",
-        granularity="aggregated",
-        reads_tokens=True,
-        offered=False,
-    ),
-    RegressionPart(
-        name="lightgbm",
-        title="gradient-boosted trees",
-        source="RegMix, arXiv 2407.01492",
-        make=_trees,
-        runs_per_domain=0,
-        runs_beyond=12,
-        preferred_solver="mean-of-best",  # the search exploits trees: docs/methods.md
-    ),
-    RegressionPart(
-        name="lightgbm-climb",
-        title="gradient-boosted trees of depth 4, regularised",
-        source="CLIMB, arXiv 2504.13161",
-        make=_climb_trees,
-        runs_per_domain=0,
-        runs_beyond=12,
-        preferred_solver="mean-of-best",  # the search exploits trees: docs/methods.md
-    ),
-    RegressionPart(
-        name="gaussian-process",
-        title="Matern 5/2 over the roots of the weights",
-        source="Rasmussen and Williams 2006",
-        make=_gaussian_process,
-        runs_per_domain=0.5,
-        runs_beyond=8,
-    ),
-    RegressionPart(
-        name="multi-fidelity",
-        title="a Gaussian process over mixtures and how much was trained",
-        source="ADMIRE-BayesOpt",
-        make=_multi_fidelity,
-        runs_per_domain=0.5,
-        runs_beyond=8,
-        reads_tokens=True,
-    ),
+REGRESSIONS: Mapping[str, RegressionPart] = _Regressions(
+    index(
+        RegressionPart(
+            name="ensemble",
+            title="the effective power law and Gaussian processes around it",
+            source="ours",
+            make=lazy("mixing.laws.ensemble:Ensemble.for_runs"),
+            runs_per_domain=0.5,
+            runs_beyond=10,
+        ),
+        RegressionPart(
+            name="effective-power",
+            title="a power of the useful data a task sees",
+            source="ours",
+            make=lazy("mixing.laws.powers.effective_power:EffectivePowerLaw.for_runs"),
+            runs_per_domain=0.5,
+            runs_beyond=8,
+            convex=True,
+            repeats=4,
+        ),
+        RegressionPart(
+            name="log-linear",
+            title="exp(c) + exp(a . p)",
+            source="Data Mixing Laws, arXiv 2403.16952; Olmix, arXiv 2602.12237",
+            make=lazy("mixing.laws.exponential.log_linear:LogLinearLaw.for_runs"),
+            runs_per_domain=1,
+            runs_beyond=2,
+            convex=True,
+            positive=True,
+            repeats=6,
+        ),
+        RegressionPart(
+            name="linear",
+            title="linear in the weights",
+            source="ridge regression",
+            make=lazy("mixing.laws.linear:LinearLaw.for_runs"),
+            runs_per_domain=1,
+            runs_beyond=2,
+            convex=True,
+        ),
+        RegressionPart(
+            name="exponentials",
+            title="a constant and several exponentials",
+            source="Data Mixing Laws, arXiv 2403.16952",
+            make=lazy("mixing.laws.exponential.exponentials:ExponentialsLaw.for_runs"),
+            runs_per_domain=1,
+            runs_beyond=2,
+            convex=True,
+        ),
+        RegressionPart(
+            name="exponential-power",
+            title="an exponential and a power of each weight",
+            source="ours",
+            make=lazy("mixing.laws.exponential.exponentials:ExponentialPowerLaw.for_runs"),
+            runs_per_domain=1,
+            runs_beyond=2,
+            convex=True,
+        ),
+        RegressionPart(
+            name="linear-interactions",
+            title="linear, with low-rank interactions of domains",
+            source="ours",
+            make=lazy("mixing.laws.exponential.low_rank:LinearInteractionsLaw.for_runs"),
+            runs_per_domain=1,
+            runs_beyond=2,
+        ),
+        RegressionPart(
+            name="log-linear-interactions",
+            title="an exponential with low-rank interactions of domains",
+            source="ours",
+            make=lazy("mixing.laws.exponential.low_rank:LogLinearInteractionsLaw.for_runs"),
+            runs_per_domain=1,
+            runs_beyond=2,
+        ),
+        RegressionPart(
+            name="bimix",
+            title="a power of each domain's weight",
+            source="BiMix, arXiv 2405.14908, as the law of a task",
+            make=lazy("mixing.laws.powers.power_laws:BiMixLaw.for_runs"),
+            runs_per_domain=1,
+            runs_beyond=2,
+            convex=True,
+        ),
+        RegressionPart(
+            name="bimix-own-share",
+            title="each domain's own loss from its own share",
+            source="BiMix, arXiv 2405.14908",
+            make=lazy("mixing.laws.powers.own_share:OwnShareLaw.for_runs"),
+            runs_per_domain=0,
+            runs_beyond=3,
+            convex=True,
+            granularity="per task",
+            reads_own_domain=True,
+            positive=True,
+            offered=False,
+        ),
+        RegressionPart(
+            name="autoscale",
+            title="a power of each domain's tokens",
+            source="AutoScale, arXiv 2407.20177, as the law of a task",
+            make=lazy("mixing.laws.powers.power_laws:AutoScaleLaw.for_runs"),
+            runs_per_domain=1,
+            runs_beyond=2,
+            convex=True,
+        ),
+        RegressionPart(
+            name="autoscale-budgets",
+            title="a power of each domain's tokens, at two budgets",
+            source="AutoScale, arXiv 2407.20177",
+            make=lazy("mixing.laws.powers.budgets:BudgetLaw.for_runs"),
+            runs_per_domain=4,
+            runs_beyond=2,
+            sampler="perturbation",
+            solver="extrapolated-closed-form",
+            granularity="aggregated",
+            reads_tokens=True,
+            offered=False,
+        ),
+        RegressionPart(
+            name="lightgbm",
+            title="gradient-boosted trees",
+            source="RegMix, arXiv 2407.01492",
+            make=lazy("mixing.laws.trees:Trees.for_runs"),
+            runs_per_domain=0,
+            runs_beyond=12,
+            preferred_solver="mean-of-best",  # the search exploits trees: docs/methods.md
+        ),
+        RegressionPart(
+            name="lightgbm-climb",
+            title="gradient-boosted trees of depth 4, regularised",
+            source="CLIMB, arXiv 2504.13161",
+            make=lazy("mixing.laws.trees:ClimbTrees.for_runs"),
+            runs_per_domain=0,
+            runs_beyond=12,
+            preferred_solver="mean-of-best",  # the search exploits trees: docs/methods.md
+        ),
+        RegressionPart(
+            name="gaussian-process",
+            title="Matern 5/2 over the roots of the weights",
+            source="Rasmussen and Williams 2006",
+            make=lazy("mixing.laws.processes.gaussian_process:GaussianProcess.for_runs"),
+            runs_per_domain=0.5,
+            runs_beyond=8,
+        ),
+        RegressionPart(
+            name="multi-fidelity",
+            title="a Gaussian process over mixtures and how much was trained",
+            source="ADMIRE-BayesOpt",
+            make=lazy("mixing.laws.processes.over_tokens:OverTokens.for_runs"),
+            runs_per_domain=0.5,
+            runs_beyond=8,
+            reads_tokens=True,
+        ),
+    )
 )

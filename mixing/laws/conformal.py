@@ -18,8 +18,8 @@ from typing import Self
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.laws.ensemble import fit_and_hold_out, fold_masks
-from mixing.laws.protocol import Fitted, Regression
+from mixing.laws.ensemble import fold_masks
+from mixing.laws.regression import Fitted, Regression
 
 _BELOW = 0.5
 """Standard deviations of the metrics by which C lies below the lowest of them."""
@@ -61,7 +61,7 @@ def fewest_runs(confidence: float) -> int:
 
 
 @dataclass(frozen=True)
-class FittedConformal:
+class FittedConformal(Fitted):
     """A fit to all runs, and its intervals."""
 
     fitted: Fitted
@@ -77,7 +77,7 @@ class FittedConformal:
 
 
 @dataclass(frozen=True)
-class Conformal:
+class Conformal(Regression):
     """Intervals around a regression.
 
     Attributes:
@@ -107,9 +107,9 @@ class Conformal:
                 f"a confidence lies between 0 and 1, not {self.confidence}", field="confidence"
             )
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         """Those of the regression, when the largest fold is left out."""
-        return -(-self.regression.minimum_runs(domains) * self.folds // (self.folds - 1))
+        return -(-self.regression.runs_to_fit(domains) * self.folds // (self.folds - 1))
 
     def fit(
         self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None
@@ -122,7 +122,7 @@ class Conformal:
         """
         folds = min(self.folds, len(weights))
         left_out = fold_masks(len(weights), folds, self.repeats, np.random.default_rng(self.seed))
-        fitted, predicted = fit_and_hold_out(self.regression, weights, metrics, ~left_out, noise)
+        fitted, predicted = self.regression.fit_and_hold_out(weights, metrics, ~left_out, noise)
         unseen = (predicted * left_out[:, :, None]).reshape(self.repeats, -1, *metrics.shape).sum(1)
         return FittedConformal(fitted, RunIntervals.of(unseen, metrics, self.confidence))
 

@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 from mixing.errors import InvalidSetting, TooFewRuns
 from mixing.laws.exponential.log_linear import believable
-from mixing.laws.protocol import Batched, Differentiable, Fitted, Regression, held_out
+from mixing.laws.regression import Fitted, Regression
 
 FOLDS = 5
 REPEATS = 6
@@ -68,7 +68,7 @@ def cross_validate(
         TooFewRuns: the regression cannot be fitted without one of the runs.
     """
     kept = kept_in_folds(regression, weights, generator, folds, repeats)
-    predicted = believable(held_out(regression, weights, metrics, kept, noise), metrics)
+    predicted = believable(regression.held_out(weights, metrics, kept, noise), metrics)
     joined = joined_folds(predicted, kept, repeats)
     return held_out_error(joined, metrics, lambda values: values @ objective)
 
@@ -121,8 +121,8 @@ def kept_in_folds(
     runs, domains = weights.shape
     parts = min(folds, runs)
     # A batched family fits subsets below its minimum too, by what it assumes where the runs leave it open.
-    if not isinstance(regression, Batched):
-        spare = runs - regression.minimum_runs(domains)
+    if not regression.fits_subsets_at_once:
+        spare = runs - regression.runs_to_fit(domains)
         if spare < 1:
             raise TooFewRuns(
                 f"{runs} runs are too few to hold one out: the regression over {domains} domains needs"
@@ -221,7 +221,7 @@ def effects(fitted: Fitted, mixture: np.ndarray, step: float = 0.02) -> np.ndarr
         mixture: (m,) on the simplex.
         step: h. Trees are constant between their splits, so it must not be small for them.
     """
-    if isinstance(fitted, Differentiable):
+    if fitted.has_gradient:
         slopes = fitted.gradient(mixture[None])[0]
         return (slopes - (slopes @ mixture)[:, None]).T
     towards = np.eye(len(mixture)) - mixture

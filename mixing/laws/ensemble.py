@@ -1,49 +1,24 @@
-"""Several regressions averaged, each task by what cross-validation says of them; and the default regression.
+"""Several regressions averaged, each task by what cross-validation says of them.
 
 A task's share of a member falls with the square of the member's held-out mean absolute error. Members about as
 good count about equally: on the published RegMix swarm that beats choosing the best one, and beats stacking by least
 squares, for with few runs held-out errors say little of small differences. A member ten times as bad hardly counts.
 """
 
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mixing.errors import InvalidSetting, TooFewRuns
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.processes.gaussian_process import GaussianProcess
-from mixing.laws.protocol import Differentiable, Fitted, Regression, held_out, refits
+from mixing.laws.regression import Fitted, Regression
 
 _STEEPNESS = 2
 
 
-@runtime_checkable
-class FitsAndHoldsOut(Protocol):
-    """A regression whose held-out predictions are a by-product of its fit."""
-
-    def fit_and_hold_out(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
-    ) -> tuple[Fitted, np.ndarray]:
-        """What `Regression.fit` and `Batched.held_out` give."""
-        ...
-
-
-def fit_and_hold_out(
-    regression: Regression,
-    weights: np.ndarray,
-    metrics: np.ndarray,
-    kept: np.ndarray,
-    noise: np.ndarray | None = None,
-) -> tuple[Fitted, np.ndarray]:
-    """The fit to all runs, and the (B, K, T) predictions of those to the runs that each row of `kept` keeps."""
-    if isinstance(regression, FitsAndHoldsOut):
-        return regression.fit_and_hold_out(weights, metrics, kept, noise)
-    return regression.fit(weights, metrics, noise), held_out(regression, weights, metrics, kept, noise)
-
-
 @dataclass(frozen=True)
-class FittedEnsemble:
+class FittedEnsemble(Fitted):
     """The members' fits and what they count.
 
     Attributes:
@@ -67,6 +42,11 @@ class FittedEnsemble:
         variance = (shares * (deviations**2 + (means - mean) ** 2)).sum(0)
         return mean, np.sqrt(variance)
 
+    @property
+    def has_gradient(self) -> bool:
+        """Whether every member has one."""
+        return all(member.has_gradient for member in self.members)
+
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         """(n, T, m) derivatives d f_t / d p_j of the mean.
 
@@ -75,7 +55,7 @@ class FittedEnsemble:
         """
         gradients = []
         for member in self.members:
-            if not isinstance(member, Differentiable):
+            if not member.has_gradient:
                 raise InvalidSetting(
                     f"{type(member).__name__}, a member of the ensemble, has no gradient", field="members"
                 )
@@ -86,12 +66,19 @@ class FittedEnsemble:
         return [member.predict(weights) for member in self.members]
 
 
+def _members() -> tuple[Regression, ...]:
+    law = EffectivePowerLaw()
+    return law, GaussianProcess(), GaussianProcess(mean=law)
+
+
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Regression):
     """The regression and its settings; see the module for what they mean.
 
     Attributes:
-        members: at least one; those that need more runs than there are stay out.
+        members: at least one; those that need more runs than there are stay out. By default the convex law, which
+            extrapolates and needs the fewest runs; a Gaussian process, which learns what no law has; and the two
+            together.
         folds: of the cross-validation.
         repeats: of it, over different folds.
         seed: of the folds.
@@ -104,7 +91,7 @@ class Ensemble:
     (20, 1)
     """
 
-    members: tuple[Regression, ...]
+    members: tuple[Regression, ...] = field(default_factory=_members)
     folds: int = 5
     repeats: int = 2
     seed: int = 0
@@ -113,9 +100,9 @@ class Ensemble:
         if not self.members:
             raise InvalidSetting("an ensemble needs at least one member", field="members")
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         """Those of its least demanding member, when the largest fold is left out."""
-        least = min(member.minimum_runs(domains) for member in self.members)
+        least = min(member.runs_to_fit(domains) for member in self.members)
         return -(-least * self.folds // (self.folds - 1))
 
     def fit(
@@ -158,7 +145,7 @@ class Ensemble:
                 self.fit(weights[rows], metrics[rows], None if noise is None else noise[rows])
                 for rows in kept
             ]
-        fits = [refits(member, weights, metrics, kept, noise) for member in members]
+        fits = [member.refits(weights, metrics, kept, noise) for member in members]
         return [replace(fitted, members=tuple(each)) for each in zip(*fits, strict=True)]
 
     def fit_and_hold_out(
@@ -170,7 +157,7 @@ class Ensemble:
         masks = np.concatenate([~left_out, kept])
         members, errors, asked = [], [], []
         for member in self._able(int(masks.sum(1).min()), weights.shape):
-            fitted, predicted = fit_and_hold_out(member, weights, metrics, masks, noise)
+            fitted, predicted = member.fit_and_hold_out(weights, metrics, masks, noise)
             missed = np.abs(predicted[: len(left_out)] - metrics) * left_out[:, :, None]
             members.append(fitted)
             errors.append(missed.sum((0, 1)) / left_out.sum())
@@ -182,9 +169,9 @@ class Ensemble:
     def _able(self, fewest: int, shape: tuple[int, ...]) -> list[Regression]:
         """The members that can be fitted to the smallest part of the (K, m) runs."""
         runs, domains = shape
-        able = [member for member in self.members if fewest >= member.minimum_runs(domains)]
+        able = [member for member in self.members if fewest >= member.runs_to_fit(domains)]
         if not able:
-            needed = self.minimum_runs(domains)
+            needed = self.runs_to_fit(domains)
             raise TooFewRuns(
                 f"{runs} runs are too few for any member of the ensemble over {domains} domains; it needs"
                 f" {needed}",
@@ -199,18 +186,6 @@ def fold_masks(runs: int, folds: int, repeats: int, generator: np.random.Generat
     folds = min(folds, runs)
     assignment = np.stack([generator.permutation(runs) % folds for _ in range(repeats)])
     return (assignment[:, None, :] == np.arange(folds)[None, :, None]).reshape(-1, runs)
-
-
-def default_regression() -> Ensemble:
-    """What Mixwright fits unless told otherwise.
-
-    The convex law, which extrapolates and needs the fewest runs; a Gaussian process, which learns what no law has;
-    and the two together.
-    """
-    law = EffectivePowerLaw()
-    return Ensemble(
-        (law, GaussianProcess(), GaussianProcess(mean=law)),
-    )
 
 
 def _shares(error: np.ndarray) -> np.ndarray:

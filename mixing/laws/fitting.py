@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixing.errors import InvalidMetrics, TooFewRuns
-from mixing.laws.blocks import joined, measured_alike
 from mixing.laws.catalogue import RegressionPart
+from mixing.laws.composed import joined, measured_alike
 from mixing.laws.diagnostics import joined_folds, kept_in_folds
 from mixing.laws.exponential.log_linear import believable
-from mixing.laws.protocol import Batched, FitContext, Fitted, Regression
+from mixing.laws.regression import FitContext, Fitted, Regression
 from mixing.runs.evidence import Evidence
 
 FOLDS = 5
@@ -222,7 +222,7 @@ class _Block:
     def refits(self, kept: np.ndarray) -> Sequence[Fitted]:
         """(B,) fits, each to the runs that its row of the (B, k) booleans `kept` keeps."""
         regression = self.regression
-        if isinstance(regression, Batched):
+        if regression.fits_subsets_at_once:
             if kept.sum(axis=1).min() < FEWEST_JUDGED:
                 raise TooFewRuns("a fold keeps hardly any run", needed=FEWEST_JUDGED, given=0)
             return regression.refits(self.weights, self.metrics, kept, self.noise)

@@ -19,10 +19,10 @@ import numpy as np
 from mixing.change.lineage import EvidenceSpace
 from mixing.errors import InvalidMetrics, TooFewRuns
 from mixing.laws.catalogue import REGRESSIONS, RegressionPart
+from mixing.laws.composed import through
 from mixing.laws.diagnostics import HeldOutError, held_out_error
 from mixing.laws.fitting import FEWEST_JUDGED, Columns, Refits, fit, judged_runs, refit
-from mixing.laws.protocol import FitContext, Fitted
-from mixing.laws.through import through
+from mixing.laws.regression import FitContext, Fitted
 from mixing.objective import ObjectiveSpec
 from mixing.runs.evidence import Evidence, RunEvidence, gather
 

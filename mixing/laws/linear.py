@@ -10,11 +10,11 @@ import numpy as np
 
 from mixing.errors import InvalidSetting
 from mixing.laws.checks import importance, require_metrics, require_runs
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion, Fitted, Regression
 
 
 @dataclass(frozen=True)
-class FittedLinear:
+class FittedLinear(Fitted):
     """The law of T tasks over m domains.
 
     Attributes:
@@ -44,7 +44,7 @@ class FittedLinear:
 
 
 @dataclass(frozen=True)
-class LinearLaw:
+class LinearLaw(Regression):
     """The regression.
 
     Attributes:
@@ -67,7 +67,7 @@ class LinearLaw:
         if not self.ridge > 0:
             raise InvalidSetting(f"ridge is {self.ridge}; it must be above 0", field="ridge")
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         """One run more than a task has parameters."""
         return domains + 1
 
@@ -78,7 +78,7 @@ class LinearLaw:
             TooFewRuns: K < m + 1.
             InvalidMetrics: a metric that is not finite, or that is constant.
         """
-        require_runs("linear law", self.minimum_runs(weights.shape[1]), weights)
+        require_runs("linear law", self.runs_to_fit(weights.shape[1]), weights)
         require_metrics(metrics)
         trust = importance(metrics, noise).T
         coefficients, matrix, moments = self._solve(weights, metrics.T, trust)

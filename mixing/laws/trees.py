@@ -19,13 +19,14 @@ import numpy as np
 
 from mixing.errors import InvalidSetting
 from mixing.laws.checks import importance, require_metrics, require_runs
+from mixing.laws.regression import Fitted, Regression
 
 _FEWEST_RUNS = 10
 """Two leaves of 3 runs, and at least 2 runs that decide when to stop."""
 
 
 @dataclass(frozen=True)
-class FittedTrees:
+class FittedTrees(Fitted):
     """Ensembles of T tasks.
 
     Attributes:
@@ -47,8 +48,8 @@ class FittedTrees:
 
 
 @dataclass(frozen=True)
-class Trees:
-    """The regression; its defaults are RegMix's.
+class Trees(Regression):
+    """The regression; its defaults are RegMix's, as published but for the validation part and the runs in a leaf.
 
     Attributes:
         rounds: most trees.
@@ -93,7 +94,7 @@ class Trees:
                 field="validation_share",
             )
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         """Enough for a split and a validation part; trees do not count domains."""
         return _FEWEST_RUNS
 
@@ -104,7 +105,7 @@ class Trees:
             TooFewRuns: K < 10.
             InvalidMetrics: a metric that is not finite, or that is constant.
         """
-        require_runs("trees", self.minimum_runs(weights.shape[1]), weights)
+        require_runs("trees", self.runs_to_fit(weights.shape[1]), weights)
         require_metrics(metrics)
         trust = importance(metrics, noise)
         order = np.random.default_rng(self.seed).permutation(len(weights))
@@ -159,8 +160,14 @@ class Trees:
         }
 
 
-REGMIX = Trees()
-"""As published, but for the validation part and the runs in a leaf."""
+@dataclass(frozen=True)
+class ClimbTrees(Trees):
+    """CLIMB's: depth 4, L1 and L2, 5 runs a leaf or more, as published; the sizes of the penalties are ours."""
 
-CLIMB = Trees(depth=4, leaves=16, runs_per_leaf=5, l1=0.1, l2=0.1, patience=20, validation_share=0.2)
-"""Depth 4, L1 and L2, 5 runs a leaf or more, as published; the sizes of the penalties are ours."""
+    patience: int = 20
+    validation_share: float = 0.2
+    leaves: int = 16
+    depth: int | None = 4
+    runs_per_leaf: int | None = 5
+    l1: float = 0.1
+    l2: float = 0.1

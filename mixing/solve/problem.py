@@ -5,14 +5,13 @@ Everything is stated on the leaves p; `SimplexMap` carries it to the q that is s
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 import numpy as np
 from scipy.special import rel_entr
 
 from mixing.errors import InvalidSetting, InvalidWeights, UnknownDomain
-from mixing.laws.protocol import ConvexLaw, Expansion, Fitted
+from mixing.laws.regression import Expansion, Fitted
 from mixing.simplex_map import SimplexMap
 from mixing.solve.repetition_cost import RepetitionCost
 
@@ -95,20 +94,6 @@ class Objective:
                 f"kl_weight is {self.kl_weight}; it must be a number of at least 0", field="kl_weight"
             )
 
-    @cached_property
-    def convex_law(self) -> ConvexLaw:
-        """The law, for those who need its second order.
-
-        Raises:
-            InvalidSetting: it is not convex.
-        """
-        if not isinstance(self.law, ConvexLaw):
-            raise InvalidSetting(
-                f"{type(self.law).__name__} is not convex, so its optimum cannot be certified; search it instead",
-                field="regression",
-            )
-        return self.law
-
     def value(self, weights: np.ndarray) -> float:
         """The objective of a convex law at (m,) weights; 0 log 0 is 0."""
         return self.loss(weights) + float(self.beside_the_law(weights[None])[0])
@@ -116,7 +101,7 @@ class Objective:
     def loss(self, weights: np.ndarray) -> float:
         """The part a convex law predicts: the weighted mean over tasks, or the worst family's."""
         means = [family.weights for family in self.families] or [self.task_weights]
-        return max(self.convex_law.expand(weights, mean).value for mean in means)
+        return max(self.law.expand(weights, mean).value for mean in means)
 
     def predicted(self, weights: np.ndarray) -> np.ndarray:
         """(n,) the objective of any law at (n, m) mixtures."""
@@ -134,7 +119,7 @@ class Objective:
 
     def smooth(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
         """sum_t w_t f_t plus the repetition cost to second order at (m,) weights, for given task weights."""
-        expansion = self.convex_law.expand(weights, task_weights)
+        expansion = self.law.expand(weights, task_weights)
         if self.repetition is None:
             return expansion
         value, slope, curvature = self.repetition.expand(weights)

@@ -18,7 +18,6 @@ from scipy.spatial.distance import cdist
 
 from mixing.capped_simplex import settle
 from mixing.errors import Infeasible, InvalidSetting
-from mixing.laws.protocol import Differentiable
 from mixing.solve.problem import MixtureProblem
 from mixing.solve.region import Region
 
@@ -132,7 +131,7 @@ class _Score:
     def slope(self, free: np.ndarray) -> np.ndarray | None:
         """(n, width) gradient of the law's mean over tasks, or None where the law has none."""
         objective = self.problem.objective
-        if not isinstance(objective.law, Differentiable):
+        if not objective.law.has_gradient:
             return None
         slopes = objective.law.gradient(self.problem.space.expand(free))
         self.evaluations += len(free)

@@ -127,7 +127,7 @@ def _linear(problem: MixtureProblem, free: np.ndarray, prices: Prices) -> list[A
 
 def _convex(problem: MixtureProblem, weights: np.ndarray, prices: Prices) -> list[ActiveConstraint]:
     def mean(task_weights: np.ndarray) -> float:
-        return problem.objective.convex_law.expand(weights, task_weights).value
+        return problem.objective.law.expand(weights, task_weights).value
 
     active = []
     for guard, price in zip(problem.guard_rails, prices.guard_rails, strict=True):

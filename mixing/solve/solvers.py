@@ -9,7 +9,7 @@ from mixing.capped_simplex import into_capped_simplex
 from mixing.errors import Infeasible
 from mixing.laws.diagnostics import HeldOutError
 from mixing.laws.powers.budgets import FittedBudgets
-from mixing.laws.protocol import Fitted
+from mixing.laws.regression import Fitted
 from mixing.question import Question
 from mixing.runs.evidence import Evidence
 from mixing.solve.catalogue import SOLVERS

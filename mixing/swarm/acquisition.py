@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import erfcx, log_ndtr
 
 from mixing.errors import InvalidSetting, TooFewRuns
-from mixing.laws.protocol import Fitted
+from mixing.laws.regression import Fitted
 
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(n, m) mixtures -> mean and standard deviation, both (n,), of what is minimised."""

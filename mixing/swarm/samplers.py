@@ -6,10 +6,10 @@ import numpy as np
 
 from mixing.errors import Infeasible, InvalidSetting
 from mixing.laws.catalogue import REGRESSIONS
+from mixing.laws.composed import through
 from mixing.laws.fitting import Columns, fit
 from mixing.laws.learning import gather_over
-from mixing.laws.protocol import FitContext, Fitted
-from mixing.laws.through import through
+from mixing.laws.regression import FitContext, Fitted
 from mixing.runs.evidence import Evidence
 from mixing.swarm import (
     acquisition,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from mixing.answer.coupling import couplings
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion, Fitted
 from mixing.simplex_map import SimplexMap
 from mixing.solve.convex.solver import solve
 from mixing.solve.problem import MixtureProblem, Objective
@@ -15,7 +15,7 @@ from mixing.solve.problem import MixtureProblem, Objective
 NAMES = ("a", "b", "c", "d")
 
 
-class Parabola:
+class Parabola(Fitted):
     """y(p) = |F p - y|^2 / 2."""
 
     def __init__(self, factors: np.ndarray, aim: np.ndarray) -> None:
@@ -94,7 +94,7 @@ def test_domains_that_no_task_reads_together_are_not_coupled_through_it() -> Non
 
 
 def test_a_law_whose_curvature_nobody_promises_tells_no_couplings() -> None:
-    class Bare:
+    class Bare(Fitted):
         def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return weights[:, :1], 0 * weights[:, :1]
 

@@ -17,11 +17,11 @@ from mixing.laws.diagnostics import (
     rank_correlation,
 )
 from mixing.laws.exponential.log_linear import LogLinearLaw
-from mixing.laws.protocol import Fitted
+from mixing.laws.regression import Fitted, Regression
 
 
 @dataclass(frozen=True)
-class FittedLine:
+class FittedLine(Fitted):
     """a . p with the deviation that least squares gives it, times `confidence`."""
 
     coefficients: np.ndarray
@@ -35,17 +35,17 @@ class FittedLine:
 
 
 @dataclass(frozen=True)
-class Line:
+class Line(Regression):
     """Least squares without a gradient and without batches: all the protocol asks for and nothing more."""
 
     boast: float = 1.0
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         return domains + 1
 
     def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> FittedLine:
-        if len(weights) < self.minimum_runs(weights.shape[1]):
-            raise TooFewRuns("too few", needed=self.minimum_runs(weights.shape[1]), given=len(weights))
+        if len(weights) < self.runs_to_fit(weights.shape[1]):
+            raise TooFewRuns("too few", needed=self.runs_to_fit(weights.shape[1]), given=len(weights))
         coefficients = np.linalg.lstsq(weights, metrics, rcond=None)[0]
         residuals = metrics - weights @ coefficients
         std = np.sqrt((residuals**2).sum(0) / (len(weights) - weights.shape[1]))
@@ -53,20 +53,20 @@ class Line:
 
 
 @dataclass(frozen=True)
-class OneByOne:
+class OneByOne(Regression):
     """The log-linear law without its batches and gradients."""
 
     law: LogLinearLaw
 
-    def minimum_runs(self, domains: int) -> int:
-        return self.law.minimum_runs(domains)
+    def runs_to_fit(self, domains: int) -> int:
+        return self.law.runs_to_fit(domains)
 
     def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> Fitted:
         return PredictionsOnly(self.law.fit(weights, metrics, noise))
 
 
 @dataclass(frozen=True)
-class PredictionsOnly:
+class PredictionsOnly(Fitted):
     fitted: Fitted
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,10 +74,10 @@ class PredictionsOnly:
 
 
 @dataclass(frozen=True)
-class Guess:
+class Guess(Regression, Fitted):
     """0 +- 1, whatever it is shown."""
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         return 1
 
     def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> "Guess":
@@ -88,7 +88,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Roots:
+class Roots(Fitted):
     """sum_j j sqrt(p_j), which is nothing where a weight is negative."""
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import pytest
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting
 from mixing.laws.catalogue import REGRESSIONS, RegressionPart
-from mixing.laws.protocol import ConvexLaw, FitContext, Fitted
+from mixing.laws.regression import FitContext, Fitted
 from mixing.parts import GRANULARITIES, HELD_OUT_PREFIX
 from mixing.solve.catalogue import SOLVERS
 from mixing.swarm.catalogue import SAMPLERS
@@ -70,7 +70,7 @@ def test_every_regression_can_be_fitted_to_the_fewest_runs_it_asks_for(name: str
 @pytest.mark.parametrize("name", sorted(name for name in ANY_SWARM if REGRESSIONS[name].convex))
 def test_what_is_called_convex_is_convex(name: str) -> None:
     law = fitted(name)
-    assert isinstance(law, ConvexLaw)
+    assert law.is_convex
     generator = np.random.default_rng(1)
     first, second = generator.dirichlet(np.full(DOMAINS, 0.3), (2, 300))
     first[:DOMAINS] = np.eye(DOMAINS)
@@ -82,7 +82,7 @@ def test_what_is_called_convex_is_convex(name: str) -> None:
 def test_the_exact_solver_is_offered_for_nothing_else() -> None:
     assert [name for name, solver in SOLVERS.items() if solver.needs_convex] == ["exact"]
     trees = fitted("lightgbm")
-    assert not isinstance(trees, ConvexLaw)
+    assert not trees.is_convex
 
 
 @pytest.mark.parametrize("parts", [SAMPLERS, REGRESSIONS, GRANULARITIES, SOLVERS])

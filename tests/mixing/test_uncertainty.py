@@ -7,13 +7,14 @@ import pytest
 
 from mixing.answer.uncertainty import MISFIT_SHARE, gain_intervals
 from mixing.laws.fitting import Columns, Refits
+from mixing.laws.regression import Fitted
 
 NATURAL, PROPOSED = np.array([0.5, 0.5]), np.array([1.0, 0.0])
 METRICS = np.array([[1.0, 2.0], [3.0, 1.0], [2.0, 4.0], [2.5, 3.0]])
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Fitted):
     """f(p) = p . slopes of two tasks."""
 
     slopes: np.ndarray

@@ -16,7 +16,7 @@ import numpy as np
 from mixing.errors import InvalidSetting
 from mixing.laws.exponential.parametric import Formula, ParametricRegression, Prior, Problems
 from mixing.laws.exponential.starts import exponents_above, quantiles
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion
 
 _LARGEST_EXPONENT = 50.0
 _CONSTANTS = (0.0, 0.1, 0.3)  # quantiles of the metric at which c starts

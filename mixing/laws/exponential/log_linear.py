@@ -20,7 +20,7 @@ import numpy as np
 from mixing.laws.checks import importance, require_metrics, require_runs
 from mixing.laws.exponential.huber_descent import LawProblems, Runs, descend
 from mixing.laws.exponential.starts import exponents_above, quantiles
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion, Fitted, Regression
 
 _SCREENING = 16
 """Iterations after which the starts of a task are compared."""
@@ -43,7 +43,7 @@ class LawBatch:
 
 
 @dataclass(frozen=True)
-class FittedLogLinear:
+class FittedLogLinear(Fitted):
     """The law of T tasks over m domains.
 
     Attributes:
@@ -85,7 +85,7 @@ class FittedLogLinear:
 
 
 @dataclass(frozen=True)
-class LogLinearLaw:
+class LogLinearLaw(Regression):
     """The regression and its settings; see the module for what they mean.
 
     Attributes:
@@ -108,7 +108,7 @@ class LogLinearLaw:
     iterations: int = 300
     tolerance: float = 1e-9
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         """One run more than a task has parameters."""
         return domains + 2
 
@@ -127,7 +127,7 @@ class LogLinearLaw:
             TooFewRuns: K < m + 2.
             InvalidMetrics: a metric that is not positive and finite, or that is constant.
         """
-        require_runs("log-linear law", self.minimum_runs(weights.shape[1]), weights)
+        require_runs("log-linear law", self.runs_to_fit(weights.shape[1]), weights)
         require_metrics(metrics, positive=True)
         trust = self.importance(metrics, noise)
         laws = self.refit(weights, metrics[None], trust[None])
@@ -138,7 +138,7 @@ class LogLinearLaw:
     ) -> list[FittedLogLinear]:
         """(B,) fits in one batch, each to the runs that its row of the (B, K) booleans `kept` keeps.
 
-        A subset smaller than `minimum_runs` is fitted all the same: the ridge decides what it leaves open.
+        A subset smaller than `runs_to_fit` is fitted all the same: the ridge decides what it leaves open.
         """
         trust = self.importance(metrics, noise)[None] * kept[:, :, None]
         laws = self.refit(weights, metrics[None], trust)

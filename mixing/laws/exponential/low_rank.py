@@ -17,7 +17,7 @@ from mixing.errors import InvalidSetting
 from mixing.laws.exponential.exponentials import SlopePrior
 from mixing.laws.exponential.parametric import Formula, ParametricRegression, Prior, Problems
 from mixing.laws.exponential.starts import exponents_above, quantiles
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion
 
 _LARGEST_EXPONENT = 50.0
 _LINEAR_SLOPES = SlopePrior(30.0, 2.0, 10.0)

@@ -18,7 +18,7 @@ import numpy as np
 from mixing.laws.checks import importance, require_metrics, require_runs
 from mixing.laws.exponential.huber_descent import Runs
 from mixing.laws.posterior import posterior_covariance
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion, Fitted, Regression
 
 _NU = 4.0
 _SMALLEST_SCALE = 1e-5  # of the noise, where a metric's deviation is 1
@@ -79,7 +79,7 @@ class Formula(Protocol):
 
 
 @dataclass(frozen=True)
-class FittedLaw:
+class FittedLaw(Fitted):
     """A law of T tasks.
 
     Attributes:
@@ -126,7 +126,7 @@ class Settings:
     tolerance: float = 1e-5
 
 
-class ParametricRegression(ABC):
+class ParametricRegression(Regression, ABC):
     """A regression that fits one formula to every task.
 
     Every parameter has a proper prior, so fewer runs than parameters determine it; below m + 2 runs it would be
@@ -142,7 +142,7 @@ class ParametricRegression(ABC):
     def formula(self) -> Formula:
         """What is fitted."""
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         """Two more than domains."""
         return domains + 2
 
@@ -153,7 +153,7 @@ class ParametricRegression(ABC):
             TooFewRuns: K < m + 2.
             InvalidMetrics: a metric that is not finite, or that is constant.
         """
-        require_runs(self.name, self.minimum_runs(weights.shape[1]), weights)
+        require_runs(self.name, self.runs_to_fit(weights.shape[1]), weights)
         require_metrics(metrics)
         formula, trust = self.formula(), importance(metrics, noise).T
         location, scale = _standard(metrics.T, trust, self.standardised)

@@ -10,10 +10,12 @@ in this one a domain's share of a few percent is a number of some tens.
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from mixing.errors import InvalidSetting, TooFewRuns
+from mixing.laws.regression import FitContext, Fitted, Regression
 from mixing.solve.closed_form import AutoScaleLaws, extrapolate_budgets, fit_autoscale
 
 UNIT = 1e-3
@@ -44,7 +46,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class FittedBudgets:
+class FittedBudgets(Fitted):
     """The laws at every budget, smallest first; predictions are of the largest.
 
     Attributes:
@@ -85,7 +87,7 @@ class FittedBudgets:
 
 
 @dataclass(frozen=True)
-class BudgetLaw:
+class BudgetLaw(Regression):
     """The regression.
 
     Attributes:
@@ -96,7 +98,12 @@ class BudgetLaw:
     tokens: np.ndarray
     rounds: np.ndarray
 
-    def minimum_runs(self, domains: int) -> int:
+    @classmethod
+    def for_runs(cls, runs: FitContext) -> Self:
+        """Of these runs' tokens and rounds."""
+        return cls(runs.tokens, runs.rounds)
+
+    def runs_to_fit(self, domains: int) -> int:
         """The base and two runs a domain, at each of two budgets."""
         return 4 * domains + 2
 

@@ -27,7 +27,7 @@ from mixing.laws.powers.descent import (
     information,
     useful_terms,
 )
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion, Fitted, Regression
 
 MOVABLE = ("exponent", "decay", "scale", "rest")
 """The shared parameters that move log(y - C) at a fixed C."""
@@ -61,7 +61,7 @@ class PowerPrior:
 
 
 @dataclass(frozen=True)
-class FittedEffectivePower:
+class FittedEffectivePower(Fitted):
     """The law of T tasks over m domains.
 
     Attributes:
@@ -179,7 +179,7 @@ class FittedEffectivePower:
 
 
 @dataclass(frozen=True)
-class EffectivePowerLaw:
+class EffectivePowerLaw(Regression):
     """The regression and its settings; see the module for what they mean.
 
     Attributes:
@@ -202,7 +202,7 @@ class EffectivePowerLaw:
     iterations: int = 60
     tolerance: float = 1e-6
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         """Half a run per domain, and 8: the priors decide the rest."""
         return max(8, domains // 2)
 
@@ -267,7 +267,7 @@ class EffectivePowerLaw:
         return self.refit(weights, metrics[None], importance)
 
     def _check(self, runs: int, domains: int, metrics: np.ndarray) -> None:
-        if runs < (needed := self.minimum_runs(domains)):
+        if runs < (needed := self.runs_to_fit(domains)):
             raise TooFewRuns(
                 f"{runs} runs are too few for the effective power law over {domains} domains; it needs {needed}",
                 needed=needed,

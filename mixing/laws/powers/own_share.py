@@ -6,18 +6,19 @@ the published four mixtures are enough for. Fitted by least squares of log L on 
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from mixing.errors import InvalidMetrics, TooFewRuns
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion, FitContext, Fitted, Regression
 
 SHIFT = 1e-4
 """eps; a share of 0 counts as this."""
 
 
 @dataclass(frozen=True)
-class FittedOwnShare:
+class FittedOwnShare(Fitted):
     """The law of T held-out slices.
 
     Attributes:
@@ -63,7 +64,7 @@ class FittedOwnShare:
 
 
 @dataclass(frozen=True)
-class OwnShareLaw:
+class OwnShareLaw(Regression):
     """The regression.
 
     Attributes:
@@ -72,7 +73,12 @@ class OwnShareLaw:
 
     domains: tuple[int, ...]
 
-    def minimum_runs(self, domains: int) -> int:
+    @classmethod
+    def for_runs(cls, runs: FitContext) -> Self:
+        """Of the domains whose held-out slices the columns are."""
+        return cls(runs.own_domains())
+
+    def runs_to_fit(self, domains: int) -> int:
         """Two parameters a domain, and one run to judge them by."""
         return 3
 
@@ -85,7 +91,7 @@ class OwnShareLaw:
             TooFewRuns: K < 3.
             InvalidMetrics: a metric that is not positive and finite.
         """
-        if len(weights) < self.minimum_runs(weights.shape[1]):
+        if len(weights) < self.runs_to_fit(weights.shape[1]):
             raise TooFewRuns(
                 f"{len(weights)} runs are too few for the law of own shares; it needs 3",
                 needed=3,

@@ -18,7 +18,7 @@ import numpy as np
 
 from mixing.errors import InvalidSetting
 from mixing.laws.exponential.parametric import Formula, ParametricRegression, Prior, Problems
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion
 
 _LARGEST_EXPONENT = 50.0
 

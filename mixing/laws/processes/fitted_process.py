@@ -9,6 +9,7 @@ import numpy as np
 from mixing.errors import InvalidSetting
 from mixing.laws.processes.descent import Posterior, ProcessProblems, correlation, posterior, slope
 from mixing.laws.processes.mean import Frame
+from mixing.laws.regression import Fitted
 
 _MEMORY = 2_000_000  # numbers in the largest array of a prediction: 16 MB
 
@@ -26,7 +27,7 @@ class Features(Protocol):
 
 
 @dataclass(frozen=True)
-class FittedProcess:
+class FittedProcess(Fitted):
     """The processes of T tasks over K runs of m domains.
 
     Attributes:
@@ -72,6 +73,11 @@ class FittedProcess:
     def mean(self, weights: np.ndarray) -> np.ndarray:
         """(n, T) the mean alone, at a small part of the cost of `predict`."""
         return self._chunked(weights, lambda rows: (self._mean(rows),))[0]
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether its mean has one."""
+        return self.frame.mean is None or self.frame.mean.has_gradient
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         """(n, T, m) derivatives d f_t / d p_j, the weights taken as independent.

@@ -27,7 +27,7 @@ from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.processes.descent import ProcessProblems, descend, posterior
 from mixing.laws.processes.fitted_process import FittedProcess
 from mixing.laws.processes.mean import Frame, constant_frame, law_frame, residual_frame
-from mixing.laws.protocol import Regression
+from mixing.laws.regression import Regression
 
 FREEDOM = 4.0
 """Degrees of freedom of the Student-t noise."""
@@ -93,7 +93,7 @@ class ProcessPrior:
 
 
 @dataclass(frozen=True)
-class GaussianProcess:
+class GaussianProcess(Regression):
     """The regression and its settings; see the module for what they mean.
 
     Attributes:
@@ -120,11 +120,11 @@ class GaussianProcess:
     finishing: int = 3
     tolerance: float = 1e-3
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         """8, or what the mean needs: five folds of it where it is not the effective power law."""
         if self.mean is None:
             return 8
-        needed = self.mean.minimum_runs(domains)
+        needed = self.mean.runs_to_fit(domains)
         return max(8, needed if isinstance(self.mean, EffectivePowerLaw) else -(-needed * 5 // 4))
 
     def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> FittedProcess:
@@ -136,7 +136,7 @@ class GaussianProcess:
             noise: (K, T) standard deviation of each measurement, added to the noise that is fitted.
 
         Raises:
-            TooFewRuns: K < `minimum_runs(m)`.
+            TooFewRuns: K < `runs_to_fit(m)`.
             InvalidMetrics: a metric that is not finite, or that is constant.
         """
         check(self, weights, metrics)
@@ -217,7 +217,7 @@ def condition(
 def check(process: GaussianProcess, weights: np.ndarray, metrics: np.ndarray) -> None:
     """Refuse runs and metrics that no process can be fitted to."""
     runs, domains = weights.shape
-    if runs < (needed := process.minimum_runs(domains)):
+    if runs < (needed := process.runs_to_fit(domains)):
         raise TooFewRuns(
             f"{runs} runs are too few for this Gaussian process over {domains} domains; it needs {needed}",
             needed=needed,

@@ -11,7 +11,7 @@ import numpy as np
 
 from mixing.errors import InvalidSetting
 from mixing.laws.powers.effective_power import EffectivePowerLaw, FittedEffectivePower, movable_columns
-from mixing.laws.protocol import Differentiable, Fitted, Regression, held_out
+from mixing.laws.regression import Fitted, Regression
 
 _LEVEL = 2.0
 """Prior deviation of a constant mean, in standard deviations of the targets."""
@@ -93,7 +93,7 @@ class Frame:
             return self.law.log_gap_gradient(weights, change)
         if self.mean is None:
             return np.zeros((len(self.level), *weights.shape))
-        if not isinstance(self.mean, Differentiable):
+        if not self.mean.has_gradient:
             raise InvalidSetting(
                 f"the mean of this process, {type(self.mean).__name__}, has no gradient", field="mean"
             )
@@ -126,7 +126,7 @@ def residual_frame(
     runs = len(weights)
     folds = np.random.default_rng(0).permutation(runs) % _FOLDS
     left_out = folds[None, :] == np.arange(_FOLDS)[:, None]
-    predicted = held_out(mean, weights, metrics, ~left_out, noise)[folds, np.arange(runs)]
+    predicted = mean.held_out(weights, metrics, ~left_out, noise)[folds, np.arange(runs)]
     residuals = metrics - predicted
     return Frame(
         constants=None,

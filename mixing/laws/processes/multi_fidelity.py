@@ -12,10 +12,11 @@ from mixing.errors import InvalidSetting
 from mixing.laws.processes.fitted_process import FittedProcess
 from mixing.laws.processes.gaussian_process import GaussianProcess, ProcessPrior, check, condition
 from mixing.laws.processes.mean import constant_frame
+from mixing.laws.regression import Fitted
 
 
 @dataclass(frozen=True)
-class FittedMultiFidelity:
+class FittedMultiFidelity(Fitted):
     """The process of T tasks; `predict` is of the largest size among the runs.
 
     Attributes:
@@ -63,9 +64,9 @@ class MultiFidelityGaussianProcess:
         if self.process.mean is not None:
             raise InvalidSetting("a process over several sizes has a constant mean", field="mean")
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         """Those of the process, of all sizes together."""
-        return self.process.minimum_runs(domains)
+        return self.process.runs_to_fit(domains)
 
     def fit(
         self,
@@ -84,7 +85,7 @@ class MultiFidelityGaussianProcess:
             fidelity: number of parameters of each run's proxy, or its cost; positive.
 
         Raises:
-            TooFewRuns: K < `minimum_runs(m)`.
+            TooFewRuns: K < `runs_to_fit(m)`.
             InvalidMetrics: a metric that is not finite, or that is constant.
             InvalidSetting: a size that is not positive, or not one size per run.
         """

@@ -1,16 +1,18 @@
 """A Gaussian process over mixtures and how much was trained, as a regression like any other."""
 
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
 from mixing.errors import InvalidSetting
 from mixing.laws.processes.fitted_process import FittedProcess
 from mixing.laws.processes.multi_fidelity import MultiFidelityGaussianProcess
+from mixing.laws.regression import FitContext, Regression
 
 
 @dataclass(frozen=True)
-class OverTokens:
+class OverTokens(Regression):
     """The multi-fidelity process with the share of a full proxy run's tokens as its fidelity.
 
     A short run is cheap and says less of a full one; how much less the process learns from both. The fit predicts
@@ -24,9 +26,14 @@ class OverTokens:
     tokens: np.ndarray
     process: MultiFidelityGaussianProcess = field(default_factory=MultiFidelityGaussianProcess)
 
-    def minimum_runs(self, domains: int) -> int:
+    @classmethod
+    def for_runs(cls, runs: FitContext) -> Self:
+        """Of these runs' tokens."""
+        return cls(runs.tokens)
+
+    def runs_to_fit(self, domains: int) -> int:
         """Those of the process."""
-        return self.process.minimum_runs(domains)
+        return self.process.runs_to_fit(domains)
 
     def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> FittedProcess:
         """Fit every task to (K, m) mixtures and (K, T) metrics.

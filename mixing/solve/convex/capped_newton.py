@@ -18,7 +18,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from mixing.capped_simplex import water_fill
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion
 from mixing.solve.convex.pull_back import SMALLEST
 
 _LONGEST = 50.0  # of a step in log-weights

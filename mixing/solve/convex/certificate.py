@@ -86,7 +86,7 @@ def certified_gap(
 
 
 def _mean(program: ConvexProgram, leaves: np.ndarray, k: int) -> float:
-    return program.objective.convex_law.expand(leaves, program.means[k]).value
+    return program.objective.law.expand(leaves, program.means[k]).value
 
 
 def _upper(program: ConvexProgram, width: int) -> np.ndarray:

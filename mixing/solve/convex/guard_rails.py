@@ -43,7 +43,7 @@ def start_within(
 def _excesses(problem: MixtureProblem, program: ConvexProgram, free: np.ndarray) -> list[float]:
     """By how much q breaks each guard rail."""
     leaves = program.pull_back.leaves(free)
-    law = problem.objective.convex_law
+    law = problem.objective.law
     return [law.expand(leaves, guard.mean.weights).value - guard.bound for guard in problem.guard_rails]
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion
 from mixing.solve.convex.pull_back import PullBack
 from mixing.solve.linear_system import LinearSystem
 from mixing.solve.problem import GuardRail, Objective
@@ -160,8 +160,7 @@ class _Evaluation:
         weights = program.task_weights + convex @ program.means
         lagrangian = program.pull_back.expansion(program.objective.expand(leaves, weights))
         rows = [
-            program.pull_back.expansion(program.objective.convex_law.expand(leaves, mean))
-            for mean in program.means
+            program.pull_back.expansion(program.objective.law.expand(leaves, mean)) for mean in program.means
         ]
         jacobian = np.array([row.gradient for row in rows]).reshape(len(rows), len(at.free))
         values = np.array([row.value for row in rows]) - program.epigraph * at.level
@@ -201,7 +200,7 @@ def minimize(
 
 def _start(program: ConvexProgram, free: np.ndarray) -> Iterate:
     leaves = program.pull_back.leaves(free)
-    values = np.array([program.objective.convex_law.expand(leaves, mean).value for mean in program.means])
+    values = np.array([program.objective.law.expand(leaves, mean).value for mean in program.means])
     level = float(values[program.epigraph > 0].max() + 0.1) if program.has_level else 0.0
     left = np.concatenate([program.forward(free), values - program.epigraph * level])
     slack = np.maximum(program.bound - left, 1e-12)

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mixing.laws.protocol import Expansion
+from mixing.laws.regression import Expansion
 
 SMALLEST = 1e-290
 """A weight that stands for 0 where its logarithm is taken."""

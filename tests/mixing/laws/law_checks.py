@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mixing.laws.protocol import ConvexLaw, Differentiable, Fitted, Regression
+from mixing.laws.regression import Fitted, Regression
 
 
 def swarm(seed: int, runs: int, domains: int, concentration: float = 0.7) -> np.ndarray:
@@ -10,7 +10,7 @@ def swarm(seed: int, runs: int, domains: int, concentration: float = 0.7) -> np.
     return np.random.default_rng(seed).dirichlet(np.ones(domains) * concentration, runs)
 
 
-def assert_gradient_is_the_slope(fitted: Differentiable, point: np.ndarray, step: float = 1e-6) -> None:
+def assert_gradient_is_the_slope(fitted: Fitted, point: np.ndarray, step: float = 1e-6) -> None:
     """Against central differences in every weight, the others held."""
     gradient = fitted.gradient(point[None])[0]
     for j in range(len(point)):
@@ -21,7 +21,7 @@ def assert_gradient_is_the_slope(fitted: Differentiable, point: np.ndarray, step
 
 
 def assert_expansion_is_the_second_order(
-    law: ConvexLaw, point: np.ndarray, task_weights: np.ndarray, factors_a_task: int = 1
+    law: Fitted, point: np.ndarray, task_weights: np.ndarray, factors_a_task: int = 1
 ) -> None:
     """Value and gradient against `predict` and `gradient`, the Hessian against differences of the gradient."""
     expansion = law.expand(point, task_weights)

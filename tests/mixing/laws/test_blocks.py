@@ -1,9 +1,9 @@
 import numpy as np
 
-from mixing.laws.blocks import joined, measured_alike
+from mixing.laws.composed import joined, measured_alike
 from mixing.laws.exponential.log_linear import LogLinearLaw
 from mixing.laws.linear import LinearLaw
-from mixing.laws.protocol import ConvexLaw
+from mixing.laws.regression import Fitted
 
 
 def test_columns_measured_on_the_same_runs_stand_together_in_order() -> None:
@@ -19,7 +19,7 @@ def test_tasks_fitted_apart_are_one_law_whose_tasks_are_in_their_places() -> Non
     whole = law.fit(weights, metrics)
     columns = [np.array([0, 2]), np.array([1])]
     parts = joined([law.fit(weights, metrics[:, tasks]) for tasks in columns], columns)
-    assert isinstance(parts, ConvexLaw)
+    assert parts.is_convex
     np.testing.assert_allclose(parts.predict(weights)[0], whole.predict(weights)[0], atol=1e-7)
     np.testing.assert_allclose(parts.gradient(weights), whole.gradient(weights), atol=1e-5)
     share = np.array([0.5, 0.2, 0.3])
@@ -38,11 +38,11 @@ def test_one_law_that_is_not_convex_makes_the_whole_not_convex() -> None:
     weights = generator.dirichlet(np.ones(3), 20)
     metrics = 1 + weights @ generator.uniform(size=(3, 2))
 
-    class Bare:
+    class Bare(Fitted):
         def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return weights[:, :1], 0 * weights[:, :1]
 
     linear = LinearLaw().fit(weights, metrics[:, :1])
     law = joined([linear, Bare()], [np.array([1]), np.array([0])])
-    assert not isinstance(law, ConvexLaw)
+    assert not law.is_convex
     np.testing.assert_allclose(law.predict(weights)[0][:, 0], weights[:, 0])

@@ -7,7 +7,7 @@ from mixing.errors import InvalidSetting
 from mixing.laws.conformal import Conformal
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.processes.gaussian_process import FeatureMap, GaussianProcess
-from mixing.laws.protocol import Regression
+from mixing.laws.regression import Regression
 
 
 def world(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -73,4 +73,4 @@ def test_intervals_are_wider_where_the_loss_is_higher() -> None:
 def test_a_confidence_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="between 0 and 1"):
         Conformal(EffectivePowerLaw(), confidence=90)
-    assert Conformal(EffectivePowerLaw()).minimum_runs(17) == 9
+    assert Conformal(EffectivePowerLaw()).runs_to_fit(17) == 9

@@ -10,7 +10,7 @@ from mixing.errors import InvalidMetrics, TooFewRuns
 from mixing.laws.diagnostics import rank_correlation
 from mixing.laws.powers.descent import PowerProblems, evaluate
 from mixing.laws.powers.effective_power import EffectivePowerLaw, FittedEffectivePower, PowerPrior
-from mixing.laws.protocol import Batched, ConvexLaw, Regression, held_out
+from mixing.laws.regression import Regression
 
 DOMAINS, TASKS = 5, 3
 
@@ -43,8 +43,8 @@ def fitted() -> FittedEffectivePower:
 
 def test_is_what_the_protocol_asks_for(fitted: FittedEffectivePower) -> None:
     law: Regression = EffectivePowerLaw()
-    assert isinstance(law, Batched)
-    assert isinstance(fitted, ConvexLaw)
+    assert law.fits_subsets_at_once
+    assert fitted.is_convex
 
 
 def test_noiseless_runs_of_the_family_are_predicted_to_a_thousandth_of_their_range() -> None:
@@ -179,7 +179,7 @@ def test_many_fits_at_once_are_the_fits_one_by_one() -> None:
     metrics = truth(weights)
     kept = np.random.default_rng(6).random((4, 40)) < 0.7
     law = EffectivePowerLaw()
-    together = held_out(law, weights, metrics, kept)
+    together = law.held_out(weights, metrics, kept)
     assert together.shape == (4, 40, TASKS)
     for predicted, rows in zip(together, kept, strict=True):
         alone = law.fit(weights[rows], metrics[rows]).predict(weights)[0]
@@ -250,5 +250,5 @@ def test_a_task_that_a_fold_sees_one_value_of_is_predicted_as_that_value() -> No
     metrics[0] = 2.0
     kept = np.arange(20)[None, :] > 0
     others = np.vstack([kept, np.arange(20) < 19])
-    predicted = held_out(EffectivePowerLaw(), weights, np.hstack([metrics, truth(weights)]), others)
+    predicted = EffectivePowerLaw().held_out(weights, np.hstack([metrics, truth(weights)]), others)
     np.testing.assert_allclose(predicted[0, :, 0], 3.0, atol=0.05)

@@ -7,14 +7,14 @@ import pytest
 
 from mixing.errors import InvalidSetting, TooFewRuns
 from mixing.laws.diagnostics import rank_correlation
-from mixing.laws.ensemble import Ensemble, default_regression, fold_masks
+from mixing.laws.ensemble import Ensemble, fold_masks
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.processes.gaussian_process import GaussianProcess
-from mixing.laws.protocol import Batched, Differentiable, Regression
+from mixing.laws.regression import Fitted, Regression
 
 
 @dataclass(frozen=True)
-class Line:
+class Line(Fitted):
     """Two coefficients and no gradient."""
 
     coefficients: np.ndarray
@@ -26,7 +26,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Regression):
     """Least squares, spoilt for the tasks named: there it predicts the mean and `off`."""
 
     spoilt: tuple[int, ...] = ()
@@ -34,7 +34,7 @@ class Linear:
     needed: int = 4
     deviation: float = 0.0
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         return self.needed
 
     def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> Line:
@@ -99,7 +99,7 @@ def test_members_that_need_more_runs_stay_out() -> None:
     weights, metrics = linear_world(runs=20)
     hungry, modest = Linear(needed=17), Linear(needed=16)
     assert len(Ensemble((hungry, modest)).fit(weights, metrics).members) == 1
-    assert Ensemble((hungry, modest)).minimum_runs(3) == 20
+    assert Ensemble((hungry, modest)).runs_to_fit(3) == 20
     with pytest.raises(TooFewRuns) as error:
         Ensemble((hungry,)).fit(weights, metrics)
     assert (error.value.needed, error.value.given) == (22, 20)
@@ -115,7 +115,7 @@ def test_an_ensemble_of_nothing_and_a_gradient_that_a_member_lacks_are_refused()
 
 def test_gradient_agrees_with_finite_differences() -> None:
     fitted = Ensemble((EffectivePowerLaw(), GaussianProcess())).fit(*power_world(30, 0))
-    assert isinstance(fitted, Differentiable)
+    assert fitted.has_gradient
     points = np.random.default_rng(2).dirichlet(np.full(5, 8.0), 4)
     gradient = fitted.gradient(points)
     for domain in range(5):
@@ -128,8 +128,8 @@ def test_gradient_agrees_with_finite_differences() -> None:
 def test_the_default_ranks_unseen_mixtures_and_says_the_same_twice() -> None:
     weights, metrics = power_world(30, 0)
     unseen, expected = power_world(100, 1)
-    regression: Regression = default_regression()
-    assert isinstance(regression, Batched)
+    regression: Regression = Ensemble()
+    assert regression.fits_subsets_at_once
     first, second = (regression.fit(weights, metrics).predict(unseen)[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert rank_correlation(first, expected).min() > 0.99

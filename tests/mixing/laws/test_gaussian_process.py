@@ -13,7 +13,7 @@ from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.processes.descent import ProcessProblems, correlation, descend, evaluate, posterior
 from mixing.laws.processes.gaussian_process import FEATURES, FeatureMap, GaussianProcess
 from mixing.laws.processes.multi_fidelity import MultiFidelityGaussianProcess
-from mixing.laws.protocol import Differentiable, HoldsOut
+from mixing.laws.regression import Fitted, Regression
 
 DOMAINS = 4
 MEANS = [None, EffectivePowerLaw()]
@@ -119,7 +119,7 @@ def test_learns_what_no_law_has(mean: EffectivePowerLaw | None) -> None:
 def test_gradient_agrees_with_finite_differences(kind: str, mean: EffectivePowerLaw | None) -> None:
     weights = mixtures(30)
     fitted = GaussianProcess(FeatureMap(kind), mean).fit(weights, truth(weights))
-    assert isinstance(fitted, Differentiable)
+    assert fitted.has_gradient
     points = np.random.default_rng(2).dirichlet(np.full(DOMAINS, 8.0), 5)
     gradient = fitted.gradient(points)
     for domain in range(DOMAINS):
@@ -180,7 +180,7 @@ def test_held_out_predictions_are_those_of_processes_given_the_kept_runs_alone()
     """By brute force: the same hyperparameters and noise, conditioned on fewer runs."""
     weights = mixtures(24)
     process = GaussianProcess()
-    assert isinstance(process, HoldsOut)
+    assert type(process).held_out is not Regression.held_out
     fitted = process.fit(weights, truth(weights))
     kept = np.random.default_rng(8).random((3, 24)) < 0.7
     found = process.held_out(weights, truth(weights), kept)
@@ -195,7 +195,7 @@ def test_held_out_predictions_are_those_of_processes_given_the_kept_runs_alone()
 
 
 @dataclass(frozen=True)
-class StraightFit:
+class StraightFit(Fitted):
     coefficients: np.ndarray
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -206,10 +206,10 @@ class StraightFit:
         return np.broadcast_to(self.coefficients.T, (len(weights), *self.coefficients.T.shape))
 
 
-class Straight:
+class Straight(Regression):
     """Least squares in the weights: the simplest regression that follows the protocol."""
 
-    def minimum_runs(self, domains: int) -> int:
+    def runs_to_fit(self, domains: int) -> int:
         return domains
 
     def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> StraightFit:
@@ -257,7 +257,7 @@ def test_small_runs_help_a_few_large_ones() -> None:
     np.testing.assert_allclose(fitted.at(6e7).predict(unseen)[0], fitted.predict(unseen)[0], rtol=1e-9)
     small = fitted.at(1e6).predict(unseen)[0]
     assert np.abs(small - truth(unseen)).mean() < 0.03
-    assert isinstance(fitted, Differentiable)
+    assert fitted.has_gradient
 
 
 def test_a_size_that_is_none_is_refused() -> None:

@@ -4,7 +4,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mixing.laws.exponential.log_linear import LogLinearLaw
-from mixing.laws.protocol import Batched, ConvexLaw, held_out
 from tests.mixing.laws.law_checks import (
     assert_convex_along_chords,
     assert_expansion_is_the_second_order,
@@ -22,7 +21,7 @@ def losses(weights: np.ndarray, seed: int, tasks: int, noise: float = 0.005) -> 
 def test_the_expansion_is_the_law_to_second_order() -> None:
     weights = swarm(0, 40, 4)
     fitted = LogLinearLaw().fit(weights, losses(weights, 1, 3))
-    assert isinstance(fitted, ConvexLaw)
+    assert fitted.is_convex
     assert_expansion_is_the_second_order(fitted, np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.5, 0.0, 2.0]))
 
 
@@ -39,12 +38,12 @@ def test_fits_in_one_batch_predict_what_fits_one_after_the_other_do() -> None:
     metrics = losses(weights, 3, 3)
     kept = np.random.default_rng(4).random((6, 50)) < 0.8
     law = LogLinearLaw()
-    assert isinstance(law, Batched)
+    assert law.fits_subsets_at_once
     single = [law.fit(weights[rows], metrics[rows]).predict(weights)[0] for rows in kept]
-    np.testing.assert_allclose(held_out(law, weights, metrics, kept), single, atol=1e-3)
+    np.testing.assert_allclose(law.held_out(weights, metrics, kept), single, atol=1e-3)
 
 
 def test_the_smallest_swarm_is_the_one_it_states() -> None:
     weights = swarm(5, 7, 5)
-    assert LogLinearLaw().minimum_runs(5) == 7
+    assert LogLinearLaw().runs_to_fit(5) == 7
     LogLinearLaw().fit(weights, losses(weights, 6, 1))

@@ -8,7 +8,6 @@ from mixing.errors import InvalidSetting, TooFewRuns
 from mixing.laws.exponential.low_rank import LinearInteractionsLaw, LogLinearInteractionsLaw
 from mixing.laws.exponential.parametric import ParametricRegression
 from mixing.laws.linear import LinearLaw
-from mixing.laws.protocol import ConvexLaw
 from tests.mixing.laws.law_checks import (
     assert_convex_along_chords,
     assert_domains_have_no_order,
@@ -62,7 +61,7 @@ def test_gradient_and_expansion(law: ParametricRegression) -> None:
     weights = swarm(3, 60, 5)
     fitted = law.fit(weights, log_interacting(weights))
     point = np.array([0.3, 0.3, 0.2, 0.1, 0.1])
-    assert isinstance(fitted, ConvexLaw)
+    assert fitted.is_convex
     assert_gradient_is_the_slope(fitted, point)
     assert_expansion_is_the_second_order(fitted, point, np.array([0.5, 2.0]), factors_a_task=3)
 

@@ -2,9 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixing.laws.composed import through
 from mixing.laws.powers.effective_power import EffectivePowerLaw
-from mixing.laws.protocol import ConvexLaw
-from mixing.laws.through import through
 
 GENERATOR = np.random.default_rng(0)
 RUNS = GENERATOR.dirichlet(np.ones(5), 40)
@@ -23,7 +22,7 @@ def test_a_law_read_through_a_map_has_the_slopes_and_the_curvature_of_what_it_pr
     else:
         matrix = generator.dirichlet(np.ones(5), 3).T
     law = through(LAW, matrix)
-    assert isinstance(law, ConvexLaw)
+    assert law.is_convex
     p, share = generator.dirichlet(np.full(3, 5.0)) + 0.02, np.array([0.3, 0.7])
     np.testing.assert_array_equal(law.predict(p[None])[0], LAW.predict((matrix @ p)[None])[0])
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.laws import EffectivePowerLaw, ExponentialLaw
-from mixing.laws.protocol import ConvexLaw
+from mixing.laws.regression import Fitted
 from mixing.simplex_map import SimplexMap
 from mixing.solve.problem import MixtureProblem, Objective, TaskMean, normalized
 
@@ -30,7 +30,7 @@ def problem_of(
 ) -> MixtureProblem:
     """A random law and prior; caps of about four times the prior where none are given."""
     generator = np.random.default_rng(seed)
-    fitted: ConvexLaw = law.random(generator, tasks, domains)
+    fitted: Fitted = law.random(generator, tasks, domains)
     prior = generator.dirichlet(np.ones(domains)) * 0.9 + 0.1 / domains
     if caps is None:
         caps = 4 * prior * generator.uniform(0.5, 1.5, domains)

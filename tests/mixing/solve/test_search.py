@@ -9,7 +9,7 @@ from lightgbm import LGBMRegressor
 
 from benchmarks.laws import EffectivePowerLaw
 from mixing.errors import Infeasible, InvalidSetting
-from mixing.laws.protocol import Fitted
+from mixing.laws.regression import Fitted
 from mixing.simplex_map import SimplexMap
 from mixing.solve.convex.solver import solve
 from mixing.solve.problem import GuardRail, LinearConstraint, MixtureProblem
@@ -20,7 +20,7 @@ from tests.mixing.solve.problems import LAWS, names, problem_of, single_tasks
 
 
 @dataclass(frozen=True)
-class PredictOnly:
+class PredictOnly(Fitted):
     """A law of which nothing but predictions is known; it counts the mixtures it was asked about."""
 
     law: Fitted
@@ -32,7 +32,7 @@ class PredictOnly:
 
 
 @dataclass(frozen=True)
-class Trees:
+class Trees(Fitted):
     models: tuple[LGBMRegressor, ...]
 
     @classmethod

@@ -1,0 +1,117 @@
+"""Laws made of other laws, which keep what these have of gradients and convexity.
+
+A law read through a linear map is y(p) = f(M p): one fitted over the contents of a lineage is read by the newest
+revision's domains; one fitted over virtual domains is read by the leaves, each group's weights added up. Tasks fitted
+apart, because other runs measured them, are read as one law.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixing.laws.regression import Expansion, Fitted
+
+
+def through(law: Fitted, matrix: np.ndarray) -> Fitted:
+    """The law as a function of (m,) weights p where it was fitted to (a,) weights M p; the law itself where M is I.
+
+    Args:
+        law: over a domains.
+        matrix: (a, m) M.
+    """
+    rows, columns = matrix.shape
+    if rows == columns and np.array_equal(matrix, np.eye(rows)):
+        return law
+    return _Through(law, matrix)
+
+
+@dataclass(frozen=True)
+class _Through(Fitted):
+    law: Fitted
+    matrix: np.ndarray
+
+    @property
+    def has_gradient(self) -> bool:
+        return self.law.has_gradient
+
+    @property
+    def is_convex(self) -> bool:
+        return self.law.is_convex
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.law.predict(weights @ self.matrix.T)
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        return self.law.gradient(weights @ self.matrix.T) @ self.matrix
+
+    def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
+        inner = self.law.expand(self.matrix @ weights, task_weights)
+        # A row of M that reads one domain keeps its part of the Hessian on the diagonal; any other is a factor.
+        alone = (self.matrix != 0).sum(axis=1) <= 1
+        shared = ~alone & (inner.diagonal > 0)
+        spread = np.sqrt(inner.diagonal[shared])[:, None] * self.matrix[shared]
+        return Expansion(
+            inner.value,
+            inner.gradient @ self.matrix,
+            inner.diagonal[alone] @ self.matrix[alone] ** 2,
+            np.concatenate([inner.factors @ self.matrix, spread]),
+        )
+
+
+def measured_alike(measured: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The columns of (K, T) booleans in groups of equal columns, each an array of indices, in order."""
+    _, group = np.unique(measured, axis=1, return_inverse=True)
+    first = {int(number): int(np.argmax(group == number)) for number in np.unique(group)}
+    return tuple(np.flatnonzero(group == number) for number in sorted(first, key=lambda key: first[key]))
+
+
+def joined(laws: Sequence[Fitted], columns: Sequence[np.ndarray]) -> Fitted:
+    """One law of all tasks from laws of some of them each; convex where all are.
+
+    Args:
+        laws: over the same domains.
+        columns: for each law the positions of its tasks; together every position once.
+    """
+    if len(laws) == 1:
+        return laws[0]
+    return _Joined(tuple(laws), tuple(columns))
+
+
+@dataclass(frozen=True)
+class _Joined(Fitted):
+    laws: tuple[Fitted, ...]
+    columns: tuple[np.ndarray, ...]
+
+    @property
+    def has_gradient(self) -> bool:
+        return all(law.has_gradient for law in self.laws)
+
+    @property
+    def is_convex(self) -> bool:
+        return all(law.is_convex for law in self.laws)
+
+    @property
+    def _order(self) -> np.ndarray:
+        return np.argsort(np.concatenate(self.columns))
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        means, deviations = zip(*(law.predict(weights) for law in self.laws), strict=True)
+        return np.concatenate(means, axis=1)[:, self._order], np.concatenate(deviations, axis=1)[
+            :, self._order
+        ]
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        return np.concatenate([law.gradient(weights) for law in self.laws], axis=1)[:, self._order]
+
+    def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
+        parts = [
+            law.expand(weights, task_weights[tasks])
+            for law, tasks in zip(self.laws, self.columns, strict=True)
+        ]
+        return Expansion(
+            sum(part.value for part in parts),
+            np.sum([part.gradient for part in parts], axis=0),
+            np.sum([part.diagonal for part in parts], axis=0),
+            np.concatenate([part.factors for part in parts]),
+        )

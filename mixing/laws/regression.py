@@ -1,0 +1,189 @@
+"""What every regression is: a family of laws with its settings, and the law it becomes when it is fitted to runs.
+
+K runs over m domains and T tasks. `fit` takes the mixtures as rows on the simplex and the metrics as they were
+measured, in the metric's unit (BPB where nothing else is said), lower or higher better alike: a regression only
+predicts. All tasks are fitted in one call. As scikit-learn's estimators do, a regression keeps its settings as given
+and learns nothing before `fit`; unlike theirs, `fit` leaves it as it is and returns the law.
+
+A regression of one's own is two classes, of which only `fit` and `predict` must be written:
+
+    @dataclass(frozen=True)
+    class FittedMean(Fitted):
+        means: np.ndarray
+
+        def predict(self, weights):
+            mean = np.tile(self.means, (len(weights), 1))
+            return mean, np.zeros_like(mean)
+
+    class Mean(Regression):
+        def fit(self, weights, metrics, noise=None):
+            return FittedMean(metrics.mean(0))
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from mixing.errors import InvalidSetting
+from mixing.parts import HELD_OUT_PREFIX
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A weighted sum of tasks to second order at one mixture.
+
+    The Hessian is diag(`diagonal`) + `factors`^T `factors`, which a solver can invert at the cost of its rank.
+
+    Attributes:
+        value: sum_t w_t f_t(p).
+        gradient: (m,).
+        diagonal: (m,) non-negative.
+        factors: (r, m), r at most the number of tasks.
+    """
+
+    value: float
+    gradient: np.ndarray
+    diagonal: np.ndarray
+    factors: np.ndarray
+
+
+class Fitted:
+    """A law: a regression after its fit.
+
+    `predict` is all that is needed. With `gradient` searches follow the slope; with `expand` the law is taken to be
+    convex in the mixture for every task, and is minimised exactly.
+    """
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the prediction, both (n, T), at (n, m) mixtures.
+
+        The deviation is that of the predicted mean, not of a new measurement.
+        """
+        raise NotImplementedError
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether `gradient` is there."""
+        return type(self).gradient is not Fitted.gradient
+
+    @property
+    def is_convex(self) -> bool:
+        """Whether the law is convex in the mixture for every task, so that `expand` is there."""
+        return type(self).expand is not Fitted.expand
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T, m) derivatives d f_t / d p_j at (n, m) mixtures, the weights taken as independent.
+
+        Raises:
+            InvalidSetting: the law has none.
+        """
+        raise InvalidSetting(f"{type(self).__name__} has no gradient", field="regression")
+
+    def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
+        """To second order at one (m,) mixture, for (T,) non-negative task weights.
+
+        Raises:
+            InvalidSetting: the law is not convex.
+        """
+        raise InvalidSetting(
+            f"{type(self).__name__} is not convex, so its optimum cannot be certified; search it instead",
+            field="regression",
+        )
+
+
+class Regression:
+    """A family of laws with its settings. `fit` is all that is needed; the rest has defaults that call it."""
+
+    @classmethod
+    def for_runs(cls, runs: "FitContext") -> Self:
+        """With its default settings, told what it needs to know of the runs besides weights and metrics."""
+        return cls()
+
+    def runs_to_fit(self, domains: int) -> int:
+        """Fewest runs `fit` takes over so many domains; a method asks for more where folds are to be left out."""
+        return 2
+
+    def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> Fitted:
+        """Fit every task.
+
+        Args:
+            weights: (K, m) rows on the simplex.
+            metrics: (K, T).
+            noise: (K, T) standard deviation of each measurement, 0 where unknown.
+
+        Raises:
+            TooFewRuns: K < `runs_to_fit(m)`.
+            InvalidMetrics: a metric the family cannot work with.
+        """
+        raise NotImplementedError
+
+    @property
+    def fits_subsets_at_once(self) -> bool:
+        """Whether `refits` is faster than one fit after the other.
+
+        It then takes subsets below `runs_to_fit` too, since folds of the smallest swarm are: what the family assumes
+        decides what such a subset leaves open.
+        """
+        return type(self).refits is not Regression.refits
+
+    def refits(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> Sequence[Fitted]:
+        """(B,) fits, each to the runs that its row of the (B, K) booleans `kept` keeps.
+
+        Raises:
+            TooFewRuns, InvalidMetrics: as `fit`.
+        """
+        return [
+            self.fit(weights[rows], metrics[rows], None if noise is None else noise[rows]) for rows in kept
+        ]
+
+    def held_out(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(B, K, T) predictions at all K runs by B fits, each to the runs its row of the (B, K) booleans keeps."""
+        return np.stack([law.predict(weights)[0] for law in self.refits(weights, metrics, kept, noise)])
+
+    def fit_and_hold_out(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> tuple[Fitted, np.ndarray]:
+        """What `fit` and `held_out` give, for a family of which the second is a by-product of the first."""
+        return self.fit(weights, metrics, noise), self.held_out(weights, metrics, kept, noise)
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What a regression may be told besides weights and metrics.
+
+    Attributes:
+        tokens: (K,) how much each run trained, in units of a full proxy run.
+        rounds: (K,) the round each run was sampled in.
+        domains: (m,) names.
+        columns: (C,) names of what is fitted.
+    """
+
+    tokens: np.ndarray
+    rounds: np.ndarray
+    domains: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    def of(self, runs: np.ndarray) -> "FitContext":
+        """That of some of the runs: (K,) booleans, or their positions."""
+        return replace(self, tokens=self.tokens[runs], rounds=self.rounds[runs])
+
+    def own_domains(self) -> tuple[int, ...]:
+        """(C,) the domain whose held-out slice each column is.
+
+        Raises:
+            InvalidSetting: a column that is no domain's held-out slice, named.
+        """
+        at = {f"{HELD_OUT_PREFIX}{name}": column for column, name in enumerate(self.domains)}
+        if strangers := sorted(set(self.columns) - set(at)):
+            raise InvalidSetting(
+                f"a law of each domain's own share predicts held-out slices, not {', '.join(strangers)}",
+                field="tasks",
+                names=strangers,
+            )
+        return tuple(at[name] for name in self.columns)

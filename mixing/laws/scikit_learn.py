@@ -1,0 +1,125 @@
+"""Any regressor of scikit-learn as a regression, one a task.
+
+Its settings are its own; what it is fitted to and judged by is as for every law. Noisy runs weigh less where it takes
+weights, and its deviation is the error of its predictions of folds it has not seen. It has no gradient and promises
+no convexity, so its mixture is searched, or taken from draws.
+"""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import all_estimators
+
+from mixing.errors import InvalidSetting
+from mixing.laws.checks import importance, require_metrics, require_runs
+from mixing.laws.regression import Fitted, Regression
+
+_FOLDS = 5
+_FEWEST_RUNS = 10
+"""Two runs in each fold."""
+
+
+@dataclass(frozen=True)
+class FittedEstimators(Fitted):
+    """Estimators of T tasks.
+
+    Attributes:
+        estimators: one a task.
+        residual_std: (T,) root mean square error on the folds, by estimators that did not see them.
+    """
+
+    estimators: tuple[Any, ...]
+    residual_std: np.ndarray
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, both (n, T), of (n, m) mixtures.
+
+        The deviation is the same at every mixture, and holds the noise of one measurement too.
+        """
+        mean = np.column_stack([estimator.predict(weights).ravel() for estimator in self.estimators])
+        return mean, np.tile(self.residual_std, (len(weights), 1))
+
+
+@dataclass(frozen=True)
+class FromScikitLearn(Regression):
+    """The regression.
+
+        law = FromScikitLearn(RandomForestRegressor(500, random_state=0)).fit(weights, metrics)
+        mean, deviation = law.predict(mixtures)
+
+    Attributes:
+        estimator: with its settings; every fit is of a copy. A random one needs its `random_state`, or the same
+            request will not give the same answer.
+    """
+
+    estimator: BaseEstimator
+
+    def runs_to_fit(self, domains: int) -> int:
+        """Two runs in each fold; what the estimator itself needs is not known."""
+        return _FEWEST_RUNS
+
+    def fit(
+        self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None
+    ) -> FittedEstimators:
+        """Fit every task to (K, m) mixtures and (K, T) metrics, finite, with (K, T) deviations where known.
+
+        Raises:
+            TooFewRuns: K < 10.
+            InvalidMetrics: a metric that is not finite, or that is constant.
+            InvalidSetting: the estimator refuses them, in its own words.
+        """
+        require_runs(_name(self.estimator), self.runs_to_fit(weights.shape[1]), weights)
+        require_metrics(metrics)
+        trust = importance(metrics, noise)
+        folds = np.random.default_rng(0).permutation(len(weights)) % _FOLDS
+        try:
+            unseen = np.empty_like(metrics)
+            for fold in range(_FOLDS):
+                rows = folds != fold
+                each = self._fitted(weights[rows], metrics[rows], trust[rows])
+                unseen[~rows] = np.column_stack([own.predict(weights[~rows]).ravel() for own in each])
+            estimators = self._fitted(weights, metrics, trust)
+        except ValueError as fault:
+            raise InvalidSetting(
+                f"{_name(self.estimator)} cannot be fitted to these runs: {fault}; ask for another regression",
+                field="regression",
+            ) from fault
+        return FittedEstimators(estimators, np.sqrt(np.square(unseen - metrics).mean(0)))
+
+    def _fitted(self, weights: np.ndarray, metrics: np.ndarray, trust: np.ndarray) -> tuple[Any, ...]:
+        weighs = "sample_weight" in inspect.signature(self.estimator.fit).parameters  # pyright: ignore[reportAttributeAccessIssue]
+        fits = []
+        for metric, own in zip(metrics.T, trust.T, strict=True):
+            estimator: Any = clone(self.estimator)
+            fits.append(estimator.fit(weights, metric, **({"sample_weight": own} if weighs else {})))
+        return tuple(fits)
+
+
+def regressor_named(name: str) -> FromScikitLearn:
+    """scikit-learn's regressor of that class name with its default settings, and a random state of 0.
+
+    Raises:
+        InvalidSetting: there is none, or it has no defaults.
+    """
+    known = dict(all_estimators(type_filter="regressor"))
+    if name not in known:
+        raise InvalidSetting(
+            f"scikit-learn has no regressor {name!r}; it has {', '.join(sorted(known))}", field="regression"
+        )
+    parameters = inspect.signature(known[name]).parameters
+    settings = {"random_state": 0} if "random_state" in parameters else {}
+    try:
+        return FromScikitLearn(known[name](**settings))
+    except TypeError as fault:
+        raise InvalidSetting(
+            f"scikit-learn's {name} is made of other estimators and has no defaults; in Python, wrap one of yours"
+            " with mixing.laws.scikit_learn.FromScikitLearn",
+            field="regression",
+        ) from fault
+
+
+def _name(estimator: BaseEstimator) -> str:
+    return type(estimator).__name__
