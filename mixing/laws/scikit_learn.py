@@ -6,7 +6,7 @@ no convexity, so its mixture is searched, or taken from draws.
 """
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,28 +73,37 @@ class FromScikitLearn(Regression):
         """
         require_runs(_name(self.estimator), self.runs_to_fit(weights.shape[1]), weights)
         require_metrics(metrics)
-        trust = importance(metrics, noise)
         folds = np.random.default_rng(0).permutation(len(weights)) % _FOLDS
-        try:
-            unseen = np.empty_like(metrics)
-            for fold in range(_FOLDS):
-                rows = folds != fold
-                each = self._fitted(weights[rows], metrics[rows], trust[rows])
-                unseen[~rows] = np.column_stack([own.predict(weights[~rows]).ravel() for own in each])
-            estimators = self._fitted(weights, metrics, trust)
-        except ValueError as fault:
-            raise InvalidSetting(
-                f"{_name(self.estimator)} cannot be fitted to these runs: {fault}; ask for another regression",
-                field="regression",
-            ) from fault
-        return FittedEstimators(estimators, np.sqrt(np.square(unseen - metrics).mean(0)))
+        unseen = np.stack(
+            [law.residual_std for law in self.refits(weights, metrics, _without_each(folds), noise)]
+        )
+        estimators = self._fitted(weights, metrics, importance(metrics, noise))
+        return FittedEstimators(estimators, np.sqrt(np.square(unseen).mean(0)))
+
+    def refits(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> list[FittedEstimators]:
+        """(B,) fits, each to the runs that its row of the (B, K) booleans keeps; its deviation is of the others."""
+        trust, laws = importance(metrics, noise), []
+        for rows in kept:
+            estimators = self._fitted(weights[rows], metrics[rows], trust[rows])
+            alone = FittedEstimators(estimators, np.zeros(metrics.shape[1]))
+            away = alone.predict(weights[~rows])[0] - metrics[~rows] if not rows.all() else np.zeros((1, 1))
+            laws.append(replace(alone, residual_std=alone.residual_std + np.sqrt(np.square(away).mean(0))))
+        return laws
 
     def _fitted(self, weights: np.ndarray, metrics: np.ndarray, trust: np.ndarray) -> tuple[Any, ...]:
         weighs = "sample_weight" in inspect.signature(self.estimator.fit).parameters  # pyright: ignore[reportAttributeAccessIssue]
         fits = []
         for metric, own in zip(metrics.T, trust.T, strict=True):
             estimator: Any = clone(self.estimator)
-            fits.append(estimator.fit(weights, metric, **({"sample_weight": own} if weighs else {})))
+            try:
+                fits.append(estimator.fit(weights, metric, **({"sample_weight": own} if weighs else {})))
+            except ValueError as fault:
+                raise InvalidSetting(
+                    f"{_name(self.estimator)} cannot be fitted to these runs: {fault}; ask for another regression",
+                    field="regression",
+                ) from fault
         return tuple(fits)
 
 
@@ -123,3 +132,8 @@ def regressor_named(name: str) -> FromScikitLearn:
 
 def _name(estimator: BaseEstimator) -> str:
     return type(estimator).__name__
+
+
+def _without_each(folds: np.ndarray) -> np.ndarray:
+    """(F, K) booleans: the runs outside each fold."""
+    return folds[None, :] != np.arange(_FOLDS)[:, None]
