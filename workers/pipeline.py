@@ -70,6 +70,11 @@ def _next_step(session: Session, optimization: Optimization) -> Step | None:
     """What is to be written next; None when all there is to do is queued, under way or done. Only reads."""
     if optimization.state in jobs.ENDED:
         return None
+    prepared = _preparation(session, optimization.revision_id)
+    if prepared in (jobs.FAILED, jobs.CANCELLED):
+        return lambda: _end_unprepared(session, optimization, prepared)
+    if prepared != jobs.SUCCEEDED:
+        return None
     if jobs.has_jobs(session, optimization.id, _OPTIMIZATION_KINDS, [jobs.CANCELLED]):
         # Retried before whoever held the job had noticed that it was cancelled.
         return lambda: _requeue_cancelled(session, optimization)
@@ -78,26 +83,25 @@ def _next_step(session: Session, optimization: Optimization) -> Step | None:
     ):
         return None  # as after nearly every finished run: nothing is counted
     counts = jobs.count_jobs(session, optimization.id)
-    if not counts:
-        return _first_step(session, optimization)
-    if optimization.state == jobs.QUEUED:
+    if counts and optimization.state == jobs.QUEUED:
         return lambda: _start(optimization)
     return _next_stage(session, optimization, counts)
 
 
-def _first_step(session: Session, optimization: Optimization) -> Step | None:
-    """The step once the revision is prepared; it stays so, and is not asked again of one that has jobs."""
-    revision = optimization.revision
+def _preparation(session: Session, revision_id: str) -> str:
+    """The state of a revision's preparation."""
     states: Counter[str] = Counter()
-    for (_, state), count in jobs.count_jobs(session, revision.id).items():
+    for (_, state), count in jobs.count_jobs(session, revision_id).items():
         states[state] += count
-    domains = session.scalar(select(func.count()).where(DomainRow.revision_id == revision.id)) or 0
-    state = preparation_state(states, domains)
-    if state in (jobs.FAILED, jobs.CANCELLED):
-        failed = session.scalars(select(Job).where(Job.owner == revision.id, Job.state == jobs.FAILED)).all()
-        code, detail = preparation_failure(revision, failed) or (state, "The preparation was cancelled.")
-        return lambda: _end(optimization, jobs.FAILED, code, detail)
-    return _next_stage(session, optimization, {}) if state == jobs.SUCCEEDED else None
+    domains = session.scalar(select(func.count()).where(DomainRow.revision_id == revision_id)) or 0
+    return preparation_state(states, domains)
+
+
+def _end_unprepared(session: Session, optimization: Optimization, state: str) -> None:
+    revision = optimization.revision
+    failed = session.scalars(select(Job).where(Job.owner == revision.id, Job.state == jobs.FAILED)).all()
+    code, detail = preparation_failure(revision, failed) or (state, "The preparation was cancelled.")
+    _end(optimization, jobs.FAILED, code, detail)
 
 
 def _next_stage(
