@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.model.model import lower_precision, rotate, rotation_table
-from proxy_models.training.adamw import BETAS, EPSILON
+from proxy_models.training.stacked_optimizer import BETAS, EPSILON
 
 Step = Callable[[np.ndarray], float]
 

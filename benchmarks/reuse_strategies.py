@@ -17,9 +17,9 @@ import numpy as np
 
 from benchmarks.reuse_truth import Truth
 from benchmarks.reuse_updates import Updates
+from benchmarks.revision_maps import carried, carry
 from mixing.answer.proposal import Proposal, propose
 from mixing.capped_simplex import into_capped_simplex
-from mixing.change.carry import carried, carry
 from mixing.change.lineage import EvidenceSpace
 from mixing.errors import Infeasible, TooFewRuns
 from mixing.laws.catalogue import REGRESSIONS

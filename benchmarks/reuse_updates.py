@@ -11,7 +11,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from mixing.change.content import combined
+from mixing.change.conservation import combined
 from mixing.change.diff import diff
 from mixing.change.lineage import EvidenceSpace, Lineage, RevisionNode
 from mixing.change.revision import Leaf, Leaves

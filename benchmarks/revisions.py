@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from mixing.change.carry import carry
-from mixing.change.content import combined
+from benchmarks.revision_maps import carry
+from mixing.change.conservation import combined
 from mixing.change.diff import diff
 from mixing.change.lineage import Lineage, RevisionNode
 from mixing.change.patch import Patch, apply_patch

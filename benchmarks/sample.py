@@ -21,7 +21,7 @@ from mixing.domains import Domains
 from mixing.swarm import dirichlet, grid, tempered
 from mixing.swarm.design import Design, design
 from mixing.swarm.dirichlet import TwoLevelDirichlet
-from mixing.swarm.distinct import unvaried
+from mixing.swarm.filling import unvaried
 from mixing.swarm.space import SwarmSpace
 
 RUNS = 512

@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.trainer import describe
-from proxy_models.batches.mixture_sampler import MixtureSampler, SamplerSpec
-from proxy_models.batches.wave_sampler import WaveSampler
+from proxy_models.batches.mixture_sampler import MixtureSampler, SamplerSpec, WaveSampler
 
 MODELS, ROWS, LENGTH = 16, 8, 128
 TOKENS = MODELS * ROWS * LENGTH
@@ -99,7 +98,7 @@ def training_step_seconds(repeats: int) -> float:
 
     from proxy_models.backends.registry import build
     from proxy_models.config import TrainingConfig, size_named
-    from proxy_models.training.allocator import keep_freed_memory
+    from proxy_models.training.step import keep_freed_memory
 
     torch.set_num_threads(1)
     keep_freed_memory()

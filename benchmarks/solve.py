@@ -31,9 +31,9 @@ from mixing.solve.convex.conic import solve_conic
 from mixing.solve.convex.solver import solve
 from mixing.solve.linear_system import LinearSystem
 from mixing.solve.problem import MixtureProblem, Objective
-from mixing.solve.published_choices import mean_of_best, regmix_candidates
 from mixing.solve.region import Region
 from mixing.solve.search import search
+from mixing.solve.solvers import mean_of_best, regmix_candidates
 
 SIZES = (17, 64, 256, 1000)
 TASKS = 110

@@ -125,7 +125,7 @@ def choose_way(pipe: Connection, swarm: Swarm, compiled: bool) -> None:
     from proxy_models.config import TrainingConfig, size_named
     from proxy_models.planning import calibration
     from proxy_models.planning.calibrate import calibrate
-    from proxy_models.training.allocator import keep_freed_memory
+    from proxy_models.training.step import keep_freed_memory
 
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -168,7 +168,7 @@ def serve(pipe: Connection, allocator: str) -> None:
     import torch
 
     from benchmarks.floor import seconds_of
-    from proxy_models.training.allocator import keep_freed_memory
+    from proxy_models.training.step import keep_freed_memory
 
     torch.set_num_threads(1)
     if allocator == "kept":

@@ -13,8 +13,7 @@ import numpy as np
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting
 from mixing.simplex_map import SimplexMap
-from mixing.solve.conflicts import linear_conflict
-from mixing.solve.feasibility import is_feasible
+from mixing.solve.conflicts import is_feasible, linear_conflict
 from mixing.solve.linear_system import LinearSystem
 from mixing.solve.problem import LinearConstraint, check_names
 from mixing.terms import TaskGuard

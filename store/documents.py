@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # a process that only passes jobs on need not load the mathem
     from mixing.reuse.reuse import Reuse
     from mixing.solve.problem import LinearConstraint
     from store.tables import Optimization
+from typing import Final
 
 VERSION = 2
 """Of `OptimizationDocument`; rows from before there was one are version 1, and what they lack has its default."""
@@ -102,3 +103,22 @@ class OptimizationDocument(Terms):
             proxy_tokens=None if self.proxy is None else self.proxy["tokens"],
             reuse=reuse,
         )
+
+
+SAID_LATER: Final[Mapping[str, Any]] = {
+    "attend_across_documents": True,
+    "precision": "float32",
+    "warmup_fraction": None,
+    "floor_fraction": 0.05,
+    "weight_decay": 0.1,
+}
+"""Settings that could not be chosen at first, and what orders that do not have them were trained with."""
+
+TRAINING: Final = ("tokens", "sequence_length", "batch_rows", "learning_rate", "evaluations", *SAID_LATER)
+"""The fields of `proxy_models.config.TrainingConfig` that an order chooses; the seed is each run's own."""
+
+
+def training_values(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What the order says, or meant before it could be said, of each of `TRAINING`; a program's says little."""
+    said = {**SAID_LATER, **stored}
+    return {name: said[name] for name in TRAINING if name in said}

@@ -3,7 +3,9 @@
 import ipaddress
 import os
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -217,3 +219,20 @@ class Settings(BaseSettings):
         # That there is a broker is said by naming one.
         values = self.model_dump(exclude_none=True, exclude=None if self.uses_broker else {"broker_url"})
         return {f"MIXWRIGHT_{name.upper()}": str(value) for name, value in values.items()}
+
+
+class NoSuchDevice(RuntimeError):
+    """A device that torch cannot use on this machine; the message says what to do."""
+
+
+def require_devices(devices: Sequence[str]) -> None:
+    """Raise NoSuchDevice unless torch can use all of them; another process is asked, for this one has no torch."""
+    if not devices:
+        return
+    command = [sys.executable, "-m", "proxy_models.torch_device", *devices]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        complaint = (answer.stdout.strip() or answer.stderr.strip() or "torch cannot be loaded").splitlines()[
+            -1
+        ]
+        raise NoSuchDevice(f"{complaint}; choose another with --device or MIXWRIGHT_DEVICE")

@@ -21,9 +21,28 @@ from sqlalchemy import (
     cast,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.sql.functions import GenericFunction
 
-from store.clock import database_now
+
+class database_now(GenericFunction[float]):
+    """Seconds since the Unix epoch, UTC, read by the database at the moment the statement runs."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(database_now, "sqlite")
+def _sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_now, "postgresql")
+def _postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    # clock_timestamp, not now(): the latter stands still inside a transaction.
+    return "extract(epoch from clock_timestamp())::double precision"
+
 
 Document = dict[str, Any]
 ATTEMPTS = 3
@@ -147,7 +166,7 @@ class DomainRow(Base):
     files_hash: Mapped[str | None] = mapped_column(index=True)
     """Of the files' paths, sizes and times when they were posted: equal hashes are the same text, uncounted."""
     content_hash: Mapped[str | None]
-    """Which text it is (`proxy_models.text.content_key`): 64 hexadecimal digits that add up over
+    """Which text it is (`proxy_models.text.held_out`): 64 hexadecimal digits that add up over
     the parts of a split."""
     shard_directory: Mapped[str | None] = mapped_column(Text)
     revision: Mapped[Revision] = relationship(back_populates="domains")

@@ -26,12 +26,11 @@ from celery.signals import (
 from kombu.entity import Queue
 from sqlalchemy.exc import SQLAlchemyError
 
-from store.devices import NoSuchDevice, require_devices
 from store.engine import Database
 from store.jobs import TRAINING
 from store.logs import configure_logging
 from store.schema.version import OldSchema, require_schema
-from store.settings import Settings
+from store.settings import NoSuchDevice, Settings, require_devices
 from store.tracing import configure_tracing
 from workers.claims.registry import ACTIVE, BEAT_SECONDS, Pauses, Registry, SlotFlag
 from workers.claims.slots import NOT_TRAINING, Slot

@@ -17,12 +17,11 @@ from sqlalchemy import or_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from store.clock import database_now
 from store.engine import Database
 from store.logs import configure_logging
 from store.schema.version import require_schema
 from store.settings import Settings
-from store.tables import Job
+from store.tables import Job, database_now
 from workers.celery_app import REST_QUEUE, RUN_JOB, TRAIN_QUEUE, app, queue_of
 from workers.claims.claim import claimable
 from workers.claims.registry import BEAT_SECONDS, Registry

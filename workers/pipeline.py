@@ -17,10 +17,9 @@ from sqlalchemy.orm import Session
 
 from mixing.swarm.catalogue import SAMPLERS
 from store import jobs
-from store.clock import database_now
 from store.engine import Database
 from store.revisions.preparation import preparation_failure, preparation_state
-from store.tables import DomainRow, Job, Optimization
+from store.tables import DomainRow, Job, Optimization, database_now
 from workers.claims.claim import Reaped, reap
 
 _OPTIMIZATION_KINDS = (jobs.SAMPLE_SWARM, jobs.PROXY_RUN, jobs.SOLVE)

@@ -15,12 +15,11 @@ import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from store.devices import NoSuchDevice, require_devices
 from store.engine import CONNECTIONS, Database
 from store.lifeline import exit_with_parent
 from store.logs import configure_logging
 from store.schema.version import require_schema
-from store.settings import Settings
+from store.settings import NoSuchDevice, Settings, require_devices
 from store.tracing import configure_tracing
 from workers.claims.registry import ACTIVE, BEAT_SECONDS, Pauses, Registry, SlotFlag
 from workers.claims.slots import Slot, slots_of

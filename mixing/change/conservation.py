@@ -1,10 +1,42 @@
 """Whether the parts of a split, or the sources of a merge, hold together what they should."""
 
 import math
+import re
+from collections.abc import Iterable
+from typing import TypeGuard
 
-from mixing.change.content import combined, is_additive
 from mixing.change.revision import Leaf, Leaves
-from mixing.errors import MergeMismatch, SplitMismatch
+from mixing.errors import InvalidContent, MergeMismatch, SplitMismatch
+
+_MODULUS = 1 << 256
+_ADDITIVE = re.compile(r"[0-9a-f]{64}")
+
+
+def is_additive(content: str | None) -> TypeGuard[str]:
+    """Whether the key is known and one that adds up."""
+    return content is not None and _ADDITIVE.fullmatch(content) is not None
+
+
+def combined(contents: Iterable[str]) -> str:
+    """The key of the union of the texts with these keys; of no text at all it is 64 zeros.
+
+    Raises:
+        InvalidContent: a key is not one that adds up.
+    """
+    total = 0
+    for content in contents:
+        if not is_additive(content):
+            raise InvalidContent(
+                f"content {content!r} does not add up: write 64 lowercase hexadecimal digits", field="content"
+            )
+        total += int(content, 16)
+    return format(total % _MODULUS, "064x")
+
+
+def remainder(whole: str, part: str) -> str:
+    """The key of what is left of `whole` without `part`; both additive."""
+    return format((int(whole, 16) - int(part, 16)) % _MODULUS, "064x")
+
 
 TOLERANCE = 0.01
 """Largest relative difference of the token counts, where they have to decide: counts are often estimates."""

@@ -6,17 +6,16 @@ In this order:
 2. Among the rest a text that one old and one new domain hold is kept under its new name. Content wins over name: of
    two domains that swapped names, both are renamed and neither is revised. So renaming or shuffling domains changes
    nothing.
-3. Texts that add up are a split or a merge (`mixing.change.content`).
+3. Texts that add up are a split or a merge (`mixing.change.conservation`).
 4. What names or token counts suggest, without content to prove it, is asked. Different contents suggest nothing.
 5. What is left under one name was revised; the rest was removed and added.
 """
 
 from collections.abc import Iterator, Mapping
 
-from mixing.change.answers import Answers
 from mixing.change.conservation import check_merge, check_split
 from mixing.change.matching import Matching, match_sums, match_unique_contents, nested, same_text
-from mixing.change.renames import ask_equal_contents, ask_renames
+from mixing.change.renames import Answers, ask_equal_contents, ask_renames
 from mixing.change.revision import Changes, Leaves, check_leaves
 
 

@@ -1,7 +1,7 @@
 """The domains of a revision, and what became of them in the next one.
 
-`mixing.change.diff` finds the changes, `mixing.change.patch` makes them, and `mixing.change.carry` turns them
-into maps between the simplices of the two revisions.
+`mixing.change.diff` finds the changes, `mixing.change.patch` makes them, and `mixing.change.lineage` turns them into
+maps between the simplices of the revisions.
 """
 
 import math
@@ -20,7 +20,7 @@ class Leaf:
     Attributes:
         tokens: N_j, or None while nobody has counted them.
         content: equal keys are the same text, different keys are different text; None where nobody knows. Keys of 64
-            hexadecimal digits add up as well (`mixing.change.content`).
+            hexadecimal digits add up as well (`mixing.change.conservation`).
 
     >>> Leaf(6e9, content="the key of its text").tokens
     6000000000.0

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.laws.checks import importance, require_metrics, require_runs
-from mixing.laws.regression import Expansion, Fitted, Regression
+from mixing.laws.regression import Expansion, Fitted, Regression, importance, require_metrics, require_runs
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from typing import Self
 
 import numpy as np
 
-from mixing.errors import InvalidSetting
+from mixing.errors import InvalidMetrics, InvalidSetting, TooFewRuns
 from mixing.parts import HELD_OUT_PREFIX
 
 
@@ -187,3 +187,66 @@ class FitContext:
                 names=strangers,
             )
         return tuple(at[name] for name in self.columns)
+
+
+NOISE_UNIT = 0.02
+"""Noise (in the metric's unit, BPB) at which a run counts half: the Huber threshold of the published laws."""
+
+
+def require_runs(law: str, needed: int, weights: np.ndarray) -> None:
+    """Refuse (K, m) mixtures with fewer than `needed` runs.
+
+    Raises:
+        TooFewRuns: the message names the law.
+    """
+    runs, domains = weights.shape
+    if runs < needed:
+        raise TooFewRuns(
+            f"{runs} runs are too few for the {law} over {domains} domains; it needs {needed}",
+            needed=needed,
+            given=runs,
+        )
+
+
+def require_metrics(metrics: np.ndarray, positive: bool = False) -> None:
+    """Refuse (K, T) metrics that nothing can be learned from.
+
+    Raises:
+        InvalidMetrics: one that is not finite, not positive where that is needed, or the same in every run.
+    """
+    usable = np.isfinite(metrics) & (metrics > 0) if positive else np.isfinite(metrics)
+    if not usable.all():
+        run, task = np.argwhere(~usable)[0]
+        kind = "positive" if positive else "finite"
+        raise InvalidMetrics(
+            f"the metric of run {run}, task {task} is {metrics[run, task]}; the law needs {kind} numbers",
+            field="metrics",
+        )
+    if (constant := np.flatnonzero(np.ptp(metrics, axis=0) == 0)).size:
+        raise InvalidMetrics(f"task {constant[0]} has the same metric in every run", field="metrics")
+
+
+def importance(metrics: np.ndarray, noise: np.ndarray | None, unit: float = NOISE_UNIT) -> np.ndarray:
+    """(K, T) weight of each measurement, of mean 1 per task: unit^2 / (unit^2 + noise^2)."""
+    if noise is None:
+        return np.ones_like(metrics)
+    trust = unit**2 / (unit**2 + np.square(noise))
+    return trust / trust.mean(0)
+
+
+def posterior_covariance(data: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """(N, P, P) inverses of `data` + `precision`, exact where the runs decide and never wider than the prior.
+
+    In the prior's own units the matrix is 1 + (a positive semi-definite one), so what rounding makes of the second
+    below 0 is put back to 0. A sum of the two that is inverted as it stands is singular to the last bit, on one
+    processor or another, as soon as the runs know one parameter 10^8 times better than the prior does.
+
+    Args:
+        data: (N, P, P) information of the runs, positive semi-definite up to rounding.
+        precision: (P, P) of the prior, positive definite.
+    """
+    # R^-T of precision = R^T R; a triangular inverse of a well-conditioned prior.
+    unit = np.linalg.inv(np.linalg.cholesky(precision))
+    values, vectors = np.linalg.eigh(unit @ data @ unit.T)
+    spread = (unit.T @ vectors) / np.sqrt(1 + np.maximum(values, 0))[:, None, :]
+    return spread @ spread.transpose(0, 2, 1)

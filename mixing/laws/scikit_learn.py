@@ -14,8 +14,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import all_estimators
 
 from mixing.errors import InvalidSetting
-from mixing.laws.checks import importance, require_metrics, require_runs
-from mixing.laws.regression import Fitted, Regression
+from mixing.laws.regression import Fitted, Regression, importance, require_metrics, require_runs
 
 _FOLDS = 5
 _FEWEST_RUNS = 10

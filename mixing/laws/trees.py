@@ -18,8 +18,7 @@ import lightgbm
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.laws.checks import importance, require_metrics, require_runs
-from mixing.laws.regression import Fitted, Regression
+from mixing.laws.regression import Fitted, Regression, importance, require_metrics, require_runs
 
 _FEWEST_RUNS = 10
 """Two leaves of 3 runs, and at least 2 runs that decide when to stop."""

@@ -6,8 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from mixing.solve.conflicts import linear_conflict
-from mixing.solve.feasibility import middle
+from mixing.solve.conflicts import linear_conflict, middle
 from mixing.solve.linear_system import Box, LinearSystem
 from mixing.solve.problem import MixtureProblem
 

@@ -1,12 +1,13 @@
 """From a fitted regression to a mixture, by the solver a recipe names."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from mixing.capped_simplex import into_capped_simplex
-from mixing.errors import Infeasible
+from mixing.errors import Infeasible, InvalidSetting
 from mixing.laws.diagnostics import HeldOutError
 from mixing.laws.powers.budgets import FittedBudgets
 from mixing.laws.regression import Fitted
@@ -15,16 +16,56 @@ from mixing.runs.evidence import Evidence
 from mixing.solve.catalogue import SOLVERS
 from mixing.solve.convex.solver import solve
 from mixing.solve.problem import MixtureProblem
-from mixing.solve.published_choices import (
-    REGMIX_BEST,
-    REGMIX_DRAWS,
-    mean_of_best,
-    predicted_best,
-    regmix_candidates,
-)
 from mixing.solve.region import Region
 from mixing.solve.search import search
 from mixing.solve.solution import ActiveConstraint
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+REGMIX_DRAWS = 100_000
+REGMIX_BEST = 128
+
+
+def regmix_candidates(
+    prior: np.ndarray, generator: np.random.Generator, draws: int = REGMIX_DRAWS
+) -> np.ndarray:
+    """(draws, m) of Dirichlet(prior), the prior being the weights themselves, which sum to 1 (arXiv 2407.01492)."""
+    drawn = np.maximum(generator.dirichlet(prior, size=draws), 0.0)
+    return drawn / drawn.sum(axis=1, keepdims=True)
+
+
+def mean_of_best(predict: Predict, candidates: np.ndarray, best: int = REGMIX_BEST) -> np.ndarray:
+    """RegMix's choice: the mean of the `best` candidates with the lowest predictions.
+
+    Raises:
+        InvalidSetting: fewer candidates than are to be averaged.
+    """
+    if not 1 <= best <= len(candidates):
+        raise InvalidSetting(
+            f"the mean of the {best} best needs that many candidates, not {len(candidates)}", field="best"
+        )
+    chosen = np.argsort(predict(candidates), kind="stable")[:best]
+    return candidates[chosen].mean(axis=0)
+
+
+def predicted_best(
+    predict: Predict, candidates: np.ndarray, trained: np.ndarray | None = None, apart: float = 1e-5
+) -> np.ndarray:
+    """The candidate with the lowest prediction.
+
+    CLIMB (arXiv 2504.13161) chooses among fresh candidates: those within L1 distance `apart` of a (K, m) `trained`
+    mixture are left out. ADMIRE-BayesOpt chooses the best posterior mean at full fidelity among all of its
+    candidates, trained ones included: leave `trained` out and let `predict` be that mean.
+
+    Raises:
+        InvalidSetting: every candidate was trained already.
+    """
+    fresh = candidates
+    if trained is not None:
+        fresh = candidates[cdist(candidates, trained, "cityblock").min(axis=1) > apart]
+    if not len(fresh):
+        raise InvalidSetting("every candidate has been trained already", field="candidates")
+    return fresh[int(np.argmin(predict(fresh)))]
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ import numpy as np
 
 from mixing.errors import Infeasible, InvalidSetting
 from mixing.swarm.acquisition import Predict
-from mixing.swarm.design_pool import CONCENTRATIONS, candidate_pool, perturbed_around
-from mixing.swarm.distinct import distinct
-from mixing.swarm.filling import Filling, fill
-from mixing.swarm.gamma import dirichlet_rows
+from mixing.swarm.design import CONCENTRATIONS, candidate_pool, perturbed_around
+from mixing.swarm.dirichlet import dirichlet_rows
+from mixing.swarm.filling import Filling, distinct, fill
 from mixing.swarm.space import SwarmSpace
 
 ROUNDS = (64, 32, 16)

@@ -6,16 +6,175 @@ caps are loose, and never ends where they are tight. The rest is projected (`pro
 space is so small that draws coincide, averages of its corners complete the swarm.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from mixing.errors import Infeasible, InvalidSetting
-from mixing.swarm.coverage import Coverage, cover
-from mixing.swarm.distinct import distinct
 from mixing.swarm.projection import averages_of_corners, into_space
-from mixing.swarm.space import SwarmSpace
+from mixing.swarm.space import LEAST_PRESENCE, SwarmSpace
+
+_BLOCK = 2**22
+"""Numbers compared at a time: 32 MiB."""
+
+
+def distinct(weights: np.ndarray, distance: float) -> np.ndarray:
+    """(n,) which of (n, m) rows to keep so that no two are within `distance` of each other in L1.
+
+    Of two that are, the later goes. |r . (x - y)| <= |x - y|_1 for any r with entries in [-1, 1], so in the
+    order of one such projection only neighbours need comparing: O(n m) for small distances.
+    """
+    kept = np.ones(len(weights), bool)
+    direction = 2 * ((np.arange(weights.shape[1]) + 1) * 0.6180339887498949 % 1) - 1
+    projected = weights @ direction
+    order = np.argsort(projected, kind="stable")
+    step = 1
+    while step < len(order):
+        close = np.flatnonzero(projected[order[step:]] - projected[order[:-step]] <= distance + 1e-12)
+        if not len(close):
+            break
+        first, second = order[close], order[close + step]
+        near = _distances(weights, first, second) <= distance
+        if near.any():
+            # Two links of a chain can go at once; only rows that stay are compared again.
+            kept[np.maximum(first[near], second[near])] = False
+            order, step = order[kept[order]], 1
+        else:
+            step += 1
+    return kept
+
+
+def _distances(weights: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    size = max(1, _BLOCK // weights.shape[1])
+    blocks = [slice(start, start + size) for start in range(0, len(first), size)]
+    return np.concatenate([np.abs(weights[first[b]] - weights[second[b]]).sum(1) for b in blocks])
+
+
+def unvaried(weights: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
+    """The domains whose effect (K, m) runs cannot identify, in the order of `names`.
+
+    A domain is named when its weight varies in one run at most (its sum of squared deviations is no more than
+    that of a single run at one end of its range) or, with K > m runs, when its weight is a linear combination
+    of the other varied domains' to one part in 10^5.
+    """
+    return tuple(name for name, few in zip(names, unidentified(weights), strict=True) if few)
+
+
+def unidentified(weights: np.ndarray) -> np.ndarray:
+    """(m,) the domains that `unvaried` names, as booleans."""
+    few = effective_runs(weights) <= 1
+    varied = np.flatnonzero(~few)
+    if len(weights) > len(varied) > 0:
+        # The squared residual of a column on the others is one over the diagonal of the inverse Gram matrix.
+        columns = weights[:, varied] / np.sqrt((weights[:, varied] ** 2).sum(0))
+        values, vectors = np.linalg.eigh(columns.T @ columns)
+        residual = 1 / (vectors**2 / np.maximum(values, 1e-15)).sum(1)
+        few[varied] = residual < 1e-10
+    return few
+
+
+def effective_runs(weights: np.ndarray) -> np.ndarray:
+    """(m,) how many runs at the far end of its range a domain's variation amounts to; 0 where it is constant."""
+    spread = np.ptp(weights, axis=0)
+    varies = spread > 1e-9
+    deviations = ((weights - weights.mean(0)) ** 2).sum(0)
+    return np.where(varies, deviations / np.where(varies, spread, 1.0) ** 2, 0.0)
+
+
+_PASSES = 4
+"""Lifting one domain pushes others down, so it is looked at again."""
+_FEWEST = 4
+"""Runs among which a weight can vary more than one of them does."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What counts as varied.
+
+    Attributes:
+        presence: share of the runs in which every domain must have weight; 0 leaves swarms as drawn.
+        least_weight: weight from which a domain counts as present, less where its cap is below four times that
+            or there are so many domains that a quarter of an equal share is less.
+        largest_lift: the most weight given to a domain that is put into a run.
+    """
+
+    presence: float = 1 / 6
+    least_weight: float = LEAST_PRESENCE
+    largest_lift: float = 0.25
+
+
+def cover(
+    space: SwarmSpace, weights: np.ndarray, generator: np.random.Generator, settings: Coverage
+) -> np.ndarray:
+    """(n, m) mixtures of the space in which every domain that can vary does; as they are below four runs."""
+    if len(weights) < _FEWEST:
+        return weights
+    needed = math.ceil(min(settings.presence, 1.0) * len(weights))
+    least = np.minimum(np.minimum(settings.least_weight, space.upper / 4), space.free_mass / (4 * len(space)))
+    least = np.maximum(space.lower, least)
+    can_vary = _range_widths(space) > 1e-9
+    covered = weights
+    for _ in range(_PASSES if needed else 0):
+        present = covered >= least * (1 - 1e-9)
+        few = can_vary & (effective_runs(covered) <= 1)
+        at_bound = covered >= space.upper * (1 - 1e-9)
+        at_bound |= space.required & (covered <= space.lower * (1 + 1e-9))
+        if (few & (2 * at_bound.sum(0) > len(covered))).any():
+            rows = generator.permutation(len(covered))[: len(covered) // 2]
+            changed = averages_of_corners(space, len(rows), generator)
+        else:
+            lacking = np.where(few, needed, np.maximum(needed - present.sum(0), 0)) * can_vary
+            lifted = _some_of(~present | few, lacking, generator)
+            rows = np.flatnonzero(lifted.any(1))
+            changed = _lift(space, covered[rows], lifted[rows], least, generator, settings)
+        if not len(rows):
+            break
+        covered = covered.copy()
+        covered[rows] = into_space(space, changed, generator)
+    return covered
+
+
+def _range_widths(space: SwarmSpace) -> np.ndarray:
+    """(m,) largest minus least weight of each domain that the bounds of all together allow."""
+    needed = np.where(space.required, space.lower, 0.0)
+    highest = np.minimum(space.upper, space.free_mass - (needed.sum() - needed))
+    lowest = np.maximum(needed, space.free_mass - (space.upper.sum() - space.upper))
+    return np.where(space.drawn, highest - lowest, 0.0)
+
+
+def _some_of(allowed: np.ndarray, counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """(n, m) booleans with `counts[j]` of the allowed rows of column j, at random."""
+    chosen = np.zeros_like(allowed)
+    columns = np.flatnonzero(counts)
+    if len(columns):
+        keys = np.where(allowed[:, columns], generator.random((len(allowed), len(columns))), 2.0)
+        ranks = keys.argsort(0, kind="stable").argsort(0, kind="stable")
+        chosen[:, columns] = (ranks < counts[columns]) & allowed[:, columns]
+    return chosen
+
+
+def _lift(
+    space: SwarmSpace,
+    weights: np.ndarray,
+    lifted: np.ndarray,
+    least: np.ndarray,
+    generator: np.random.Generator,
+    settings: Coverage,
+) -> np.ndarray:
+    highest = np.maximum(np.minimum(space.upper, settings.largest_lift), least)
+    positive = np.where(least > 0, least, 1.0)
+    exponents = generator.random(weights.shape) * np.log(np.where(least > 0, highest, 1.0) / positive)
+    given = np.where(lifted, positive * np.exp(exponents), 0.0)
+    total = given.sum(1, keepdims=True)
+    half = space.free_mass / 2
+    given = np.where(lifted, np.maximum(given * np.minimum(1, half / np.maximum(total, half)), least), 0.0)
+    others = np.where(lifted | ~space.drawn, 0.0, weights)
+    sums = others.sum(1, keepdims=True)
+    left = np.maximum(space.free_mass - given.sum(1, keepdims=True), 0.0)
+    return given + left * np.divide(others, sums, out=np.zeros_like(others), where=sums > 0)
+
 
 Draw = Callable[[int], np.ndarray]
 """n -> (n, m) weights over the domains that are drawn, each row summing to 1."""

@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.swarm.coverage import Coverage
 from mixing.swarm.design import Design, choose
-from mixing.swarm.filling import Filling, fill
+from mixing.swarm.filling import Coverage, Filling, fill
 from mixing.swarm.space import SwarmSpace
 
 _FINEST = 1 / 4096

@@ -15,14 +15,13 @@ from mixing.swarm import (
     acquisition,
     climb,
     design,
-    design_pool,
     dirichlet,
     entropy,
     grid,
     perturbation,
     tempered,
 )
-from mixing.swarm.distinct import distinct
+from mixing.swarm.filling import distinct
 from mixing.swarm.sample import Round, SampledRun
 
 
@@ -130,9 +129,9 @@ def expected_improvement(round_: Round) -> tuple[SampledRun, ...]:
             weights, np.where(np.arange(len(weights)) % 3 == 0, FIDELITIES[1], FIDELITIES[0])
         )
     learned = _learned(round_)
-    pool = design_pool.candidate_pool(round_.space, 1024, round_.generator)
+    pool = design.candidate_pool(round_.space, 1024, round_.generator)
     best = pool[np.argsort(learned.predict(pool)[0])[:8]]
-    near = design_pool.perturbed_around(round_.space, best, 1024, round_.generator)
+    near = design.perturbed_around(round_.space, best, 1024, round_.generator)
     candidates = np.concatenate([pool, near])
     fresh = distinct(np.concatenate([learned.trained, candidates]), 1e-5)[len(learned.trained) :]
     candidates = candidates[fresh]

@@ -14,9 +14,8 @@ import numpy as np
 
 from mixing.errors import Infeasible
 from mixing.swarm.design import Design, choose
-from mixing.swarm.dirichlet import check_strengths, strengths_between
+from mixing.swarm.dirichlet import check_strengths, dirichlet_rows, strengths_between
 from mixing.swarm.filling import Filling, fill
-from mixing.swarm.gamma import dirichlet_rows
 from mixing.swarm.space import SwarmSpace
 from mixing.terms import STRENGTHS
 

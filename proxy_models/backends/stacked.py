@@ -10,6 +10,7 @@ from torch import Tensor
 from proxy_models.backends.backend import Learned
 from proxy_models.batches.document_mask import Documents
 from proxy_models.config import ModelConfig, TrainingConfig
+from proxy_models.errors import InvalidSpec
 from proxy_models.evaluation.scores import Scored, evaluate_stack
 from proxy_models.model.model import lower_precision
 from proxy_models.model.stacked_model import Body, StackedDecoder, hidden_states
@@ -108,3 +109,100 @@ class Stacked:
     def evaluate(self, tasks: Mapping[str, Scored]) -> list[dict[str, float]]:
         """See `Backend.evaluate`."""
         return evaluate_stack(self.stack, tasks, self.device)
+
+
+WARM_UP = 3
+"""Steps before capture: libraries choose kernels and allocate workspaces on first use, which a graph cannot hold."""
+
+
+class Graphed(Stacked):
+    """`Stacked` with `compute` replayed from a graph captured at the first step.
+
+    Batches, rates and masks are copied into the tensors the graph reads, so that it is captured once for a run.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        trainings: Sequence[TrainingConfig],
+        device: str = "cuda",
+        dtype: torch.dtype = torch.float32,
+        body: Body = hidden_states,
+    ) -> None:
+        if torch.device(device).type != "cuda":
+            raise InvalidSpec(f"a CUDA graph cannot be captured on {device}", "device")
+        super().__init__(model, trainings, device, dtype, body)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def compute(self) -> None:
+        """See `Stacked.compute`."""
+        if self.graph is None:
+            self.graph = self._capture()
+        self.graph.replay()
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """Capture a step; the warm-up's updates are taken back."""
+        moved = (self.stack.values.detach(), self.optimizer.averages, self.optimizer.squares)
+        kept = [buffer.clone() for buffer in moved]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                super().compute()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            super().compute()
+        for buffer, before in zip(moved, kept, strict=True):
+            buffer.copy_(before)
+        return graph
+
+
+class EachStacked:
+    """N stacks of one model that share one ``body``."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        trainings: Sequence[TrainingConfig],
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        body: Body = hidden_states,
+    ) -> None:
+        self.members = len(trainings)
+        self.stacks = [Stacked(model, [training], device, dtype, body) for training in trainings]
+        self.dropped: set[int] = set()
+
+    def learn(self, batches: np.ndarray, rates: Sequence[float]) -> Learned:
+        """See `Backend.learn`."""
+        losses, norms = [math.nan] * self.members, [math.nan] * self.members
+        for member, stack in enumerate(self.stacks):
+            if member not in self.dropped:
+                one = stack.learn(batches[member : member + 1], rates[member : member + 1])
+                losses[member], norms[member] = one.losses[0], one.norms[0]
+        return Learned(tuple(losses), tuple(norms))
+
+    def separate_documents(self, end_of_text: int) -> None:
+        """See `Backend.separate_documents`."""
+        for stack in self.stacks:
+            stack.separate_documents(end_of_text)
+
+    def drop(self, member: int) -> None:
+        """See `Backend.drop`."""
+        self.dropped.add(member)
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """See `Backend.state`."""
+        return self.stacks[member].state(0)
+
+    def load(self, member: int, state: Mapping[str, Tensor], steps_done: int) -> None:
+        """See `Backend.load`."""
+        self.stacks[member].load(0, state, steps_done)
+
+    def parameters(self, member: int) -> dict[str, Tensor]:
+        """See `Backend.parameters`."""
+        return self.stacks[member].parameters(0)
+
+    def evaluate(self, tasks: Mapping[str, Scored]) -> list[dict[str, float]]:
+        """See `Backend.evaluate`."""
+        return [stack.evaluate(tasks)[0] for stack in self.stacks]

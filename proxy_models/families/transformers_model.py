@@ -1,7 +1,7 @@
 """Causal language models of ``transformers`` behind `language_model.LanguageModel`."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,19 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from proxy_models.errors import InvalidSpec, NotEnoughMemory
 from proxy_models.families.architecture import ROUTER_Z, Architecture, is_random
 from proxy_models.families.counts import check_positions
-from proxy_models.families.router_losses import router_z_loss
 from proxy_models.planning.memory import weights_bytes
 from proxy_models.torch_device import free_memory
-from proxy_models.training.seeds import seed_of
+from proxy_models.training.run_spec import seed_of
+
+
+def router_z_loss(router_logits: Sequence[Tensor]) -> Tensor:
+    """Mean over layers and tokens of (logsumexp of the router's logits)^2; each (tokens, E) -> scalar.
+
+    ST-MoE (arXiv 2202.08906), equation 5; OLMoE (arXiv 2409.02060) adds 0.001 times it to the loss.
+    """
+    layers = [torch.logsumexp(logits.float(), dim=-1).square().mean() for logits in router_logits]
+    return torch.stack(layers).mean()
+
 
 ROUTER_Z_DEFAULT = 0.001
 """OLMoE's weight of the z-loss (arXiv 2409.02060, section 4.1.5)."""

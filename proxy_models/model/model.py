@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from proxy_models.config import BFLOAT16, ModelConfig, TrainingConfig
 from proxy_models.model.products import ONEDNN, by_onednn, linear, product
-from proxy_models.training.seeds import seed_of
+from proxy_models.training.run_spec import seed_of
 
 
 class Vocabulary(Protocol):

@@ -17,7 +17,7 @@ from proxy_models.planning.calibration import Calibration, Rate, shape_of
 from proxy_models.planning.calibration_files import locked, save_locked, table_of
 from proxy_models.planning.memory import check_fits, largest_wave
 from proxy_models.torch_device import free_memory, memory_of, this_device
-from proxy_models.training.allocator import keep_freed_memory
+from proxy_models.training.step import keep_freed_memory
 
 MEMBERS = (4, 8, 16)
 REPEATS = 5

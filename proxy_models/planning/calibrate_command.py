@@ -13,11 +13,10 @@ import torch
 from proxy_models.backends.registry import available
 from proxy_models.errors import ProxyError
 from proxy_models.planning.calibrate import calibrate
-from proxy_models.planning.calibration import Rate
+from proxy_models.planning.calibration import CalibrationOrder, Rate
 from proxy_models.planning.calibration_files import save
-from proxy_models.planning.calibration_order import CalibrationOrder
 from proxy_models.torch_device import this_device
-from proxy_models.training.allocator import keep_freed_memory
+from proxy_models.training.step import keep_freed_memory
 
 
 def main() -> None:

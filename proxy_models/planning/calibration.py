@@ -5,10 +5,11 @@
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from proxy_models.config import FLOAT32, ModelConfig, TrainingConfig
+from proxy_models.config import DEFAULT_VOCABULARY_SIZE, FLOAT32, ModelConfig, TrainingConfig, size_named
 from proxy_models.errors import InvalidSpec, NotCalibrated
 from proxy_models.planning.memory import bytes_per_model, check_fits, largest_wave, logits_bytes
 
@@ -191,3 +192,28 @@ def choose(
 def _seconds(swarm: Swarm, rate: Rate) -> float:
     """Seconds of the whole swarm in one process, the first step's preparation once."""
     return rate.startup_seconds + swarm.tokens / rate.tokens_per_second
+
+
+@dataclass(frozen=True)
+class CalibrationOrder:
+    """Sizes to be measured at one shape of a step, and the directory of the tables."""
+
+    directory: str
+    sizes: Sequence[str]
+    sequence_length: int = 128
+    batch_rows: int = 8
+    vocabulary_size: int = DEFAULT_VOCABULARY_SIZE
+    device: str = "cpu"
+    compiled: bool = True
+    threads: int = 1
+    precision: str = FLOAT32
+
+    def models(self) -> dict[str, ModelConfig]:
+        """By size; raises `UnknownSize`, `InvalidSpec`."""
+        return {name: size_named(name, self.vocabulary_size) for name in self.sizes}
+
+    def training(self, tokens: int | None = None) -> TrainingConfig:
+        """So many tokens, None: one step's worth; raises `InvalidSpec`."""
+        step = self.sequence_length * self.batch_rows
+        tokens = step if tokens is None else tokens
+        return TrainingConfig(tokens, self.sequence_length, self.batch_rows, precision=self.precision)

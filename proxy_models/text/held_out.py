@@ -136,3 +136,30 @@ def beginning(text: str, size_bytes: int) -> str:
     if len(encoded) <= size_bytes:
         return text
     return encoded[:size_bytes].decode(errors="ignore") or text[:1]
+
+
+_MODULUS = 2**256
+
+
+@dataclass
+class ContentKey:
+    """A sum of document digests under way."""
+
+    total: int = 0
+
+    def add(self, digest: bytes) -> None:
+        """Count a document in, by its 32-byte digest."""
+        self.total = (self.total + int.from_bytes(digest, "big")) % _MODULUS
+
+    @property
+    def hexadecimal(self) -> str:
+        """The key of the documents so far: 64 hexadecimal digits."""
+        return f"{self.total:064x}"
+
+
+def content_key(digests: Iterable[bytes]) -> str:
+    """The key of the documents of these digests, in any order."""
+    key = ContentKey()
+    for digest in digests:
+        key.add(digest)
+    return key.hexadecimal

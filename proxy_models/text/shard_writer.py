@@ -11,12 +11,13 @@ import numpy as np
 from proxy_models.errors import CorpusError, TooLittleText
 from proxy_models.storage import new_directory, write_json
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.content_key import ContentKey, content_key
 from proxy_models.text.corpus import read_documents
 from proxy_models.text.held_out import (
+    ContentKey,
     EvaluationSlice,
     HeldOutSplit,
     beginning,
+    content_key,
     document_digest,
     held_out_split,
 )

@@ -22,7 +22,7 @@ class ShardMeta:
 
     ``documents`` and ``size_bytes`` (UTF-8) are of the whole domain; ``tokens`` are the training tokens, end-of-text
     ids included; ``held_out_*`` is everything never trained on, of which ``evaluation_*`` is what gets evaluated.
-    ``content`` says which text it is (`proxy_models.text.content_key`); None in a shard from before it was noted.
+    ``content`` says which text it is (`proxy_models.text.held_out`); None in a shard from before it was noted.
     """
 
     key: str

@@ -1,5 +1,6 @@
 """One model and its optimizer, and the learning rate of a step."""
 
+import ctypes
 import math
 from collections.abc import Mapping
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from proxy_models.batches.document_mask import Documents
 from proxy_models.config import DEFAULT_WARMUP, TrainingConfig
 from proxy_models.families.building import Shape, build_model
-from proxy_models.training.adamw import AdamW
+from proxy_models.training.stacked_optimizer import AdamW
 
 
 def learning_rate_at(step: int, config: TrainingConfig, peak: float) -> float:
@@ -64,3 +65,25 @@ class Learner:
         for name, parameter in self.model.named_parameters():
             parameter.copy_(state[f"model.{name}"])
         self.optimizer.load(state, steps_done)
+
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+KEPT_BYTES = 256 * 2**20
+SINGLE_BYTES = 32 * 2**20
+"""Larger blocks go back to the kernel at once; glibc accepts no higher limit on 64-bit machines."""
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc to keep up to `KEPT_BYTES` freed at the top of the heap; False where there is no glibc."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return all(
+        mallopt(option, value) == 1
+        for option, value in (
+            (_M_MMAP_THRESHOLD, SINGLE_BYTES),
+            (_M_TRIM_THRESHOLD, KEPT_BYTES),
+            (_M_TOP_PAD, 16 * 2**20),
+        )
+    )

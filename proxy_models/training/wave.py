@@ -14,8 +14,7 @@ import torch
 
 from proxy_models.backends.backend import ONE_BY_ONE, STACKED
 from proxy_models.backends.registry import build, stackable
-from proxy_models.batches.mixture_sampler import MixtureSampler
-from proxy_models.batches.wave_sampler import WaveSampler
+from proxy_models.batches.mixture_sampler import MixtureSampler, WaveSampler
 from proxy_models.config import TrainingConfig
 from proxy_models.errors import Cancelled, Diverged, InvalidSpec, ProxyError, Stopped, UnequalWave
 from proxy_models.evaluation.scores import Scored
@@ -24,7 +23,6 @@ from proxy_models.families.starting_state import starting_state
 from proxy_models.planning.memory import check_fits
 from proxy_models.text.token_shard import TokenShard
 from proxy_models.torch_device import free_memory
-from proxy_models.training.allocator import keep_freed_memory
 from proxy_models.training.run_inputs import (
     check_start,
     end_of_text,
@@ -33,10 +31,9 @@ from proxy_models.training.run_inputs import (
     scored_slices,
     scored_tasks,
 )
-from proxy_models.training.run_record import RunRecord
-from proxy_models.training.run_result import RunProgress, RunResult
+from proxy_models.training.run_record import RunProgress, RunRecord, RunResult
 from proxy_models.training.run_spec import RunSpec
-from proxy_models.training.step import learning_rate_at
+from proxy_models.training.step import keep_freed_memory, learning_rate_at
 
 PROGRESS_SECONDS = 1.0
 CHECKPOINT_SHARE = 0.02

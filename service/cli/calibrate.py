@@ -16,9 +16,8 @@ from rich.table import Table
 
 from proxy_models.config import DEFAULT_VOCABULARY_SIZE, FLOAT32, PRECISIONS
 from proxy_models.errors import NotEnoughMemory, ProxyError
-from proxy_models.planning.calibration import Calibration, Choice, Device, Swarm, choose
+from proxy_models.planning.calibration import Calibration, CalibrationOrder, Choice, Device, Swarm, choose
 from proxy_models.planning.calibration_files import file_of, table_of
-from proxy_models.planning.calibration_order import CalibrationOrder
 from store.settings import Settings
 
 RUNS = 64

@@ -10,11 +10,10 @@ import click
 from service.cli import Command, data_option, settings_with
 from service.http.auth import UnprotectedBind, load_token
 from service.processes.address import AlreadyServed, PortInUse, UnusableDirectory, address, listen
-from store.devices import NoSuchDevice
 from store.logs import configure_logging
 from store.schema.migrate import UnknownRevision
 from store.schema.version import OldSchema
-from store.settings import Settings
+from store.settings import NoSuchDevice, Settings
 
 _COMMANDS_ELSEWHERE = {
     "backup": "service.cli.data:backup",

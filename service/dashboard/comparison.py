@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.dashboard.formatting import BPB, is_higher_better, minimised, unit_of
-from store.revisions.training import training_values
+from store.documents import training_values
 
 Document = Mapping[str, Any]
 

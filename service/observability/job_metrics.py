@@ -12,9 +12,8 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from store import jobs
-from store.clock import database_now
 from store.engine import Database
-from store.tables import Attempt, Job
+from store.tables import Attempt, Job, database_now
 
 CACHE_SECONDS = 1.0
 BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)

@@ -22,8 +22,7 @@ from service.optimizations.schemas import (
 )
 from service.training.device import WorkerDevice
 from store import jobs
-from store.clock import database_now
-from store.tables import Job, Optimization, Run, big_integer
+from store.tables import Job, Optimization, Run, big_integer, database_now
 
 Document = Mapping[str, Any]
 Span = tuple[float, float]

@@ -13,10 +13,9 @@ from service.optimizations.repository import optimization_with_id
 from service.optimizations.reuse import PlannedReuse, planned_reuse
 from service.training.checks import check_vocabulary
 from store import jobs
-from store.clock import database_now
 from store.documents import VERSION, OptimizationDocument, ShareDocument
 from store.problems import Conflict, Invalid, invalid
-from store.tables import Optimization
+from store.tables import Optimization, database_now
 
 
 @dataclass(frozen=True, slots=True)

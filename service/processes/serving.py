@@ -16,9 +16,8 @@ from typing import Self
 from service.http.auth import load_token
 from service.processes.address import ServeLock, ServiceRecord, address, answers, listen
 from service.processes.child_process import KeptProcess, open_log, tail
-from store.devices import require_devices
 from store.schema.migrate import upgrade
-from store.settings import Settings
+from store.settings import Settings, require_devices
 
 TEND_SECONDS = 0.1
 STOP_SECONDS = 3.0

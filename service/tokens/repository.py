@@ -20,8 +20,7 @@ from typing import Any, cast
 from sqlalchemy import delete, event, or_, select, update
 from sqlalchemy.orm import Session
 
-from store.clock import database_now
-from store.tables import AccessToken, DashboardSession
+from store.tables import AccessToken, DashboardSession, database_now
 
 
 class Scope(StrEnum):

@@ -20,8 +20,8 @@ from proxy_models.planning.memory import (
     weights_bytes,
 )
 from service.training.counts import known_counts
+from store.documents import training_values
 from store.problems import Invalid
-from store.revisions.training import training_values
 from store.settings import Settings
 from store.tables import Revision
 

@@ -11,10 +11,9 @@ from sqlalchemy.orm import Session
 
 from service.http.routes import DatabaseDependency, ThreadRoute
 from service.http.schemas import After, Limit, Page, RequestModel, Time, page_rows
-from store.clock import database_now
 from store.jobs import HELD
 from store.problems import NotFound
-from store.tables import Job, WorkerRow
+from store.tables import Job, WorkerRow, database_now
 
 
 class PauseRequest(RequestModel):

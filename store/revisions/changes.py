@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from mixing.change.content import combined, is_additive
+from mixing.change.conservation import combined, is_additive
 from mixing.change.diff import diff
 from mixing.change.revision import Changes, Leaf, Leaves
 from mixing.errors import AmbiguousChange

@@ -19,8 +19,8 @@ from mixing.parts import HELD_OUT_PREFIX
 from mixing.reuse.plan import PastRun
 from proxy_models.text.task_file import ACCURACY, BPB, further_series
 from store import jobs
+from store.documents import SAID_LATER, TRAINING
 from store.revisions.lineage import node_id, same_held_out
-from store.revisions.training import SAID_LATER, TRAINING
 from store.tables import Job, Optimization, Revision, Run
 
 Document = dict[str, Any]

@@ -15,7 +15,7 @@ from benchmarks.olmix_configs import (
     read_config,
 )
 from benchmarks.olmix_file import OlmixConfigError
-from mixing.change.carry import Step, carry_along
+from benchmarks.revision_maps import Step, carry_along
 from mixing.change.diff import diff
 from mixing.change.patch import Patch, apply_patch
 from mixing.errors import AmbiguousChange, SplitMismatch

@@ -8,18 +8,15 @@ import pytest
 import torch
 
 from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED, Backend
-from proxy_models.backends.compiled import compiler_problem
-from proxy_models.backends.cuda_graph import Graphed
-from proxy_models.backends.registry import available, build
-from proxy_models.backends.stacked import Stacked
+from proxy_models.backends.registry import available, build, compiler_problem
+from proxy_models.backends.stacked import Graphed, Stacked
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
 from proxy_models.evaluation.scores import held_out_task
 from proxy_models.model.model import Decoder
 from proxy_models.model.stacked_model import stacked_loss_and_gradients, together
 from proxy_models.text.token_shard import HeldOutDocument
-from proxy_models.training.adamw import AdamW
-from proxy_models.training.stacked_optimizer import StackedAdamW
+from proxy_models.training.stacked_optimizer import AdamW, StackedAdamW
 
 MODEL = ModelConfig("small", 2, 32, 2, 48, 1e-2, vocabulary_size=64)
 TRAINING = TrainingConfig(tokens=50 * 4 * 16, sequence_length=16, batch_rows=4, clip=0.5)

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from proxy_models.backends.backend import ONE_BY_ONE, STACKED, STACKED_COMPILED
-from proxy_models.backends.compiled import compiler_problem
-from proxy_models.backends.registry import build
+from proxy_models.backends.registry import build, compiler_problem
 from proxy_models.batches.document_mask import document_mask
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec

@@ -7,9 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from proxy_models.batches.windows import continuation_windows, whole_text_windows
 from proxy_models.config import ModelConfig
-from proxy_models.evaluation.scores import continuation_task, evaluate, held_out_task
+from proxy_models.evaluation.scores import (
+    continuation_task,
+    continuation_windows,
+    evaluate,
+    held_out_task,
+    whole_text_windows,
+)
 from proxy_models.model.model import Decoder
 from proxy_models.text.task_file import TaskExample
 from proxy_models.text.token_shard import HeldOutDocument

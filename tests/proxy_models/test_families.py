@@ -21,7 +21,7 @@ from proxy_models.families.counting import counted
 from proxy_models.families.transformers_model import TransformersModel, configuration
 from proxy_models.model.model import Decoder
 from proxy_models.training import wave as wave_module
-from proxy_models.training.run_result import RunResult
+from proxy_models.training.run_record import RunResult
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.step import Learner
 from proxy_models.training.wave import WaveOptions, train_run, train_wave

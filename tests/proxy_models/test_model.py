@@ -10,7 +10,7 @@ from proxy_models.config import SIZES, ModelConfig, size_named
 from proxy_models.errors import InvalidSpec, UnknownSize
 from proxy_models.model.model import Decoder, head_loss, rms_norm, rotate, rotation_table
 from proxy_models.model.products import has_onednn, linear
-from proxy_models.training.adamw import AdamW
+from proxy_models.training.stacked_optimizer import AdamW
 
 SMALL = ModelConfig("small", 2, 32, 2, 48, 1e-2, vocabulary_size=50)
 

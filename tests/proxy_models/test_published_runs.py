@@ -11,8 +11,7 @@ from proxy_models.errors import StoreUnreachable
 from proxy_models.stores.artifact_store import ArtifactStore
 from proxy_models.stores.current import using_store
 from proxy_models.training import wave as wave_module
-from proxy_models.training.run_record import RunRecord
-from proxy_models.training.run_result import RunResult
+from proxy_models.training.run_record import RunRecord, RunResult
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.wave import train_run, train_wave
 from tests.stores.conftest import objects_in

@@ -28,7 +28,7 @@ from proxy_models.training import checkpoint as checkpoint_module
 from proxy_models.training import wave as wave_module
 from proxy_models.training.checkpoint import Checkpoint, latest_checkpoint, load_model, save_checkpoint
 from proxy_models.training.run_inputs import mixture_sampler, open_shards
-from proxy_models.training.run_result import RunProgress, RunResult
+from proxy_models.training.run_record import RunProgress, RunResult
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.step import Learner, learning_rate_at
 from proxy_models.training.wave import train_run

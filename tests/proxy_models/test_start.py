@@ -22,7 +22,7 @@ from proxy_models.families.transformers_model import configuration
 from proxy_models.model.model import Decoder
 from proxy_models.training.checkpoint import load_model
 from proxy_models.training.run_inputs import mixture_sampler, open_shards
-from proxy_models.training.run_result import RunResult
+from proxy_models.training.run_record import RunResult
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.step import Learner
 from proxy_models.training.wave import WaveOptions, train_run, train_wave

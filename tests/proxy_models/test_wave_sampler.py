@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy_models.batches import row_order, wave_sampler
-from proxy_models.batches.keyed_permutation import permuted
-from proxy_models.batches.mixture_sampler import MixtureSampler, SamplerSpec
-from proxy_models.batches.row_order import RowOrder
-from proxy_models.batches.wave_sampler import WaveSampler
+from proxy_models.batches import mixture_sampler, row_order
+from proxy_models.batches.mixture_sampler import MixtureSampler, SamplerSpec, WaveSampler
+from proxy_models.batches.row_order import RowOrder, permuted
 from proxy_models.errors import InvalidSpec
 
 LENGTH = 8
@@ -47,7 +45,7 @@ def test_a_waves_batches_are_those_of_its_samplers_in_any_order(
 ) -> None:
     steps = samplers[0].spec.steps
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wave_sampler, "CHUNK_BYTES", chunk_bytes)
+        patch.setattr(mixture_sampler, "CHUNK_BYTES", chunk_bytes)
         wave = WaveSampler(samplers)
     asked = data.draw(st.lists(st.integers(0, steps - 1), min_size=1, max_size=8))
     for step in [*range(steps), *asked]:  # a resumed run may begin anywhere

@@ -6,10 +6,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from store import jobs
-from store.clock import database_now
 from store.engine import Database
 from store.settings import Settings
-from store.tables import Job
+from store.tables import Job, database_now
 
 Document = dict[str, Any]
 

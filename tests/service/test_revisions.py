@@ -9,9 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from proxy_models.text.content_key import content_key
 from proxy_models.text.corpus import read_documents
-from proxy_models.text.held_out import document_digest
+from proxy_models.text.held_out import content_key, document_digest
 from store.engine import Database
 from store.settings import Settings
 from store.tables import DomainRow, Revision

@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 
 from proxy_models.config import TrainingConfig
 from service.optimizations.schemas import TrainingRequest
-from store.revisions.training import SAID_LATER, TRAINING, training_values
+from store.documents import SAID_LATER, TRAINING, training_values
 
 Document = dict[str, Any]
 CHOSEN = {

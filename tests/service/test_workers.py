@@ -6,11 +6,10 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from store.clock import database_now
 from store.engine import Database
 from store.jobs import PROXY_RUN, RUNNING, new_job
 from store.settings import Settings
-from store.tables import WorkerRow
+from store.tables import WorkerRow, database_now
 
 NAMES = ("gpu-host/cuda:0", "gpu-host/cpu-0")
 

@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from store.clock import database_now
 from store.engine import Database
 from store.jobs import (
     CANCELLED,
@@ -23,7 +22,7 @@ from store.jobs import (
     new_job,
     requeue_jobs,
 )
-from store.tables import Base, DomainSet, Job
+from store.tables import Base, DomainSet, Job, database_now
 from workers.claims.claim import (
     Claim,
     LeaseLost,

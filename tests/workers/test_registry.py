@@ -8,10 +8,9 @@ import psutil
 import pytest
 from sqlalchemy import select, update
 
-from store.clock import database_now
 from store.engine import Database
 from store.settings import Settings
-from store.tables import WorkerRow
+from store.tables import WorkerRow, database_now
 from workers.claims.claim import Claim
 from workers.claims.failures import WORKER_LOST, Failure
 from workers.claims.registry import ACTIVE, DRAINING, PAUSED, Pauses, Registry, SlotFlag

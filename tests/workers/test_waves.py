@@ -19,10 +19,9 @@ from proxy_models.text.tokenizer import train_byte_level_bpe
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.wave import train_run
 from store import jobs
-from store.clock import database_now
 from store.engine import Database
 from store.settings import Settings
-from store.tables import DomainRow, Job, Optimization, Run, Swarm
+from store.tables import DomainRow, Job, Optimization, Run, Swarm, database_now
 from tests.workers.conftest import new_revision
 from workers.claims.claim import Claim, Standing, claim, heartbeat
 from workers.execution.child_handle import Child

@@ -17,11 +17,20 @@ from sqlalchemy import ColumnElement, case, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import Select
 
-from store.attempts import RELEASED, RETRIED, note_attempt
-from store.clock import database_now
 from store.engine import Database
-from store.jobs import CANCELLED, CLAIMED, FAILED, HELD, QUEUED, RUNNING, SUCCEEDED
-from store.tables import Document, Job
+from store.jobs import (
+    CANCELLED,
+    CLAIMED,
+    FAILED,
+    HELD,
+    QUEUED,
+    RELEASED,
+    RETRIED,
+    RUNNING,
+    SUCCEEDED,
+    note_attempt,
+)
+from store.tables import Document, Job, database_now
 from workers.claims.failures import WORKER_LOST, Failure, next_attempt
 
 InTransaction = Callable[[Session, Job], None]

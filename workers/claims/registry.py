@@ -16,9 +16,8 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from store.clock import database_now
 from store.engine import Database
-from store.tables import WorkerRow
+from store.tables import WorkerRow, database_now
 from workers.claims.failures import PERHAPS_THE_DEVICE
 from workers.claims.slots import Slot, host_name, machine_of
 from workers.execution.execute import Ended

@@ -14,9 +14,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 
-from store.attempts import note_tokens
 from store.engine import Database
-from store.jobs import TRAINING
+from store.jobs import TRAINING, note_tokens
 from store.logs import bound
 from store.settings import Settings
 from store.tables import Job

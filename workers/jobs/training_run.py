@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from proxy_models.errors import ProxyError
 from proxy_models.families.start import read_start
 from proxy_models.stores.object_path import is_address
+from store.documents import training_values
 from store.files import file_identity, identity_hash
-from store.revisions.training import training_values
 from store.settings import Settings
 from store.tables import Metric, Revision, Run
 from workers.claims.failures import JobError

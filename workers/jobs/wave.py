@@ -9,7 +9,7 @@ from workers.claims.failures import JobError
 
 if TYPE_CHECKING:
     from proxy_models.planning.calibration import Calibration, Swarm
-    from proxy_models.training.run_result import RunResult
+    from proxy_models.training.run_record import RunResult
     from proxy_models.training.run_spec import RunSpec
     from workers.jobs import Report
 

@@ -17,10 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixing.laws.checks import importance, require_metrics, require_runs
-from mixing.laws.exponential.huber_descent import LawProblems, Runs, descend
-from mixing.laws.exponential.starts import exponents_above, quantiles
-from mixing.laws.regression import Expansion, Fitted, Regression
+from mixing.laws.exponential.huber_descent import LawProblems, Runs, descend, exponents_above, quantiles
+from mixing.laws.regression import Expansion, Fitted, Regression, importance, require_metrics, require_runs
 
 _SCREENING = 16
 """Iterations after which the starts of a task are compared."""

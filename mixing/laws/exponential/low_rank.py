@@ -15,8 +15,8 @@ import numpy as np
 
 from mixing.errors import InvalidSetting
 from mixing.laws.exponential.exponentials import SlopePrior
+from mixing.laws.exponential.huber_descent import exponents_above, quantiles
 from mixing.laws.exponential.parametric import Formula, ParametricRegression, Prior, Problems
-from mixing.laws.exponential.starts import exponents_above, quantiles
 from mixing.laws.regression import Expansion
 
 _LARGEST_EXPONENT = 50.0

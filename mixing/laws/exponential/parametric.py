@@ -15,10 +15,16 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from mixing.laws.checks import importance, require_metrics, require_runs
 from mixing.laws.exponential.huber_descent import Runs
-from mixing.laws.posterior import posterior_covariance
-from mixing.laws.regression import Expansion, Fitted, Regression
+from mixing.laws.regression import (
+    Expansion,
+    Fitted,
+    Regression,
+    importance,
+    posterior_covariance,
+    require_metrics,
+    require_runs,
+)
 
 _NU = 4.0
 _SMALLEST_SCALE = 1e-5  # of the noise, where a metric's deviation is 1

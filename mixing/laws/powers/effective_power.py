@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mixing.errors import InvalidMetrics, TooFewRuns
-from mixing.laws.posterior import posterior_covariance
 from mixing.laws.powers.descent import (
     SHARED,
     PowerProblems,
@@ -27,7 +26,7 @@ from mixing.laws.powers.descent import (
     information,
     useful_terms,
 )
-from mixing.laws.regression import Expansion, Fitted, Regression
+from mixing.laws.regression import Expansion, Fitted, Regression, posterior_covariance
 
 MOVABLE = ("exponent", "decay", "scale", "rest")
 """The shared parameters that move log(y - C) at a fixed C."""

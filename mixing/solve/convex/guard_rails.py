@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixing.errors import Infeasible
-from mixing.solve.conflicts import Conflict, irreducible
+from mixing.solve.conflicts import INTERIOR, Conflict, face, irreducible, middle
 from mixing.solve.convex.certificate import lower_bound
 from mixing.solve.convex.interior_point import ConvexProgram, minimize
 from mixing.solve.convex.pull_back import PullBack
-from mixing.solve.feasibility import INTERIOR, face, middle
 from mixing.solve.linear_system import LinearSystem
 from mixing.solve.problem import GuardRail, MixtureProblem
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixing.solve.conflicts import linear_conflict
+from mixing.solve.conflicts import INTERIOR, Face, face, linear_conflict, middle
 from mixing.solve.convex.capped_newton import CappedProblem, minimize_capped
 from mixing.solve.convex.certificate import certified_gap
 from mixing.solve.convex.conic import solve_conic
 from mixing.solve.convex.guard_rails import start_within
 from mixing.solve.convex.interior_point import ConvexProgram, minimize
 from mixing.solve.convex.pull_back import PullBack
-from mixing.solve.feasibility import INTERIOR, Face, face, middle
 from mixing.solve.linear_system import LinearSystem
 from mixing.solve.problem import MixtureProblem
 from mixing.solve.solution import ActiveConstraint, Prices, Solution, binding, describe

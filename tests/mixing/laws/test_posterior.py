@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixing.laws.posterior import posterior_covariance
+from mixing.laws.regression import posterior_covariance
 
 
 def exact_inverse(matrix: np.ndarray) -> np.ndarray:

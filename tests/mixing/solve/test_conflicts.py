@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from mixing.errors import Infeasible
-from mixing.solve.conflicts import linear_conflict
+from mixing.solve.conflicts import is_feasible, linear_conflict
 from mixing.solve.convex.solver import solve
-from mixing.solve.feasibility import is_feasible
 from mixing.solve.linear_system import LinearSystem
 from mixing.solve.problem import GuardRail, LinearConstraint, MixtureProblem
 from tests.mixing.solve.problems import names, problem_of, single_tasks

@@ -13,9 +13,9 @@ from mixing.laws.regression import Fitted
 from mixing.simplex_map import SimplexMap
 from mixing.solve.convex.solver import solve
 from mixing.solve.problem import GuardRail, LinearConstraint, MixtureProblem
-from mixing.solve.published_choices import mean_of_best, predicted_best, regmix_candidates
 from mixing.solve.region import Region
 from mixing.solve.search import search
+from mixing.solve.solvers import mean_of_best, predicted_best, regmix_candidates
 from tests.mixing.solve.problems import LAWS, names, problem_of, single_tasks
 
 

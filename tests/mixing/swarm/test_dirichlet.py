@@ -5,11 +5,8 @@ from scipy.special import digamma
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting
 from mixing.swarm import dirichlet
-from mixing.swarm.coverage import Coverage
-from mixing.swarm.dirichlet import TwoLevelDirichlet
-from mixing.swarm.distinct import unvaried
-from mixing.swarm.filling import Filling
-from mixing.swarm.gamma import dirichlet_rows, log_gamma_variates
+from mixing.swarm.dirichlet import TwoLevelDirichlet, dirichlet_rows, log_gamma_variates
+from mixing.swarm.filling import Coverage, Filling, unvaried
 from mixing.swarm.space import SwarmSpace
 
 AS_DRAWN = Filling(duplicate_distance=0.0, coverage=Coverage(presence=0))

@@ -10,8 +10,7 @@ import pytest
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting, InvalidWeights
 from mixing.swarm import climb, design, grid, tempered
-from mixing.swarm.coverage import Coverage
-from mixing.swarm.filling import Filling
+from mixing.swarm.filling import Coverage, Filling
 from mixing.swarm.grid import ExponentialGrid, Grid
 from mixing.swarm.perturbation import perturbed_runs
 from mixing.swarm.space import SwarmSpace

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting, InvalidWeights, UnknownDomain
 from mixing.swarm import dirichlet
-from mixing.swarm.distinct import unvaried
+from mixing.swarm.filling import unvaried
 from mixing.swarm.projection import into_space
 from mixing.swarm.space import SwarmSpace
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixing.change.carry import Step, carried, carried_along, carry, carry_along, restrict
+from benchmarks.revision_maps import Step, carried, carried_along, carry, carry_along, restrict
 from mixing.change.patch import Patch, apply_patch
 from mixing.change.revision import Changes, Leaf, Leaves
 from mixing.errors import InvalidTokens, InvalidWeights, MissingDomain, UnknownDomain
