@@ -10,8 +10,8 @@ WEB = {"fastapi", "starlette", "uvicorn", "celery", "jinja2", "service"}
 @pytest.mark.parametrize(
     ("kind", "part"),
     [
-        ("proxy_run", "workers.jobs.training_run"),
-        ("full_run", "workers.jobs.training_run"),
+        ("proxy_run", "proxy_models.training.run_spec"),
+        ("full_run", "proxy_models.training.run_spec"),
         ("solve", "workers.jobs.swarm_evidence"),
     ],
 )
