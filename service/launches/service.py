@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from mixing.limits import BINDING
 from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import require_usable
 from service.http.schemas import FailureView, Listing, Name, Time, failure_of
@@ -147,7 +148,7 @@ def _check_repetition(session: Session, request: LaunchRequest, mixture: Mixture
         if row.tokens is None or weight == 0.0:
             continue
         epochs = weight * request.tokens / row.tokens
-        if epochs > request.repetition_cap * (1 + 1e-6):
+        if epochs > request.repetition_cap * (1 + BINDING):
             raise Invalid(
                 "over_cap",
                 f"Domain {row.name!r} has {row.tokens} tokens; a weight of {weight:.4f} within {request.tokens} "

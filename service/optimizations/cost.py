@@ -119,12 +119,18 @@ def _evaluation_tokens(swarm: AskedSwarm, training: TrainingConfig) -> int | Non
     text = swarm.text
     if not text.is_complete or not text.size_bytes:
         return None
-    tasks = sum(_bytes_of(Path(task["path"])) for task in swarm.tasks)
+    sizes = [_size_of(task) for task in swarm.tasks]
+    if None in sizes:
+        return None
+    tasks = sum(size for size in sizes if size is not None)
     return round((text.evaluated_bytes + training.evaluations * tasks) * text.tokens / text.size_bytes)
 
 
-def _bytes_of(path: Path) -> int:
+def _size_of(task: Mapping[str, Any]) -> int | None:
+    """Bytes of a task's file when it was posted; what older tasks do not say is asked of a local file only."""
+    if (size := task.get("size_bytes")) is not None:
+        return int(size)
     try:
-        return path.stat().st_size
+        return Path(task["path"]).stat().st_size
     except OSError:
-        return 0  # it was there when it was asked for; a run that misses it will say so
+        return None

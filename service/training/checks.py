@@ -131,12 +131,14 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> list[dict[s
                 f"tasks[{index}].normalization",
             )
         # Runs are compared by what they measured, and a file may be edited in its place.
-        digest = hashlib.sha256(files[0].read_bytes()).hexdigest()
+        content = files[0].read_bytes()
         measured = {
             "normalization": (task.normalization or DEFAULT_NORMALIZATION) if ranked else None,
             "examples": len(examples),
+            "size_bytes": len(content),
+            "digest": hashlib.sha256(content).hexdigest(),
         }
-        stored.append({**task.model_dump(), **measured, "path": str(files[0]), "digest": digest})
+        stored.append({**task.model_dump(), **measured, "path": str(files[0])})
     if tasks and not any(task.weight > 0 for task in tasks):
         raise Invalid("no_objective", "At least one task needs a weight above 0.", "tasks")
     return stored

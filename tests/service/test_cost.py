@@ -1,5 +1,6 @@
 """The cost of a swarm over HTTP: counted, timed by the best evidence there is, refused where it cannot fit."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,22 @@ def test_a_plan_tells_arithmetic_and_memory_and_why_it_knows_no_time(
     assert cost["unknown"] == "no cpu was calibrated yet"
     assert found["hours"] == {"new": None, "recompute": None}
     assert any("no cpu was calibrated yet" in sentence for sentence in found["sentences"])
+
+
+def test_a_tasks_file_costs_what_it_held_when_it_was_posted(
+    client: TestClient, counted: Document, settings: Settings
+) -> None:
+    file = settings.data_directory / "corpora" / "sums.jsonl"
+    file.write_text(json.dumps({"context": "two and two are", "continuation": " four"}) + "\n")
+    size = file.stat().st_size
+    body = {**counted, "runs": 12, "tasks": [{"name": "sums", "path": str(file)}]}
+    # 10,000 bytes held out of each of 3 domains read once, the task at each of 3 evaluations; 4 bytes a token
+    expected = 12 * round((30_000 + 3 * size) / 4) * MODEL.flops_per_token(128) // 3
+    assert dry_run(client, body)["cost"]["evaluation_flops"] == expected
+    created = client.post("/v1/optimizations", json=body).json()
+    file.unlink()  # as good as an object in a store, which no request asks for its size
+    again = client.get(f"/v1/optimizations/{created['id']}").json()
+    assert again["cost"]["evaluation_flops"] == expected
 
 
 def test_a_calibrated_device_tells_the_time_the_backend_and_the_waves(
