@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from mixing.swarm.catalogue import SAMPLERS
 from store import jobs
 from store.engine import Database
-from store.revisions.preparation import preparation_failure, preparation_state
+from store.revisions.content import preparation_failure, preparation_state
 from store.tables import DomainRow, Job, Optimization, database_now
 from workers.claims.claim import Reaped, reap
 

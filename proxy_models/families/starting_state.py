@@ -8,10 +8,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from proxy_models.config import ModelConfig
-from proxy_models.errors import UnfitStart
+from proxy_models.config import ModelConfig, ladder_learning_rate
+from proxy_models.errors import InvalidSpec, UnfitStart
 from proxy_models.families.architecture import Architecture
+from proxy_models.families.counting import counted
 from proxy_models.families.start import TENSORS, StartFolder, check_names
+from proxy_models.training.run_spec import RunSpec
 
 
 def starting_state(start: StartFolder, shape: ModelConfig | Architecture) -> dict[str, Tensor]:
@@ -65,3 +67,24 @@ def _from_pretrained(auto: Any, folder: Path, config: Any) -> tuple[Any, dict[st
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
+
+
+def peak_rate(spec: RunSpec) -> float:
+    """``training.learning_rate``; else what the checkpoint ended with; else the default of the size.
+
+    An architecture's default is `ladder_learning_rate` of the parameters a token passes. Raises `InvalidSpec` for a
+    checkpoint that says nothing of its rate.
+    """
+    if spec.training.learning_rate is not None:
+        return spec.training.learning_rate
+    if (start := spec.starting) is not None:
+        if start.saved is None:
+            raise InvalidSpec(
+                f"{start.folder} does not say at which learning rate it ended; give learning_rate",
+                "learning_rate",
+            )
+        return start.saved.learning_rate
+    shape = spec.model
+    if isinstance(shape, ModelConfig):
+        return shape.default_learning_rate
+    return ladder_learning_rate(counted(shape).active_parameters)

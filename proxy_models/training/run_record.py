@@ -12,8 +12,8 @@ from torch import Tensor
 
 from proxy_models.errors import DataMissing, Diverged, InvalidSpec
 from proxy_models.families.counting import counted
-from proxy_models.families.learning_rate import peak_rate
 from proxy_models.families.saved_training import SavedTraining
+from proxy_models.families.starting_state import peak_rate
 from proxy_models.storage import write_json
 from proxy_models.stores.published_run import PublishedRun
 from proxy_models.training import checkpoint

@@ -18,8 +18,7 @@ from proxy_models.batches.mixture_sampler import MixtureSampler, WaveSampler
 from proxy_models.config import TrainingConfig
 from proxy_models.errors import Cancelled, Diverged, InvalidSpec, ProxyError, Stopped, UnequalWave
 from proxy_models.evaluation.scores import Scored
-from proxy_models.families.learning_rate import peak_rate
-from proxy_models.families.starting_state import starting_state
+from proxy_models.families.starting_state import peak_rate, starting_state
 from proxy_models.planning.memory import check_fits
 from proxy_models.text.token_shard import TokenShard
 from proxy_models.torch_device import free_memory

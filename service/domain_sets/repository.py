@@ -24,7 +24,7 @@ from service.http.schemas import Listing, ProgressView, failure_of
 from store import jobs
 from store.problems import Conflict, NotFound, NotReady
 from store.revisions.changes import KnownChanges, known_changes
-from store.revisions.preparation import preparation_failure, preparation_state
+from store.revisions.content import preparation_failure, preparation_state
 from store.tables import DomainRow, DomainSet, Job, Revision
 
 

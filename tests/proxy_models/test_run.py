@@ -22,7 +22,7 @@ from proxy_models.errors import (
     UnknownDomain,
     UnknownSize,
 )
-from proxy_models.families.learning_rate import peak_rate
+from proxy_models.families.starting_state import peak_rate
 from proxy_models.text.token_shard import TokenShard
 from proxy_models.training import checkpoint as checkpoint_module
 from proxy_models.training import wave as wave_module

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy_models.batches import mixture_sampler, row_order
-from proxy_models.batches.mixture_sampler import MixtureSampler, SamplerSpec, WaveSampler
-from proxy_models.batches.row_order import RowOrder, permuted
+from proxy_models.batches import mixture_sampler
+from proxy_models.batches.mixture_sampler import MixtureSampler, RowOrder, SamplerSpec, WaveSampler, permuted
 from proxy_models.errors import InvalidSpec
 
 LENGTH = 8
@@ -136,7 +135,7 @@ def test_a_trillion_tokens_need_no_memory() -> None:
 def test_both_kinds_of_order_cover_every_row_of_every_epoch() -> None:
     order = RowOrder("d", 805, LENGTH, seed=5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_order, "DRAWN_ROWS", 99)
+        patch.setattr(mixture_sampler, "DRAWN_ROWS", 99)
         for epoch in range(5):
             starts = order.starts(epoch)
             assert sorted(starts) == [starts.min() + LENGTH * i for i in range(100)]
@@ -146,7 +145,7 @@ def test_both_kinds_of_order_cover_every_row_of_every_epoch() -> None:
 def test_only_some_epochs_are_kept() -> None:
     order = RowOrder("d", 10 * LENGTH + 1, LENGTH, seed=0)
     first = order.starts(0)
-    for epoch in range(row_order.KEPT_ROWS // 10 + 100):
+    for epoch in range(mixture_sampler.KEPT_ROWS // 10 + 100):
         order.start(epoch * 10)
-    assert sum(len(drawn) for _, drawn in order._epochs.values()) <= row_order.KEPT_ROWS
+    assert sum(len(drawn) for _, drawn in order._epochs.values()) <= mixture_sampler.KEPT_ROWS
     assert np.array_equal(order.starts(0), first)
