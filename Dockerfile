@@ -26,7 +26,7 @@ COPY service service
 COPY store store
 COPY workers workers
 COPY migrations migrations
-COPY benchmarks benchmarks
+COPY mixwright mixwright
 ARG EXTRAS=""
 RUN pip install --no-cache-dir -c constraints.txt ".$EXTRAS"
 

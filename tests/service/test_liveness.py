@@ -5,7 +5,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 
-from store import liveness
+from store import engine
 from store.settings import Settings
 
 
@@ -43,11 +43,11 @@ def test_only_a_connection_that_was_idle_for_long_is_asked(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
-    ask = liveness._ask
-    monkeypatch.setattr(liveness, "_ask", lambda *given: (asked.append(given), ask(*given)))
+    ask = engine._ask
+    monkeypatch.setattr(engine, "_ask", lambda *given: (asked.append(given), ask(*given)))
     for _ in range(5):
         assert client.get("/v1/runs").status_code == 200
     assert asked == []
-    monkeypatch.setattr(liveness, "IDLE_SECONDS", -1.0)
+    monkeypatch.setattr(engine, "IDLE_SECONDS", -1.0)
     assert client.get("/v1/runs").status_code == 200
     assert len(asked) == 1

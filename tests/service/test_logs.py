@@ -98,7 +98,7 @@ def test_a_request_has_one_name_in_its_answer_its_problem_and_its_lines(settings
     about = {
         line["request_id"]: line["message"] for line in lines(stream) if line["logger"] == "mixwright.web"
     }
-    assert str(about["from.the-proxy_1"]).startswith("GET /v1/runs/{run_id} 404 in ")
+    assert str(about["from.the-proxy_1"]).startswith("GET /v1/runs/{run_id} 422 in ")
     assert set(names) < set(about)
     assert "secret" not in stream.getvalue()
 
