@@ -105,6 +105,8 @@ class OptimizationDocument(Terms):
         )
 
 
+# How a stored order says that a model is trained.
+
 SAID_LATER: Final[Mapping[str, Any]] = {
     "attend_across_documents": True,
     "precision": "float32",

@@ -101,6 +101,8 @@ def requeue_jobs(session: Session, owner: str, states: Iterable[str] = (FAILED, 
     return result.rowcount  # pyright: ignore[reportAttributeAccessIssue] - an UPDATE always answers a CursorResult
 
 
+# What became of each attempt at a job, one row each: jobs are queued again and forget, counters must not.
+
 RETRIED: Final = "retried"
 RELEASED: Final = "released"
 

@@ -221,6 +221,9 @@ class Settings(BaseSettings):
         return {f"MIXWRIGHT_{name.upper()}": str(value) for name, value in values.items()}
 
 
+# Whether the accelerators a worker is to train on are there, before it says that it is ready.
+
+
 class NoSuchDevice(RuntimeError):
     """A device that torch cannot use on this machine; the message says what to do."""
 

@@ -25,6 +25,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.sql.functions import GenericFunction
 
+# The database's own clock, so that leases do not depend on the clocks of the machines that hold them.
+
 
 class database_now(GenericFunction[float]):
     """Seconds since the Unix epoch, UTC, read by the database at the moment the statement runs."""

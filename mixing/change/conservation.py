@@ -8,6 +8,16 @@ from typing import TypeGuard
 from mixing.change.revision import Leaf, Leaves
 from mixing.errors import InvalidContent, MergeMismatch, SplitMismatch
 
+# Content keys that add up: the key of a union of documents is the sum of the keys of its parts.
+#
+# A key of 64 lowercase hexadecimal digits is a number modulo 2^256: the sum of the SHA-256 digests of the documents a
+# domain holds. The order of the documents and the files they stand in do not matter, so a split can be recognised by
+# arithmetic: the parts' keys sum to the parent's. (Sums of hashes: Bellare and Micciancio, A New Paradigm for
+# Collision-Free Hashing, 1997. They tell honest texts apart; they do not keep out somebody who forges documents.)
+#
+# Any other key says only whether two texts are equal. A digest that does not add up must therefore not look like one
+# that does: write it with its kind before it, such as `sha256:...`.
+
 _MODULUS = 1 << 256
 _ADDITIVE = re.compile(r"[0-9a-f]{64}")
 

@@ -8,6 +8,8 @@ from mixing.change.matching import Matching, holders, nested, same_text
 from mixing.change.revision import Leaf, Leaves
 from mixing.errors import AmbiguousChange, ChangeQuestion, InvalidAnswer, UnknownDomain
 
+# What is asked about a change that names and contents leave open, and what was said.
+
 Candidates = tuple[tuple[str, str], ...]
 """Pairs of a word and a sentence that says what it means."""
 

@@ -189,6 +189,8 @@ class FitContext:
         return tuple(at[name] for name in self.columns)
 
 
+# What every regression refuses before it fits, and how it weighs noisy runs.
+
 NOISE_UNIT = 0.02
 """Noise (in the metric's unit, BPB) at which a run counts half: the Huber threshold of the published laws."""
 
@@ -232,6 +234,9 @@ def importance(metrics: np.ndarray, noise: np.ndarray | None, unit: float = NOIS
         return np.ones_like(metrics)
     trust = unit**2 / (unit**2 + np.square(noise))
     return trust / trust.mean(0)
+
+
+# Covariances of fitted parameters, where the runs may leave some of them open.
 
 
 def posterior_covariance(data: np.ndarray, precision: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ from scipy.optimize import linprog
 from mixing.errors import Infeasible
 from mixing.solve.linear_system import LinearSystem
 
+# Whether any mixture satisfies the linear constraints, and where the inside of their set is.
+
 INTERIOR = 1e-9
 """Least slack of a set that has an inside; below it the set is a point or a face."""
 

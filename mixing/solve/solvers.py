@@ -20,6 +20,10 @@ from mixing.solve.region import Region
 from mixing.solve.search import search
 from mixing.solve.solution import ActiveConstraint
 
+# How published methods choose a mixture from a fitted regression: among candidates, no constraints of their own.
+#
+# `predict` gives the value to be minimised, (n,) for (n, m) mixtures; candidates come from `mixing.swarm`.
+
 Predict = Callable[[np.ndarray], np.ndarray]
 
 REGMIX_DRAWS = 100_000

@@ -22,6 +22,8 @@ from mixing.swarm.filling import distinct
 from mixing.swarm.projection import corners, into_space
 from mixing.swarm.space import SwarmSpace
 
+# Candidates that designs and next batches choose from: draws wide and narrow, corners, averages.
+
 CONCENTRATIONS = (0.3, 1.0, 3.0, 10.0, 30.0)
 """Of Dirichlet draws: from nearly one domain a mixture to nearly the centre."""
 

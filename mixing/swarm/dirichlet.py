@@ -20,6 +20,12 @@ from mixing.swarm.filling import Filling, fill
 from mixing.swarm.space import LEAST_PRESENCE, SwarmSpace
 from mixing.terms import STRENGTHS
 
+# Dirichlet draws from gamma variates in the logarithm, many at once.
+#
+# A strength of 0.1 on a prior of 1e-6 makes a gamma shape of 1e-7, whose variates underflow to 0 nearly always:
+# a row of zeros over zeros. In the logarithm nothing underflows: G(a) = G(a + 1) U^(1/a) in distribution, so
+# log G(a) = log G(a + 1) - E / a with E exponential (Marsaglia and Tsang, 2000).
+
 
 def log_gamma_variates(shapes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """log of one Gamma(shape, 1) variate for each of the shapes; -inf where the shape is 0."""

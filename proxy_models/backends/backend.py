@@ -75,6 +75,9 @@ class Backend(Protocol):
         ...
 
 
+# Members trained one after the other, each by the kernels of a single run.
+
+
 class OneByOne:
     """A `Learner` for each member; the numbers are those of `wave.train_run`, bit for bit."""
 

@@ -20,6 +20,8 @@ from proxy_models.errors import InvalidSpec
 from proxy_models.families.building import Shape
 from proxy_models.model.stacked_model import Body, hidden_states
 
+# The body of a stack through PyTorch's compiler, where there is one that works.
+
 SHAPES = 64
 """Compiled shapes kept in a process; PyTorch's default of 8 would silently go on uncompiled."""
 

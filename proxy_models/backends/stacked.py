@@ -111,6 +111,8 @@ class Stacked:
         return evaluate_stack(self.stack, tasks, self.device)
 
 
+# A stack whose whole step is one captured CUDA graph: one launch instead of hundreds.
+
 WARM_UP = 3
 """Steps before capture: libraries choose kernels and allocate workspaces on first use, which a graph cannot hold."""
 
@@ -156,6 +158,9 @@ class Graphed(Stacked):
         for buffer, before in zip(moved, kept, strict=True):
             buffer.copy_(before)
         return graph
+
+
+# Members trained one after the other, each a stack of one: how a compiled body serves single models.
 
 
 class EachStacked:

@@ -11,6 +11,8 @@ from proxy_models.errors import InvalidSpec, MissingDomain, OverCap, TooLittleTe
 from proxy_models.training.run_spec import digest_of
 from proxy_models.training.schedule import Schedule, allocate_rows
 
+# A permutation that is computed, not stored: any element of it in constant time and no memory. Free of torch.
+
 ROUNDS = 8
 
 
@@ -43,6 +45,8 @@ def _mixed(words: np.ndarray) -> np.ndarray:
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
 
+
+# The order in which the rows of a domain are trained on: a permutation an epoch, drawn from names. Free of torch.
 
 DRAWN_ROWS = 2**22
 """Epochs of at most so many rows (16 MiB as kept) are drawn and sorted; longer ones are permuted row by row."""
@@ -208,6 +212,8 @@ def _weights(spec: SamplerSpec, names: tuple[str, ...]) -> np.ndarray:
         raise InvalidSpec(f"the weights sum to {weights.sum():.8f}, not 1", "mixture")
     return weights / weights.sum()
 
+
+# The batches of N samplers of one shape, drawn together: the rows are those of each alone. Free of torch.
 
 CHUNK_BYTES = 2**22
 """Tokens gathered at once, as the shards store them, so that a domain's rows of many steps are one index."""

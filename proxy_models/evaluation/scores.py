@@ -22,6 +22,8 @@ from proxy_models.text.task_file import (
 from proxy_models.text.token_shard import HeldOutDocument
 from proxy_models.text.tokenizer import TextTokenizer
 
+# Cuts scored texts into windows a model can take. Free of torch.
+
 
 @dataclass(frozen=True)
 class Window:

@@ -69,6 +69,9 @@ def _from_pretrained(auto: Any, folder: Path, config: Any) -> tuple[Any, dict[st
     )
 
 
+# The learning rate a run's schedule comes down from.
+
+
 def peak_rate(spec: RunSpec) -> float:
     """``training.learning_rate``; else what the checkpoint ended with; else the default of the size.
 

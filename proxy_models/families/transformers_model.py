@@ -19,6 +19,8 @@ from proxy_models.planning.memory import weights_bytes
 from proxy_models.torch_device import free_memory
 from proxy_models.training.run_spec import seed_of
 
+# What keeps the router of a mixture of experts in order.
+
 
 def router_z_loss(router_logits: Sequence[Tensor]) -> Tensor:
     """Mean over layers and tokens of (logsumexp of the router's logits)^2; each (tokens, E) -> scalar.

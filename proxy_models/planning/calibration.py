@@ -194,6 +194,9 @@ def _seconds(swarm: Swarm, rate: Rate) -> float:
     return rate.startup_seconds + swarm.tokens / rate.tokens_per_second
 
 
+# What to calibrate. Free of torch, so that the command line can write it.
+
+
 @dataclass(frozen=True)
 class CalibrationOrder:
     """Sizes to be measured at one shape of a step, and the directory of the tables."""

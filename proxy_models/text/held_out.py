@@ -138,6 +138,14 @@ def beginning(text: str, size_bytes: int) -> str:
     return encoded[:size_bytes].decode(errors="ignore") or text[:1]
 
 
+# Which text a domain is, whatever files it lies in: a key that adds up over the parts of a split. Free of torch.
+#
+# The key is the sum modulo 2^256 of the SHA-256 digests of all documents
+# (`proxy_models.text.held_out.document_digest`), training and held-out. Addition forgets the order of documents,
+# their files and formats, and keeps how often each occurs; so the keys of a domain's parts add up to its own. It
+# tells texts apart that differ by chance or by work, and is no defence against somebody who constructs a
+# collision: sums of hashes can be made to meet (Wagner 2002).
+
 _MODULUS = 2**256
 
 

@@ -21,6 +21,8 @@ from proxy_models.training.checkpoint import Checkpoint, read_checkpoint, remove
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.step import learning_rate_at
 
+# What a training run tells while it runs and when it is done. Free of torch.
+
 
 @dataclass(frozen=True)
 class RunProgress:

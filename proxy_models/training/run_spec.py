@@ -206,6 +206,9 @@ def _build(kind: type[T], content: Mapping[str, Any]) -> T:
         raise InvalidSpec(f"malformed setting: {error}") from error
 
 
+# Seeds derived from names: the same on any machine, independent of order, never global.
+
+
 def digest_of(*parts: str | int) -> bytes:
     """SHA-256 of the parts, each kept apart from its neighbours."""
     return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).digest()

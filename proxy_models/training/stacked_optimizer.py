@@ -5,6 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+# AdamW (arXiv 1711.05101) on PyTorch's fused kernel, with clipping by the global norm.
+#
+# ``torch.optim`` takes a second to import its compiler on first use, which a swarm of short runs would pay in every
+# process; this calls the same kernel, and its state goes to a checkpoint by parameter name.
+
 BETAS = (0.9, 0.95)
 EPSILON = 1e-8
 

@@ -28,6 +28,12 @@ from store.engine import Database
 from store.problems import Invalid, Problem
 from store.settings import Settings
 
+# Bodies that two readers would read differently are refused before anything reads them.
+#
+# JSON leaves open what a member named twice means, and Python's reader keeps the last: a weight given twice would
+# be taken for the other one. It also reads nestings that no request has. NaN and Infinity are refused where they
+# stand, by the request's model, which knows what they were meant for.
+
 DEEPEST = 32
 """Levels of nesting; requests need five."""
 _NO_TEXT = re.compile(rb"\\u(0000|[dD][89a-fA-F])")

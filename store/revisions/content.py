@@ -74,6 +74,9 @@ def leaves(rows: Iterable[DomainRow], keys: Mapping[str, str | None]) -> dict[st
     return {row.name: Leaf(row.tokens, keys[row.name]) for row in rows}
 
 
+# How far a revision's preparation is, from its jobs: read by the API and waited for by the workers.
+
+
 def preparation_state(states: Mapping[str, int], domains: int) -> str:
     """``queued``, ``running``, ``succeeded``, ``failed`` or ``cancelled``.
 

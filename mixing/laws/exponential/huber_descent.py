@@ -236,6 +236,9 @@ def _allowed(step: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.minimum(1, _LARGEST_RISE / np.maximum(rise, 1e-300))
 
 
+# Where descents begin: a constant below or within the metrics, above which an exponential is a linear fit.
+
+
 def quantiles(metrics: np.ndarray, importance: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
     """For each share the (N,) metrics that so much of the (N, K) runs with importance lie below."""
     kept = importance > 0

@@ -101,6 +101,9 @@ class MultiFidelityGaussianProcess:
         return FittedMultiFidelity(process, float(logarithms.mean()), spread)
 
 
+# A Gaussian process over mixtures and how much was trained, as a regression like any other.
+
+
 @dataclass(frozen=True)
 class OverTokens(Regression):
     """The multi-fidelity process with the share of a full proxy run's tokens as its fidelity.
