@@ -24,9 +24,8 @@ from mixing.change.lineage import EvidenceSpace
 from mixing.errors import Infeasible, TooFewRuns
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.laws.composed import through
-from mixing.laws.fitting import Columns, fit
+from mixing.laws.fitting import fit
 from mixing.laws.learning import CONTENTS, Learned, gather_over, learn
-from mixing.laws.regression import FitContext
 from mixing.limits import Limits
 from mixing.methods import method_named
 from mixing.mixture import Mixture
@@ -327,7 +326,7 @@ class _Step:
             return propose(question, runs)  # the next choice reads the standard error of the gain
         generator = np.random.default_rng(self._seed)
         learned = learn(question, runs, generator) if question.reuse.groups else _fitted(question, runs)
-        problem = problem_of(question, learned.columns, learned.law)
+        problem = problem_of(question, learned.evidence.groups, learned.law)
         found = find(FittedQuestion(question, problem, learned.evidence, learned.held_out, generator))
         return Proposal(question, learned, problem, found, None)
 
@@ -357,9 +356,7 @@ def _fitted(question: Question, runs: Sequence[RunEvidence]) -> Learned:
     """`learn` without its cross-validation, where no ratios are frozen."""
     space, part = question.reuse.evidence_space(question.domains), REGRESSIONS[question.parts.regression]
     evidence = gather_over(space, part, runs, question.reuse.runs, question.specification)
-    columns = Columns.of(evidence)
-    context = FitContext(evidence.tokens, evidence.rounds, space.contents.names, columns.names)
-    law = through(fit(part, context, evidence.weights, columns), space.newest.matrix)
+    law = through(fit(part, evidence.table), space.newest.matrix)
     shown, off = space.onto_newest(evidence.weights)
-    evidence = replace(evidence, weights=shown, off=off)
-    return Learned(evidence, columns, law, None, None, CONTENTS, (), None)
+    evidence = replace(evidence, table=replace(evidence.table.over(space.newest.free, shown), off=off))
+    return Learned(evidence, law, None, None, CONTENTS, (), None)

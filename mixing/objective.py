@@ -11,7 +11,7 @@ so tasks count by what mixtures change in them and the objective stays in the un
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -152,11 +152,34 @@ class Groups:
         """(G,) weight of each column in the weighted mean."""
         return self.weights @ self.membership
 
+    @property
+    def worst(self) -> bool:
+        """Whether the objective is the worst family's mean instead of the weighted one."""
+        return self.aggregation == "worst family"
+
     def value(self, columns: np.ndarray) -> np.ndarray:
         """(...,) the objective, lower is better, of (..., G) column values."""
-        if self.aggregation == "weighted mean":
-            return columns @ self.column_weights
-        return (columns @ self.membership.T - self.offsets).max(axis=-1)
+        if self.worst:
+            return (columns @ self.membership.T - self.offsets).max(axis=-1)
+        return columns @ self.column_weights
+
+    def with_value(self, columns: np.ndarray) -> np.ndarray:
+        """(..., G + 1) the (..., G) column values and the objective of them."""
+        return np.concatenate([columns, self.value(columns)[..., None]], axis=-1)
+
+    def beside(self, tasks: tuple[str, ...]) -> "Groups":
+        """The same objective read from the (T,) tasks followed by the groups that count in it."""
+        each = np.eye(len(tasks))
+        if self.names == tasks and np.array_equal(self.matrix, each):
+            return self
+        counted = np.flatnonzero(self.membership.any(0))
+        none = np.zeros((len(self.membership), len(tasks)))
+        return replace(
+            self,
+            names=tasks + tuple(self.names[column] for column in counted),
+            matrix=np.concatenate([each, self.matrix[counted]]),
+            membership=np.concatenate([none, self.membership[:, counted]], axis=1),
+        )
 
 
 def groups(spec: ObjectiveSpec, tasks: Sequence[str], metrics: np.ndarray | None = None) -> Groups:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,16 +14,13 @@ from mixing.errors import InvalidMetrics, InvalidSetting
 from mixing.laws.regression import Fitted
 from mixing.limits import Limits
 from mixing.methods import method_named
-from mixing.objective import ObjectiveSpec, objective_of_tasks
+from mixing.objective import Groups, ObjectiveSpec, objective_of_tasks
 from mixing.parts import HELD_OUT_PREFIX
 from mixing.reuse.reuse import NOTHING_REUSED, Reuse, check_reusable
 from mixing.simplex_map import SimplexMap
 from mixing.solve.problem import GuardRail, LinearConstraint, MixtureProblem, Objective, TaskMean
 from mixing.solve.repetition_cost import RepetitionCost
 from mixing.terms import TaskGuard, Terms, check_heeded
-
-if TYPE_CHECKING:  # importing what fits regressions would slow down a process that only checks requests
-    from mixing.laws.fitting import Columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +98,7 @@ class Question(Terms):
         return replace(ObjectiveSpec.of(self.objective), granularity=granularity)
 
 
-def problem_of(question: Question, columns: "Columns", law: Fitted) -> MixtureProblem:
+def problem_of(question: Question, groups: Groups, law: Fitted) -> MixtureProblem:
     """The problem a fitted law poses; a guard rail set against the natural distribution is set by the law itself.
 
     Raises:
@@ -109,25 +106,25 @@ def problem_of(question: Question, columns: "Columns", law: Fitted) -> MixturePr
         InvalidSetting: the worst of standardised families, whose offsets no solver takes.
     """
     domains = question.domains
-    if columns.worst and columns.offsets.any():
+    if groups.worst and groups.offsets.any():
         raise InvalidSetting("the worst of standardised families cannot be minimised", field="standardize")
     families = tuple(
-        TaskMean(name, row) for name, row in zip(columns.families, columns.membership, strict=True)
+        TaskMean(name, row) for name, row in zip(groups.families, groups.membership, strict=True)
     )
     repetition = RepetitionCost(question.repetition_price, domains.tokens / question.target_tokens)
     return MixtureProblem(
         Objective(
             law,
-            columns.weights,
+            groups.column_weights,
             domains.natural_weights,
             question.kl_weight,
-            families if columns.worst else (),
+            families if groups.worst else (),
             repetition if question.repetition_price else None,
         ),
         question.space,
         question.limits.caps,
         question.constraints,
-        tuple(_rail(guard, columns, law, question) for guard in question.guard_rails),
+        tuple(_rail(guard, groups, law, question) for guard in question.guard_rails),
     )
 
 
@@ -165,21 +162,21 @@ def objective_of(
     )
 
 
-def _rail(guard: TaskGuard, columns: "Columns", law: Fitted, question: Question) -> GuardRail:
+def _rail(guard: TaskGuard, groups: Groups, law: Fitted, question: Question) -> GuardRail:
     """The bound on what the law predicts, which is better when lower whatever the task is."""
     spec = question.specification
     guard.check_direction(spec.directions.get(guard.task) == "higher")
-    if guard.task not in columns.names:
+    if guard.task not in groups.names:
         raise InvalidMetrics(
-            f"there is no fitted task {guard.task!r} to guard; there are {', '.join(columns.names)}",
+            f"there is no fitted task {guard.task!r} to guard; there are {', '.join(groups.names)}",
             field="guard_rails",
             names=[guard.task],
         )
-    column = columns.names.index(guard.task)
+    column = groups.names.index(guard.task)
     bound = guard.at_most if guard.at_least is None else guard.at_least
     if bound is not None:
         bound = spec.lower_is_better(guard.task, bound)
     else:
         natural = question.domains.natural_weights[None]
         bound = float(law.predict(natural)[0][0, column]) + float(guard.worse_than_natural or 0.0)
-    return GuardRail(TaskMean(guard.name, np.eye(len(columns.names))[column]), bound)
+    return GuardRail(TaskMean(guard.name, np.eye(len(groups.names))[column]), bound)

@@ -116,6 +116,10 @@ class SimplexMap:
         """(..., n) weights over what is searched -> (..., m) weights over the leaves."""
         return free_weights @ self.matrix.T
 
+    def collapse(self, weights: np.ndarray) -> np.ndarray:
+        """(..., m) amounts of the leaves -> (..., n): a virtual domain has what its members have together."""
+        return weights @ (self.matrix > 0)
+
     def pull_back_rows(self, rows: np.ndarray) -> np.ndarray:
         """(r, m) coefficients of linear forms on the leaves -> (r, n) of the same forms on q."""
         return rows @ self.matrix

@@ -10,7 +10,6 @@ from mixing.answer.report import document_of
 from mixing.answer.uncertainty import GainIntervals, gain_intervals
 from mixing.errors import Infeasible, InvalidSetting
 from mixing.laws.diagnostics import HeldOutError
-from mixing.laws.fitting import Columns
 from mixing.laws.learning import Learned, learn
 from mixing.laws.regression import Fitted
 from mixing.question import Question, problem_of
@@ -45,11 +44,6 @@ class Proposal:
     def evidence(self) -> Evidence:
         """The runs, joined."""
         return self.learned.evidence
-
-    @property
-    def columns(self) -> Columns:
-        """What the regression was fitted to."""
-        return self.learned.columns
 
     @property
     def law(self) -> Fitted:
@@ -100,15 +94,14 @@ def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
             field="proxy_tokens",
         )
     learned = learn(question, runs, _stream(question, _FOLDS))
-    columns = learned.columns
-    problem = problem_of(question, columns, learned.law)
+    problem = problem_of(question, learned.evidence.groups, learned.law)
     fitted = FittedQuestion(question, problem, learned.evidence, learned.held_out, _stream(question, _SEARCH))
     found = find(fitted)
     intervals = None
     if (refits := learned.refits) is not None:
-        optima = np.stack([_optimum(fitted, columns, other, found) for other in refits.laws])
+        optima = np.stack([_optimum(fitted, other, found) for other in refits.laws])
         natural = question.domains.natural_weights
-        intervals = gain_intervals(learned.law, refits, columns, optima, natural, found.weights)
+        intervals = gain_intervals(learned.law, refits, learned.evidence, optima, natural, found.weights)
     return Proposal(question, learned, problem, found, intervals)
 
 
@@ -116,9 +109,9 @@ _AGAIN = 0.1
 """Share of a search's evaluations that each refit's optimum gets: it is one of many, and only their spread counts."""
 
 
-def _optimum(fitted: FittedQuestion, columns: Columns, law: Fitted, found: Found) -> np.ndarray:
+def _optimum(fitted: FittedQuestion, law: Fitted, found: Found) -> np.ndarray:
     """(m,) what a refit would have proposed; the answer itself where by its law no mixture keeps the guard rails."""
-    problem = problem_of(fitted.question, columns, law)
+    problem = problem_of(fitted.question, fitted.evidence.groups, law)
     try:
         return find(replace(fitted, problem=problem, effort=_AGAIN)).weights
     except Infeasible:

@@ -41,7 +41,7 @@ class _Report:
         self.proposal = proposal
         self.question = proposal.question
         self.evidence = proposal.evidence
-        self.columns = proposal.columns
+        self.groups = proposal.evidence.groups
         self.weights = proposal.found.weights
         self.natural = self.question.domains.natural_weights
         both = np.stack([self.natural, self.weights])
@@ -95,10 +95,10 @@ class _Report:
 
     def objective(self) -> Document:
         """What is predicted of the objective."""
-        natural, proposed = (float(self.columns.objective(at)) for at in (self.at_natural, self.at_proposed))
+        natural, proposed = (float(self.groups.value(at)) for at in (self.at_natural, self.at_proposed))
         held_out, intervals = self.proposal.held_out, self.proposal.intervals
         return {
-            "aggregate": "worst_family" if self.columns.worst else "mean",
+            "aggregate": "worst_family" if self.groups.worst else "mean",
             "families": self.families(),
             **self.sense.pair(natural, proposed),
             "natural_interval": self.natural_interval(-1, self.sense),
@@ -125,19 +125,19 @@ class _Report:
         refits = self.proposal.learned.refits
         if refits is None or len(refits.measured) < fewest_runs(CONFIDENCE):
             return None
-        widened = self.columns.with_objective
+        widened = self.groups.with_value
         intervals = RunIntervals.of(widened(refits.predicted), widened(refits.measured), CONFIDENCE)
         return np.concatenate(intervals.around(widened(self.at_natural)[None]))
 
     def families(self) -> list[Document]:
         """The means of which the worst is minimised, by their tasks; none where all tasks count together."""
-        if not self.columns.worst:
+        if not self.groups.worst:
             return []
         evidence, spec = self.evidence, self.question.specification
-        groups, tasks = evidence.groups, evidence.tasks
+        groups, tasks = self.groups, evidence.tasks
         shares = groups.membership @ groups.matrix
         means = zip(
-            self.columns.membership @ self.at_natural, self.columns.membership @ self.at_proposed, strict=True
+            self.groups.membership @ self.at_natural, self.groups.membership @ self.at_proposed, strict=True
         )
         return [
             {
@@ -152,7 +152,6 @@ class _Report:
     def tasks(self) -> list[Document]:
         """What is predicted of each task."""
         evidence, held_out, intervals = self.evidence, self.proposal.held_out, self.proposal.intervals
-        noise = np.where(evidence.noise_known, np.median(evidence.noise, axis=0), np.nan)
         return [
             {
                 "name": name,
@@ -164,7 +163,7 @@ class _Report:
                 "rank_correlation": None if held_out is None else float(held_out.rank_correlation[t]),
                 "mae": None if held_out is None else float(held_out.mae[t]),
                 "decision_accuracy": None if held_out is None else float(held_out.decision_accuracy[t]),
-                "noise": float(noise[t]) if np.isfinite(noise[t]) else None,
+                "noise": float(evidence.noise[t]) if np.isfinite(evidence.noise[t]) else None,
                 "signal_to_noise": self.signal_to_noise(t),
             }
             for t, name in enumerate(evidence.tasks)
@@ -204,12 +203,12 @@ class _Report:
         known = [
             t
             for t in range(len(evidence.tasks))
-            if evidence.noise_known[t] and evidence.metrics[:, t].mean() > 0
+            if np.isfinite(evidence.noise[t]) and evidence.metrics[:, t].mean() > 0
         ]
         if not known:
             return {}
         tasks = [evidence.tasks[t] for t in known]
-        ranked = rank_tasks(tasks, evidence.metrics[:, known], np.median(evidence.noise, axis=0)[known])
+        ranked = rank_tasks(tasks, evidence.metrics[:, known], evidence.noise[known])
         return {row.task: row for row in ranked}
 
     def domains(self) -> list[Document]:
@@ -327,7 +326,7 @@ class _Report:
         if not reuse.groups and not reuse.runs:
             return None
         virtual = self.question.space
-        searched = self.weights @ (virtual.matrix > 0)
+        searched = virtual.collapse(self.weights)
         space = reuse.evidence_space(self.question.domains)
         return {
             "virtual_domains": {
@@ -335,8 +334,8 @@ class _Report:
                 for name, weight in zip(virtual.free, searched, strict=True)
                 if name in reuse.groups
             },
-            "older_runs": int(self.evidence.older.sum()),
-            "new_runs": int((~self.evidence.older).sum()),
+            "older_runs": int(self.evidence.table.older.sum()),
+            "new_runs": int((~self.evidence.table.older).sum()),
             "contents": len(space.contents),
             "fitted_over": learned.where,
             "candidates": [asdict(candidate) for candidate in learned.candidates],
@@ -347,7 +346,7 @@ class _Report:
     @property
     def nearest_run_distance(self) -> float:
         """L1 distance of the mixture to the nearest run; at most so far to one with text that is no longer there."""
-        return float((np.abs(self.evidence.weights - self.weights).sum(1) + self.evidence.off).min())
+        return float((np.abs(self.evidence.weights - self.weights).sum(1) + self.evidence.table.off).min())
 
     def findings(self, objective: Document) -> Findings:
         """What the warnings are drawn from."""

@@ -29,8 +29,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.laws.exponential.log_linear import believable
-from mixing.laws.fitting import Columns, Refits
+from mixing.laws.fitting import Refits
 from mixing.laws.regression import Fitted
+from mixing.runs.evidence import Evidence
 
 CONFIDENCE = 0.9
 MISFIT_SHARE = 0.4
@@ -61,7 +62,7 @@ class GainIntervals:
 def gain_intervals(
     law: Fitted,
     refits: Refits,
-    columns: Columns,
+    evidence: Evidence,
     optima: np.ndarray,
     natural: np.ndarray,
     proposed: np.ndarray,
@@ -71,23 +72,24 @@ def gain_intervals(
     Args:
         law: fitted to all runs.
         refits: its refits without each fold.
-        columns: what was fitted.
+        evidence: what was fitted.
         optima: (B, m) the refits' own optima under the same constraints.
         natural: (m,).
         proposed: (m,) the answer p*.
     """
     # What the law itself says of the two mixtures compared is the gain that is reported, so that is believed.
     stated = law.predict(np.stack([natural, proposed]))[0]
-    judged = _gain(law, columns, natural, np.concatenate([optima, proposed[None]]), stated)
+    judged = _gain(law, evidence, natural, np.concatenate([optima, proposed[None]]), stated)
     claimed = np.stack(
         [
-            _gain(own, columns, natural, optimum[None], stated)[0]
+            _gain(own, evidence, natural, optimum[None], stated)[0]
             for own, optimum in zip(refits.laws, optima, strict=True)
         ]
     )
     error = judged[:-1] - claimed
     scale = math.sqrt(refits.left / (1 - refits.left))
-    missed = columns.with_objective(refits.predicted) - columns.with_objective(refits.measured)
+    with_objective = evidence.groups.with_value
+    missed = with_objective(refits.predicted) - with_objective(refits.measured)
     away = np.minimum(np.abs(refits.weights - natural).sum(1), np.abs(refits.weights - proposed).sum(1))
     nearest = np.argsort(away, kind="stable")[: max(_FEWEST_NEAR, len(away) // 3)]
     half = np.hypot(_DEVIATIONS * scale * error.std(0), MISFIT_SHARE * _difference(missed[:, nearest]))
@@ -97,7 +99,7 @@ def gain_intervals(
 
 
 def _gain(
-    law: Fitted, columns: Columns, natural: np.ndarray, mixtures: np.ndarray, stated: np.ndarray
+    law: Fitted, evidence: Evidence, natural: np.ndarray, mixtures: np.ndarray, stated: np.ndarray
 ) -> np.ndarray:
     """(n, C + 1) predicted gains of (n, m) mixtures over the natural distribution, the objective's last.
 
@@ -105,9 +107,9 @@ def _gain(
     """
     predicted = law.predict(np.concatenate([natural[None], mixtures]))[0]
     nearest = np.clip(predicted, stated.min(0), stated.max(0))
-    clipped = believable(predicted, columns.filled)
+    clipped = believable(predicted, evidence.table.filled)
     closer = np.abs(predicted - nearest) < np.abs(predicted - clipped)
-    values = columns.with_objective(np.where(closer, nearest, clipped))
+    values = evidence.groups.with_value(np.where(closer, nearest, clipped))
     return values[:1] - values[1:]
 
 

@@ -73,9 +73,9 @@ def _gain(findings: Findings) -> Iterator[Warning]:
         yield Warning(
             "gain_negative", "The proposed mixture is predicted to be worse than the natural distribution."
         )
-    share, known = findings.evidence.objective, findings.evidence.noise_known
-    if known[share > 0].all():
-        noise = float(np.sqrt(((share * np.median(findings.evidence.noise, axis=0)) ** 2).sum()))
+    share, noises = findings.evidence.objective, findings.evidence.noise
+    if np.isfinite(noises[share > 0]).all():
+        noise = float(np.sqrt(np.nansum((share * noises) ** 2)))
         if noise >= abs(findings.objective["gain"]):
             yield Warning(
                 "noise_comparable_to_gain",

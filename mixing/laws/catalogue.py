@@ -6,8 +6,9 @@ Any regressor of scikit-learn is one too, by the name `sklearn:` and its class: 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mixing.laws.regression import FitContext, Regression
+from mixing.laws.regression import Regression
 from mixing.parts import Part, index, lazy
+from mixing.runs.table import RunTable
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class RegressionPart(Part):
         repeats: how often its cross-validation is repeated over other folds.
     """
 
-    make: Callable[[FitContext], Regression]
+    make: Callable[[RunTable], Regression]
     runs_per_domain: float
     runs_beyond: int
     convex: bool = False

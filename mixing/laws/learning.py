@@ -21,10 +21,11 @@ from mixing.errors import InvalidMetrics, TooFewRuns
 from mixing.laws.catalogue import REGRESSIONS, RegressionPart
 from mixing.laws.composed import through
 from mixing.laws.diagnostics import HeldOutError, held_out_error
-from mixing.laws.fitting import FEWEST_JUDGED, Columns, Refits, fit, judged_runs, refit
-from mixing.laws.regression import FitContext, Fitted
-from mixing.objective import ObjectiveSpec
-from mixing.runs.evidence import Evidence, RunEvidence, gather
+from mixing.laws.fitting import FEWEST_JUDGED, Refits, fit, judged_runs, refit
+from mixing.laws.regression import Fitted
+from mixing.objective import Groups, ObjectiveSpec
+from mixing.runs.evidence import Evidence, Needs, RunEvidence, gather
+from mixing.runs.table import RunTable
 
 if TYPE_CHECKING:  # only named here
     from mixing.question import Question
@@ -65,7 +66,6 @@ class Learned:
 
     Attributes:
         evidence: every run, its weights the newest revision's mixture nearest to it.
-        columns: what was fitted.
         law: of (m,) mixtures.
         refits: without each fold, laws of (m,) mixtures; None where too few runs could be left out.
         held_out: errors on runs not seen; None likewise.
@@ -75,7 +75,6 @@ class Learned:
     """
 
     evidence: Evidence
-    columns: Columns
     law: Fitted
     refits: Refits | None
     held_out: HeldOutError | None
@@ -107,33 +106,21 @@ def learn(question: "Question", runs: Sequence[RunEvidence], generator: np.rando
         least_weights=min(len(space.contents), len(question.space.free)),
         guarded=[rail.task for rail in question.guard_rails],
     )
-    columns = Columns.of(evidence)
-    shown, off = space.onto_newest(evidence.weights)
-    whole = _Data(evidence.weights, columns)
-    evidence = replace(evidence, weights=shown, off=off)
-    over_contents = _over_contents(question, part, evidence, whole, generator)
+    contents = evidence.table
+    shown, off = space.onto_newest(contents.weights)
+    evidence = replace(evidence, table=replace(contents.over(space.newest.free, shown), off=off))
+    over_contents = _over_contents(space, part, contents, shown, generator)
     candidates, why_not = (), None
     if question.reuse.groups:
-        chosen, candidates, why_not = _better(
-            question, evidence, _Data(shown, columns), over_contents, generator
-        )
+        chosen, candidates, why_not = _better(question, evidence, over_contents, generator)
     elif isinstance(over_contents, _Fit):
         chosen = over_contents
     else:
         raise over_contents
     held_out = None
     if chosen.refits is not None:
-        held_out = held_out_error(chosen.refits.predicted, chosen.refits.measured, columns.objective)
-    return Learned(
-        evidence,
-        columns,
-        chosen.law,
-        chosen.refits,
-        held_out,
-        chosen.where,
-        candidates,
-        why_not,
-    )
+        held_out = held_out_error(chosen.refits.predicted, chosen.refits.measured, evidence.groups.value)
+    return Learned(evidence, chosen.law, chosen.refits, held_out, chosen.where, candidates, why_not)
 
 
 def gather_over(
@@ -169,10 +156,7 @@ def gather_over(
         space.contents,
         (*runs, *_not_repeated(runs, older)),
         objective,
-        part.minimum_runs(width),
-        alternatives=others,
-        positive=part.positive,
-        guarded=guarded,
+        Needs(part.minimum_runs(width), others, part.positive, guarded),
     )
 
 
@@ -213,46 +197,29 @@ class _Fit:
         return replace(self, law=through(self.law, matrix), refits=refits)
 
 
-def _fitted(
-    where: str, part: RegressionPart, context: FitContext, data: "_Data", generator: np.random.Generator
-) -> _Fit:
-    law = fit(part, context, data.weights, data.columns)
-    refits = refit(part, context, data.weights, data.columns, generator)
-    judged = judged_runs(part, context, data.columns)
-    return _Fit(where, law, refits, judged, data.weights.shape[1], len(data.weights))
-
-
-@dataclass(frozen=True)
-class _Data:
-    """(K, n) weights and what was measured there."""
-
-    weights: np.ndarray
-    columns: Columns
-
-    def only(self, rows: np.ndarray) -> "_Data":
-        columns = replace(self.columns, metrics=self.columns.metrics[rows], noise=self.columns.noise[rows])
-        return _Data(self.weights[rows], columns)
+def _fitted(where: str, part: RegressionPart, table: RunTable, generator: np.random.Generator) -> _Fit:
+    law = fit(part, table)
+    refits = refit(part, table, generator)
+    return _Fit(where, law, refits, judged_runs(part, table), len(table.domains), len(table))
 
 
 def _over_contents(
-    question: "Question",
+    space: EvidenceSpace,
     part: RegressionPart,
-    evidence: Evidence,
-    data: _Data,
+    contents: RunTable,
+    shown: np.ndarray,
     generator: np.random.Generator,
 ) -> _Fit | TooFewRuns:
-    """The law over the contents, or why there are too few runs for it."""
-    space, shown = question.reuse.evidence_space(question.domains), evidence.weights
+    """The law over the contents, or why there are too few runs for it; (K, m) `shown` are the newest's mixtures."""
     needed = part.minimum_runs(len(space.contents))
-    if len(shown) < needed:
+    if len(contents) < needed:
         return TooFewRuns(
-            f"{len(shown)} runs are too few for a law over {len(space.contents)} texts; it needs {needed}",
+            f"{len(contents)} runs are too few for a law over {len(space.contents)} texts; it needs {needed}",
             needed=needed,
-            given=len(shown),
+            given=len(contents),
         )
-    context = FitContext(evidence.tokens, evidence.rounds, space.contents.names, data.columns.names)
     try:
-        return _fitted(CONTENTS, part, context, data, generator).through(space.newest.matrix, shown)
+        return _fitted(CONTENTS, part, contents, generator).through(space.newest.matrix, shown)
     except TooFewRuns as refused:  # of some task
         return refused
 
@@ -260,7 +227,6 @@ def _over_contents(
 def _better(
     question: "Question",
     evidence: Evidence,
-    data: _Data,
     over_contents: _Fit | TooFewRuns,
     generator: np.random.Generator,
 ) -> tuple[_Fit, tuple[Candidate, ...], str | None]:
@@ -270,34 +236,26 @@ def _better(
 
     Raises:
         TooFewRuns: for both.
-
-    Args:
-        data: every run as the newest revision's mixture.
-        evidence: the same runs, with `off`.
     """
-    expand = question.space.matrix
-    collapse = (expand > 0).T.astype(float)
-    searched = data.weights @ collapse.T
-    keeping = evidence.off + np.abs(searched @ expand.T - data.weights).sum(axis=1) <= ON_RATIOS
-    part = REGRESSIONS[question.parts.regression]
-    context = FitContext(evidence.tokens, evidence.rounds, question.space.free, data.columns.names).of(
-        keeping
-    )
-    reduced = _Data(searched, data.columns).only(keeping)
+    space, runs = question.space, evidence.table
+    searched = space.collapse(runs.weights)
+    keeping = runs.off + np.abs(space.expand(searched) - runs.weights).sum(axis=1) <= ON_RATIOS
+    reduced = runs.over(space.free, searched).rows(keeping)
     try:
-        over_virtual = _fitted(VIRTUAL, part, context, reduced, generator)
+        over_virtual = _fitted(VIRTUAL, REGRESSIONS[question.parts.regression], reduced, generator)
     except (TooFewRuns, InvalidMetrics) as refused:  # no law of their own for the runs that keep the ratios
         if not isinstance(over_contents, _Fit):
             raise
         return over_contents, (), f"of the runs that keep the ratios alone: {refused}"
-    reduced_law = over_virtual.through(collapse, data.weights[keeping])
+    collapsing = (space.matrix > 0).T.astype(float)
+    reduced_law = over_virtual.through(collapsing, runs.weights[keeping])
     if not isinstance(over_contents, _Fit):
         return reduced_law, (), str(over_contents)
     both = over_contents.judged & keeping & _among(keeping, over_virtual.judged)
     candidates = tuple(
         candidate
-        for one, judged in ((over_contents, both), (over_virtual, both[keeping]))
-        if (candidate := _judged(one, judged, data.columns)) is not None
+        for law, judged in ((over_contents, both), (over_virtual, both[keeping]))
+        if (candidate := _judged(law, judged, evidence.groups)) is not None
     )
     if len(candidates) < 2:
         return over_contents, (), "too few runs keep the ratios to judge both by"
@@ -313,16 +271,16 @@ def _among(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return found
 
 
-def _judged(one: _Fit, judged: np.ndarray, columns: Columns) -> Candidate | None:
+def _judged(law: _Fit, judged: np.ndarray, groups: Groups) -> Candidate | None:
     """How a fit did on some of its runs; None without refits, or where hardly any run is left to judge by."""
-    if one.refits is None or judged.sum() < FEWEST_JUDGED:
+    if law.refits is None or judged.sum() < FEWEST_JUDGED:
         return None
-    within = judged[one.judged]
-    error = held_out_error(one.refits.predicted[:, within], one.refits.measured[within], columns.objective)
+    within = judged[law.judged]
+    error = held_out_error(law.refits.predicted[:, within], law.refits.measured[within], groups.value)
     return Candidate(
-        one.where,
-        one.width,
-        one.runs,
+        law.where,
+        law.width,
+        law.runs,
         int(judged.sum()),
         error.objective_mae,
         error.objective_rank_correlation,

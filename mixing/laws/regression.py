@@ -21,13 +21,13 @@ A regression of one's own is two classes, of which only `fit` and `predict` must
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
 from mixing.errors import InvalidMetrics, InvalidSetting, TooFewRuns
-from mixing.parts import HELD_OUT_PREFIX
+from mixing.runs.table import RunTable
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Regression:
     """A family of laws with its settings. `fit` is all that is needed; the rest has defaults that call it."""
 
     @classmethod
-    def for_runs(cls, runs: "FitContext") -> Self:
+    def for_runs(cls, runs: RunTable) -> Self:
         """With its default settings, told what it needs to know of the runs besides weights and metrics."""
         return cls()
 
@@ -151,42 +151,6 @@ class Regression:
     ) -> tuple[Fitted, np.ndarray]:
         """What `fit` and `held_out` give, for a family of which the second is a by-product of the first."""
         return self.fit(weights, metrics, noise), self.held_out(weights, metrics, kept, noise)
-
-
-@dataclass(frozen=True)
-class FitContext:
-    """What a regression may be told besides weights and metrics.
-
-    Attributes:
-        tokens: (K,) how much each run trained, in units of a full proxy run.
-        rounds: (K,) the round each run was sampled in.
-        domains: (m,) names.
-        columns: (C,) names of what is fitted.
-    """
-
-    tokens: np.ndarray
-    rounds: np.ndarray
-    domains: tuple[str, ...]
-    columns: tuple[str, ...]
-
-    def of(self, runs: np.ndarray) -> "FitContext":
-        """That of some of the runs: (K,) booleans, or their positions."""
-        return replace(self, tokens=self.tokens[runs], rounds=self.rounds[runs])
-
-    def own_domains(self) -> tuple[int, ...]:
-        """(C,) the domain whose held-out slice each column is.
-
-        Raises:
-            InvalidSetting: a column that is no domain's held-out slice, named.
-        """
-        at = {f"{HELD_OUT_PREFIX}{name}": column for column, name in enumerate(self.domains)}
-        if strangers := sorted(set(self.columns) - set(at)):
-            raise InvalidSetting(
-                f"a law of each domain's own share predicts held-out slices, not {', '.join(strangers)}",
-                field="tasks",
-                names=strangers,
-            )
-        return tuple(at[name] for name in self.columns)
 
 
 # What every regression refuses before it fits, and how it weighs noisy runs.

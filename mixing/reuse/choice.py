@@ -140,7 +140,7 @@ def newest_domains(space: EvidenceSpace) -> Domains:
     ('code', 'web')
     """
     way = space.newest
-    return Domains(way.free, space.contents.tokens @ (way.matrix > 0))
+    return Domains(way.free, way.collapse(space.contents.tokens))
 
 
 @dataclass(frozen=True)

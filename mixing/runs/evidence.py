@@ -1,4 +1,4 @@
-"""Runs joined into arrays, by name and id, with everything that cannot be fitted refused by name.
+"""Runs joined into one table, by name and id, with everything that cannot be fitted refused by name.
 
 What is refused can be left out instead with `drop_faulty`: the runs dropped are then counted and named in the
 answer. Weights that sum to within 1% of 1, as published tables round them, are divided by their sum and noted.
@@ -11,7 +11,7 @@ never taken for one.
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from mixing.domains import Domains
 from mixing.errors import DuplicateRun, InvalidMetrics, MixingError, TooFewRuns
 from mixing.mixture import SUM_TOLERANCE, Mixture
 from mixing.objective import Groups, ObjectiveSpec, groups
+from mixing.runs.table import RunTable
 
 RENORMALIZED = 0.01
 """Weights whose sum is further than this from 1 are not rounded but wrong."""
@@ -70,75 +71,71 @@ class DroppedRun:
 
 @dataclass(frozen=True)
 class Evidence:
-    """K runs over m domains and T tasks, domains and tasks in sorted order, every metric lower is better.
+    """The runs in one table, and what was said on the way there.
 
     The order of runs follows from their mixtures and metrics, not from their ids, so that two databases
     with the same runs under different ids give the same folds, resamples and answer.
 
     Attributes:
-        weights: (K, m).
+        table: K runs. Its columns are the T tasks in sorted order, every one turned where the objective turns it, and
+            behind them the groups of a law of coarser grain; so the gain of each task is seen whatever the
+            granularity is. What may be off in an older run (its `doubt`) is counted into the noise.
         tasks: (T,) names.
-        metrics: (K, T), turned where the objective turns a task; NaN where an older run was not measured.
-        noise: (K, T) standard deviations, 0 where unknown.
-        noise_known: (T,) whether every run that was measured states its noise.
-        objective: (T,) weights of the tasks, summing to 1; 0 for a task that is only watched.
+        groups: the objective as it is read from the columns.
+        noise: (T,) median standard deviation of a measurement; NaN where not every run that was measured states one.
         left_out: `{watched task: why it could not be fitted}`.
-        groups: the columns a regression is to be fitted to, and the objective read from them.
         dropped: the runs left out, in the order given; empty unless asked for.
         notes: what was changed on the way in, in plain words.
-        tokens: (K,) how much each run trained, in units of a full proxy run.
-        rounds: (K,) the round each run was sampled in.
-        older: (K,) whether it was trained for an older revision.
-        doubt: (K,) see `RunEvidence`.
-        off: (K,) L1 distance between each run and the mixture it is shown as here; 0 but for older runs with text
-            that the newest revision has not.
     """
 
-    weights: np.ndarray
+    table: RunTable
     tasks: tuple[str, ...]
-    metrics: np.ndarray
-    noise: np.ndarray
-    noise_known: np.ndarray
-    objective: np.ndarray
-    left_out: Mapping[str, str]
     groups: Groups
+    noise: np.ndarray
+    left_out: Mapping[str, str]
     dropped: tuple[DroppedRun, ...]
     notes: tuple[str, ...]
-    tokens: np.ndarray
-    rounds: np.ndarray
-    older: np.ndarray
-    doubt: np.ndarray
-    off: np.ndarray
 
-    def grouped(self) -> "Evidence":
-        """The same runs with the columns of `groups` for tasks: what a regression of that granularity is fitted to.
+    @property
+    def weights(self) -> np.ndarray:
+        """(K, m) the mixtures."""
+        return self.table.weights
 
-        The noise of tasks in one column is taken as independent; it is known where that of all of them is.
-        """
-        matrix = self.groups.matrix
-        known = np.array([self.noise_known[row != 0].all() for row in matrix])
-        lacking = np.isnan(self.metrics).astype(float) @ (matrix != 0).T > 0
-        return replace(
-            self,
-            tasks=self.groups.names,
-            metrics=np.where(lacking, np.nan, np.nan_to_num(self.metrics) @ matrix.T),
-            noise=np.where(known, np.sqrt(np.square(self.noise) @ np.square(matrix).T), 0.0),
-            noise_known=known,
-            objective=self.groups.column_weights,
-            groups=replace(self.groups, matrix=np.eye(len(matrix))),
-        )
+    @property
+    def metrics(self) -> np.ndarray:
+        """(K, T) what was measured of each task."""
+        return self.table.metrics[:, : len(self.tasks)]
+
+    @property
+    def objective(self) -> np.ndarray:
+        """(T,) weights of the tasks, summing to 1; 0 for a task that is only watched."""
+        return self.groups.column_weights @ self.groups.matrix
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a regression needs of the runs.
+
+    Attributes:
+        runs: different mixtures. Replicates of one count once: they tell the noise, not another parameter.
+        alternatives: `{name: different mixtures it needs}` of what to offer where these are too few.
+        positive: whether metrics must be above 0, as for laws with an exponential or a power.
+        guarded: tasks that are fitted though the objective does not count them and older runs may lack them.
+    """
+
+    runs: int
+    alternatives: Mapping[str, int] = field(default_factory=dict)
+    positive: bool = True
+    guarded: Collection[str] = ()
 
 
 def gather(
     domains: Domains,
     runs: Sequence[RunEvidence],
     objective: Mapping[str, float] | ObjectiveSpec,
-    needed: int,
+    needs: Needs,
     *,
-    alternatives: Mapping[str, int] | None = None,
     drop_faulty: bool = False,
-    positive: bool = True,
-    guarded: Collection[str] = (),
 ) -> Evidence:
     """Join the runs.
 
@@ -150,89 +147,110 @@ def gather(
         domains: m domains, which every mixture must be over.
         runs: in any order.
         objective: what the mixture is for; `{task: weight}` where every task is better when lower.
-        needed: different mixtures the regression needs. Replicates of one count once: they tell the noise, not
-            another parameter.
-        alternatives: `{name: different mixtures it needs}` of what to offer where these are too few.
+        needs: of the regression.
         drop_faulty: leave out faulty runs (duplicates, bad weights, bad metrics of the objective), and say so,
             where they would be refused.
-        positive: whether the regression needs metrics above 0, as laws with an exponential or a power do.
-        guarded: tasks that are fitted though the objective does not count them and older runs may lack them.
 
     Raises:
         DuplicateRun: two runs of one id, or one run under two ids.
-        TooFewRuns: fewer different mixtures than `needed`.
+        TooFewRuns: fewer different mixtures than needed.
         UnknownDomain, MissingDomain: a run's mixture is not over these domains.
         InvalidWeights: a run's weights do not sum to 1 within 1%, or are negative or not finite.
         InvalidMetrics: a metric of the objective that is missing, not finite, not positive, no share of 1 where
             it is to be turned into an error rate, or the same in every run.
     """
     spec = ObjectiveSpec.of(objective)
-    sound = _SoundRuns.of(domains, runs, spec, positive, drop_faulty)
-    # The same mixture trained for longer is another run.
-    trained = np.column_stack([sound.weights, [run.tokens for run in sound.runs]])
-    _check_enough(trained, len(runs), needed, alternatives or {}, domains)
-    counted = sorted(spec.tasks)
-    for task in counted:
-        _check_varies(task, sound.runs)
+    _check_measured(spec, runs)
+    sound, dropped = _sound(domains, runs, spec, needs.positive, drop_faulty)
+    kept = [run for run, _ in sound]
+    given = np.array([row for _, row in sound]).reshape(len(sound), len(domains))
+    sums = given.sum(axis=1, keepdims=True)
+    weights = np.where(np.abs(sums - 1) > SUM_TOLERANCE, given / sums, given)
+    _check_enough(weights, kept, len(runs), needs, domains)
+    for task in sorted(spec.tasks):
+        _check_varies(task, kept)
+    watched, lacking = _watched(kept, spec, needs.guarded)
+    left_out = {task: why for task in watched if (why := _unfit(task, kept, spec, needs.positive))}
+    tasks = tuple(sorted({*spec.tasks, *watched} - set(left_out)))
+    notes = _notes(sums[:, 0], dropped, lacking, spec, tasks)
+    return Evidence(*_table(domains, kept, weights, spec, tasks), left_out, dropped, tuple(notes))
+
+
+def _table(
+    domains: Domains,
+    runs: Sequence[RunEvidence],
+    weights: np.ndarray,
+    spec: ObjectiveSpec,
+    tasks: tuple[str, ...],
+) -> tuple[RunTable, tuple[str, ...], Groups, np.ndarray]:
+    """The first four attributes of the evidence."""
+    metrics = np.array(
+        [
+            [spec.lower_is_better(task, float(run.metrics.get(task, math.nan))) for task in tasks]
+            for run in runs
+        ]
+    )
+    measured = ~np.isnan(metrics)
+    stated = np.array([[float(run.noise.get(task, math.nan)) for task in tasks] for run in runs])
+    known = np.all((np.isfinite(stated) & (stated >= 0)) | ~measured, axis=0)
+    noise = np.where(known & measured, stated, 0.0)
+    order = np.lexsort(np.concatenate([metrics, weights, noise], axis=1).T[::-1])
+    metrics, noise = metrics[order], noise[order]
+    columns = groups(spec, tasks, metrics).beside(tasks)
+    used = columns.matrix != 0
+    # The noise of tasks in one group is taken as independent; it is known where that of all of them is.
+    joint = np.where(~(used & ~known).any(1), np.sqrt(np.square(noise) @ np.square(columns.matrix).T), 0.0)
+    values = np.nan_to_num(metrics) @ columns.matrix.T
+    values[np.isnan(metrics).astype(float) @ used.T > 0] = np.nan
+    doubt = np.array([run.doubt for run in runs])[order]
+    table = RunTable(
+        domains=domains.names,
+        names=columns.names,
+        weights=weights[order],
+        metrics=values,
+        noise=np.hypot(joint, doubt[:, None] * np.nanstd(values, axis=0)),
+        tokens=np.array([run.tokens for run in runs])[order],
+        rounds=np.array([run.round for run in runs])[order],
+        older=np.array([run.older for run in runs])[order],
+        off=np.zeros(len(runs)),
+    )
+    return table, tasks, columns, np.where(known, np.median(noise, axis=0), np.nan)
+
+
+def _sound(
+    domains: Domains, runs: Sequence[RunEvidence], spec: ObjectiveSpec, positive: bool, drop_faulty: bool
+) -> tuple[list[tuple[RunEvidence, np.ndarray]], tuple[DroppedRun, ...]]:
+    """The runs that are kept, each with its (m,) weights as given, and those that are not."""
+    seen, kept, dropped = _Seen(), [], []
+    for run in runs:
+        try:
+            row = _aligned(run, domains)
+            _check_metrics(run, spec, positive)
+            seen.add(run)
+        except MixingError as fault:
+            if not drop_faulty:
+                raise
+            dropped.append(DroppedRun(run.id, str(fault)))
+        else:
+            kept.append((run, row))
+    return kept, tuple(dropped)
+
+
+def _watched(
+    runs: Sequence[RunEvidence], spec: ObjectiveSpec, guarded: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Tasks that the objective does not count: those to fit, and those that not all older runs measured.
+
+    Runs are judged by what all of them measured, so one that is only watched must not leave older ones out.
+    """
     # What only older runs measured is no longer asked about, such as the held-out slice of a domain taken out.
-    asking = [run for run in sound.runs if not run.older] or sound.runs
-    watched = sorted({task for run in asking for task in run.metrics} - set(counted))
-    # Runs are judged by what all of them measured, so one that is only watched must not leave older ones out.
+    asking = [run for run in runs if not run.older] or runs
+    watched = sorted({task for run in asking for task in run.metrics} - set(spec.tasks))
+    older = [run for run in runs if run.older]
     lacking = [
-        task
-        for task in watched
-        if task not in guarded and any(task not in run.metrics for run in sound.runs if run.older)
+        task for task in watched if task not in guarded and any(task not in run.metrics for run in older)
     ]
-    if lacking:
-        note = (
-            f"Not in the objective and not measured on all older runs, so not fitted: {', '.join(lacking)}."
-        )
-        sound = replace(sound, notes=(*sound.notes, note))
-        watched = [task for task in watched if task not in lacking]
-    left_out = {task: why for task in watched if (why := _unfit(task, sound.runs, spec, positive))}
-    tasks = tuple(sorted({*counted, *watched} - set(left_out)))
-    return _arrays(sound, spec, tasks, left_out)
-
-
-@dataclass(frozen=True)
-class _SoundRuns:
-    """The runs that are kept, their (K, m) weights in the same order, and what was said on the way."""
-
-    runs: tuple[RunEvidence, ...]
-    weights: np.ndarray
-    dropped: tuple[DroppedRun, ...]
-    notes: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls,
-        domains: Domains,
-        runs: Sequence[RunEvidence],
-        spec: ObjectiveSpec,
-        positive: bool,
-        drop_faulty: bool,
-    ) -> "_SoundRuns":
-        _check_measured(spec, runs)
-        seen = _Seen()
-        kept: list[RunEvidence] = []
-        rows: list[np.ndarray] = []
-        sums: list[float] = []
-        dropped: list[DroppedRun] = []
-        for run in runs:
-            try:
-                row = _aligned(run, domains)
-                _check_metrics(run, spec, positive)
-                seen.add(run)
-            except MixingError as fault:
-                if not drop_faulty:
-                    raise
-                dropped.append(DroppedRun(run.id, str(fault)))
-                continue
-            kept.append(run)
-            rows.append(row / row.sum() if abs(row.sum() - 1) > SUM_TOLERANCE else row)
-            sums.append(float(row.sum()))
-        weights = np.array(rows).reshape(len(rows), len(domains))
-        return cls(tuple(kept), weights, tuple(dropped), tuple(_notes(sums, dropped)))
+    return [task for task in watched if task not in lacking], lacking
 
 
 class _Seen:
@@ -259,57 +277,27 @@ class _Seen:
         self._measured.setdefault(said, []).append(run)
 
 
-def _notes(sums: Sequence[float], dropped: Sequence[DroppedRun]) -> Iterator[str]:
-    off = [total for total in sums if abs(total - 1) > SUM_TOLERANCE]
-    if off:
+def _notes(
+    sums: np.ndarray,
+    dropped: Sequence[DroppedRun],
+    lacking: Sequence[str],
+    spec: ObjectiveSpec,
+    tasks: Sequence[str],
+) -> Iterator[str]:
+    if len(off := sums[np.abs(sums - 1) > SUM_TOLERANCE]):
         yield (
-            f"The weights of {len(off)} of {len(sums)} runs summed to between {min(off):.4f} and {max(off):.4f}"
+            f"The weights of {len(off)} of {len(sums)} runs summed to between {off.min():.4f} and {off.max():.4f}"
             " and were divided by their sum."
         )
     if dropped:
         named = ", ".join(run.id for run in dropped)
         yield f"{len(dropped)} of {len(sums) + len(dropped)} runs were left out: {named}."
-
-
-def _turned_notes(spec: ObjectiveSpec, tasks: Sequence[str]) -> Iterator[str]:
+    if lacking:
+        yield f"Not in the objective and not measured on all older runs, so not fitted: {', '.join(lacking)}."
     for task in tasks:
         if turn := spec.turned.get(task):
             formula = "1 - value" if turn == "error rate" else "-value"
             yield f"Task {task} is better when higher and enters as {formula}."
-
-
-def _arrays(
-    sound: _SoundRuns, spec: ObjectiveSpec, tasks: tuple[str, ...], left_out: Mapping[str, str]
-) -> Evidence:
-    metrics = np.array(
-        [
-            [spec.lower_is_better(task, float(run.metrics.get(task, math.nan))) for task in tasks]
-            for run in sound.runs
-        ]
-    )
-    stated = np.array([[float(run.noise.get(task, math.nan)) for task in tasks] for run in sound.runs])
-    measured = ~np.isnan(metrics)
-    known = np.all((np.isfinite(stated) & (stated >= 0)) | ~measured, axis=0)
-    noise = np.where(known & measured, stated, 0.0)
-    order = np.lexsort(np.concatenate([metrics, sound.weights, noise], axis=1).T[::-1])
-    columns = groups(spec, tasks, metrics[order])
-    return Evidence(
-        weights=sound.weights[order],
-        tasks=tasks,
-        metrics=metrics[order],
-        noise=noise[order],
-        noise_known=known,
-        objective=columns.column_weights @ columns.matrix,
-        left_out=left_out,
-        groups=columns,
-        dropped=sound.dropped,
-        notes=(*sound.notes, *_turned_notes(spec, tasks)),
-        tokens=np.array([run.tokens for run in sound.runs])[order],
-        rounds=np.array([run.round for run in sound.runs])[order],
-        older=np.array([run.older for run in sound.runs])[order],
-        doubt=np.array([run.doubt for run in sound.runs])[order],
-        off=np.zeros(len(sound.runs)),
-    )
 
 
 def _aligned(run: RunEvidence, domains: Domains) -> np.ndarray:
@@ -378,19 +366,21 @@ def _constant(task: str, runs: Sequence[RunEvidence]) -> str | None:
 
 
 def _check_enough(
-    trained: np.ndarray, given: int, needed: int, alternatives: Mapping[str, int], domains: Domains
+    weights: np.ndarray, runs: Sequence[RunEvidence], given: int, needs: Needs, domains: Domains
 ) -> None:
+    # The same mixture trained for longer is another run.
+    trained = np.column_stack([weights, [run.tokens for run in runs]])
     different = len(np.unique(np.round(trained, _MIXTURE_DIGITS), axis=0))
-    if different >= needed:
+    if different >= needs.runs:
         return
-    possible = [name for name, least in sorted(alternatives.items()) if least <= different]
+    possible = [name for name, least in sorted(needs.alternatives.items()) if least <= different]
     counted = (
         f"{given} runs" if different == given else f"{given} runs ({different} sound and different mixtures)"
     )
     offer = f"; so few still do for {', '.join(possible)}" if possible else ""
     raise TooFewRuns(
-        f"{counted} are too few: the regression over {len(domains)} domains needs {needed}{offer}",
-        needed=needed,
+        f"{counted} are too few: the regression over {len(domains)} domains needs {needs.runs}{offer}",
+        needed=needs.runs,
         given=different,
         names=possible,
     )

@@ -70,7 +70,7 @@ def search(
     _check(evaluations, evidence_weights, distance_penalty)
     region = Region.of(problem)
     score = _Score(problem, evidence_weights, distance_penalty)
-    centre = problem.objective.prior @ (problem.space.matrix > 0)
+    centre = problem.space.collapse(problem.objective.prior)
     pool = region.draw(centre / centre.sum(), int(_POOL * evaluations), generator)
     pool[0] = region.towards(region.inside[None], centre[None] / centre.sum())[0]
     values = np.concatenate([score(part) for part in np.array_split(pool, -(-len(pool) // 10_000))])

@@ -244,11 +244,11 @@ def _candidates(fitted: FittedQuestion) -> np.ndarray:
 
 def _centre(problem: MixtureProblem) -> np.ndarray:
     """(n,) what is searched at the natural distribution: a virtual domain weighs what its members do."""
-    return problem.objective.prior @ (problem.space.matrix > 0)
+    return problem.space.collapse(problem.objective.prior)
 
 
 def _is_inside(problem: MixtureProblem, weights: np.ndarray) -> bool:
-    kept = problem.space.expand(weights @ (problem.space.matrix > 0))
+    kept = problem.space.expand(problem.space.collapse(weights))
     if np.abs(kept - weights).sum() > _SAME:
         return False  # a run of other ratios than those that are frozen
     values = [float(one.row(problem.space.leaves) @ weights) for one in problem.constraints]

@@ -96,7 +96,7 @@ def swarm_space(question: Question) -> SwarmSpace:
         else:
             caps[at], minimum[at] = min(caps[at], upper), max(minimum[at], lower)
     required = [name for name, least in zip(names, minimum, strict=True) if least > 0]
-    tokens = question.domains.tokens @ (way.matrix > 0)
+    tokens = way.collapse(question.domains.tokens)
     return SwarmSpace.of(Domains(names, tokens), caps, minimum, pins, required)
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from mixing.errors import Infeasible, InvalidSetting
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.laws.composed import through
-from mixing.laws.fitting import Columns, fit
+from mixing.laws.fitting import fit
 from mixing.laws.learning import gather_over
-from mixing.laws.regression import FitContext, Fitted
+from mixing.laws.regression import Fitted
 from mixing.runs.evidence import Evidence
 from mixing.swarm import (
     acquisition,
@@ -152,33 +152,32 @@ class _Learned:
     """The regression fitted to the rounds before, as one function of what is sampled.
 
     Attributes:
-        evidence, columns: the runs so far.
+        evidence: the runs so far.
         law: of (q,) weights.
         trained: (K, q) the runs so far, as the nearest such weights.
     """
 
     evidence: Evidence
-    columns: Columns
     law: Fitted
     trained: np.ndarray
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the objective, both (n,), at full fidelity."""
         mean, std = self.law.predict(weights)
-        columns = self.columns
+        groups = self.evidence.groups
         # The tasks' errors come from the same runs, so their deviations are added: an upper bound.
-        if not columns.worst:
-            return columns.objective(mean), std @ columns.weights
-        worst = (mean @ columns.membership.T - columns.offsets).argmax(axis=1)
-        return columns.objective(mean), (std * columns.membership[worst]).sum(axis=1)
+        if not groups.worst:
+            return groups.value(mean), std @ groups.column_weights
+        worst = (mean @ groups.membership.T - groups.offsets).argmax(axis=1)
+        return groups.value(mean), (std * groups.membership[worst]).sum(axis=1)
 
     def correlation(self, share: float) -> float:
         """Of what a run of that share of the tokens measures with what a full one would; 1 where nothing is known."""
-        short = np.isclose(self.evidence.tokens, share, rtol=1e-2)  # runs train whole tokens
-        short &= self.columns.complete
+        runs = self.evidence.table
+        short = np.isclose(runs.tokens, share, rtol=1e-2) & runs.complete  # runs train whole tokens
         if share == 1 or short.sum() < 4:
             return 1.0
-        measured = self.columns.objective(self.columns.metrics[short])
+        measured = self.evidence.groups.value(runs.metrics[short])
         predicted = self.predict(self.trained[short])[0]
         if np.ptp(measured) == 0 or np.ptp(predicted) == 0:
             return 1.0
@@ -191,9 +190,7 @@ def _learned(round_: Round) -> _Learned:
         raise InvalidSetting("a round that learns from earlier ones needs the objective", field="objective")
     part, space = REGRESSIONS[question.parts.regression], question.reuse.evidence_space(question.domains)
     evidence = gather_over(space, part, round_.evidence, question.reuse.runs, question.specification)
-    columns = Columns.of(evidence)
-    context = FitContext(evidence.tokens, evidence.rounds, space.contents.names, columns.names)
-    law = fit(part, context, evidence.weights, columns)
+    law = fit(part, evidence.table)
     way = question.space
-    trained = space.onto_newest(evidence.weights)[0] @ (way.matrix > 0)
-    return _Learned(evidence, columns, through(law, space.newest.matrix @ way.matrix), trained)
+    trained = way.collapse(space.onto_newest(evidence.weights)[0])
+    return _Learned(evidence, through(law, space.newest.matrix @ way.matrix), trained)

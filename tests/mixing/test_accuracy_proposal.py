@@ -44,8 +44,8 @@ def reach(proposal: Proposal) -> float:
 
     mu is the least curvature of the objective along mixtures, at the proposal.
     """
-    weights, columns = proposal.found.weights, proposal.columns
-    local = proposal.law.expand(weights, columns.weights)
+    weights, groups = proposal.found.weights, proposal.evidence.groups
+    local = proposal.law.expand(weights, groups.column_weights)
     hessian = np.diag(local.diagonal) + local.factors.T @ local.factors
     along = np.linalg.svd(np.ones((1, len(weights))))[2][1:]
     curvature = np.linalg.eigvalsh(along @ hessian @ along.T)[0]

@@ -17,7 +17,7 @@ from mixing.errors import (
 )
 from mixing.mixture import Mixture
 from mixing.objective import ObjectiveSpec
-from mixing.runs.evidence import Evidence, RunEvidence, gather
+from mixing.runs.evidence import Evidence, Needs, RunEvidence, gather
 
 DOMAINS = Domains.of({"books": 3.0, "code": 2.0, "web": 5.0})
 OBJECTIVE = {"law": 1.0, "math": 1.0}
@@ -44,9 +44,14 @@ def with_metric(run: RunEvidence, task: str, value: float) -> RunEvidence:
     return replace(run, metrics={**run.metrics, task: value})
 
 
-def collect(runs: list[RunEvidence], **changes: object) -> Evidence:
-    arguments = {"objective": OBJECTIVE, "needed": 5} | changes
-    return gather(DOMAINS, runs, **arguments)
+def collect(given: list[RunEvidence], **changes: object) -> Evidence:
+    """Joined; `changes` are arguments of `gather`, or what the regression needs."""
+    needs = {
+        name: changes.pop(name) for name in ("runs", "alternatives", "positive", "guarded") if name in changes
+    }
+    return gather(
+        DOMAINS, given, changes.pop("objective", OBJECTIVE), Needs(**{"runs": 5} | needs), **changes
+    )
 
 
 def test_runs_are_joined_by_name_whatever_order_anything_is_in() -> None:
@@ -67,10 +72,11 @@ def test_runs_are_joined_by_name_whatever_order_anything_is_in() -> None:
 def test_noise_stays_with_its_run_and_is_known_only_where_every_run_states_it() -> None:
     runs = [replace(run, noise={"law": run.metrics["law"] / 100}) for run in runs_of()]
     evidence = collect(runs)
-    np.testing.assert_allclose(evidence.noise[:, 0], evidence.metrics[:, 0] / 100)
-    assert evidence.noise_known.tolist() == [True, False]
-    assert (evidence.noise[:, 1] == 0).all()
-    assert not collect([replace(runs[0], noise={}), *runs[1:]]).noise_known.any()
+    np.testing.assert_allclose(evidence.table.noise[:, 0], evidence.metrics[:, 0] / 100)
+    np.testing.assert_allclose(evidence.noise[0], np.median(evidence.metrics[:, 0]) / 100)
+    assert np.isnan(evidence.noise[1])
+    assert (evidence.table.noise[:, 1] == 0).all()
+    assert np.isnan(collect([replace(runs[0], noise={}), *runs[1:]]).noise).all()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0, -1.0])
@@ -185,7 +191,7 @@ def test_replicates_are_kept() -> None:
 
 def test_too_few_runs_say_what_they_still_do_for() -> None:
     with pytest.raises(TooFewRuns, match=r"20.*gaussian process, ridge") as caught:
-        collect(runs_of(), needed=20, alternatives={"ridge": 5, "gaussian process": 8, "trees": 34})
+        collect(runs_of(), runs=20, alternatives={"ridge": 5, "gaussian process": 8, "trees": 34})
     assert (caught.value.needed, caught.value.given) == (20, 8)
     assert caught.value.names == ("gaussian process", "ridge")
 
@@ -236,16 +242,18 @@ def test_a_watched_task_better_when_higher_never_passes_for_the_opposite() -> No
     assert "turned" in evidence.left_out["arc"]
 
 
-def test_grouped_evidence_has_families_for_tasks() -> None:
+def test_behind_the_tasks_stand_the_families_that_a_coarser_law_is_fitted_to() -> None:
     runs = [
         replace(with_metric(run, "qa", 1.0 + 0.1 * index), noise={"law": 0.03, "math": 0.04})
         for index, run in enumerate(runs_of())
     ]
     spec = ObjectiveSpec(OBJECTIVE, {"hard": ("law", "math")}, granularity="per family")
-    plain, evidence = collect(runs, objective=spec), collect(runs, objective=spec).grouped()
-    assert evidence.tasks == ("hard", "qa")
-    np.testing.assert_allclose(evidence.metrics[:, 0], plain.metrics[:, :2].mean(1))
-    np.testing.assert_allclose(evidence.noise[:, 0], 0.025)
-    assert evidence.noise_known.tolist() == [True, False]
-    np.testing.assert_allclose(evidence.metrics @ evidence.objective, plain.metrics @ plain.objective)
-    assert evidence.grouped().tasks == evidence.tasks
+    evidence = collect(runs, objective=spec)
+    assert evidence.tasks == ("law", "math", "qa")
+    assert evidence.table.names == ("law", "math", "qa", "hard")
+    np.testing.assert_allclose(evidence.table.metrics[:, 3], evidence.metrics[:, :2].mean(1))
+    np.testing.assert_allclose(evidence.table.noise[:, 3], 0.025)
+    np.testing.assert_allclose(
+        evidence.groups.value(evidence.table.metrics), evidence.metrics @ evidence.objective
+    )
+    assert evidence.groups.column_weights.tolist() == [0, 0, 0, 1]

@@ -15,7 +15,7 @@ from mixing.limits import Limits
 from mixing.mixture import Mixture
 from mixing.objective import ObjectiveSpec, groups
 from mixing.question import Question
-from mixing.runs.evidence import RunEvidence, gather
+from mixing.runs.evidence import Needs, RunEvidence, gather
 from mixing.simplex_map import SimplexMap
 from mixing.solve.problem import LinearConstraint
 from mixing.swarm.sample import sample_round
@@ -78,7 +78,7 @@ def test_weights_are_labelled_as_they_were_sampled() -> None:
 def test_metrics_are_joined_by_run_and_not_by_position() -> None:
     shuffled = tuple(RUNS[index] for index in np.random.default_rng(1).permutation(len(RUNS)))
     assert proposed({"facts": 1, "chat": 1}, shuffled) == proposed({"facts": 1, "chat": 1})
-    evidence = gather(DOMAINS, shuffled, {"facts": 1}, 7)
+    evidence = gather(DOMAINS, shuffled, {"facts": 1}, Needs(7))
     by_metric = {run.metrics["facts"]: run.mixture for run in RUNS}
     column = evidence.tasks.index("facts")
     for weights, metric in zip(evidence.weights, evidence.metrics[:, column], strict=True):
@@ -93,11 +93,11 @@ def test_a_fit_is_not_reused_when_a_family_changes() -> None:
     second = replace(first, families={"f": ("facts", "chat")})
     predictions = []
     for spec in (first, second, first):
-        evidence = gather(DOMAINS, RUNS, spec, 7).grouped()
-        column = evidence.tasks.index("f")
-        members = [gather(DOMAINS, RUNS, spec, 7).tasks.index(task) for task in spec.families["f"]]
-        plain = gather(DOMAINS, RUNS, spec, 7).metrics[:, members].mean(1)
-        predicted, _ = LogLinearLaw().fit(evidence.weights, evidence.metrics).predict(evidence.weights)
+        evidence = gather(DOMAINS, RUNS, spec, Needs(7))
+        table, column = evidence.table, evidence.table.names.index("f")
+        members = [evidence.tasks.index(task) for task in spec.families["f"]]
+        plain = evidence.metrics[:, members].mean(1)
+        predicted, _ = LogLinearLaw().fit(table.weights, table.metrics).predict(table.weights)
         assert np.abs(predicted[:, column] - plain).mean() < 0.02
         predictions.append(predicted[:, column])
     assert np.abs(predictions[0] - predictions[1]).max() > 0.05
@@ -130,7 +130,7 @@ def test_all_ones_are_none_and_no_scale_changes_the_strength_of_lambda() -> None
 
 def test_the_worst_is_the_worst() -> None:
     spec = ObjectiveSpec(dict.fromkeys(EFFECTS, 1.0), aggregation="worst family")
-    evidence = gather(DOMAINS, RUNS, spec, 7)
+    evidence = gather(DOMAINS, RUNS, spec, Needs(7))
     np.testing.assert_array_equal(evidence.groups.value(evidence.metrics), evidence.metrics.max(1))
     assert (evidence.metrics.max(1) > evidence.metrics.min(1)).all()
 
@@ -166,7 +166,7 @@ def test_missing_tokens_are_never_zero_tokens(missing: float | None) -> None:
         Domains.of(POOL | {"wiki": missing})
     partial = {name: weight for name, weight in RUNS[0].mixture.items() if name != "wiki"}
     with pytest.raises(MissingDomain, match=r"run0.*wiki"):
-        gather(DOMAINS, [replace(RUNS[0], mixture=partial), *RUNS[1:]], {"facts": 1}, 7)
+        gather(DOMAINS, [replace(RUNS[0], mixture=partial), *RUNS[1:]], {"facts": 1}, Needs(7))
 
 
 def test_fewer_runs_than_parameters_are_refused_everywhere() -> None:
@@ -176,7 +176,7 @@ def test_fewer_runs_than_parameters_are_refused_everywhere() -> None:
         proposed({"facts": 1}, few)
     with pytest.raises(TooFewRuns):
         sampled(DOMAINS, 6)
-    evidence = gather(DOMAINS, few, {"facts": 1}, 6)
+    evidence = gather(DOMAINS, few, {"facts": 1}, Needs(6))
     with pytest.raises(TooFewRuns):
         LogLinearLaw().fit(evidence.weights, evidence.metrics)
     replicates = [
@@ -185,7 +185,7 @@ def test_fewer_runs_than_parameters_are_refused_everywhere() -> None:
         for seed in range(4)
     ]
     with pytest.raises(TooFewRuns, match="different"):
-        gather(DOMAINS, replicates, {"facts": 1}, 7)
+        gather(DOMAINS, replicates, {"facts": 1}, Needs(7))
 
 
 def test_tasks_of_opposite_sign_are_not_averaged() -> None:
@@ -195,9 +195,9 @@ def test_tasks_of_opposite_sign_are_not_averaged() -> None:
     )
     weights = {"facts": 1.0, "exam": 1.0}
     with pytest.raises(OppositeDirections, match="exam"):
-        gather(DOMAINS, runs, ObjectiveSpec(weights, directions={"exam": "higher"}), 7)
+        gather(DOMAINS, runs, ObjectiveSpec(weights, directions={"exam": "higher"}), Needs(7))
     spec = ObjectiveSpec(weights, directions={"exam": "higher"}, turned={"exam": "negated"})
-    evidence = gather(DOMAINS, runs, spec, 7, positive=False)
+    evidence = gather(DOMAINS, runs, spec, Needs(7, positive=False))
     value = groups(spec, evidence.tasks).value(evidence.metrics)
     facts = evidence.metrics[:, evidence.tasks.index("facts")]
     np.testing.assert_array_equal(np.argsort(value), np.argsort(facts))

@@ -9,8 +9,9 @@ import pytest
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting
 from mixing.laws.catalogue import REGRESSIONS, RegressionPart
-from mixing.laws.regression import FitContext, Fitted
+from mixing.laws.regression import Fitted
 from mixing.parts import GRANULARITIES, HELD_OUT_PREFIX
+from mixing.runs.table import RunTable
 from mixing.solve.catalogue import SOLVERS
 from mixing.swarm.catalogue import SAMPLERS
 from mixing.swarm.perturbation import perturbed_runs
@@ -21,9 +22,9 @@ NAMES = tuple(f"d{index}" for index in range(DOMAINS))
 ANY_SWARM = sorted(name for name, part in REGRESSIONS.items() if part.sampler is None)
 
 
-def context_of(part: RegressionPart, runs: int, names: tuple[str, ...] = NAMES, tasks: int = 2) -> FitContext:
+def context_of(part: RegressionPart, runs: int, names: tuple[str, ...] = NAMES, tasks: int = 2) -> RunTable:
     columns = tuple(f"{HELD_OUT_PREFIX}{name}" for name in names[:tasks])
-    return FitContext(np.ones(runs), np.zeros(runs, int), names, columns)
+    return RunTable.of(names, columns, np.zeros((runs, len(names))), np.zeros((runs, tasks)))
 
 
 def swarm() -> tuple[np.ndarray, np.ndarray]:
@@ -103,11 +104,13 @@ def test_the_perturbations_are_as_many_as_their_record_says(domains: int) -> Non
 
 
 def test_a_column_that_is_no_held_out_slice_is_named() -> None:
-    context = FitContext(np.ones(4), np.zeros(4), NAMES, (f"{HELD_OUT_PREFIX}d2", "code-eval"))
+    strange, known = (
+        RunTable.of(NAMES, (f"{HELD_OUT_PREFIX}d2", name), np.eye(4), np.ones((4, 2)))
+        for name in ("code-eval", f"{HELD_OUT_PREFIX}d0")
+    )
     with pytest.raises(InvalidSetting, match="code-eval") as caught:
-        context.own_domains()
+        strange.own_domains()
     assert caught.value.names == ("code-eval",)
-    known = FitContext(np.ones(4), np.zeros(4), NAMES, (f"{HELD_OUT_PREFIX}d2", f"{HELD_OUT_PREFIX}d0"))
     assert known.own_domains() == (2, 0)
 
 

@@ -85,7 +85,7 @@ def test_the_worst_family_is_minimal_on_the_grid(granularity: str) -> None:
     law = proposed(recipe=combine(METHODS["mixwright"])).law if granularity == "per task" else None
 
     def worst(weights: np.ndarray) -> np.ndarray:
-        return proposal.columns.objective(proposal.law.predict(weights)[0])
+        return proposal.evidence.groups.value(proposal.law.predict(weights)[0])
 
     document = proposal.to_dict()
     assert document["objective"]["aggregate"] == "worst_family"

@@ -151,13 +151,13 @@ def test_every_granularity_is_fitted_and_reports_every_task() -> None:
         for granularity, document in documents.items()
     }
     assert min(reached.values()) > 0.8 * max(reached.values()) > 0
-    columns = propose(
+    evidence = propose(
         replace(question, recipe=combine(METHODS["mixwright"], granularity="per family")), runs
-    ).columns
-    assert columns.names == (*sorted(USEFUL), "reading", "work")
-    measured = columns.metrics[:, :3]
-    np.testing.assert_allclose(columns.metrics[:, 3], measured[:, 1:].mean(1))
-    np.testing.assert_allclose(columns.objective(columns.metrics), measured.mean(1))
+    ).evidence
+    assert evidence.table.names == (*sorted(USEFUL), "reading", "work")
+    measured = evidence.metrics
+    np.testing.assert_allclose(evidence.table.metrics[:, 3], measured[:, 1:].mean(1))
+    np.testing.assert_allclose(evidence.groups.value(evidence.table.metrics), measured.mean(1))
 
 
 @pytest.mark.parametrize("granularity", ["per task", "per family", "aggregated"])
@@ -166,11 +166,11 @@ def test_standardised_tasks_count_alike_at_every_granularity(granularity: str) -
     spec = ObjectiveSpec(dict.fromkeys(USEFUL, 1.0), standardize=True)
     question, runs = question_of("mixwright", 20)
     recipe = combine(METHODS["mixwright"], granularity=granularity)
-    columns = propose(replace(question, objective=spec, recipe=recipe), runs).columns
-    metrics = columns.metrics[:, :3]
+    evidence = propose(replace(question, objective=spec, recipe=recipe), runs).evidence
+    metrics = evidence.metrics
     shares = 1 / metrics.std(0)
     np.testing.assert_allclose(
-        columns.objective(columns.metrics), metrics @ shares / shares.sum(), rtol=1e-12
+        evidence.groups.value(evidence.table.metrics), metrics @ shares / shares.sum(), rtol=1e-12
     )
 
 
@@ -186,7 +186,7 @@ def test_a_law_over_tokens_is_judged_by_full_runs() -> None:
     """Short runs measure more by a constant; predictions are of full ones, so against them they would look wrong."""
     proposal = propose(*question_of("admire", cap=None))
     assert proposal.held_out is not None
-    full = proposal.evidence.tokens == 1
+    full = proposal.evidence.table.tokens == 1
     assert 4 <= full.sum() < len(full)
     assert proposal.held_out.predictions.shape[1] == full.sum()
     short_by = proposal.evidence.metrics[~full].mean() - proposal.evidence.metrics[full].mean()

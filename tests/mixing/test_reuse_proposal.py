@@ -126,7 +126,7 @@ def test_older_runs_make_up_for_new_ones() -> None:
         points = np.random.default_rng(3).dirichlet(np.full(8, 2.0), 200)
         names = proposal.question.domains.names
         truth = [true_value(space, dict(zip(names, row.tolist(), strict=True))) for row in points]
-        predicted = proposal.columns.objective(proposal.law.predict(points)[0])
+        predicted = proposal.evidence.groups.value(proposal.law.predict(points)[0])
         errors.append(np.abs(predicted - truth).mean())
     assert errors[0] < errors[1] / 2
 
@@ -213,7 +213,7 @@ def test_an_older_run_counts_for_the_tasks_it_was_measured_on() -> None:
     ]
     question = replace(asked(space, reuse), objective={**OBJECTIVE, "held-out/e0": 1.0})
     proposal = propose(question, new)
-    assert proposal.columns.measured.sum(axis=0).tolist() == [12, 42, 42, 42]
+    assert proposal.evidence.table.measured.sum(axis=0).tolist() == [12, 42, 42, 42]
     task = proposal.to_dict()["tasks"][0]
     assert task["name"] == "held-out/e0"
     assert task["gain"] > 0
@@ -261,7 +261,7 @@ def test_doubted_runs_weigh_less() -> None:
         proposal = propose(asked(space, Reuse({}, space, older)), new)
         names = proposal.question.domains.names
         truth = [true_value(space, dict(zip(names, row.tolist(), strict=True))) for row in points]
-        return float(np.abs(proposal.columns.objective(proposal.law.predict(points)[0]) - truth).mean())
+        return float(np.abs(proposal.evidence.groups.value(proposal.law.predict(points)[0]) - truth).mean())
 
     assert error(2.0) < error(0.0)
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from mixing.answer.uncertainty import MISFIT_SHARE, gain_intervals
-from mixing.laws.fitting import Columns, Refits
+from mixing.laws.fitting import Refits
 from mixing.laws.regression import Fitted
+from mixing.objective import ObjectiveSpec, groups
+from mixing.runs.evidence import Evidence
+from mixing.runs.table import RunTable
 
 NATURAL, PROPOSED = np.array([0.5, 0.5]), np.array([1.0, 0.0])
 METRICS = np.array([[1.0, 2.0], [3.0, 1.0], [2.0, 4.0], [2.5, 3.0]])
@@ -27,17 +30,13 @@ class Linear(Fitted):
 LAW = Linear(np.array([[1.5, 2.0], [2.5, 3.0]]))  # the gains are 0.5 and 0.5
 
 
-def columns_of(worst: bool = False) -> Columns:
-    return Columns(
-        ("a", "b"),
-        METRICS,
-        np.zeros((4, 2)),
-        np.array([0.25, 0.75]),
-        ("a", "b"),
-        np.eye(2),
-        np.zeros(2),
-        worst,
-    )
+def evidence_of(worst: bool = False) -> Evidence:
+    """Four runs of two tasks; b weighs three times what a does, or neither does and the worst counts."""
+    spec = ObjectiveSpec({"a": 0.25, "b": 0.75})
+    if worst:
+        spec = ObjectiveSpec({"a": 1.0, "b": 1.0}, aggregation="worst family")
+    table = RunTable.of(("x", "y"), ("a", "b"), np.tile(NATURAL, (4, 1)), METRICS)
+    return Evidence(table, ("a", "b"), groups(spec, ("a", "b")), np.full(2, np.nan), {}, (), ())
 
 
 def refits_of(*laws: Linear, missed: np.ndarray | None = None) -> Refits:
@@ -45,9 +44,9 @@ def refits_of(*laws: Linear, missed: np.ndarray | None = None) -> Refits:
     return Refits(tuple(laws), METRICS + errors, METRICS, np.tile(NATURAL, (4, 1)), 0.8)
 
 
-def intervals_of(refits: Refits, columns: Columns | None = None, optima: np.ndarray | None = None):
+def intervals_of(refits: Refits, evidence: Evidence | None = None, optima: np.ndarray | None = None):
     chosen = np.tile(PROPOSED, (len(refits.laws), 1)) if optima is None else optima
-    return gain_intervals(LAW, refits, columns or columns_of(), chosen, NATURAL, PROPOSED)
+    return gain_intervals(LAW, refits, evidence or evidence_of(), chosen, NATURAL, PROPOSED)
 
 
 def test_refits_that_agree_and_miss_nothing_leave_no_doubt() -> None:
@@ -83,7 +82,7 @@ def test_the_spread_of_the_weights_is_on_the_scale_of_all_runs() -> None:
 
 def test_the_worst_family_is_chosen_mixture_by_mixture() -> None:
     """b is the worst at both ends: 2.5 at the natural distribution and 2 at the proposed one."""
-    found = intervals_of(refits_of(LAW, LAW), columns_of(worst=True))
+    found = intervals_of(refits_of(LAW, LAW), evidence_of(worst=True))
     np.testing.assert_allclose(found.objective, 0.5)
 
 
@@ -97,7 +96,7 @@ def test_the_gain_that_is_reported_is_within_reach_however_far_the_law_reaches()
     """Natural lies far outside what was measured: the law and its refits say so alike, and so does the interval."""
     far = Linear(np.array([[1.5, 2.0], [40.0, 40.0]]))
     refits = refits_of(far, far)
-    found = gain_intervals(far, refits, columns_of(), np.tile(PROPOSED, (2, 1)), NATURAL, PROPOSED)
+    found = gain_intervals(far, refits, evidence_of(), np.tile(PROPOSED, (2, 1)), NATURAL, PROPOSED)
     stated = (far.predict(NATURAL[None])[0] - far.predict(PROPOSED[None])[0])[0] @ [0.25, 0.75]
     assert found.objective[0] == pytest.approx(stated)
     assert found.objective[1] == pytest.approx(stated)

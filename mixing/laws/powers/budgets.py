@@ -15,7 +15,8 @@ from typing import Self
 import numpy as np
 
 from mixing.errors import InvalidSetting, TooFewRuns
-from mixing.laws.regression import FitContext, Fitted, Regression
+from mixing.laws.regression import Fitted, Regression
+from mixing.runs.table import RunTable
 from mixing.solve.closed_form import AutoScaleLaws, extrapolate_budgets, fit_autoscale
 
 UNIT = 1e-3
@@ -99,7 +100,7 @@ class BudgetLaw(Regression):
     rounds: np.ndarray
 
     @classmethod
-    def for_runs(cls, runs: FitContext) -> Self:
+    def for_runs(cls, runs: RunTable) -> Self:
         """Of these runs' tokens and rounds."""
         return cls(runs.tokens, runs.rounds)
 

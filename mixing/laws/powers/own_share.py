@@ -11,7 +11,8 @@ from typing import Self
 import numpy as np
 
 from mixing.errors import InvalidMetrics, TooFewRuns
-from mixing.laws.regression import Expansion, FitContext, Fitted, Regression
+from mixing.laws.regression import Expansion, Fitted, Regression
+from mixing.runs.table import RunTable
 
 SHIFT = 1e-4
 """eps; a share of 0 counts as this."""
@@ -74,7 +75,7 @@ class OwnShareLaw(Regression):
     domains: tuple[int, ...]
 
     @classmethod
-    def for_runs(cls, runs: FitContext) -> Self:
+    def for_runs(cls, runs: RunTable) -> Self:
         """Of the domains whose held-out slices the columns are."""
         return cls(runs.own_domains())
 

@@ -13,7 +13,8 @@ from mixing.errors import InvalidSetting
 from mixing.laws.processes.fitted_process import FittedProcess
 from mixing.laws.processes.gaussian_process import GaussianProcess, ProcessPrior, check, condition
 from mixing.laws.processes.mean import constant_frame
-from mixing.laws.regression import FitContext, Fitted, Regression
+from mixing.laws.regression import Fitted, Regression
+from mixing.runs.table import RunTable
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class OverTokens(Regression):
     process: MultiFidelityGaussianProcess = field(default_factory=MultiFidelityGaussianProcess)
 
     @classmethod
-    def for_runs(cls, runs: FitContext) -> Self:
+    def for_runs(cls, runs: RunTable) -> Self:
         """Of these runs' tokens."""
         return cls(runs.tokens)
 

@@ -1,0 +1,112 @@
+"""One table of runs: K of them over m domains, with what was measured in C columns.
+
+Everything that learns from runs takes this table: a regression is made for one, is fitted to one, and is fitted again
+to some of its rows or to some of its columns.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from mixing.errors import InvalidSetting
+from mixing.parts import HELD_OUT_PREFIX
+
+
+@dataclass(frozen=True, eq=False)
+class RunTable:
+    """Runs as rows; make one with `RunTable.of`.
+
+    Attributes:
+        domains: (m,) names of what the weights are over: domains, the contents of a lineage, virtual domains.
+        names: (C,) of the columns: tasks, and groups of tasks where a law is of coarser grain.
+        weights: (K, m) rows on the simplex.
+        metrics: (K, C) lower is better; NaN where an older run was not measured.
+        noise: (K, C) standard deviation of each measurement, 0 where unknown.
+        tokens: (K,) how much each run trained, in units of a full proxy run.
+        rounds: (K,) the round each run was sampled in.
+        older: (K,) whether it was trained for an older revision.
+        off: (K,) L1 distance between each run and the mixture it is shown as here; 0 but for older runs with text
+            that the newest revision has not.
+
+    >>> runs = RunTable.of(("code", "web"), ("reading",), np.eye(2), np.array([[1.2], [0.9]]))
+    >>> runs.rows(np.array([False, True])).metrics
+    array([[0.9]])
+    """
+
+    domains: tuple[str, ...]
+    names: tuple[str, ...]
+    weights: np.ndarray
+    metrics: np.ndarray
+    noise: np.ndarray
+    tokens: np.ndarray
+    rounds: np.ndarray
+    older: np.ndarray
+    off: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        domains: tuple[str, ...],
+        names: tuple[str, ...],
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        **told: np.ndarray,
+    ) -> Self:
+        """Full runs of one revision and one round, without noise, but for what is `told` of them by name."""
+        runs = len(weights)
+        usual = {
+            "noise": np.zeros_like(metrics),
+            "tokens": np.ones(runs),
+            "rounds": np.zeros(runs, int),
+            "older": np.zeros(runs, bool),
+            "off": np.zeros(runs),
+        }
+        return cls(domains, names, weights, metrics, **{**usual, **told})
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def rows(self, kept: np.ndarray) -> Self:
+        """Some of the runs: (K,) booleans, or their positions."""
+        each = ("weights", "metrics", "noise", "tokens", "rounds", "older", "off")
+        return replace(self, **{name: getattr(self, name)[kept] for name in each})
+
+    def columns(self, positions: np.ndarray) -> Self:
+        """Some of what was measured, by (c,) positions."""
+        names = tuple(self.names[position] for position in positions)
+        return replace(self, names=names, metrics=self.metrics[:, positions], noise=self.noise[:, positions])
+
+    def over(self, domains: tuple[str, ...], weights: np.ndarray) -> Self:
+        """The same runs as (K, n) weights over n other domains."""
+        return replace(self, domains=domains, weights=weights)
+
+    @property
+    def measured(self) -> np.ndarray:
+        """(K, C) whether the run was measured."""
+        return ~np.isnan(self.metrics)
+
+    @property
+    def complete(self) -> np.ndarray:
+        """(K,) whether everything was measured on the run."""
+        return np.asarray(self.measured.all(axis=1))
+
+    @property
+    def filled(self) -> np.ndarray:
+        """(K, C) the metrics, with a column's mean where one is missing: for their range, not to be fitted."""
+        return np.where(self.measured, self.metrics, np.nanmean(self.metrics, axis=0))
+
+    def own_domains(self) -> tuple[int, ...]:
+        """(C,) the domain whose held-out slice each column is.
+
+        Raises:
+            InvalidSetting: a column that is no domain's held-out slice, named.
+        """
+        at = {f"{HELD_OUT_PREFIX}{name}": column for column, name in enumerate(self.domains)}
+        if strangers := sorted(set(self.names) - set(at)):
+            raise InvalidSetting(
+                f"a law of each domain's own share predicts held-out slices, not {', '.join(strangers)}",
+                field="tasks",
+                names=strangers,
+            )
+        return tuple(at[name] for name in self.names)
