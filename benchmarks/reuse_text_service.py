@@ -15,13 +15,12 @@ from rich.console import Console
 
 from service.client import Client
 from service.demo.demo import EVALUATION_BYTES, HELD_OUT_FRACTION, VOCABULARY_SIZE, DemoSettings
-from service.demo.report import Status, follow, meter, rate_and_eta
+from service.demo.report import Status, follow, rate_and_eta, tokens_status
 
 Document = dict[str, Any]
 
 DOMAIN_SET = "reuse-real-text"
 METHOD = "mixwright"
-ENDED = ("succeeded", "failed", "cancelled")
 ENDED_BADLY = ("failed", "cancelled")
 
 
@@ -104,39 +103,30 @@ class Asker:
         optimization = self.client.create_optimization(question, _key("optimization", question))
         if optimization["state"] in ENDED_BADLY:
             self.client.retry_optimization(optimization["id"])
-        with meter(self.console, title) as shown:
-            last = follow(
-                lambda: self.client.optimization(optimization["id"]),
-                lambda document: document["state"] in ENDED,
-                lambda document: shown.show(_runs_status(document["progress"])),
-            )
+        (last,) = follow(
+            self.console, title, lambda: [self.client.optimization(optimization["id"])], _runs_status
+        )
         return _require(dict(last), title)
 
     def launched(self, mixture_ids: Sequence[str], seeds: Sequence[int]) -> list[list[Document]]:
         """By mixture, the launches of a larger model with each seed, when all have succeeded."""
-        launches = [[self._launch(one, seed)["id"] for seed in seeds] for one in mixture_ids]
-        with meter(
-            self.console, f"Larger models: {len(seeds)} of each of {len(mixture_ids)} mixtures"
-        ) as shown:
-            last = follow(
-                lambda: {"all": [[self.client.launch(one) for one in row] for row in launches]},
-                lambda document: all(one["state"] in ENDED for row in document["all"] for one in row),
-                lambda document: shown.show(_tokens_status([one for row in document["all"] for one in row])),
-            )
-        return [[_require(one, f"Launch {one['id']}") for one in row] for row in last["all"]]
+        launches = [self._launch(mixture, seed)["id"] for mixture in mixture_ids for seed in seeds]
+        last = follow(
+            self.console,
+            f"Larger models: {len(seeds)} of each of {len(mixture_ids)} mixtures",
+            lambda: [self.client.launch(launch) for launch in launches],
+            tokens_status,
+        )
+        trained = iter(_require(dict(launch), f"Launch {launch['id']}") for launch in last)
+        return [[next(trained) for _ in seeds] for _ in mixture_ids]
 
     def _prepared(self, revision: Document) -> Document:
         name, number = revision["domain_set"], revision["number"]
         if revision["state"] in ENDED_BADLY:
             self.client.retry_revision(name, number)
-        with meter(self.console, f"Revision {number}") as shown:
-            last = follow(
-                lambda: self.client.revision(name, number),
-                lambda document: document["state"] in ENDED,
-                lambda document: shown.show(
-                    Status(document["progress"]["done"], document["progress"]["total"], "domains")
-                ),
-            )
+        (last,) = follow(
+            self.console, f"Revision {number}", lambda: [self.client.revision(name, number)], _domains_status
+        )
         return _require(dict(last), f"Revision {number}")
 
     def _launch(self, mixture_id: str, seed: int) -> Document:
@@ -165,14 +155,11 @@ def _require(document: Document, what: str) -> Document:
     return document
 
 
-def _runs_status(progress: Document) -> Status:
+def _domains_status(revision: Document) -> Status:
+    return Status(revision["progress"]["done"], revision["progress"]["total"], "domains")
+
+
+def _runs_status(optimization: Document) -> Status:
+    progress = optimization["progress"]
     runs = progress["runs"]
     return Status(runs["succeeded"] + runs["failed"], runs["total"], f"runs  {rate_and_eta(progress)}")
-
-
-def _tokens_status(launches: Sequence[Document]) -> Status:
-    done = sum(one["tokens"] or (one["progress"] or {}).get("done", 0) for one in launches)
-    total = sum(one["tokens"] or one["settings"]["tokens"] for one in launches)
-    rate = sum((one["progress"] or {}).get("tokens_per_second") or 0.0 for one in launches)
-    eta = (total - done) / rate if rate else None
-    return Status(done, total, "tokens  " + rate_and_eta({"tokens_per_second": rate, "eta_seconds": eta}))

@@ -1,6 +1,7 @@
-"""The commands of ``mixwright``: options that several share, and the settings they lead to."""
+"""The commands of ``mixwright``: what several share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ from store.settings import Settings
 
 Command = Callable[..., Any]
 
-
-def data_option(command: Command) -> Command:
-    """``--data``."""
-    return click.option(
-        "--data",
-        "data_directory",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Directory of the database, token, shards and checkpoints.  [MIXWRIGHT_DATA_DIRECTORY, .mixwright]",
-    )(command)
+data_option = click.option(
+    "--data",
+    "data_directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory of the database, token, shards and checkpoints.  [MIXWRIGHT_DATA_DIRECTORY, .mixwright]",
+)
+port_option = click.option(
+    "--port", type=click.IntRange(0, 65535), help="0: any free one.  [MIXWRIGHT_PORT, 8321]"
+)
+PLAIN_WIDTH = 100
+"""Columns of a table in a file, which has no width of its own."""
 
 
 def settings_with(**given: Any) -> Settings:
@@ -27,5 +30,16 @@ def settings_with(**given: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        complaints = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        complaints = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+        )
         raise click.ClickException(f"settings: {complaints}") from error
+
+
+@contextmanager
+def complaint_of(*errors: type[Exception]) -> Iterator[None]:
+    """Within the block ``errors`` are complaints to whoever gave the command: their message, no traceback."""
+    try:
+        yield
+    except errors as error:
+        raise click.ClickException(str(error)) from error

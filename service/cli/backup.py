@@ -1,4 +1,6 @@
-"""``mixwright backup`` and ``restore``: a whole data directory as one file, taken while jobs go on writing.
+"""``mixwright backup``, ``restore`` and ``copy-database``.
+
+A backup is a whole data directory as one file, taken while jobs go on writing.
 
 The database comes first, by SQLite's online backup: one consistent state, whatever is written meanwhile. Files come
 after it. Their names are new for new content and they are never changed, so whatever the copied rows name is among
@@ -13,12 +15,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import click
 from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from proxy_models.stores.local_copies import PUBLISHED
+from service.cli import complaint_of, data_option, settings_with
 from service.processes.address import LOCK_NAME, RECORD_NAME, ServeLock
-from store.schema.migrate import current, known_revisions
+from store.schema.copy import CopyRefused
+from store.schema.copy import copy_database as copy
+from store.schema.migrate import UnknownRevision, current, known_revisions
+from store.schema.version import OldSchema
 from store.settings import Settings
 
 DATABASE = "mixwright.db"
@@ -52,7 +61,7 @@ class Backup:
     size_bytes: int
 
 
-def backup(settings: Settings, target: Path) -> Backup:
+def make_backup(settings: Settings, target: Path) -> Backup:
     """Write the data directory of ``settings`` to the new file ``target`` (mode 0600: it has the token).
 
     Raises BackupError where the database is no SQLite file or ``target`` exists.
@@ -64,23 +73,23 @@ def backup(settings: Settings, target: Path) -> Backup:
         raise BackupError(f"there is no database at {database}")
     draft = target.with_name(f".{target.name}.partial")
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
-        copy = Path(directory) / DATABASE
-        copy_database(database, copy)
-        schema = current(f"sqlite:///{copy}")
+        snapshot = Path(directory) / DATABASE
+        copy_sqlite(database, snapshot)
+        schema = current(f"sqlite:///{snapshot}")
         if schema is None:
             raise BackupError(f"{database} has no schema: it is no database of Mixwright")
         try:
             draft.touch(0o600)
-            found = _write(draft, copy, schema, settings)
+            made = _write(draft, snapshot, schema, settings)
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
-    return found
+    return made
 
 
-def copy_database(source: Path, copy: Path) -> None:
+def copy_sqlite(source: Path, target: Path) -> None:
     """One consistent copy of a SQLite database that others may be writing to, checked."""
-    reader, writer = sqlite3.connect(source, timeout=30), sqlite3.connect(copy)
+    reader, writer = sqlite3.connect(source, timeout=30), sqlite3.connect(target)
     try:
         reader.execute("BEGIN")  # one snapshot: a write in between does not start the copy again
         reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -102,15 +111,15 @@ def _database_file(settings: Settings) -> Path:
     return Path(url.database)
 
 
-def _write(draft: Path, copy: Path, schema: str, settings: Settings) -> Backup:
+def _write(draft: Path, snapshot: Path, schema: str, settings: Settings) -> Backup:
     data = settings.data_directory
     files = sorted(_files(data, settings.artifact_store is not None))
     with tarfile.open(draft, "w") as archive:
-        manifest = copy.with_name(MANIFEST)
+        manifest = snapshot.with_name(MANIFEST)
         about = {"format": FORMAT, "schema": schema, "data_directory": str(data), "made_at": time.time()}
         manifest.write_text(json.dumps(about) + "\n")
         archive.add(manifest, MANIFEST)
-        archive.add(copy, DATABASE)
+        archive.add(snapshot, DATABASE)
         copied = sum(_add(archive, path, data) for path in files)
     return Backup(schema, copied, draft.stat().st_size)
 
@@ -121,10 +130,10 @@ def _files(data: Path, in_store: bool) -> Iterator[Path]:
     for entry in data.iterdir():
         if entry.name in _LEFT_OUT or entry.name.startswith("."):
             continue
-        found = entry.rglob("*") if entry.is_dir() and not entry.is_symlink() else [entry]
+        below = entry.rglob("*") if entry.is_dir() and not entry.is_symlink() else [entry]
         yield from (
             path
-            for path in found
+            for path in below
             if path.is_file() and not path.is_symlink() and not any(map(path.is_relative_to, published))
         )
 
@@ -140,7 +149,7 @@ def _add(archive: tarfile.TarFile, path: Path, data: Path) -> bool:
     return True
 
 
-def restore(settings: Settings, source: Path) -> Backup:
+def restore_backup(settings: Settings, source: Path) -> Backup:
     """Unpack a backup into the data directory of ``settings``, which must be new or empty.
 
     Raises BackupError for a directory in use, a file that is no backup, and one of a newer version.
@@ -192,3 +201,45 @@ def _manifest(archive: tarfile.TarFile, source: Path) -> dict[str, str]:
     if about.get("format") != FORMAT or about.get("schema") not in known_revisions():
         raise BackupError(f"{source} was made by a newer version of Mixwright; restore it with that one")
     return about
+
+
+_file_type = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@data_option
+@click.option("--to", "target", required=True, type=_file_type, help="The file to write.")
+def backup(target: Path, **given: Any) -> None:
+    """Write the data directory to one file, while the service runs or not (SQLite only)."""
+    with complaint_of(BackupError, OSError):
+        made = make_backup(settings_with(**given), target)
+    click.echo(f"{target}: schema {made.schema}, {made.files} files, {made.size_bytes:,} bytes")
+
+
+@click.command()
+@data_option
+@click.option(
+    "--from",
+    "source",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The file `mixwright backup` wrote.",
+)
+def restore(source: Path, **given: Any) -> None:
+    """Make a new data directory from a backup."""
+    settings = settings_with(**given)
+    with complaint_of(BackupError, OSError):
+        made = restore_backup(settings, source)
+    click.echo(f"{settings.data_directory}: schema {made.schema}, {made.files} files")
+
+
+@click.command("copy-database")
+@click.option("--from", "source", required=True, help="SQLAlchemy address of the database to read.")
+@click.option("--to", "target", required=True, help="SQLAlchemy address of a new, empty database.")
+def copy_database(source: str, target: str) -> None:
+    """Copy every row to another, empty database: from SQLite to PostgreSQL, or back."""
+    with complaint_of(CopyRefused, OldSchema, UnknownRevision, SQLAlchemyError):
+        tables = copy(
+            source, target, lambda table: click.echo(f"{table.name:20} {table.rows:9,} rows the same")
+        )
+    click.echo(f"{sum(table.rows for table in tables):,} rows in {len(tables)} tables.")

@@ -18,13 +18,12 @@ from proxy_models.config import DEFAULT_VOCABULARY_SIZE, FLOAT32, PRECISIONS
 from proxy_models.errors import NotEnoughMemory, ProxyError
 from proxy_models.planning.calibration import Calibration, CalibrationOrder, Choice, Device, Swarm, choose
 from proxy_models.planning.calibration_files import file_of, table_of
-from store.settings import Settings
+from service.cli import PLAIN_WIDTH, complaint_of, data_option, settings_with
 
 RUNS = 64
 """Of the swarm the table tells the choice for."""
 PROXY_TOKENS = 2**19
 """Each of its runs trains; a longer one makes up for more preparation."""
-PLAIN_WIDTH = 100
 
 # Those of the workers' own processes: rates on other threads are other rates.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -43,25 +42,17 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY
     show_default=True,
     help="Measure torch.compile too: tens of seconds a size, minutes on a busy machine.",
 )
-@click.option(
-    "--data",
-    "data_directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The service's data directory.  [MIXWRIGHT_DATA_DIRECTORY, .mixwright]",
-)
+@data_option
 def calibrate(sizes: tuple[str, ...], device: str | None, data_directory: Path | None, **shape: Any) -> None:
     """Measure how fast this device trains proxies, for the cost of swarms and the choice of backend."""
-    given = {"device": device, "data_directory": data_directory}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = settings_with(device=device, data_directory=data_directory)
     order = CalibrationOrder(
         str(settings.calibrations), sizes or ("nano-0.1M",), device=settings.device, **shape
     )
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    try:
+    with complaint_of(ProxyError):
         order.models()  # an unknown size is refused before anything starts
         table = _measured(order, console)
-    except ProxyError as error:
-        raise click.ClickException(str(error)) from error
     for size in order.sizes:
         step = order.training().tokens_per_step
         said = f"\n{size}, {order.precision}, steps of {step} tokens, on {table.device}"

@@ -1,13 +1,14 @@
 """The command line: ``mixwright`` or ``python -m service.cli.main``."""
 
 import importlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-from service.cli import Command, data_option, settings_with
+from service.cli import Command, complaint_of, data_option, port_option, settings_with
 from service.http.auth import UnprotectedBind, load_token
 from service.processes.address import AlreadyServed, PortInUse, UnusableDirectory, address, listen
 from store.logs import configure_logging
@@ -16,21 +17,16 @@ from store.schema.version import OldSchema
 from store.settings import NoSuchDevice, Settings
 
 _COMMANDS_ELSEWHERE = {
-    "backup": "service.cli.data:backup",
+    "backup": "service.cli.backup:backup",
     "calibrate": "service.cli.calibrate:calibrate",
-    "copy-database": "service.cli.data:copy_database",
-    "demo": "service.demo.command:demo",
-    "restore": "service.cli.data:restore",
-    "tokens": "service.tokens.command:tokens",
+    "copy-database": "service.cli.backup:copy_database",
+    "demo": "service.demo.demo:demo",
+    "restore": "service.cli.backup:restore",
+    "tokens": "service.cli.tokens:tokens",
 }
 _EXPECTED = (
-    AlreadyServed,
-    NoSuchDevice,
-    OldSchema,
-    PortInUse,
-    UnknownRevision,
-    UnprotectedBind,
-    UnusableDirectory,
+    *(AlreadyServed, NoSuchDevice, OldSchema, PortInUse),
+    *(UnknownRevision, UnprotectedBind, UnusableDirectory),
 )
 
 
@@ -48,11 +44,8 @@ class _LazyGroup(click.Group):
 
 
 def _address_options(command: Command) -> Command:
-    port = click.option(
-        "--port", type=click.IntRange(0, 65535), help="0: any free one.  [MIXWRIGHT_PORT, 8321]"
-    )
     host = click.option("--host", help="Address to listen on.  [MIXWRIGHT_HOST, 127.0.0.1]")
-    return host(port(command))
+    return host(port_option(command))
 
 
 @click.group(cls=_LazyGroup)
@@ -87,10 +80,8 @@ def serve(with_parent: bool, **given: Any) -> None:
 
     if with_parent:
         exit_with_parent()
-    try:
+    with complaint_of(*_EXPECTED, StartFailed):
         run_service(settings, announce)
-    except (*_EXPECTED, StartFailed) as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _require_something_to_serve(settings: Settings) -> None:
@@ -116,14 +107,12 @@ def web(**given: Any) -> None:
     from service.processes.web import run_web
 
     settings = settings_with(**given)
-    try:
+    with complaint_of(*_EXPECTED):
         token = load_token(settings)
         with listen(settings.host, settings.port) as listener:
             settings = settings.model_copy(update={"port": listener.getsockname()[1]})
             click.echo(f"Dashboard: {_login_link(address(listener), token)}")
             run_web(settings, listener)
-    except _EXPECTED as error:
-        raise click.ClickException(str(error)) from error
 
 
 @main.command()
@@ -134,10 +123,8 @@ def migrate(**given: Any) -> None:
 
     settings = settings_with(**given)
     settings.data_directory.mkdir(parents=True, exist_ok=True)
-    try:
+    with complaint_of(*_EXPECTED):
         upgrade(settings.resolved_database_url)
-    except _EXPECTED as error:
-        raise click.ClickException(str(error)) from error
     click.echo("The database has the newest schema.")
 
 
@@ -150,10 +137,8 @@ def token(**given: Any) -> None:
         raise click.ClickException(
             f"there is no data directory {settings.data_directory}: `mixwright serve` makes it, or choose with --data"
         )
-    try:
+    with complaint_of(*_EXPECTED):
         click.echo(load_token(settings))
-    except _EXPECTED as error:
-        raise click.ClickException(str(error)) from error
 
 
 @main.command()
@@ -175,14 +160,9 @@ def export(run_id: str, directory: Path, **given: Any) -> None:
     from store.problems import Problem
 
     settings = settings_with(**given)
-    database = Database(settings.resolved_database_url)
-    try:
+    with complaint_of(Problem, ProxyError), closing(Database(settings.resolved_database_url)) as database:
         files = model_files(database, settings, run_id)
         write_folder(files, directory)
-    except (Problem, ProxyError) as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        database.close()
     click.echo(f"{directory}: {', '.join(file.name for file in files)}")
 
 

@@ -14,12 +14,7 @@ from store.documents import training_values
 
 Document = Mapping[str, Any]
 
-_SAME_IN_A_PAIR = (
-    "size",
-    "architecture",
-    "start_content",
-    "seed",
-)
+_SAME_IN_A_PAIR = ("size", "architecture", "start_content", "seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +59,58 @@ class Comparison:
 def compare(evidence: Document, launches: Sequence[Document]) -> Comparison | None:
     """The newest finished pair, or None; ``launches`` are those of one optimization, newest first.
 
-    Only tasks of the objective are compared, and only a pair that measured all of them.
+    Only a pair that measured all tasks of the objective is compared.
     """
-    tasks = [task for task in evidence["tasks"] if task["weight"] > 0]
+    tasks = _objective_tasks(evidence)
     done = [launch for launch in launches if launch["state"] == "succeeded" and _measured_all(launch, tasks)]
     for proposed in (launch for launch in done if launch["mixture_kind"] == "proposed"):
         for natural in (launch for launch in done if launch["mixture_kind"] == "natural"):
             if tasks and _settings(proposed) == _settings(natural):
-                return _comparison(evidence, tasks, proposed, natural)
+                return compare_pair(evidence, natural, proposed)
     return None
+
+
+def compare_pair(evidence: Document, natural: Document, proposed: Document) -> Comparison:
+    """Two launches on the tasks of the objective."""
+    objective, tasks = evidence["objective"], _objective_tasks(evidence)
+    families = [family["tasks"] for family in objective.get("families") or ()]
+    weights = {task["name"]: float(task["weight"]) for task in tasks}
+    turned = [task["name"] for task in tasks if is_higher_better(task)]
+
+    def measured(launch: Document) -> float:
+        value = worst_value(minimised(launch["metrics"], turned), families or [weights])
+        if value is None:
+            return math.nan
+        return 1 - value if is_higher_better(objective) else value
+
+    return Comparison(
+        proposed=proposed,
+        natural=natural,
+        objective=_gain(
+            "worst family" if families else "objective", objective, measured(natural), measured(proposed)
+        ),
+        tasks=tuple(
+            _gain(task["name"], task, *(launch["metrics"][task["name"]] for launch in (natural, proposed)))
+            for task in tasks
+        ),
+    )
+
+
+def _objective_tasks(evidence: Document) -> list[Document]:
+    return [task for task in evidence["tasks"] if task["weight"] > 0]
+
+
+def _gain(name: str, predicted: Document, natural: float, proposed: float) -> Gain:
+    bounds = predicted["gain_interval"]
+    return Gain(
+        name,
+        predicted["gain"],
+        None if bounds is None else (float(bounds[0]), float(bounds[1])),
+        natural,
+        proposed,
+        unit_of(predicted),
+        is_higher_better(predicted),
+    )
 
 
 def _measured_all(launch: Document, tasks: Sequence[Document]) -> bool:
@@ -97,48 +135,3 @@ def worst_value(metrics: Mapping[str, float], families: Sequence[Mapping[str, fl
     means = [objective_value(metrics, family) for family in families]
     known = [mean for mean in means if mean is not None]
     return max(known) if known and len(known) == len(means) else None
-
-
-def _comparison(
-    evidence: Document, tasks: Sequence[Document], proposed: Document, natural: Document
-) -> Comparison:
-    objective = evidence["objective"]
-    families = [family["tasks"] for family in objective.get("families") or ()]
-    weights = {task["name"]: float(task["weight"]) for task in tasks}
-    name = "worst family" if families else "objective"
-    turned = [task["name"] for task in tasks if is_higher_better(task)]
-    found = [
-        worst_value(minimised(launch["metrics"], turned), families or [weights])
-        for launch in (natural, proposed)
-    ]
-    higher = is_higher_better(objective)
-    measured = [math.nan if value is None else 1 - value if higher else value for value in found]
-    return Comparison(
-        proposed=proposed,
-        natural=natural,
-        objective=Gain(
-            name,
-            objective["gain"],
-            _pair(objective["gain_interval"]),
-            measured[0],
-            measured[1],
-            unit_of(objective),
-            higher,
-        ),
-        tasks=tuple(
-            Gain(
-                task["name"],
-                task["gain"],
-                _pair(task["gain_interval"]),
-                natural["metrics"][task["name"]],
-                proposed["metrics"][task["name"]],
-                unit_of(task),
-                is_higher_better(task),
-            )
-            for task in tasks
-        ),
-    )
-
-
-def _pair(bounds: Sequence[float] | None) -> tuple[float, float] | None:
-    return None if bounds is None else (float(bounds[0]), float(bounds[1]))

@@ -23,7 +23,7 @@ from service.optimizations.progress import describe
 from service.optimizations.repository import optimization_with_id
 from service.swarms.service import run_page
 from service.training.device import worker_device
-from service.workers.endpoints import describe_workers
+from service.workers import describe_workers
 from store.settings import Settings
 from store.tables import WorkerRow
 

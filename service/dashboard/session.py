@@ -22,8 +22,7 @@ from service.http.auth import (
     usual_scope,
 )
 from service.http.errors import field_path
-from service.tokens.authenticator import Authenticator, Principal
-from service.tokens.repository import SESSION_SECONDS
+from service.tokens import SESSION_SECONDS, Authenticator, Principal
 from store.problems import Problem, TooManyAttempts
 
 router = APIRouter(include_in_schema=False)

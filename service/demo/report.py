@@ -1,19 +1,22 @@
 """What the demo prints and writes, made from the documents of the API alone: live progress, tables, the result."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from service.dashboard.comparison import Comparison, Gain
+
 POLL_SECONDS = 0.5
+ENDED = ("succeeded", "failed", "cancelled")
 PLAIN_STEPS = 10
 """A plain line is printed each time another tenth is done."""
+Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,48 +28,16 @@ class Status:
     remark: str = ""
 
 
-class Meter(Protocol):
-    """Shows statuses."""
+def follow(
+    console: Console,
+    title: str,
+    fetch: Callable[[], Sequence[Document]],
+    status: Callable[..., Status],
+) -> Sequence[Document]:
+    """Ask again until everything that is fetched has ended, showing how far it is; answers the last documents.
 
-    def show(self, status: Status) -> None:
-        """Show the newest status."""
-        ...
-
-
-class _Bar:
-    def __init__(self, progress: Progress, title: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(title, total=None, remark="")
-
-    def show(self, status: Status) -> None:
-        self._progress.update(
-            self._task, completed=status.done, total=status.total, remark=status.remark, refresh=True
-        )
-
-
-class _Lines:
-    def __init__(self, console: Console, title: str) -> None:
-        self._console = console
-        self._title = title
-        self._shown = -1
-
-    def show(self, status: Status) -> None:
-        tenth = PLAIN_STEPS * status.done // max(status.total, 1)
-        if tenth != self._shown:
-            self._shown = tenth
-            self._console.print(
-                f"{self._title}: {status.done} of {status.total} {status.remark}".rstrip(),
-                highlight=False,
-                soft_wrap=True,
-            )
-
-
-@contextmanager
-def meter(console: Console, title: str) -> Iterator[Meter]:
-    """A meter for one piece of work, fit for what the console is."""
-    if not console.is_terminal:
-        yield _Lines(console, title)
-        return
+    ``status`` is given the documents, one parameter each. A terminal shows a bar, anything else a line a tenth.
+    """
     columns = (
         TextColumn("{task.description}", style="bold"),
         BarColumn(),
@@ -74,22 +45,35 @@ def meter(console: Console, title: str) -> Iterator[Meter]:
         TextColumn("{task.fields[remark]}", style="dim"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as progress:
-        yield _Bar(progress, title)
+    printed = -1
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(title, total=None, remark="")
+        while True:
+            documents = fetch()
+            now = status(*documents)
+            progress.update(bar, completed=now.done, total=now.total, remark=now.remark, refresh=True)
+            tenth = PLAIN_STEPS * now.done // max(now.total, 1)
+            if not console.is_terminal and tenth != printed:
+                printed = tenth
+                line = f"{title}: {now.done} of {now.total} {now.remark}".rstrip()
+                console.print(line, highlight=False, soft_wrap=True)
+            if all(document["state"] in ENDED for document in documents):
+                return documents
+            time.sleep(POLL_SECONDS)
 
 
-def follow(
-    fetch: Callable[[], Mapping[str, Any]],
-    is_over: Callable[[Mapping[str, Any]], bool],
-    show: Callable[[Mapping[str, Any]], None],
-) -> Mapping[str, Any]:
-    """Ask again until the document says it is over, showing each; answers the last one."""
-    while True:
-        document = fetch()
-        show(document)
-        if is_over(document):
-            return document
-        time.sleep(POLL_SECONDS)
+def tokens_status(*launches: Document) -> Status:
+    """How far launches are, together."""
+    done = total = 0
+    rate = 0.0
+    for launch in launches:
+        planned = launch["tokens"] or launch["settings"]["tokens"]
+        progress = launch["progress"] or {}
+        total += planned
+        done += planned if launch["state"] == "succeeded" else progress.get("done", 0)
+        rate += progress.get("tokens_per_second") or 0.0
+    eta = (total - done) / rate if rate else None
+    return Status(done, total, "tokens  " + rate_and_eta({"tokens_per_second": rate, "eta_seconds": eta}))
 
 
 def rate_and_eta(progress: Mapping[str, Any]) -> str:
@@ -101,9 +85,6 @@ def rate_and_eta(progress: Mapping[str, Any]) -> str:
         minutes, seconds = divmod(round(progress["eta_seconds"]), 60)
         parts.append(f"{minutes}:{seconds:02d} left")
     return ", ".join(parts)
-
-
-Document = Mapping[str, Any]
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -133,15 +114,11 @@ def task_table(evidence: Document) -> Table:
     """Held-out error of the regression and the predicted gain, per task."""
     table = _table(
         "Regression on runs it has not seen, and the gain it predicts (BPB)",
-        "task",
-        "rank corr.",
-        "abs. error",
-        "noise",
-        "gain",
-        "90% interval",
+        *("task", "rank corr.", "abs. error", "noise", "gain", "90% interval"),
     )
-    for task in _counted(evidence):
-        table.add_row(task["name"], *_task_cells(task))
+    for task in evidence["tasks"]:
+        if task["weight"]:
+            table.add_row(task["name"], *_task_cells(task))
     table.add_section()
     table.add_row("objective", *_task_cells({**evidence["objective"], "noise": None}), style="bold")
     table.add_section()
@@ -151,20 +128,18 @@ def task_table(evidence: Document) -> Table:
     return table
 
 
-def _counted(evidence: Document) -> list[Document]:
-    """The tasks of the objective; the others are watched only."""
-    return [task for task in evidence["tasks"] if task["weight"]]
-
-
 def _task_cells(task: Document) -> tuple[str, ...]:
-    low, high = task["gain_interval"]
     return (
         _number(task["rank_correlation"], ".3f"),
         _number(task["mae"], ".4f"),
         _number(task["noise"], ".4f"),
         f"{task['gain']:+.4f}",
-        f"[{low:+.4f}, {high:+.4f}]",
+        _interval(task["gain_interval"]),
     )
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "-" if bounds is None else f"[{bounds[0]:+.4f}, {bounds[1]:+.4f}]"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -186,81 +161,52 @@ def print_evidence(console: Console, optimization: Document, evidence: Document)
         console.print(f"[yellow]warning[/yellow] {warning['message']}", highlight=False)
 
 
-def gain_table(evidence: Document, natural: Document, proposed: Document) -> Table:
+def gain_table(comparison: Comparison) -> Table:
     """Predicted gain of the proxies against the gain measured on the larger model."""
     table = _table(
         "Gain over the natural distribution (BPB, positive is better)",
-        "task",
-        "predicted",
-        "90% interval",
-        "measured",
-        "natural",
-        "proposed",
+        *("task", "predicted", "90% interval", "measured", "natural", "proposed"),
     )
-    for task in _counted(evidence):
-        name = task["name"]
-        low, high = task["gain_interval"]
-        table.add_row(
-            name,
-            f"{task['gain']:+.4f}",
-            f"[{low:+.4f}, {high:+.4f}]",
-            f"{natural['metrics'][name] - proposed['metrics'][name]:+.4f}",
-            f"{natural['metrics'][name]:.4f}",
-            f"{proposed['metrics'][name]:.4f}",
-        )
-    measured = measured_objective(evidence, natural, proposed)
-    low, high = evidence["objective"]["gain_interval"]
+    for gain in comparison.tasks:
+        table.add_row(*_gain_cells(gain))
     table.add_section()
-    table.add_row(
-        "objective",
-        f"{evidence['objective']['gain']:+.4f}",
-        f"[{low:+.4f}, {high:+.4f}]",
-        f"{measured['natural'] - measured['proposed']:+.4f}",
-        f"{measured['natural']:.4f}",
-        f"{measured['proposed']:.4f}",
-        style="bold",
-    )
+    table.add_row(*_gain_cells(comparison.objective), style="bold")
     return table
 
 
-def measured_objective(evidence: Document, natural: Document, proposed: Document) -> dict[str, float]:
-    """The objective's weighted mean BPB as measured on the two launched models."""
-    weights = {task["name"]: float(task["weight"]) for task in _counted(evidence)}
-    total = sum(weights.values())
-
-    def mean(launch: Document) -> float:
-        return sum(weight * launch["metrics"][name] for name, weight in weights.items()) / total
-
-    return {"natural": mean(natural), "proposed": mean(proposed)}
-
-
-def verdict(evidence: Document, natural: Document, proposed: Document) -> str:
-    """One plain sentence: was the mixture right?"""
-    measured = measured_objective(evidence, natural, proposed)
-    gain = measured["natural"] - measured["proposed"]
-    size = f"{proposed['non_embedding_parameters']:,} non-embedding parameters"
-    if gain > 0:
-        return (
-            f"The larger model ({size}) is better on the proposed mixture: {measured['proposed']:.4f} against "
-            f"{measured['natural']:.4f} mean BPB, a gain of {gain:.4f}."
-        )
+def _gain_cells(gain: Gain) -> tuple[str, ...]:
     return (
-        f"The larger model ({size}) is NOT better on the proposed mixture: {measured['proposed']:.4f} against "
-        f"{measured['natural']:.4f} mean BPB. The prediction of the proxies did not carry over."
+        gain.name,
+        f"{gain.predicted:+.4f}",
+        _interval(gain.interval),
+        f"{gain.measured:+.4f}",
+        f"{gain.natural:.4f}",
+        f"{gain.proposed:.4f}",
     )
 
 
-def result_document(
-    optimization: Document, evidence: Document, natural: Document, proposed: Document
-) -> dict[str, Any]:
+def verdict(comparison: Comparison) -> str:
+    """One plain sentence: was the mixture right?"""
+    measured = comparison.objective
+    model = f"The larger model ({comparison.proposed['non_embedding_parameters']:,} non-embedding parameters)"
+    values = f"{measured.proposed:.4f} against {measured.natural:.4f} mean BPB"
+    if measured.measured > 0:
+        return f"{model} is better on the proposed mixture: {values}, a gain of {measured.measured:.4f}."
+    return (
+        f"{model} is NOT better on the proposed mixture: {values}. "
+        "The prediction of the proxies did not carry over."
+    )
+
+
+def result_document(optimization: Document, evidence: Document, comparison: Comparison) -> dict[str, Any]:
     """The ``--json`` document, but for the seconds and the memory, which only the demo itself can know."""
-    objective = evidence["objective"]
-    trained = (natural["tokens"] or 0) + (proposed["tokens"] or 0)
+    objective, measured = evidence["objective"], comparison.objective
+    trained = sum(launch["tokens"] or 0 for launch in (comparison.natural, comparison.proposed))
     return {
         "domains": len(evidence["domains"]),
         "runs": optimization["progress"]["runs"]["total"],
         "tokens_trained": optimization["progress"]["tokens_trained"] + trained,
         "held_out_rank_correlation": evidence["held_out_rank_correlation"],
         "predicted": {"natural": objective["natural"], "proposed": objective["proposed"]},
-        "measured": measured_objective(evidence, natural, proposed),
+        "measured": {"natural": measured.natural, "proposed": measured.proposed},
     }

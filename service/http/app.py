@@ -10,6 +10,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry
 
 from service import planning
+from service import workers as workers_view
 from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
 from service.http.auth import load_token, require_launch, require_token
@@ -23,8 +24,7 @@ from service.observability.health import Readiness
 from service.observability.requests import Audit, RequestIds, RequestMetrics, request_telemetry
 from service.optimizations import endpoints as optimizations
 from service.swarms import endpoints as swarms
-from service.tokens.authenticator import Authenticator
-from service.workers import endpoints as workers_view
+from service.tokens import Authenticator
 from store.engine import CONNECTIONS, Database
 from store.settings import Settings
 from store.tracing import configure_tracing

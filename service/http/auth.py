@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from service.tokens.authenticator import Authenticator, Principal
-from service.tokens.repository import Scope
+from service.tokens import Authenticator, Principal, Scope
 from store.problems import Forbidden, Unauthorized
 from store.settings import Settings
 

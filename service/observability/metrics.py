@@ -24,7 +24,7 @@ from service.http.auth import require_scope
 from service.http.errors import PROBLEM_CONTENT
 from service.http.routes import SettingsDependency
 from service.observability.job_metrics import JobMetrics
-from service.tokens.repository import Scope
+from service.tokens import Scope
 from store.engine import Database
 
 router = APIRouter(tags=["health"])

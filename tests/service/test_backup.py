@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
-from service.cli.backup import BackupError, backup, restore
+from service.cli.backup import BackupError, make_backup, restore_backup
 from service.cli.main import main
 from service.http.app import create_app
 from service.processes.address import ServeLock
@@ -60,13 +60,13 @@ def test_a_backup_taken_while_jobs_write_is_restored_and_served(
 
     writer = threading.Thread(target=write)
     writer.start()
-    made = backup(settings, tmp_path / "backup.tar")
+    made = make_backup(settings, tmp_path / "backup.tar")
     done.set()
     writer.join()
     assert (tmp_path / "backup.tar").stat().st_mode & 0o777 == 0o600
 
     there = Settings(data_directory=tmp_path / "elsewhere", token=TOKEN)
-    assert restore(there, tmp_path / "backup.tar").files == made.files
+    assert restore_backup(there, tmp_path / "backup.tar").files == made.files
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with TestClient(create_app(there), base_url="http://127.0.0.1", headers=headers) as restored:
         assert restored.get("/readyz").status_code == 200
@@ -84,30 +84,30 @@ def test_a_backup_taken_while_jobs_write_is_restored_and_served(
 
 @pytest.fixture
 def saved(client: TestClient, settings: Settings, tmp_path: Path) -> Path:
-    backup(settings, tmp_path / "backup.tar")
+    make_backup(settings, tmp_path / "backup.tar")
     return tmp_path / "backup.tar"
 
 
 def test_nothing_is_written_over(saved: Path, settings: Settings) -> None:
     with pytest.raises(BackupError, match="exists already"):
-        backup(settings, saved)
+        make_backup(settings, saved)
     with pytest.raises(BackupError, match="is not empty; restore into a new directory"):
-        restore(settings, saved)
+        restore_backup(settings, saved)
     with ServeLock(settings.data_directory), pytest.raises(BackupError, match="is served now"):
-        restore(settings, saved)
+        restore_backup(settings, saved)
 
 
 def test_what_is_no_backup_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.tar"
     other.write_text("not an archive")
     with pytest.raises(BackupError, match="cannot be read as a backup"):
-        restore(Settings(data_directory=tmp_path / "new"), other)
+        restore_backup(Settings(data_directory=tmp_path / "new"), other)
 
 
 def test_postgresql_is_sent_to_its_own_tool(tmp_path: Path) -> None:
     settings = Settings(data_directory=tmp_path, database_url="postgresql+psycopg://u@127.0.0.1/x")
     with pytest.raises(BackupError, match="pg_dump"):
-        backup(settings, tmp_path / "backup.tar")
+        make_backup(settings, tmp_path / "backup.tar")
 
 
 def test_the_commands(client: TestClient, settings: Settings, tmp_path: Path) -> None:

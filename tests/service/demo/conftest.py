@@ -35,7 +35,7 @@ def make_wheel(shelf: Path) -> MakeArchive:
         with zipfile.ZipFile(path, "w") as archive:
             for member, content in {**files, **inside, f"{stem}.dist-info/RECORD": b""}.items():
                 archive.writestr(member, content)
-        return Package(name, version, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+        return Package(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
 
     return make
 

@@ -4,11 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from service.demo import domains
+from service.demo import sources as text
 from service.demo.corpora import DemoSources, prepare_corpora
-from service.demo.domains import DOMAINS, DomainSource
 from service.demo.packages import CorporaError
-from service.demo.tasks import RUN_WORDS, TaskSource, TaskText, multiple_choice_answers, worked_answers
+from service.demo.sources import (
+    DOMAINS,
+    RUN_WORDS,
+    DomainSource,
+    Source,
+    TaskText,
+    multiple_choice_answers,
+    worked_answers,
+)
 from tests.service.demo.conftest import MakeArchive
 
 ANSWER = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
@@ -23,8 +30,8 @@ def sources(make_wheel: MakeArchive) -> DemoSources:
     books = make_wheel("books", "1.0", pages)
     exam = make_wheel("exam", "1.0", {"exam/prompts.json": json.dumps(PROMPTS).encode()})
     return DemoSources(
-        (DomainSource("books:small", books, r"books/.*\.txt", domains.plain, 100_000),),
-        (TaskSource("exam", exam, r"exam/prompts\.json", multiple_choice_answers),),
+        (DomainSource("books:small", books, r"books/.*\.txt", text.plain, 100_000),),
+        (Source("exam", exam, r"exam/prompts\.json", multiple_choice_answers),),
     )
 
 
@@ -78,7 +85,7 @@ def test_other_sources_have_another_content_hash(tmp_path: Path, sources: DemoSo
 
 def test_a_package_without_the_expected_text_is_named(tmp_path: Path, sources: DemoSources) -> None:
     (domain,) = sources.domains
-    wrong = DemoSources((replace(domain, extract=domains.api_schema),), sources.tasks)
+    wrong = DemoSources((replace(domain, extract=text.api_schema),), sources.tasks)
     with pytest.raises(CorporaError, match=r"books-1\.0-py3-none-any\.whl: books/00\.txt is not as expected"):
         prepare_corpora(tmp_path, sources=wrong)
     assert not (tmp_path / "corpora" / "manifest.json").exists()

@@ -35,6 +35,6 @@ def test_a_damaged_archive_in_the_cache_is_fetched_again(tmp_path: Path, make_wh
 
 
 def test_a_package_nobody_has_is_named(tmp_path: Path, shelf: Path) -> None:
-    absent = Package("absent", "2.0", "absent-2.0-py3-none-any.whl", "0" * 64)
+    absent = Package("absent-2.0-py3-none-any.whl", "0" * 64)
     with pytest.raises(CorporaError, match=r"could not fetch absent==2\.0: check the network"):
         fetch_packages([absent], tmp_path / "cache")

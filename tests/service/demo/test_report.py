@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from service.demo.report import gain_table, measured_objective, print_evidence, result_document, verdict
+from service.dashboard.comparison import compare_pair
+from service.demo.report import gain_table, print_evidence, result_document, verdict
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def printed(*items: Any) -> str:
 
 
 def test_the_measured_objective_is_the_weighted_mean(evidence: dict[str, Any]) -> None:
-    measured = measured_objective(evidence, launch(1.8, 2.2), launch(1.6, 2.4))
-    assert measured == pytest.approx({"natural": (3 * 1.8 + 2.2) / 4, "proposed": (3 * 1.6 + 2.4) / 4})
+    measured = compare_pair(evidence, launch(1.8, 2.2), launch(1.6, 2.4)).objective
+    assert (measured.natural, measured.proposed) == pytest.approx(((3 * 1.8 + 2.2) / 4, (3 * 1.6 + 2.4) / 4))
 
 
 def test_the_answer_shows_epochs_constraints_warnings_and_lost_runs(
@@ -64,20 +65,21 @@ def test_the_answer_shows_epochs_constraints_warnings_and_lost_runs(
 
 
 def test_gains_are_natural_minus_proposed(evidence: dict[str, Any]) -> None:
-    text = printed(gain_table(evidence, launch(1.8, 2.2), launch(1.6, 2.4)))
+    text = printed(gain_table(compare_pair(evidence, launch(1.8, 2.2), launch(1.6, 2.4))))
     assert "+0.2000" in next(line for line in text.splitlines() if "code" in line)
     assert "-0.2000" in next(line for line in text.splitlines() if "prose" in line)
 
 
 def test_a_worse_mixture_is_called_worse(evidence: dict[str, Any]) -> None:
-    assert "NOT better" in verdict(evidence, launch(1.6, 1.6), launch(1.8, 1.8))
-    assert "is better" in verdict(evidence, launch(1.8, 1.8), launch(1.6, 1.6))
+    assert "NOT better" in verdict(compare_pair(evidence, launch(1.6, 1.6), launch(1.8, 1.8)))
+    assert "is better" in verdict(compare_pair(evidence, launch(1.8, 1.8), launch(1.6, 1.6)))
 
 
 def test_the_json_document_has_the_promised_members(
     evidence: dict[str, Any], optimization: dict[str, Any]
 ) -> None:
-    document = result_document(optimization, evidence, launch(1.8, 2.2), launch(1.6, 2.4))
+    comparison = compare_pair(evidence, launch(1.8, 2.2), launch(1.6, 2.4))
+    document = result_document(optimization, evidence, comparison)
     assert document["domains"] == 2
     assert document["runs"] == 9
     assert document["tokens_trained"] == 900 + 50 + 50

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.demo import domains
+from service.demo import sources as text
 from service.demo.packages import CorporaError, read_members
 from tests.service.demo.conftest import write_tar
 
@@ -40,18 +40,18 @@ msgstr[1] "Mehrere Dateien hier"
 
 
 def test_translations_are_the_translated_strings_alone() -> None:
-    assert list(domains.translations(CATALOGUE.encode())) == [
+    assert list(text.translations(CATALOGUE.encode())) == [
         'Konnte nicht "gespeichert" werden\nEine einzige Datei\nMehrere Dateien hier'
     ]
 
 
 def test_a_service_model_is_divided_into_schema_and_prose() -> None:
     content = gzip.compress(json.dumps(SERVICE).encode())
-    assert list(domains.api_documentation(content)) == [
+    assert list(text.api_documentation(content)) == [
         "Send\n\nSends a message & waits.",
         "M\n\nThe body.",
     ]
-    (schema,) = domains.api_schema(content)
+    (schema,) = text.api_schema(content)
     assert json.loads(schema)["shapes"] == {"M": {"type": "structure", "members": {"Body": {}}}}
 
 
@@ -64,7 +64,7 @@ def test_dictionary_entries_keep_words_and_senses_without_source_marks() -> None
             }
         ]
     }
-    assert list(domains.dictionary_entries(json.dumps({"e": entry, "f": {"pos": []}}).encode())) == [
+    assert list(text.dictionary_entries(json.dumps({"e": entry, "f": {"pos": []}}).encode())) == [
         "e: n. A tone. n. A grade."
     ]
 
@@ -75,7 +75,7 @@ def test_chapters_begin_where_the_index_says() -> None:
         f'bible = Bible(\n    """{verses}""",\n    {{\n        1001001: 0,\n        1001002: 18,\n'
         "        1002001: 31,\n    },\n)\n"
     )
-    assert list(domains.chapters(source.encode())) == [
+    assert list(text.chapters(source.encode())) == [
         "In the beginning. It was good. ",
         "Thus they were finished.",
     ]
@@ -85,12 +85,12 @@ def test_a_license_reads_as_its_original() -> None:
     template = (
         "Copyright <<var;name=c;original=ACME;match=.+>>.<<beginOptional;name=x>> No warranty.<<endOptional>>"
     )
-    assert list(domains.license_text(template.encode())) == ["Copyright ACME. No warranty."]
+    assert list(text.license_text(template.encode())) == ["Copyright ACME. No warranty."]
 
 
 def test_every_piece_of_a_table_has_its_header() -> None:
     rows = [f"{number},x" for number in range(100)]
-    tables = list(domains.table_rows("\r\n".join(["n,v", *rows]).encode()))
+    tables = list(text.table_rows("\r\n".join(["n,v", *rows]).encode()))
     assert [table.split("\n")[0] for table in tables] == ["n,v", "n,v"]
     assert [row for table in tables for row in table.split("\n")[1:]] == rows
 
@@ -98,11 +98,11 @@ def test_every_piece_of_a_table_has_its_header() -> None:
 def test_pieces_are_short_lose_no_word_and_prefer_paragraphs() -> None:
     paragraph = "alpha beta gamma delta\nepsilon"
     whole = "\n\n".join([paragraph] * 10)
-    cut = list(domains.pieces(whole, 70))
+    cut = list(text.pieces(whole, 70))
     assert max(map(len, cut)) <= 70
     assert " ".join(cut).split() == whole.split()
     assert cut[0] == f"{paragraph}\n\n{paragraph}"
-    assert list(domains.pieces("x" * 100, 40)) == ["x" * 40, "x" * 40, "x" * 20]
+    assert list(text.pieces("x" * 100, 40)) == ["x" * 40, "x" * 40, "x" * 20]
 
 
 def test_members_come_in_the_order_of_their_names(tmp_path: Path) -> None:

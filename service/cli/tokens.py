@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,11 +10,10 @@ import click
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from service.cli import data_option, settings_with
+from service import tokens as access
+from service.cli import complaint_of, data_option, settings_with
 from service.http.schemas import NAME_PATTERN
-from service.tokens import repository
-from service.tokens.authenticator import OPERATOR
-from service.tokens.repository import LADDER, Scope
+from service.tokens import LADDER, OPERATOR, Scope
 from store.engine import Database
 from store.tables import AccessToken
 
@@ -63,8 +62,8 @@ def create(name: str, scopes: Sequence[str], expires: float | None, data_directo
     if expires == 0:
         raise click.ClickException("a token that expires at once is of no use")
     with _store(data_directory) as session:
-        asked = [Scope(scope) for scope in scopes or ("read",)]
-        secret = repository.create_token(session, name, asked, expires)
+        wanted = [Scope(scope) for scope in scopes or ("read",)]
+        secret = access.create_token(session, name, wanted, expires)
     _show(secret)
 
 
@@ -73,7 +72,7 @@ def create(name: str, scopes: Sequence[str], expires: float | None, data_directo
 def list_(data_directory: Path | None) -> None:
     """Every token, without its secret: name, scopes, state, created, last used, expiry."""
     with _store(data_directory) as session:
-        rows, now = repository.list_tokens(session), repository.now_of(session)
+        rows, now = access.list_tokens(session), access.now_of(session)
     lines = [
         ("NAME", "SCOPES", "STATE", "CREATED", "LAST USED", "EXPIRES"),
         *(_line(row, now) for row in rows),
@@ -89,7 +88,7 @@ def list_(data_directory: Path | None) -> None:
 def revoke(name: str, data_directory: Path | None) -> None:
     """End a token and the browsers it signed in, for good; within two seconds every web process knows."""
     with _store(data_directory) as session:
-        repository.revoke_token(session, name)
+        access.revoke_token(session, name)
     click.echo(f"The token {name!r} is revoked.")
 
 
@@ -98,14 +97,14 @@ def revoke(name: str, data_directory: Path | None) -> None:
 @click.option(
     "--grace",
     type=Duration(),
-    default=repository.ROTATION_GRACE_SECONDS,
+    default=access.ROTATION_GRACE_SECONDS,
     help="How long the old secret still works; 0 ends it at once.  [24h]",
 )
 @data_option
 def rotate(name: str, grace: float, data_directory: Path | None) -> None:
     """Give a token a new secret and print it, once."""
     with _store(data_directory) as session:
-        secret = repository.rotate_token(session, name, grace)
+        secret = access.rotate_token(session, name, grace)
     _show(secret)
 
 
@@ -116,19 +115,18 @@ def _store(data_directory: Path | None) -> Iterator[Session]:
         raise click.ClickException(
             f"there is no database in {settings.data_directory}: start the service once, or `mixwright migrate`"
         )
-    database = Database(settings.resolved_database_url)
     try:
-        with database.write() as session:
+        with (
+            complaint_of(access.TokenError),
+            closing(Database(settings.resolved_database_url)) as database,
+            database.write() as session,
+        ):
             yield session
-    except repository.TokenError as error:
-        raise click.ClickException(str(error)) from error
     except (OperationalError, ProgrammingError) as error:
         # Not the error's own words: they may name the address of the database.
         raise click.ClickException(
             "the database cannot be used: does it answer, and has `mixwright migrate` brought it up to date?"
         ) from error
-    finally:
-        database.close()
 
 
 def _show(secret: str) -> None:

@@ -1,1 +1,0 @@
-"""Access tokens: one a user or program, with scopes; stored as hashes only."""
