@@ -43,7 +43,7 @@ from benchmarks.api_store import DOMAINS, Sizes, Stored, fill
 from benchmarks.api_web import Web, served
 from service.processes.address import answers
 from store.engine import Database
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 
 CLIENTS = 100

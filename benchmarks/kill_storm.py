@@ -41,7 +41,7 @@ from benchmarks.storm_question import ask_domains, ask_swarm
 from benchmarks.storm_watch import Watch
 from service.client import Client
 from store.engine import Database
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 
 SWARMS = 4

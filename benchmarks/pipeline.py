@@ -19,7 +19,7 @@ from sqlalchemy import select
 from benchmarks.api_store import Sizes, fill
 from store import jobs
 from store.engine import Database
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.tables import Job
 from workers.pipeline import settle, tick
 

@@ -1,6 +1,6 @@
 """What Alembic runs for every command: one open connection in, one transaction around everything.
 
-There is no ``alembic.ini`` and so no address written down anywhere: ``store.schema.migrate`` opens the
+There is no ``alembic.ini`` and so no address written down anywhere: ``store.schema`` opens the
 connection, takes the lock and passes it in ``config.attributes["connection"]``.
 """
 
@@ -27,7 +27,7 @@ def run() -> None:
     """Bring the given connection to the revision asked for; raises RuntimeError without a connection."""
     connection = context.config.attributes.get("connection")
     if connection is None:
-        raise RuntimeError("migrations run through store.schema.migrate, which holds the lock")
+        raise RuntimeError("migrations run through store.schema, which holds the lock")
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,

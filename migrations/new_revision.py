@@ -12,7 +12,7 @@ from alembic import command
 from alembic.util import CommandError
 
 from store.engine import Database
-from store.schema.migrate import alembic_config, head, upgrade
+from store.schema import alembic_config, head, upgrade
 
 
 def next_number() -> str:

@@ -1,12 +1,12 @@
 """Job kinds, states and their creation: the part of a job's life that the web process takes part in."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from sqlalchemy import ColumnElement, and_, case, func, select, update
 from sqlalchemy.orm import Session, object_session
 
-from store.tables import ATTEMPTS, Attempt, Job, Run, database_now
+from store.tables import ATTEMPTS, Attempt, Job, Revision, Run, database_now
 
 QUEUED: Final = "queued"
 CLAIMED: Final = "claimed"
@@ -140,3 +140,35 @@ def note_tokens(session: Session, job: Job, tokens: int) -> None:
         .where(Attempt.job_id == job.id, Attempt.number == job.attempt, Attempt.outcome == SUCCEEDED)
         .values(tokens=tokens)
     )
+
+
+# How far a revision's preparation is, from its jobs: read by the API and waited for by the workers.
+
+
+def preparation_state(states: Mapping[str, int], domains: int) -> str:
+    """``queued``, ``running``, ``succeeded``, ``failed`` or ``cancelled``.
+
+    From how many of the preparation's jobs are in each of the ``states``, and how many domains the revision has.
+    """
+    for ended_badly in (FAILED, CANCELLED):
+        if states.get(ended_badly):
+            return ended_badly
+    # One job for the tokenizer and one a domain; the latter are made when the tokenizer is there.
+    if states.get(SUCCEEDED) == domains + 1:
+        return SUCCEEDED
+    return RUNNING if set(states) - {QUEUED} else QUEUED
+
+
+def preparation_failure(revision: Revision, work: Sequence[Job]) -> tuple[str, str] | None:
+    """Code and sentence of the first failed preparation job, naming the domain; None without one."""
+    names = {row.id: repr(row.name) for row in revision.domains}
+    for job in work:
+        if job.state == FAILED and job.failure_code:
+            detail = job.failure_detail or ""
+            name = names.get(job.subject)
+            if name is None:
+                detail = f"The tokenizer: {detail}"
+            elif name not in detail:
+                detail = f"Domain {name}: {detail}"
+            return job.failure_code, detail
+    return None

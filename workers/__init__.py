@@ -8,8 +8,8 @@ claims/          the row is the job
     claim        a lease on it: take, renew, finish, fail, give back, reap
     failures     why a job did not succeed, and whether it is tried again
     registry     the slots' own rows: seen, paused, draining
-    slots        the slots of a machine, and what its devices are
-execution/       execute (the worker's side), child_handle and child (the process), waves (runs at once)
+    slots        the slots of a machine, what its devices are, and how it hears that it stops
+execution/       execute (the worker's side), child_handle and child (the process), waves (runs at once), launcher
+                 (the process between a child and a program of the operator's)
 jobs/            what each kind of job does: describe, execute, store
-launchers/       full training runs by programs of the operator's
 """

@@ -29,14 +29,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from store.engine import Database
 from store.jobs import TRAINING
 from store.logs import configure_logging
-from store.schema.version import OldSchema, require_schema
+from store.schema import OldSchema, require_schema
 from store.settings import NoSuchDevice, Settings, require_devices
 from store.tracing import configure_tracing
 from workers.claims.registry import ACTIVE, BEAT_SECONDS, Pauses, Registry, SlotFlag
-from workers.claims.slots import NOT_TRAINING, Slot
+from workers.claims.slots import NOT_TRAINING, SharedFlag, Slot
 from workers.execution.child_handle import Child
 from workers.execution.execute import Worker, run_claims
-from workers.execution.flag import SharedFlag
 from workers.execution.waves import next_work
 
 log = logging.getLogger("mixwright.worker")

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from store.engine import Database
 from store.logs import configure_logging
-from store.schema.version import require_schema
+from store.schema import require_schema
 from store.settings import Settings
 from store.tables import Job, database_now
 from workers.celery_app import REST_QUEUE, RUN_JOB, TRAIN_QUEUE, app, queue_of

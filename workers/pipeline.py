@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 from mixing.swarm.catalogue import SAMPLERS
 from store import jobs
 from store.engine import Database
-from store.revisions.content import preparation_failure, preparation_state
 from store.tables import DomainRow, Job, Optimization, database_now
 from workers.claims.claim import Reaped, reap
 
@@ -93,13 +92,13 @@ def _preparation(session: Session, revision_id: str) -> str:
     for (_, state), count in jobs.count_jobs(session, revision_id).items():
         states[state] += count
     domains = session.scalar(select(func.count()).where(DomainRow.revision_id == revision_id)) or 0
-    return preparation_state(states, domains)
+    return jobs.preparation_state(states, domains)
 
 
 def _end_unprepared(session: Session, optimization: Optimization, state: str) -> None:
     revision = optimization.revision
     failed = session.scalars(select(Job).where(Job.owner == revision.id, Job.state == jobs.FAILED)).all()
-    code, detail = preparation_failure(revision, failed) or (state, "The preparation was cancelled.")
+    code, detail = jobs.preparation_failure(revision, failed) or (state, "The preparation was cancelled.")
     _end(optimization, jobs.FAILED, code, detail)
 
 

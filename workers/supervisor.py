@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from store.engine import CONNECTIONS, Database
 from store.lifeline import exit_with_parent
 from store.logs import configure_logging
-from store.schema.version import require_schema
+from store.schema import require_schema
 from store.settings import NoSuchDevice, Settings, require_devices
 from store.tracing import configure_tracing
 from workers.claims.registry import ACTIVE, BEAT_SECONDS, Pauses, Registry, SlotFlag

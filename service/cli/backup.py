@@ -24,10 +24,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from proxy_models.stores.local_copies import PUBLISHED
 from service.cli import complaint_of, data_option, settings_with
 from service.processes.address import LOCK_NAME, RECORD_NAME, ServeLock
-from store.schema.copy import CopyRefused
-from store.schema.copy import copy_database as copy
-from store.schema.migrate import UnknownRevision, current, known_revisions
-from store.schema.version import OldSchema
+from store.database_copy import CopyRefused
+from store.database_copy import copy_database as copy
+from store.schema import OldSchema, UnknownRevision, current, known_revisions
 from store.settings import Settings
 
 DATABASE = "mixwright.db"

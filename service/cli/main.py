@@ -12,8 +12,7 @@ from service.cli import Command, complaint_of, data_option, port_option, setting
 from service.http.auth import UnprotectedBind, load_token
 from service.processes.address import AlreadyServed, PortInUse, UnusableDirectory, address, listen
 from store.logs import configure_logging
-from store.schema.migrate import UnknownRevision
-from store.schema.version import OldSchema
+from store.schema import OldSchema, UnknownRevision
 from store.settings import NoSuchDevice, Settings
 
 _COMMANDS_ELSEWHERE = {
@@ -119,7 +118,7 @@ def web(**given: Any) -> None:
 @data_option
 def migrate(**given: Any) -> None:
     """Bring the database to the newest schema."""
-    from store.schema.migrate import upgrade
+    from store.schema import upgrade
 
     settings = settings_with(**given)
     settings.data_directory.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from service.dashboard.charts import MOST_ROWS, gain_chart, mixture_chart
 from service.dashboard.comparison import Comparison, compare, worst_value
 from service.dashboard.formatting import ACCURACY, is_higher_better, minimised, objective_unit
 from service.dashboard.sentences import Verdict, measured_verdict, predicted_verdict, progress_sentence
-from service.optimizations.plan_view import plan_sentences
+from service.optimizations.cost import plan_sentences
 
 Document = Mapping[str, Any]
 

@@ -15,12 +15,11 @@ from service.dashboard.templating import page
 from service.domain_sets.repository import describe_revision, revision_of, set_page
 from service.http.routes import DatabaseDependency, SettingsDependency
 from service.http.schemas import page_rows
-from service.launches.service import describe_launch, launch_page
+from service.launches import describe_launch, launch_page
 from service.mixtures.lineage import describe_lineage
 from service.mixtures.service import describe_mixture
-from service.optimizations import repository
+from service.optimizations import service as optimizations
 from service.optimizations.progress import describe
-from service.optimizations.repository import optimization_with_id
 from service.swarms.service import run_page
 from service.training.device import worker_device
 from service.workers import describe_workers
@@ -62,11 +61,11 @@ class Documents:
 
     def optimizations(self, after: str | None, domain_set: str | None = None) -> Document:
         """A page of optimizations, newest first; of one domain set if it is named."""
-        return _page(repository.optimization_page(self._session, after, LIST_LENGTH, domain_set))
+        return _page(optimizations.optimization_page(self._session, after, LIST_LENGTH, domain_set))
 
     def optimization(self, optimization_id: str) -> Document:
         """An optimization and how far it has come."""
-        row = optimization_with_id(self._session, optimization_id)
+        row = optimizations.optimization_with_id(self._session, optimization_id)
         return _json(describe(self._session, row, worker_device(self._settings)))
 
     def mixture(self, mixture_id: str) -> Document:

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from service.dashboard import formatting
-from service.optimizations.plan_view import time_source
+from service.optimizations.cost import time_source
 
 _HERE = Path(__file__).parent
 _FILTERS = (

@@ -24,7 +24,6 @@ from service.http.schemas import Listing, ProgressView, failure_of
 from store import jobs
 from store.problems import Conflict, NotFound, NotReady
 from store.revisions.changes import KnownChanges, known_changes
-from store.revisions.content import preparation_failure, preparation_state
 from store.tables import DomainRow, DomainSet, Job, Revision
 
 
@@ -104,7 +103,7 @@ def require_usable(session: Session, revision: Revision) -> None:
     """Raise NotReady when the revision's preparation failed; one still under way is fine, jobs wait for it."""
     work = jobs_of(session, revision.id)
     if any(job.state in (jobs.FAILED, jobs.CANCELLED) for job in work):
-        code, detail = preparation_failure(revision, work) or ("revision_cancelled", "it was cancelled.")
+        code, detail = jobs.preparation_failure(revision, work) or ("revision_cancelled", "it was cancelled.")
         raise NotReady(
             code,
             f"Revision {revision.number} of {revision.domain_set.name!r} cannot be used: {detail}",
@@ -124,7 +123,7 @@ def describe_revision(session: Session, revision: Revision) -> RevisionView:
     """The revision with what its preparation has counted so far."""
     work = {job.subject: job for job in jobs_of(session, revision.id)}
     domains = [_describe_domain(row, work.get(row.id)) for row in revision.domains]
-    state = preparation_state(Counter(job.state for job in work.values()), len(domains))
+    state = jobs.preparation_state(Counter(job.state for job in work.values()), len(domains))
     counts = [domain.tokens for domain in domains]
     parent = session.get(Revision, revision.parent_id) if revision.parent_id else None
     return RevisionView(
@@ -145,7 +144,7 @@ def describe_revision(session: Session, revision: Revision) -> RevisionView:
         changes=changes_view(known_changes(session, revision)),
         said=revision.said or {},
         domains=domains,
-        failure=failure_of(*(preparation_failure(revision, list(work.values())) or (None, None))),
+        failure=failure_of(*(jobs.preparation_failure(revision, list(work.values())) or (None, None))),
         created_at=revision.created_at,  # pyright: ignore[reportArgumentType] - Time accepts epoch seconds
     )
 

@@ -18,11 +18,9 @@ from service.domain_sets.repository import changes_view, domain_set_named, revis
 from service.domain_sets.schemas import DomainSetRequest, RevisionPlanView, RevisionRequest
 from store import jobs
 from store.engine import Database
-from store.files import file_identity
-from store.objects import store_problems
+from store.files import file_identity, store_problems
 from store.problems import Conflict, Invalid, invalid
-from store.revisions.changes import confirm
-from store.revisions.content import FILES, known_contents, leaves_of
+from store.revisions.changes import FILES, confirm, known_contents, leaves_of
 from store.settings import Settings
 from store.tables import DomainRow, DomainSet, Revision
 

@@ -9,15 +9,13 @@ from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry
 
-from service import planning
-from service import workers as workers_view
+from service import launches, planning, workers
 from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
 from service.http.auth import load_token, require_launch, require_token
 from service.http.errors import install_error_handlers, publish
 from service.http.guards import AllowedHosts, BodyLimit, PlainHead, SecurityHeaders
 from service.http.routes import known_query
-from service.launches import endpoints as launches
 from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics
 from service.observability.health import Readiness
@@ -81,7 +79,7 @@ def _add_routes(app: FastAPI) -> None:
         swarms.router,
         mixtures.router,
         planning.router,
-        workers_view.router,
+        workers.router,
     ):
         app.include_router(router, dependencies=[Depends(require_token), query])
     app.include_router(launches.router, dependencies=[Depends(require_launch), query])

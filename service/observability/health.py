@@ -22,7 +22,7 @@ from proxy_models.errors import StoreError
 from proxy_models.stores.artifact_store import ArtifactStore
 from service.http.errors import PROBLEM_CONTENT, problem_response
 from store.engine import Database
-from store.schema.version import NEWER, OLDER, age_of, newest, schema_of
+from store.schema import NEWER, OLDER, age_of, head, schema_of
 from store.settings import Settings
 
 CHECK_SECONDS = 2.0
@@ -73,7 +73,7 @@ class Readiness:
             return Check(False, f"does not answer ({type(error).__name__})")
         age = age_of(now)
         if age == OLDER:
-            return Check(False, f"schema {now or 'none'} is older than {newest()}: run 'mixwright migrate'")
+            return Check(False, f"schema {now or 'none'} is older than {head()}: run 'mixwright migrate'")
         # Ready still: this is how an update looks to the processes that it replaces one by one.
         return Check(True, f"ok, at the newer schema {now}" if age == NEWER else OK)
 

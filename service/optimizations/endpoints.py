@@ -17,18 +17,16 @@ from service.http.routes import (
 from service.http.schemas import After, Limit, Page
 from service.optimizations import service
 from service.optimizations.checks import check_answerable, check_request
-from service.optimizations.cost import check_planned_memory
-from service.optimizations.plan_view import plan_view
+from service.optimizations.cost import check_planned_memory, plan_view
 from service.optimizations.progress import describe
-from service.optimizations.repository import optimization_page, optimization_with_id
 from service.optimizations.schemas import (
     OptimizationRequest,
     OptimizationSummary,
     OptimizationView,
     PlanView,
 )
-from service.training.counts import check_counted
-from service.training.device import worker_device
+from service.optimizations.service import optimization_page, optimization_with_id
+from service.training.device import check_counted, worker_device
 from store import jobs
 from store.engine import Database
 from store.settings import Settings

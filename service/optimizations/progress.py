@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 from service.domain_sets.repository import counted_text
 from service.http.schemas import failure_of
 from service.optimizations.cost import optimization_cost
-from service.optimizations.repository import mixtures_of, swarm_id_of
 from service.optimizations.schemas import (
     LostRun,
     OptimizationProgress,
@@ -20,6 +19,7 @@ from service.optimizations.schemas import (
     StageView,
     run_counts,
 )
+from service.optimizations.service import mixtures_of, swarm_id_of
 from service.training.device import WorkerDevice
 from store import jobs
 from store.tables import Job, Optimization, Run, big_integer, database_now

@@ -1,21 +1,76 @@
-"""Creating, cancelling and retrying optimizations."""
+"""Optimizations: finding them, planning and storing them, cancelling and retrying them. Nothing here commits."""
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy.orm import Session
+from sqlalchemy import bindparam, select
+from sqlalchemy.orm import Session, joinedload
 
 from mixing.errors import MixingError, TooFewRuns
 from mixing.methods import Method, Recipe
 from mixing.solve.problem import LinearConstraint
 from service.domain_sets.repository import require_usable, revision_of
+from service.http.schemas import Listing
 from service.optimizations.checks import CheckedRequest, shares_of
-from service.optimizations.repository import optimization_with_id
 from service.optimizations.reuse import PlannedReuse, planned_reuse
+from service.optimizations.schemas import OptimizationSummary
 from service.training.checks import check_vocabulary
 from store import jobs
 from store.documents import VERSION, OptimizationDocument, ShareDocument
-from store.problems import Conflict, Invalid, invalid
-from store.tables import Optimization, database_now
+from store.problems import Conflict, Invalid, NotFound, invalid
+from store.tables import DomainSet, MixtureRow, Optimization, Revision, Swarm, database_now
+
+_ONE = (
+    select(Optimization)
+    .options(joinedload(Optimization.revision).joinedload(Revision.domain_set))
+    .where(Optimization.id == bindparam("id"))
+)
+_SWARM_ID = select(Swarm.id).where(Swarm.optimization_id == bindparam("id"))
+_MIXTURES = select(MixtureRow.kind, MixtureRow.id).where(MixtureRow.optimization_id == bindparam("id"))
+
+
+def optimization_with_id(session: Session, optimization_id: str) -> Optimization:
+    """The optimization with its revision and domain set; raises NotFound."""
+    row = session.scalars(_ONE, {"id": optimization_id}).first()
+    if row is None:
+        raise NotFound("optimization", optimization_id)
+    return row
+
+
+def swarm_id_of(session: Session, optimization_id: str) -> str | None:
+    """The optimization's swarm, once it is sampled."""
+    return session.scalar(_SWARM_ID, {"id": optimization_id})
+
+
+def mixtures_of(session: Session, optimization_id: str) -> dict[str, str]:
+    """Kind of mixture -> id, for the mixtures the optimization made."""
+    return dict(session.execute(_MIXTURES, {"id": optimization_id}).all())
+
+
+_QUERY = (
+    select(
+        Optimization.id,
+        DomainSet.name.label("domain_set"),
+        Revision.number.label("revision"),
+        Optimization.method,
+        Optimization.state,
+        Optimization.created_at,
+    )
+    .join(Revision, Revision.id == Optimization.revision_id)
+    .join(DomainSet, DomainSet.id == Revision.domain_set_id)
+)
+_ALL = Listing(_QUERY, Optimization.id)
+_OF_SET = Listing(_QUERY.where(DomainSet.name == bindparam("domain_set")), Optimization.id)
+
+
+def optimization_page(
+    session: Session, after: str | None, limit: int, domain_set: str | None = None
+) -> tuple[list[OptimizationSummary], str | None]:
+    """Optimizations, newest first, and the key to go on from; those of one domain set if it is named."""
+    if domain_set is None:
+        rows, following = _ALL.page(session, after, limit)
+    else:
+        rows, following = _OF_SET.page(session, after, limit, domain_set=domain_set)
+    return [OptimizationSummary.model_validate(row._asdict()) for row in rows], following
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Self
 from service.http.auth import load_token
 from service.processes.address import ServeLock, ServiceRecord, address, answers, listen
 from service.processes.child_process import KeptProcess, open_log, tail
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings, require_devices
 
 TEND_SECONDS = 0.1

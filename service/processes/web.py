@@ -12,7 +12,7 @@ from service.observability.requests import install_audit_log
 from service.processes.address import listen
 from store.lifeline import exit_with_parent
 from store.logs import configure_logging
-from store.schema.version import require_schema
+from store.schema import require_schema
 from store.settings import Settings
 
 GRACE_SECONDS = 3

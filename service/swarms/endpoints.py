@@ -18,11 +18,10 @@ from service.http.errors import PROBLEM_CONTENT
 from service.http.routes import DatabaseDependency, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Page
 from service.swarms import service
-from service.swarms.schemas import MetricView, RunSummary, RunView, SwarmView
-from service.swarms.service import run_with_id
+from service.swarms.service import MetricView, RunSummary, RunView, SwarmView, run_with_id
 from store import jobs
 from store.engine import Database
-from store.objects import store_problems
+from store.files import store_problems
 from store.problems import Conflict
 from store.settings import Settings
 from store.tables import Launch, Optimization, Run, Swarm

@@ -12,8 +12,7 @@ from proxy_models.stores.object_path import is_address
 from proxy_models.text.task_file import DEFAULT_NORMALIZATION, read_task
 from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
 from store.documents import training_values
-from store.files import file_identity, identity_hash, resolve_files, resolve_place
-from store.objects import store_problems
+from store.files import file_identity, identity_hash, resolve_files, resolve_place, store_problems
 from store.problems import Invalid, Unavailable
 from store.settings import Settings
 

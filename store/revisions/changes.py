@@ -1,4 +1,4 @@
-"""What became of the domains between a revision and its parent, as far as counting has confirmed it.
+"""Which text a revision's domains are, and what became of them since its parent, as far as counting has told.
 
 A revision stores what was found, or said, when it was posted. Reading it compares that with the content known by now:
 a domain that was touched and is the same text was kept, one that was left alone and is another text was revised, what
@@ -6,17 +6,81 @@ disappeared under one name and appeared under another was renamed, and a split o
 none: its domains are then taken for removed and added ones, through which no run is carried.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from mixing.change.conservation import combined, is_additive
 from mixing.change.diff import diff
 from mixing.change.revision import Changes, Leaf, Leaves
 from mixing.errors import AmbiguousChange
-from store.revisions.content import is_counted, leaves_of
-from store.tables import Revision
+from store.tables import DomainRow, Revision
+
+FILES = "files:"
+"""Before a key of files that nobody has counted: equal ones are the same text, different ones say nothing."""
+
+
+def is_counted(key: str | None) -> bool:
+    """Whether a key is of the text itself, so that another one of its kind is another text."""
+    return key is not None and not key.startswith(FILES)
+
+
+def content_keys(session: Session, rows: Sequence[DomainRow]) -> dict[str, str | None]:
+    """Domain name -> key of its text, for rows of one domain set.
+
+    It is what counting found; else what was found of the same shard or the same unchanged files in another revision;
+    else ``files:`` and their hash; None where nothing is known.
+    """
+    uncounted = [row for row in rows if row.content_hash is None]
+    # Of other sets nothing is taken over: what pre-tokenized files say depends on the set's tokenizer.
+    by_shard = _known(session, uncounted, DomainRow.shard_directory)
+    by_files = _known(session, uncounted, DomainRow.files_hash)
+    return {
+        row.name: row.content_hash
+        or by_shard.get(row.shard_directory or "")
+        or by_files.get(row.files_hash or "")
+        or (f"{FILES}{row.files_hash}" if row.files_hash else None)
+        for row in rows
+    }
+
+
+def _known(
+    session: Session, rows: Iterable[DomainRow], column: InstrumentedAttribute[str | None]
+) -> dict[str, str]:
+    """Value of ``column`` -> content, from counted rows of the same set that share one of the rows' values."""
+    rows = list(rows)
+    values = sorted({value for row in rows if (value := getattr(row, column.key)) is not None})
+    if not values:
+        return {}
+    return known_contents(session, column, values, Revision.domain_set_id == rows[0].revision.domain_set_id)
+
+
+def known_contents(
+    session: Session,
+    column: InstrumentedAttribute[str | None],
+    values: Sequence[str],
+    within: ColumnElement[bool],
+) -> dict[str, str]:
+    """Value of ``column`` -> content, of the counted domains that have one of ``values``."""
+    query = (
+        select(column, DomainRow.content_hash)
+        .join(Revision, Revision.id == DomainRow.revision_id)
+        .where(within, column.in_(values), DomainRow.content_hash.is_not(None))
+        .distinct()
+    )
+    return {value: content for value, content in session.execute(query) if value and content}
+
+
+def leaves_of(session: Session, revision: Revision) -> dict[str, Leaf]:
+    """The revision's domains as the mathematics sees them."""
+    return leaves(revision.domains, content_keys(session, revision.domains))
+
+
+def leaves(rows: Iterable[DomainRow], keys: Mapping[str, str | None]) -> dict[str, Leaf]:
+    """Tokens and key by domain name."""
+    return {row.name: Leaf(row.tokens, keys[row.name]) for row in rows}
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from sqlalchemy.orm import Session, selectinload
 from mixing.change.lineage import RevisionNode
 from mixing.change.revision import Changes, Leaf
 from mixing.errors import InvalidLineage
-from store.revisions.changes import known_changes, plain_changes
-from store.revisions.content import is_counted, leaves_of
+from store.revisions.changes import is_counted, known_changes, leaves_of, plain_changes
 from store.tables import Revision
 
 Document = dict[str, Any]

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from mixing.domains import parse_name
 from service.cli.main import main
 from service.domain_sets.schemas import DomainSetRequest, RevisionRequest
-from service.launches.service import LaunchRequest
+from service.launches import LaunchRequest
 from service.mixtures.service import MixtureRequest
 from service.optimizations.schemas import OptimizationRequest
 from service.planning import QualityRequest

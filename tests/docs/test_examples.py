@@ -18,7 +18,7 @@ import mixing
 import service.client
 from service.http.app import create_app
 from service.processes.web import server_config
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 
 ROOT = Path(__file__).parents[2]

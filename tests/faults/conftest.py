@@ -15,7 +15,7 @@ from benchmarks.storm_cluster import TOKEN, Cluster, wait_until
 from benchmarks.storm_question import ask_domains, ask_swarm
 from service.client import Client
 from store.engine import Database
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 from tests.servers import scratch_database, skip_loudly
 

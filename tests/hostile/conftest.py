@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.http.app import create_app
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 from tests.service.conftest import TOKEN, domain_set, on_both_databases, settings, write_corpus
 

@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-from store.schema.migrate import current, head
+from store.schema import current, head
 
 PROCESSES = 4
 # Ready when it has imported everything, so that all of them reach for the database together.
 UPGRADE = """
 import sys
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 print("ready", flush=True)
 sys.stdin.readline()
 upgrade(sys.argv[1])

@@ -13,8 +13,7 @@ from sqlalchemy import text
 import migrations
 from service.http.app import create_app
 from store.engine import Database
-from store.schema.migrate import UnknownRevision, upgrade
-from store.schema.version import OldSchema, require_schema
+from store.schema import OldSchema, UnknownRevision, require_schema, upgrade
 from store.settings import Settings
 
 VERSIONS = sorted((Path(migrations.__file__).parent / "versions").glob("[0-9]*.py"))

@@ -13,7 +13,7 @@ from sqlalchemy import inspect, text
 
 from mixing.change.revision import Changes
 from store.engine import Database
-from store.schema.migrate import (
+from store.schema import (
     DanglingReference,
     UnknownRevision,
     alembic_config,

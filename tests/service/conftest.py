@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.http.app import create_app
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 from tests.servers import scratch_database
 

@@ -9,10 +9,9 @@ from click.testing import CliRunner
 from benchmarks.api_store import Sizes, fill
 from service.cli.main import main
 from store import jobs
+from store.database_copy import CopyRefused, checksum_of, copy_database
 from store.engine import Database
-from store.schema.copy import CopyRefused, checksum_of, copy_database
-from store.schema.migrate import current, downgrade, head, upgrade
-from store.schema.version import OldSchema
+from store.schema import OldSchema, current, downgrade, head, upgrade
 from store.tables import Base, DomainSet, Job, Revision, Run
 from tests.servers import scratch_database
 from workers.claims.claim import claim, heartbeat
@@ -115,7 +114,7 @@ def test_a_copy_that_fails_has_not_happened(
     def fail(_session: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("store.schema.copy._give_back_leases", fail)
+    monkeypatch.setattr("store.database_copy._give_back_leases", fail)
     with pytest.raises(KeyboardInterrupt):
         copy_database(sqlite, postgres)
     assert {rows for rows, _ in contents(postgres).values()} == {0}

@@ -12,8 +12,7 @@ from sqlalchemy import text
 from service.http.app import create_app
 from service.observability.health import check_storage
 from store.engine import Database
-from store.schema.migrate import upgrade
-from store.schema.version import newest
+from store.schema import head, upgrade
 from store.settings import Settings
 
 
@@ -49,7 +48,7 @@ def test_an_older_schema_is_not_ready_and_says_what_to_do(
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
     assert problem["code"] == "not_ready"
-    line = f"schema {now} is older than {newest()}: run 'mixwright migrate'"
+    line = f"schema {now} is older than {head()}: run 'mixwright migrate'"
     assert problem["checks"] == {"database": line, "broker": "not configured", "storage": "ok"}
     assert line in problem["detail"]
 

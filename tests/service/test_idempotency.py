@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from service.http.idempotency import IdempotentRequest, do_once
 from store.engine import Database
 from store.problems import Conflict
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.tables import DomainSet, IdempotencyKey
 from tests.servers import scratch_database
 

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from service.http.app import create_app
 from store.logs import bound, configure_logging
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 from tests.service.conftest import TOKEN
 

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.http.app import create_app
 from store import jobs
 from store.engine import Database
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 from store.tables import Job
 from tests.service.conftest import TOKEN

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from proxy_models.families.counts import CountsByVocabulary
-from service.training import counts as model_counts
+from service.training import device as model_counts
 from store.settings import Settings
 from tests.service.conftest import LLAMA
 from tests.service.test_families import save_library

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.api import TOKEN, served
 from benchmarks.api_store import Sizes, fill
 from store.engine import Database
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 
 SEED = "1"

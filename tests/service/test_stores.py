@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import ValidationError
 
 from service.http.app import create_app
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 from tests.service.conftest import TOKEN
 

@@ -19,7 +19,7 @@ from service.http import app as web
 from service.http.app import create_app
 from store import jobs
 from store.engine import Database
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 from store.tracing import owner_context
 from tests.service.conftest import TOKEN

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from mixing.change.revision import Changes
 from store.engine import Database
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.tables import Base, DomainSet, Revision
 
 Until = Callable[..., None]

@@ -11,7 +11,7 @@ import redis
 
 from store import jobs
 from store.engine import Database
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 from store.tables import DomainRow, Job
 from tests.workers.conftest import new_revision

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from store import jobs
 from store.engine import Database
-from store.schema.migrate import upgrade
+from store.schema import upgrade
 from store.settings import Settings
 from store.tables import DomainRow, Job, WorkerRow
 from tests.workers.conftest import new_revision

@@ -13,8 +13,7 @@ import pytest
 
 from store import jobs
 from store.engine import Database
-from store.launcher_settings import BadLaunchers, Launcher, read_launchers
-from store.settings import Settings
+from store.settings import BadLaunchers, Launcher, Settings, read_launchers
 from store.tables import DomainRow, Job, Launch, MixtureRow, Run
 from tests.workers.conftest import new_revision
 from workers.claims.claim import claim
@@ -110,7 +109,7 @@ def test_whoever_loses_the_runner_ends_the_whole_process_group(tmp_path: Path, u
     directory.mkdir()
     order = {**spec(tmp_path, "-c", program, stop_seconds=0.2), "environment": dict(os.environ)}
     runner = subprocess.Popen(
-        [sys.executable, "-m", "workers.launchers.runner"],
+        [sys.executable, "-m", "workers.execution.launcher"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

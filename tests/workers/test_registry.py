@@ -1,6 +1,7 @@
 """What workers tell of themselves and what they are told, on both databases."""
 
 import os
+import socket
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from store.tables import WorkerRow, database_now
 from workers.claims.claim import Claim
 from workers.claims.failures import WORKER_LOST, Failure
 from workers.claims.registry import ACTIVE, DRAINING, PAUSED, Pauses, Registry, SlotFlag
-from workers.claims.slots import Slot, host_name, slots_of
+from workers.claims.slots import Slot, slots_of
 from workers.execution.execute import Ended
 
 SLOT = Slot("cpu-0", "cpu", None)
@@ -45,7 +46,12 @@ def failed(job: str, code: str = WORKER_LOST) -> Ended:
 
 def test_a_worker_says_where_and_what_it_is(database: Database, registry: Registry) -> None:
     row = row_of(database)
-    assert (row.host, row.device, row.process, row.state) == (host_name(), "cpu", os.getpid(), ACTIVE)
+    assert (row.host, row.device, row.process, row.state) == (
+        socket.gethostname(),
+        "cpu",
+        os.getpid(),
+        ACTIVE,
+    )
     assert row.memory_bytes == psutil.virtual_memory().total
     assert row.versions.keys() >= {"python", "torch", "mixwright"}
     registry.leave()

@@ -10,8 +10,7 @@ and the device is paused again, for twice as long. One that somebody paused stay
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -19,9 +18,8 @@ from sqlalchemy.orm import Session
 from store.engine import Database
 from store.tables import WorkerRow, database_now
 from workers.claims.failures import PERHAPS_THE_DEVICE
-from workers.claims.slots import Slot, host_name, machine_of
+from workers.claims.slots import Flag, Slot
 from workers.execution.execute import Ended
-from workers.execution.flag import Flag
 
 log = logging.getLogger("mixwright.worker")
 
@@ -154,19 +152,8 @@ class Registry:
             row.failures = row.failures[: FAILURES_ALLOWED - 1]
 
     def _register(self, session: Session, slot: Slot) -> None:
-        machine = machine_of(slot.device)
-        values: Mapping[str, Any] = {
-            "host": host_name(),
-            "device": slot.device,
-            "device_name": machine.device_name,
-            "memory_bytes": machine.memory_bytes,
-            "kinds": None if slot.kinds is None else list(slot.kinds),
-            "process": machine.process,
-            "versions": machine.versions,
-            "started_at": database_now(),
-            "seen_at": database_now(),
-            "left_at": None,
-        }
+        now = database_now()
+        values = {**slot.describe(), "started_at": now, "seen_at": now, "left_at": None}
         row = session.scalars(select(WorkerRow).where(WorkerRow.name == slot.full_name)).first()
         if row is None:
             row = WorkerRow(name=slot.full_name, state=ACTIVE, failures=[])
@@ -184,10 +171,10 @@ class SlotFlag:
         self.stopping, self.registry, self.slot = stopping, registry, slot
 
     def is_set(self) -> bool:
-        """See `workers.execution.flag.Flag`."""
+        """See `workers.claims.slots.Flag`."""
         return self.stopping.is_set() or self.registry.state(self.slot) == PAUSED
 
     def wait(self, timeout: float) -> bool:
-        """See `workers.execution.flag.Flag`."""
+        """See `workers.claims.slots.Flag`."""
         self.stopping.wait(timeout)
         return self.is_set()

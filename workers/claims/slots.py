@@ -1,25 +1,22 @@
-"""The slots of a machine: each does one order at a time on one device."""
+"""The slots of a machine, each of which does one order at a time on one device, and how they hear that they stop."""
 
 import importlib.metadata
 import os
 import platform
+import select
 import socket
 import subprocess
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import psutil
-
+from proxy_models.planning.machine import processor_name, total_memory
 from store.jobs import TRAINING
 from store.settings import Settings
 from workers.jobs import KINDS
 
 NOT_TRAINING = tuple(kind for kind in KINDS if kind not in TRAINING)
 _SHOWN = ("mixwright", "torch", "transformers", "numpy")
-
-
-def host_name() -> str:
-    """This machine, as the store and the dashboard call it."""
-    return socket.gethostname()
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,23 @@ class Slot:
     @property
     def full_name(self) -> str:
         """The same after a restart, and on no other machine."""
-        return f"{host_name()}/{self.name}"
+        return f"{socket.gethostname()}/{self.name}"
+
+    def describe(self) -> dict[str, Any]:
+        """What its row says of it and of its process, without loading torch; None where nothing tells."""
+        if self.device.startswith("cuda"):
+            device_name, memory_bytes = _nvidia(self.device.partition(":")[2] or "0")
+        else:
+            device_name, memory_bytes = processor_name(), total_memory()
+        return {
+            "host": socket.gethostname(),
+            "device": self.device,
+            "device_name": device_name,
+            "memory_bytes": memory_bytes,
+            "kinds": None if self.kinds is None else list(self.kinds),
+            "process": os.getpid(),
+            "versions": _versions(),
+        }
 
 
 def slots_of(settings: Settings) -> list[Slot]:
@@ -45,40 +58,12 @@ def slots_of(settings: Settings) -> list[Slot]:
     ]
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What is known of a slot's device without loading torch."""
-
-    device_name: str | None
-    memory_bytes: int | None
-    process: int = field(default_factory=os.getpid)
-    versions: dict[str, str] = field(default_factory=lambda: _versions())
-
-
-def machine_of(device: str) -> Machine:
-    """Name and memory of the device; None where nothing tells."""
-    if device.startswith("cuda"):
-        return Machine(*_nvidia(device.partition(":")[2] or "0"))
-    return Machine(_processor(), psutil.virtual_memory().total)
-
-
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in _SHOWN:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - a kernel file, not a path of ours
-            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _nvidia(index: str) -> tuple[str | None, int | None]:
@@ -89,3 +74,42 @@ def _nvidia(index: str) -> tuple[str | None, int | None]:
         return name, int(mebibytes) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError):
         return None, None
+
+
+class Flag(Protocol):
+    """An event of `threading`, or a `SharedFlag` where another process sets it."""
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        ...
+
+    def wait(self, timeout: float) -> bool:
+        """Until it is set, ``timeout`` seconds at most; answers whether it is."""
+        ...
+
+
+class SharedFlag:
+    """A flag of this process and of all it forks, by a pipe.
+
+    An event of `multiprocessing` counts who waits for it, and setting it waits until all of them have woken: for
+    ever, once one of them was killed while it waited. Nobody holds anything here, and a signal handler may set it.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+
+    def set(self) -> None:
+        """Set it, for good."""
+        with suppress(BlockingIOError):  # full of what was written before
+            os.write(self._write, b"x")
+
+    def is_set(self) -> bool:
+        """See `Flag`."""
+        return self.wait(0.0)
+
+    def wait(self, timeout: float) -> bool:
+        """See `Flag`."""
+        poll = select.poll()
+        poll.register(self._read, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))

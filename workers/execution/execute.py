@@ -22,9 +22,8 @@ from store.tables import Job
 from store.tracing import job_span
 from workers.claims.claim import Claim, LeaseLost, acknowledge_cancel, fail, finish, heartbeat, release
 from workers.claims.failures import DEVICE_FAILED, STOPPED, WORKER_LOST, Failure
-from workers.claims.slots import Slot
+from workers.claims.slots import Flag, Slot
 from workers.execution.child_handle import Child, ChildDied
-from workers.execution.flag import Flag
 from workers.jobs import KINDS
 from workers.pipeline import settle
 

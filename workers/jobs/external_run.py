@@ -1,4 +1,4 @@
-"""The full training run of a launch, by a program the operator configured (`store.launcher_settings`)."""
+"""The full training run of a launch, by a program the operator configured (`store.settings`)."""
 
 import json
 import os
@@ -12,8 +12,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from proxy_models.storage import write_json
-from store.launcher_settings import BadLaunchers, read_launchers
-from store.settings import Settings
+from store.settings import BadLaunchers, Settings, read_launchers
 from store.tables import Job, Launch, Run
 from workers.claims.failures import JobError
 
@@ -74,7 +73,7 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     }
     started = time.monotonic()
     runner = subprocess.Popen(
-        [sys.executable, "-m", "workers.launchers.runner"],
+        [sys.executable, "-m", "workers.execution.launcher"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""The process between a worker's child and the operator's program: ``python -m workers.launchers.runner``.
+"""The process between a worker's child and the operator's program: ``python -m workers.execution.launcher``.
 
 One JSON line on standard input is the order; the rest of standard input is a lifeline. However the child ends
 (cancelled, killed, crashed), the lifeline breaks, and the program's whole process group gets SIGTERM and, after

@@ -1,8 +1,9 @@
-"""Starting the full training run of a mixture, and describing it."""
+"""``/v1/launches``: the full training run of a mixture, started, described and stopped."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
@@ -10,16 +11,17 @@ from sqlalchemy.orm import Session
 from mixing.limits import BINDING
 from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import require_usable
-from service.http.schemas import FailureView, Listing, Name, Time, failure_of
+from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
+from service.http.routes import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency, ThreadRoute, slow
+from service.http.schemas import After, FailureView, Limit, Listing, Name, Page, Time, failure_of
 from service.mixtures.service import mixture_with_id
 from service.optimizations.schemas import TaskRequest, TrainingRequest
-from service.swarms.schemas import RunProgress
+from service.swarms.service import RunProgress
 from service.training.checks import check_tasks, check_training, check_vocabulary
-from service.training.device import WorkerDevice, check_memory
+from service.training.device import WorkerDevice, check_counted, check_memory, worker_device
 from store import jobs
-from store.launcher_settings import BUILT_IN, BadLaunchers, read_launchers
 from store.problems import Conflict, Invalid, NotFound
-from store.settings import Settings
+from store.settings import BUILT_IN, BadLaunchers, Settings, read_launchers
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
 
 
@@ -74,7 +76,7 @@ class CheckedLaunch:
     start: StartFolder | None
 
 
-def check_request(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
+def check_launch(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     """Validate size, training settings and task files. Raises Invalid naming the field."""
     if request.launcher != BUILT_IN:
         _check_launcher(request, settings)
@@ -104,7 +106,7 @@ def _check_launcher(request: LaunchRequest, settings: Settings) -> None:
             raise Invalid("not_built_in", f"A launcher has no use for {name!r}; leave it out.", name)
 
 
-def create_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice) -> str:
+def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice) -> str:
     """Store the launch, its run and its job; answers the launch's id."""
     request = checked.request
     mixture = mixture_with_id(session, request.mixture_id)
@@ -234,7 +236,7 @@ def _view(row: Any) -> LaunchView:
     )
 
 
-def cancel(session: Session, launch_id: str) -> Launch:
+def stop_launch(session: Session, launch_id: str) -> Launch:
     """Stop the launch's run at its next heartbeat."""
     launch = launch_with_id(session, launch_id)
     _require_state(session, launch, jobs.LIVE, "already_ended", "Only a launch under way can be cancelled")
@@ -242,7 +244,7 @@ def cancel(session: Session, launch_id: str) -> Launch:
     return launch
 
 
-def retry(session: Session, launch_id: str) -> Launch:
+def restart_launch(session: Session, launch_id: str) -> Launch:
     """Go on with a failed or cancelled launch, from its last checkpoint."""
     launch = launch_with_id(session, launch_id)
     ended_badly = (jobs.FAILED, jobs.CANCELLED)
@@ -257,3 +259,65 @@ def _require_state(
     state = session.scalars(select(Job.state).where(Job.owner == launch.id)).one()
     if state not in states:
         raise Conflict(code, f"{sentence}; this one is {state}.")
+
+
+router = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=ThreadRoute)
+
+
+@router.post("", status_code=202, response_model=LaunchView)
+@slow
+def create_launch(
+    body: LaunchRequest,
+    response: Response,
+    database: DatabaseDependency,
+    settings: SettingsDependency,
+    key: KeyHeader = None,
+) -> LaunchView:
+    """Train the full model on a mixture."""
+    checked = check_launch(body, settings)
+    check_counted(settings, checked.training or None, "")
+    device = worker_device(settings)
+    launch_id = do_once(
+        database,
+        IdempotentRequest("launches", key, body),
+        lambda session: store_launch(session, checked, device),
+    )
+    response.headers["Location"] = f"/v1/launches/{launch_id}"
+    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return get_launch(launch_id, database)
+
+
+@router.get("", response_model=Page[LaunchView])
+def list_launches(
+    database: DatabaseDependency,
+    optimization: Annotated[str | None, Query(max_length=64)] = None,
+    after: After = None,
+    limit: Limit = 50,
+) -> dict[str, object]:
+    """Launches, newest first; those of one optimization's mixtures if it is named."""
+    with database.read() as session:
+        views, following = launch_page(session, after, limit, optimization)
+    return {"items": views, "next": following}
+
+
+@router.get("/{launch_id}", response_model=LaunchView)
+def get_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
+    """One launch: its progress, then what was measured on its model."""
+    with database.read() as session:
+        return describe_launch(session, launch_id)
+
+
+@router.post("/{launch_id}:cancel", status_code=202, response_model=LaunchView)
+def cancel_launch(launch_id: str, database: DatabaseDependency, key: KeyHeader = None) -> LaunchView:
+    """Stop it."""
+    request = IdempotentRequest(f"launches/{launch_id}:cancel", key)
+    do_once(database, request, lambda session: stop_launch(session, launch_id).id)
+    return get_launch(launch_id, database)
+
+
+@router.post("/{launch_id}:retry", status_code=202, response_model=LaunchView)
+def retry_launch(launch_id: str, database: DatabaseDependency, key: KeyHeader = None) -> LaunchView:
+    """Go on with it, from its last checkpoint."""
+    request = IdempotentRequest(f"launches/{launch_id}:retry", key)
+    do_once(database, request, lambda session: restart_launch(session, launch_id).id)
+    return get_launch(launch_id, database)

@@ -1,4 +1,4 @@
-"""Bringing a database to the schema this version of Mixwright expects.
+"""Bringing a database to the schema this version of Mixwright expects, and telling whether it is there.
 
 Several processes may start at once against one database, so the first thing an upgrade does is take a lock
 the others wait for: an advisory lock in PostgreSQL, a lock on the database's directory for SQLite. All
@@ -23,6 +23,7 @@ from sqlalchemy import Connection, event, func, make_url, select
 
 from store.engine import Database
 
+OLDER, NEWER, SAME = "older", "newer", "same"
 # A number nobody else picks: the first 8 bytes of SHA-256("mixwright migrations"), signed.
 ADVISORY_LOCK = -0x171695A616E126E3
 
@@ -60,12 +61,12 @@ def current(url: str) -> str | None:
         return None  # looking must not make the file
     database = Database(url)
     try:
-        with database.read() as session:
-            return _revision(session.connection())
+        return schema_of(database)
     finally:
         database.close()
 
 
+@cache
 def head() -> str | None:
     """The newest revision this version of Mixwright knows."""
     return ScriptDirectory.from_config(alembic_config(None)).get_current_head()
@@ -160,3 +161,36 @@ def _require_references(connection: Connection) -> None:
         raise DanglingReference(
             f"row {dangling[1]} of table {dangling[0]!r} names a row of {dangling[2]!r} that does not exist"
         )
+
+
+class OldSchema(RuntimeError):
+    """The database has not been migrated to the schema this version works with."""
+
+
+def require_schema(url: str) -> None:
+    """Raise OldSchema or UnknownRevision, saying what to do, unless the database at ``url`` is at this schema."""
+    now = current(url)
+    age = age_of(now)
+    if age == OLDER:
+        raise OldSchema(
+            f"the database is at schema {now or 'none'} and this version of Mixwright needs {head()}: "
+            "run 'mixwright migrate' first"
+        )
+    if age == NEWER:
+        raise UnknownRevision(
+            f"the database is at schema {now}, which this version of Mixwright (schema {head()}) does not know: "
+            "start the version that migrated it, or a newer one"
+        )
+
+
+def schema_of(database: Database) -> str | None:
+    """The schema the database says it has; None when it was never migrated."""
+    with database.read() as session:
+        return _revision(session.connection())
+
+
+def age_of(revision: str | None) -> str:
+    """`OLDER`, `SAME` or `NEWER` than this version's schema; what it does not know was made by a newer one."""
+    if revision == head():
+        return SAME
+    return OLDER if revision is None or revision in known_revisions() else NEWER

@@ -29,8 +29,7 @@ from sqlalchemy.orm import Session
 
 from store.engine import Database
 from store.jobs import HELD, QUEUED
-from store.schema.migrate import sqlite_file, upgrade
-from store.schema.version import require_schema
+from store.schema import require_schema, sqlite_file, upgrade
 from store.tables import Base, Job
 
 BATCH = 500

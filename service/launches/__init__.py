@@ -1,1 +1,0 @@
-"""Launches: full training runs started from a mixture."""

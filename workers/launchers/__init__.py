@@ -1,1 +1,0 @@
-"""Launchers: full training runs by programs the operator configured."""
