@@ -7,7 +7,7 @@ import cvxpy as cp
 import numpy as np
 
 from mixing.laws.regression import Expansion, Fitted
-from mixing.solve.convex.conic import task_cones
+from mixing.solve.conic import task_cones
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from mixing.reuse.choice import (
 from mixing.reuse.plan import ReusePlan, plan_reuse
 from mixing.reuse.reuse import NOTHING_REUSED, Reuse, least_new_runs, older_run
 from mixing.runs.evidence import RunEvidence
-from mixing.solve.solvers import FittedQuestion, find
+from mixing.solve.solvers import FittedQuestion, solution_of
 from mixing.swarm.sample import sample_round
 
 TRAINING_SEED = 0
@@ -327,7 +327,7 @@ class _Step:
         generator = np.random.default_rng(self._seed)
         learned = learn(question, runs, generator) if question.reuse.groups else _fitted(question, runs)
         problem = problem_of(question, learned.evidence.groups, learned.law)
-        found = find(FittedQuestion(question, problem, learned.evidence, learned.held_out, generator))
+        found = solution_of(FittedQuestion(question, problem, learned.evidence, learned.held_out, generator))
         return Proposal(question, learned, problem, found, None)
 
     def started(self, proposal: Proposal) -> StartMixture:

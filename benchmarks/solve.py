@@ -27,12 +27,10 @@ from benchmarks.laws import EffectivePowerLaw, ExponentialLaw
 from mixing.capped_simplex import settle, water_fill
 from mixing.laws.regression import Fitted
 from mixing.simplex_map import SimplexMap
-from mixing.solve.convex.conic import solve_conic
-from mixing.solve.convex.solver import solve
-from mixing.solve.linear_system import LinearSystem
+from mixing.solve.conic import solve_conic
+from mixing.solve.exact import solve
 from mixing.solve.problem import MixtureProblem, Objective
-from mixing.solve.region import Region
-from mixing.solve.search import search
+from mixing.solve.search import Region, search
 from mixing.solve.solvers import mean_of_best, regmix_candidates
 
 SIZES = (17, 64, 256, 1000)
@@ -68,12 +66,12 @@ def compare(law: type[ExponentialLaw] | type[EffectivePowerLaw], domains: int, d
     problem = random_problem(law, domains)
     runs = [timed(lambda: solve(problem)) for _ in range(REPEATS)]
     solution = runs[0][1]
-    least = solution.value - solution.optimality_gap
+    least = solution.value - solution.gap
     row: dict[str, Any] = {
         "ours": {
             "milliseconds": float(np.median([milliseconds for milliseconds, _ in runs])),
             "best_milliseconds": min(milliseconds for milliseconds, _ in runs),
-            "certified_gap": solution.optimality_gap,
+            "certified_gap": solution.gap,
             "caps_reached": len(solution.active),
         }
     }
@@ -93,7 +91,7 @@ def conic(problem: MixtureProblem, solver: str, least: float) -> dict[str, Any]:
             return {"not_run": f"{cones} power cones"}
         if solver == "ECOS":
             return {"not_run": "no power cones"}
-    system = LinearSystem.of(problem)
+    system = problem.system
     milliseconds, answer = timed(lambda: solve_conic(problem, system, solver))
     if answer is None:
         return {"milliseconds": milliseconds, "failed": True}

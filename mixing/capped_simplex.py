@@ -5,25 +5,11 @@ Every function takes one point (m,) or many at once (n, m), and bounds of either
 
 import numpy as np
 
-from mixing.errors import Infeasible
-
 SLACK = 1e-9
 """How far bounds may fall short of the total, for the rounding of whoever computed them."""
 
 _VANISHING = 1e-200
 """Shares below this fraction of the largest count as 0: dividing by them would overflow."""
-
-
-def check_caps(caps: np.ndarray) -> None:
-    """Refuse (m,) caps that no mixture satisfies.
-
-    Raises:
-        Infeasible: the caps sum to less than 1.
-    """
-    if (total := float(np.minimum(caps, 1).sum())) < 1 - SLACK:
-        raise Infeasible(
-            f"the caps sum to {total:.6g}, so no mixture of weights summing to 1 fits under them"
-        )
 
 
 def water_fill(weights: np.ndarray, caps: np.ndarray, total: np.ndarray | float = 1.0) -> np.ndarray:
@@ -65,7 +51,7 @@ def into_capped_simplex(weights: np.ndarray, caps: np.ndarray, reserve: np.ndarr
 
     Args:
         weights: (m,) or (n, m), non-negative, with positive sums.
-        caps: bounds; they must sum to at least 1 (`check_caps`).
+        caps: bounds; they must sum to at least 1.
         reserve: positive weights by which the absent domains share what is left over.
     """
     return into_bounds(weights, np.zeros_like(caps), caps, 1.0, reserve)

@@ -14,8 +14,7 @@ from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting
 from mixing.simplex_map import SimplexMap
 from mixing.solve.conflicts import is_feasible, linear_conflict
-from mixing.solve.linear_system import LinearSystem
-from mixing.solve.problem import LinearConstraint, check_names
+from mixing.solve.constraints import LinearConstraint, LinearSystem, check_names
 from mixing.terms import TaskGuard
 
 BINDING = 1e-6
@@ -130,9 +129,7 @@ class Limits:
         )
 
     def _system(self, space: SimplexMap | None) -> LinearSystem:
-        return LinearSystem.over(
-            space or SimplexMap.identity(self.domains.names), self.caps, self.constraints
-        )
+        return LinearSystem.of(space or SimplexMap.identity(self.domains.names), self.caps, self.constraints)
 
 
 def _rounded_up(value: float) -> float:

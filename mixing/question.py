@@ -18,8 +18,8 @@ from mixing.objective import Groups, ObjectiveSpec, objective_of_tasks
 from mixing.parts import HELD_OUT_PREFIX
 from mixing.reuse.reuse import NOTHING_REUSED, Reuse, check_reusable
 from mixing.simplex_map import SimplexMap
-from mixing.solve.problem import GuardRail, LinearConstraint, MixtureProblem, Objective, TaskMean
-from mixing.solve.repetition_cost import RepetitionCost
+from mixing.solve.constraints import LinearConstraint
+from mixing.solve.problem import GuardRail, MixtureProblem, Objective, RepetitionCost, TaskMean
 from mixing.terms import TaskGuard, Terms, check_heeded
 
 

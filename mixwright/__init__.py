@@ -25,7 +25,7 @@ _NAMES = {
     "method_named": "mixing.methods",
     "propose": "mixing.answer.proposal",
     "sample_round": "mixing.swarm.sample",
-    "share_of": "mixing.solve.shares",
+    "share_of": "mixing.solve.constraints",
     "ApiError": "service.client",
     "Client": "service.client",
     "Unreachable": "service.client",

@@ -10,7 +10,7 @@ from mixing.terms import Terms
 if TYPE_CHECKING:  # a process that only passes jobs on need not load the mathematics
     from mixing.question import Question
     from mixing.reuse.reuse import Reuse
-    from mixing.solve.problem import LinearConstraint
+    from mixing.solve.constraints import LinearConstraint
     from store.tables import Optimization
 from typing import Final
 
@@ -85,7 +85,7 @@ class OptimizationDocument(Terms):
         """
         from mixing.domains import Domains
         from mixing.question import Question, objective_of
-        from mixing.solve.shares import share_of
+        from mixing.solve.constraints import share_of
 
         domains = Domains.of(tokens)
         objective = {}

@@ -16,7 +16,8 @@ from mixing.question import Question, problem_of
 from mixing.runs.evidence import Evidence, RunEvidence
 from mixing.solve.catalogue import SOLVERS
 from mixing.solve.problem import MixtureProblem
-from mixing.solve.solvers import FittedQuestion, Found, find
+from mixing.solve.solution import Solution
+from mixing.solve.solvers import FittedQuestion, solution_of
 
 _FOLDS, _SEARCH = 2, 3
 """Keys that keep the streams of the cross-validation and of the search apart from the swarm's (1)."""
@@ -30,14 +31,14 @@ class Proposal:
         question: what was asked for.
         learned: the regression fitted to all runs, and how it did on those it had not seen.
         problem: what was solved.
-        found: the mixture.
+        solution: the mixture.
         intervals: of the gain; None where there is no held-out error.
     """
 
     question: Question
     learned: Learned
     problem: MixtureProblem
-    found: Found
+    solution: Solution
     intervals: GainIntervals | None
 
     @property
@@ -96,26 +97,26 @@ def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
     learned = learn(question, runs, _stream(question, _FOLDS))
     problem = problem_of(question, learned.evidence.groups, learned.law)
     fitted = FittedQuestion(question, problem, learned.evidence, learned.held_out, _stream(question, _SEARCH))
-    found = find(fitted)
+    solution = solution_of(fitted)
     intervals = None
     if (refits := learned.refits) is not None:
-        optima = np.stack([_optimum(fitted, other, found) for other in refits.laws])
+        optima = np.stack([_optimum(fitted, other, solution) for other in refits.laws])
         natural = question.domains.natural_weights
-        intervals = gain_intervals(learned.law, refits, learned.evidence, optima, natural, found.weights)
-    return Proposal(question, learned, problem, found, intervals)
+        intervals = gain_intervals(learned.law, refits, learned.evidence, optima, natural, solution.weights)
+    return Proposal(question, learned, problem, solution, intervals)
 
 
 _AGAIN = 0.1
 """Share of a search's evaluations that each refit's optimum gets: it is one of many, and only their spread counts."""
 
 
-def _optimum(fitted: FittedQuestion, law: Fitted, found: Found) -> np.ndarray:
+def _optimum(fitted: FittedQuestion, law: Fitted, solution: Solution) -> np.ndarray:
     """(m,) what a refit would have proposed; the answer itself where by its law no mixture keeps the guard rails."""
     problem = problem_of(fitted.question, fitted.evidence.groups, law)
     try:
-        return find(replace(fitted, problem=problem, effort=_AGAIN)).weights
+        return solution_of(replace(fitted, problem=problem, effort=_AGAIN)).weights
     except Infeasible:
-        return found.weights
+        return solution.weights
 
 
 def _stream(question: Question, key: int) -> np.random.Generator:

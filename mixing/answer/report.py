@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from functools import cached_property
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from mixing.laws.diagnostics import effects, weight_spread
 from mixing.limits import BINDING
 from mixing.methods import method_named
 from mixing.runs.noise import TaskSignal, rank_tasks
-from mixing.solve.problem import LinearConstraint
+from mixing.solve.constraints import LinearConstraint
 from mixing.solve.solution import Kind
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class _Report:
         self.question = proposal.question
         self.evidence = proposal.evidence
         self.groups = proposal.evidence.groups
-        self.weights = proposal.found.weights
+        self.weights = proposal.solution.weights
         self.natural = self.question.domains.natural_weights
         both = np.stack([self.natural, self.weights])
         self.at_natural, self.at_proposed = proposal.law.predict(both)[0]
@@ -79,8 +80,8 @@ class _Report:
             "reuse": self.reuse(),
             "leverage": self.by_domain(weight_spread(self.evidence.weights)),
             "weight_spread": None if intervals is None else self.by_domain(intervals.weight_spread),
-            "optimality_gap": proposal.found.gap,
-            "evaluations": proposal.found.evaluations,
+            "optimality_gap": proposal.solution.gap if isfinite(proposal.solution.gap) else None,
+            "evaluations": proposal.solution.evaluations,
             "optimism": None if intervals is None else intervals.optimism,
             "nearest_run_distance": self.nearest_run_distance,
             "runs_used": len(self.evidence.weights),
@@ -213,7 +214,7 @@ class _Report:
 
     def domains(self) -> list[Document]:
         """What the mixture does with each domain."""
-        prices = self.proposal.found.cap_prices
+        prices = self.proposal.solution.cap_prices
         rows = domain_rows(self.question.limits, self.weights)
         for j, row in enumerate(rows):
             row["shadow_price"] = None if prices is None else self._price_per_token(float(prices[j]))
@@ -295,7 +296,7 @@ class _Report:
         return found
 
     def _prices(self, *kinds: Kind) -> dict[str, float]:
-        return {item.name: item.price for item in self.proposal.found.active if item.kind in kinds}
+        return {item.name: item.price for item in self.proposal.solution.active if item.kind in kinds}
 
     def effects(self) -> dict[str, dict[str, float]]:
         """Per task, the change per unit of weight given to a domain and taken from all in proportion."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from mixing.parts import Part, index, lazy
 
 if TYPE_CHECKING:  # importing what solves would slow down a process that only checks requests
-    from mixing.solve.solvers import FittedQuestion, Found
+    from mixing.solve.solution import Solution
+    from mixing.solve.solvers import FittedQuestion
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class SolverPart(Part):
         respects_constraints: whether it can take group shares and pins beyond caps.
     """
 
-    solve: Callable[["FittedQuestion"], "Found"]
+    solve: Callable[["FittedQuestion"], "Solution"]
     needs_convex: bool = False
     needs: str | None = None
     respects_constraints: bool = True

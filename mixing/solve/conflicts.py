@@ -1,18 +1,18 @@
-"""Why no mixture satisfies the constraints: the smallest set in conflict, and the least change that ends it."""
+"""Whether any mixture satisfies the linear constraints, and where the inside of their set is.
+
+Where none does: the smallest set in conflict, and the least change that ends it.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
-from typing import Self
 
 import numpy as np
 from scipy.optimize import linprog
 
 from mixing.errors import Infeasible
-from mixing.solve.linear_system import LinearSystem
-
-# Whether any mixture satisfies the linear constraints, and where the inside of their set is.
+from mixing.solve.constraints import LinearSystem
 
 INTERIOR = 1e-9
 """Least slack of a set that has an inside; below it the set is a point or a face."""
@@ -45,32 +45,26 @@ def middle(system: LinearSystem) -> tuple[np.ndarray, float] | None:
     return np.asarray(solved.x[:-1]), float(max(solved.x[-1], 0))
 
 
-@dataclass(frozen=True)
-class Face:
-    """Where the feasible set lies: the smallest face of the simplex, and the rows that hold it there.
+def inside_of(system: LinearSystem) -> tuple[np.ndarray, float]:
+    """`middle` of a system that has to have one.
 
-    Attributes:
-        tight: (r,) rows that hold with equality everywhere in the set.
-        kept: (n,) the q that are not 0 everywhere in the set.
-        inside: (n,) a q that satisfies every other row strictly.
+    Raises:
+        Infeasible: no q satisfies the constraints; the smallest set in conflict is named.
     """
-
-    tight: np.ndarray
-    kept: np.ndarray
-    inside: np.ndarray
-
-    @classmethod
-    def whole(cls, system: LinearSystem, inside: np.ndarray) -> Self:
-        """That of a set with an inside."""
-        rows, width = system.inequality.shape
-        return cls(np.zeros(rows, dtype=bool), np.ones(width, dtype=bool), inside)
+    if (deepest := middle(system)) is None:
+        raise linear_conflict(system).error()
+    return deepest
 
 
-def face(system: LinearSystem) -> Face:
-    """The face of a set that is not empty.
+def face(system: LinearSystem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where a set that is not empty lies: the smallest face of the simplex, and the rows that hold it there.
 
     One linear programme over the cone of the set, (q, tau) with tau >= 1: maximise sum_i t_i with 0 <= t_i <= 1
     and slack_i(q, tau) >= t_i. In a cone every slack that can be positive can be 1, so t_i is 0 or 1.
+
+    Returns:
+        (r,) the rows that hold with equality everywhere in the set, (n,) the q that are not 0 everywhere in it, and
+        (n,) a q that satisfies every other row strictly.
     """
     rows, width = system.inequality.shape
     count = rows + width
@@ -90,7 +84,7 @@ def face(system: LinearSystem) -> Face:
         [(0, None)] * width + [(1, None)] + [(0, 1)] * count,
     )
     positive = solved.x[width + 1 :] > 0.5
-    return Face(~positive[:rows], positive[rows:], solved.x[:width] / solved.x[width])
+    return ~positive[:rows], positive[rows:], solved.x[:width] / solved.x[width]
 
 
 _ENUMERATED = 500

@@ -1,32 +1,87 @@
-"""The question put to a solver: an objective convex in the mixture, and named linear constraints on it.
+"""The question put to a solver: an objective convex in the mixture, under caps, constraints and guard rails.
 
 Everything is stated on the leaves p; `SimplexMap` carries it to the q that is searched, p = E q.
 """
 
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property
 
 import numpy as np
 from scipy.special import rel_entr
 
-from mixing.errors import InvalidSetting, InvalidWeights, UnknownDomain
+from mixing.errors import InvalidSetting, InvalidWeights
 from mixing.laws.regression import Expansion, Fitted
 from mixing.simplex_map import SimplexMap
-from mixing.solve.repetition_cost import RepetitionCost
+from mixing.solve.constraints import LinearConstraint, LinearSystem, check_names
+
+# Repetition as a cost instead of a cap: what a token read again no longer teaches.
+#
+# Of the p_j R tokens that a mixture reads from a domain of N_j unique tokens, D'(p_j R) are worth fresh ones
+# (`effective_tokens`, arXiv 2305.16264). The rest is lost, as a share of the whole run
+#
+#     l_j(p_j) = p_j - D'_j / R = x - u R* (1 - exp(-x / (u R*))),   x = max(p_j - u, 0),   u = N_j / R.
+#
+# D' is concave, so l_j is convex, 0 up to one epoch and smooth there, and the cost
+#
+#     price * sum_j l_j(p_j)
+#
+# keeps a convex problem convex. Putting D'_j / R into the law in place of p_j would be the other way. It is convex
+# only where every task's loss falls in every weight, which on the simplex, where a log-linear law's effects are
+# defined up to a constant, means nothing; and it would reward repeating a domain that the law says does harm.
+#
+# The price is in BPB per share of the run's tokens. A loss that falls with the tokens as dL / d log D = -s loses s l
+# to first order when the share l of its tokens teaches nothing, so the price is s: for L = E + B D^-b it is b B D^-b.
+
+HALF_LIFE_EPOCHS = 15.387756
+"""R* of Muennighoff et al., Scaling Data-Constrained Language Models (arXiv 2305.16264)."""
 
 
-def normalized(weights: np.ndarray) -> np.ndarray:
-    """(T,) task weights divided by their sum, so that all ones are the same as none given.
+def effective_tokens(unique_tokens: np.ndarray | float, total_tokens: np.ndarray | float) -> np.ndarray:
+    """Fresh tokens that `total_tokens` read from `unique_tokens` are worth (same shape, broadcast).
 
-    Raises:
-        InvalidWeights: a negative or infinite weight, or none above 0.
+    D' = U + U R* (1 - exp(-(D/U - 1) / R*)) for D > U, else D (arXiv 2305.16264, section 3.1).
     """
-    if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
-        raise InvalidWeights(
-            "the objective's weights must be non-negative and at least one above 0", field="objective"
-        )
-    return weights / weights.sum()
+    unique = np.asarray(unique_tokens, float)
+    total = np.asarray(total_tokens, float)
+    repeats = np.maximum(total / unique - 1, 0)
+    saturating = unique * (1 - HALF_LIFE_EPOCHS * np.expm1(-repeats / HALF_LIFE_EPOCHS))
+    return np.where(total > unique, saturating, total)
+
+
+@dataclass(frozen=True)
+class RepetitionCost:
+    """`price` times the share of the training run's tokens lost to repetition; see the module.
+
+    Attributes:
+        price: BPB per share of the tokens, at least 0.
+        once: (m,) u_j = N_j / R, the weight at which a domain is read exactly once.
+    """
+
+    price: float
+    once: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.price) and self.price >= 0):
+            raise InvalidSetting(
+                f"the price of repetition is {self.price}; it must be a number of at least 0",
+                field="repetition_price",
+            )
+        if not (np.asarray(self.once) > 0).all():
+            raise InvalidSetting("every domain needs tokens to be read", field="target_tokens")
+
+    def value(self, weights: np.ndarray) -> np.ndarray:
+        """(...) the cost at (..., m) weights, in BPB."""
+        width = self.once * HALF_LIFE_EPOCHS
+        again = np.maximum(weights - self.once, 0.0)
+        return self.price * (again + width * np.expm1(-again / width)).sum(axis=-1)
+
+    def expand(self, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Value, (m,) first and (m,) second derivatives at (m,) weights; the second jumps at one epoch."""
+        width = self.once * HALF_LIFE_EPOCHS
+        again = np.maximum(weights - self.once, 0.0)
+        lost = -np.expm1(-again / width)
+        curvature = np.where(again > 0, (1 - lost) / width, 0.0)
+        return float(self.value(weights)), self.price * lost, self.price * curvature
 
 
 @dataclass(frozen=True)
@@ -40,30 +95,6 @@ class TaskMean:
 
     name: str
     weights: np.ndarray
-
-
-def family_means(
-    task_weights: np.ndarray, tasks: Sequence[str], families: Mapping[str, Collection[str]]
-) -> tuple[TaskMean, ...]:
-    """The mean of each family, its tasks weighted among themselves as in the objective.
-
-    Args:
-        task_weights: (T,) weights of the objective.
-        tasks: (T,) names.
-        families: `{family: names of its tasks}`.
-
-    Raises:
-        InvalidWeights: a family without a task of positive weight.
-    """
-    means = []
-    for family, members in families.items():
-        chosen = task_weights * np.array([task in members for task in tasks])
-        if chosen.sum() <= 0:
-            raise InvalidWeights(
-                f"the family {family!r} has no task with a weight above 0", field="objective", names=[family]
-            )
-        means.append(TaskMean(family, chosen / chosen.sum()))
-    return tuple(means)
 
 
 @dataclass(frozen=True)
@@ -94,14 +125,18 @@ class Objective:
                 f"kl_weight is {self.kl_weight}; it must be a number of at least 0", field="kl_weight"
             )
 
+    @property
+    def means(self) -> np.ndarray:
+        """(F, T) task weights of the means of which the worst counts; without families the one of all tasks."""
+        return np.array([family.weights for family in self.families] or [self.task_weights])
+
     def value(self, weights: np.ndarray) -> float:
         """The objective of a convex law at (m,) weights; 0 log 0 is 0."""
         return self.loss(weights) + float(self.beside_the_law(weights[None])[0])
 
     def loss(self, weights: np.ndarray) -> float:
         """The part a convex law predicts: the weighted mean over tasks, or the worst family's."""
-        means = [family.weights for family in self.families] or [self.task_weights]
-        return max(self.law.expand(weights, mean).value for mean in means)
+        return max(self.law.expand(weights, mean).value for mean in self.means)
 
     def predicted(self, weights: np.ndarray) -> np.ndarray:
         """(n,) the objective of any law at (n, m) mixtures."""
@@ -109,8 +144,7 @@ class Objective:
 
     def of_predictions(self, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """(n,) the objective where the law predicts (n, T) at (n, m) mixtures."""
-        means = np.array([family.weights for family in self.families] or [self.task_weights])
-        return (predictions @ means.T).max(axis=1) + self.beside_the_law(weights)
+        return (predictions @ self.means.T).max(axis=1) + self.beside_the_law(weights)
 
     def beside_the_law(self, weights: np.ndarray) -> np.ndarray:
         """(n,) the KL term and the repetition cost at (n, m) mixtures."""
@@ -145,49 +179,6 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class LinearConstraint:
-    """lower <= sum_j coefficients_j p_j <= upper, under a name a person can act on.
-
-    A cap is `{domain: 1} <= cap`; the share of a group `{each member: 1}` in a range; a pin has
-    lower == upper. Domains not mentioned have coefficient 0.
-    """
-
-    name: str
-    coefficients: Mapping[str, float]
-    lower: float = -np.inf
-    upper: float = np.inf
-
-    @classmethod
-    def pin(cls, domain: str, weight: float) -> Self:
-        """A domain held at one weight."""
-        return cls(f"{domain} at {weight:g}", {domain: 1.0}, weight, weight)
-
-    @classmethod
-    def minimum(cls, domain: str, weight: float) -> Self:
-        """The least weight of a domain."""
-        return cls(f"{domain} at least {weight:g}", {domain: 1.0}, lower=weight)
-
-    @classmethod
-    def share(cls, name: str, domains: Collection[str], lower: float, upper: float) -> Self:
-        """The total weight of a group within a range."""
-        return cls(name, dict.fromkeys(domains, 1.0), lower, upper)
-
-    def row(self, leaves: tuple[str, ...]) -> np.ndarray:
-        """(m,) coefficients in the order of the leaves.
-
-        Raises:
-            UnknownDomain: the constraint mentions a domain that is no leaf.
-        """
-        if unknown := sorted(set(self.coefficients) - set(leaves)):
-            raise UnknownDomain(
-                f"the constraint {self.name!r} names unknown domains: {', '.join(unknown)}",
-                field="constraints",
-                names=unknown,
-            )
-        return np.array([float(self.coefficients.get(name, 0.0)) for name in leaves])
-
-
-@dataclass(frozen=True)
 class GuardRail:
     """sum_t v_t f_t(p) <= bound: a task or family that must not be predicted worse than `bound`.
 
@@ -200,17 +191,71 @@ class GuardRail:
     bound: float
 
 
-def check_names(leaves: Collection[str], names: Sequence[str]) -> None:
-    """Raise InvalidSetting where a constraint's name would not tell it from another constraint or from a cap."""
-    seen = set(leaves)
-    for name in names:
-        if name in seen:
-            raise InvalidSetting(
-                f"the constraint name {name!r} is taken by another constraint or a domain; name it otherwise",
-                field="constraints",
-                names=[name],
-            )
-        seen.add(name)
+SMALLEST = 1e-290
+"""A weight that stands for 0 where its logarithm is taken."""
+
+
+@dataclass(frozen=True)
+class PullBack:
+    """E with what a solver asks of it.
+
+    Attributes:
+        matrix: (m, n) column-stochastic.
+    """
+
+    matrix: np.ndarray
+
+    @cached_property
+    def is_identity(self) -> bool:
+        """Whether q are the leaves themselves; the columns sum to 1, so a diagonal of ones says it."""
+        rows, columns = self.matrix.shape
+        return rows == columns and bool((self.matrix.diagonal() == 1).all())
+
+    @cached_property
+    def is_disjoint(self) -> bool:
+        """Whether every leaf lies under at most one column, so that a diagonal stays diagonal."""
+        return self.is_identity or bool(((self.matrix > 0).sum(1) <= 1).all())
+
+    def leaves(self, free: np.ndarray) -> np.ndarray:
+        """(n,) q to (m,) positive p; a leaf under no column gets a weight too small to count."""
+        return np.maximum(self.expand(free), SMALLEST)
+
+    def expand(self, free: np.ndarray) -> np.ndarray:
+        """(n,) q to (m,) p."""
+        return free if self.is_identity else self.matrix @ free
+
+    def expansion(self, leaf: Expansion) -> Expansion:
+        """An expansion on the leaves as one on q."""
+        if self.is_identity:
+            return leaf
+        gradient = leaf.gradient @ self.matrix
+        factors = leaf.factors @ self.matrix
+        if self.is_disjoint:
+            return Expansion(leaf.value, gradient, leaf.diagonal @ self.matrix**2, factors)
+        used = self.matrix.any(axis=1) & (leaf.diagonal > 0)
+        spread = np.sqrt(leaf.diagonal[used])[:, None] * self.matrix[used]
+        return Expansion(
+            leaf.value, gradient, np.zeros(self.matrix.shape[1]), np.concatenate([factors, spread])
+        )
+
+    def prior(self, prior: np.ndarray) -> np.ndarray:
+        """(n,) pi' with KL(E q || prior) = sum_i q_i log(q_i / pi'_i), where `is_disjoint`; it need not sum to 1."""
+        if self.is_identity:
+            return prior
+        safe = np.where(self.matrix > 0, self.matrix, 1.0)
+        return np.exp((self.matrix * np.log(prior[:, None] / safe)).sum(0))
+
+    def caps(self, caps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where `is_disjoint`: the (n,) caps of q that (m,) caps of the leaves imply, and which leaf sets each.
+
+        A virtual domain may grow until the first of its members runs out.
+        """
+        if self.is_identity:
+            return caps, np.arange(len(caps))
+        limits = np.full(self.matrix.shape, np.inf)
+        np.divide(caps[:, None], self.matrix, out=limits, where=self.matrix > 0)
+        holder = limits.argmin(axis=0)
+        return limits[holder, np.arange(len(holder))], holder
 
 
 @dataclass(frozen=True)
@@ -246,3 +291,18 @@ class MixtureProblem:
                     field="objective",
                     names=[mean.name],
                 )
+
+    @cached_property
+    def system(self) -> LinearSystem:
+        """Caps and constraints as matrices on q."""
+        return LinearSystem.of(self.space, self.caps, self.constraints)
+
+    @cached_property
+    def pull_back(self) -> PullBack:
+        """From expansions on the leaves to expansions on q."""
+        return PullBack(self.space.matrix)
+
+    @cached_property
+    def centre(self) -> np.ndarray:
+        """(n,) what is searched at the prior: a virtual domain weighs what its members do."""
+        return self.space.collapse(self.objective.prior)

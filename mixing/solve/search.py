@@ -12,14 +12,91 @@ says how far it lies from the nearest run, and `distance_penalty` lets that dist
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from mixing.capped_simplex import settle
+from mixing.capped_simplex import into_capped_simplex, settle
 from mixing.errors import Infeasible, InvalidSetting
+from mixing.solve.conflicts import inside_of
+from mixing.solve.constraints import Box, LinearSystem
 from mixing.solve.problem import MixtureProblem
-from mixing.solve.region import Region
+from mixing.solve.solution import Solution
+
+STRENGTHS = np.logspace(-1, 2, 13)
+"""Of the Dirichlet draws, relative to a centre of mean weight 1: from single domains to near the centre."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """{q : G q <= h, A q = b, sum q = 1, q >= 0}, not empty.
+
+    Attributes:
+        system: its constraints.
+        inside: (n,) the q deepest in it.
+    """
+
+    system: LinearSystem
+    inside: np.ndarray
+
+    @classmethod
+    def of(cls, problem: MixtureProblem) -> Self:
+        """The region of a problem's linear constraints.
+
+        Raises:
+            Infeasible: it is empty.
+        """
+        return cls(problem.system, inside_of(problem.system)[0])
+
+    @cached_property
+    def box(self) -> Box:
+        """The constraints by the number of q they touch."""
+        return Box.of(self.system)
+
+    @cached_property
+    def equality(self) -> np.ndarray:
+        """(e', n) orthonormal rows spanning sum q and the equalities."""
+        rows = np.concatenate([np.ones((1, len(self.inside))), self.system.equality])
+        _, size, basis = np.linalg.svd(rows, full_matrices=False)
+        return basis[size > 1e-10 * size[0]]
+
+    def along(self, directions: np.ndarray) -> np.ndarray:
+        """(N, n) directions without what would leave the equalities."""
+        return directions - (directions @ self.equality.T) @ self.equality
+
+    def reach(self, points: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """(N,) the largest step along each (N, n) direction that stays in the region."""
+        box = self.box
+        with np.errstate(divide="ignore", invalid="ignore"):
+            lower = np.where(directions < 0, (box.lower - points) / directions, np.inf)
+            upper = np.where(directions > 0, (box.upper - points) / directions, np.inf)
+            steepness = directions @ box.coupling.T
+            rows = np.where(steepness > 0, (box.bound - points @ box.coupling.T) / steepness, np.inf)
+        limits = np.concatenate([lower, upper, rows], axis=1).min(axis=1)
+        return np.maximum(np.where(np.isfinite(limits), limits, 0.0), 0.0)
+
+    def towards(self, points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """(N, n) targets, each pulled back to where the way from a point of the region to it leaves the region."""
+        directions = self.along(targets - points)
+        return points + np.minimum(self.reach(points, directions), 1.0)[:, None] * directions
+
+    def draw(self, centre: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+        """(count, n) Dirichlet draws of many strengths, half around (n,) `centre` and half around uniform.
+
+        Caps are kept by water-filling, all other constraints by stopping on the way from `inside`.
+        """
+        width = len(centre)
+        # Below this a gamma draw can underflow in every domain at once.
+        around = np.maximum(np.stack([centre * width, np.ones(width)]), 1e-2)
+        shapes = around[np.arange(count) % 2] * generator.choice(STRENGTHS, size=count)[:, None]
+        drawn = generator.gamma(shapes) + 1e-300
+        drawn /= drawn.sum(axis=1, keepdims=True)
+        if self.box.upper.sum() >= 1:
+            drawn = into_capped_simplex(drawn, self.box.upper, self.box.upper)
+        return self.towards(np.tile(self.inside, (count, 1)), drawn)
+
 
 _POOL = 0.2  # share of the evaluations drawn at random
 _SEARCHES = 32
@@ -29,23 +106,6 @@ _BATCH = 512  # proposals evaluated in one call
 _BROKEN = 1e3  # what a guard rail broken by 1 counts
 
 
-@dataclass(frozen=True)
-class Found:
-    """The best mixture a search has seen.
-
-    Attributes:
-        weights: (m,) within caps and constraints.
-        value: the objective there, as predicted, without the distance penalty.
-        nearest_run_distance: L1 distance to the nearest run; None where no runs were given.
-        evaluations: mixtures the regression was asked about.
-    """
-
-    weights: np.ndarray
-    value: float
-    nearest_run_distance: float | None
-    evaluations: int
-
-
 def search(
     problem: MixtureProblem,
     generator: np.random.Generator,
@@ -53,7 +113,7 @@ def search(
     evaluations: int = 100_000,
     evidence_weights: np.ndarray | None = None,
     distance_penalty: float = 0.0,
-) -> Found:
+) -> Solution:
     """Minimise the predicted objective of any law.
 
     Args:
@@ -70,9 +130,9 @@ def search(
     _check(evaluations, evidence_weights, distance_penalty)
     region = Region.of(problem)
     score = _Score(problem, evidence_weights, distance_penalty)
-    centre = problem.space.collapse(problem.objective.prior)
-    pool = region.draw(centre / centre.sum(), int(_POOL * evaluations), generator)
-    pool[0] = region.towards(region.inside[None], centre[None] / centre.sum())[0]
+    centre = problem.centre / problem.centre.sum()
+    pool = region.draw(centre, int(_POOL * evaluations), generator)
+    pool[0] = region.towards(region.inside[None], centre[None])[0]
     values = np.concatenate([score(part) for part in np.array_split(pool, -(-len(pool) // 10_000))])
     starts = _apart(pool, values)
     left = evaluations - len(pool)
@@ -85,9 +145,8 @@ def search(
             field="guard_rails",
             names=[guard.mean.name for guard in problem.guard_rails],
         )
-    distance = None if evidence_weights is None else float(score.distance(weights[None])[0])
     value = float(problem.objective.of_predictions(predictions, weights[None])[0])
-    return Found(weights, value, distance, score.evaluations + 1)
+    return Solution(weights, value, evaluations=score.evaluations + 1)
 
 
 def _check(evaluations: int, evidence_weights: np.ndarray | None, distance_penalty: float) -> None:

@@ -1,14 +1,12 @@
 """The answer of a solve, in the words of the problem."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from mixing.capped_simplex import settle
-from mixing.solve.convex.pull_back import PullBack
-from mixing.solve.linear_system import LinearSystem
 from mixing.solve.problem import MixtureProblem
 
 _ACTIVE = 1e-6
@@ -34,31 +32,27 @@ class ActiveConstraint:
     bound: float
     price: float
 
-    @property
-    def is_cap(self) -> bool:
-        """Whether it is a domain's cap."""
-        return self.kind == "cap"
-
 
 @dataclass(frozen=True)
 class Solution:
-    """The optimum of a mixture problem.
+    """A mixture, and what is known of how good it is.
 
     Attributes:
-        weights: (m,) mixture over the leaves, under its caps to the last bit.
-        free_weights: (n,) q.
-        value: the objective there.
-        optimality_gap: certified upper bound on value - minimum.
-        active: the constraints that bind.
-        cap_prices: (m,) fall of the objective per unit of each domain's cap; 0 where it does not bind.
+        weights: (m,) over the leaves, under their caps.
+        value: the objective there, as the law predicts it.
+        gap: certified upper bound on value - minimum; infinite where none is known.
+        active: the constraints that bind, with their prices, where these are known.
+        cap_prices: (m,) fall of the objective per unit of each domain's cap, where it is known; 0 where it does not
+            bind.
+        evaluations: predictions a search took.
     """
 
     weights: np.ndarray
-    free_weights: np.ndarray
     value: float
-    optimality_gap: float
-    active: tuple[ActiveConstraint, ...]
-    cap_prices: np.ndarray
+    gap: float = float("inf")
+    active: tuple[ActiveConstraint, ...] = ()
+    cap_prices: np.ndarray | None = None
+    evaluations: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,9 +67,9 @@ class Prices:
     """
 
     rows: Mapping[tuple[str, bool], float]
-    held: Mapping[str, float] = field(default_factory=dict)
-    families: tuple[float, ...] = ()
-    guard_rails: tuple[float, ...] = ()
+    held: Mapping[str, float]
+    families: tuple[float, ...]
+    guard_rails: tuple[float, ...]
 
     def of_row(self, name: str, is_lower: bool) -> float:
         """The price of an inequality, also where its set had no inside and it was held with equality."""
@@ -90,27 +84,20 @@ def describe(
     value: float | None = None,
 ) -> Solution:
     """The solution at (n,) q, its weights without rounding; `value` is the objective there, where it is known."""
-    whole = PullBack(problem.space.matrix)
-    weights = settle(whole.expand(free), problem.caps)
-    prices = {item.name: item.price for item in active if item.is_cap}
-    return Solution(
-        weights=weights,
-        free_weights=free,
-        value=problem.objective.value(weights) if value is None else value,
-        optimality_gap=gap,
-        active=active,
-        cap_prices=np.array([prices.get(name, 0.0) for name in problem.space.leaves]),
-    )
+    weights = settle(problem.pull_back.expand(free), problem.caps)
+    value = problem.objective.value(weights) if value is None else value
+    prices = {item.name: item.price for item in active if item.kind == "cap"}
+    cap_prices = np.array([prices.get(name, 0.0) for name in problem.space.leaves])
+    return Solution(weights, value, gap, active, cap_prices)
 
 
 def binding(problem: MixtureProblem, free: np.ndarray, prices: Prices) -> tuple[ActiveConstraint, ...]:
     """The constraints that bind at (n,) q, with their prices."""
-    weights = PullBack(problem.space.matrix).expand(free)
-    return (*_linear(problem, free, prices), *_convex(problem, weights, prices))
+    return (*_linear(problem, free, prices), *_convex(problem, problem.pull_back.expand(free), prices))
 
 
 def _linear(problem: MixtureProblem, free: np.ndarray, prices: Prices) -> list[ActiveConstraint]:
-    system = LinearSystem.of(problem)
+    system = problem.system
     slack = system.bound - system.inequality @ free
     active = []
     for i, name in enumerate(system.inequality_names):

@@ -14,11 +14,10 @@ from mixing.laws.regression import Fitted
 from mixing.question import Question
 from mixing.runs.evidence import Evidence
 from mixing.solve.catalogue import SOLVERS
-from mixing.solve.convex.solver import solve
+from mixing.solve.exact import solve
 from mixing.solve.problem import MixtureProblem
-from mixing.solve.region import Region
-from mixing.solve.search import search
-from mixing.solve.solution import ActiveConstraint
+from mixing.solve.search import Region, search
+from mixing.solve.solution import Solution
 
 # How published methods choose a mixture from a fitted regression: among candidates, no constraints of their own.
 #
@@ -73,25 +72,6 @@ def predicted_best(
 
 
 @dataclass(frozen=True)
-class Found:
-    """A mixture, and how it was found.
-
-    Attributes:
-        weights: (m,).
-        gap: certified upper bound on what is lost against the optimum of the prediction; None where none is known.
-        active: the constraints it leans on, with their prices where they are known.
-        cap_prices: (m,) fall of the objective per unit of each domain's cap, where it is known.
-        evaluations: predictions a search asked for.
-    """
-
-    weights: np.ndarray
-    gap: float | None = None
-    active: tuple[ActiveConstraint, ...] = ()
-    cap_prices: np.ndarray | None = None
-    evaluations: int | None = None
-
-
-@dataclass(frozen=True)
 class FittedQuestion:
     """What a solver is given: a question, and what its runs came to.
 
@@ -120,8 +100,12 @@ class FittedQuestion:
         """(n,) the objective as predicted, the KL term included."""
         return self.problem.objective.predicted(weights)
 
+    def solution(self, weights: np.ndarray, evaluations: int | None = None) -> Solution:
+        """The mixture of (m,) weights as an answer, of which nothing is certified."""
+        return Solution(weights, float(self.predicted(weights[None])[0]), evaluations=evaluations)
 
-def find(fitted: FittedQuestion) -> Found:
+
+def solution_of(fitted: FittedQuestion) -> Solution:
     """The mixture, by the solver of the recipe.
 
     Raises:
@@ -130,10 +114,9 @@ def find(fitted: FittedQuestion) -> Found:
     return SOLVERS[fitted.question.parts.solver].solve(fitted)
 
 
-def exact(fitted: FittedQuestion) -> Found:
+def exact(fitted: FittedQuestion) -> Solution:
     """The certified minimum of a convex law."""
-    solution = solve(fitted.problem)
-    return Found(solution.weights, solution.optimality_gap, solution.active, solution.cap_prices)
+    return solve(fitted.problem)
 
 
 SEARCH_EVALUATIONS = 40_000
@@ -141,7 +124,7 @@ _SAME = 1e-9
 """L1 distance below which two runs are of one mixture: replicates, or one mixture trained for longer."""
 
 
-def refined_search(fitted: FittedQuestion) -> Found:
+def refined_search(fitted: FittedQuestion) -> Solution:
     """A search with a price on the distance from the runs: what a law not seen there may be off by.
 
     One typical distance between neighbouring runs away, the objective counts worse by its held-out error.
@@ -150,14 +133,13 @@ def refined_search(fitted: FittedQuestion) -> Found:
     penalty = 0.0
     if fitted.held_out is not None:
         penalty = fitted.held_out.objective_mae / max(_typical_distance(weights), 1e-3)
-    found = search(
+    return search(
         fitted.problem,
         fitted.generator,
         evaluations=max(1000, round(fitted.effort * SEARCH_EVALUATIONS)),
         evidence_weights=weights,
         distance_penalty=penalty,
     )
-    return Found(found.weights, evaluations=found.evaluations)
 
 
 def _typical_distance(weights: np.ndarray) -> float:
@@ -167,11 +149,11 @@ def _typical_distance(weights: np.ndarray) -> float:
     return float(np.median(apart.min(axis=1)))
 
 
-def best_draws(fitted: FittedQuestion) -> Found:
+def best_draws(fitted: FittedQuestion) -> Solution:
     """RegMix's choice; where caps or shares bind, its draws are brought inside them, and so is their mean."""
     region, space = Region.of(fitted.problem), fitted.problem.space
     draws = max(1000, round(fitted.effort * REGMIX_DRAWS))
-    candidates = regmix_candidates(_centre(fitted.problem), fitted.generator, draws)
+    candidates = regmix_candidates(fitted.problem.centre, fitted.generator, draws)
     if fitted.question.constraints or (fitted.problem.caps < 1).any():
         candidates = region.towards(np.tile(region.inside, (draws, 1)), candidates)
     kept = _within_guard_rails(fitted, space.expand(candidates))
@@ -181,26 +163,26 @@ def best_draws(fitted: FittedQuestion) -> Found:
     while count > 1 and not _keeps_guard_rails(fitted, weights[None])[0]:
         count //= 2
         weights = mean_of_best(fitted.predicted, kept, count)
-    return Found(weights, evaluations=draws)
+    return fitted.solution(weights, draws)
 
 
 CANDIDATES = 20_000
 
 
-def best_candidate(fitted: FittedQuestion) -> Found:
+def best_candidate(fitted: FittedQuestion) -> Solution:
     """CLIMB's choice among fresh candidates: wide draws, then draws around the best of these."""
     candidates = _within_guard_rails(fitted, _candidates(fitted))
     weights = predicted_best(fitted.predicted, candidates, fitted.evidence.weights)
-    return Found(weights, evaluations=len(candidates))
+    return fitted.solution(weights, len(candidates))
 
 
-def best_posterior_mean(fitted: FittedQuestion) -> Found:
+def best_posterior_mean(fitted: FittedQuestion) -> Solution:
     """ADMIRE-BayesOpt's choice: the best posterior mean at full fidelity, also among the runs' own mixtures."""
     candidates = _candidates(fitted)
     inside = [row for row in fitted.evidence.weights if _is_inside(fitted.problem, row)]
     candidates = np.concatenate([candidates, np.array(inside).reshape(-1, candidates.shape[1])])
     kept = _within_guard_rails(fitted, candidates)
-    return Found(predicted_best(fitted.predicted, kept), evaluations=len(candidates))
+    return fitted.solution(predicted_best(fitted.predicted, kept), len(candidates))
 
 
 def _keeps_guard_rails(fitted: FittedQuestion, candidates: np.ndarray) -> np.ndarray:
@@ -234,7 +216,7 @@ def _candidates(fitted: FittedQuestion) -> np.ndarray:
     """(n, m) feasible mixtures: half drawn wide around the natural distribution, half around the best of those."""
     region, generator, space = Region.of(fitted.problem), fitted.generator, fitted.problem.space
     half = max(500, round(fitted.effort * CANDIDATES / 2))
-    wide = region.draw(_centre(fitted.problem), half, generator)
+    wide = region.draw(fitted.problem.centre, half, generator)
     best = wide[np.argsort(fitted.predicted(space.expand(wide)), kind="stable")[:8]]
     centres = best[generator.integers(0, len(best), half)]
     drawn = generator.gamma(np.maximum(300 * centres, 1e-3)) + 1e-300
@@ -242,24 +224,18 @@ def _candidates(fitted: FittedQuestion) -> np.ndarray:
     return space.expand(np.concatenate([wide, near]))
 
 
-def _centre(problem: MixtureProblem) -> np.ndarray:
-    """(n,) what is searched at the natural distribution: a virtual domain weighs what its members do."""
-    return problem.space.collapse(problem.objective.prior)
-
-
 def _is_inside(problem: MixtureProblem, weights: np.ndarray) -> bool:
     kept = problem.space.expand(problem.space.collapse(weights))
     if np.abs(kept - weights).sum() > _SAME:
         return False  # a run of other ratios than those that are frozen
-    values = [float(one.row(problem.space.leaves) @ weights) for one in problem.constraints]
     within = all(
-        one.lower - 1e-9 <= value <= one.upper + 1e-9
-        for one, value in zip(problem.constraints, values, strict=True)
+        share.lower - 1e-9 <= share.row(problem.space.leaves) @ weights <= share.upper + 1e-9
+        for share in problem.constraints
     )
     return within and bool((weights <= problem.caps + 1e-9).all())
 
 
-def extrapolated(fitted: FittedQuestion) -> Found:
+def extrapolated(fitted: FittedQuestion) -> Solution:
     """AutoScale's closed form at its two budgets, extrapolated to the target, brought under the caps at the end."""
     question, law = fitted.question, fitted.law
     assert question.proxy_tokens is not None, "the proposal is refused without them"
@@ -267,4 +243,4 @@ def extrapolated(fitted: FittedQuestion) -> Found:
     assert isinstance(law, FittedBudgets), "the recipe allows no other regression with this solver"
     weights = law.extrapolated(question.target_tokens / question.proxy_tokens)
     prior = fitted.problem.objective.prior
-    return Found(into_capped_simplex(weights, fitted.problem.caps, prior))
+    return fitted.solution(into_capped_simplex(weights, fitted.problem.caps, prior))

@@ -13,8 +13,7 @@ from mixing.methods import Method, Recipe, combine, method_named
 from mixing.objective import groups
 from mixing.parts import HELD_OUT_PREFIX
 from mixing.question import objective_of
-from mixing.solve.problem import LinearConstraint
-from mixing.solve.shares import share_of
+from mixing.solve.constraints import LinearConstraint, share_of
 from mixing.terms import TaskGuard, Terms, check_heeded
 from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import revision_of

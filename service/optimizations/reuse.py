@@ -13,7 +13,7 @@ from mixing.errors import Infeasible, MixingError, TooFewRuns
 from mixing.question import Question, objective_of
 from mixing.reuse.choice import Continuation, ReuseKind, StartMixture, newest_domains
 from mixing.reuse.plan import ReusePlan, plan_reuse
-from mixing.solve.problem import LinearConstraint
+from mixing.solve.constraints import LinearConstraint
 from service.mixtures.service import mixture_with_id
 from service.optimizations.checks import CheckedRequest
 from service.optimizations.schemas import ReuseRequest

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from mixing.errors import MixingError, TooFewRuns
 from mixing.methods import Method, Recipe
-from mixing.solve.problem import LinearConstraint
+from mixing.solve.constraints import LinearConstraint
 from service.domain_sets.repository import require_usable, revision_of
 from service.http.schemas import Listing
 from service.optimizations.checks import CheckedRequest, shares_of

@@ -44,13 +44,13 @@ def reach(proposal: Proposal) -> float:
 
     mu is the least curvature of the objective along mixtures, at the proposal.
     """
-    weights, groups = proposal.found.weights, proposal.evidence.groups
+    weights, groups = proposal.solution.weights, proposal.evidence.groups
     local = proposal.law.expand(weights, groups.column_weights)
     hessian = np.diag(local.diagonal) + local.factors.T @ local.factors
     along = np.linalg.svd(np.ones((1, len(weights))))[2][1:]
     curvature = np.linalg.eigvalsh(along @ hessian @ along.T)[0]
-    assert proposal.found.gap is not None
-    return float(np.sqrt(2 * max(proposal.found.gap, 0.0) / curvature))
+    assert np.isfinite(proposal.solution.gap)
+    return float(np.sqrt(2 * max(proposal.solution.gap, 0.0) / curvature))
 
 
 @pytest.mark.parametrize("bound", [None, 0.44])

@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from mixing.answer.coupling import couplings
 from mixing.laws.regression import Expansion, Fitted
 from mixing.simplex_map import SimplexMap
-from mixing.solve.convex.solver import solve
+from mixing.solve.exact import solve
 from mixing.solve.problem import MixtureProblem, Objective
 
 NAMES = ("a", "b", "c", "d")

@@ -13,7 +13,7 @@ from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec
 from mixing.question import Question
 from mixing.reuse.reuse import Reuse, older_run
-from mixing.solve.shares import share_of
+from mixing.solve.constraints import share_of
 from mixing.terms import TaskGuard
 from tests.mixing.reuse_world import TASKS, runs_of_first, second, space_of
 

@@ -17,7 +17,7 @@ from mixing.objective import ObjectiveSpec, groups
 from mixing.question import Question
 from mixing.runs.evidence import Needs, RunEvidence, gather
 from mixing.simplex_map import SimplexMap
-from mixing.solve.problem import LinearConstraint
+from mixing.solve.constraints import LinearConstraint
 from mixing.swarm.sample import sample_round
 
 POOL = {"web:news": 6e6, "web:forums": 2e6, "web:shops": 1e6, "books": 5e5, "wiki": 5e4}

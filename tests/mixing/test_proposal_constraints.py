@@ -14,7 +14,7 @@ from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec, objective_of_tasks
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
-from mixing.solve.shares import share_of
+from mixing.solve.constraints import share_of
 from mixing.terms import TaskGuard
 
 DOMAINS = Domains.of({"books": 1e6, "code": 2e6, "web": 6e6})
@@ -71,7 +71,7 @@ def tasks_at(proposal: Proposal, weights: np.ndarray) -> np.ndarray:
 def test_the_mean_is_minimal_on_the_grid() -> None:
     proposal = proposed()
     values = tasks_at(proposal, grid()).mean(1)
-    found = tasks_at(proposal, proposal.found.weights[None]).mean(1)[0]
+    found = tasks_at(proposal, proposal.solution.weights[None]).mean(1)[0]
     assert values.min() - 1e-3 < found <= values.min() + 1e-9
 
 
@@ -89,11 +89,11 @@ def test_the_worst_family_is_minimal_on_the_grid(granularity: str) -> None:
 
     document = proposal.to_dict()
     assert document["objective"]["aggregate"] == "worst_family"
-    values, found = worst(grid()), float(worst(proposal.found.weights[None])[0])
+    values, found = worst(grid()), float(worst(proposal.solution.weights[None])[0])
     assert values.min() - 2e-3 < found <= values.min() + 1e-6
     assert document["objective"]["proposed"] == pytest.approx(found)
     if law is not None:
-        at = tasks_at(proposal, proposal.found.weights[None])[0]
+        at = tasks_at(proposal, proposal.solution.weights[None])[0]
         assert found == pytest.approx(max(at[0], at[1:].mean()))
         assert at[0] == pytest.approx(at[1:].mean(), abs=1e-6), (
             "at the optimum the two are as bad as each other"
@@ -105,28 +105,28 @@ def test_two_families_that_are_the_same_share_the_worst() -> None:
     spec = ObjectiveSpec({"code": 1.0, "copy": 1.0}, aggregation="worst family")
     tied = proposed(runs=runs, objective=spec)
     alone = proposed(objective={"code": 1.0})
-    np.testing.assert_allclose(tied.found.weights, alone.found.weights, atol=1e-4)
+    np.testing.assert_allclose(tied.solution.weights, alone.solution.weights, atol=1e-4)
     json.dumps(tied.to_dict(), allow_nan=False)
 
 
 def test_families_with_weights_keep_the_mean_of_the_tasks() -> None:
     weights = {"code": 1.0, "facts": 2.0, "prose": 3.0}
-    plain = proposed(objective=weights).found.weights
+    plain = proposed(objective=weights).solution.weights
     families = objective_of_tasks(weights, {"facts": "reading", "prose": "reading"}, per_family=True)
-    np.testing.assert_allclose(proposed(objective=families).found.weights, plain, atol=1e-6)
+    np.testing.assert_allclose(proposed(objective=families).solution.weights, plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("solver", ["exact", "search", "mean-of-best", "predicted-best", "posterior-mean"])
 def test_a_guard_rail_holds_by_the_law_for_every_solver(solver: str) -> None:
     free = proposed(objective={"facts": 1.0, "code": 0.0})
     natural, reached = (
-        tasks_at(free, weights[None])[0, 0] for weights in (DOMAINS.natural_weights, free.found.weights)
+        tasks_at(free, weights[None])[0, 0] for weights in (DOMAINS.natural_weights, free.solution.weights)
     )
     assert reached > natural + 0.05, "facts alone would cost code much"
     guard = TaskGuard("code", worse_than_natural=0.01)
     recipe = combine(METHODS["mixwright"], solver=solver)
     guarded = proposed(objective={"facts": 1.0, "code": 0.0}, guard_rails=(guard,), recipe=recipe)
-    assert tasks_at(guarded, guarded.found.weights[None])[0, 0] <= natural + 0.01 + 1e-6
+    assert tasks_at(guarded, guarded.solution.weights[None])[0, 0] <= natural + 0.01 + 1e-6
     document = guarded.to_dict()
     json.dumps(document, allow_nan=False)
     if solver == "exact":
@@ -134,7 +134,7 @@ def test_a_guard_rail_holds_by_the_law_for_every_solver(solver: str) -> None:
         predicted = tasks_at(guarded, points)
         within = predicted[:, 0] <= natural + 0.01
         best = float(predicted[within, 1].min())
-        found = float(tasks_at(guarded, guarded.found.weights[None])[0, 1])
+        found = float(tasks_at(guarded, guarded.solution.weights[None])[0, 1])
         assert best - 3e-3 < found <= best + 1e-9
         (rail,) = [row for row in document["constraints"] if row["kind"] == "guard_rail"]
         assert rail["task"] == "code"
@@ -146,7 +146,7 @@ def test_two_guard_rails_of_one_task_both_hold() -> None:
     guards = (TaskGuard("code", at_most=10.0), TaskGuard("code", worse_than_natural=0.02))
     proposal = proposed(objective={"facts": 1.0}, guard_rails=guards)
     natural = tasks_at(proposal, DOMAINS.natural_weights[None])[0, 0]
-    assert tasks_at(proposal, proposal.found.weights[None])[0, 0] <= natural + 0.02 + 1e-6
+    assert tasks_at(proposal, proposal.solution.weights[None])[0, 0] <= natural + 0.02 + 1e-6
 
 
 def test_a_guard_rail_nothing_keeps_names_itself() -> None:
@@ -214,7 +214,7 @@ def test_a_price_of_repetition_reads_scarce_domains_less_often() -> None:
     """Instead of a cap: the dearer repetition is, the fewer times the domain most repeated is read."""
 
     def most_epochs(price: float) -> float:
-        found = proposed(repetition_cap=None, repetition_price=price).found
+        found = proposed(repetition_cap=None, repetition_price=price).solution
         return float((found.weights * TARGET / DOMAINS.tokens).max())
 
     free, dear, dearest = (most_epochs(price) for price in (0.0, 1.0, 100.0))
@@ -226,7 +226,8 @@ def test_the_tasks_predicted_worse_are_listed_the_worst_first() -> None:
     """By the law itself: what facts alone would cost the others, against the natural distribution."""
     proposal = proposed(objective={"facts": 1.0, "code": 0.0, "prose": 0.0})
     at = [
-        tasks_at(proposal, weights[None])[0] for weights in (proposal.found.weights, DOMAINS.natural_weights)
+        tasks_at(proposal, weights[None])[0]
+        for weights in (proposal.solution.weights, DOMAINS.natural_weights)
     ]
     lost = {
         task: float(loss) for task, loss in zip(sorted(USEFUL), at[0] - at[1], strict=True) if loss > 1e-9

@@ -124,7 +124,7 @@ def test_every_solver_comes_near_the_exact_one_on_a_convex_law(solver: str) -> N
     other = propose(replace(question, recipe=combine(METHODS["mixwright"], solver=solver)), runs)
     assert_sound(other.to_dict(), 4.0)
     best, found = (
-        float(one.problem.objective.predicted(one.found.weights[None])[0]) for one in (exact, other)
+        float(one.problem.objective.predicted(one.solution.weights[None])[0]) for one in (exact, other)
     )
     natural = float(exact.problem.objective.predicted(DOMAINS.natural_weights[None])[0])
     assert best - 1e-9 <= found

@@ -12,7 +12,7 @@ from mixing.limits import Limits
 from mixing.objective import objective_of_tasks
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
-from mixing.solve.shares import share_of
+from mixing.solve.constraints import share_of
 from mixing.terms import TaskGuard
 
 DOMAINS = Domains.of({"books": 2e6, "code": 1e6, "wiki": 2e5})

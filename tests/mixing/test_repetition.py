@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from mixing.domains import Domains
 from mixing.errors import Infeasible
 from mixing.limits import BINDING, Limits
-from mixing.solve.repetition_cost import effective_tokens
-from mixing.solve.shares import share_of
+from mixing.solve.constraints import share_of
+from mixing.solve.problem import effective_tokens
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from mixing.methods import combine, method_named
 from mixing.reuse.choice import StartMixture
 from mixing.reuse.plan import affected_domains, plan_reuse
 from mixing.simplex_map import SimplexMap
-from mixing.solve.problem import LinearConstraint
 from tests.mixing.reuse_world import FIRST, TASKS, continuation_of, past_of, runs_of_first, second, space_of
+from tests.mixing.solve.problems import share_between
 
 KINDS = ("added", "removed", "renamed", "revised", "split", "merged")
 
@@ -170,7 +170,7 @@ def test_ratios_that_no_mixture_can_keep_name_the_member_and_the_smallest_relaxa
     weights = {"d0": 0.95, **dict.fromkeys(["d1", "d2", "d3", "d4", "d5"], 0.01)}
     start = StartMixture("m1", "1", weights)
     # 4 x 10 G of d0 in 100 G: at most .4, so the virtual domain at most .42; e0 and e1 are pinned to .1.
-    pin = LinearConstraint.share("new ones", ["e0", "e1"], 0.0, 0.1)
+    pin = share_between("new ones", ["e0", "e1"], 0.0, 0.1)
     continuation = continuation_of(space, start=start, constraints=(pin,))
     with pytest.raises(
         Infeasible, match="First to run out is d0; with reuse 'partial' and d0 free"

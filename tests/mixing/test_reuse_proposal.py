@@ -16,7 +16,6 @@ from mixing.reuse.choice import newest_domains
 from mixing.reuse.plan import plan_reuse
 from mixing.reuse.reuse import Reuse, least_new_runs, older_run
 from mixing.runs.evidence import RunEvidence
-from mixing.solve.problem import LinearConstraint
 from mixing.swarm.sample import sample_round
 from tests.mixing.reuse_world import (
     FIRST,
@@ -29,6 +28,7 @@ from tests.mixing.reuse_world import (
     second,
     space_of,
 )
+from tests.mixing.solve.problems import share_between
 
 OBJECTIVE: dict[str, float] = dict.fromkeys(TASKS, 1.0)
 
@@ -145,7 +145,7 @@ def test_no_leaf_constraint_is_ever_violated_by_what_is_found_over_virtual_domai
     reuse = Reuse(groups, space, carried(runs, space))
     inside = np.array(domains.natural_weights)
     share = float(inside[: len(inside) // 2].sum())
-    wide = LinearConstraint.share("half", domains.names[: len(inside) // 2], share / 2, min(2 * share, 1.0))
+    wide = share_between("half", domains.names[: len(inside) // 2], share / 2, min(2 * share, 1.0))
     target = float(domains.tokens.sum())
     swarm = replace(swarm_of(space, 8, reuse), constraints=(wide,), target_tokens=target)
     caps = 4 * domains.tokens / target
@@ -157,7 +157,7 @@ def test_no_leaf_constraint_is_ever_violated_by_what_is_found_over_virtual_domai
         weights = np.array([run.mixture[name] for name in domains.names])
         assert (weights <= caps + 1e-9).all()
         np.testing.assert_allclose(weights[at], weights[at].sum() * ratios, atol=1e-9)
-    weights = propose(swarm, new).found.weights
+    weights = propose(swarm, new).solution.weights
     assert weights.sum() == pytest.approx(1)
     assert (weights >= 0).all()
     assert (weights <= caps + 1e-9).all()

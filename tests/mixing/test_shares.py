@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mixing.errors import InvalidSetting, UnknownDomain
-from mixing.solve.shares import members, share_of
+from mixing.solve.constraints import members, share_of
 
 NAMES = ("books", "web:forums", "web:news", "web:news-archive", "webcam")
 

@@ -12,7 +12,7 @@ from mixing.errors import Infeasible, InvalidSetting, TooFewRuns, UnknownMethod
 from mixing.laws.diagnostics import weight_spread
 from mixing.methods import method_named
 from mixing.question import Question
-from mixing.solve.shares import share_of
+from mixing.solve.constraints import share_of
 from mixing.swarm import dirichlet
 from mixing.swarm.sample import sample_round
 

@@ -11,8 +11,7 @@ from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
-from mixing.solve.problem import LinearConstraint
-from mixing.solve.shares import share_of
+from mixing.solve.constraints import LinearConstraint, share_of
 from mixing.swarm.catalogue import SAMPLERS
 from mixing.swarm.sample import SampledRun, sample_round
 from mixing.swarm.samplers import FIDELITIES

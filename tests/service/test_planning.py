@@ -13,7 +13,7 @@ from scipy.integrate import quad
 
 from mixing.domains import Domains
 from mixing.question import Question
-from mixing.solve.shares import share_of
+from mixing.solve.constraints import share_of
 from mixing.swarm.sample import sample_round
 from store.settings import Settings
 

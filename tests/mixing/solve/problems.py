@@ -1,6 +1,7 @@
 """Random problems that the tests of the optimizer share."""
 
 import itertools
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import numpy as np
 from benchmarks.laws import EffectivePowerLaw, ExponentialLaw
 from mixing.laws.regression import Fitted
 from mixing.simplex_map import SimplexMap
-from mixing.solve.problem import MixtureProblem, Objective, TaskMean, normalized
+from mixing.solve.constraints import LinearConstraint
+from mixing.solve.problem import MixtureProblem, Objective, TaskMean
 
 LAWS = [ExponentialLaw, EffectivePowerLaw]
 
@@ -34,8 +36,24 @@ def problem_of(
     prior = generator.dirichlet(np.ones(domains)) * 0.9 + 0.1 / domains
     if caps is None:
         caps = 4 * prior * generator.uniform(0.5, 1.5, domains)
-    objective = Objective(fitted, normalized(generator.uniform(0.1, 1, tasks)), prior, kl_weight, families)
+    weights = generator.uniform(0.1, 1, tasks)
+    objective = Objective(fitted, weights / weights.sum(), prior, kl_weight, families)
     return MixtureProblem(objective, SimplexMap.identity(names(domains)), caps, **rest)
+
+
+def pinned_at(domain: str, weight: float) -> LinearConstraint:
+    """A domain held at one weight."""
+    return LinearConstraint(f"{domain} at {weight:g}", {domain: 1.0}, weight, weight)
+
+
+def at_least(domain: str, weight: float) -> LinearConstraint:
+    """The least weight of a domain."""
+    return LinearConstraint(f"{domain} at least {weight:g}", {domain: 1.0}, lower=weight)
+
+
+def share_between(name: str, domains: Collection[str], lower: float, upper: float) -> LinearConstraint:
+    """The total weight of a group within a range."""
+    return LinearConstraint(name, dict.fromkeys(domains, 1.0), lower, upper)
 
 
 def single_tasks(count: int) -> tuple[TaskMean, ...]:

@@ -5,7 +5,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
-from mixing.solve.convex.capped_newton import CappedProblem, knapsack, minimize_capped
+from mixing.solve.capped_newton import CappedProblem, knapsack, minimize_capped
 from mixing.solve.problem import MixtureProblem
 from tests.mixing.solve.problems import LAWS, problem_of
 

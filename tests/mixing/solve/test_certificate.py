@@ -9,26 +9,30 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mixing.laws.exponential.log_linear import FittedLogLinear
-from mixing.solve.convex import interior_point
-from mixing.solve.convex import solver as convex
-from mixing.solve.convex.certificate import certified_gap, lower_bound, objective_value
-from mixing.solve.convex.conic import task_cones
-from mixing.solve.convex.interior_point import ConvexProgram
-from mixing.solve.convex.pull_back import PullBack
-from mixing.solve.convex.solver import solve
-from mixing.solve.linear_system import LinearSystem
-from mixing.solve.problem import GuardRail, LinearConstraint, MixtureProblem
-from mixing.solve.region import Region
-from tests.mixing.solve.problems import LAWS, names, problem_of, single_tasks
+from mixing.solve import interior_point
+from mixing.solve.conic import task_cones
+from mixing.solve.exact import solve
+from mixing.solve.interior_point import ConvexProgram, certified_gap, lower_bound, objective_value
+from mixing.solve.problem import GuardRail, MixtureProblem
+from mixing.solve.search import Region
+from tests.mixing.solve.problems import (
+    LAWS,
+    at_least,
+    names,
+    pinned_at,
+    problem_of,
+    share_between,
+    single_tasks,
+)
 
 
 def everything(seed: int, law: type, families: bool) -> MixtureProblem:
     """Caps, a group's share, a pin, a minimum and a guard rail that some mixtures break."""
     every = names(6)
     constraints = (
-        LinearConstraint.share("group", every[:2], 0.1, 0.5),
-        LinearConstraint.pin(every[2], 0.2),
-        LinearConstraint.minimum(every[3], 0.05),
+        share_between("group", every[:2], 0.1, 0.5),
+        pinned_at(every[2], 0.2),
+        at_least(every[3], 0.05),
     )
     problem = problem_of(
         seed,
@@ -44,8 +48,8 @@ def everything(seed: int, law: type, families: bool) -> MixtureProblem:
 
 
 def of(problem: MixtureProblem) -> ConvexProgram:
-    pull_back = PullBack(problem.space.matrix)
-    return ConvexProgram.of(problem.objective, pull_back, LinearSystem.of(problem), problem.guard_rails)
+    pull_back = problem.pull_back
+    return ConvexProgram.of(problem.objective, pull_back, problem.system, problem.guard_rails)
 
 
 @given(seed=st.integers(0, 10**6), law=st.sampled_from(LAWS), families=st.booleans())
@@ -56,7 +60,7 @@ def test_the_lower_bound_holds_for_any_point_and_any_multipliers(
     problem = everything(seed, law, families)
     program, generator = of(problem), np.random.default_rng(seed)
     optimum = solve(problem)
-    assert optimum.optimality_gap <= 1e-9
+    assert optimum.gap <= 1e-9
     for scale in (1e-3, 1.0):
         point = Region.of(problem).draw(problem.objective.prior, 1, generator)[0]
         multipliers = scale * generator.exponential(size=len(program.bound))
@@ -84,10 +88,10 @@ def test_a_conic_solver_steps_in_where_the_interior_point_method_ends_early(
     def hasty(program: ConvexProgram, start: np.ndarray, **_: Any) -> interior_point.Iterate:
         return interior_point.minimize(program, start, iterations=2)
 
-    monkeypatch.setattr(convex, "minimize", hasty)
+    monkeypatch.setattr("mixing.solve.exact.minimize", hasty)
     solution = solve(problem)
-    assert 1e-9 < solution.optimality_gap < 1e-5
-    assert exact - 1e-9 <= solution.value <= exact + solution.optimality_gap + 1e-9
+    assert 1e-9 < solution.gap < 1e-5
+    assert exact - 1e-9 <= solution.value <= exact + solution.gap + 1e-9
 
 
 def test_the_conic_form_of_the_log_linear_law_is_its_prediction() -> None:

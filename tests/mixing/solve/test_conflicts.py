@@ -10,10 +10,10 @@ from scipy.optimize import linprog
 
 from mixing.errors import Infeasible
 from mixing.solve.conflicts import is_feasible, linear_conflict
-from mixing.solve.convex.solver import solve
-from mixing.solve.linear_system import LinearSystem
-from mixing.solve.problem import GuardRail, LinearConstraint, MixtureProblem
-from tests.mixing.solve.problems import names, problem_of, single_tasks
+from mixing.solve.constraints import LinearConstraint
+from mixing.solve.exact import solve
+from mixing.solve.problem import GuardRail, MixtureProblem
+from tests.mixing.solve.problems import names, pinned_at, problem_of, share_between, single_tasks
 
 EVERY = names(6)
 OPEN = np.full(6, np.inf)
@@ -47,9 +47,9 @@ def possible(problem: MixtureProblem, chosen: tuple[str, ...]) -> bool:
 
 def test_two_of_many_constraints_are_named_and_nothing_else() -> None:
     problem = with_constraints(
-        LinearConstraint.share("code", EVERY[:2], 0.4, 0.6),
-        LinearConstraint.share("web", EVERY[2:4], 0.1, 0.9),
-        LinearConstraint.pin(EVERY[0], 0.5),
+        share_between("code", EVERY[:2], 0.4, 0.6),
+        share_between("web", EVERY[2:4], 0.1, 0.9),
+        pinned_at(EVERY[0], 0.5),
         caps=np.array([0.2, 0.9, 0.9, 0.9, 0.9, 0.9]),
     )
     with pytest.raises(Infeasible, match=r"by 0\.3") as refused:
@@ -67,11 +67,11 @@ def test_caps_that_cannot_hold_a_mixture_are_all_needed_for_the_conflict() -> No
 def test_one_constraint_that_no_mixture_satisfies_is_the_smallest_conflict() -> None:
     # The pair is in conflict too; the set of one is smaller.
     problem = with_constraints(
-        LinearConstraint.share("low", EVERY[:3], 0.0, 0.3),
-        LinearConstraint.share("high", EVERY[:3], 0.6, 1.0),
+        share_between("low", EVERY[:3], 0.0, 0.3),
+        share_between("high", EVERY[:3], 0.6, 1.0),
         LinearConstraint("beyond", dict.fromkeys(EVERY, 1.0), lower=1.5),
     )
-    conflict = linear_conflict(LinearSystem.of(problem))
+    conflict = linear_conflict(problem.system)
     assert conflict.constraints == ("beyond",)
     assert conflict.is_smallest
 
@@ -84,9 +84,9 @@ def test_the_set_is_the_smallest_in_conflict_and_the_relaxation_ends_it(seed: in
     for index in range(4):
         group = generator.choice(EVERY, size=generator.integers(1, 4), replace=False)
         lower = generator.uniform(0.2, 0.7)
-        constraints.append(LinearConstraint.share(f"share {index}", list(group), lower, lower + 0.1))
+        constraints.append(share_between(f"share {index}", list(group), lower, lower + 0.1))
     problem = with_constraints(*constraints, caps=generator.uniform(0.1, 0.5, 6))
-    system = LinearSystem.of(problem)
+    system = problem.system
     if is_feasible(system):
         assert possible(problem, system.names)
         return
@@ -106,7 +106,7 @@ def test_the_set_is_the_smallest_in_conflict_and_the_relaxation_ends_it(seed: in
         ),
         caps=problem.caps + [conflict.relaxation.get(name, 0.0) + 1e-12 for name in EVERY],
     )
-    assert is_feasible(LinearSystem.of(eased))
+    assert is_feasible(eased.system)
     total = sum(conflict.relaxation.values())
     less = with_constraints(
         *(
@@ -115,7 +115,7 @@ def test_the_set_is_the_smallest_in_conflict_and_the_relaxation_ends_it(seed: in
         ),
         caps=problem.caps + 0.9 * total / 10,
     )
-    assert not is_feasible(LinearSystem.of(less)), "ten bounds moved by less than the total in sum"
+    assert not is_feasible(less.system), "ten bounds moved by less than the total in sum"
 
 
 def test_guard_rails_that_no_mixture_keeps_are_named() -> None:

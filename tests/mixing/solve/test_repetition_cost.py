@@ -7,9 +7,8 @@ from mixing.domains import Domains
 from mixing.errors import InvalidSetting
 from mixing.limits import Limits
 from mixing.simplex_map import SimplexMap
-from mixing.solve.convex.solver import solve
-from mixing.solve.problem import MixtureProblem, Objective
-from mixing.solve.repetition_cost import RepetitionCost, effective_tokens
+from mixing.solve.exact import solve
+from mixing.solve.problem import MixtureProblem, Objective, RepetitionCost, effective_tokens
 from tests.mixing.solve.problems import problem_of
 
 
@@ -48,7 +47,7 @@ def test_a_dearer_repetition_repeats_less_and_a_free_one_changes_nothing() -> No
             problem.objective.law, problem.objective.task_weights, problem.objective.prior, 0.05, (), cost
         )
         solution = solve(MixtureProblem(objective, problem.space, problem.caps))
-        assert solution.optimality_gap <= 1e-9
+        assert solution.gap <= 1e-9
         repeated.append(RepetitionCost(1.0, once).value(solution.weights))
     assert repeated == sorted(repeated, reverse=True)
     assert repeated[0] == pytest.approx(RepetitionCost(1.0, once).value(solve(problem).weights), abs=1e-6)

@@ -11,9 +11,8 @@ import cvxpy as cp
 import numpy as np
 
 from mixing.laws.exponential.log_linear import FittedLogLinear
-from mixing.solve.linear_system import LinearSystem
-from mixing.solve.problem import MixtureProblem, Objective
-from mixing.solve.repetition_cost import HALF_LIFE_EPOCHS
+from mixing.solve.constraints import LinearSystem
+from mixing.solve.problem import HALF_LIFE_EPOCHS, MixtureProblem, Objective
 
 
 @singledispatch
@@ -34,22 +33,20 @@ class ConicAnswer:
     Attributes:
         free: (n,) q.
         multipliers: (r,) of the linear system's rows.
-        guard_multipliers: (G,).
-        family_multipliers: (F,).
+        convex_multipliers: (F + G,) of the families and the guard rails.
         prices: (1 + e,) of sum q = 1 and of the equalities.
         seconds: the solver's own time, without cvxpy's.
     """
 
     free: np.ndarray
     multipliers: np.ndarray
-    guard_multipliers: np.ndarray
-    family_multipliers: np.ndarray
+    convex_multipliers: np.ndarray
     prices: np.ndarray
     seconds: float
 
 
 def solve_conic(
-    problem: MixtureProblem, system: LinearSystem, solver: str = cp.CLARABEL, **options: Any
+    problem: MixtureProblem, system: LinearSystem, solver: str = cp.CLARABEL
 ) -> ConicAnswer | None:
     """Solve through cvxpy; None where the law has no conic form or the solver gives no answer."""
     objective, space = problem.objective, problem.space
@@ -72,26 +69,25 @@ def solve_conic(
     if objective.families:
         cost = cost + level
     total = cp.sum(free) == 1
-    below = system.inequality @ free <= system.bound if len(system.bound) else None
-    equal = system.equality @ free == system.value if len(system.value) else None
-    families = [mean[counted] @ tasks <= level for mean in means[: len(objective.families)]]
-    guards = [guard.mean.weights[counted] @ tasks <= guard.bound for guard in problem.guard_rails]
+    below = [system.inequality @ free <= system.bound] if len(system.bound) else []
+    equal = [system.equality @ free == system.value] if len(system.value) else []
+    bounds = [level] * len(objective.families) + [guard.bound for guard in problem.guard_rails]
+    convex = [mean[counted] @ tasks <= bound for mean, bound in zip(means, bounds, strict=True)]
     repeated, extra = _repetition(objective, leaves)
-    constraints = [total, *(item for item in (below, equal) if item is not None), *families, *guards, *extra]
+    constraints = [total, *below, *equal, *convex, *extra]
     question = cp.Problem(cp.Minimize(cost + repeated), constraints)
     try:
-        question.solve(solver=solver, **options)
+        question.solve(solver=solver)
     except cp.SolverError:
         return None
     if free.value is None:
         return None
-    found = np.maximum(np.asarray(free.value), 1e-15)
+    mixture = np.maximum(np.asarray(free.value), 1e-15)
     return ConicAnswer(
-        free=found / found.sum(),
-        multipliers=_duals([] if below is None else [below]),
-        guard_multipliers=_duals(guards),
-        family_multipliers=_duals(families),
-        prices=_duals([total] if equal is None else [total, equal]),
+        free=mixture / mixture.sum(),
+        multipliers=_duals(below),
+        convex_multipliers=_duals(convex),
+        prices=_duals([total, *equal]),
         seconds=float(question.solver_stats.solve_time or 0.0),
     )
 

@@ -19,7 +19,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from mixing.capped_simplex import water_fill
 from mixing.laws.regression import Expansion
-from mixing.solve.convex.pull_back import SMALLEST
+from mixing.solve.problem import SMALLEST
 
 _LONGEST = 50.0  # of a step in log-weights
 _ARMIJO = 1e-4

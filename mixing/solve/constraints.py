@@ -1,13 +1,124 @@
-"""The linear constraints of a problem as matrices on q, and how they look to a solver."""
+"""Named linear constraints on a mixture: caps, shares and pins, and all of them together as matrices on q.
 
-from collections.abc import Sequence
+A request names domains or whole groups of them (`share_of`); a solver sees rows (`LinearSystem`), and a search a box
+with coupling rows beside it (`Box`).
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
+from mixing.errors import InvalidSetting, UnknownDomain
 from mixing.simplex_map import SimplexMap
-from mixing.solve.problem import LinearConstraint, MixtureProblem
+
+
+@dataclass(frozen=True)
+class LinearConstraint:
+    """lower <= sum_j coefficients_j p_j <= upper, under a name a person can act on.
+
+    A cap is `{domain: 1} <= cap`; the share of a group `{each member: 1}` in a range; a pin has
+    lower == upper. Domains not mentioned have coefficient 0.
+    """
+
+    name: str
+    coefficients: Mapping[str, float]
+    lower: float = -np.inf
+    upper: float = np.inf
+
+    def row(self, leaves: tuple[str, ...]) -> np.ndarray:
+        """(m,) coefficients in the order of the leaves.
+
+        Raises:
+            UnknownDomain: the constraint mentions a domain that is no leaf.
+        """
+        if unknown := sorted(set(self.coefficients) - set(leaves)):
+            raise UnknownDomain(
+                f"the constraint {self.name!r} names unknown domains: {', '.join(unknown)}",
+                field="constraints",
+                names=unknown,
+            )
+        return np.array([float(self.coefficients.get(name, 0.0)) for name in leaves])
+
+
+def check_names(leaves: Collection[str], names: Sequence[str]) -> None:
+    """Raise InvalidSetting where a constraint's name would not tell it from another constraint or from a cap."""
+    seen = set(leaves)
+    for name in names:
+        if name in seen:
+            raise InvalidSetting(
+                f"the constraint name {name!r} is taken by another constraint or a domain; name it otherwise",
+                field="constraints",
+                names=[name],
+            )
+        seen.add(name)
+
+
+def members(selector: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The domains a selector stands for: the leaf of that name, or every leaf below it (`web` for `web:news`).
+
+    Raises:
+        UnknownDomain: it is neither a leaf nor a group.
+    """
+    found = tuple(name for name in names if name == selector or name.startswith(f"{selector}:"))
+    if not found:
+        raise UnknownDomain(
+            f"{selector!r} is neither a domain nor a group of domains of this set",
+            field="domains",
+            names=[selector],
+        )
+    return found
+
+
+def share_of(
+    selectors: Iterable[str],
+    names: Sequence[str],
+    minimum: float | None = None,
+    maximum: float | None = None,
+    name: str | None = None,
+) -> LinearConstraint:
+    """The constraint minimum <= sum of the selected domains' weights <= maximum.
+
+    Args:
+        selectors: domains or groups; one named twice, or inside a group named too, counts once.
+        names: every domain of the set.
+        minimum: none is 0.
+        maximum: none is 1; equal to the minimum it is a pin.
+        name: how messages call it; left out, the selectors joined. A domain's name stands for its cap and is taken.
+
+    Raises:
+        UnknownDomain: a selector stands for nothing.
+        InvalidSetting: no selector, bounds outside [0, 1], a minimum above the maximum, or a domain's name.
+
+    >>> web = share_of(["web"], ["code", "web:forums", "web:news"], minimum=0.2)
+    >>> web.name, web.lower
+    ('web', 0.2)
+    """
+    listed = list(dict.fromkeys(selectors))
+    if not listed:
+        raise InvalidSetting("a share needs at least one domain or group", field="domains")
+    if name is not None and name in names:
+        raise InvalidSetting(
+            f"a share cannot be called {name!r}, as a domain is; name it otherwise or not at all",
+            field="name",
+            names=[name],
+        )
+    chosen = sorted({domain for selector in listed for domain in members(selector, names)})
+    lowest, highest = 0.0 if minimum is None else minimum, 1.0 if maximum is None else maximum
+    if not 0 <= lowest <= highest <= 1:
+        raise InvalidSetting(
+            f"the share of {' + '.join(listed)} lies between {lowest:g} and {highest:g}; bounds rise from 0 to 1",
+            field="minimum",
+            names=listed,
+        )
+    joined = " + ".join(listed)
+    return LinearConstraint(
+        name=name or (f"share of {joined}" if joined in names else joined),
+        coefficients=dict.fromkeys(chosen, 1.0),
+        lower=lowest if lowest > 0 or lowest == highest else -np.inf,
+        upper=highest if highest < 1 or lowest == highest else np.inf,
+    )
 
 
 @dataclass(frozen=True)
@@ -33,13 +144,8 @@ class LinearSystem:
     equality_names: tuple[str, ...]
 
     @classmethod
-    def of(cls, problem: MixtureProblem) -> Self:
-        """The caps below 1 and the constraints of a problem, pulled back to q."""
-        return cls.over(problem.space, problem.caps, problem.constraints)
-
-    @classmethod
-    def over(cls, space: SimplexMap, caps: np.ndarray, constraints: Sequence[LinearConstraint]) -> Self:
-        """Those of (m,) caps and constraints on the leaves, before there is anything to minimise."""
+    def of(cls, space: SimplexMap, caps: np.ndarray, constraints: Sequence[LinearConstraint]) -> Self:
+        """The (m,) caps below 1 and the constraints on the leaves, pulled back to q."""
         capped = np.flatnonzero(caps < 1)
         below = [space.matrix[capped]]
         bound = [caps[capped]]
@@ -87,19 +193,6 @@ class LinearSystem:
             self.is_cap[kept],
             self.is_lower[kept],
             tuple(self.equality_names[i] for i in pins),
-        )
-
-    def outside(self, free: np.ndarray) -> float:
-        """By how much a q breaks the worst of the constraints, q >= 0 and sum q = 1 included."""
-        return float(
-            np.concatenate(
-                [
-                    self.inequality @ free - self.bound,
-                    np.abs(self.equality @ free - self.value),
-                    -free,
-                    [abs(free.sum() - 1)],
-                ]
-            ).max()
         )
 
     def on_face(self, tight: np.ndarray, kept: np.ndarray) -> "LinearSystem":
