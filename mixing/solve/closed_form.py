@@ -1,110 +1,19 @@
-"""The laws of BiMix and AutoScale as published, one domain's loss over its own share or tokens, and their optima.
+"""AutoScale's law (arXiv 2407.20177) as published, a domain's loss over its own tokens, and its optimum.
 
-Both minimise a sum of one falling convex function a domain under one budget. So at the optimum every domain that is
-not at a bound has the same slope mu; each domain's amount follows from mu in closed form, and mu by bisection.
+    y_i(n) = (n + a_i)^-b_i + c_i
+    n_i = (b_i / mu)^(1 / (b_i + 1)) - a_i, at least its lower bound
 
-    BiMix (arXiv 2405.14908):     L_i(r, s) = (A_i / r_i^alpha_i) (B_i / s^beta_i + C_i)
-                                  r_i = (w_i A_i alpha_i / mu)^(1 / (alpha_i + 1)) at a fixed s, at most its cap
-    AutoScale (arXiv 2407.20177): y_i(n) = (n + a_i)^-b_i + c_i
-                                  n_i = (b_i / mu)^(1 / (b_i + 1)) - a_i, at least its lower bound
+The sum of the falling convex y_i is minimised under one budget. So at the optimum every domain that is not at a bound
+has the same slope mu; each domain's amount follows from mu in closed form, and mu by root finding.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import brentq
 
 from mixing.errors import Infeasible, InvalidMetrics, InvalidSetting, TooFewRuns
-
-
-@dataclass(frozen=True)
-class BiMixLaws:
-    """L_i(r, s) = r^-share_exponent (factor s^-step_exponent + constant), (m,) each.
-
-    The published A_i only scales B_i and C_i; here it is in factor and constant.
-    """
-
-    share_exponent: np.ndarray
-    factor: np.ndarray
-    step_exponent: np.ndarray
-    constant: np.ndarray
-
-    def predict(self, shares: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        """(n, m) losses of the domains at (n, m) positive shares after (n,) steps."""
-        return shares**-self.share_exponent * (
-            self.factor * steps[:, None] ** -self.step_exponent + self.constant
-        )
-
-    def optimum(self, steps: float, caps: np.ndarray, task_weights: np.ndarray | None = None) -> np.ndarray:
-        """(m,) shares of least weighted loss after so many steps; see `bimix_optimum`."""
-        scale = self.factor * steps**-self.step_exponent + self.constant
-        return bimix_optimum(scale, self.share_exponent, caps, task_weights)
-
-
-def fit_bimix(shares: np.ndarray, steps: np.ndarray, losses: np.ndarray) -> BiMixLaws:
-    """Least squares of log loss, one law a domain.
-
-    Args:
-        shares: (n, m) positive shares of the runs the losses were read from.
-        steps: (n,) steps at which they were read.
-        losses: (n, m) each domain's own validation loss.
-
-    Raises:
-        TooFewRuns: fewer than 4 readings, or no 2 different steps.
-        InvalidMetrics: a share or loss that is not positive.
-    """
-    needed = 4
-    if len(losses) < needed or len(np.unique(steps)) < 2:
-        raise TooFewRuns(
-            f"BiMix has {needed} parameters a domain: it needs {needed} readings at 2 or more different steps",
-            needed=needed,
-            given=len(losses),
-        )
-    if not ((shares > 0).all() and (losses > 0).all() and (steps > 0).all()):
-        raise InvalidMetrics(
-            "BiMix takes logarithms: shares, steps and losses must be positive", field="losses"
-        )
-    middle = np.exp(np.log(steps).mean())
-    times = np.log(steps / middle)
-    found = []
-    for share, loss in zip(np.log(shares).T, np.log(losses).T, strict=True):
-
-        def residuals(x: np.ndarray, share: np.ndarray = share, loss: np.ndarray = loss) -> np.ndarray:
-            falling, constant = x[1] - np.exp(x[2]) * times, x[3]
-            return np.logaddexp(falling, constant) - np.exp(x[0]) * share - loss
-
-        level = loss.mean()
-        begin = [
-            np.array([np.log(0.1), level - gap, np.log(exponent), level - 0.7])
-            for gap in (0.7, 2.0)
-            for exponent in (0.1, 0.5)
-        ]
-        found.append(_least_squares(residuals, begin))
-    share_exponent, factor, step_exponent, constant = np.exp(np.array(found).T)
-    return BiMixLaws(share_exponent, factor * middle**step_exponent, step_exponent, constant)
-
-
-def bimix_optimum(
-    scale: np.ndarray, exponent: np.ndarray, caps: np.ndarray, task_weights: np.ndarray | None = None
-) -> np.ndarray:
-    """(m,) shares that minimise sum_i w_i scale_i r_i^-exponent_i, sum 1, 0 <= r <= caps.
-
-    Raises:
-        Infeasible: the caps leave no mixture.
-        InvalidSetting: a scale or exponent that is not positive.
-    """
-    _require_positive(scale=scale, exponent=exponent)
-    if caps.sum() < 1:
-        raise Infeasible(f"the caps sum to {caps.sum():.6g}; no mixture fits under them", field="caps")
-    weights = np.ones_like(scale) if task_weights is None else task_weights
-    steepness = np.log(np.maximum(weights * scale * exponent, 1e-300))
-    upper = np.minimum(caps, 1.0)
-
-    def amounts(log_slope: float) -> np.ndarray:
-        return np.minimum(np.exp(np.minimum((steepness - log_slope) / (exponent + 1), 0)), upper)
-
-    return _spend(amounts, 1.0, np.zeros_like(scale), upper)
 
 
 @dataclass(frozen=True)
@@ -156,8 +65,8 @@ def fit_autoscale(tokens: np.ndarray, losses: np.ndarray) -> AutoScaleLaws:
     starts = np.stack([size + begin[:, :1], np.tile(begin[:, 1:], len(size))], axis=2)  # (s, m, 2)
     repeated = np.tile(tokens.T, (len(begin), 1))
     goal = np.tile((losses - losses.mean(0)).T, (len(begin), 1))
-    found, cost = _descend_autoscale(repeated, goal, starts.reshape(-1, 2))
-    logs, cost = found.reshape(starts.shape), cost.reshape(starts.shape[:2])
+    logs, cost = _descend_autoscale(repeated, goal, starts.reshape(-1, 2))
+    logs, cost = logs.reshape(starts.shape), cost.reshape(starts.shape[:2])
     # Of equally low ones that with the smallest equivalent, so that the answer does not hang on a start.
     rivals = np.where(cost <= 1.0001 * cost.min(0) + 1e-20, logs[:, :, 0], np.inf)
     equivalent, exponent = np.exp(logs[rivals.argmin(0), np.arange(len(size))].T)
@@ -239,7 +148,13 @@ def autoscale_optimum(
         free = np.exp(np.minimum((np.log(exponent) - log_slope) / (exponent + 1), 700)) - equivalent
         return np.clip(free, lower, budget)
 
-    return _spend(amounts, budget, lower, np.full_like(exponent, budget))
+    # They fall from the whole budget for every domain to the lower bounds.
+    slope: Any = brentq(lambda slope: float(amounts(slope).sum() - budget), -1e4, 1e4, xtol=1e-14)
+    spent = amounts(slope)
+    # What rounding left over goes where there is room for it.
+    left = budget - spent.sum()
+    room = budget - spent if left > 0 else spent - lower
+    return spent + (left * room / room.sum() if room.sum() > 0 else 0)
 
 
 def extrapolate_budgets(first: np.ndarray, second: np.ndarray, rounds: int = 1) -> np.ndarray:
@@ -257,38 +172,6 @@ def extrapolate_budgets(first: np.ndarray, second: np.ndarray, rounds: int = 1) 
     amounts = np.log(second) + np.arange(1, rounds + 1)[:, None] * growth
     shares = np.exp(amounts - amounts.max(1, keepdims=True))
     return shares / shares.sum(1, keepdims=True)
-
-
-def _spend(
-    amounts: Callable[[float], np.ndarray], budget: float, lower: np.ndarray, upper: np.ndarray
-) -> np.ndarray:
-    """Amounts at the common slope at which they sum to the budget; they fall as the slope rises."""
-    low, high = -1.0, 1.0
-    while amounts(low).sum() < budget and low > -1e4:
-        low *= 2
-    while amounts(high).sum() > budget and high < 1e4:
-        high *= 2
-    for _ in range(200):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if amounts(middle).sum() > budget else (low, middle)
-    found = amounts(0.5 * (low + high))
-    # What rounding left over goes where there is room for it.
-    left = budget - found.sum()
-    room = upper - found if left > 0 else found - lower
-    return found + (left * room / room.sum() if room.sum() > 0 else 0)
-
-
-def _least_squares(residuals: Callable[[np.ndarray], np.ndarray], begin: list[np.ndarray]) -> np.ndarray:
-    """Parameters of the lowest sum of squares from several starts, within e^-30 and e^30.
-
-    Of equally low ones that with the smallest first parameter, so that the answer does not hang on a start.
-    """
-    fits = [
-        least_squares(residuals, start, x_scale="jac", bounds=(-30, 30), xtol=1e-14, ftol=1e-14, gtol=1e-14)
-        for start in begin
-    ]
-    lowest = min(fit.cost for fit in fits)
-    return min((fit.x for fit in fits if fit.cost <= 1.0001 * lowest + 1e-20), key=lambda x: float(x[0]))
 
 
 def _require_positive(**values: np.ndarray) -> None:

@@ -6,8 +6,7 @@ import pytest
 from mixing.errors import InvalidMetrics, TooFewRuns
 from mixing.laws.powers.own_share import FittedOwnShare, OwnShareLaw
 from mixing.simplex_map import SimplexMap
-from mixing.solve.closed_form import bimix_optimum
-from mixing.solve.convex.solver import solve
+from mixing.solve.exact import solve
 from mixing.solve.problem import MixtureProblem, Objective
 from tests.mixing.laws.law_checks import (
     assert_convex_along_chords,
@@ -15,6 +14,7 @@ from tests.mixing.laws.law_checks import (
     assert_gradient_is_the_slope,
     swarm,
 )
+from tests.mixing.solve.bimix import bimix_optimum
 
 DOMAINS = (2, 0, 3)
 """The tasks' own domains, of four."""
