@@ -20,6 +20,7 @@ from service.swarms.service import RunProgress
 from service.training.checks import check_tasks, check_training, check_vocabulary
 from service.training.device import WorkerDevice, check_counted, check_memory, worker_device
 from store import jobs
+from store.measurements import Measurements
 from store.problems import Conflict, Invalid, NotFound
 from store.settings import BUILT_IN, BadLaunchers, Settings, read_launchers
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
@@ -211,7 +212,7 @@ def describe_launch(session: Session, launch_id: str) -> LaunchView:
 
 
 def _view(row: Any) -> LaunchView:
-    result = row.result or {}
+    measured = Measurements.of(row.result)
     is_held = row.state in jobs.HELD
     return LaunchView.model_validate(
         {
@@ -223,13 +224,13 @@ def _view(row: Any) -> LaunchView:
             "state": row.state,
             "settings": row.settings,
             "progress": RunProgress.model_validate(row.progress) if row.progress and is_held else None,
-            "metrics": {**(result.get("final") or {}), **(result.get("further") or {})},
-            "exit_status": result.get("exit_status"),
-            "realised_tokens": result.get("realised_tokens"),
-            "tokens": result.get("tokens"),
-            "seconds": result.get("seconds"),
-            "parameters": result.get("parameters"),
-            "non_embedding_parameters": result.get("non_embedding_parameters"),
+            "metrics": measured.metrics,
+            "exit_status": measured.exit_status,
+            "realised_tokens": measured.realised_tokens,
+            "tokens": measured.tokens,
+            "seconds": measured.seconds,
+            "parameters": measured.parameters,
+            "non_embedding_parameters": measured.non_embedding_parameters,
             "failure": failure_of(row.failure_code, row.failure_detail),
             "created_at": row.created_at,
         }

@@ -1,7 +1,7 @@
 """Describing swarms and runs."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from service.http.schemas import FailureView, Listing, Time, Weights, failure_of
 from service.optimizations.schemas import RunCounts, run_counts
 from store import jobs
 from store.jobs import of_run
+from store.measurements import Measurements
 from store.problems import Invalid, NotFound
 from store.tables import DomainSet, Job, Launch, Metric, Optimization, Revision, Run, Swarm, big_integer
 
@@ -201,7 +202,9 @@ def run_page(
     ids = session.scalars(_ids(swarm is not None, after is not None), wanted).all()
     rows = session.execute(_SUMMARIES, {"ids": ids[:limit]}).all()
     following = f"{rows[-1].position}.{rows[-1].id}" if len(ids) > limit else None
-    return [RunSummary.model_validate(_summary(row, row._asdict())) for row in rows], following
+    return [
+        RunSummary.model_validate(_summary(row, Measurements.of(row._asdict()))) for row in rows
+    ], following
 
 
 def _cursor(after: str, what: str) -> tuple[int, str]:
@@ -226,29 +229,20 @@ def describe_run(session: Session, run_id: str) -> RunView:
     row = session.execute(_ONE_RUN, {"id": run_id}).first()
     if row is None:
         raise NotFound("run", run_id)
-    result = row.result or {}
-    realised = result.get("realised_tokens")
+    measured = Measurements.of(row.result)
     return RunView.model_validate(
         {
-            **_summary(row, result),
+            **_summary(row, measured),
             "weights": row.weights,
-            "realised_tokens": realised,
-            "realised_weights": realised_weights(realised),
-            "parameters": result.get("parameters"),
-            "non_embedding_parameters": result.get("non_embedding_parameters"),
+            "realised_tokens": measured.realised_tokens,
+            "realised_weights": measured.realised_weights,
+            "parameters": measured.parameters,
+            "non_embedding_parameters": measured.non_embedding_parameters,
         }
     )
 
 
-def realised_weights(realised_tokens: Mapping[str, int] | None) -> dict[str, float] | None:
-    """Counted tokens per domain as fractions."""
-    if not realised_tokens:
-        return None
-    total = sum(realised_tokens.values())
-    return {name: tokens / total for name, tokens in realised_tokens.items()}
-
-
-def _summary(row: Any, result: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(row: Any, measured: Measurements) -> dict[str, Any]:
     progress = row.progress if row.state in jobs.HELD else None
     return {
         "id": row.id,
@@ -259,10 +253,10 @@ def _summary(row: Any, result: Mapping[str, Any]) -> dict[str, Any]:
         "state": row.state,
         "attempt": row.attempt,
         "seed": row.seed,
-        "metrics": {**(result.get("final") or {}), **(result.get("further") or {})},
+        "metrics": measured.metrics,
         "requested_tokens": row.asked,
-        "tokens": result.get("tokens"),
-        "seconds": result.get("seconds"),
+        "tokens": measured.tokens,
+        "seconds": measured.seconds,
         "progress": RunProgress.model_validate(progress) if progress else None,
         "failure": failure_of(row.failure_code, row.failure_detail),
         "created_at": row.created_at,

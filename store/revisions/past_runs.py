@@ -17,9 +17,11 @@ from sqlalchemy.orm import Session
 from mixing.change.lineage import RevisionNode
 from mixing.parts import HELD_OUT_PREFIX
 from mixing.reuse.plan import PastRun
+from mixing.runs.evidence import RunEvidence
 from proxy_models.text.task_file import ACCURACY, BPB, further_series
 from store import jobs
 from store.documents import SAID_LATER, TRAINING
+from store.measurements import Measurements
 from store.revisions.lineage import node_id, same_held_out
 from store.tables import Job, Optimization, Revision, Run
 
@@ -86,19 +88,25 @@ class Comparison:
             id=run.id,
             revision=node_id(optimization.revision),
             mixture=run.weights,
-            tasks=tuple(sorted(self.carried(finished, "final"))),
+            tasks=tuple(sorted(self.evidence(finished).metrics)),
             unlike=self.unlike(finished),
             seed=run.seed,
         )
 
-    def carried(self, finished: FinishedRun, what: str) -> dict[str, float]:
-        """A run's metrics (``final``) or their ``noise`` under the names that their tasks have now."""
-        result = finished.run.result or {}
-        measured: Mapping[str, float] = result.get(what) or {}
-        if what == "final":
-            measured = {**measured, **(result.get("further") or {})}
-        names = self._task_names(finished.optimization)
-        return {new: measured[old] for old, news in names.items() if old in measured for new in news}
+    def evidence(self, finished: FinishedRun) -> RunEvidence:
+        """A run over its own revision's domains, its metrics under the names that their tasks have now."""
+        measured, names = Measurements.of(finished.run.result), self._task_names(finished.optimization)
+
+        def renamed(values: Mapping[str, float]) -> dict[str, float]:
+            return {new: values[old] for old, news in names.items() if old in values for new in news}
+
+        return RunEvidence(
+            id=finished.run.id,
+            mixture=finished.run.weights,
+            metrics=renamed(measured.metrics),
+            noise=renamed(measured.noise),
+            seed=finished.run.seed,
+        )
 
     def unlike(self, finished: FinishedRun) -> str | None:
         """Why a run cannot be compared with those to come, or None."""

@@ -1,6 +1,7 @@
 """What an accuracy needs before it is fitted, and that a task measured before may be the other metric now."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,26 +9,37 @@ import pytest
 
 from mixing.answer.metric_sense import sense_of
 from mixing.question import objective_of
+from mixing.runs.evidence import RunEvidence
 from mixing.terms import TaskGuard
+from store.documents import OptimizationDocument
 from store.revisions.past_runs import _series_of
-from workers.jobs.accuracies import for_laws, with_standard_errors
+from workers.jobs.question import JobQuestion, OlderRuns
 
 QUIZ = {"name": "quiz", "metric": "accuracy", "normalization": "character", "examples": 10, "digest": "d"}
 PLAIN = {"name": "plain", "metric": "bpb", "normalization": None, "examples": 5, "digest": "e"}
 
 
+def asked(*runs: dict[str, float], tasks: tuple[dict[str, Any], ...] = (QUIZ, PLAIN)) -> JobQuestion:
+    """Runs of these metrics, for these tasks."""
+    document = OptimizationDocument(target_tokens=1.0, tasks=tasks)
+    evidence = (RunEvidence(f"run{number}", {}, metrics) for number, metrics in enumerate(runs))
+    return JobQuestion(document=document, tokens={}, runs=tuple(evidence))
+
+
 def test_only_a_perfect_accuracy_is_moved_and_by_half_a_question() -> None:
     measured = {"quiz": 1.0, "plain": 1.7, "held-out/books": 2.0}
-    assert for_laws(measured, [QUIZ, PLAIN]) == {"quiz": 0.95, "plain": 1.7, "held-out/books": 2.0}
-    assert for_laws({"quiz": 0.9}, [QUIZ]) == {"quiz": 0.9}
-    assert for_laws({"old": 1.0}, [{"name": "old"}]) == {"old": 1.0}, "stored before there were accuracies"
+    perfect, good = asked(measured, {"quiz": 0.9}).evidence()
+    assert perfect.metrics == {"quiz": 0.95, "plain": 1.7, "held-out/books": 2.0}
+    assert good.metrics == {"quiz": 0.9}
+    (old,) = asked({"old": 1.0}, tasks=({"name": "old"},)).evidence()
+    assert old.metrics == {"old": 1.0}, "stored before there were accuracies"
 
 
 def test_the_standard_error_is_the_binomial_one() -> None:
-    runs = [{"metrics": {"quiz": 0.5}}, {"metrics": {"quiz": 0.7}}]
-    spec = {"tasks": [QUIZ, PLAIN], "runs": runs, "reuse": {"runs": [{"metrics": {"quiz": 1.0}}]}}
+    older = OlderRuns(revision="2", lineage=(), runs=(("1", RunEvidence("older", {}, {"quiz": 1.0})),))
+    question = replace(asked({"quiz": 0.5}, {"quiz": 0.7}), older=older)
     evidence: dict[str, Any] = {"tasks": [{"name": "quiz"}, {"name": "plain"}], "notes": ["before"]}
-    found = with_standard_errors(evidence, spec)
+    found = question.with_standard_errors(evidence)
     p = 2.2 / 3
     assert found["tasks"][0]["standard_error"] == pytest.approx(math.sqrt(p * (1 - p) / 10))
     assert found["tasks"][1] == {"name": "plain"}

@@ -12,7 +12,7 @@ WEB = {"fastapi", "starlette", "uvicorn", "celery", "jinja2", "service"}
     [
         ("proxy_run", "proxy_models.training.run_spec"),
         ("full_run", "proxy_models.training.run_spec"),
-        ("solve", "workers.jobs.swarm_evidence"),
+        ("solve", "workers.jobs.question"),
     ],
 )
 def test_a_child_loads_no_web_framework_whatever_it_is_told_to_do(

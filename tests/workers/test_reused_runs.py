@@ -4,17 +4,16 @@ from typing import Any
 
 import pytest
 
+from store.documents import OptimizationDocument
 from workers.jobs import solve
+from workers.jobs.question import JobQuestion
 
 PLANNED: dict[str, Any] = {
     "groups": {"kept": {"books": 0.25, "web": 0.75}},
     "new_runs": 0,
     "recomputed": [],
-    "revision": "2",
-    "lineage": [],
-    "runs": [],
 }
-SPEC: dict[str, Any] = {
+ASKED: dict[str, Any] = {
     "method": "olmix",
     "recipe": {
         "sampler": "two-level-dirichlet",
@@ -31,17 +30,18 @@ SPEC: dict[str, Any] = {
     "aggregate": "mean",
     "shares": [],
     "guard_rails": [],
-    "proxy_tokens": 65_536,
-    "tokens": {"books": 400_000, "web": 1_000_000},
+    "proxy": {"tokens": 65_536},
     "target_tokens": 1_000_000,
     "repetition_cap": 4.0,
     "temperature": None,
-    "reuse": PLANNED,
+    "reuse": {"runs": [], "plan": PLANNED},
 }
 
 
 def test_with_every_ratio_kept_nothing_is_fitted_and_the_ratios_are_the_mixture() -> None:
-    evidence = solve.execute(SPEC, lambda _: None)["evidence"]
+    document = OptimizationDocument.from_dict(ASKED)
+    question = JobQuestion(document=document, tokens={"books": 400_000, "web": 1_000_000})
+    evidence = solve.execute(question.to_dict(), lambda _: None)["evidence"]
     assert evidence["weights"] == pytest.approx({"books": 0.25, "web": 0.75})
     assert evidence["objective"] is None
     assert evidence["runs_lost"] == []

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from mixing.errors import Infeasible
+from store.documents import OptimizationDocument
 from workers.jobs import sample_swarm
+from workers.jobs.question import JobQuestion
 
-SPEC: dict[str, Any] = {
+ASKED: dict[str, Any] = {
     "method": "olmix",
     "kl_weight": 0.0,
     "repetition_price": 0.0,
@@ -18,8 +20,6 @@ SPEC: dict[str, Any] = {
         "granularity": "per task",
         "solver": "exact",
     },
-    "tokens": {"books": 10_000, "code": 400_000, "web": 1_000_000},
-    "round": 0,
     "rounds": [8],
     "seed": 0,
     "target_tokens": 1_000_000,
@@ -28,12 +28,17 @@ SPEC: dict[str, Any] = {
     "tasks": [],
     "aggregate": "mean",
     "guard_rails": [],
-    "runs": [],
     "reuse": None,
-    "proxy_tokens": 65_536,
-    "shards": {},
-    "vocabulary_size": 512,
+    "proxy": {"tokens": 65_536},
 }
+TOKENS = {"books": 10_000, "code": 400_000, "web": 1_000_000}
+
+
+def sampled(shares: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    document = OptimizationDocument.from_dict({**ASKED, "shares": shares})
+    question = JobQuestion(document=document, tokens=TOKENS).to_dict()
+    spec = {"question": question, "round": 0, "shards": {}, "vocabulary_size": 512}
+    return sample_swarm.execute(spec, lambda progress: None)["runs"]
 
 
 def share(name: str, domains: list[str], minimum: float) -> dict[str, Any]:
@@ -51,13 +56,11 @@ def test_shares_in_conflict_are_named_before_anything_is_trained(
     shares: list[dict[str, Any]], names: set[str]
 ) -> None:
     with pytest.raises(Infeasible) as conflict:
-        sample_swarm.execute({**SPEC, "shares": shares}, lambda progress: None)
+        sampled(shares)
     assert set(conflict.value.names) == names
 
 
 def test_shares_that_agree_are_kept_by_every_run_where_they_are_of_one_domain() -> None:
-    sampled = sample_swarm.execute(
-        {**SPEC, "shares": [share("some code", ["code"], 0.2)]}, lambda progress: None
-    )
-    assert len(sampled["runs"]) == 8
-    assert min(run["weights"]["code"] for run in sampled["runs"]) >= 0.2 - 1e-9
+    runs = sampled([share("some code", ["code"], 0.2)])
+    assert len(runs) == 8
+    assert min(run["weights"]["code"] for run in runs) >= 0.2 - 1e-9

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -12,7 +12,10 @@ from proxy_models.stores.current import local_artifact, using_store
 from store import jobs
 from store.settings import Settings
 from store.tables import Job, Optimization, Run, Swarm
-from workers.jobs.swarm_evidence import describe_question, question_of, run_evidence
+from workers.jobs.question import JobQuestion
+
+if TYPE_CHECKING:
+    from mixing.question import Question
 
 Document = dict[str, Any]
 
@@ -24,7 +27,7 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
     """The domains, what was asked for, the round to sample, and what the rounds before have measured."""
     optimization = session.get_one(Optimization, job.owner)
     return {
-        **describe_question(session, optimization),
+        "question": JobQuestion.of(session, optimization).to_dict(),
         "round": job.position,
         "shards": {row.name: row.shard_directory for row in optimization.revision.domains},
         "vocabulary_size": optimization.revision.vocabulary_size,
@@ -38,23 +41,25 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     from mixing.swarm.sample import sample_round
 
     # Where the domains were still uncounted when it was asked for, this is the first to know what they can give.
-    runs = sample_round(question_of(spec), spec["round"], run_evidence(spec), _entropies(spec))
+    asked = JobQuestion.from_dict(spec["question"])
+    question = asked.question()
+    runs = sample_round(question, spec["round"], asked.evidence(), _entropies(question, spec))
     return {
         "runs": [
             {
                 "weights": run.mixture.as_dict(),
-                "tokens": None if run.tokens == 1 else round(run.tokens * spec["proxy_tokens"]),
+                "tokens": None if run.tokens == 1 else round(run.tokens * (question.proxy_tokens or 0)),
             }
             for run in runs
         ]
     }
 
 
-def _entropies(spec: Document) -> dict[str, tuple[float, ...]] | None:
+def _entropies(question: "Question", spec: Document) -> dict[str, tuple[float, ...]] | None:
     """The four entropies of every domain's tokens, for the sampler that weighs domains by them."""
     from mixing.swarm.catalogue import SAMPLERS
 
-    if not SAMPLERS[spec["recipe"]["sampler"]].reads_entropies:
+    if not SAMPLERS[question.parts.sampler].reads_entropies:
         return None
     from mixing.swarm.entropy import entropies
     from proxy_models.text.token_shard import TokenShard

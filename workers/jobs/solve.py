@@ -7,16 +7,14 @@ from sqlalchemy.orm import Session
 
 from store.settings import Settings
 from store.tables import Job, MixtureRow, Optimization
-from workers.jobs.accuracies import with_standard_errors
-from workers.jobs.reused_runs import kept_ratios
-from workers.jobs.swarm_evidence import describe_question, question_of, run_evidence
+from workers.jobs.question import JobQuestion
 
 Document = dict[str, Any]
 
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:
     """What was asked for, every finished run by id, and the lost ones with their reasons."""
-    return describe_question(session, session.get_one(Optimization, job.owner))
+    return JobQuestion.of(session, session.get_one(Optimization, job.owner)).to_dict()
 
 
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
@@ -24,16 +22,17 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     # The solver takes a second to import, and the worker, which never solves, need not wait for it.
     from mixing.answer.untrained import baseline, renormalised
 
-    question = question_of(spec)
+    asked = JobQuestion.from_dict(spec)
+    question = asked.question()
     if question.recipe is None:
         return {"evidence": {**baseline(question), "runs_lost": []}}
-    if (ratios := kept_ratios(spec)) is not None:
+    if (ratios := asked.kept_ratios()) is not None:
         return {"evidence": {**renormalised(question, ratios), "runs_lost": []}}
 
     from mixing.answer.proposal import propose
 
-    evidence = with_standard_errors(propose(question, run_evidence(spec)).to_dict(), spec)
-    return {"evidence": {**evidence, "runs_lost": spec["lost"]}}
+    evidence = asked.with_standard_errors(propose(question, asked.evidence()).to_dict())
+    return {"evidence": {**evidence, "runs_lost": list(asked.lost)}}
 
 
 def store(session: Session, job: Job, result: Document) -> None:

@@ -1,0 +1,210 @@
+"""What an optimization asked for, what it reuses and what its runs have measured: what sampling and solving are told.
+
+An accuracy over few questions needs care before a law reads it: the laws predict error rates above 0, and over n
+questions nothing tells an error of 0 from one of 1 / (2 n), so a perfect one counts as half a question short of it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from mixing.document import Document, from_document, to_document
+from mixing.runs.evidence import RunEvidence
+from store import jobs
+from store.documents import OptimizationDocument
+from store.measurements import Measurements
+from store.revisions.lineage import ancestry, lineage_nodes, node_id, nodes_document, nodes_of
+from store.revisions.past_runs import Comparison, Conditions, finished_runs
+from store.tables import Job, Optimization, Revision, Run
+from workers.claims.failures import JobError
+
+if TYPE_CHECKING:  # the worker, which never solves, need not load what does
+    from mixing.question import Question
+    from mixing.reuse.reuse import Reuse
+
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OlderRuns:
+    """Runs of a revision and its ancestors, of other optimizations, that count.
+
+    Attributes:
+        revision: id of the newest.
+        lineage: its nodes (`store.revisions.lineage.nodes_document`).
+        runs: each with the id of its revision, which its mixture is over.
+    """
+
+    revision: str
+    lineage: tuple[Mapping[str, Any], ...]
+    runs: tuple[tuple[str, RunEvidence], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobQuestion:
+    """The question of an optimization as its jobs are told of it.
+
+    Attributes:
+        document: what was asked for.
+        tokens: `{domain: N_j}`.
+        runs: those that have finished, in order.
+        lost: those that have not, each with its `run_id` and the `reason`.
+        older: the older runs that count; None where none do.
+    """
+
+    document: OptimizationDocument
+    tokens: Mapping[str, int]
+    runs: tuple[RunEvidence, ...] = ()
+    lost: tuple[Mapping[str, str], ...] = ()
+    older: OlderRuns | None = None
+
+    @classmethod
+    def of(cls, session: Session, optimization: Optimization) -> "JobQuestion":
+        """Of an optimization as it stands.
+
+        Raises:
+            JobError: a domain without a count, or an older run of the plan that is not there any more.
+        """
+        document = OptimizationDocument.of(optimization)
+        query = (
+            select(Run, Job)
+            .join(Job, Job.subject == Run.id)
+            .where(Job.owner == optimization.id, Job.kind == jobs.PROXY_RUN)
+            .order_by(Job.position)
+        )
+        finished: list[RunEvidence] = []
+        lost: list[Mapping[str, str]] = []
+        for run, job in session.execute(query):
+            if job.state == jobs.SUCCEEDED and run.result is not None:
+                finished.append(_evidence(run, document))
+            elif job.state in jobs.ENDED:
+                lost.append({"run_id": run.id, "reason": f"{job.failure_code}: {job.failure_detail}"})
+        return cls(
+            document=document,
+            tokens=token_counts(optimization.revision),
+            runs=tuple(finished),
+            lost=tuple(lost),
+            older=_older_runs(session, optimization, document),
+        )
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "JobQuestion":
+        """What `to_dict` wrote."""
+        return from_document(cls, document)
+
+    def to_dict(self) -> Document:
+        """JSON."""
+        return to_document(self)
+
+    def evidence(self) -> tuple[RunEvidence, ...]:
+        """The finished runs as a law reads them."""
+        return tuple(replace(run, metrics=self._readable(run.metrics)) for run in self.runs)
+
+    def question(self) -> "Question":
+        """What was asked for, over the counted domains, with what it reuses."""
+        return self.document.question(self.tokens, self._reuse())
+
+    def _reuse(self) -> "Reuse":
+        from mixing.change.lineage import Lineage
+        from mixing.reuse.reuse import NOTHING_REUSED, Reuse, older_run
+
+        if self.document.reuse is None:
+            return NOTHING_REUSED
+        groups = self.document.reuse["plan"]["groups"]
+        if self.older is None:
+            return Reuse(groups)
+        space = Lineage.of(nodes_of(self.older.lineage)).space(self.older.revision)
+        runs = tuple(
+            older_run(replace(run, metrics=self._readable(run.metrics)), revision, space, self.document.seed)
+            for revision, run in self.older.runs
+        )
+        return Reuse(groups, space, runs)
+
+    def kept_ratios(self) -> Mapping[str, float] | None:
+        """The one group of ratios where nothing else is left to find: there is nothing to fit. None otherwise."""
+        plan = None if self.document.reuse is None else self.document.reuse["plan"]
+        if plan is None or plan["recomputed"] or plan["new_runs"] or len(plan["groups"]) != 1:
+            return None
+        (ratios,) = plan["groups"].values()
+        return ratios
+
+    @property
+    def _questions(self) -> dict[str, int]:
+        """Task -> how many questions its accuracy is the share of, for those measured so."""
+        return {
+            task["name"]: task["examples"] for task in self.document.tasks if task.get("metric") == ACCURACY
+        }
+
+    def _readable(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        most = {name: 1 - 0.5 / count for name, count in self._questions.items()}
+        return {name: min(value, most.get(name, math.inf)) for name, value in metrics.items()}
+
+    def with_standard_errors(self, evidence: Document) -> Document:
+        """The document with each accuracy's number of questions, its binomial standard error, a note on perfect ones.
+
+        The error sqrt(p (1 - p) / n), at the mean p of the runs, is that of the questions as a sample of all there
+        could be. The runs answer the same ones, so between two of them it counts less; their own noise is told
+        beside it.
+        """
+        counts = self._questions
+        runs = [*self.runs, *(run for _, run in (self.older.runs if self.older else ()))]
+        measured = {name: [run.metrics[name] for run in runs if name in run.metrics] for name in counts}
+        for task in evidence["tasks"]:
+            if values := measured.get(task["name"]):
+                p = sum(values) / len(values)
+                task["questions"] = counts[task["name"]]
+                task["standard_error"] = math.sqrt(p * (1 - p) / counts[task["name"]])
+        notes = [
+            f"{sum(value == 1 for value in values)} of {len(values)} runs answered every question of {name}; they"
+            " count as half a question short of it."
+            for name, values in measured.items()
+            if 1 in values
+        ]
+        return {**evidence, "notes": [*evidence["notes"], *notes]}
+
+
+def token_counts(revision: Revision) -> dict[str, int]:
+    """Domain name -> N_j. Raises JobError naming a domain that has no count yet."""
+    counts = {row.name: row.tokens for row in revision.domains}
+    for name, tokens in counts.items():
+        if tokens is None:
+            raise JobError("data_missing", f"domain {name!r} has not been counted")
+    return {name: tokens for name, tokens in counts.items() if tokens is not None}
+
+
+def _evidence(run: Run, document: OptimizationDocument) -> RunEvidence:
+    """A finished run; how much it trained is told in units of the proxy's tokens."""
+    measured, full = Measurements.of(run.result), (document.proxy or {}).get("tokens")
+    return RunEvidence(
+        id=run.id,
+        mixture=run.weights,
+        metrics=measured.final,
+        noise=measured.noise,
+        tokens=run.tokens / full if run.tokens and full else 1.0,
+        round=run.round,
+    )
+
+
+def _older_runs(
+    session: Session, optimization: Optimization, document: OptimizationDocument
+) -> OlderRuns | None:
+    if document.reuse is None or not (wanted := set(document.reuse["runs"])):
+        return None
+    nodes = lineage_nodes(session, optimization.revision)
+    conditions = Conditions(optimization.revision.tokenizer_path, document.proxy or {}, document.tasks)
+    comparison = Comparison(nodes, conditions)
+    runs = finished_runs(session, ancestry(session, optimization.revision))
+    counted = [finished for finished in runs if finished.run.id in wanted]
+    if missing := sorted(wanted - {finished.run.id for finished in counted}):
+        raise JobError("data_missing", f"of the older runs {', '.join(missing[:3])} are not there any more")
+    return OlderRuns(
+        revision=node_id(optimization.revision),
+        lineage=tuple(nodes_document(nodes)),
+        runs=tuple(
+            (node_id(finished.optimization.revision), comparison.evidence(finished)) for finished in counted
+        ),
+    )
