@@ -1,7 +1,7 @@
-"""Charts: proposed against natural weights, and predicted against measured gains.
+"""Charts: proposed against natural weights, and predicted against measured gains; and the table of effects.
 
-They are SVG elements whose horizontal positions are percentages. Without a ``viewBox`` a chart takes the width it is
-given while its text keeps the size of the page's, on a phone as on a wide screen. Colours are classes: the page's
+Charts are SVG elements whose horizontal positions are percentages. Without a ``viewBox`` a chart takes the width it
+is given while its text keeps the size of the page's, on a phone as on a wide screen. Colours are classes: the page's
 policy allows no inline style, and light and dark are the style sheet's business. Every value is escaped by
 ``Markup.format``.
 """
@@ -13,7 +13,9 @@ from typing import Any
 from markupsafe import Markup
 
 from service.dashboard.comparison import Comparison, Gain
-from service.dashboard.formatting import interval, percent, signed
+from service.dashboard.formatting import interval, is_higher_better, percent, signed
+
+Document = Mapping[str, Any]
 
 _LONGEST_LABEL = 34
 
@@ -132,7 +134,7 @@ MOST_ROWS = 40
 _WEIGHT_ROW = 42
 
 
-def mixture_chart(domains: Sequence[Mapping[str, Any]]) -> Markup:
+def mixture_chart(domains: Sequence[Document]) -> Markup:
     """The chart of the evidence's ``domains``, in the order given."""
     drawn = domains[:MOST_ROWS]
     highest = max((max(domain["weight"], domain["natural"]) for domain in drawn), default=1.0)
@@ -153,7 +155,7 @@ def mixture_chart(domains: Sequence[Mapping[str, Any]]) -> Markup:
     )
 
 
-def _weight_row(domain: Mapping[str, Any], top: float, scale: Scale) -> Markup:
+def _weight_row(domain: Document, top: float, scale: Scale) -> Markup:
     cap = domain["cap"]
     parts = [
         text("label", "0", top + 13, domain["name"]),
@@ -168,3 +170,54 @@ def _weight_row(domain: Mapping[str, Any], top: float, scale: Scale) -> Markup:
     if cap is not None and cap < 1:
         words += f", at most {percent(cap)} under the repetition cap"
     return group(words, parts)
+
+
+STEP = 0.01
+"""The change of weight the cells are about: a hundredth of the mixture."""
+_SHADES = (1 / 12, 1 / 3, 2 / 3)
+"""Shares of the task's largest effect from which a cell is shaded lightly, more and most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """By how much the metric changes, and the style of its cell: ``better-1`` to ``worse-3``, or nothing."""
+
+    value: float
+    shade: str
+
+
+@dataclass(frozen=True, slots=True)
+class EffectsTable:
+    """A column for each task of the objective and a row for each domain."""
+
+    tasks: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Effect]]]
+
+
+def effects_table(evidence: Document, domains: Sequence[str]) -> EffectsTable | None:
+    """The table of a proposal's evidence with its rows in the order given; None where nothing was fitted."""
+    effects: Mapping[str, Mapping[str, float]] = evidence.get("effects") or {}
+    tasks = [task["name"] for task in evidence["tasks"] if task["weight"] > 0 and task["name"] in effects]
+    if not tasks:
+        return None
+    higher = {task["name"] for task in evidence["tasks"] if is_higher_better(task)}
+    largest = {task: max(abs(effects[task][domain]) for domain in domains) for task in tasks}
+    rows = [
+        (
+            domain,
+            [
+                Effect(
+                    STEP * effects[task][domain],
+                    _shade(effects[task][domain] * (-1 if task in higher else 1), largest[task]),
+                )
+                for task in tasks
+            ],
+        )
+        for domain in domains
+    ]
+    return EffectsTable(tasks, rows)
+
+
+def _shade(effect: float, largest: float) -> str:
+    strength = sum(abs(effect) > share * largest for share in _SHADES)
+    return f"{'better' if effect < 0 else 'worse'}-{strength}" if strength else ""

@@ -5,14 +5,15 @@ family's where that was minimised. The worst family may be another one on each m
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.dashboard.formatting import BPB, is_higher_better, minimised, unit_of
+from service.dashboard.formatting import ACCURACY, BPB, is_higher_better, minimised, objective_unit, unit_of
 from store.documents import training_values
 
 Document = Mapping[str, Any]
+_HELD_OUT = "held-out/"
 
 _SAME_IN_A_PAIR = ("size", "architecture", "start_content", "seed")
 
@@ -78,10 +79,8 @@ def compare_pair(evidence: Document, natural: Document, proposed: Document) -> C
     turned = [task["name"] for task in tasks if is_higher_better(task)]
 
     def measured(launch: Document) -> float:
-        value = worst_value(minimised(launch["metrics"], turned), families or [weights])
-        if value is None:
-            return math.nan
-        return 1 - value if is_higher_better(objective) else value
+        value = _measured(launch["metrics"], families or [weights], turned, is_higher_better(objective))
+        return math.nan if value is None else value
 
     return Comparison(
         proposed=proposed,
@@ -135,3 +134,42 @@ def worst_value(metrics: Mapping[str, float], families: Sequence[Mapping[str, fl
     means = [objective_value(metrics, family) for family in families]
     known = [mean for mean in means if mean is not None]
     return max(known) if known and len(known) == len(means) else None
+
+
+def _measured(
+    metrics: Mapping[str, float],
+    families: Sequence[Mapping[str, float]],
+    turned: Sequence[str],
+    is_accuracy: bool,
+) -> float | None:
+    """The worst family's mean, the ``turned`` tasks' accuracies as error rates, and turned back if all are."""
+    value = worst_value(minimised(metrics, turned), families)
+    return 1 - value if value is not None and is_accuracy else value
+
+
+def objective_weights(document: Document) -> dict[str, float]:
+    """Task -> weight in the objective; empty when it is the domains' own held-out slices."""
+    return {task["name"]: float(task["weight"]) for task in document["settings"]["tasks"]}
+
+
+def objective_bpb(metrics: Mapping[str, float], settings: Document) -> float | None:
+    """The objective measured on one model, the mean or the worst family's as asked for; None before it was."""
+    tasks = settings["tasks"] or [
+        {"name": name, "weight": 1.0, "family": None} for name in metrics if name.startswith(_HELD_OUT)
+    ]
+    is_worst = settings.get("aggregate") == "worst_family"
+    higher = [task["name"] for task in tasks if task.get("metric") == "accuracy"]
+    families: dict[str, dict[str, float]] = {}
+    for task in tasks:
+        if task["weight"] > 0:
+            family = (task.get("family") or task["name"]) if is_worst else "all"
+            families.setdefault(family, {})[task["name"]] = float(task["weight"])
+    return _measured(metrics, list(families.values()), higher, objective_unit(settings) == ACCURACY)
+
+
+def with_objective(models: Iterable[Document], settings: Document | None = None) -> list[Document]:
+    """Runs of ``settings``, or launches with settings of their own, with the objective measured on each."""
+    return [
+        {**model, "objective": objective_bpb(model["metrics"], settings or model["settings"])}
+        for model in models
+    ]

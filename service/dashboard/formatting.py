@@ -1,9 +1,10 @@
 """Numbers as people read them, and the units they are in. What is unknown (None, NaN) is a dash, never a zero."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 from proxy_models.config import BFLOAT16
 
@@ -15,11 +16,17 @@ _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 Number = float | int | None
 Document = Mapping[str, Any]
+Rest = ParamSpec("Rest")
 
 
-def is_known(value: Number) -> bool:
-    """Whether there is a number to show."""
-    return value is not None and math.isfinite(value)
+def _or_dash(shown: Callable[Concatenate[float, Rest], str]) -> Callable[Concatenate[Number, Rest], str]:
+    """``shown`` for what is known."""
+
+    @wraps(shown)
+    def known(value: Number, *args: Rest.args, **kwargs: Rest.kwargs) -> str:
+        return UNKNOWN if value is None or not math.isfinite(value) else shown(value, *args, **kwargs)
+
+    return known
 
 
 def _scaled(value: float, base: float, units: tuple[str, ...]) -> tuple[str, str]:
@@ -31,37 +38,34 @@ def _scaled(value: float, base: float, units: tuple[str, ...]) -> tuple[str, str
     return (f"{value:.0f}" if power == 0 else f"{value:.1f}"), units[power]
 
 
-def quantity(value: Number) -> str:
+@_or_dash
+def quantity(value: float) -> str:
     """A count in short: ``950``, ``1.2K``, ``3.4M``, ``6.0B``, ``1.1T``."""
-    if value is None or not is_known(value):
-        return UNKNOWN
-    return "".join(_scaled(float(value), 1000.0, _DECIMAL_UNITS))
+    return "".join(_scaled(value, 1000.0, _DECIMAL_UNITS))
 
 
-def flops(value: Number) -> str:
+@_or_dash
+def flops(value: float) -> str:
     """Floating point operations in short: ``1.2 PFLOP``."""
-    if value is None or not is_known(value):
-        return UNKNOWN
-    number, unit = _scaled(float(value), 1000.0, _SI_UNITS)
+    number, unit = _scaled(value, 1000.0, _SI_UNITS)
     return f"{number} {unit}FLOP"
 
 
-def size(value: Number) -> str:
+@_or_dash
+def size(value: float) -> str:
     """Bytes in short: ``12 B``, ``1.5 MiB``."""
-    if value is None or not is_known(value):
-        return UNKNOWN
-    return " ".join(_scaled(float(value), 1024.0, _BINARY_UNITS))
+    return " ".join(_scaled(value, 1024.0, _BINARY_UNITS))
 
 
-def count(value: Number) -> str:
+@_or_dash
+def count(value: float) -> str:
     """A whole number with its thousands apart."""
-    return UNKNOWN if value is None or not is_known(value) else f"{value:,.0f}"
+    return f"{value:,.0f}"
 
 
-def percent(weight: Number) -> str:
+@_or_dash
+def percent(weight: float) -> str:
     """A fraction as a percentage with two decimals; what would round to nothing says so."""
-    if weight is None or not is_known(weight):
-        return UNKNOWN
     return "<0.01%" if 0 < weight < 0.00005 else f"{100 * weight:.2f}%"
 
 
@@ -70,32 +74,30 @@ def bpb(value: Number) -> str:
     return decimals(value, 4)
 
 
-def signed(value: Number, places: int = 4) -> str:
+@_or_dash
+def signed(value: float, places: int = 4) -> str:
     """A difference with its sign."""
-    if value is None or not is_known(value):
-        return UNKNOWN
     text = f"{abs(value):.{places}f}"
     if float(text) == 0:
         return text
     return ("+" if value > 0 else _MINUS) + text
 
 
-def decimals(value: Number, places: int = 2) -> str:
+@_or_dash
+def decimals(value: float, places: int = 2) -> str:
     """A plain number with so many decimals and a real minus sign."""
-    if value is None or not is_known(value):
-        return UNKNOWN
     return f"{value:.{places}f}".replace("-", _MINUS)
 
 
-def plain(value: Number) -> str:
+@_or_dash
+def plain(value: float) -> str:
     """A setting as it was typed: ``4``, ``0.05``, ``0.001``."""
-    return UNKNOWN if value is None or not is_known(value) else f"{value:g}"
+    return f"{value:g}"
 
 
-def duration(seconds: Number) -> str:
+@_or_dash
+def duration(seconds: float) -> str:
     """``0.4 s``, ``45 s``, ``3 min 12 s``, ``2 h 05 min``, ``3 d 4 h``."""
-    if seconds is None or not is_known(seconds):
-        return UNKNOWN
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -110,7 +112,7 @@ def duration(seconds: Number) -> str:
 
 def about(seconds: Number) -> str:
     """A duration in words that do not change every second: ``under a minute``, ``about 7 min``."""
-    if seconds is None or not is_known(seconds):
+    if seconds is None or not math.isfinite(seconds):
         return "an unknown time"
     if seconds < 60:
         return "under a minute"
@@ -148,14 +150,14 @@ def rounding(settings: Mapping[str, Any]) -> str:
 BPB, ACCURACY = "BPB", "accuracy"
 
 
-def is_higher_better(told: Document) -> bool:
+def is_higher_better(judged: Document) -> bool:
     """Of a task, a family or an objective of the evidence; documents from before there were accuracies do not say."""
-    return told.get("direction", "lower") == "higher"
+    return judged.get("direction", "lower") == "higher"
 
 
-def unit_of(told: Document) -> str:
+def unit_of(judged: Document) -> str:
     """The unit of a task, a family or an objective of the evidence; empty where it has no name."""
-    return told.get("unit", BPB) or ""
+    return judged.get("unit", BPB) or ""
 
 
 def in_unit(value: float | None, unit: str) -> str:
@@ -165,18 +167,14 @@ def in_unit(value: float | None, unit: str) -> str:
 
 def objective_unit(settings: Document) -> str:
     """The unit of the objective that an optimization or a launch was asked for."""
-    units = {
-        ACCURACY if task.get("metric") == "accuracy" else BPB
-        for task in settings["tasks"]
-        if task["weight"] > 0
-    }
-    return BPB if not units else units.pop() if len(units) == 1 else ""
+    metrics = {task.get("metric") == "accuracy" for task in settings["tasks"] if task["weight"] > 0}
+    return "" if len(metrics) == 2 else ACCURACY if True in metrics else BPB
 
 
 def unit_of_metric(name: str, settings: Document) -> str:
     """The unit of a metric of a run by its name: a task, its other metric, or a held-out slice."""
     task, _, series = name.rpartition("/")
-    metrics = {one["name"]: one.get("metric", "bpb") for one in settings["tasks"]}
+    metrics = {each["name"]: each.get("metric", "bpb") for each in settings["tasks"]}
     metric = series if task in metrics else metrics.get(name, "bpb")
     return ACCURACY if metric == "accuracy" else BPB
 

@@ -9,8 +9,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.dashboard import session
-from service.dashboard.lineage_page import changes_sentence, lineage_page
-from service.dashboard.optimization_page import LIVE, objective_bpb, objective_weights, optimization_page
+from service.dashboard.charts import MOST_ROWS, effects_table, gain_chart, mixture_chart
+from service.dashboard.comparison import compare, objective_bpb, objective_weights, with_objective
+from service.dashboard.sentences import (
+    changes_sentence,
+    lineage_sentence,
+    measured_verdict,
+    predicted_verdict,
+    progress_sentence,
+)
 from service.dashboard.templating import page
 from service.domain_sets.repository import describe_revision, revision_of, set_page
 from service.http.routes import DatabaseDependency, SettingsDependency
@@ -19,10 +26,12 @@ from service.launches import describe_launch, launch_page
 from service.mixtures.lineage import describe_lineage
 from service.mixtures.service import describe_mixture
 from service.optimizations import service as optimizations
+from service.optimizations.cost import plan_sentences
 from service.optimizations.progress import describe
 from service.swarms.service import run_page
 from service.training.device import worker_device
 from service.workers import describe_workers
+from store.jobs import LIVE
 from store.settings import Settings
 from store.tables import WorkerRow
 
@@ -39,8 +48,8 @@ def _json(view: BaseModel) -> Document:
     return view.model_dump(mode="json")
 
 
-def _page(found: tuple[Sequence[BaseModel], str | None]) -> Document:
-    views, following = found
+def _page(page_of_views: tuple[Sequence[BaseModel], str | None]) -> Document:
+    views, following = page_of_views
     return {"items": [_json(view) for view in views], "next": following}
 
 
@@ -119,14 +128,13 @@ def overview(
     """Domain sets, optimizations and launches, newest first."""
     optimizations = documents.optimizations(after)
     launches = documents.launches(after=launches_after)
-    for one in launches["items"]:
-        one["objective"] = objective_bpb(one["metrics"], one["settings"])
+    shown = (*optimizations["items"], *launches["items"])
     return page(
         "overview.html",
         domain_sets=documents.domain_sets(sets_after),
         optimizations=optimizations,
-        launches=launches,
-        is_live=any(one["state"] in LIVE for one in (*optimizations["items"], *launches["items"])),
+        launches={**launches, "items": with_objective(launches["items"])},
+        is_live=any(document["state"] in LIVE for document in shown),
     )
 
 
@@ -155,19 +163,82 @@ def optimization(optimization_id: str, documents: DocumentsDependency, runs_afte
     """The mixture, its evidence, and the swarm behind it."""
     document = documents.optimization(optimization_id)
     swarm_id, mixture_id = document["swarm_id"], document["mixture_id"]
-    view = optimization_page(
+    view = _optimization_page(
         document,
         documents.mixture(mixture_id) if mixture_id else None,
         documents.runs(swarm_id, runs_after) if swarm_id else {"items": [], "next": None},
         documents.launches(optimization_id)["items"],
     )
-    return page("optimization.html", view=view, runs_after=runs_after, is_live=view.is_live)
+    return page("optimization.html", runs_after=runs_after, **view)
+
+
+def _optimization_page(
+    optimization: Document, mixture: Document | None, runs: Document, launches: Sequence[Document]
+) -> dict[str, Any]:
+    """What the template shows of the API's documents; ``mixture`` is None before there is one.
+
+    The template formats and decides nothing else. ``answer`` is the proposed mixture with its evidence, ``measured``
+    what the launches found beside it, ``reuse`` the plan of what is frozen, trained and reused: each None without.
+    """
+    evidence = mixture["evidence"] if mixture else None
+    settings = optimization["settings"]
+    return {
+        "optimization": optimization,
+        "sentence": progress_sentence(optimization),
+        "is_live": any(document["state"] in LIVE for document in (optimization, *launches)),
+        "answer": _answer(evidence) if evidence else None,
+        "measured": _measured(evidence, launches) if evidence else None,
+        "reuse": _reuse(settings["reuse"]) if settings.get("reuse") else None,
+        "runs": with_objective(runs["items"], settings),
+        "runs_next": runs["next"],
+        "launches": with_objective(launches),
+    }
+
+
+def _reuse(settings: Document) -> dict[str, Any]:
+    plan = settings["plan"]
+    groups = [
+        (name, sorted(ratios.items(), key=lambda item: (-item[1], item[0])))
+        for name, ratios in sorted(plan["groups"].items())
+    ]
+    return {
+        "plan": plan,
+        "mixture_id": settings["mixture"],
+        "sentences": list(plan_sentences(plan)),
+        "groups": groups,
+    }
+
+
+def _answer(evidence: Document) -> dict[str, Any]:
+    domains = sorted(evidence["domains"], key=lambda domain: (-domain["weight"], domain["name"]))
+    return {
+        "evidence": evidence,
+        "domains": domains,
+        "objective_tasks": [task for task in evidence["tasks"] if task["weight"] > 0],
+        "watched_tasks": [task for task in evidence["tasks"] if task["weight"] <= 0],
+        "verdict": predicted_verdict(evidence),
+        "chart": mixture_chart(domains),
+        "undrawn": max(len(domains) - MOST_ROWS, 0),
+        "effects": effects_table(evidence, [domain["name"] for domain in domains]),
+    }
+
+
+def _measured(evidence: Document, launches: Sequence[Document]) -> dict[str, Any] | None:
+    comparison = compare(evidence, launches)
+    if comparison is None:
+        return None
+    return {
+        "comparison": comparison,
+        "verdict": measured_verdict(comparison),
+        "chart": gain_chart(comparison),
+    }
 
 
 @_pages.get("/mixtures/{mixture_id}/lineage")
 def lineage(mixture_id: str, documents: DocumentsDependency) -> Response:
     """Where a mixture comes from, down to any run."""
-    return page("lineage.html", view=lineage_page(documents.lineage(mixture_id)))
+    document = documents.lineage(mixture_id)
+    return page("lineage.html", lineage=document, sentence=lineage_sentence(document))
 
 
 @_pages.get("/workers")
@@ -180,13 +251,12 @@ def workers(documents: DocumentsDependency, after: After = None) -> Response:
 def launch(launch_id: str, documents: DocumentsDependency) -> Response:
     """A full training run and what was measured on its model."""
     document = documents.launch(launch_id)
-    weights = objective_weights(document)
     return page(
         "launch.html",
         launch=document,
         mixture=documents.mixture(document["mixture_id"]),
         objective=objective_bpb(document["metrics"], document["settings"]),
-        weights=weights,
+        weights=objective_weights(document),
         is_live=document["state"] in LIVE,
     )
 

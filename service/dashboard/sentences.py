@@ -1,6 +1,7 @@
 """What the numbers say, in plain words."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,3 +108,34 @@ def measured_verdict(comparison: Comparison) -> Verdict:
     if gain.is_inside is not None:
         words += f", {'within' if gain.is_inside else 'outside'} the predicted interval"
     return Verdict(words + ".", "good" if gain.measured > 0 else "bad")
+
+
+def lineage_sentence(lineage: Document) -> str:
+    """How many runs counted, by revision."""
+    runs = [
+        (revision["number"], run["counted"])
+        for revision in lineage["revisions"]
+        for optimization in revision["optimizations"]
+        for run in optimization["runs"]
+    ]
+    if not runs:
+        return "No run was trained for it or for its ancestors."
+    counted = Counter(number for number, is_counted in runs if is_counted)
+    if not counted:
+        return f"None of the {count(len(runs))} runs of its lineage counted for it."
+    parts = " and ".join(f"{count(times)} of revision {number}" for number, times in counted.items())
+    return f"{count(counted.total())} of the {count(len(runs))} runs of its lineage counted for it: {parts}."
+
+
+def why_not_counted(runs: Sequence[Document]) -> list[tuple[str, int]]:
+    """Reasons why runs of a lineage did not count, with how many each holds for, the commonest first."""
+    return Counter(run["why"] for run in runs if not run["counted"]).most_common()
+
+
+def changes_sentence(changes: Document) -> str:
+    """What changed against the parent, by kind and number; the map has the names."""
+    kinds = ("renamed", "revised", "added", "removed", "split", "merged")
+    parts = [
+        f"{count(len(changes[kind]))} {kind}{' into' * (kind == 'merged')}" for kind in kinds if changes[kind]
+    ]
+    return ", ".join([f"{count(changes['kept'])} kept", *parts]) + "."

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from service.dashboard import formatting
+from service.dashboard import formatting, sentences
 from service.optimizations.cost import time_source
 
 _HERE = Path(__file__).parent
@@ -27,6 +27,9 @@ _FILTERS = (
     formatting.interval,
     formatting.model_name,
     formatting.rounding,
+    formatting.unit_of,
+    sentences.changes_sentence,
+    sentences.why_not_counted,
     time_source,
 )
 
@@ -45,12 +48,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({one.__name__: one for one in _FILTERS})
+    environment.filters.update({shown.__name__: shown for shown in _FILTERS})
     names = ("dashboard.css", "refresh.js", "favicon.svg")
-    environment.filters["unit_of"] = formatting.unit_of
-    environment.globals["objective_unit"] = formatting.objective_unit
-    environment.globals["unit_of_metric"] = formatting.unit_of_metric
-    environment.globals["static"] = {name: _static(name) for name in names}
+    environment.globals.update(
+        objective_unit=formatting.objective_unit,
+        unit_of_metric=formatting.unit_of_metric,
+        static={name: _static(name) for name in names},
+    )
     return environment
 
 

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.dashboard.comparison import compare, objective_value
-from service.dashboard.optimization_page import objective_bpb
+from service.dashboard.comparison import compare, objective_bpb, objective_value
 from service.dashboard.sentences import predicted_verdict
 from tests.service.dashboard.store import TOKENS, evidence
 

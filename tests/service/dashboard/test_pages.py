@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import pytest
 from fastapi.testclient import TestClient
 
+from service.dashboard.charts import effects_table
 from service.dashboard.formatting import quantity
-from service.dashboard.optimization_page import effects_table
 from store.tables import Optimization
 from tests.service.dashboard.store import SETTINGS, TOKENS, Store, evidence
 
