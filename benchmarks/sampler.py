@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.trainer import describe
-from proxy_models.batches.mixture_sampler import MixtureSampler, SamplerSpec, WaveSampler
+from proxy_models.training.mixture_sampler import MixtureSampler, SamplerSpec, WaveSampler
 
 MODELS, ROWS, LENGTH = 16, 8, 128
 TOKENS = MODELS * ROWS * LENGTH

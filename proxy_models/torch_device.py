@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from proxy_models.planning.calibration import Device
-from proxy_models.planning.machine import available_memory, processor_name, total_memory
+from proxy_models.planning.memory import available_memory, processor_name, total_memory
 
 
 def this_device(device: str) -> Device:

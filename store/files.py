@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 
 from proxy_models.errors import BadAddress, StoreError, StoreMisconfigured, StoreUnreachable
+from proxy_models.stores.file_system import matching_objects
 from proxy_models.stores.object_path import DataPath, ObjectPath, data_path, is_address
-from proxy_models.stores.objects import matching_objects
 from store.problems import Invalid, Unavailable
 
 MAX_FILES = 100_000

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from proxy_models.config import TrainingConfig
-from proxy_models.evaluation.scores import Scored, evaluate
-from proxy_models.families.building import Shape
-from proxy_models.training.step import Learner
+from proxy_models.evaluation import Scored, evaluate
+from proxy_models.training.step import Learner, Shape
 
 ONE_BY_ONE, COMPILED = "one-by-one", "one-by-one-compiled"
 STACKED, STACKED_COMPILED = "stacked", "stacked-compiled"

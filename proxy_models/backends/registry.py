@@ -17,8 +17,8 @@ from proxy_models.backends.backend import (
 from proxy_models.backends.stacked import EachStacked, Graphed, Stacked
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
-from proxy_models.families.building import Shape
 from proxy_models.model.stacked_model import Body, hidden_states
+from proxy_models.training.step import Shape
 
 # The body of a stack through PyTorch's compiler, where there is one that works.
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from proxy_models.backends.backend import Learned
-from proxy_models.batches.document_mask import Documents
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
-from proxy_models.evaluation.scores import Scored, evaluate_stack
+from proxy_models.evaluation import Scored, evaluate_stack
 from proxy_models.model.model import lower_precision
 from proxy_models.model.stacked_model import Body, StackedDecoder, hidden_states
 from proxy_models.training.stacked_optimizer import StackedAdamW
+from proxy_models.training.step import Documents
 
 
 class Stacked:

@@ -1,14 +1,27 @@
-"""How large a model is and what a token costs it: by formula for our decoder, counted for the library's."""
+"""How large a model is and what a token costs it: by formula for our decoder, counted for the library's.
 
+``python -m proxy_models.families.counting`` counts an architecture for processes that have no torch. Its checked
+settings come as JSON on standard input; the answer is one line of JSON, `CountsByVocabulary`, or ``{"problem",
+"field"}`` where its configuration or its empty model refuses the settings. A request may hold settings that make the
+library work without end, so both its time and what it takes of memory on top of itself are limited: beyond them the
+process fails.
+"""
+
+import json
+import resource
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import psutil
 from torch import nn
 
 from proxy_models.config import ModelConfig
-from proxy_models.families.architecture import Architecture
-from proxy_models.families.counts import Counts
+from proxy_models.errors import InvalidSpec
+from proxy_models.families.architecture import Architecture, Counts, CountsByVocabulary
+from proxy_models.families.transformers_model import positions
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_k")
@@ -62,3 +75,35 @@ def _routed(model: nn.Module) -> int:
 def _number(config: Any, names: tuple[str, ...], otherwise: int) -> int:
     found = (getattr(config, name, None) for name in names)
     return next((value for value in found if isinstance(value, int) and value > 0), otherwise)
+
+
+VOCABULARIES = (1024, 2048, 4096)
+MEMORY_BYTES = 2 * 2**30
+"""An empty model has no numbers: OLMo 2's 32B takes 10 MB."""
+CPU_SECONDS = 30
+
+
+def main() -> None:
+    """Answer for what standard input holds."""
+    mine = psutil.Process().memory_info().vms + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (mine, mine))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    print(json.dumps(count(json.load(sys.stdin))))
+
+
+def count(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The line of JSON. The third vocabulary proves what was concluded from two."""
+    try:
+        few, many, most = ((size, counted(Architecture(settings, size))) for size in VOCABULARIES)
+        found = CountsByVocabulary.through(few, many, positions(Architecture(settings, most[0])))
+        if found.over(most[0]) != most[1]:
+            raise ValueError("more than tables grows with the vocabulary")
+    except InvalidSpec as error:
+        return {"problem": str(error), "field": error.field}
+    except ValueError as error:
+        return {"problem": str(error), "field": None}
+    return found.to_dict()
+
+
+if __name__ == "__main__":
+    main()

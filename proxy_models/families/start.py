@@ -1,13 +1,13 @@
 """A folder that a run starts from: a model of one of our runs, or one of Hugging Face's. Free of torch.
 
-Only ``config.json`` and safetensors are read: nothing that could run code. What needs the tensors themselves is in
-`starting_state`.
+Only ``config.json``, safetensors and what our runs note of their training are read: nothing that could run code. What
+needs the tensors themselves is in `run_inputs.starting_state`.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +18,40 @@ from safetensors import SafetensorError, safe_open
 from proxy_models.config import ModelConfig
 from proxy_models.errors import DataMissing, InvalidSpec, UnfitStart
 from proxy_models.families.architecture import Architecture, checked_architecture
-from proxy_models.families.saved_training import FILE, SavedTraining, read_saved_training
 from proxy_models.stores.artifact_store import ArtifactStore
 from proxy_models.stores.file_system import patiently
+
+FILE = "training.json"
+
+
+@dataclass(frozen=True)
+class SavedTraining:
+    """Where training ended: its last step's learning rate, all tokens ever trained on, and whose ids they were.
+
+    ``tokenizer`` is the fingerprint that the token shards carry; None where it is not known.
+    """
+
+    learning_rate: float
+    tokens: int
+    tokenizer: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def read_saved_training(folder: Path) -> SavedTraining | None:
+    """What lies beside a model, None where there is nothing. Raises `UnfitStart` where it cannot be read."""
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return SavedTraining(
+            float(content["learning_rate"]), int(content["tokens"]), content.get("tokenizer")
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnfitStart(folder, f"its {FILE} cannot be read: {error}") from error
+
 
 CONFIG, TENSORS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _SHAPE = ("layers", "width", "heads", "ffn", "tied_embeddings", "rope_base", "head_width")

@@ -13,8 +13,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from proxy_models.errors import InvalidSpec, NotEnoughMemory
-from proxy_models.families.architecture import ROUTER_Z, Architecture, is_random
-from proxy_models.families.counts import check_positions
+from proxy_models.families.architecture import ROUTER_Z, Architecture, check_positions, is_random
 from proxy_models.planning.memory import weights_bytes
 from proxy_models.torch_device import free_memory
 from proxy_models.training.run_spec import seed_of

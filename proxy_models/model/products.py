@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from proxy_models.planning.machine import processor_name
+from proxy_models.planning.memory import processor_name
 
 
 def has_onednn() -> bool:

@@ -1,20 +1,36 @@
 """Measure how fast each backend trains a shape on a device.
 
 `table_for` is what a worker asks before it trains: the device's table, measured where it has no answer yet.
+
+``python -m proxy_models.planning.calibrate ORDER`` measures, saves, and prints a line of JSON for each rate;
+``ORDER`` is the JSON of a `CalibrationOrder`. The command line of the service, which has no torch, starts it.
 """
 
+import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from proxy_models.backends.backend import COMPILED, ONE_BY_ONE, STACKED_COMPILED
 from proxy_models.backends.registry import available, build
 from proxy_models.config import ModelConfig, TrainingConfig
-from proxy_models.planning.calibration import Calibration, Rate, shape_of
-from proxy_models.planning.calibration_files import locked, save_locked, table_of
+from proxy_models.errors import ProxyError
+from proxy_models.planning.calibration import (
+    Calibration,
+    CalibrationOrder,
+    Rate,
+    locked,
+    save,
+    save_locked,
+    shape_of,
+    table_of,
+)
 from proxy_models.planning.memory import check_fits, largest_wave
 from proxy_models.torch_device import free_memory, memory_of, this_device
 from proxy_models.training.step import keep_freed_memory
@@ -104,3 +120,38 @@ def table_for(
         same_step = all(rate.tokens_per_step == training.tokens_per_step for rate in near)
         backends = lacking(table) if same_step else wanted
         return save_locked(directory, calibrate(model, training, device, backends=backends))
+
+
+def main() -> None:
+    """Carry out the order; a problem is the last line, ``{"problem": ...}``, and the exit status 1."""
+    order = CalibrationOrder(**json.loads(sys.argv[1]))
+    try:
+        if order.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ProxyError("torch finds no GPU here; --device cpu measures the processor", "device")
+        carry_out(order)
+    except (ProxyError, RuntimeError) as error:  # torch's own complaints about a device are RuntimeErrors
+        _say({"problem": str(error)})
+        sys.exit(1)
+
+
+def carry_out(order: CalibrationOrder) -> None:
+    """Measure size after size as a worker would train it, on ``order.threads`` threads, and save each."""
+    torch.set_num_threads(order.threads)
+    keep_freed_memory()
+    names = available(order.device, order.compiled)
+    _say({"device": asdict(this_device(order.device))})
+    for size, model in order.models().items():
+
+        def measured(rate: Rate, size: str = size) -> None:
+            _say({"size": size, "rate": asdict(rate)})
+
+        found = calibrate(model, order.training(), order.device, backends=names, measured=measured)
+        save(Path(order.directory), found)
+
+
+def _say(line: object) -> None:
+    print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -21,8 +21,7 @@ from typing import Any
 from proxy_models.errors import BadAddress, DataMissing, ObjectDamaged, ObjectMissing, StoreUnreachable
 from proxy_models.storage import flush, storage_errors
 from proxy_models.stores.file_system import file_system, patiently, store_errors
-from proxy_models.stores.local_copies import Hold, LocalCopies
-from proxy_models.stores.manifest import MANIFEST, Manifest
+from proxy_models.stores.local_copies import MANIFEST, Hold, LocalCopies, Manifest
 from proxy_models.stores.object_path import data_path, is_address
 
 log = logging.getLogger("mixwright.stores")

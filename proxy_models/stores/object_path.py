@@ -72,7 +72,7 @@ class ObjectPath:
 
     def stat(self) -> ObjectStatus:
         """Size and version. Raises `StoreError`: `ObjectMissing`, which is a FileNotFoundError, for no object."""
-        from proxy_models.stores.objects import status_of
+        from proxy_models.stores.file_system import status_of
 
         return self.known or status_of(self)
 
@@ -86,7 +86,7 @@ class ObjectPath:
 
     def open(self) -> io.BufferedReader:
         """For reading; see `objects.open_object`."""
-        from proxy_models.stores.objects import open_object
+        from proxy_models.stores.file_system import open_object
 
         return open_object(self)
 

@@ -12,12 +12,16 @@ from proxy_models.errors import CorpusError, DataMissing, TooLittleText
 from proxy_models.storage import storage_errors, write_json
 from proxy_models.stores.current import current_store
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.byte_streams import plain_suffix
-from proxy_models.text.corpus import read_documents
+from proxy_models.text.corpus import plain_suffix, read_documents
 from proxy_models.text.data_roots import open_data
 from proxy_models.text.held_out import document_digest, held_out_split
-from proxy_models.text.preparation_spec import PreparationProgress, PreparationSpec
-from proxy_models.text.shard_writer import check_held_out, key_of_content, write_shard
+from proxy_models.text.shard_writer import (
+    PreparationProgress,
+    PreparationSpec,
+    check_held_out,
+    key_of_content,
+    write_shard,
+)
 from proxy_models.text.token_files import is_pretokenized
 from proxy_models.text.token_shard import META, ShardMeta, TokenShard
 

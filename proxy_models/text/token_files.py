@@ -22,6 +22,9 @@ TokenArray = np.ndarray[tuple[int], np.dtype[np.integer]]
 SUFFIXES = (".npy", ".bin")
 DTYPES = ("uint16", "uint32", "int32", "int64")
 MAX_DOCUMENT_TOKENS = 2**22
+END_OF_TEXT = "<|endoftext|>"
+KNOWN_END_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|im_end|>")
+"""What tokenizers call it; the first is ours."""
 
 
 def is_pretokenized(path: DataPath) -> bool:

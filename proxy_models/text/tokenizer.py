@@ -11,7 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from proxy_models.errors import TokenizerError
 from proxy_models.storage import write_atomically
 from proxy_models.text.data_roots import require_allowed
-from proxy_models.text.end_of_text import END_OF_TEXT, KNOWN_END_OF_TEXT
+from proxy_models.text.token_files import END_OF_TEXT, KNOWN_END_OF_TEXT
 
 SMALLEST_VOCABULARY = 257  # the bytes and end-of-text
 

@@ -1,27 +1,118 @@
-"""What a run keeps in its directory: checkpoints, then the model and the result, however it is trained."""
+"""What a run keeps in its directory: checkpoints, then the model and the result, however it is trained.
+
+Checkpoints are safetensors and JSON, whole or absent; the newest is kept.
+"""
 
 import json
 import resource
+import shutil
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from proxy_models.errors import DataMissing, Diverged, InvalidSpec
+from proxy_models.config import ModelConfig
+from proxy_models.errors import DataMissing, Diverged, InvalidSpec, StorageFailed
+from proxy_models.families.architecture import Architecture
 from proxy_models.families.counting import counted
-from proxy_models.families.saved_training import SavedTraining
-from proxy_models.families.starting_state import peak_rate
-from proxy_models.storage import write_json
-from proxy_models.stores.published_run import PublishedRun
-from proxy_models.training import checkpoint
-from proxy_models.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoints, save_model
+from proxy_models.families.start import FILE as TRAINING
+from proxy_models.families.start import SavedTraining
+from proxy_models.storage import new_directory, storage_errors, write_json
+from proxy_models.stores.current import PublishedRun
+from proxy_models.training.run_inputs import peak_rate
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.step import learning_rate_at
 
-# What a training run tells while it runs and when it is done. Free of torch.
+TENSORS, STATE = "state.safetensors", "state.json"
+MODEL_TENSORS, MODEL_CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors of a trainer after ``step`` steps, and the JSON kept with them."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    state: dict[str, object]
+
+
+def _name(step: int) -> str:
+    return f"step-{step:010d}"
+
+
+def add_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint beside the older ones; answers its folder. Raises `StorageFailed`."""
+    path = directory / _name(checkpoint.step)
+    with new_directory(path) as temporary:
+        _save(checkpoint.tensors, temporary / TENSORS)
+        write_json(temporary / STATE, {"step": checkpoint.step, "state": checkpoint.state})
+    return path
+
+
+def checkpoint_steps(directory: Path) -> set[int]:
+    """The steps there are checkpoints of."""
+    return {int(path.name.removeprefix("step-")) for path in directory.glob("step-*")}
+
+
+def read_checkpoint(directory: Path, step: int) -> Checkpoint:
+    """The checkpoint of that step.
+
+    Raises `DataMissing` where it cannot be read, and `StorageFailed` (retryable) where it went away: another attempt
+    at the run, not yet aware that it was taken for dead, has a newer one or has finished.
+    """
+    path = directory / _name(step)
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        return Checkpoint(state["step"], load_file(path / TENSORS), state["state"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if not path.exists():
+            raise StorageFailed(path, "was removed while it was read") from error
+        raise DataMissing(path, f"is not a readable checkpoint ({error}); remove it to start over") from error
+
+
+def save_model(
+    directory: Path,
+    shape: ModelConfig | Architecture,
+    parameters: Mapping[str, Tensor],
+    training: SavedTraining | None = None,
+) -> None:
+    """Write the trained model and how it was ``training``: ``model.safetensors``, ``config.json``, ``training.json``.
+
+    A model of ``transformers`` in the library's own layout. Raises `StorageFailed`.
+    """
+    with new_directory(directory) as temporary:
+        if isinstance(shape, ModelConfig):
+            _save(parameters, temporary / MODEL_TENSORS)
+            write_json(temporary / MODEL_CONFIG, asdict(shape))
+        else:
+            from proxy_models.families import transformers_model
+
+            transformers_model.save(temporary, shape, parameters)
+        if training is not None:
+            write_json(temporary / TRAINING, training.to_dict())
+
+
+def load_model(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """What `save_model` wrote. Raises `DataMissing`."""
+    try:
+        config = ModelConfig(**json.loads((directory / MODEL_CONFIG).read_text(encoding="utf-8")))
+        return config, load_file(directory / MODEL_TENSORS)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise DataMissing(directory, f"is not a saved model: {error}") from error
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with storage_errors(path):
+        try:
+            save_file(copies, path)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -124,7 +215,7 @@ class RunRecord:
         """Steps to resume from, those that another machine left in the store included."""
         if self.published is not None:
             self.published.fetch_checkpoints(self.checkpoints)
-        return checkpoint.checkpoint_steps(self.checkpoints)
+        return checkpoint_steps(self.checkpoints)
 
     def resume(self, step: int) -> Checkpoint:
         """Take over metrics and time of a checkpoint, and return it; `InvalidSpec` where it is another run's."""
@@ -143,13 +234,16 @@ class RunRecord:
             "metrics": [asdict(metric) for metric in self.metrics],
             "seconds": self.seconds_before + seconds,
         }
-        path = checkpoint.add_checkpoint(self.checkpoints, Checkpoint(step, tensors, state))
+        path = add_checkpoint(self.checkpoints, Checkpoint(step, tensors, state))
         if self.published is not None:
             self.published.publish_checkpoint(path)
 
     def drop_older_checkpoints(self) -> None:
-        """Keep the newest only."""
-        checkpoint.drop_older_checkpoints(self.checkpoints)
+        """Keep the newest only, and nothing of what was killed while it wrote an older one."""
+        *older, newest = sorted(self.checkpoints.glob("step-*")) or [self.checkpoints / _name(0)]
+        killed = (path for path in self.checkpoints.glob(".step-*") if path.name[1:] < newest.name)
+        for path in (*older, *killed):
+            shutil.rmtree(path, ignore_errors=True)
         if self.published is not None:
             self.published.drop_older_checkpoints(self.checkpoints)
 
@@ -194,7 +288,7 @@ class RunRecord:
         )
         if self.published is not None:
             self.published.publish_result(RESULT)
-        remove_checkpoints(self.checkpoints)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
         return result
 
     def saved_training(self) -> SavedTraining:

@@ -1,4 +1,4 @@
-"""One model and its optimizer, and the learning rate of a step."""
+"""One model of either kind and its optimizer, what its positions see, and the learning rate of a step."""
 
 import ctypes
 import math
@@ -7,10 +7,64 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from proxy_models.batches.document_mask import Documents
-from proxy_models.config import DEFAULT_WARMUP, TrainingConfig
-from proxy_models.families.building import Shape, build_model
+from proxy_models.config import DEFAULT_WARMUP, ModelConfig, TrainingConfig
+from proxy_models.errors import InvalidSpec
+from proxy_models.families.architecture import Architecture
+from proxy_models.model.model import Decoder, LanguageModel, lower_precision
 from proxy_models.training.stacked_optimizer import AdamW
+
+
+def document_mask(tokens: Tensor, end_of_text: int) -> Tensor:
+    """Causal and block-diagonal: tokens (..., T) int64 -> (rows, 1, T, T), true where a query (row) sees a key.
+
+    Asks the host nothing, so that a CUDA graph can hold it. It takes T bytes a token, and four times that as the
+    floating-point mask PyTorch's attention makes of it.
+
+    Rows are cut from documents laid end to end. A document begins at each end-of-text token, as in evaluation; a
+    row's tokens before its first one are the rest of a document that began in no row or another.
+    """
+    documents = (tokens.flatten(0, -2) == end_of_text).cumsum(-1)
+    same = documents.unsqueeze(2) == documents.unsqueeze(1)
+    return same.tril().unsqueeze(1)
+
+
+class Documents:
+    """The mask of a training run's batches, or none. ``end_of_text`` is the shards', known after their opening."""
+
+    def __init__(self, training: TrainingConfig) -> None:
+        self.across = training.attend_across_documents
+        self.end_of_text: int | None = None
+
+    def mask(self, tokens: Tensor) -> Tensor | None:
+        """`document_mask`, or None where attention goes across. Raises `InvalidSpec` without ``end_of_text``."""
+        if self.across:
+            return None
+        if self.end_of_text is None:
+            raise InvalidSpec(
+                "attention within documents needs the token that documents begin at",
+                "attend_across_documents",
+            )
+        return document_mask(tokens, self.end_of_text)
+
+
+Shape = ModelConfig | Architecture
+
+
+def build_model(shape: Shape, training: TrainingConfig, device: str, dtype: torch.dtype) -> LanguageModel:
+    """The model of the shape on the device, initialised from the training's seed and the shape alone.
+
+    Raises `InvalidSpec`: an architecture ``transformers`` cannot build, or one too short for the training's rows.
+    """
+    if isinstance(shape, ModelConfig):
+        decoder = Decoder(shape, training.seed).to(device, dtype)
+        decoder.lower = lower_precision(training, dtype)
+        return decoder
+    # seconds to import, and needed for these only
+    from proxy_models.families.transformers_model import TransformersModel, build, check_length
+
+    check_length(shape, training.sequence_length)
+    inner = build(shape, training.seed).to(device, dtype)
+    return TransformersModel(shape, inner, lower_precision(training, dtype))
 
 
 def learning_rate_at(step: int, config: TrainingConfig, peak: float) -> float:

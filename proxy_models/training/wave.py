@@ -14,21 +14,22 @@ import torch
 
 from proxy_models.backends.backend import ONE_BY_ONE, STACKED
 from proxy_models.backends.registry import build, stackable
-from proxy_models.batches.mixture_sampler import MixtureSampler, WaveSampler
 from proxy_models.config import TrainingConfig
 from proxy_models.errors import Cancelled, Diverged, InvalidSpec, ProxyError, Stopped, UnequalWave
-from proxy_models.evaluation.scores import Scored
-from proxy_models.families.starting_state import peak_rate, starting_state
+from proxy_models.evaluation import Scored
 from proxy_models.planning.memory import check_fits
 from proxy_models.text.token_shard import TokenShard
 from proxy_models.torch_device import free_memory
+from proxy_models.training.mixture_sampler import MixtureSampler, WaveSampler
 from proxy_models.training.run_inputs import (
     check_start,
     end_of_text,
     mixture_sampler,
     open_shards,
+    peak_rate,
     scored_slices,
     scored_tasks,
+    starting_state,
 )
 from proxy_models.training.run_record import RunProgress, RunRecord, RunResult
 from proxy_models.training.run_spec import RunSpec

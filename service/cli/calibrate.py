@@ -16,8 +16,16 @@ from rich.table import Table
 
 from proxy_models.config import DEFAULT_VOCABULARY_SIZE, FLOAT32, PRECISIONS
 from proxy_models.errors import NotEnoughMemory, ProxyError
-from proxy_models.planning.calibration import Calibration, CalibrationOrder, Choice, Device, Swarm, choose
-from proxy_models.planning.calibration_files import file_of, table_of
+from proxy_models.planning.calibration import (
+    Calibration,
+    CalibrationOrder,
+    Choice,
+    Device,
+    Swarm,
+    choose,
+    file_of,
+    table_of,
+)
 from service.cli import PLAIN_WIDTH, complaint_of, data_option, settings_with
 
 RUNS = 64
@@ -82,7 +90,7 @@ def _measured(order: CalibrationOrder, console: Console) -> Calibration:
 
 def _lines(order: CalibrationOrder) -> Iterator[dict[str, Any]]:
     """The child's lines as they come. Its standard error is this process's own."""
-    command = [sys.executable, "-m", "proxy_models.planning.calibrate_command", json.dumps(asdict(order))]
+    command = [sys.executable, "-m", "proxy_models.planning.calibrate", json.dumps(asdict(order))]
     environment = {**os.environ, **_ENVIRONMENT}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
         assert child.stdout is not None

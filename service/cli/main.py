@@ -153,7 +153,7 @@ def token(**given: Any) -> None:
 def export(run_id: str, directory: Path, **given: Any) -> None:
     """Write the model of a finished run as a Hugging Face folder, with its tokenizer."""
     from proxy_models.errors import ProxyError
-    from proxy_models.export.exported_file import write_folder
+    from proxy_models.export import write_folder
     from service.swarms.endpoints import model_files
     from store.engine import Database
     from store.problems import Problem

@@ -11,8 +11,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from proxy_models.errors import DataMissing
-from proxy_models.export.exported_file import ExportedFile, tar_pieces, tar_size
-from proxy_models.export.huggingface import exported_model
+from proxy_models.export import ExportedFile, exported_model, tar_pieces, tar_size
 from proxy_models.stores.local_copies import Hold
 from service.http.errors import PROBLEM_CONTENT
 from service.http.routes import DatabaseDependency, SettingsDependency, ThreadRoute, slow

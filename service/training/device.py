@@ -22,17 +22,17 @@ from typing import Any
 
 from proxy_models.config import ModelConfig, TrainingConfig, size_named
 from proxy_models.errors import InvalidSpec, StorageFailed
-from proxy_models.families.counts import Counts, CountsByVocabulary, check_positions
-from proxy_models.planning.calibration import Calibration
-from proxy_models.planning.calibration_files import read_calibrations
+from proxy_models.families.architecture import Counts, CountsByVocabulary, check_positions
+from proxy_models.planning.calibration import Calibration, read_calibrations
 from proxy_models.planning.cost import Room
-from proxy_models.planning.machine import processor_name, total_memory
 from proxy_models.planning.memory import (
     bytes_per_model,
     largest_batch_rows,
     largest_size,
     largest_wave,
     logits_bytes,
+    processor_name,
+    total_memory,
     weights_bytes,
 )
 from proxy_models.storage import write_json
@@ -109,7 +109,7 @@ def _counted(path: Path, architecture: Document) -> Document:
 
 
 def _ask(architecture: Document) -> Document:
-    command = [sys.executable, "-m", "proxy_models.families.count_command"]
+    command = [sys.executable, "-m", "proxy_models.families.counting"]
     try:
         done = subprocess.run(
             command,

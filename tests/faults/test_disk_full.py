@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from proxy_models.training.checkpoint import checkpoint_steps, read_checkpoint
+from proxy_models.training.run_record import checkpoint_steps, read_checkpoint
 from store import jobs
 from store.engine import Database
 from store.settings import Settings

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 
 from benchmarks.own_redis import OwnRedis
 from benchmarks.storm_cluster import team
-from proxy_models.training.checkpoint import checkpoint_steps, read_checkpoint
+from proxy_models.training.run_record import checkpoint_steps, read_checkpoint
 from store import jobs
 from store.engine import Database
 from store.settings import Settings

@@ -12,7 +12,7 @@ from proxy_models.backends.registry import available, build, compiler_problem
 from proxy_models.backends.stacked import Graphed, Stacked
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
-from proxy_models.evaluation.scores import held_out_task
+from proxy_models.evaluation import held_out_task
 from proxy_models.model.model import Decoder
 from proxy_models.model.stacked_model import stacked_loss_and_gradients, together
 from proxy_models.text.token_shard import HeldOutDocument

@@ -11,8 +11,14 @@ from proxy_models.backends.backend import ONE_BY_ONE, STACKED
 from proxy_models.backends.registry import NAMES, available, build
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.planning.calibrate import calibrate, table_for
-from proxy_models.planning.calibration import Calibration, CalibrationOrder, Swarm, choose
-from proxy_models.planning.calibration_files import read_calibrations, save
+from proxy_models.planning.calibration import (
+    Calibration,
+    CalibrationOrder,
+    Swarm,
+    choose,
+    read_calibrations,
+    save,
+)
 from proxy_models.torch_device import free_memory, this_device
 
 MODEL = ModelConfig("small", 1, 32, 2, 48, 1e-2, vocabulary_size=64)
@@ -85,7 +91,7 @@ def order(tmp_path: Path, **given: object) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         "-m",
-        "proxy_models.planning.calibrate_command",
+        "proxy_models.planning.calibrate",
         json.dumps({**asdict(asked), **given}),
     ]
     return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -7,8 +7,17 @@ import pytest
 
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec, NotCalibrated, NotEnoughMemory
-from proxy_models.planning.calibration import Calibration, Device, Rate, Swarm, choose
-from proxy_models.planning.calibration_files import file_of, read_calibrations, save, table_of
+from proxy_models.planning.calibration import (
+    Calibration,
+    Device,
+    Rate,
+    Swarm,
+    choose,
+    file_of,
+    read_calibrations,
+    save,
+    table_of,
+)
 from proxy_models.planning.memory import bytes_per_model
 
 MODEL = ModelConfig("small", 1, 32, 2, 48, 1e-2, vocabulary_size=64)

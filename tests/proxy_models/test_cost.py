@@ -10,13 +10,14 @@ from proxy_models.config import SIZES, ModelConfig, TrainingConfig
 from proxy_models.model.model import Decoder
 from proxy_models.planning.calibration import Calibration, Device, Rate, shape_of
 from proxy_models.planning.cost import Room, SwarmWork, swarm_cost
-from proxy_models.planning.machine import available_memory, total_memory
 from proxy_models.planning.memory import (
+    available_memory,
     bytes_per_model,
     largest_batch_rows,
     largest_size,
     largest_wave,
     logits_bytes,
+    total_memory,
 )
 
 MODEL = SIZES["nano-0.1M"]

@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from proxy_models.families.architecture import Architecture
-from proxy_models.families.count_command import count
-from proxy_models.families.counting import counted
-from proxy_models.families.counts import Counts, CountsByVocabulary
+from proxy_models.families.architecture import Architecture, Counts, CountsByVocabulary
+from proxy_models.families.counting import count, counted
 
 OLMOE: dict[str, Any] = {
     "model_type": "olmoe",
@@ -34,7 +32,7 @@ def test_two_vocabularies_say_what_a_third_one_brings() -> None:
 
 
 def test_a_process_without_torch_asks_another() -> None:
-    command = [sys.executable, "-m", "proxy_models.families.count_command"]
+    command = [sys.executable, "-m", "proxy_models.families.counting"]
     asked = json.dumps({**OLMOE, "hidden_act": "nonsense"})
     said = json.loads(subprocess.run(command, input=asked, capture_output=True, text=True, check=True).stdout)
     assert said["field"] == "architecture"
@@ -56,7 +54,7 @@ def test_settings_that_never_end_fail_the_process_and_not_the_machine() -> None:
         "num_heads": 4,
         "attention_types": [[["global"] * 50, 10**9]],
     }
-    command = [sys.executable, "-m", "proxy_models.families.count_command"]
+    command = [sys.executable, "-m", "proxy_models.families.counting"]
     done = subprocess.run(command, input=json.dumps(endless), capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "MemoryError" in done.stderr

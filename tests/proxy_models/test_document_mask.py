@@ -14,13 +14,13 @@ from torch.nn import functional
 
 from proxy_models.backends.backend import ONE_BY_ONE, STACKED, STACKED_COMPILED
 from proxy_models.backends.registry import build, compiler_problem
-from proxy_models.batches.document_mask import document_mask
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
 from proxy_models.model.model import Decoder
 from proxy_models.model.stacked_model import StackedDecoder
 from proxy_models.planning.memory import bytes_per_model
 from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.step import document_mask
 from proxy_models.training.wave import WaveOptions, train_run, train_wave
 
 END = 3

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from proxy_models.config import ModelConfig
-from proxy_models.evaluation.scores import (
+from proxy_models.evaluation import (
     continuation_task,
     continuation_windows,
     evaluate,
@@ -97,8 +97,8 @@ def test_batches_and_companions_do_not_move_a_task(
     slice_ = held_out_task([HeldOutDocument(tuple(range(1, 100)), 250)], 0, LENGTH)
     alone = evaluate(model, {"task": task})["task"]
     together = evaluate(model, {"slice": slice_, "task": task})["task"]
-    monkeypatch.setattr("proxy_models.evaluation.scores.BATCH_TOKENS", 1)
-    monkeypatch.setattr("proxy_models.evaluation.scores.BATCH_LOGITS", 3 * 512)
+    monkeypatch.setattr("proxy_models.evaluation.BATCH_TOKENS", 1)
+    monkeypatch.setattr("proxy_models.evaluation.BATCH_LOGITS", 3 * 512)
     one_by_one = evaluate(model, {"task": task})["task"]
     assert alone == pytest.approx(together, rel=1e-6) == pytest.approx(one_by_one, rel=1e-6)
 

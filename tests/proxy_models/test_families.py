@@ -16,14 +16,13 @@ from proxy_models.backends.registry import build as build_backend
 from proxy_models.config import PUBLISHED_SIZES, SIZES, TrainingConfig, size_named
 from proxy_models.errors import InvalidSpec, NotEnoughMemory
 from proxy_models.families.architecture import Architecture, checked_architecture, model_types
-from proxy_models.families.building import build_model
 from proxy_models.families.counting import counted
 from proxy_models.families.transformers_model import TransformersModel, configuration
 from proxy_models.model.model import Decoder
 from proxy_models.training import wave as wave_module
 from proxy_models.training.run_record import RunResult
 from proxy_models.training.run_spec import RunSpec
-from proxy_models.training.step import Learner
+from proxy_models.training.step import Learner, build_model
 from proxy_models.training.wave import WaveOptions, train_run, train_wave
 
 TINY = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -12,11 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from proxy_models.config import SIZES, ModelConfig, size_named
 from proxy_models.errors import DataMissing, InvalidSpec
-from proxy_models.export.exported_file import ExportedFile, tar_pieces, tar_size, write_folder
-from proxy_models.export.huggingface import exported_model
+from proxy_models.export import ExportedFile, exported_model, tar_pieces, tar_size, write_folder
 from proxy_models.model.model import Decoder
 from proxy_models.text.tokenizer import load_tokenizer
-from proxy_models.training.checkpoint import save_model
+from proxy_models.training.run_record import save_model
 from tests.proxy_models.conftest import Pool
 
 LENGTH = 48

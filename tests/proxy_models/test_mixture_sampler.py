@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy_models.batches.mixture_sampler import MixtureSampler, RowOrder, SamplerSpec
 from proxy_models.errors import InvalidSpec, MissingDomain, OverCap, TooLittleText, UnknownDomain
+from proxy_models.training.mixture_sampler import MixtureSampler, RowOrder, SamplerSpec
 from proxy_models.training.schedule import Schedule, allocate_rows
 
 LENGTH = 8

@@ -14,15 +14,15 @@ from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, 
 from proxy_models.backends.registry import build, compiler_problem
 from proxy_models.config import BFLOAT16, FLOAT32, PRECISIONS, ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec, NotCalibrated
-from proxy_models.evaluation.scores import held_out_task
+from proxy_models.evaluation import held_out_task
 from proxy_models.families.architecture import Architecture
-from proxy_models.families.building import build_model
 from proxy_models.model import products
 from proxy_models.model.stacked_model import StackedDecoder, stacked_loss_and_gradients, together
 from proxy_models.planning.calibration import Calibration, Device, Rate, Swarm, choose, shape_of
 from proxy_models.planning.memory import bytes_per_model, logits_bytes
 from proxy_models.text.token_shard import HeldOutDocument
 from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.step import build_model
 from proxy_models.training.wave import WaveOptions, train_run, train_wave
 
 MODEL = ModelConfig("small", 2, 64, 2, 96, 1e-2, vocabulary_size=128)

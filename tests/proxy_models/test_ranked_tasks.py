@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from proxy_models.config import ModelConfig
 from proxy_models.errors import CorpusError, InvalidSpec, NoChoices
-from proxy_models.evaluation.scores import continuation_task, evaluate, evaluate_stack
+from proxy_models.evaluation import continuation_task, evaluate, evaluate_stack
 from proxy_models.model.model import Decoder
 from proxy_models.model.stacked_model import StackedDecoder
 from proxy_models.text.task_file import Normalization, TaskExample, TaskMeasure, read_task

@@ -22,13 +22,19 @@ from proxy_models.errors import (
     UnknownDomain,
     UnknownSize,
 )
-from proxy_models.families.starting_state import peak_rate
 from proxy_models.text.token_shard import TokenShard
-from proxy_models.training import checkpoint as checkpoint_module
+from proxy_models.training import run_record
 from proxy_models.training import wave as wave_module
-from proxy_models.training.checkpoint import Checkpoint, latest_checkpoint, load_model, save_checkpoint
-from proxy_models.training.run_inputs import mixture_sampler, open_shards
-from proxy_models.training.run_record import RunProgress, RunResult
+from proxy_models.training.run_inputs import mixture_sampler, open_shards, peak_rate
+from proxy_models.training.run_record import (
+    Checkpoint,
+    RunProgress,
+    RunResult,
+    add_checkpoint,
+    checkpoint_steps,
+    load_model,
+    read_checkpoint,
+)
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.step import Learner, learning_rate_at
 from proxy_models.training.wave import train_run
@@ -145,13 +151,13 @@ def test_every_checkpoint_holds_every_measurement_up_to_its_step(
     spec_json["training"]["tokens"] = 40_000
     spec = RunSpec.from_dict({**spec_json, "checkpoint_seconds": 0.0})
     states: dict[int, Any] = {}
-    original = checkpoint_module.add_checkpoint
+    original = run_record.add_checkpoint
 
     def kept(directory: Path, checkpoint: Checkpoint) -> Path:
         states[checkpoint.step] = checkpoint.state
         return original(directory, checkpoint)
 
-    monkeypatch.setattr(checkpoint_module, "add_checkpoint", kept)
+    monkeypatch.setattr(run_record, "add_checkpoint", kept)
     train_run(spec)
     assert list(states) == list(range(1, spec.training.steps))
     for step, state in states.items():
@@ -236,17 +242,17 @@ def test_a_full_disk_is_retryable_and_leaves_the_last_checkpoint(
 ) -> None:
     trainer_state = {"weight": torch.ones(3)}
     checkpoint = Checkpoint(4, trainer_state, {"seconds": 1.0})
-    save_checkpoint(tmp_path / "checkpoints", checkpoint)
+    add_checkpoint(tmp_path / "checkpoints", checkpoint)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("proxy_models.training.checkpoint.save_file", full)
+    monkeypatch.setattr("proxy_models.training.run_record.save_file", full)
     with pytest.raises(StorageFailed, match="No space left") as caught:
-        save_checkpoint(tmp_path / "checkpoints", Checkpoint(8, trainer_state, {}))
+        add_checkpoint(tmp_path / "checkpoints", Checkpoint(8, trainer_state, {}))
     assert caught.value.retryable
-    found = latest_checkpoint(tmp_path / "checkpoints")
-    assert found is not None
+    assert checkpoint_steps(tmp_path / "checkpoints") == {4}
+    found = read_checkpoint(tmp_path / "checkpoints", 4)
     assert found.step == 4
     assert torch.equal(found.tensors["weight"], trainer_state["weight"])
 

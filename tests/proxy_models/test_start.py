@@ -17,12 +17,10 @@ from proxy_models.config import size_named
 from proxy_models.errors import InvalidSpec, ProxyError, TooLittleText, UnfitStart
 from proxy_models.families.architecture import Architecture, checked_architecture
 from proxy_models.families.start import decoder_shapes, read_start
-from proxy_models.families.starting_state import starting_state
 from proxy_models.families.transformers_model import configuration
 from proxy_models.model.model import Decoder
-from proxy_models.training.checkpoint import load_model
-from proxy_models.training.run_inputs import mixture_sampler, open_shards
-from proxy_models.training.run_record import RunResult
+from proxy_models.training.run_inputs import mixture_sampler, open_shards, starting_state
+from proxy_models.training.run_record import RunResult, load_model
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.step import Learner
 from proxy_models.training.wave import WaveOptions, train_run, train_wave

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy_models.batches import mixture_sampler
-from proxy_models.batches.mixture_sampler import MixtureSampler, RowOrder, SamplerSpec, WaveSampler, permuted
 from proxy_models.errors import InvalidSpec
+from proxy_models.training import mixture_sampler
+from proxy_models.training.mixture_sampler import MixtureSampler, RowOrder, SamplerSpec, WaveSampler, permuted
 
 LENGTH = 8
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from proxy_models.planning.calibration_files import read_calibrations
+from proxy_models.planning.calibration import read_calibrations
 from service.cli.main import main
 
 SMALL = ["--vocabulary-size", "64", "--sequence-length", "16", "--batch-rows", "2", "--no-compiled"]

@@ -9,10 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from proxy_models.config import TrainingConfig, size_named
-from proxy_models.planning.calibration import Calibration, Device, Rate, shape_of
-from proxy_models.planning.calibration_files import file_of, save
-from proxy_models.planning.machine import processor_name, total_memory
-from proxy_models.planning.memory import bytes_per_model, largest_wave
+from proxy_models.planning.calibration import Calibration, Device, Rate, file_of, save, shape_of
+from proxy_models.planning.memory import bytes_per_model, largest_wave, processor_name, total_memory
 from service.dashboard.formatting import flops
 from service.training.device import worker_device
 from store import jobs

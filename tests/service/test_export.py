@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from proxy_models.config import SIZES
 from proxy_models.model.model import Decoder
 from proxy_models.text.tokenizer import train_byte_level_bpe
-from proxy_models.training.checkpoint import save_model
+from proxy_models.training.run_record import save_model
 from service.cli.main import main
 from service.client import ApiError, Client, unpack_folder
 from store.engine import Database

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from proxy_models.families.counts import CountsByVocabulary
+from proxy_models.families.architecture import CountsByVocabulary
 from service.training import device as model_counts
 from store.settings import Settings
 from tests.service.conftest import LLAMA

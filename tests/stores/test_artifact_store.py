@@ -21,7 +21,7 @@ from proxy_models.errors import (
 from proxy_models.stores import file_system as file_system_module
 from proxy_models.stores.artifact_store import ArtifactStore
 from proxy_models.stores.file_system import file_system, patiently, waiting
-from proxy_models.stores.manifest import MANIFEST, Manifest
+from proxy_models.stores.local_copies import MANIFEST, Manifest
 from tests.s3 import S3Server
 from tests.stores.conftest import objects_in, put, write_folder
 

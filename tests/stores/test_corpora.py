@@ -11,8 +11,8 @@ import pytest
 import zstandard
 
 from proxy_models.errors import CorpusError, ObjectMissing, ProxyError
+from proxy_models.stores.file_system import matching_objects
 from proxy_models.stores.object_path import DataPath, ObjectPath, data_path
-from proxy_models.stores.objects import matching_objects
 from proxy_models.text.corpus import probe, read_documents
 from proxy_models.text.data_roots import reading_below
 from proxy_models.text.preparation import PreparationSpec, prepare_domain, shard_key, training_sample

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from proxy_models.planning.machine import processor_name, total_memory
+from proxy_models.planning.memory import processor_name, total_memory
 from store.jobs import TRAINING
 from store.settings import Settings
 from workers.jobs import KINDS

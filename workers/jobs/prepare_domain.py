@@ -31,7 +31,7 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """Write the shard, or find the one already written from the same content."""
     from proxy_models.text.preparation import prepare_domain
-    from proxy_models.text.preparation_spec import PreparationSpec
+    from proxy_models.text.shard_writer import PreparationSpec
     from proxy_models.text.tokenizer import load_tokenizer
 
     directory = Path(spec["directory"])

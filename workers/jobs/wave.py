@@ -35,8 +35,7 @@ def choose_wave(question: Document) -> Document:
 
     from proxy_models.config import ModelConfig
     from proxy_models.errors import NotCalibrated, NotEnoughMemory
-    from proxy_models.planning.calibration import Swarm, choose
-    from proxy_models.planning.calibration_files import table_of
+    from proxy_models.planning.calibration import Swarm, choose, table_of
     from proxy_models.torch_device import free_memory, this_device
     from proxy_models.training.run_spec import RunSpec
 

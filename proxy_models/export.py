@@ -4,17 +4,192 @@ Our decoder is Qwen3's, number by number: pre-norm RMSNorm of epsilon 1e-6, rota
 a head against each other, RMSNorm of each head's queries and keys before the rotation, no biases, SwiGLU, and a head
 that is tied to the embedding or not. Ours keeps queries, keys and values in one matrix, and gate and up in another,
 both row by row one after the other, so the folder's weights are ranges of our file's bytes: nothing is computed.
+
+The files of the folder are known by name and size, and read piece by piece when they are written or sent.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxy_models.errors import DataMissing
-from proxy_models.export.exported_file import ExportedFile, byte_range
-from proxy_models.export.exported_tokenizer import EndOfText, tokenizer_files
+from proxy_models.errors import DataMissing, InvalidSpec
+from proxy_models.storage import storage_errors
+from proxy_models.text.token_files import KNOWN_END_OF_TEXT
+
+PIECE = 2**20
+"""Bytes of a file that are in memory at once."""
+_BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file to be; ``pieces`` gives its ``size`` bytes, anew at each call."""
+
+    name: str
+    size: int
+    pieces: Callable[[], Iterator[bytes]]
+
+    @classmethod
+    def of(cls, name: str, content: bytes) -> "ExportedFile":
+        """A small file that is in memory already."""
+        return cls(name, len(content), lambda: iter((content,)))
+
+    @classmethod
+    def copy(cls, path: Path, name: str | None = None) -> "ExportedFile":
+        """A file as it is on the disk. Raises `DataMissing`."""
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise DataMissing(path, f"cannot be read: {error.strerror or error}") from error
+        return cls(name or path.name, size, lambda: byte_range(path, 0, size))
+
+
+def byte_range(path: Path, begin: int, end: int) -> Iterator[bytes]:
+    """The bytes ``begin`` to ``end`` of a file, `PIECE` at a time. Raises `DataMissing` where it ends before."""
+    with path.open("rb") as stream:
+        stream.seek(begin)
+        while begin < end:
+            piece = stream.read(min(PIECE, end - begin))
+            if not piece:
+                raise DataMissing(path, f"ends at byte {begin}; {end} were expected")
+            begin += len(piece)
+            yield piece
+
+
+def write_folder(files: Sequence[ExportedFile], directory: Path) -> None:
+    """Write a new directory of the files, whole or not at all.
+
+    Raises `InvalidSpec` naming ``to`` where there is something of that name already, `StorageFailed`, `DataMissing`.
+    """
+    if directory.exists() or directory.is_symlink():
+        raise InvalidSpec(f"{directory} exists already; name a directory that does not", "to")
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    with storage_errors(directory):
+        temporary.mkdir(parents=True)
+        try:
+            for file in files:
+                with (temporary / file.name).open("xb") as stream:
+                    stream.writelines(file.pieces())
+            temporary.rename(directory)  # fails where somebody else made it meanwhile and put something in
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _header(folder: str, file: ExportedFile) -> bytes:
+    entry = tarfile.TarInfo(f"{folder}/{file.name}")
+    entry.size, entry.mode = file.size, 0o644
+    return entry.tobuf(tarfile.PAX_FORMAT)
+
+
+def tar_size(files: Sequence[ExportedFile], folder: str) -> int:
+    """Bytes of the archive that `tar_pieces` gives."""
+    return sum(len(_header(folder, file)) + -(-file.size // _BLOCK) * _BLOCK for file in files) + 2 * _BLOCK
+
+
+def tar_pieces(files: Sequence[ExportedFile], folder: str) -> Iterator[bytes]:
+    """A tar archive of the files below ``folder``, piece by piece; the same files give the same bytes."""
+    for file in files:
+        yield _header(folder, file)
+        yield from file.pieces()
+        yield bytes(-file.size % _BLOCK)
+    yield bytes(2 * _BLOCK)
+
+
+DEFINITION, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+_FILES = (
+    DEFINITION,
+    SETTINGS,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "chat_template.jinja",
+)
+
+
+@dataclass(frozen=True)
+class EndOfText:
+    """The token between documents."""
+
+    text: str
+    id: int
+
+
+@dataclass(frozen=True)
+class ExportedTokenizer:
+    """Its files, and its end-of-text where the definition names one."""
+
+    files: tuple[ExportedFile, ...]
+    end_of_text: EndOfText | None
+
+
+def tokenizer_files(spec: str, context_length: int) -> ExportedTokenizer:
+    """The files of a ``tokenizer.json``, a Hugging Face folder, or a hub tokenizer that was used on this machine.
+
+    Raises `DataMissing` where there are none.
+    """
+    path = Path(spec)
+    if path.is_file():
+        end_of_text = _end_of_text(path, KNOWN_END_OF_TEXT)
+        settings: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": context_length,
+            "clean_up_tokenization_spaces": False,
+        }
+        if end_of_text is not None:
+            settings |= {"bos_token": end_of_text.text, "eos_token": end_of_text.text}
+        written = ExportedFile.of(SETTINGS, (json.dumps(settings, indent=2) + "\n").encode())
+        return ExportedTokenizer((ExportedFile.copy(path, DEFINITION), written), end_of_text)
+    folder = path if path.is_dir() else _from_cache(spec)
+    files = tuple(ExportedFile.copy(folder / name) for name in _FILES if (folder / name).is_file())
+    if not files:
+        raise DataMissing(folder, "holds no tokenizer")
+    return ExportedTokenizer(files, _end_of_text_in(folder))
+
+
+def _from_cache(name: str) -> Path:
+    """The folder a hub tokenizer was kept in when it was first used; nothing is fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_FILES), local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise DataMissing(name, "is neither a tokenizer here nor one that this machine has used") from error
+
+
+def _end_of_text_in(folder: Path) -> EndOfText | None:
+    if not (folder / DEFINITION).is_file() or not (folder / SETTINGS).is_file():
+        return None
+    token = _read(folder / SETTINGS).get("eos_token")
+    text = token.get("content") if isinstance(token, dict) else token
+    return _end_of_text(folder / DEFINITION, (text,)) if isinstance(text, str) else None
+
+
+def _end_of_text(definition: Path, names: tuple[str, ...]) -> EndOfText | None:
+    """The first of the names that the definition has, among its added tokens or in its vocabulary."""
+    content = _read(definition)
+    known = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
+    vocabulary = (content.get("model") or {}).get("vocab")
+    if isinstance(vocabulary, dict):
+        known = {**vocabulary, **known}
+    return next((EndOfText(name, known[name]) for name in names if name in known), None)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataMissing(path, f"cannot be read: {error}") from error
+
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _LARGEST_HEADER = 100_000_000
@@ -37,7 +212,7 @@ def exported_model(model: Path, tokenizer: str, context_length: int) -> tuple[Ex
     """The files of the folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load.
 
     Args:
-        model: what `checkpoint.save_model` wrote, or a Hugging Face folder, which is taken as it is.
+        model: what `run_record.save_model` wrote, or a Hugging Face folder, which is taken as it is.
         tokenizer: as `tokenizer.load_tokenizer` takes it.
         context_length: tokens the model was trained on at once.
 
