@@ -96,7 +96,7 @@ def training_step_seconds(repeats: int) -> float:
     """CPU seconds of one step of the stack, without drawing its batch."""
     import torch
 
-    from proxy_models.backends.registry import build
+    from proxy_models.backends import build
     from proxy_models.config import TrainingConfig, size_named
     from proxy_models.training.step import keep_freed_memory
 

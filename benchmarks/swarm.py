@@ -121,7 +121,7 @@ def choose_way(pipe: Connection, swarm: Swarm, compiled: bool) -> None:
     """A process of its own: measures the backends and answers with the choice."""
     import torch
 
-    from proxy_models.backends.registry import available
+    from proxy_models.backends import available
     from proxy_models.config import TrainingConfig, size_named
     from proxy_models.planning import calibration
     from proxy_models.planning.calibrate import calibrate

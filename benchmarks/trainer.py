@@ -93,7 +93,7 @@ def contestants(
 
     from benchmarks.floor import StepShape, floor, products
     from benchmarks.plain_models import llama_step, plain_step
-    from proxy_models.backends.registry import build
+    from proxy_models.backends import build
     from proxy_models.config import TrainingConfig, size_named
 
     model = size_named(case.size, case.vocabulary)
@@ -130,8 +130,7 @@ def ways(
     case: Case, model: "ModelConfig", training: "TrainingConfig", stacks: list[int]
 ) -> Iterator[tuple[str, int, str]]:
     """Our backends that run here, how many models each trains, and in which precision."""
-    from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED
-    from proxy_models.backends.registry import available
+    from proxy_models.backends import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED, available
     from proxy_models.config import FLOAT32
     from proxy_models.planning.memory import largest_wave
     from proxy_models.torch_device import free_memory

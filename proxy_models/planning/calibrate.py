@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from proxy_models.backends.backend import COMPILED, ONE_BY_ONE, STACKED_COMPILED
-from proxy_models.backends.registry import available, build
+from proxy_models.backends import COMPILED, ONE_BY_ONE, STACKED_COMPILED, available, build
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import ProxyError
 from proxy_models.planning.calibration import (

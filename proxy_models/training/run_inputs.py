@@ -100,7 +100,7 @@ def scored_slices(spec: RunSpec, shards: dict[str, TokenShard]) -> dict[str, Sco
 
 
 def starting_state(start: StartFolder, shape: ModelConfig | Architecture) -> dict[str, Tensor]:
-    """The model of the folder with moments of zero, named as by `training.Learner.state`.
+    """The model of the folder with moments of zero, named as by `step.Learner.state`.
 
     Raises `UnfitStart` for tensors that are missing, too many or of another shape than ``shape`` has.
     """

@@ -1,14 +1,18 @@
-"""One model of either kind and its optimizer, what its positions see, and the learning rate of a step."""
+"""A step of training: what every backend can do, one model and its optimizer, what positions see, the rate."""
 
 import ctypes
 import math
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from proxy_models.config import DEFAULT_WARMUP, ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
+from proxy_models.evaluation import Scored, evaluate
 from proxy_models.families.architecture import Architecture
 from proxy_models.model.model import Decoder, LanguageModel, lower_precision
 from proxy_models.training.stacked_optimizer import AdamW
@@ -77,8 +81,66 @@ def learning_rate_at(step: int, config: TrainingConfig, peak: float) -> float:
     return peak * (1 - (1 - config.floor_fraction) * progress)
 
 
-class Learner:
-    """A model and its optimizer: learns from one batch at a time, knows nothing of where batches come from."""
+@dataclass(frozen=True)
+class Learned:
+    """What one step found: each member's loss in nats per token and its gradient's norm before clipping."""
+
+    losses: tuple[float, ...]
+    norms: tuple[float, ...]
+
+    def diverged(self, member: int) -> bool:
+        """Whether the member has no number any more; it was then not updated."""
+        return not (math.isfinite(self.losses[member]) and math.isfinite(self.norms[member]))
+
+
+class Backend(ABC):
+    """N models of one shape that learn in step.
+
+    What becomes of a member depends on its seed, its batches and its rates alone: not on its companions, nor on
+    whether they diverge or are dropped. A `state` of one backend can be loaded by any other.
+    """
+
+    def __init__(self, members: int, training: TrainingConfig) -> None:
+        self.members, self.documents = members, Documents(training)
+        self.dropped: set[int] = set()
+
+    @abstractmethod
+    def learn(self, batches: np.ndarray, rates: Sequence[float]) -> Learned:
+        """One update of each member from rows of T + 1 tokens, (N, B, T + 1) int64, at its own learning rate.
+
+        A member whose loss or norm is not finite stays as it was; a dropped one is reported as NaN.
+        """
+
+    def separate_documents(self, end_of_text: int) -> None:
+        """Say which token documents begin at, before the first `learn`.
+
+        It is read where ``attend_across_documents`` is false; `learn` raises `InvalidSpec` there without it.
+        """
+        self.documents.end_of_text = end_of_text
+
+    def drop(self, member: int) -> None:
+        """Train the member no further."""
+        self.dropped.add(member)
+
+    @abstractmethod
+    def state(self, member: int) -> dict[str, Tensor]:
+        """All tensors of the member that a later `load` needs, by name: ``model.*`` and both moments."""
+
+    @abstractmethod
+    def load(self, member: int, state: Mapping[str, Tensor], steps_done: int) -> None:
+        """Continue the member from a `state`; all members must have done the same ``steps_done``."""
+
+    @abstractmethod
+    def parameters(self, member: int) -> dict[str, Tensor]:
+        """The member's parameters by their names in `model.Decoder`."""
+
+    @abstractmethod
+    def evaluate(self, tasks: Mapping[str, Scored]) -> list[dict[str, float]]:
+        """Each member's BPB on each task; what a dropped member gets means nothing."""
+
+
+class Learner(Backend):
+    """A model and its optimizer, alone."""
 
     def __init__(
         self,
@@ -87,38 +149,44 @@ class Learner:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.clip = training.clip
-        self.documents = Documents(training)
+        super().__init__(1, training)
+        self.device, self.clip = device, training.clip
         self.model = build_model(model, training, device, dtype)
         self.optimizer = AdamW(self.model.named_parameters(), training.weight_decay)
 
-    def learn(self, batch: Tensor, learning_rate: float) -> tuple[float, float]:
-        """One update from rows of T + 1 tokens, (B, T + 1) int64; returns loss and gradient norm.
-
-        Where one of them is not finite the model stays as it was.
-        """
+    def learn(self, batches: np.ndarray, rates: Sequence[float]) -> Learned:
+        """See `Backend.learn`."""
         self.optimizer.zero_gradients()
+        batch = torch.from_numpy(batches[0]).to(self.device)
         tokens = batch[:, :-1]
         loss = self.model.loss(tokens, batch[:, 1:], self.documents.mask(tokens))
         loss.backward()
         self.optimizer.fill_gradients()
         norm = self.optimizer.clip(self.clip)
-        value = loss.item()
-        if math.isfinite(value) and math.isfinite(norm):
-            self.optimizer.step(learning_rate)
-        return value, norm
+        learned = Learned((loss.item(),), (norm,))
+        if not learned.diverged(0):
+            self.optimizer.step(rates[0])
+        return learned
 
-    def state(self) -> dict[str, Tensor]:
-        """All tensors a later `load` needs."""
-        parameters = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
+    def state(self, member: int = 0) -> dict[str, Tensor]:
+        """See `Backend.state`."""
+        parameters = {f"model.{name}": p for name, p in self.parameters(member).items()}
         return {**parameters, **self.optimizer.state()}
 
     @torch.no_grad()
-    def load(self, state: Mapping[str, Tensor], steps_done: int) -> None:
-        """Continue from a `state` after ``steps_done`` steps."""
+    def load(self, member: int, state: Mapping[str, Tensor], steps_done: int) -> None:
+        """See `Backend.load`."""
         for name, parameter in self.model.named_parameters():
             parameter.copy_(state[f"model.{name}"])
         self.optimizer.load(state, steps_done)
+
+    def parameters(self, member: int = 0) -> dict[str, Tensor]:
+        """See `Backend.parameters`."""
+        return {name: p.detach() for name, p in self.model.named_parameters()}
+
+    def evaluate(self, tasks: Mapping[str, Scored]) -> list[dict[str, float]]:
+        """See `Backend.evaluate`."""
+        return [evaluate(self.model, tasks, self.device)]
 
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h

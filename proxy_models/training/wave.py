@@ -12,8 +12,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from proxy_models.backends.backend import ONE_BY_ONE, STACKED
-from proxy_models.backends.registry import build, stackable
+from proxy_models.backends import ONE_BY_ONE, STACKED, build, stackable
 from proxy_models.config import TrainingConfig
 from proxy_models.errors import Cancelled, Diverged, InvalidSpec, ProxyError, Stopped, UnequalWave
 from proxy_models.evaluation import Scored

@@ -7,9 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED, Backend
-from proxy_models.backends.registry import available, build, compiler_problem
-from proxy_models.backends.stacked import Graphed, Stacked
+from proxy_models.backends import (
+    COMPILED,
+    GRAPH,
+    ONE_BY_ONE,
+    STACKED,
+    STACKED_COMPILED,
+    Backend,
+    Graphed,
+    Stacked,
+    available,
+    build,
+    compiler_problem,
+)
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
 from proxy_models.evaluation import held_out_task

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from proxy_models.backends.backend import ONE_BY_ONE, STACKED
-from proxy_models.backends.registry import NAMES, available, build
+from proxy_models.backends import NAMES, ONE_BY_ONE, STACKED, available, build
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.planning.calibrate import calibrate, table_for
 from proxy_models.planning.calibration import (

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from proxy_models.backends.backend import ONE_BY_ONE, STACKED, STACKED_COMPILED
-from proxy_models.backends.registry import build, compiler_problem
+from proxy_models.backends import ONE_BY_ONE, STACKED, STACKED_COMPILED, build, compiler_problem
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
 from proxy_models.model.model import Decoder

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from proxy_models.backends.registry import build as build_backend
+from proxy_models.backends import build as build_backend
 from proxy_models.config import PUBLISHED_SIZES, SIZES, TrainingConfig, size_named
 from proxy_models.errors import InvalidSpec, NotEnoughMemory
 from proxy_models.families.architecture import Architecture, checked_architecture, model_types
@@ -22,7 +22,7 @@ from proxy_models.model.model import Decoder
 from proxy_models.training import wave as wave_module
 from proxy_models.training.run_record import RunResult
 from proxy_models.training.run_spec import RunSpec
-from proxy_models.training.step import Learner, build_model
+from proxy_models.training.step import Learned, Learner, build_model
 from proxy_models.training.wave import WaveOptions, train_run, train_wave
 
 TINY = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -84,7 +84,7 @@ def test_a_family_is_trained_resumed_to_the_same_numbers_and_saved_as_the_librar
     interrupted = {**order, "directory": order["directory"] + "-again", "checkpoint_seconds": 0.0}
     original = Learner.learn
 
-    def learn(self: Learner, *batch: Any) -> tuple[float, float]:
+    def learn(self: Learner, *batch: Any) -> Learned:
         if self.optimizer.steps == 11:
             raise Stopped
         return original(self, *batch)
@@ -228,7 +228,7 @@ def test_the_narrowest_published_size_trains_alone_and_stacked_alike() -> None:
     alone = Learner(model, training)
     stack = build_backend("stacked", model, [training])
     for batch in batches:
-        value = alone.learn(torch.from_numpy(batch[0]), 1e-2)[0]
+        value = alone.learn(batch, [1e-2]).losses[0]
         assert stack.learn(batch, [1e-2]).losses[0] == pytest.approx(value, rel=1e-5)
 
 

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from proxy_models.backends.backend import COMPILED, GRAPH, ONE_BY_ONE, STACKED, STACKED_COMPILED, Backend
-from proxy_models.backends.registry import build, compiler_problem
+from proxy_models.backends import (
+    COMPILED,
+    GRAPH,
+    ONE_BY_ONE,
+    STACKED,
+    STACKED_COMPILED,
+    Backend,
+    build,
+    compiler_problem,
+)
 from proxy_models.config import BFLOAT16, FLOAT32, PRECISIONS, ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec, NotCalibrated
 from proxy_models.evaluation import held_out_task

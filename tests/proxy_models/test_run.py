@@ -36,7 +36,7 @@ from proxy_models.training.run_record import (
     read_checkpoint,
 )
 from proxy_models.training.run_spec import RunSpec
-from proxy_models.training.step import Learner, learning_rate_at
+from proxy_models.training.step import Learned, Learner, learning_rate_at
 from proxy_models.training.wave import train_run
 from tests.proxy_models.conftest import Pool
 from tests.proxy_models.test_families import numbers
@@ -116,7 +116,7 @@ def test_a_checkpoint_written_by_hand_as_it_always_was_goes_on_to_the_same_numbe
     sampler, learner = mixture_sampler(spec, open_shards(spec)), Learner(spec.model, spec.training)
     for step in range(20):
         rate = learning_rate_at(step, spec.training, peak_rate(spec))
-        learner.learn(torch.from_numpy(sampler.batch(step)), rate)
+        learner.learn(sampler.batch(step)[None], [rate])
     tensors = {}
     for name, parameter in learner.model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach()
@@ -185,7 +185,7 @@ def train_until(spec_json: dict, stop: int) -> None:
     """Train, checkpointing after every step, and stop after ``stop`` steps."""
     original = Learner.learn
 
-    def learn(self: Learner, *batch: Any) -> tuple[float, float]:
+    def learn(self: Learner, *batch: Any) -> Learned:
         if self.optimizer.steps == stop:
             raise Stopped
         return original(self, *batch)
@@ -224,7 +224,7 @@ def test_a_diverged_run_says_where_and_is_not_retried(
 ) -> None:
     original = Learner.learn
 
-    def poisoned(self: Learner, *batch: Any) -> tuple[float, float]:
+    def poisoned(self: Learner, *batch: Any) -> Learned:
         if self.optimizer.steps == 5:
             with torch.no_grad():
                 self.model.final_norm.fill_(float("nan"))

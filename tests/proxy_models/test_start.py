@@ -22,7 +22,7 @@ from proxy_models.model.model import Decoder
 from proxy_models.training.run_inputs import mixture_sampler, open_shards, starting_state
 from proxy_models.training.run_record import RunResult, load_model
 from proxy_models.training.run_spec import RunSpec
-from proxy_models.training.step import Learner
+from proxy_models.training.step import Learned, Learner
 from proxy_models.training.wave import WaveOptions, train_run, train_wave
 from tests.proxy_models.conftest import Pool
 from tests.proxy_models.test_families import FAMILIES, Stopped, numbers
@@ -84,7 +84,7 @@ def test_it_goes_on_from_the_models_numbers_at_the_recorded_rate_without_warm_up
             parameter.copy_(parameters[name])
     peak = json.loads((result.model_path / "training.json").read_text())["learning_rate"]
     for step in range(10):
-        learner.learn(torch.from_numpy(sampler.batch(step)), peak * (1 - 0.95 * step / 9))
+        learner.learn(sampler.batch(step)[None], [peak * (1 - 0.95 * step / 9)])
     _, trained = load_model(found.model_path)
     for name, parameter in learner.model.named_parameters():
         torch.testing.assert_close(trained[name], parameter.detach(), rtol=0, atol=1e-7)
@@ -100,9 +100,9 @@ def test_a_given_rate_is_taken_and_a_given_warm_up_kept(first: tuple[dict, RunRe
     rates: list[float] = []
     original = Learner.learn
 
-    def learn(self: Learner, batch: torch.Tensor, learning_rate: float) -> tuple[float, float]:
-        rates.append(learning_rate)
-        return original(self, batch, learning_rate)
+    def learn(self: Learner, batches: np.ndarray, own: list[float]) -> Learned:
+        rates.extend(own)
+        return original(self, batches, own)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Learner, "learn", learn)
@@ -118,7 +118,7 @@ def test_killed_and_started_again_it_gives_the_same_numbers(first: tuple[dict, R
     broken = {**started, "directory": order["directory"] + "-broken", "checkpoint_seconds": 0.0}
     original = Learner.learn
 
-    def learn(self: Learner, *batch: Any) -> tuple[float, float]:
+    def learn(self: Learner, *batch: Any) -> Learned:
         if self.optimizer.steps == 7:
             raise Stopped
         return original(self, *batch)

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from proxy_models.backends.backend import ONE_BY_ONE, STACKED, Learned
-from proxy_models.backends.stacked import Stacked
+from proxy_models.backends import ONE_BY_ONE, STACKED, Learned, Stacked
 from proxy_models.config import SIZES, TrainingConfig
 from proxy_models.errors import Cancelled, Diverged, InvalidSpec, NotEnoughMemory, UnequalWave
 from proxy_models.model.stacked_model import StackedDecoder

@@ -64,7 +64,7 @@ def choose_wave(question: Document) -> Document:
 
 def _measured(swarm: "Swarm", device: str, directory: Path) -> "Calibration | None":
     """The device's table with this shape in it; None where the swarm is not worth measuring."""
-    from proxy_models.backends.registry import available
+    from proxy_models.backends import available
     from proxy_models.planning.calibrate import table_for
 
     kind = device.partition(":")[0]
@@ -82,7 +82,7 @@ def train_runs(specs: list[Document], backend: str | None, report: "Report") -> 
     Without a ``backend`` models are trained one at a time. A wave that does not fit into memory is trained as several
     that do. Raises what concerns all runs alike.
     """
-    from proxy_models.backends.backend import ONE_BY_ONE
+    from proxy_models.backends import ONE_BY_ONE
     from proxy_models.errors import NotEnoughMemory
     from proxy_models.training.run_spec import RunSpec
 
