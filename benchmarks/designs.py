@@ -8,6 +8,7 @@ other: mean over the losses and over random subsets of 400 training runs, with i
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,14 @@ from mixing.laws.diagnostics import rank_correlation
 from mixing.laws.ensemble import Ensemble
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.regression import Regression
-from mixing.swarm.design import CRITERIA, FEATURES, Design, choose
+from mixing.swarm.design import d_optimal, log_weights, maximin
 
+FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "linear": np.array,
+    "sqrt": np.sqrt,
+    "log": log_weights,
+}
+"""What of a mixture a law is thought to be linear in."""
 RUNS = 56
 RANDOM_RUNS = (56, 64, 72)
 CANDIDATES = 400
@@ -46,10 +53,12 @@ def main() -> None:
     for repeat in range(REPEATS):
         subset = np.random.default_rng(repeat).permutation(len(weights))[:CANDIDATES]
         chosen = {f"random {runs}": subset[:runs] for runs in RANDOM_RUNS}
-        for criterion in CRITERIA:
-            for feature in FEATURES:
-                rows = choose(weights[subset], RUNS, Design(criterion, feature))
-                chosen[f"{criterion} {feature} {RUNS}"] = subset[rows]
+        for name, feature in FEATURES.items():
+            points = feature(weights[subset])
+            # Of the weights themselves the sum is a constant; the others need one.
+            rows = points if name == "linear" else np.concatenate([points, np.ones((len(points), 1))], axis=1)
+            chosen[f"d-optimal {name} {RUNS}"] = subset[d_optimal(rows, RUNS, rows[:0])]
+            chosen[f"maximin {name} {RUNS}"] = subset[maximin(points, RUNS, points[:0])]
         for name, rows in chosen.items():
             for family, regression in FAMILIES.items():
                 score = mean_rank_correlation(regression, swarm, rows)

@@ -12,16 +12,16 @@ Set the threads of the numerical libraries to one (``OMP_NUM_THREADS=1``) for nu
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mixing.capped_simplex import SLACK
 from mixing.domains import Domains
-from mixing.swarm import dirichlet, grid, tempered
-from mixing.swarm.design import Design, design
-from mixing.swarm.dirichlet import TwoLevelDirichlet
-from mixing.swarm.filling import unvaried
+from mixing.swarm import dirichlet, grid
+from mixing.swarm.design import candidate_pool, d_optimal, log_features, log_weights, maximin
+from mixing.swarm.filling import effective_runs
 from mixing.swarm.space import SwarmSpace
 
 RUNS = 512
@@ -33,6 +33,47 @@ BUDGET = 5_000
 REPEATS = 3
 
 Sampler = Callable[[SwarmSpace, int, np.random.Generator], np.ndarray]
+
+
+def contains(space: SwarmSpace, weights: np.ndarray, tolerance: float = SLACK) -> np.ndarray:
+    """(n,) whether (n, m) weights lie in the space: pins exactly, bounds and sum within `tolerance`."""
+    is_pinned = np.array([name in space.pins for name in space.domains.names])
+    free = np.where(is_pinned, 0.0, weights)
+    present = free > 0
+    inside = (free >= 0) & (free <= space.upper + tolerance) & (present | ~space.required)
+    inside &= ~present | (free >= space.lower - tolerance)
+    inside &= ~is_pinned | (weights == space.pinned)
+    return inside.all(1) & (np.abs(weights.sum(1) - 1) <= tolerance)
+
+
+def unvaried(weights: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
+    """The domains whose effect (K, m) runs cannot identify, in the order of `names`.
+
+    A domain is named when its weight varies in one run at most (its sum of squared deviations is no more than
+    that of a single run at one end of its range) or, with K > m runs, when its weight is a linear combination
+    of the other varied domains' to one part in 10^5.
+    """
+    few = effective_runs(weights) <= 1
+    varied = np.flatnonzero(~few)
+    if len(weights) > len(varied) > 0:
+        # The squared residual of a column on the others is one over the diagonal of the inverse Gram matrix.
+        columns = weights[:, varied] / np.sqrt((weights[:, varied] ** 2).sum(0))
+        values, vectors = np.linalg.eigh(columns.T @ columns)
+        residual = 1 / (vectors**2 / np.maximum(values, 1e-15)).sum(1)
+        few[varied] = residual < 1e-10
+    return tuple(name for name, is_few in zip(names, few, strict=True) if is_few)
+
+
+def d_optimal_design(space: SwarmSpace, runs: int, generator: np.random.Generator) -> np.ndarray:
+    """(runs, m) mixtures of the space that tell a law most together, from a pool of draws, corners and averages."""
+    pool = candidate_pool(space, 2048 + 2 * runs, generator)
+    return pool[d_optimal(log_features(pool), runs, np.empty((0, len(space) + 1)))]
+
+
+def maximin_design(space: SwarmSpace, runs: int, generator: np.random.Generator) -> np.ndarray:
+    """(runs, m) mixtures of the space far from each other, from such a pool."""
+    pool = candidate_pool(space, 2048 + 2 * runs, generator)
+    return pool[maximin(log_weights(pool), runs, np.empty((0, len(space))))]
 
 
 def pool_of(domains: int) -> Domains:
@@ -51,7 +92,7 @@ def measured(sampler: Sampler, space: SwarmSpace, repeats: int = REPEATS) -> dic
         seconds.append(time.process_time() - start)
     return {
         "cpu_seconds": round(min(seconds), 4),
-        "all_feasible": bool(space.contains(weights).all()),
+        "all_feasible": bool(contains(space, weights).all()),
         "distinct": len(np.unique(weights, axis=0)),
         "domains_unvaried": len(unvaried(weights, space.domains.names)),
         "least_presence": round(float((weights > 0).mean(0).min()), 4),
@@ -61,13 +102,13 @@ def measured(sampler: Sampler, space: SwarmSpace, repeats: int = REPEATS) -> dic
 def plain_rejection(space: SwarmSpace) -> dict[str, float | int]:
     """One draw after the other until there are enough under the caps, or the budget is spent."""
     generator = np.random.default_rng(0)
-    settings = TwoLevelDirichlet()
     kept = np.empty((0, len(space)))
     start = time.process_time()
     draws = 0
     while len(kept) < RUNS and draws < BUDGET:
         draws += 1
-        weights = dirichlet.draw(space.domains, generator, settings)
+        natural = space.domains.natural_weights
+        weights = dirichlet.two_level_draws(space.domains.names, natural, 1, generator)[0]
         if (weights <= space.upper).all() and (np.abs(kept - weights).sum(1) > 1e-5).all():
             kept = np.concatenate([kept, weights[None]])
     seconds = time.process_time() - start
@@ -86,12 +127,11 @@ def samplers(domains: int) -> dict[str, Sampler]:
     """By name; the designs only where choosing one takes seconds, not minutes."""
     found: dict[str, Sampler] = {
         "two-level Dirichlet": dirichlet.sample,
-        "tempered Dirichlet": tempered.sample,
+        "tempered Dirichlet": dirichlet.sample_tempered,
         "exponential grid": grid.sample,
     }
     if domains <= 64:
-        found["D-optimal"] = lambda space, runs, generator: design(space, runs, generator)
-        found["maximin"] = lambda space, runs, generator: design(space, runs, generator, Design("maximin"))
+        found |= {"D-optimal": d_optimal_design, "maximin": maximin_design}
     return found
 
 

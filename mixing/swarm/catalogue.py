@@ -88,9 +88,9 @@ SAMPLERS: Mapping[str, SamplerPart] = index(
     ),
     SamplerPart(
         name="acquisition",
-        title="Dirichlet on short runs, then by expected improvement per token",
+        title="Dirichlet on short runs, then what tells most of the best per token",
         source="ADMIRE-BayesOpt",
-        draw=lazy("mixing.swarm.samplers:expected_improvement"),
+        draw=lazy("mixing.swarm.samplers:max_value_entropy"),
         absolute_tokens=True,
         learns=True,
     ),

@@ -12,17 +12,12 @@ point first, which is within a factor of 2 of the best, then exchange of one of 
 Runs already trained count as chosen.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from mixing.errors import InvalidSetting, TooFewRuns
+from mixing.errors import TooFewRuns
 from mixing.swarm.dirichlet import dirichlet_rows
-from mixing.swarm.filling import distinct
-from mixing.swarm.projection import corners, into_space
-from mixing.swarm.space import SwarmSpace
-
-# Candidates that designs and next batches choose from: draws wide and narrow, corners, averages.
+from mixing.swarm.filling import DUPLICATE_DISTANCE, distinct
+from mixing.swarm.space import SwarmSpace, corners, into_space
 
 CONCENTRATIONS = (0.3, 1.0, 3.0, 10.0, 30.0)
 """Of Dirichlet draws: from nearly one domain a mixture to nearly the centre."""
@@ -49,7 +44,7 @@ def candidate_pool(space: SwarmSpace, count: int, generator: np.random.Generator
     members = extremes[generator.integers(0, len(extremes), size=(count // 4, 4))]
     mixed = into_space(space, np.einsum("nk,nkm->nm", shares, members), generator)
     pool = np.concatenate([extremes, into_space(space, raw, generator), mixed])
-    return pool[distinct(pool, 1e-5)]
+    return pool[distinct(pool, DUPLICATE_DISTANCE)]
 
 
 def perturbed_around(
@@ -70,122 +65,42 @@ def perturbed_around(
     return into_space(space, dirichlet_rows(concentration * mean, generator), generator)
 
 
-CRITERIA = ("d-optimal", "maximin")
-FEATURES = ("linear", "sqrt", "log")
 _HALF_WEIGHT = 1e-3
 """Where log(1 + p / eps) turns from linear to logarithmic."""
+_PASSES = 4
+"""Most rounds of exchange over all chosen rows."""
 _SWAPS_PER_PASS = 32
 """Of maximin, whose every swap mends one closest pair."""
 
 
-@dataclass(frozen=True)
-class Design:
-    """Settings of a design.
+def log_weights(weights: np.ndarray) -> np.ndarray:
+    """(n, m) log(1 + p / 0.001), what of a mixture a law is thought to be linear in.
 
-    Attributes:
-        criterion: "d-optimal" or "maximin".
-        features: what of a mixture a law is thought to be linear in: "linear" p, "sqrt" or "log" log(1 + p / 0.001).
-            The last two come with a constant for D-optimality; p holds one, as its sum is 1. On the published
-            RegMix runs "log" chose best (`benchmarks.designs`).
-        ridge: information assumed beforehand, as a share of what one average candidate gives; it decides where
-            there are fewer runs than features.
-        passes: most rounds of exchange over all chosen rows.
-        candidates: size of the pool `design` chooses from; 0 for 2,048 and twice the runs.
+    Of the weights, their roots and these it chose best on the published RegMix runs (`benchmarks.designs`).
     """
-
-    criterion: str = "d-optimal"
-    features: str = "log"
-    ridge: float = 1e-3
-    passes: int = 4
-    candidates: int = 0
-
-    def __post_init__(self) -> None:
-        for field, value, known in (
-            ("criterion", self.criterion, CRITERIA),
-            ("features", self.features, FEATURES),
-        ):
-            if value not in known:
-                raise InvalidSetting(f"{field} is {value!r}; it can be {', '.join(known)}", field=field)
-        if not self.ridge > 0:
-            raise InvalidSetting(f"ridge is {self.ridge}; it must be above 0", field="ridge")
+    return np.log1p(weights / _HALF_WEIGHT)
 
 
-def design(
-    space: SwarmSpace,
-    runs: int,
-    generator: np.random.Generator,
-    settings: Design | None = None,
-    existing: np.ndarray | None = None,
-) -> np.ndarray:
-    """(runs, m) mixtures of the space chosen from a pool of draws, corners and averages of corners.
-
-    Raises:
-        TooFewRuns: the space has fewer than `runs` distinct mixtures.
-    """
-    settings = settings or Design()
-    pool = candidate_pool(space, settings.candidates or 2048 + 2 * runs, generator)
-    return pool[choose(pool, runs, settings, existing)]
+def log_features(weights: np.ndarray) -> np.ndarray:
+    """(n, m + 1) rows of X: the log-weights and a constant."""
+    return np.concatenate([log_weights(weights), np.ones((len(weights), 1))], axis=1)
 
 
-def choose(
-    candidates: np.ndarray,
-    runs: int,
-    settings: Design | None = None,
-    existing: np.ndarray | None = None,
-) -> np.ndarray:
-    """(runs,) row numbers of the (n, m) candidates to train, rising.
+def d_optimal(rows: np.ndarray, runs: int, existing: np.ndarray, ridge: float = 1e-3) -> np.ndarray:
+    """(runs,) row numbers of the (n, f) candidates to train, rising.
 
     Args:
-        candidates: rows on the simplex.
+        rows: features of the candidates.
         runs: how many to choose.
-        settings: what makes a choice good.
-        existing: (e, m) mixtures trained already, which the choice complements.
+        existing: (e, f) features of the mixtures trained already, which the choice complements.
+        ridge: information assumed beforehand, as a share of what one average candidate gives; it decides where
+            there are fewer runs than features.
 
     Raises:
         TooFewRuns: fewer than `runs` candidates.
     """
-    settings = settings or Design()
-    if not 1 <= runs <= len(candidates):
-        raise TooFewRuns(
-            f"{runs} runs cannot be chosen from {len(candidates)} candidates",
-            needed=runs,
-            given=len(candidates),
-        )
-    trained = np.empty((0, candidates.shape[1])) if existing is None else existing
-    if settings.criterion == "maximin":
-        chosen = _maximin(
-            transformed(candidates, settings), runs, transformed(trained, settings), settings.passes
-        )
-    else:
-        rows = design_matrix(candidates, settings)
-        before = information(trained, settings)
-        before += settings.ridge * (rows**2).mean() * np.eye(rows.shape[1])
-        chosen = _d_optimal(rows, runs, before, settings.passes)
-    return np.sort(chosen)
-
-
-def transformed(weights: np.ndarray, settings: Design) -> np.ndarray:
-    """(n, m) the weights as the features see them."""
-    if settings.features == "linear":
-        return weights
-    return np.sqrt(weights) if settings.features == "sqrt" else np.log1p(weights / _HALF_WEIGHT)
-
-
-def design_matrix(weights: np.ndarray, settings: Design) -> np.ndarray:
-    """(n, f) rows of X, with a constant where the features do not hold one."""
-    columns = transformed(weights, settings)
-    if settings.features == "linear":
-        return columns
-    return np.concatenate([columns, np.ones((len(weights), 1))], axis=1)
-
-
-def information(weights: np.ndarray, settings: Design) -> np.ndarray:
-    """(f, f) X'X of (n, m) mixtures."""
-    rows = design_matrix(weights, settings)
-    return rows.T @ rows
-
-
-def _d_optimal(rows: np.ndarray, runs: int, before: np.ndarray, passes: int) -> np.ndarray:
+    _check_enough(rows, runs)
+    before = existing.T @ existing + ridge * (rows**2).mean() * np.eye(rows.shape[1])
     inverse = np.linalg.inv(before)
     variance = np.einsum("nf,fg,ng->n", rows, inverse, rows)
     free = np.ones(len(rows), bool)
@@ -194,10 +109,19 @@ def _d_optimal(rows: np.ndarray, runs: int, before: np.ndarray, passes: int) -> 
         pick = int(np.argmax(np.where(free, variance, -1.0)))
         chosen[step], free[pick] = pick, False
         inverse, variance = _with_row(inverse, variance, rows, pick, 1.0)
-    for _ in range(passes):
+    for _ in range(_PASSES):
         if not _exchange_pass(rows, chosen, free, before):
             break
-    return chosen
+    return np.sort(chosen)
+
+
+def _check_enough(candidates: np.ndarray, runs: int) -> None:
+    if not 1 <= runs <= len(candidates):
+        raise TooFewRuns(
+            f"{runs} runs cannot be chosen from {len(candidates)} candidates",
+            needed=runs,
+            given=len(candidates),
+        )
 
 
 def _exchange_pass(rows: np.ndarray, chosen: np.ndarray, free: np.ndarray, before: np.ndarray) -> bool:
@@ -231,7 +155,13 @@ def _with_row(
     )
 
 
-def _maximin(points: np.ndarray, runs: int, existing: np.ndarray, passes: int) -> np.ndarray:
+def maximin(points: np.ndarray, runs: int, existing: np.ndarray) -> np.ndarray:
+    """(runs,) row numbers of the (n, f) points to train, rising; (e, f) existing ones count as chosen.
+
+    Raises:
+        TooFewRuns: fewer than `runs` candidates.
+    """
+    _check_enough(points, runs)
     known = existing if len(existing) else points.mean(0, keepdims=True)
     nearest = _squared_distances(points, known).min(1)
     chosen: list[int] = []
@@ -243,11 +173,11 @@ def _maximin(points: np.ndarray, runs: int, existing: np.ndarray, passes: int) -
         nearest[chosen] = -1.0
     # The candidates farthest from what is chosen are those an exchange can gain from.
     outside = np.argsort(-nearest, kind="stable")[: min(2 * runs, len(points) - runs)]
-    return _spread_by_exchange(points, np.array(chosen), outside, existing, passes)
+    return np.sort(_spread_by_exchange(points, np.array(chosen), outside, existing))
 
 
 def _spread_by_exchange(
-    points: np.ndarray, chosen: np.ndarray, outside: np.ndarray, existing: np.ndarray, passes: int
+    points: np.ndarray, chosen: np.ndarray, outside: np.ndarray, existing: np.ndarray
 ) -> np.ndarray:
     """Replace one of the closest pair by an outside candidate for as long as the smallest distance grows."""
     rows = np.concatenate([chosen, outside])
@@ -256,7 +186,7 @@ def _spread_by_exchange(
     np.fill_diagonal(apart, np.inf)
     taken = np.zeros(len(held), bool)
     taken[: len(chosen)] = taken[len(rows) :] = True
-    for _ in range(passes * _SWAPS_PER_PASS):
+    for _ in range(_PASSES * _SWAPS_PER_PASS):
         nearest = np.where(taken[: len(rows)], apart[:, taken].min(1, initial=np.inf), np.inf)
         closest = int(np.argmin(nearest))
         pair = int(np.argmin(np.where(taken, apart[closest], np.inf)))

@@ -1,30 +1,32 @@
-"""Olmix's two-level Dirichlet (arXiv 2602.12237): sources first, then the topics of each source.
+"""Dirichlet draws around the natural distribution: Olmix's two levels, and RegMix's tempered one.
 
-One draw: a strength s for the sources and one for the topics, from 15 values spaced evenly in the
-logarithm over [0.1, 5]; Dirichlet(s prior) over the sources and, within each source, over its leaves;
-multiply; zero what is below 0.002 (topics relative to their source) and renormalise; drop near-duplicates.
-The prior is the natural distribution. Quality buckets are drawn together with the topics of their source.
+Olmix (arXiv 2602.12237), sources first, then the topics of each source. One draw: a strength s for the sources and
+one for the topics, from 15 values spaced evenly in the logarithm over [0.1, 5]; Dirichlet(s prior) over the sources
+and, within each source, over its leaves; multiply; zero what is below 0.002 (topics relative to their source) and
+renormalise; drop near-duplicates. The prior is the natural distribution. Quality buckets are drawn together with the
+topics of their source. Where this goes beyond the published code: caps, minimum weights, pins and required domains
+are met without rejecting for ever (`mixing.swarm.filling`), and every domain is varied.
 
-Where this goes beyond the published code: caps, minimum weights, pins and required domains are met without
-rejecting for ever (`swarm_filling`), and every domain is varied (`coverage`).
+RegMix (arXiv 2407.01492). The prior is the natural distribution to the power 0.5, renormalised, so small domains are
+drawn more often. One draw: one of the 15 strengths, then Dirichlet(s prior). No weight above 15 times the domain's
+natural one; weights below 2e-4 become 0; the rest is rounded to multiples of 2e-4. The published code makes 100,000
+candidates and keeps K of them at random, which has the distribution of making K.
+
+Draws are made from gamma variates in the logarithm, many at once. A strength of 0.1 on a prior of 1e-6 makes a gamma
+shape of 1e-7, whose variates underflow to 0 nearly always: a row of zeros over zeros. In the logarithm nothing
+underflows: G(a) = G(a + 1) U^(1/a) in distribution, so log G(a) = log G(a + 1) - E / a with E exponential (Marsaglia
+and Tsang, 2000).
 """
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from mixing.domains import Domains, parse_name
-from mixing.errors import InvalidSetting
-from mixing.swarm.filling import Filling, fill
+from mixing.domains import parse_name
+from mixing.errors import Infeasible
+from mixing.swarm.filling import fill
 from mixing.swarm.space import LEAST_PRESENCE, SwarmSpace
 from mixing.terms import STRENGTHS
-
-# Dirichlet draws from gamma variates in the logarithm, many at once.
-#
-# A strength of 0.1 on a prior of 1e-6 makes a gamma shape of 1e-7, whose variates underflow to 0 nearly always:
-# a row of zeros over zeros. In the logarithm nothing underflows: G(a) = G(a + 1) U^(1/a) in distribution, so
-# log G(a) = log G(a + 1) - E / a with E exponential (Marsaglia and Tsang, 2000).
 
 
 def log_gamma_variates(shapes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -58,68 +60,45 @@ def strengths_between(lowest: float, highest: float) -> tuple[float, ...]:
     return tuple(np.logspace(math.log10(lowest), math.log10(highest), 15).tolist())
 
 
-def check_strengths(strengths: tuple[float, ...]) -> None:
-    """Refuse strengths that no Dirichlet has.
-
-    Raises:
-        InvalidSetting: there are none, or one is not positive and finite.
-    """
-    if not strengths or not all(0 < strength < math.inf for strength in strengths):
-        raise InvalidSetting(
-            f"the strengths are {strengths}; they must be numbers above 0", field="strengths"
-        )
-
-
-@dataclass(frozen=True)
-class TwoLevelDirichlet:
-    """Settings of the sampler; the defaults are Olmix's.
-
-    Attributes:
-        strengths: values of s, one drawn at random per level and per draw.
-        minimum_weight: smaller shares become 0; less where there are more than 125 sources, or topics in a
-            source, so that a quarter of an equal share is kept.
-        filling: rejection, near-duplicates and coverage.
-    """
-
-    strengths: tuple[float, ...] = strengths_between(*STRENGTHS)
-    minimum_weight: float = LEAST_PRESENCE
-    filling: Filling = field(default_factory=Filling)
+DEFAULT_STRENGTHS = strengths_between(*STRENGTHS)
+LARGEST_RATIO = 15.0
+"""Most a tempered weight may be, in natural weights."""
+QUANTUM = 2e-4
+"""What tempered weights are multiples of."""
 
 
 def sample(
     space: SwarmSpace,
     runs: int,
     generator: np.random.Generator,
-    settings: TwoLevelDirichlet | None = None,
+    strengths: tuple[float, ...] = DEFAULT_STRENGTHS,
 ) -> np.ndarray:
-    """(runs, m) mixtures in canonical order, all distinct and all in the space.
+    """(runs, m) two-level draws in canonical order, all distinct and all in the space.
 
     Raises:
-        InvalidSetting: strengths that are not positive, or no runs.
+        InvalidSetting: no runs.
         Infeasible: the space has fewer than `runs` distinct mixtures.
     """
-    settings = settings or TwoLevelDirichlet()
-    check_strengths(settings.strengths)
 
-    def draw_rows(count: int) -> np.ndarray:
-        return _draw(space.domains.names, space.prior, count, generator, settings)
+    def draw(count: int) -> np.ndarray:
+        return two_level_draws(space.domains.names, space.prior, count, generator, strengths)
 
-    return fill(space, runs, draw_rows, generator, settings.filling)
+    return fill(space, runs, draw, generator)
 
 
-def draw(domains: Domains, generator: np.random.Generator, settings: TwoLevelDirichlet) -> np.ndarray:
-    """(m,) one mixture of the two-level Dirichlet, no constraints considered."""
-    return _draw(domains.names, domains.natural_weights, 1, generator, settings)[0]
-
-
-def _draw(
+def two_level_draws(
     names: tuple[str, ...],
     prior: np.ndarray,
     count: int,
     generator: np.random.Generator,
-    settings: TwoLevelDirichlet,
+    strengths: tuple[float, ...] = DEFAULT_STRENGTHS,
+    minimum_weight: float = LEAST_PRESENCE,
 ) -> np.ndarray:
-    """(count, m) mixtures; domains whose prior is 0 get nothing."""
+    """(count, m) mixtures, no constraints considered; domains whose (m,) prior is 0 get nothing.
+
+    Shares smaller than the minimum become 0; less is the minimum where there are more than 125 sources, or topics in
+    a source, so that a quarter of an equal share is kept.
+    """
     result = np.zeros((count, len(names)))
     drawn = np.flatnonzero(prior > 0)
     if not len(drawn):
@@ -130,11 +109,11 @@ def _draw(
     widths = np.diff(np.append(starts, len(drawn)))
     leaf_prior = prior[drawn]
     source_prior = np.add.reduceat(leaf_prior, starts)
-    strength = generator.choice(settings.strengths, size=(2, count, 1))
+    strength = generator.choice(strengths, size=(2, count, 1))
     shares = log_gamma_variates(strength[0] * source_prior, generator)
-    shares = _clipped(normalised_within(shares, np.array([0])), np.array([0]), settings.minimum_weight)
+    shares = _clipped(normalised_within(shares, np.array([0])), np.array([0]), minimum_weight)
     within = log_gamma_variates(strength[1] * (leaf_prior / np.repeat(source_prior, widths)), generator)
-    within = _clipped(normalised_within(within, starts), starts, settings.minimum_weight)
+    within = _clipped(normalised_within(within, starts), starts, minimum_weight)
     result[:, drawn] = within * np.repeat(shares, widths, axis=1)
     return result / result.sum(1, keepdims=True)
 
@@ -146,3 +125,84 @@ def _clipped(weights: np.ndarray, starts: np.ndarray, minimum: float) -> np.ndar
     largest = np.repeat(np.maximum.reduceat(weights, starts, axis=1), widths, axis=1)
     kept = np.where((weights >= floor) | (weights == largest), weights, 0.0)
     return kept / np.repeat(np.add.reduceat(kept, starts, axis=1), widths, axis=1)
+
+
+def sample_tempered(
+    space: SwarmSpace,
+    runs: int,
+    generator: np.random.Generator,
+    strengths: tuple[float, ...] = DEFAULT_STRENGTHS,
+    quantum: float = QUANTUM,
+) -> np.ndarray:
+    """(runs, m) tempered draws in canonical order, all distinct and all in the space.
+
+    Pins stay exact, and so do weights that a cap or a minimum keeps from rounding. Where caps leave no mixture under
+    the largest ratio, it is doubled until there is one.
+
+    Raises:
+        InvalidSetting: no runs.
+        Infeasible: the space has fewer than `runs` distinct mixtures.
+    """
+    narrowed = _under_natural_ratio(space)
+
+    def draw(count: int) -> np.ndarray:
+        return tempered_draws(narrowed, count, generator, strengths, quantum)
+
+    return fill(narrowed, runs, draw, generator, lambda weights: rounded_to(narrowed, weights, quantum))
+
+
+def tempered_draws(
+    space: SwarmSpace,
+    count: int,
+    generator: np.random.Generator,
+    strengths: tuple[float, ...],
+    quantum: float = QUANTUM,
+) -> np.ndarray:
+    """(count, m) mixtures of the domains that are drawn, weights below the quantum 0; no bounds considered."""
+    if not space.drawn.any():
+        return np.zeros((count, len(space)))
+    prior = np.sqrt(space.prior)
+    strength = generator.choice(strengths, size=(count, 1))
+    weights = dirichlet_rows(strength * (prior / prior.sum()), generator)
+    kept = np.where((weights >= quantum) | (weights == weights.max(1, keepdims=True)), weights, 0)
+    return kept / kept.sum(1, keepdims=True)
+
+
+def _under_natural_ratio(space: SwarmSpace) -> SwarmSpace:
+    ratio = LARGEST_RATIO
+    while True:
+        bounds = np.maximum(ratio * space.domains.natural_weights, space.lower)
+        try:
+            return space.with_caps(bounds)
+        except Infeasible:
+            if (bounds >= space.upper).all():
+                raise
+        ratio *= 2
+
+
+def rounded_to(space: SwarmSpace, weights: np.ndarray, quantum: float) -> np.ndarray:
+    """(n, m) mixtures of the space with weights rounded to multiples of `quantum`, summing as before.
+
+    Rounded down, then up again where most was lost (largest remainder). Pins and weights below the quantum stay
+    as they are; what they leave beside a multiple stays on one domain. A row that bounds keep from rounding stays
+    as it is.
+    """
+    rounds = space.drawn & (weights >= quantum * (1 - 1e-9))
+    units = np.where(rounds, weights / quantum, 0.0)
+    lowest = np.ceil(space.lower / quantum - 1e-9)
+    down = np.where(rounds, np.maximum(np.floor(units + 1e-9), lowest), 0.0)
+    total = np.where(rounds, weights, 0.0).sum(1)
+    missing = np.floor(total / quantum + 1e-6) - down.sum(1)
+    can_rise = rounds & ((down + 1) * quantum <= space.upper + 1e-12)
+    remainder = np.where(can_rise, units - down, -np.inf)
+    rank = (-remainder).argsort(1, kind="stable").argsort(1, kind="stable")
+    risen = np.minimum(quantum * (down + (can_rise & (rank < missing[:, None]))), space.upper)
+    result = np.where(rounds, risen, weights)
+    # The remainder beside a multiple goes to the largest weight with room, if one has it.
+    rest = total - np.where(rounds, result, 0.0).sum(1)
+    roomy = np.where(rounds & (result + rest[:, None] <= space.upper), result, -1.0)
+    at = roomy.argmax(1)[:, None]
+    np.put_along_axis(result, at, np.take_along_axis(result, at, 1) + rest[:, None], 1)
+    possible = (missing >= 0) & (rest < quantum) & (roomy.max(1) > 0)
+    possible &= (result <= space.upper + space.pinned).all(1)
+    return np.where(possible[:, None], result, weights)

@@ -21,8 +21,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from mixing.errors import InvalidSetting, InvalidTokens, MissingDomain, UnknownDomain
-from mixing.swarm.projection import into_space
-from mixing.swarm.space import SwarmSpace
+from mixing.swarm.space import SwarmSpace, into_space
 
 VON_NEUMANN_STATES = 512
 """Tokens with a state of their own; a symmetric matrix of that size takes about 0.05 s."""

@@ -2,22 +2,26 @@
 
 A sampler gives a function that draws n rows; this brings them into the space. A draw above a cap is thrown away
 and drawn again only as long as redrawing succeeds for one in eight: rejection keeps the distribution exact where
-caps are loose, and never ends where they are tight. The rest is projected (`projection.into_space`). Where the
+caps are loose, and never ends where they are tight. The rest is projected (`into_space`). Where the
 space is so small that draws coincide, averages of its corners complete the swarm.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import numpy as np
 
 from mixing.errors import Infeasible, InvalidSetting
-from mixing.swarm.projection import averages_of_corners, into_space
-from mixing.swarm.space import LEAST_PRESENCE, SwarmSpace
+from mixing.swarm.space import SwarmSpace, averages_of_corners, into_space, least_presence
 
-# Near-duplicates among mixtures, and domains that a swarm does not vary enough to be identified.
-
+DUPLICATE_DISTANCE = 1e-5
+"""Mixtures within this of each other in L1 count as one."""
+PRESENCE = 1 / 6
+"""Share of the runs in which every domain must have weight."""
+_LARGEST_LIFT = 0.25
+"""The most weight given to a domain that is put into a run."""
+_REJECTIONS = 16
+"""Most times a draw above a cap is thrown away before one is projected instead."""
 _BLOCK = 2**22
 """Numbers compared at a time: 32 MiB."""
 
@@ -54,29 +58,6 @@ def _distances(weights: np.ndarray, first: np.ndarray, second: np.ndarray) -> np
     return np.concatenate([np.abs(weights[first[b]] - weights[second[b]]).sum(1) for b in blocks])
 
 
-def unvaried(weights: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
-    """The domains whose effect (K, m) runs cannot identify, in the order of `names`.
-
-    A domain is named when its weight varies in one run at most (its sum of squared deviations is no more than
-    that of a single run at one end of its range) or, with K > m runs, when its weight is a linear combination
-    of the other varied domains' to one part in 10^5.
-    """
-    return tuple(name for name, few in zip(names, unidentified(weights), strict=True) if few)
-
-
-def unidentified(weights: np.ndarray) -> np.ndarray:
-    """(m,) the domains that `unvaried` names, as booleans."""
-    few = effective_runs(weights) <= 1
-    varied = np.flatnonzero(~few)
-    if len(weights) > len(varied) > 0:
-        # The squared residual of a column on the others is one over the diagonal of the inverse Gram matrix.
-        columns = weights[:, varied] / np.sqrt((weights[:, varied] ** 2).sum(0))
-        values, vectors = np.linalg.eigh(columns.T @ columns)
-        residual = 1 / (vectors**2 / np.maximum(values, 1e-15)).sum(1)
-        few[varied] = residual < 1e-10
-    return few
-
-
 def effective_runs(weights: np.ndarray) -> np.ndarray:
     """(m,) how many runs at the far end of its range a domain's variation amounts to; 0 where it is constant."""
     spread = np.ptp(weights, axis=0)
@@ -100,31 +81,17 @@ _FEWEST = 4
 """Runs among which a weight can vary more than one of them does."""
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """What counts as varied.
-
-    Attributes:
-        presence: share of the runs in which every domain must have weight; 0 leaves swarms as drawn.
-        least_weight: weight from which a domain counts as present, less where its cap is below four times that
-            or there are so many domains that a quarter of an equal share is less.
-        largest_lift: the most weight given to a domain that is put into a run.
-    """
-
-    presence: float = 1 / 6
-    least_weight: float = LEAST_PRESENCE
-    largest_lift: float = 0.25
-
-
 def cover(
-    space: SwarmSpace, weights: np.ndarray, generator: np.random.Generator, settings: Coverage
+    space: SwarmSpace, weights: np.ndarray, generator: np.random.Generator, presence: float
 ) -> np.ndarray:
-    """(n, m) mixtures of the space in which every domain that can vary does; as they are below four runs."""
+    """(n, m) mixtures of the space in which every domain that can vary does, in a share of `presence` of them.
+
+    As they are below four runs, and for a presence of 0. From `least_presence` on a domain counts as present.
+    """
     if len(weights) < _FEWEST:
         return weights
-    needed = math.ceil(min(settings.presence, 1.0) * len(weights))
-    least = np.minimum(np.minimum(settings.least_weight, space.upper / 4), space.free_mass / (4 * len(space)))
-    least = np.maximum(space.lower, least)
+    needed = math.ceil(presence * len(weights))
+    least = np.maximum(space.lower, least_presence(space.upper, space.free_mass))
     can_vary = _range_widths(space) > 1e-9
     covered = weights
     for _ in range(_PASSES if needed else 0):
@@ -139,7 +106,7 @@ def cover(
             lacking = np.where(few, needed, np.maximum(needed - present.sum(0), 0)) * can_vary
             lifted = _some_of(~present | few, lacking, generator)
             rows = np.flatnonzero(lifted.any(1))
-            changed = _lift(space, covered[rows], lifted[rows], least, generator, settings)
+            changed = _lift(space, covered[rows], lifted[rows], least, generator)
         if not len(rows):
             break
         covered = covered.copy()
@@ -172,9 +139,8 @@ def _lift(
     lifted: np.ndarray,
     least: np.ndarray,
     generator: np.random.Generator,
-    settings: Coverage,
 ) -> np.ndarray:
-    highest = np.maximum(np.minimum(space.upper, settings.largest_lift), least)
+    highest = np.maximum(np.minimum(space.upper, _LARGEST_LIFT), least)
     positive = np.where(least > 0, least, 1.0)
     exponents = generator.random(weights.shape) * np.log(np.where(least > 0, highest, 1.0) / positive)
     given = np.where(lifted, positive * np.exp(exponents), 0.0)
@@ -194,32 +160,23 @@ _WORTH_REDRAWING = 1 / 8
 _ROUNDS = 20
 
 
-@dataclass(frozen=True)
-class Filling:
-    """How draws become a swarm.
-
-    Attributes:
-        rejections: most times a draw above a cap is thrown away before one is projected instead.
-        duplicate_distance: mixtures within this of each other in L1 count as one.
-        coverage: which domains count as varied.
-    """
-
-    rejections: int = 16
-    duplicate_distance: float = 1e-5
-    coverage: Coverage = field(default_factory=Coverage)
-
-
 def fill(
     space: SwarmSpace,
     runs: int,
     draw: Draw,
     generator: np.random.Generator,
-    settings: Filling,
     finish: Callable[[np.ndarray], np.ndarray] = lambda weights: weights,
+    presence: float = PRESENCE,
 ) -> np.ndarray:
     """(runs, m) distinct mixtures of the space from the draws.
 
-    `finish` is what is done last to mixtures of the space, such as rounding; it must leave them inside.
+    Args:
+        space: where they lie.
+        runs: how many.
+        draw: what makes them.
+        generator: of all that is drawn besides.
+        finish: what is done last to mixtures of the space, such as rounding; it must leave them inside.
+        presence: share of the runs in which every domain must have weight; 0 leaves them as drawn.
 
     Raises:
         InvalidSetting: `runs` is below 1.
@@ -230,23 +187,21 @@ def fill(
     kept = np.empty((0, len(space)))
     for _ in range(_ROUNDS):
         missing = runs - len(kept)
-        fresh = under_caps(space, missing + missing // 16, draw, generator, settings.rejections)
+        fresh = _under_caps(space, missing + missing // 16, draw, generator)
         kept = np.concatenate([kept, finish(fresh)])
-        kept = kept[distinct(kept, settings.duplicate_distance)][:runs]
+        kept = kept[distinct(kept, DUPLICATE_DISTANCE)][:runs]
         if len(kept) == runs:
             break
     kept = _completed(space, kept, runs, generator)
-    covered = finish(cover(space, kept, generator, settings.coverage))
+    covered = finish(cover(space, kept, generator, presence))
     return _completed(space, covered[distinct(covered, 0.0)], runs, generator)
 
 
-def under_caps(
-    space: SwarmSpace, count: int, draw: Draw, generator: np.random.Generator, rejections: int
-) -> np.ndarray:
+def _under_caps(space: SwarmSpace, count: int, draw: Draw, generator: np.random.Generator) -> np.ndarray:
     """(count, m) draws in the space: redrawn while that is worth it, then projected."""
     drawn = draw(count)
     above = np.flatnonzero((space.free_mass * drawn > space.upper).any(1))
-    for _ in range(rejections):
+    for _ in range(_REJECTIONS):
         if not len(above):
             break
         drawn[above] = draw(len(above))

@@ -11,39 +11,22 @@ the runs are chosen that lie farthest apart. O(domains x units x candidates).
 
 A domain whose cap is below delta is always 0, so delta is halved until every domain has a candidate and the grid
 enough points, at most to 1/4,096. Where even that has too few, as under caps that hold little more than the
-whole, random candidates are brought into the space. Domains left without variation are named by
-`distinct.unvaried`.
+whole, random candidates are brought into the space.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from mixing.errors import InvalidSetting
-from mixing.swarm.design import Design, choose
-from mixing.swarm.filling import Coverage, Filling, fill
+from mixing.swarm.design import log_weights, maximin
+from mixing.swarm.filling import fill
 from mixing.swarm.space import SwarmSpace
 
+DELTA = 1 / 16
+"""The published step, halved where it is too coarse for the caps."""
 _FINEST = 1 / 4096
-
-
-@dataclass(frozen=True)
-class ExponentialGrid:
-    """Settings of the sampler; delta is the published one.
-
-    Attributes:
-        delta: the grid's step, halved where it is too coarse for the caps.
-        listed: largest grid that is listed in full; of a larger one this many points are drawn.
-        filling: near-duplicates and coverage of what is not on the grid.
-    """
-
-    delta: float = 1 / 16
-    listed: int = 4096
-    filling: Filling = field(default_factory=lambda: Filling(coverage=Coverage(presence=0)))
-
-    def __post_init__(self) -> None:
-        if not _FINEST <= self.delta <= 1:
-            raise InvalidSetting(f"delta is {self.delta}; it must lie from {_FINEST} to 1", field="delta")
+_LISTED = 4096
+"""Largest grid that is listed in full; of a larger one this many points are drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,19 +105,13 @@ class Grid:
         return weights
 
 
-def sample(
-    space: SwarmSpace,
-    runs: int,
-    generator: np.random.Generator,
-    settings: ExponentialGrid | None = None,
-) -> np.ndarray:
+def sample(space: SwarmSpace, runs: int, generator: np.random.Generator) -> np.ndarray:
     """(runs, m) grid points far from each other, in canonical order of the domains.
 
     Raises:
         InvalidSetting: no runs.
         Infeasible: the space has fewer than `runs` distinct mixtures.
     """
-    settings = settings or ExponentialGrid()
 
     def random_candidates(count: int) -> np.ndarray:
         halvings = generator.integers(0, 6, size=(count, len(space)))
@@ -142,23 +119,21 @@ def sample(
 
     points = np.empty((0, len(space)))
     if space.drawn.any():
-        points = _grid_points(space, runs, generator, settings)
+        points = _grid_points(space, runs, generator)
     if len(points) < max(runs, 1):
-        return fill(space, runs, random_candidates, generator, settings.filling)
-    return points[choose(points, runs, Design("maximin"))]
+        return fill(space, runs, random_candidates, generator, presence=0)
+    return points[maximin(log_weights(points), runs, np.empty((0, len(space))))]
 
 
-def _grid_points(
-    space: SwarmSpace, runs: int, generator: np.random.Generator, settings: ExponentialGrid
-) -> np.ndarray:
-    delta = settings.delta
+def _grid_points(space: SwarmSpace, runs: int, generator: np.random.Generator) -> np.ndarray:
+    delta = DELTA
     while space.upper[space.drawn].min() < delta and delta / 2 >= _FINEST:
         delta /= 2
     while (grid := Grid.of(space, delta)).size < runs and delta / 2 >= _FINEST:
         delta /= 2
-    if grid.size <= max(settings.listed, runs):
+    if grid.size <= max(_LISTED, runs):
         return grid.points()
-    return np.unique(grid.draw(max(settings.listed, 4 * runs), generator), axis=0)
+    return np.unique(grid.draw(max(_LISTED, 4 * runs), generator), axis=0)
 
 
 def _candidate_units(space: SwarmSpace, column: int, delta: float) -> np.ndarray:

@@ -147,8 +147,8 @@ class Round:
         space = self.question.reuse.evidence_space(self.question.domains)
         return space.newest.expand(self.question.space.expand(weights))
 
-    def older(self) -> np.ndarray | None:
-        """(K, c) the older runs over the contents; None where there are none."""
+    def older(self) -> np.ndarray:
+        """(K, c) the older runs over the contents."""
         runs = self.question.reuse.runs
         names = self.question.reuse.evidence_space(self.question.domains).contents.names
-        return np.array([Mixture.of(run.mixture).align(names) for run in runs]) if runs else None
+        return np.array([Mixture.of(run.mixture).align(names) for run in runs]).reshape(-1, len(names))

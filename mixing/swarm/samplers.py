@@ -1,40 +1,31 @@
 """Every sampler as a function of the round it is to draw; `mixing.swarm.catalogue` says what each is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from mixing.errors import Infeasible, InvalidSetting
+from mixing.errors import Infeasible, InvalidSetting, InvalidWeights
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.laws.composed import through
 from mixing.laws.fitting import fit
 from mixing.laws.learning import gather_over
 from mixing.laws.regression import Fitted
 from mixing.runs.evidence import Evidence
-from mixing.swarm import (
-    acquisition,
-    climb,
-    design,
-    dirichlet,
-    entropy,
-    grid,
-    perturbation,
-    tempered,
-)
-from mixing.swarm.filling import distinct
+from mixing.swarm import acquisition, design, dirichlet, entropy, grid
 from mixing.swarm.sample import Round, SampledRun
+from mixing.swarm.space import SwarmSpace, into_space
 
 
 def two_level(round_: Round) -> tuple[SampledRun, ...]:
     """Dirichlet over sources, then over topics."""
-    settings = dirichlet.TwoLevelDirichlet(strengths=round_.strengths)
-    return round_.sampled(dirichlet.sample(round_.space, round_.runs, round_.generator, settings))
+    return round_.sampled(dirichlet.sample(round_.space, round_.runs, round_.generator, round_.strengths))
 
 
 def tempered_dirichlet(round_: Round) -> tuple[SampledRun, ...]:
     """Dirichlet around the square root of the prior."""
-    settings = tempered.TemperedDirichlet(strengths=round_.strengths)
-    return round_.sampled(tempered.sample(round_.space, round_.runs, round_.generator, settings))
+    weights = dirichlet.sample_tempered(round_.space, round_.runs, round_.generator, round_.strengths)
+    return round_.sampled(weights)
 
 
 def exponential_grid(round_: Round) -> tuple[SampledRun, ...]:
@@ -49,24 +40,26 @@ LARGEST_POOL = 4096
 
 def d_optimal(round_: Round) -> tuple[SampledRun, ...]:
     """Of many two-level draws those that tell a law most together."""
-    return _design(round_, "d-optimal")
+    return _design(round_, design.d_optimal, design.log_features)
 
 
 def maximin(round_: Round) -> tuple[SampledRun, ...]:
     """Of many two-level draws those farthest from each other."""
-    return _design(round_, "maximin")
+    return _design(round_, design.maximin, design.log_weights)
 
 
-def _design(round_: Round, criterion: str) -> tuple[SampledRun, ...]:
+def _design(
+    round_: Round,
+    choose: Callable[[np.ndarray, int, np.ndarray], np.ndarray],
+    features: Callable[[np.ndarray], np.ndarray],
+) -> tuple[SampledRun, ...]:
     """By the log-weights, as a law sees them.
 
     Older runs count as chosen, so new ones are drawn where those say little.
     """
-    settings = dirichlet.TwoLevelDirichlet(strengths=round_.strengths)
     count = min(POOL * round_.runs, max(2 * round_.runs, LARGEST_POOL))
-    pool = dirichlet.sample(round_.space, count, round_.generator, settings)
-    settled = design.Design(criterion, "log")
-    chosen = design.choose(round_.over_contents(pool), round_.runs, settled, round_.older())
+    pool = dirichlet.sample(round_.space, count, round_.generator, round_.strengths)
+    chosen = choose(features(round_.over_contents(pool)), round_.runs, features(round_.older()))
     return round_.sampled(pool[chosen])
 
 
@@ -80,8 +73,7 @@ def entropy_weighted(round_: Round) -> tuple[SampledRun, ...]:
     weights = entropy.entropy_weighted(round_.space, measured, round_.generator)[: round_.runs]
     further = round_.runs - len(weights)
     if further:
-        settings = dirichlet.TwoLevelDirichlet(strengths=round_.strengths)
-        drawn = dirichlet.sample(round_.space, further, round_.generator, settings)
+        drawn = dirichlet.sample(round_.space, further, round_.generator, round_.strengths)
         weights = np.concatenate([weights, drawn])
     return round_.sampled(weights)
 
@@ -89,42 +81,107 @@ def entropy_weighted(round_: Round) -> tuple[SampledRun, ...]:
 def perturbed(round_: Round) -> tuple[SampledRun, ...]:
     """AutoScale's runs at the round's budget: half the proxy's tokens, then all of them."""
     budget = 2.0 ** (round_.number - len(round_.question.rounds) + 1)
-    design_runs = perturbation.perturbed_runs(round_.space, budget, round_.generator)
-    if round_.runs != len(design_runs.weights):
+    weights, tokens, held = perturbed_runs(round_.space, budget, round_.generator)
+    if round_.runs != len(weights):
         raise InvalidSetting(
-            f"each budget takes {len(design_runs.weights)} runs, two a domain and the base, not {round_.runs}",
+            f"each budget takes {len(weights)} runs, two a domain and the base, not {round_.runs}",
             field="runs",
         )
-    if design_runs.held:
+    if held:
         raise Infeasible(
-            f"the caps or shares leave {', '.join(design_runs.held)} no room to be raised and lowered by a tenth, so"
+            f"the caps or shares leave {', '.join(held)} no room to be raised and lowered by a tenth, so"
             " the runs could not tell what they are worth; raise the repetition cap, lower the target or drop the"
             " shares",
             field="repetition_cap",
-            names=design_runs.held,
+            names=held,
         )
-    return round_.sampled(design_runs.weights, design_runs.tokens)
+    return round_.sampled(weights, tokens)
+
+
+FACTORS = (3.0, 1 / 3)
+"""What a domain's tokens are multiplied by; the paper writes 1/3, its code evaluates the curve at 1/5, 1 and 3."""
+
+
+def perturbed_runs(
+    space: SwarmSpace, base_tokens: float, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """AutoScale's swarm (arXiv 2407.20177): a base mixture, and each domain's tokens raised and lowered in turn.
+
+    2d + 1 runs for d domains that are not pinned: the base, which is the natural distribution brought into the space,
+    then for each domain in canonical order one run with three times its tokens and one with a third, the other
+    domains' tokens unchanged. So the runs differ in total tokens, which the law per domain is fitted to.
+
+    A factor that would take any weight out of the space is brought as near to 1 as keeps all inside. Pinned
+    domains keep their weight, so their tokens follow the total.
+
+    Returns:
+        (2d + 1, m) mixtures, (2d + 1,) training tokens of each, and the domains whose caps or minimum weights leave a
+        factor within 10% of 1 on either side, so that the run says nothing about them.
+
+    Raises:
+        InvalidWeights: a domain has no weight in the base, so it cannot be multiplied.
+    """
+    centre = into_space(space, space.prior[None], generator)[0]
+    free = np.flatnonzero(space.drawn)
+    names = space.domains.names
+    if absent := [names[column] for column in free if centre[column] == 0]:
+        raise InvalidWeights(
+            f"the base gives nothing to {', '.join(absent)}, and nothing cannot be multiplied",
+            field="base",
+            names=absent,
+        )
+    weights, tokens, held = [centre], [base_tokens], set()
+    for column in free.tolist():
+        for factor in np.clip(FACTORS, *_factor_range(space, centre, column)).tolist():
+            mass = space.free_mass + (factor - 1) * centre[column]
+            perturbed = centre * np.where(np.arange(len(space)) == column, factor, 1.0)
+            weights.append(np.where(space.drawn, perturbed * (space.free_mass / mass), space.pinned))
+            tokens.append(base_tokens * mass / space.free_mass)
+            if 0.9 < factor < 1.1:
+                held.add(names[column])
+    return into_space(space, np.array(weights), generator), np.array(tokens), tuple(sorted(held))
+
+
+def _factor_range(space: SwarmSpace, centre: np.ndarray, column: int) -> tuple[float, float]:
+    """Least and largest factor on one domain's tokens that keeps every weight within its bounds.
+
+    With free mass F and factor k on p_j the free weights are divided by S = 1 + (k - 1) p_j / F: p_j becomes
+    k p_j / S and the others p_i / S.
+    """
+    mass, weight = space.free_mass, centre[column]
+    others = space.drawn & (np.arange(len(centre)) != column)
+
+    def reaching(bound: float) -> float:
+        return bound * (mass - weight) / (weight * (mass - bound)) if bound < mass else np.inf
+
+    fullest = (centre[others] / space.upper[others]).max(initial=0.0)
+    barest = np.divide(
+        centre[others], space.lower[others], out=np.full(others.sum(), np.inf), where=space.lower[others] > 0
+    ).min(initial=np.inf)
+    least = max(reaching(space.lower[column]), 1 + (fullest - 1) * mass / weight)
+    most = min(reaching(space.upper[column]), 1 + (barest - 1) * mass / weight)
+    return min(least, 1.0), max(most, 1.0)
 
 
 def predicted_best(round_: Round) -> tuple[SampledRun, ...]:
     """First Dirichlet draws, then near the best that the regression predicts."""
     if round_.number == 0:
-        return round_.sampled(climb.first_batch(round_.space, round_.runs, round_.generator))
+        return round_.sampled(acquisition.first_batch(round_.space, round_.runs, round_.generator))
     learned = _learned(round_)
-    existing = learned.trained
-    return round_.sampled(
-        climb.next_batch(learned.predict, existing, round_.space, round_.runs, round_.generator)
+    weights = acquisition.next_batch(
+        learned.predict, learned.trained, round_.space, round_.runs, round_.generator
     )
+    return round_.sampled(weights)
 
 
 FIDELITIES = (0.25, 1.0)
 """Shares of the proxy's tokens a run of ADMIRE-BayesOpt may train: what it costs, and how much it tells."""
 
 
-def expected_improvement(round_: Round) -> tuple[SampledRun, ...]:
-    """First Dirichlet draws, two in three of them short; then what is expected to improve most per token."""
+def max_value_entropy(round_: Round) -> tuple[SampledRun, ...]:
+    """First Dirichlet draws, two in three of them short; then what tells most of the best mixture per token."""
     if round_.number == 0:
-        weights = climb.first_batch(round_.space, round_.runs, round_.generator)
+        weights = acquisition.first_batch(round_.space, round_.runs, round_.generator)
         return round_.sampled(
             weights, np.where(np.arange(len(weights)) % 3 == 0, FIDELITIES[1], FIDELITIES[0])
         )
@@ -132,18 +189,15 @@ def expected_improvement(round_: Round) -> tuple[SampledRun, ...]:
     pool = design.candidate_pool(round_.space, 1024, round_.generator)
     best = pool[np.argsort(learned.predict(pool)[0])[:8]]
     near = design.perturbed_around(round_.space, best, 1024, round_.generator)
-    candidates = np.concatenate([pool, near])
-    fresh = distinct(np.concatenate([learned.trained, candidates]), 1e-5)[len(learned.trained) :]
-    candidates = candidates[fresh]
+    candidates = acquisition.untrained(np.concatenate([pool, near]), learned.trained)
     shares = np.repeat(FIDELITIES, len(candidates))
     prospects = acquisition.Prospects(
         np.tile(candidates, (len(FIDELITIES), 1)),
         costs=shares,
         correlations=np.repeat([learned.correlation(share) for share in FIDELITIES], len(candidates)),
     )
-    surrogate = acquisition.Surrogate(learned.predict, float(learned.predict(learned.trained)[0].min()))
-    settings = acquisition.Acquisition("max-value entropy")
-    chosen = acquisition.choose_batch(surrogate, prospects, round_.runs, round_.generator, settings)
+    lowest = float(learned.predict(learned.trained)[0].min())
+    chosen = acquisition.choose_batch(learned.predict, lowest, prospects, round_.runs, round_.generator)
     return round_.sampled(prospects.weights[chosen], shares[chosen])
 
 

@@ -14,7 +14,7 @@ from mixing.parts import GRANULARITIES, HELD_OUT_PREFIX
 from mixing.runs.table import RunTable
 from mixing.solve.catalogue import SOLVERS
 from mixing.swarm.catalogue import SAMPLERS
-from mixing.swarm.perturbation import perturbed_runs
+from mixing.swarm.samplers import perturbed_runs
 from mixing.swarm.space import SwarmSpace
 
 DOMAINS, RUNS = 4, 24
@@ -99,8 +99,8 @@ def test_parts_are_known_by_their_own_names_and_named_in_records(parts: dict[str
 @pytest.mark.parametrize("domains", [2, 5, 17])
 def test_the_perturbations_are_as_many_as_their_record_says(domains: int) -> None:
     pool = Domains.of({f"d{index}": 1e6 * (index + 1) for index in range(domains)})
-    runs = perturbed_runs(SwarmSpace.of(pool), 1.0, np.random.default_rng(0))
-    assert len(runs.weights) == SAMPLERS["perturbation"].exact_runs(domains) == 2 * domains + 1
+    weights, _, _ = perturbed_runs(SwarmSpace.of(pool), 1.0, np.random.default_rng(0))
+    assert len(weights) == SAMPLERS["perturbation"].exact_runs(domains) == 2 * domains + 1
 
 
 def test_a_column_that_is_no_held_out_slice_is_named() -> None:

@@ -7,7 +7,7 @@ from scipy.optimize import LinearConstraint, minimize
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting, TooFewRuns
 from mixing.laws.powers.budgets import BudgetLaw, FittedBudgets
-from mixing.swarm.perturbation import perturbed_runs
+from mixing.swarm.samplers import perturbed_runs
 from mixing.swarm.space import SwarmSpace
 
 POOL = Domains.of({"books": 2e6, "code": 1e6, "forums": 3e6, "web": 6e6})
@@ -25,12 +25,10 @@ def truth(weights: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 def runs_of(rounding: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights, tokens and rounds of both budgets; tokens rounded to so many of a full run's where that is given."""
     swarms = [perturbed_runs(SwarmSpace.of(POOL), budget, np.random.default_rng(0)) for budget in (0.5, 1.0)]
-    weights, tokens = (
-        np.concatenate([getattr(swarm, name) for swarm in swarms]) for name in ("weights", "tokens")
-    )
+    weights, tokens = (np.concatenate(parts) for parts in list(zip(*swarms, strict=True))[:2])
     if rounding is not None:
         tokens = np.round(tokens * rounding) / rounding
-    return weights, tokens, np.repeat([0, 1], [len(swarm.weights) for swarm in swarms])
+    return weights, tokens, np.repeat([0, 1], [len(mixtures) for mixtures, _, _ in swarms])
 
 
 def fitted(rounding: float | None = None) -> FittedBudgets:

@@ -2,23 +2,39 @@ import numpy as np
 import pytest
 from scipy.special import digamma
 
+from benchmarks.sample import unvaried
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting
 from mixing.swarm import dirichlet
-from mixing.swarm.dirichlet import TwoLevelDirichlet, dirichlet_rows, log_gamma_variates
-from mixing.swarm.filling import Coverage, Filling, unvaried
+from mixing.swarm.dirichlet import DEFAULT_STRENGTHS, LEAST_PRESENCE, dirichlet_rows, log_gamma_variates
+from mixing.swarm.filling import fill
 from mixing.swarm.space import SwarmSpace
 
-AS_DRAWN = Filling(duplicate_distance=0.0, coverage=Coverage(presence=0))
 POOL = Domains.of({"books": 1e6, "code": 3e6, "web:forums": 2e6, "web:news": 4e6})
+
+
+def as_drawn(
+    space: SwarmSpace,
+    runs: int,
+    strengths: tuple[float, ...] = DEFAULT_STRENGTHS,
+    minimum_weight: float = 0.0,
+) -> np.ndarray:
+    """A two-level swarm in which nothing is done for domains that hardly vary."""
+    generator = np.random.default_rng(0)
+
+    def draw(count: int) -> np.ndarray:
+        return dirichlet.two_level_draws(
+            space.domains.names, space.prior, count, generator, strengths, minimum_weight
+        )
+
+    return fill(space, runs, draw, generator, presence=0)
 
 
 def test_the_moments_are_those_of_the_two_level_dirichlet() -> None:
     """With one strength s at both levels and shares x (source) and y (topic within it), independent:
     E[x y] = E[x] E[y] and E[(x y)^2] = E[x^2] E[y^2], E[x^2] = a (a s + 1) / (s + 1) for a mean of a."""
     strength, runs = 2.0, 40_000
-    settings = TwoLevelDirichlet((strength,), minimum_weight=0.0, filling=AS_DRAWN)
-    weights = dirichlet.sample(SwarmSpace.of(POOL), runs, np.random.default_rng(0), settings)
+    weights = as_drawn(SwarmSpace.of(POOL), runs, (strength,))
 
     def second(mean: float) -> float:
         return mean * (mean * strength + 1) / (strength + 1)
@@ -30,18 +46,16 @@ def test_the_moments_are_those_of_the_two_level_dirichlet() -> None:
 
 
 def test_pinned_mass_leaves_the_shares_of_the_rest_as_they_were() -> None:
-    settings = TwoLevelDirichlet((3.0,), minimum_weight=0.0, filling=AS_DRAWN)
     space = SwarmSpace.of(POOL, pins={"web:news": 0.25})
-    weights = dirichlet.sample(space, 20_000, np.random.default_rng(0), settings)
+    weights = as_drawn(space, 20_000, (3.0,))
     np.testing.assert_allclose(weights.mean(0), np.array([1, 3, 2, 2]) / 8, atol=0.01)
 
 
 def test_redrawing_above_a_loose_cap_keeps_the_conditional_distribution() -> None:
     """Held against numpy's own Dirichlet, draws above the cap thrown away."""
     flat = Domains.of({"a": 1.0, "b": 1.0, "c": 2.0})
-    settings = TwoLevelDirichlet((4.0,), minimum_weight=0.0, filling=AS_DRAWN)
     caps = np.array([0.6, 0.6, 0.8])
-    weights = dirichlet.sample(SwarmSpace.of(flat, caps), 20_000, np.random.default_rng(0), settings)
+    weights = as_drawn(SwarmSpace.of(flat, caps), 20_000, (4.0,))
     reference = np.random.default_rng(1).dirichlet([1, 1, 2], size=60_000)
     reference = reference[(reference <= caps).all(1)]
     np.testing.assert_allclose(weights.mean(0), reference.mean(0), atol=0.01)
@@ -75,9 +89,8 @@ def test_a_domain_that_cannot_vary_leaves_the_swarm_as_drawn() -> None:
     """A minimum weight equal to the cap fixes books; the others are drawn as if nothing were to be covered."""
     bounds = np.array([0.1, np.inf, np.inf, np.inf]), np.array([0.1, 0.0, 0.0, 0.0])
     space = SwarmSpace.of(POOL, *bounds, nonzero=["books"])
-    as_drawn = dirichlet.sample(space, 40, np.random.default_rng(0), TwoLevelDirichlet(filling=AS_DRAWN))
     covered = dirichlet.sample(space, 40, np.random.default_rng(0))
-    assert np.array_equal(as_drawn, covered)
+    assert np.array_equal(as_drawn(space, 40, minimum_weight=LEAST_PRESENCE), covered)
     assert unvaried(covered, POOL.names) == ("books",)
 
 
@@ -101,8 +114,6 @@ def test_the_scale_of_token_counts_cancels() -> None:
     np.testing.assert_allclose(swarm(1.0), swarm(2.0**40), rtol=1e-9)
 
 
-def test_strengths_must_be_positive() -> None:
-    with pytest.raises(InvalidSetting, match="strengths"):
-        dirichlet.sample(SwarmSpace.of(POOL), 5, np.random.default_rng(0), TwoLevelDirichlet((0.0,)))
+def test_a_swarm_has_runs() -> None:
     with pytest.raises(InvalidSetting, match="runs"):
         dirichlet.sample(SwarmSpace.of(POOL), 0, np.random.default_rng(0))

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from mixing.swarm.filling import distinct, effective_runs, unvaried
+from benchmarks.sample import unvaried
+from mixing.swarm.filling import distinct, effective_runs
 
 
 @given(st.integers(1, 40), st.floats(0.0, 0.6), st.integers(0, 2**32))

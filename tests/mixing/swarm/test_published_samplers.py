@@ -7,32 +7,30 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from benchmarks.sample import contains, d_optimal_design, maximin_design
 from mixing.domains import Domains
-from mixing.errors import InvalidSetting, InvalidWeights
-from mixing.swarm import climb, design, grid, tempered
-from mixing.swarm.filling import Coverage, Filling
-from mixing.swarm.grid import ExponentialGrid, Grid
-from mixing.swarm.perturbation import perturbed_runs
+from mixing.errors import InvalidWeights
+from mixing.swarm import acquisition, grid
+from mixing.swarm.dirichlet import rounded_to, sample_tempered, tempered_draws
+from mixing.swarm.grid import Grid
+from mixing.swarm.samplers import perturbed_runs
 from mixing.swarm.space import SwarmSpace
-from mixing.swarm.tempered import TemperedDirichlet, rounded_to
 
 POOL = Domains.of({"books": 1e6, "code": 4e6, "web": 9e6, "wiki": 2e6})
 Sampler = Callable[[SwarmSpace, int, np.random.Generator], np.ndarray]
-AS_DRAWN = Filling(duplicate_distance=0.0, coverage=Coverage(presence=0))
 
 
 def test_the_tempered_prior_is_the_square_root_of_the_natural_distribution() -> None:
     """Square roots of 1, 4, 9, 2 are 1, 2, 3, 1.414. Dirichlet(s a) has variance a (1 - a) / (s + 1)."""
     prior = np.array([1, 2, 3, math.sqrt(2)]) / (6 + math.sqrt(2))
-    settings = TemperedDirichlet((5.0,), largest_ratio=1e6, quantum=1e-9, filling=AS_DRAWN)
-    weights = tempered.sample(SwarmSpace.of(POOL), 20_000, np.random.default_rng(0), settings)
+    weights = tempered_draws(SwarmSpace.of(POOL), 20_000, np.random.default_rng(0), (5.0,), quantum=1e-9)
     np.testing.assert_allclose(weights.mean(0), prior, atol=0.01)
     np.testing.assert_allclose(weights.var(0), prior * (1 - prior) / 6, rtol=0.05)
 
 
 def test_tempered_weights_are_multiples_of_the_quantum_and_under_fifteen_times_natural() -> None:
     domains = Domains.of({"big": 1e9, "middle": 1e8, "small": 1e7})
-    weights = tempered.sample(SwarmSpace.of(domains), 300, np.random.default_rng(0))
+    weights = sample_tempered(SwarmSpace.of(domains), 300, np.random.default_rng(0))
     units = weights / 2e-4
     np.testing.assert_allclose(units, np.round(units), atol=1e-6)
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-12)
@@ -43,8 +41,8 @@ def test_tempered_weights_are_multiples_of_the_quantum_and_under_fifteen_times_n
 def test_caps_that_clash_with_fifteen_times_natural_widen_it() -> None:
     domains = Domains.of({"big": 1e9, "small": 1e5})
     space = SwarmSpace.of(domains, np.array([0.9, 1.0]))
-    weights = tempered.sample(space, 20, np.random.default_rng(0))
-    assert space.contains(weights).all()
+    weights = sample_tempered(space, 20, np.random.default_rng(0))
+    assert contains(space, weights).all()
 
 
 def test_rounding_is_by_largest_remainder_and_leaves_pins_alone() -> None:
@@ -56,21 +54,11 @@ def test_rounding_is_by_largest_remainder_and_leaves_pins_alone() -> None:
     rounded = rounded_to(SwarmSpace.of(trio), np.array([[0.38, 0.335, 0.285]]), 0.1)
     np.testing.assert_allclose(rounded, [[0.4, 0.3, 0.3]])
     pinned = SwarmSpace.of(trio, pins={"b": 1 / 7})
-    weights = tempered.sample(pinned, 30, np.random.default_rng(0), TemperedDirichlet(quantum=0.01))
+    weights = sample_tempered(pinned, 30, np.random.default_rng(0), quantum=0.01)
     assert (weights[:, 1] == 1 / 7).all()
-    assert pinned.contains(weights).all()
+    assert contains(pinned, weights).all()
     on_grid = np.abs(weights[:, [0, 2]] * 100 - np.round(weights[:, [0, 2]] * 100)) < 1e-6
     assert (on_grid.sum(1) >= 1).all(), "one domain takes what 6/7 leaves beside hundredths"
-
-
-def test_more_candidates_spread_the_tempered_swarm() -> None:
-    def least_distance(candidates: int | None) -> float:
-        settings = TemperedDirichlet(candidates=candidates, filling=AS_DRAWN)
-        weights = tempered.sample(SwarmSpace.of(POOL), 15, np.random.default_rng(0), settings)
-        points = np.log1p(weights / 0.001)
-        return float((((points[:, None] - points[None]) ** 2).sum(2) + 1e9 * np.eye(15)).min())
-
-    assert least_distance(500) > 4 * least_distance(None)
 
 
 def brute_force_grid(caps: np.ndarray, delta: float) -> set[tuple[float, ...]]:
@@ -106,8 +94,8 @@ def test_the_grid_is_the_one_that_trying_everything_finds(caps: list[float]) -> 
 
 def test_the_swarm_is_of_grid_points_and_respects_pins_and_minima() -> None:
     space = SwarmSpace.of(POOL, pins={"web": 0.25}, minimum_weights=np.full(4, 0.05), nonzero=["code"])
-    weights = grid.sample(space, 8, np.random.default_rng(0), ExponentialGrid(delta=1 / 32))
-    assert space.contains(weights).all()
+    weights = grid.sample(space, 8, np.random.default_rng(0))
+    assert contains(space, weights).all()
     assert (weights[:, 1] > 0).all()
     np.testing.assert_allclose(weights * 32, np.round(weights * 32), atol=1e-9)
     assert len(np.unique(weights, axis=0)) == 8
@@ -118,11 +106,13 @@ def test_a_grid_over_many_domains_under_tight_caps_still_answers(room: float) ->
     domains = Domains.of({f"d{index:03}": float(10 + index) for index in range(120)})
     space = SwarmSpace.of(domains, domains.natural_weights * room)
     weights = grid.sample(space, 40, np.random.default_rng(0))
-    assert space.contains(weights).all()
+    assert contains(space, weights).all()
     assert len(np.unique(weights, axis=0)) == 40
 
 
-@pytest.mark.parametrize("sampler", [tempered.sample, grid.sample, climb.first_batch, design.design])
+@pytest.mark.parametrize(
+    "sampler", [sample_tempered, grid.sample, acquisition.first_batch, d_optimal_design, maximin_design]
+)
 def test_the_order_in_which_domains_are_given_plays_no_part(sampler: Sampler) -> None:
     tokens = dict(zip(POOL.names, POOL.tokens.tolist(), strict=True))
     caps = {"books": 0.2, "code": 0.5, "web": 0.6, "wiki": 0.3}
@@ -133,55 +123,50 @@ def test_the_order_in_which_domains_are_given_plays_no_part(sampler: Sampler) ->
             domains, np.array([caps[name] for name in domains.names]), pins={"wiki": 0.05}, nonzero=["books"]
         )
         weights = sampler(space, 15, np.random.default_rng(2))
-        assert space.contains(weights).all()
+        assert contains(space, weights).all()
         return weights
 
     assert np.array_equal(swarm(list(tokens)), swarm(list(reversed(tokens))))
 
 
 def test_perturbed_runs_multiply_one_domains_tokens_and_leave_the_others() -> None:
-    runs = perturbed_runs(SwarmSpace.of(POOL), 16e6, np.random.default_rng(0))
-    tokens = runs.weights * runs.tokens[:, None]
+    weights, totals, held = perturbed_runs(SwarmSpace.of(POOL), 16e6, np.random.default_rng(0))
+    tokens = weights * totals[:, None]
     natural = np.array([1e6, 4e6, 9e6, 2e6])
     np.testing.assert_allclose(tokens[0], natural)
     for column in range(4):
         for row, factor in ((2 * column + 1, 3.0), (2 * column + 2, 1 / 3)):
             changed = natural * np.where(np.arange(4) == column, factor, 1.0)
             np.testing.assert_allclose(tokens[row], changed, rtol=1e-9)
-            assert runs.domains[row] == POOL.names[column]
-    assert runs.weights.shape == (9, 4)
-    assert runs.held == ()
+    assert weights.shape == (9, 4)
+    assert held == ()
 
 
 def test_perturbations_stop_at_caps_and_say_what_they_could_not_vary() -> None:
     space = SwarmSpace.of(POOL, np.array([0.1, 0.3, 0.5625, 0.3]))
-    runs = perturbed_runs(space, 16e6, np.random.default_rng(0), factors=(3.0, 1 / 5))
-    assert space.contains(runs.weights).all()
-    assert runs.weights[1, 0] == pytest.approx(0.1), "books: as far as its cap"
-    assert set(runs.held) == set(POOL.names)
-    at = runs.domains.index("web")
-    assert runs.factors[at] == pytest.approx(1)
+    weights, totals, held = perturbed_runs(space, 16e6, np.random.default_rng(0))
+    assert contains(space, weights).all()
+    assert weights[1, 0] == pytest.approx(0.1), "books: as far as its cap"
+    assert set(held) == set(POOL.names)
+    web = POOL.names.index("web")
+    tokens = weights[:, web] * totals
+    assert tokens[2 * web + 1] / tokens[0] == pytest.approx(1)
     # It falls until code, at 0.25, reaches its cap of 0.3: the total to 5/6, so web by (1/6) / 0.5625.
-    assert runs.factors[at + 1] == pytest.approx(1 - (1 / 6) / 0.5625)
+    assert tokens[2 * web + 2] / tokens[0] == pytest.approx(1 - (1 / 6) / 0.5625)
 
 
 def test_perturbations_keep_a_pin() -> None:
     space = SwarmSpace.of(POOL, pins={"code": 0.3})
-    runs = perturbed_runs(space, 1e6, np.random.default_rng(0))
-    assert (runs.weights[:, 1] == 0.3).all()
-    assert len(runs.weights) == 7
-    assert space.contains(runs.weights).all()
-    free = np.delete(runs.weights * runs.tokens[:, None], 1, axis=1)
+    weights, totals, _ = perturbed_runs(space, 1e6, np.random.default_rng(0))
+    assert (weights[:, 1] == 0.3).all()
+    assert len(weights) == 7
+    assert contains(space, weights).all()
+    free = np.delete(weights * totals[:, None], 1, axis=1)
     np.testing.assert_allclose(free[1] / free[0], [3, 1, 1], rtol=1e-9)
 
 
-def test_impossible_perturbations_and_grids_are_refused() -> None:
-    with pytest.raises(InvalidSetting, match="base_tokens"):
-        perturbed_runs(SwarmSpace.of(POOL), 0.0, np.random.default_rng(0))
-    with pytest.raises(InvalidSetting, match="factors"):
-        perturbed_runs(SwarmSpace.of(POOL), 1.0, np.random.default_rng(0), factors=(1 / 3, 3.0))
+def test_a_domain_that_its_least_weight_leaves_out_cannot_be_perturbed() -> None:
+    space = SwarmSpace.of(POOL, minimum_weights=np.array([0.0, 0.0, 0.0, 0.2]))
     with pytest.raises(InvalidWeights, match="wiki") as caught:
-        perturbed_runs(SwarmSpace.of(POOL), 1.0, np.random.default_rng(0), np.array([0.5, 0.25, 0.25, 0.0]))
+        perturbed_runs(space, 1.0, np.random.default_rng(0))
     assert caught.value.names == ("wiki",)
-    with pytest.raises(InvalidSetting, match="delta"):
-        ExponentialGrid(delta=0.0)
