@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.http.routes import DatabaseDependency, ThreadRoute
-from service.http.schemas import After, Limit, Page, RequestModel, Time, page_rows
+from service.http.schemas import After, Limit, Listing, Page, RequestModel, Time
 from store.jobs import HELD
 from store.problems import NotFound
 from store.tables import Job, WorkerRow, database_now
@@ -83,24 +83,17 @@ def _describe(row: WorkerRow, jobs: int, now: float) -> WorkerView:
     state = {"active": "busy" if jobs else "idle"}.get(row.state, row.state)
     if row.left_at is not None or row.seen_at < now - GONE_SECONDS:
         state = "paused" if row.state == "paused" else "gone"
-    return WorkerView.model_validate(
-        {
-            "id": row.id,
-            "name": row.name,
-            "host": row.host,
-            "device": row.device,
-            "device_name": row.device_name,
-            "memory_bytes": row.memory_bytes,
-            "kinds": row.kinds,
-            "state": state,
-            "reason": row.reason,
-            "jobs": jobs,
-            "tokens_per_second": row.tokens_per_second,
-            "versions": row.versions,
-            "started_at": row.started_at,
-            "seen_at": row.seen_at,
-        }
-    )
+    columns = {name: getattr(row, name) for name in WorkerView.model_fields if name != "jobs"}
+    return WorkerView.model_validate({**columns, "jobs": jobs, "state": state})
+
+
+_WORKERS = Listing(select(WorkerRow.id, WorkerRow), WorkerRow.id)
+
+
+def worker_page(session: Session, after: str | None, limit: int) -> tuple[list[WorkerView], str | None]:
+    """A page of workers, newest first, and the key to go on from."""
+    rows, following = _WORKERS.page(session, after, limit)
+    return describe_workers(session, [row for _, row in rows]), following
 
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"], route_class=ThreadRoute)
@@ -110,8 +103,8 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"], route_class=ThreadRou
 def list_workers(database: DatabaseDependency, after: After = None, limit: Limit = 50) -> dict[str, Any]:
     """Every slot of every machine seen in the last week, newest first."""
     with database.read() as session:
-        rows, following = page_rows(session, select(WorkerRow), WorkerRow.id, after, limit)
-        return {"items": describe_workers(session, rows), "next": following}
+        workers, following = worker_page(session, after, limit)
+        return {"items": workers, "next": following}
 
 
 @router.get("/{worker_id}", response_model=WorkerView)

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.dashboard import session
@@ -21,7 +20,6 @@ from service.dashboard.sentences import (
 from service.dashboard.templating import page
 from service.domain_sets.repository import describe_revision, revision_of, set_page
 from service.http.routes import DatabaseDependency, SettingsDependency
-from service.http.schemas import page_rows
 from service.launches import describe_launch, launch_page
 from service.mixtures.lineage import describe_lineage
 from service.mixtures.service import describe_mixture
@@ -30,10 +28,9 @@ from service.optimizations.cost import plan_sentences
 from service.optimizations.progress import describe
 from service.swarms.service import run_page
 from service.training.device import worker_device
-from service.workers import describe_workers
+from service.workers import worker_page
 from store.jobs import LIVE
 from store.settings import Settings
-from store.tables import WorkerRow
 
 Document = dict[str, Any]
 
@@ -91,8 +88,7 @@ class Documents:
 
     def workers(self, after: str | None) -> Document:
         """A page of workers, newest first."""
-        rows, following = page_rows(self._session, select(WorkerRow), WorkerRow.id, after, MOST_WORKERS)
-        return _page((describe_workers(self._session, rows), following))
+        return _page(worker_page(self._session, after, MOST_WORKERS))
 
     def launches(self, optimization_id: str | None = None, after: str | None = None) -> Document:
         """A page of launches, newest first; those of one optimization's mixtures if it is named."""

@@ -14,12 +14,12 @@ from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
 from service.http.auth import load_token, require_launch, require_token
 from service.http.errors import install_error_handlers, publish
-from service.http.guards import AllowedHosts, BodyLimit, PlainHead, SecurityHeaders
+from service.http.guards import BodyLimit, PlainHead, SecurityHeaders
 from service.http.routes import known_query
 from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics
 from service.observability.health import Readiness
-from service.observability.requests import Audit, RequestIds, RequestMetrics, request_telemetry
+from service.observability.requests import RequestLog, request_telemetry
 from service.optimizations import endpoints as optimizations
 from service.swarms import endpoints as swarms
 from service.tokens import Authenticator
@@ -73,18 +73,11 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _add_routes(app: FastAPI) -> None:
     query = Depends(known_query)
-    for router in (
-        domain_sets.router,
-        optimizations.router,
-        swarms.router,
-        mixtures.router,
-        planning.router,
-        workers.router,
-    ):
-        app.include_router(router, dependencies=[Depends(require_token), query])
+    for resource in (domain_sets, optimizations, swarms, mixtures, planning, workers):
+        app.include_router(resource.router, dependencies=[Depends(require_token), query])
     app.include_router(launches.router, dependencies=[Depends(require_launch), query])
-    for router in (health.router, metrics.router, pages.router):
-        app.include_router(router, dependencies=[query])
+    for resource in (health, metrics, pages):
+        app.include_router(resource.router, dependencies=[query])
     publish(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
@@ -92,11 +85,8 @@ def _add_routes(app: FastAPI) -> None:
 def _add_middleware(app: FastAPI, settings: Settings, registry: CollectorRegistry) -> None:
     """The last one added sees a request first: any answer is named, counted, guarded and in the log."""
     app.add_middleware(BodyLimit, limit=settings.body_limit_bytes)
-    app.add_middleware(PlainHead)
-    app.add_middleware(AllowedHosts, names=_host_names(settings))
-    app.add_middleware(Audit)
-    app.add_middleware(RequestIds)
-    app.add_middleware(RequestMetrics, registry=registry)
+    app.add_middleware(PlainHead, names=_host_names(settings))
+    app.add_middleware(RequestLog, registry=registry)
     app.add_middleware(SecurityHeaders)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.errors import problem_response
@@ -64,8 +65,24 @@ def _replayed(message: Message, receive: Receive) -> Receive:
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?", re.IGNORECASE)
 
 
-class AllowedHosts:
-    """ASGI middleware that answers 400 unless there is exactly one ``Host``, of the ``names``, with any port."""
+_DECIDING = frozenset(
+    (b"authorization", b"content-length", b"content-type", b"idempotency-key", b"origin", b"sec-fetch-site")
+)
+
+
+_UNKNOWN_HOST = (
+    "The Host header is none of the names of this service; the operator sets MIXWRIGHT_ALLOWED_HOSTS."
+)
+_NUL = "The address or a header of the request holds a NUL byte."
+
+
+class PlainHead:
+    """ASGI middleware that answers 400 for a head that names no one service, or can be read in two ways.
+
+    There is exactly one ``Host``, of the ``names``, with any port. A NUL byte in path, query or headers counts
+    encoded once or not at all: no name has one, and PostgreSQL stores none. Of two headers of one name, where the
+    name decides something, one reader takes the first and another the last.
+    """
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
         self._app = app
@@ -73,49 +90,23 @@ class AllowedHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] == "http" and not self._is_allowed(scope):
-            answer = problem_response(
-                400,
-                "unknown_host",
-                "The Host header is none of the names of this service; the operator sets MIXWRIGHT_ALLOWED_HOSTS.",
-            )
-            await answer(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        if not self._is_allowed(scope):
+            return problem_response(400, "unknown_host", _UNKNOWN_HOST)
+        if _holds_nul(scope):
+            return problem_response(400, "bad_address", _NUL)
+        if twice := _given_twice(scope):
+            detail = f"The header {twice!r} is given twice; send it once."
+            return problem_response(400, "repeated_header", detail, field=twice)
+        return None
 
     def _is_allowed(self, scope: Scope) -> bool:
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         match = _HOST.fullmatch(given[0]) if len(given) == 1 else None
         return match is not None and match.group(1).lower().strip("[]") in self._names
-
-
-_DECIDING = frozenset(
-    (b"authorization", b"content-length", b"content-type", b"idempotency-key", b"origin", b"sec-fetch-site")
-)
-
-
-class PlainHead:
-    """ASGI middleware that answers 400 for a NUL byte in path, query or headers, and for a header that decides twice.
-
-    A NUL counts encoded once or not at all: no name has one, and PostgreSQL stores none. Of two headers of one name
-    one reader takes the first and another the last; `AllowedHosts` sees to ``Host``.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-        elif _holds_nul(scope):
-            detail = "The address or a header of the request holds a NUL byte."
-            await problem_response(400, "bad_address", detail)(scope, receive, send)
-        elif twice := _given_twice(scope):
-            detail = f"The header {twice!r} is given twice; send it once."
-            await problem_response(400, "repeated_header", detail, field=twice)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
 
 
 def _holds_nul(scope: Scope) -> bool:

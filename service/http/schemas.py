@@ -54,7 +54,6 @@ def failure_of(code: str | None, detail: str | None) -> FailureView | None:
 
 
 Item = TypeVar("Item")
-Row = TypeVar("Row")
 
 MAX_LIMIT = 200
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items a page, at most 200.")]
@@ -87,19 +86,3 @@ class Listing:
         more = len(rows) > limit
         rows = rows[:limit]
         return rows, (rows[-1][0] if more else None)
-
-
-def page_rows(
-    session: Session,
-    query: Select[Row],
-    key: InstrumentedAttribute[str],
-    after: str | None,
-    limit: int,
-) -> tuple[Sequence[Row], str | None]:
-    """Rows of ``query`` in descending order of ``key`` behind ``after``, and the key to go on from."""
-    if after is not None:
-        query = query.where(key < after)
-    rows = session.scalars(query.order_by(key.desc()).limit(limit + 1)).all()
-    more = len(rows) > limit
-    rows = rows[:limit]
-    return rows, (getattr(rows[-1], key.key) if more else None)

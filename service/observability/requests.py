@@ -1,10 +1,9 @@
 """What is noted of every request: its id, how it ended, how long it took, and who wrote what.
 
 ``X-Request-ID`` is one name for a request in the answer, in its problem document and in every log line about it.
-`RequestIds` is the outermost part that knows about errors: what nobody foresaw is logged here, with
-the request's id, and answered as a problem document.
+What nobody foresaw is logged here, with the request's id, and answered as a problem document.
 
-`Audit` writes one JSON line on standard error for every request that may change something:
+An audit line, JSON on standard error, is written for every request that may change something:
 ``{"audit": "write", "time", "user", "method", "path", "status", "made", "client"}``; ``user`` is null where nobody
 was recognised, ``made`` is the address of what was created. Query strings, bodies and headers are left out: that is
 where secrets travel.
@@ -16,6 +15,7 @@ import re
 import secrets
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -63,8 +63,35 @@ def route_of(scope: Scope) -> str:
     return str(path) if path else UNMATCHED
 
 
-class RequestMetrics:
-    """ASGI middleware that counts every answer in a histogram of seconds by method, route and status."""
+HEADER = "X-Request-ID"
+_SANE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What is taken from a client: nothing that could start a new line or field in a log."""
+SLOW_SECONDS = 1.0
+_QUIET = ("/healthz", "/readyz", "/metrics")
+
+log = logging.getLogger("mixwright.web")
+
+
+def request_id(given: str | None) -> str:
+    """The client's own id when it is sane, else a new one: 32 hexadecimal digits."""
+    return given if given is not None and _SANE.fullmatch(given) else secrets.token_hex(16)
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What is known of a request's answer: status 0 until it begins, and the address of what was created."""
+
+    status: int = 0
+    made: str | None = None
+
+
+class RequestLog:
+    """ASGI middleware: names the request, counts and logs how it ended, answers 500 for what nobody foresaw.
+
+    One line a request: at INFO for writes and what failed or took over a second, else at DEBUG, for a page that
+    looks again every second would fill the log. The path is the route's template, so no query string is logged.
+    The histogram has seconds by method, route and status; one that its client left has status 0.
+    """
 
     def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         self._app = app
@@ -77,129 +104,59 @@ class RequestMetrics:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and count its answer; one that its client left has status 0."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = 0
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        started = time.perf_counter()
-        try:
-            await self._app(scope, receive, noted)
-        finally:
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            seconds = time.perf_counter() - started
-            self._seconds.labels(method, route_of(scope), str(status)).observe(seconds)
-
-
-HEADER = "X-Request-ID"
-_SANE = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""What is taken from a client: nothing that could start a new line or field in a log."""
-SLOW_SECONDS = 1.0
-_QUIET = ("/healthz", "/readyz", "/metrics")
-
-_log = logging.getLogger("mixwright.web")
-
-
-def request_id(given: str | None) -> str:
-    """The client's own id when it is sane, else a new one: 32 hexadecimal digits."""
-    return given if given is not None and _SANE.fullmatch(given) else secrets.token_hex(16)
-
-
-class RequestIds:
-    """ASGI middleware: names the request, logs how it ended, and answers 500 for what nobody foresaw.
-
-    One line a request: at INFO for writes and what failed or took over a second, else at DEBUG, for a page that
-    looks again every second would fill the log. The path is the route's template, so no query string is logged.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on under its name."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         name = request_id(Headers(scope=scope).get(HEADER))
         trace.get_current_span().set_attribute("mixwright.request_id", name)
-        status = 0
+        answer, started = _Answer(), time.perf_counter()
 
         async def named(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = name
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = name
+                answer.status = message["status"]
+                answer.made = headers.get("location") if answer.status in (201, 202) else None
             await send(message)
 
-        started = time.perf_counter()
         with bound(request_id=name):
             try:
                 await self._app(scope, receive, named)
             except Exception as error:
-                _log.exception("%s %s", scope["method"], route_of(scope))
+                log.exception("%s %s", scope["method"], route_of(scope))
                 trace.get_current_span().record_exception(error)
-                if status == 0:
+                if answer.status == 0:
                     detail = "This is a fault of the service, and is in its log under the request's id."
                     await problem_response(500, "internal_error", detail)(scope, receive, named)
-            _log_end(scope, status, time.perf_counter() - started)
+            finally:
+                self._note_end(scope, answer, time.perf_counter() - started)
 
-
-def _log_end(scope: Scope, status: int, seconds: float) -> None:
-    route = route_of(scope)
-    noted = scope["method"] not in ("GET", "HEAD") or status >= 500 or seconds > SLOW_SECONDS
-    level = logging.INFO if noted and route not in _QUIET else logging.DEBUG
-    _log.log(level, "%s %s %d in %.1f ms", scope["method"], route, status, 1000 * seconds)
+    def _note_end(self, scope: Scope, answer: _Answer, seconds: float) -> None:
+        method, route, status = scope["method"], route_of(scope), answer.status
+        self._seconds.labels(method if method in _METHODS else "other", route, str(status)).observe(seconds)
+        if method not in SAFE_METHODS:
+            audit_log.info(json.dumps(_audit_line(scope, answer)))
+        noted = method not in ("GET", "HEAD") or status >= 500 or seconds > SLOW_SECONDS
+        level = logging.INFO if noted and route not in _QUIET else logging.DEBUG
+        log.log(level, "%s %s %d in %.1f ms", method, route, status, 1000 * seconds)
 
 
 LONGEST_PATH = 512
-log = logging.getLogger("mixwright.audit")
+audit_log = logging.getLogger("mixwright.audit")
 
 
 def install_audit_log() -> None:
     """Write the lines to standard error as they are, whatever the other logs look like; twice does no harm."""
-    if not log.handlers:
+    if not audit_log.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
-    log.propagate = False
-    log.setLevel(logging.INFO)
+        audit_log.addHandler(handler)
+    audit_log.propagate = False
+    audit_log.setLevel(logging.INFO)
 
 
-class Audit:
-    """ASGI middleware that writes the line when the answer has begun, or has failed to."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and note how it ended."""
-        if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
-            await self._app(scope, receive, send)
-            return
-        answer: dict[str, object] = {"status": 500, "made": None}
-
-        async def note(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                answer["status"] = message["status"]
-                if message["status"] in (201, 202):
-                    made = dict(message.get("headers", ())).get(b"location")
-                    answer["made"] = made.decode("latin-1") if made else None
-            await send(message)
-
-        try:
-            await self._app(scope, receive, note)
-        finally:
-            log.info(json.dumps(_line(scope, answer)))
-
-
-def _line(scope: Scope, answer: dict[str, object]) -> dict[str, object]:
+def _audit_line(scope: Scope, answer: _Answer) -> dict[str, object]:
     principal = scope.get("state", {}).get("principal")
     client = scope.get("client")
     return {
@@ -208,6 +165,7 @@ def _line(scope: Scope, answer: dict[str, object]) -> dict[str, object]:
         "user": principal.name if principal is not None else None,
         "method": scope["method"],
         "path": scope["path"][:LONGEST_PATH],
-        **answer,
+        "status": answer.status or 500,
+        "made": answer.made,
         "client": client[0] if client else None,
     }
