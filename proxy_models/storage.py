@@ -63,19 +63,36 @@ def new_directory(path: Path) -> Iterator[Path]:
     that was taken for dead may wake up and write what the one that has its job now writes too. The first to end
     removes what the others have begun, which are mostly dead; one that lives gets a `StorageFailed`, and tries again.
     """
+    with unnamed_directory(path) as temporary:
+        yield temporary
+        name_directory(temporary, path)
+
+
+@contextmanager
+def unnamed_directory(path: Path) -> Iterator[Path]:
+    """`new_directory` for who knows its name only when it is filled: without `name_directory` nothing of it stays."""
     temporary = _temporary(path)
     with storage_errors(path):
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            for file in temporary.iterdir():
-                flush(file)
-            _rename_over(temporary, path)
-            flush(path.parent)
-            for other in path.parent.glob(f".{glob.escape(path.name)}.*{SUFFIX}"):
-                shutil.rmtree(other, ignore_errors=True)
+            _remove_unfinished(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def name_directory(temporary: Path, path: Path) -> None:
+    """Have what was filled on the disk, then give it its name. Raises OSError."""
+    for file in temporary.iterdir():
+        flush(file)
+    _rename_over(temporary, path)
+    flush(path.parent)
+    _remove_unfinished(path)
+
+
+def _remove_unfinished(path: Path) -> None:
+    for other in path.parent.glob(f".{glob.escape(path.name)}.*{SUFFIX}"):
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def _temporary(path: Path) -> Path:

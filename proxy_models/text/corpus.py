@@ -25,7 +25,7 @@ import zstandard
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.data_roots import open_data
+from proxy_models.text.data_roots import Digests, open_data, open_seekable
 from proxy_models.text.token_files import is_pretokenized, tokens_size
 
 MAX_LINE_BYTES = 64 * 2**20
@@ -90,17 +90,18 @@ def plain_suffix(path: DataPath) -> str:
     return path.suffix.lower()
 
 
-def _open(path: DataPath) -> io.BufferedIOBase:
+def _open(path: DataPath, digests: Digests | None) -> io.BufferedIOBase:
+    stream = open_data(path, digests)
     match path.suffix.lower():
         case ".gz":
-            return _GzipStream(open_data(path))
+            return _GzipStream(stream)
         case ".zst":
-            return io.BufferedReader(_ZstandardStream(open_data(path)), 2**16)
+            return io.BufferedReader(_ZstandardStream(stream), 2**16)
         case _:
-            return open_data(path)
+            return stream
 
 
-def text_lines(path: DataPath) -> Iterator[tuple[int, str]]:
+def text_lines(path: DataPath, digests: Digests | None = None) -> Iterator[tuple[int, str]]:
     """(line number from 1, line with its ending) of a UTF-8 file, decompressed by its suffix.
 
     Raises `CorpusError` for a file that is missing or unreadable, not what its suffix says, not UTF-8,
@@ -110,7 +111,7 @@ def text_lines(path: DataPath) -> Iterator[tuple[int, str]]:
     number = size = blank = 0
     try:
         most = max(FREE_BYTES, MOST_EXPANSION * path.stat().st_size)
-        with _open(path) as stream:
+        with _open(path, digests) as stream:
             while line := stream.readline(MAX_LINE_BYTES + 1):
                 number += 1
                 size += len(line)
@@ -140,20 +141,21 @@ MOST_EMPTY_DOCUMENTS = 100_000
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 
 
-def read_documents(path: DataPath) -> Iterator[str]:
+def read_documents(path: DataPath, digests: Digests | None = None) -> Iterator[str]:
     """The documents of a text file, in order. Raises `CorpusError` naming the file and line.
 
+    With ``digests`` the file is read once and whole, and when it is read its digest is among them.
     Pre-tokenized files have no text of their own: use `token_files.read_token_documents`.
     """
     suffix = plain_suffix(path)
     if is_pretokenized(path):
         raise CorpusError(path, None, "holds token ids, not text")
     if suffix in JSONL_SUFFIXES:
-        documents = _jsonl(path)
+        documents = _jsonl(path, digests)
     elif suffix == ".parquet":
-        documents = _parquet(path)
+        documents = _parquet(path, digests)
     else:
-        documents = _plain(path)
+        documents = _plain(path, digests)
     return _with_text(path, documents)
 
 
@@ -167,9 +169,9 @@ def _with_text(path: DataPath, documents: Iterator[str]) -> Iterator[str]:
             raise CorpusError(path, None, f"has over {MOST_EMPTY_DOCUMENTS} documents on end without text")
 
 
-def json_objects(path: DataPath) -> Iterator[tuple[int, dict[str, object]]]:
+def json_objects(path: DataPath, digests: Digests | None = None) -> Iterator[tuple[int, dict[str, object]]]:
     """(line number, object) of every line that is not blank; `CorpusError` where a line is not a JSON object."""
-    for number, line in text_lines(path):
+    for number, line in text_lines(path, digests):
         if line.isspace():
             continue
         try:
@@ -198,15 +200,15 @@ def encodable(path: DataPath, number: int, text: str) -> str:
     return text
 
 
-def _jsonl(path: DataPath) -> Iterator[str]:
-    for number, record in json_objects(path):
+def _jsonl(path: DataPath, digests: Digests | None) -> Iterator[str]:
+    for number, record in json_objects(path, digests):
         yield text_field(path, number, record, "text")
 
 
-def _plain(path: DataPath) -> Iterator[str]:
+def _plain(path: DataPath, digests: Digests | None) -> Iterator[str]:
     part: list[str] = []
     length = 0
-    for _, line in text_lines(path):
+    for _, line in text_lines(path, digests):
         border = line.isspace() and length >= LONG_TEXT
         part.append(line)
         length += len(line)
@@ -217,13 +219,13 @@ def _plain(path: DataPath) -> Iterator[str]:
         yield "".join(part)
 
 
-def _parquet(path: DataPath) -> Iterator[str]:
+def _parquet(path: DataPath, digests: Digests | None) -> Iterator[str]:
     import pyarrow
     import pyarrow.parquet
 
     row = 0
     try:
-        with open_data(path) as source, pyarrow.parquet.ParquetFile(source) as file:
+        with open_seekable(path, digests) as source, pyarrow.parquet.ParquetFile(source) as file:
             if "text" not in file.schema_arrow.names:
                 raise CorpusError(path, None, "has no column 'text'")
             for batch in file.iter_batches(batch_size=512, columns=["text"]):

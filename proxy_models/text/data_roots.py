@@ -5,18 +5,22 @@ to somewhere else. So what is checked here is the file that was opened, not the 
 an object in a store is its only name (`stores.object_path`), so for it the name is enough.
 """
 
+import hashlib
+import io
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import BufferedReader
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath, ObjectPath, data_path
+
+Digests = dict[DataPath, Any]
+"""A `hashlib` object for each file, of everything that was read of it."""
 
 _allowed: tuple[DataPath, ...] | None = None  # of the whole process: a worker's child has one job at a time
 
@@ -33,11 +37,19 @@ def reading_below(roots: Sequence[DataPath | str] | None) -> Iterator[None]:
         _allowed = before
 
 
-def open_data(path: DataPath) -> BufferedReader:
-    """The regular file or object at ``path``, for reading.
+def open_data(path: DataPath, digests: Digests | None = None) -> io.BufferedReader:
+    """The regular file or object at ``path``, for reading; with ``digests`` in order, and into its digest.
 
     Raises OSError, `StoreError`, and `CorpusError` for anything else than a file and for one outside.
     """
+    stream = _opened(path)
+    if digests is None:
+        return stream
+    digests[path] = hashlib.sha256()
+    return io.BufferedReader(_DigestedStream(stream, digests[path]), 2**17)
+
+
+def _opened(path: DataPath) -> io.BufferedReader:
     if isinstance(path, ObjectPath):
         require_allowed(path)
         return path.open()
@@ -53,14 +65,39 @@ def open_data(path: DataPath) -> BufferedReader:
         raise
 
 
+class _DigestedStream(io.RawIOBase):
+    """Whatever is read of ``source`` goes into ``digest`` too."""
+
+    def __init__(self, source: io.BufferedReader, digest: Any) -> None:
+        self.source, self.digest = source, digest
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.source.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.source.readinto(buffer)
+        self.digest.update(memoryview(buffer)[:count])
+        return count
+
+    def close(self) -> None:
+        self.source.close()
+        super().close()
+
+
 @contextmanager
-def open_mappable(path: DataPath) -> Iterator[IO[bytes]]:
-    """`open_data` for a file that is to be mapped: of an object a copy without a name, in the temporary directory."""
-    if isinstance(path, Path):
+def open_seekable(path: DataPath, digests: Digests | None = None) -> Iterator[IO[bytes]]:
+    """`open_data` for who reads here and there; with ``digests`` of an object a copy, in the temporary directory."""
+    if digests is None or isinstance(path, Path):
         with open_data(path) as file:
+            if digests is not None:
+                digests[path] = hashlib.file_digest(file, hashlib.sha256)
+                file.seek(0)
             yield file
         return
-    with open_data(path) as source, tempfile.TemporaryFile() as copy:
+    with open_data(path, digests) as source, tempfile.TemporaryFile() as copy:
         shutil.copyfileobj(source, copy, 2**20)
         copy.seek(0)
         yield copy

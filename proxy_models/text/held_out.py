@@ -163,11 +163,3 @@ class ContentKey:
     def hexadecimal(self) -> str:
         """The key of the documents so far: 64 hexadecimal digits."""
         return f"{self.total:064x}"
-
-
-def content_key(digests: Iterable[bytes]) -> str:
-    """The key of the documents of these digests, in any order."""
-    key = ContentKey()
-    for digest in digests:
-        key.add(digest)
-    return key.hexadecimal

@@ -9,33 +9,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proxy_models.errors import CorpusError, DataMissing, TooLittleText
-from proxy_models.storage import storage_errors, write_json
-from proxy_models.stores.current import current_store
+from proxy_models.storage import (
+    name_directory,
+    storage_errors,
+    unnamed_directory,
+    write_atomically,
+    write_json,
+)
+from proxy_models.stores.current import current_store, is_here, reference_of
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.corpus import plain_suffix, read_documents
-from proxy_models.text.data_roots import open_data
+from proxy_models.text.corpus import read_documents
 from proxy_models.text.held_out import document_digest, held_out_split
 from proxy_models.text.shard_writer import (
+    LAYOUT,
     PreparationProgress,
     PreparationSpec,
     check_held_out,
-    key_of_content,
     write_shard,
 )
 from proxy_models.text.token_files import is_pretokenized
 from proxy_models.text.token_shard import META, ShardMeta, TokenShard
-
-__all__ = [
-    "PreparationProgress",
-    "PreparationSpec",
-    "PreparedDomain",
-    "prepare_domain",
-    "shard_key",
-    "training_sample",
-]
-
-LAYOUT = 1
-"""Part of every shard's key; raise it when the content of a shard directory changes."""
 
 
 @dataclass(frozen=True)
@@ -66,62 +59,76 @@ def prepare_domain(
 ) -> PreparedDomain:
     """Write the shard of a domain, or find the one of the same files, tokenizer and split.
 
+    A shard is named after the content of its files, which is known when they are read; so each is read once, and what
+    was written is thrown away where the shard is there already. Files that are, by size and time, those of an earlier
+    preparation are not read at all.
+
     Raises `CorpusError` (file and line), `TooLittleText` naming the domain, `StorageFailed`. Safe to kill and to run
     twice at once: a lock lets one writer in, and a shard takes its name when it is whole.
     """
     if not spec.files:
         raise TooLittleText(spec.domain, "it has no files")
-    key = shard_key(spec)
-    directory = spec.directory / key
-    with _locked(spec.directory / f".{key}.lock"):
-        meta = _existing(directory) or _published(directory)
-        if reused := meta is not None:
-            check_held_out(spec, meta)
-            if (
-                meta.content is None
-            ):  # written before the content was noted; the tokens need not be made again
-                meta = replace(meta, content=key_of_content(spec))
-                if directory.is_dir():
-                    write_json(directory / META, meta.to_dict())
-        else:
-            meta = write_shard(spec, key, directory, progress)
-    total = sum(path.stat().st_size for path in spec.files)
+    name, total = _sources(spec)
+    note = spec.directory / f"{name}.key"
+    with _locked(spec.directory / f".{name}.lock"):
+        meta = _find(spec.directory / note.read_text("utf-8")) if is_here(note) else None
+        reused = meta is not None and meta.content is not None
+        if meta is None or meta.content is None:
+            meta, reused = _prepare(spec, name, progress)
+            write_atomically(note, meta.key.encode())
+            reference_of(note)
+    check_held_out(spec, meta)
     progress(PreparationProgress(total, total))
-    return PreparedDomain(spec.domain, directory, meta, reused)
+    return PreparedDomain(spec.domain, spec.directory / meta.key, meta, reused)
 
 
-def _existing(directory: Path) -> ShardMeta | None:
-    """The counts of a shard that is there and whole; a damaged one is written again."""
+def _prepare(
+    spec: PreparationSpec, name: str, progress: Callable[[PreparationProgress], None]
+) -> tuple[ShardMeta, bool]:
+    """Write the shard; where there is one of its content, keep that."""
+    with unnamed_directory(spec.directory / name) as temporary:
+        meta = write_shard(spec, temporary, progress)
+        directory = spec.directory / meta.key
+        with _locked(spec.directory / f".{meta.key}.lock"):
+            existing = _find(directory)
+            if existing is None:
+                name_directory(temporary, directory)
+                return meta, False
+            if existing.content is None:  # written before the content was noted
+                existing = replace(existing, content=meta.content)
+                if directory.is_dir():
+                    write_json(directory / META, existing.to_dict())
+            return existing, True
+
+
+def _find(directory: Path) -> ShardMeta | None:
+    """The counts of a shard that is here and whole, or in the store: another machine's need not be fetched for them.
+
+    A damaged one is written again.
+    """
     try:
         return TokenShard.open(directory).meta
     except DataMissing:
-        return None
+        store = current_store()
+        content = None if store is None else store.read_file(directory, META)
+        return None if content is None else ShardMeta.from_json(content)
 
 
-def _published(directory: Path) -> ShardMeta | None:
-    """The counts of a shard that another machine has made: its tokens are not needed to know that it is there."""
-    store = current_store()
-    content = None if store is None else store.read_file(directory, META)
-    return None if content is None else ShardMeta.from_json(content)
-
-
-def shard_key(spec: PreparationSpec) -> str:
-    """32 hexadecimal digits of the files' content and formats, the tokenizer and the split; names play no part."""
-    files = [(plain_suffix(path), _file_digest(path)) for path in spec.files]
-    content = [LAYOUT, files, spec.tokenizer.fingerprint, spec.held_out_fraction, spec.evaluation_bytes]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
-
-
-def _file_digest(path: DataPath) -> str:
-    digest = hashlib.sha256()
-    try:
-        for file in (path, path.with_name(path.name + ".json")):  # the sidecar of pre-tokenized files
-            if file == path or (is_pretokenized(path) and file.exists()):
-                with open_data(file) as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
-    except OSError as error:
-        raise CorpusError(path, None, f"cannot be read: {error.strerror or error}") from error
-    return digest.hexdigest()
+def _sources(spec: PreparationSpec) -> tuple[str, int]:
+    """A name for what is prepared from the files as they are now, by path, size and time; and their bytes."""
+    files = []
+    for path in spec.files:
+        beside = path.with_name(path.name + ".json")
+        for file in (path, beside) if is_pretokenized(path) else (path,):
+            if file == path or file.exists():
+                try:
+                    status = file.stat()
+                except OSError as error:
+                    raise CorpusError(path, None, f"cannot be read: {error.strerror or error}") from error
+                files.append((str(file), status.st_size, status.st_mtime_ns))
+    split = [spec.held_out_fraction, spec.evaluation_bytes, spec.minimum_held_out_bytes]
+    content = json.dumps([LAYOUT, files, spec.tokenizer.fingerprint, split])
+    return hashlib.sha256(content.encode()).hexdigest()[:32], sum(size for _, size, _ in files)
 
 
 @contextmanager

@@ -1,24 +1,27 @@
 """Writes a shard: documents in, training tokens on one side and held-out documents on the other."""
 
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import IO
 
 import numpy as np
 
 from proxy_models.errors import CorpusError, InvalidSpec, TooLittleText
-from proxy_models.storage import new_directory, write_json
+from proxy_models.storage import write_json
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.corpus import read_documents
+from proxy_models.text.corpus import plain_suffix, read_documents
+from proxy_models.text.data_roots import Digests
 from proxy_models.text.held_out import (
     MINIMUM_BYTES,
     ContentKey,
     EvaluationSlice,
     HeldOutSplit,
     beginning,
-    content_key,
     document_digest,
     held_out_split,
 )
@@ -65,6 +68,8 @@ class PreparationProgress:
 
 
 BATCH_CHARACTERS = 2**20
+LAYOUT = 1
+"""Part of every shard's key; raise it when the content of a shard directory changes."""
 
 
 def check_held_out(spec: PreparationSpec, meta: ShardMeta) -> None:
@@ -150,75 +155,96 @@ class _Writer:
 
 
 def write_shard(
-    spec: PreparationSpec, key: str, directory: Path, progress: Callable[[PreparationProgress], None]
+    spec: PreparationSpec, directory: Path, progress: Callable[[PreparationProgress], None]
 ) -> ShardMeta:
-    """Read, split and tokenize the files of ``spec`` into ``directory``, which appears when it is whole.
+    """Read the files of ``spec`` once, split and tokenize them into ``directory``; the counts have the key it is due.
 
     Raises `CorpusError`, `TooLittleText`, `StorageFailed`.
     """
-    dtype = smallest_dtype(spec.tokenizer.vocabulary_size)
-    texts = (text for path in spec.files for text, _ in _documents(path, spec.tokenizer))
-    split = held_out_split(texts, spec.held_out_fraction, spec.minimum_held_out_bytes)
-    with new_directory(directory) as temporary:
-        with (temporary / TOKENS).open("wb") as stream:
-            writer = _Writer(spec, split, stream, EvaluationSlice(spec.evaluation_bytes), dtype)
-            _read_into(writer, progress)
-            writer.flush()
-        evaluation = _write_held_out(spec.tokenizer, writer.evaluation, temporary / HELD_OUT)
-        meta = ShardMeta(
-            key=key,
-            tokenizer=spec.tokenizer.fingerprint,
-            vocabulary_size=spec.tokenizer.vocabulary_size,
-            end_of_text=spec.tokenizer.end_of_text,
-            dtype=dtype.str,
-            documents=writer.documents,
-            size_bytes=writer.size_bytes,
-            tokens=writer.tokens,
-            held_out_documents=writer.held_out_documents,
-            held_out_bytes=writer.held_out_bytes,
-            held_out_tokens=writer.held_out_tokens,
-            evaluation_documents=len(evaluation),
-            evaluation_bytes=sum(size for size, _ in evaluation),
-            evaluation_tokens=sum(count for _, count in evaluation),
-            content=writer.content.hexadecimal,
-        )
-        check_held_out(spec, meta)
-        write_json(temporary / META, meta.to_dict())
+    tokenizer, dtype = spec.tokenizer, smallest_dtype(spec.tokenizer.vocabulary_size)
+    files: list[tuple[str, str]] = []
+    documents = _documents(spec, files, progress)
+    with (
+        (directory / TOKENS).open("wb") as stream,
+        SpooledTemporaryFile(BATCH_CHARACTERS, "w+", dir=str(directory)) as begun,
+    ):
+        split = held_out_split(_kept(documents, begun), spec.held_out_fraction, spec.minimum_held_out_bytes)
+        begun.seek(0)
+        writer = _Writer(spec, split, stream, EvaluationSlice(spec.evaluation_bytes), dtype)
+        for text, ids in chain(map(json.loads, begun), documents):
+            writer.add(text, ids)
+        writer.flush()
+    evaluation = _write_held_out(tokenizer, writer.evaluation, directory / HELD_OUT)
+    meta = ShardMeta(
+        key=_key(spec, files),
+        tokenizer=tokenizer.fingerprint,
+        vocabulary_size=tokenizer.vocabulary_size,
+        end_of_text=tokenizer.end_of_text,
+        dtype=dtype.str,
+        documents=writer.documents,
+        size_bytes=writer.size_bytes,
+        tokens=writer.tokens,
+        held_out_documents=writer.held_out_documents,
+        held_out_bytes=writer.held_out_bytes,
+        held_out_tokens=writer.held_out_tokens,
+        evaluation_documents=len(evaluation),
+        evaluation_bytes=sum(size for size, _ in evaluation),
+        evaluation_tokens=sum(count for _, count in evaluation),
+        content=writer.content.hexadecimal,
+    )
+    check_held_out(spec, meta)
+    write_json(directory / META, meta.to_dict())
     return meta
 
 
-def key_of_content(spec: PreparationSpec) -> str:
-    """The content key of the files of ``spec``, read and not tokenized. Raises `CorpusError`."""
-    return content_key(
-        document_digest(text) for path in spec.files for text, _ in _documents(path, spec.tokenizer)
-    )
+def _key(spec: PreparationSpec, files: Sequence[tuple[str, str]]) -> str:
+    """32 hexadecimal digits of the files' formats and digests, the tokenizer and the split; names play no part."""
+    content = [LAYOUT, files, spec.tokenizer.fingerprint, spec.held_out_fraction, spec.evaluation_bytes]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _read_into(writer: _Writer, progress: Callable[[PreparationProgress], None]) -> None:
-    tokenizer = writer.spec.tokenizer
-    sizes = [path.stat().st_size for path in writer.spec.files]
+Document = tuple[str, Sequence[int] | None]
+"""A text, and its ids where the file holds ids: they are decoded, so that a text is split alike in every format."""
+
+
+def _kept(documents: Iterable[Document], begun: IO[str]) -> Iterator[str]:
+    """The texts; what is read until the split is known is kept, for the files are read once."""
+    for document in documents:
+        begun.write(json.dumps(document) + "\n")
+        yield document[0]
+
+
+def _documents(
+    spec: PreparationSpec, files: list[tuple[str, str]], progress: Callable[[PreparationProgress], None]
+) -> Iterator[Document]:
+    """Every document, in order; each file's format and digest are added to ``files`` when it is read."""
+    sizes = [path.stat().st_size for path in spec.files]
     total, before = sum(sizes), 0
-    for path, size in zip(writer.spec.files, sizes, strict=True):
-        start, reported = writer.size_bytes, 0
-        for text, ids in _documents(path, tokenizer):
-            writer.add(text, ids)
-            read = min(size, writer.size_bytes - start)  # compressed files run ahead, and wait at their end
-            if read - reported >= BATCH_CHARACTERS:
-                reported = read
-                progress(PreparationProgress(before + read, total))
-        if writer.size_bytes == start:
+    for path, size in zip(spec.files, sizes, strict=True):
+        digests: Digests = {}
+        read = reported = 0
+        for text, ids in _documents_of(path, spec.tokenizer, digests):
+            yield text, ids
+            read += len(text.encode())
+            done = min(size, read)  # compressed files run ahead, and wait at their end
+            if done - reported >= BATCH_CHARACTERS:
+                reported = done
+                progress(PreparationProgress(before + done, total))
+        if not read:
             raise CorpusError(path, None, "holds no text")
+        parts = [digests[file].digest() for file in sorted(digests, key=lambda file: file != path)]
+        files.append((plain_suffix(path), hashlib.sha256(b"".join(parts)).hexdigest()))
         before += size
         progress(PreparationProgress(before, total))
 
 
-def _documents(path: DataPath, tokenizer: TextTokenizer) -> Iterable[tuple[str, Sequence[int] | None]]:
-    """(text, ids where the file holds ids): ids are decoded, so that a text is split alike in every format."""
+def _documents_of(path: DataPath, tokenizer: TextTokenizer, digests: Digests) -> Iterator[Document]:
     if is_pretokenized(path):
-        for ids in read_token_documents(path, tokenizer.end_of_text, tokenizer.vocabulary_size):
+        size, end_of_text = tokenizer.vocabulary_size, tokenizer.end_of_text
+        for ids in read_token_documents(path, end_of_text, size, digests):
             yield tokenizer.decode(ids), ids.tolist()
     else:
-        for text in read_documents(path):
+        for text in read_documents(path, digests):
             yield text, None
 
 

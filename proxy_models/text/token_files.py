@@ -8,15 +8,16 @@ may have too).
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BufferedReader
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.data_roots import open_data, open_mappable
+from proxy_models.text.data_roots import Digests, open_data
 
 TokenArray = np.ndarray[tuple[int], np.dtype[np.integer]]
 SUFFIXES = (".npy", ".bin")
@@ -32,10 +33,28 @@ def is_pretokenized(path: DataPath) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def _sidecar(path: DataPath) -> dict[str, object]:
+@dataclass(frozen=True)
+class _Layout:
+    """Of the ids in an opened file; ``end_of_text`` is what its sidecar says, if anything."""
+
+    dtype: np.dtype[Any]
+    count: int
+    end_of_text: object
+
+
+@contextmanager
+def _naming(path: DataPath) -> Iterator[None]:
+    """Turn what reading raises into `CorpusError`."""
+    try:
+        yield
+    except (OSError, ValueError, EOFError) as error:
+        raise CorpusError(path, None, f"cannot be read as token ids: {error}") from error
+
+
+def _sidecar(path: DataPath, digests: Digests | None) -> dict[str, object]:
     sidecar = path.with_name(path.name + ".json")
     try:
-        with open_data(sidecar) as file:
+        with open_data(sidecar, digests) as file:
             content = json.load(file)
     except FileNotFoundError:
         return {}
@@ -46,89 +65,82 @@ def _sidecar(path: DataPath) -> dict[str, object]:
     return content
 
 
-def open_tokens(path: DataPath) -> TokenArray:
-    """The ids, mapped and not read. Raises `CorpusError`: unreadable, empty, or not a row of integers."""
-    try:
-        if path.suffix.lower() == ".npy":
-            # mapped by its descriptor: this file, whatever the name means by now
-            with open_mappable(path) as file:
-                tokens = np.load(f"/dev/fd/{file.fileno()}", mmap_mode="r", allow_pickle=False)
-        else:
-            dtype = _raw_dtype(path)
-            with open_mappable(path) as file:
-                tokens = np.memmap(file, dtype, mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise CorpusError(path, None, f"cannot be read as token ids: {error}") from error
-    _check_row(path, tokens.shape, tokens.dtype)
-    return tokens
-
-
-def _raw_dtype(path: DataPath) -> np.dtype[np.integer]:
-    name = _sidecar(path).get("dtype")
-    if name not in DTYPES:
+def _layout(path: DataPath, stream: BufferedReader, digests: Digests | None = None) -> _Layout:
+    """Read up to the first id. Raises `CorpusError`: empty, cut short, or not a row of integers."""
+    sidecar, size = _sidecar(path, digests), path.stat().st_size
+    if path.suffix.lower() == ".npy":
+        with _naming(path):
+            shape, dtype = _npy_header(stream)
+        size -= stream.tell()
+    elif (name := sidecar.get("dtype")) not in DTYPES:
         reason = f"needs {path.name}.json beside it with a dtype out of {', '.join(DTYPES)}"
         raise CorpusError(path, None, reason)
-    dtype = np.dtype(str(name)).newbyteorder("<")
-    if path.stat().st_size % dtype.itemsize:
-        raise CorpusError(path, None, f"is not a whole number of {name} ids")
-    return dtype
-
-
-def tokens_size(path: DataPath) -> int:
-    """Bytes of the ids, of an object without reading them. Raises `CorpusError` like `open_tokens`."""
-    if isinstance(path, Path):
-        return open_tokens(path).nbytes
-    if path.suffix.lower() == ".npy":
-        with open_data(path) as file:
-            shape, dtype = _npy_header(path, file)
     else:
-        dtype = _raw_dtype(path)
-        shape = (path.stat().st_size // dtype.itemsize,)
-    _check_row(path, shape, dtype)
-    return shape[0] * dtype.itemsize
-
-
-def _npy_header(path: DataPath, file: BufferedReader) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    try:
-        version = np.lib.format.read_magic(file)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(file)
-    except ValueError as error:
-        raise CorpusError(path, None, f"cannot be read as token ids: {error}") from error
-    return shape, dtype
-
-
-def _check_row(path: DataPath, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        dtype = np.dtype(str(name)).newbyteorder("<")
+        if size % dtype.itemsize:
+            raise CorpusError(path, None, f"is not a whole number of {name} ids")
+        shape = (size // dtype.itemsize,)
     if len(shape) != 1 or dtype.newbyteorder("=").name not in DTYPES:
         raise CorpusError(path, None, f"is {dtype} of shape {shape}, not a row of token ids")
     if not shape[0]:
         raise CorpusError(path, None, "holds no tokens")
+    if shape[0] * dtype.itemsize > size:
+        raise CorpusError(path, None, f"cannot be read as token ids: it ends before the last of {shape[0]}")
+    return _Layout(dtype, shape[0], sidecar.get("end_of_text"))
 
 
-def read_token_documents(path: DataPath, end_of_text: int, vocabulary_size: int) -> Iterator[TokenArray]:
+def _npy_header(stream: BufferedReader) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def tokens_size(path: DataPath) -> int:
+    """Bytes of the ids, without reading them. Raises `CorpusError`: unreadable, empty, or not a row of integers."""
+    with _naming(path):
+        stream = open_data(path)
+    with stream:
+        layout = _layout(path, stream)
+    return layout.count * layout.dtype.itemsize
+
+
+def read_token_documents(
+    path: DataPath, end_of_text: int, vocabulary_size: int, digests: Digests | None = None
+) -> Iterator[TokenArray]:
     """The documents of a pre-tokenized file, without their end-of-text ids.
 
-    A document over `MAX_DOCUMENT_TOKENS` is cut there. Raises `CorpusError` for an id outside the vocabulary.
+    A document over `MAX_DOCUMENT_TOKENS` is cut there. Raises `CorpusError` as `tokens_size` does, and for an id
+    outside the vocabulary. ``digests`` as in `corpus.read_documents`; the sidecar has one of its own.
     """
-    tokens = open_tokens(path)
-    own = _sidecar(path).get("end_of_text", end_of_text)
-    if not isinstance(own, int):
-        raise CorpusError(path, None, f"its sidecar's end_of_text {own!r} is not a token id")
-    start = 0
-    while start < len(tokens):
-        window = np.asarray(tokens[start : start + MAX_DOCUMENT_TOKENS])
-        if (outside := np.flatnonzero((window >= vocabulary_size) | (window < 0))).size:
-            at = start + int(outside[0])
-            reason = f"id {tokens[at]} at position {at} is outside the tokenizer's {vocabulary_size}"
-            raise CorpusError(path, None, reason)
-        ends = np.flatnonzero(window == own)
-        last = start + len(window) >= len(tokens)
-        borders = [*ends.tolist(), *([len(window)] if last or not ends.size else [])]
-        begin = 0
-        for end in borders:
-            if end > begin:
-                yield window[begin:end]
-            begin = end + 1
-        start += min(begin, len(window))
+    with _naming(path):
+        stream = open_data(path, digests)
+    with stream:
+        layout = _layout(path, stream, digests)
+        own = end_of_text if layout.end_of_text is None else layout.end_of_text
+        if not isinstance(own, int):
+            raise CorpusError(path, None, f"its sidecar's end_of_text {own!r} is not a token id")
+        window, start, left = np.empty(0, layout.dtype), 0, layout.count
+        while left or len(window):
+            count = min(left, MAX_DOCUMENT_TOKENS - len(window))
+            with _naming(path):
+                read = np.frombuffer(stream.read(count * layout.dtype.itemsize), layout.dtype, count)
+            window, left = np.concatenate((window, read)), left - count
+            if (outside := np.flatnonzero((window >= vocabulary_size) | (window < 0))).size:
+                at = int(outside[0])
+                reason = (
+                    f"id {window[at]} at position {start + at} is outside the tokenizer's {vocabulary_size}"
+                )
+                raise CorpusError(path, None, reason)
+            ends = np.flatnonzero(window == own)
+            borders = [*ends.tolist(), *([] if left and ends.size else [len(window)])]
+            begin = 0
+            for end in borders:
+                if end > begin:
+                    yield window[begin:end]
+                begin = end + 1
+            start += min(begin, len(window))
+            window = window[begin:]
+        with _naming(path):
+            while stream.read(2**20):
+                pass  # what an array has behind its ids is part of the file

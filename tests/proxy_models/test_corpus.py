@@ -146,8 +146,14 @@ def test_bad_token_files_are_named(tmp_path: Path) -> None:
         list(read_token_documents(tmp_path / "floats.npy", 0, 10))
     stream = io.BytesIO()
     np.save(stream, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(CorpusError, match="cannot be read"):
+    with pytest.raises(CorpusError, match="not a row of token ids"):
         list(read_token_documents(written(tmp_path / "pickle.npy", stream.getvalue()), 0, 10))
+    whole = token_file(tmp_path / "whole.npy", [1, 2, 3], "uint16").read_bytes()
+    with pytest.raises(CorpusError, match="ends before the last of 3"):
+        list(read_token_documents(written(tmp_path / "cut.npy", whole[:-1]), 0, 10))
+    for content in (b"", b"no array"):
+        with pytest.raises(CorpusError, match="cannot be read as token ids"):
+            list(read_token_documents(written(tmp_path / "none.npy", content), 0, 10))
 
 
 def test_tasks_are_read_and_their_faults_named(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -82,7 +86,31 @@ def test_a_shard_is_written_once_and_found_again(pool: Pool, tmp_path: Path) -> 
     assert prepare_domain(replace(spec, files=(renamed,), held_out_fraction=0.3)).directory != first.directory
 
 
-def test_what_a_killed_writer_left_is_cleared(pool: Pool, tmp_path: Path) -> None:
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from proxy_models.text.preparation import PreparationSpec, prepare_domain
+from proxy_models.text.tokenizer import load_tokenizer
+tokenizer, directory, *files = map(Path, sys.argv[1:])
+spec = PreparationSpec("d", tuple(files), load_tokenizer(tokenizer), directory, 0.2, 4096, 16)
+prepare_domain(spec, lambda progress: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_a_killed_writer_leaves_no_shard_and_what_it_left_is_cleared(pool: Pool, tmp_path: Path) -> None:
+    path = write_documents(tmp_path / "a.jsonl", [f"text {i} " * 30 for i in range(50)])
+    spec = spec_of(pool, tmp_path, path)
+    (tmp_path / "tokenizer.json").write_text(pool.tokenizer.backend.to_str())
+    command = [sys.executable, "-c", KILLED, tmp_path / "tokenizer.json", spec.directory, path]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
+    (unfinished,) = (child for child in spec.directory.iterdir() if child.is_dir())
+    assert unfinished.name.startswith(".")
+    prepared = prepare_domain(spec)
+    assert not prepared.reused
+    assert [child for child in spec.directory.iterdir() if child.is_dir()] == [prepared.directory]
+
+
+def test_what_a_killed_writer_of_an_earlier_version_left_is_cleared(pool: Pool, tmp_path: Path) -> None:
     path = write_documents(tmp_path / "a.jsonl", [f"text {i} " * 30 for i in range(50)])
     spec = spec_of(pool, tmp_path, path)
     key = prepare_domain(spec).directory.name
@@ -91,6 +119,21 @@ def test_what_a_killed_writer_left_is_cleared(pool: Pool, tmp_path: Path) -> Non
     (unfinished / "tokens.bin").write_bytes(b"half")
     assert not prepare_domain(spec).reused
     assert not unfinished.exists()
+
+
+def test_a_file_that_was_changed_is_read_again(pool: Pool, tmp_path: Path) -> None:
+    texts = [f"text {i} " * 30 for i in range(50)]
+    path = write_documents(tmp_path / "a.jsonl", texts)
+    spec = spec_of(pool, tmp_path, path)
+    first = prepare_domain(spec)
+    size, changed = path.stat().st_size, path.stat().st_mtime_ns
+    write_documents(path, [text.replace("text", "word") for text in texts])
+    os.utime(path, ns=(changed + 1, changed + 1))
+    assert path.stat().st_size == size
+    second = prepare_domain(spec)
+    assert not second.reused
+    assert second.directory != first.directory
+    assert second.meta.content != first.meta.content
 
 
 def test_a_damaged_shard_is_named(pool: Pool, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from proxy_models.text.corpus import read_documents
-from proxy_models.text.held_out import content_key, document_digest
 from store import jobs
 from store.engine import Database
 from store.settings import Settings
 from store.tables import Job, MixtureRow, Optimization, Revision, Run, Swarm
+from tests.content import content_key
 
 Document = dict[str, Any]
 Write = Callable[..., str]
@@ -42,7 +42,7 @@ class Workers:
             for row in revision.domains:
                 documents = [text for path in row.files for text in read_documents(Path(path))]
                 row.counted_tokens = sum(map(len, documents))
-                row.content_hash = content_key(map(document_digest, documents))
+                row.content_hash = content_key(documents)
             for job in session.scalars(select(Job).where(Job.owner == revision.id)):
                 job.state = jobs.SUCCEEDED
 

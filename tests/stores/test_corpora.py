@@ -2,6 +2,7 @@
 
 import gzip
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,18 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from fsspec.implementations.memory import MemoryFile
+from s3fs.core import S3File
 
 from proxy_models.errors import CorpusError, ObjectMissing, ProxyError
 from proxy_models.stores.file_system import matching_objects
 from proxy_models.stores.object_path import DataPath, ObjectPath, data_path
 from proxy_models.text.corpus import probe, read_documents
 from proxy_models.text.data_roots import reading_below
-from proxy_models.text.preparation import PreparationSpec, prepare_domain, shard_key, training_sample
+from proxy_models.text.held_out import document_digest, is_held_out
+from proxy_models.text.preparation import PreparationSpec, prepare_domain, training_sample
 from proxy_models.text.task_file import read_task
-from proxy_models.text.token_files import open_tokens, read_token_documents
+from proxy_models.text.token_files import read_token_documents, tokens_size
 from proxy_models.text.tokenizer import train_byte_level_bpe
 from tests.stores.conftest import jsonl, put
 
@@ -60,7 +64,7 @@ def test_every_format_reads_the_same_from_a_store(corpora: str, tmp_path: Path) 
                 mine = [ids.tolist() for ids in read_token_documents(there, 299, 300)]
                 with reading_below(None):
                     assert mine == [ids.tolist() for ids in read_token_documents(here, 299, 300)]
-                    assert np.array_equal(open_tokens(there), open_tokens(here))
+                    assert tokens_size(there) == tokens_size(here) == 18_000
             else:
                 mine = list(read_documents(there))
                 with reading_below(None):
@@ -74,10 +78,77 @@ def test_a_shard_has_one_key_wherever_its_text_lies(corpora: str, tmp_path: Path
         PreparationSpec("web", tuple(files), tokenizer, tmp_path / name, 0.1, 4096, 512)
         for name, files in (("from-disk", local), ("from-store", upload(local, corpora)))
     ]
-    assert shard_key(specs[0]) == shard_key(specs[1])
     here, there = map(prepare_domain, specs)
+    assert here.directory.name == there.directory.name
     assert here.meta == there.meta
     assert (here.directory / "tokens.bin").read_bytes() == (there.directory / "tokens.bin").read_bytes()
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each read that reaches a store."""
+    sizes: list[int] = []
+    in_memory, over_http = MemoryFile.read, S3File._fetch_range
+
+    def read(self: MemoryFile, size: int = -1) -> bytes:
+        content = in_memory(self, size)
+        sizes.append(len(content))
+        return content
+
+    def fetch(self: S3File, start: int, end: int) -> bytes:
+        content = over_http(self, start, end)
+        sizes.append(len(content))
+        return content
+
+    monkeypatch.setattr(MemoryFile, "read", read)
+    monkeypatch.setattr(S3File, "_fetch_range", fetch)
+    return sizes
+
+
+def sizes_of(files: list[DataPath]) -> int:
+    beside = [file.with_name(file.name + ".json") for file in files if file.suffix == ".bin"]
+    return sum(file.stat().st_size for file in (*files, *beside))
+
+
+def test_every_byte_of_a_corpus_is_fetched_once(corpora: str, tmp_path: Path, fetched: list[int]) -> None:
+    """Its digest, which names the shard, is taken while its text is read; unchanged it is not read again."""
+    local = write_formats(tmp_path / "local")
+    tokenizer = train_byte_level_bpe(training_sample(local, 0.1, 50_000), 300, tmp_path / "t.json")
+    files = upload(local, corpora)
+    spec = PreparationSpec("web", tuple(files), tokenizer, tmp_path / "shards", 0.1, 4096, 512)
+    total = sizes_of(files)
+    fetched.clear()
+    first = prepare_domain(spec)
+    assert sum(fetched) == total
+    fetched.clear()
+    assert prepare_domain(spec).meta == first.meta
+    assert not fetched
+    for file in files:
+        put(f"{file.with_name('again-' + file.name)}", file.read_bytes())
+        if file.suffix == ".bin":
+            put(f"{file.with_name('again-' + file.name)}.json", b'{"dtype": "uint16"}')
+    fetched.clear()
+    renamed = tuple(file.with_name("again-" + file.name) for file in files)
+    again = prepare_domain(replace(spec, files=renamed))
+    assert sum(fetched) == total
+    assert again.reused
+    assert (again.directory, again.meta) == (first.directory, first.meta)
+
+
+def test_a_text_whose_split_is_known_at_its_end_is_fetched_once_too(
+    corpora: str, tmp_path: Path, fetched: list[int]
+) -> None:
+    candidates = [f"{index:08d} " + f"long text number {index} " * 5000 for index in range(30)]
+    texts = [text for text in candidates if not is_held_out(document_digest(text), 0.02)]
+    files = [data_path(put(f"{corpora}/{half}.jsonl", jsonl(texts[half::2]))) for half in range(2)]
+    (tmp_path / "t.jsonl").write_bytes(jsonl(texts))
+    sample = training_sample([tmp_path / "t.jsonl"], 0.02, 50_000)
+    tokenizer = train_byte_level_bpe(sample, 300, tmp_path / "t.json")
+    prepared = prepare_domain(PreparationSpec("books", tuple(files), tokenizer, tmp_path / "shards"))
+    assert sum(fetched) == sizes_of(files) > 2 * 2**20
+    assert prepared.meta.documents == len(texts)
+    assert prepared.meta.size_bytes == sum(len(text.encode()) for text in texts)
+    assert 0 < prepared.meta.held_out_bytes < 0.1 * prepared.meta.size_bytes
 
 
 def test_a_version_is_seen_without_reading(corpora: str) -> None:
