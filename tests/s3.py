@@ -51,9 +51,11 @@ def s3_server() -> Iterator[S3Server]:
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         skip_loudly(f"S3: {', '.join(missing)} not installed")
     from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    S3FileSystem.clear_instance_cache()  # another module's file systems know the address of its server
     try:
         host, port = server.get_host_and_port()
         yield S3Server(f"http://{host}:{port}")

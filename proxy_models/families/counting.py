@@ -11,7 +11,7 @@ import json
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,6 @@ from torch import nn
 from proxy_models.config import ModelConfig
 from proxy_models.errors import InvalidSpec
 from proxy_models.families.architecture import Architecture, Counts, CountsByVocabulary
-from proxy_models.families.transformers_model import positions
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_k")
@@ -33,24 +32,16 @@ def counted(shape: ModelConfig | Architecture) -> Counts:
         body = shape.non_embedding_parameters
         head = shape.vocabulary_size * shape.width
         return Counts(shape.parameters, body, body, head, shape.layers * shape.attention_width)
-    return _counted(_Key(shape, shape.vocabulary_size, repr(sorted(shape.settings.items()))))
-
-
-@dataclass(frozen=True)
-class _Key:
-    shape: Architecture
-    vocabulary_size: int
-    settings: str
-
-    def __hash__(self) -> int:
-        return hash((self.vocabulary_size, self.settings))
+    return _counted(json.dumps(shape.settings, sort_keys=True), shape.vocabulary_size)
 
 
 @lru_cache(maxsize=16)
-def _counted(key: _Key) -> Counts:
-    from proxy_models.families.transformers_model import empty_model
+def _counted(settings: str, vocabulary_size: int) -> Counts:
+    from proxy_models.families.transformers_model import (
+        empty_model,  # seconds to import, needed for these only
+    )
 
-    model: Any = empty_model(key.shape)
+    model: Any = empty_model(Architecture(json.loads(settings), vocabulary_size))
     config = model.config
     total = sum(parameter.numel() for parameter in model.parameters())
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
@@ -93,6 +84,8 @@ def main() -> None:
 
 def count(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The line of JSON. The third vocabulary proves what was concluded from two."""
+    from proxy_models.families.transformers_model import positions
+
     try:
         few, many, most = ((size, counted(Architecture(settings, size))) for size in VOCABULARIES)
         found = CountsByVocabulary.through(few, many, positions(Architecture(settings, most[0])))
@@ -102,7 +95,7 @@ def count(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {"problem": str(error), "field": error.field}
     except ValueError as error:
         return {"problem": str(error), "field": None}
-    return found.to_dict()
+    return asdict(found)
 
 
 if __name__ == "__main__":
