@@ -15,6 +15,8 @@ from typing import Any
 from proxy_models.errors import InvalidSpec
 
 FIELD = "architecture"
+MODEL_TYPES = Path(__file__).with_name("model_types.json")
+"""The causal language models that can be trained, by the library's ``model_type``, and their settings."""
 ROUTER_Z = "router_z_loss_coef"
 """Ours beside the library's settings of ``olmoe``: the weight of the router's z-loss."""
 
@@ -85,14 +87,9 @@ class Architecture:
 
 @cache
 def _known() -> Mapping[str, frozenset[str]]:
-    content = json.loads(Path(__file__).with_name("model_types.json").read_text(encoding="utf-8"))
+    content = json.loads(MODEL_TYPES.read_text(encoding="utf-8"))
     common = content["common"]
     return {name: frozenset((*common, *own)) for name, own in content["types"].items()}
-
-
-def model_types() -> tuple[str, ...]:
-    """The causal language models that can be trained, by the library's ``model_type``."""
-    return tuple(_known())
 
 
 def is_random(name: str) -> bool:
@@ -242,13 +239,9 @@ class CountsByVocabulary:
             )
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "CountsByVocabulary":
-        """What `to_dict` gave. Raises KeyError and TypeError where it is something else."""
+        """From its ``asdict``. Raises KeyError and TypeError where it is something else."""
         return cls(Counts(**content["without"]), Counts(**content["per_token"]), dict(content["positions"]))
 
 

@@ -1,14 +1,15 @@
 """Writes ``model_types.json``: the causal language models of the installed ``transformers`` and their settings.
 
-``python -m proxy_models.families.write_model_types`` after an upgrade of the library. Text decoders only: what needs
+``python scripts/write_model_types.py`` after an upgrade of the library. Text decoders only: what needs
 an encoder beside it, an image, or ``is_decoder`` to be causal is left out.
 """
 
 import json
-from pathlib import Path
 
 import transformers
 from transformers import AutoConfig, PreTrainedConfig
+
+from proxy_models.families.architecture import MODEL_TYPES
 
 NAMES = """
 afmoe apertus arcee bailing_hybrid bamba biogpt bloom codegen cohere cohere2 cohere2_moe deepseek_v2
@@ -40,7 +41,7 @@ def settings_of(name: str) -> set[str]:
 
 
 def main() -> None:
-    """Write the file beside this one."""
+    """Write the file."""
     common = set(PreTrainedConfig().to_dict()) - set(LEFT_OUT)
     content = {
         "transformers": transformers.__version__,
@@ -48,7 +49,7 @@ def main() -> None:
         "types": {name: sorted(settings_of(name) - common) for name in sorted(NAMES)},
     }
     text = json.dumps(content, indent=1)
-    Path(__file__).with_name("model_types.json").write_text(text + "\n", encoding="utf-8")
+    MODEL_TYPES.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
