@@ -133,7 +133,9 @@ def choose_way(pipe: Connection, swarm: Swarm, compiled: bool) -> None:
     table = calibrate(model, config, backends=available("cpu", compiled))
     choice = calibration.choose(calibration.Swarm(model, config, swarm.runs), table)
     rates = {f"{rate.backend} {rate.members}": round(rate.tokens_per_second) for rate in table.rates}
-    pipe.send({"backend": choice.backend, "wave": choice.members, "calibrated_tokens_per_second": rates})
+    pipe.send(
+        {"backend": choice.rate.backend, "wave": choice.rate.members, "calibrated_tokens_per_second": rates}
+    )
 
 
 def serve(pipe: Connection, backend: str | None, wave: int) -> None:

@@ -113,7 +113,7 @@ class Stacked(Backend):
         """
         tokens = self.tokens[:, :, :-1]
         losses = self.stack.losses_and_gradients(
-            tokens, self.tokens[:, :, 1:], self.gradient_parts, self.documents.mask(tokens)
+            tokens, self.tokens[:, :, 1:], self.gradient_parts, self.mask(tokens)
         )
         norms = self.optimizer.step(self.gradients, losses, self.clip, self.schedule)
         torch.stack((losses, norms), out=self.results)

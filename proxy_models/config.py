@@ -75,24 +75,20 @@ class ModelConfig:
         return replace(self, vocabulary_size=vocabulary_size)
 
 
-def _size(name: str, layers: int, width: int, heads: int, ffn: int, learning_rate: float) -> ModelConfig:
-    return ModelConfig(name, layers, width, heads, ffn, learning_rate)
-
-
 SIZES: Mapping[str, ModelConfig] = MappingProxyType(
     {
         size.name: size
         for size in (
-            _size("nano-0.1M", 2, 64, 2, 192, 1.5e-2),
-            _size("nano-0.2M", 2, 96, 3, 256, 1.5e-2),
-            _size("nano-0.5M", 2, 128, 4, 448, 1e-2),
-            _size("nano-1M", 2, 192, 4, 576, 7e-3),
-            _size("nano-2M", 4, 192, 4, 576, 6e-3),
-            _size("nano-4M", 5, 256, 4, 768, 5e-3),
-            _size("mini-8M", 6, 320, 5, 1024, 3e-3),
-            _size("mini-15M", 8, 384, 6, 1088, 2.5e-3),
-            _size("mini-30M", 10, 512, 8, 1280, 2e-3),
-            _size("mini-60M", 12, 640, 10, 1728, 1.5e-3),
+            ModelConfig("nano-0.1M", 2, 64, 2, 192, 1.5e-2),
+            ModelConfig("nano-0.2M", 2, 96, 3, 256, 1.5e-2),
+            ModelConfig("nano-0.5M", 2, 128, 4, 448, 1e-2),
+            ModelConfig("nano-1M", 2, 192, 4, 576, 7e-3),
+            ModelConfig("nano-2M", 4, 192, 4, 576, 6e-3),
+            ModelConfig("nano-4M", 5, 256, 4, 768, 5e-3),
+            ModelConfig("mini-8M", 6, 320, 5, 1024, 3e-3),
+            ModelConfig("mini-15M", 8, 384, 6, 1088, 2.5e-3),
+            ModelConfig("mini-30M", 10, 512, 8, 1280, 2e-3),
+            ModelConfig("mini-60M", 12, 640, 10, 1728, 1.5e-3),
         )
     }
 )

@@ -100,7 +100,6 @@ class UnknownSize(InvalidSpec):
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         super().__init__(f"unknown model size {name!r}; the sizes are {', '.join(known)}", "size")
-        self.name, self.known = name, known
 
 
 class UnknownDomain(InvalidSpec):

@@ -219,7 +219,7 @@ def exported_model(model: Path, tokenizer: str, context_length: int) -> tuple[Ex
     Raises:
         DataMissing: the model's or the tokenizer's files are gone or damaged.
     """
-    config = _read_config(model / CONFIG)
+    config = _read(model / CONFIG)
     described = tokenizer_files(tokenizer, context_length)
     if "model_type" in config:
         own = [ExportedFile.copy(path) for path in sorted(model.iterdir()) if path.is_file()]
@@ -233,13 +233,6 @@ def exported_model(model: Path, tokenizer: str, context_length: int) -> tuple[Ex
         weights.exported(),
         *described.files,
     )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataMissing(path, f"is not a model's configuration: {error}") from error
 
 
 def _json(name: str, content: Mapping[str, Any]) -> ExportedFile:

@@ -7,7 +7,7 @@ needs the tensors themselves is in `run_inputs.starting_state`.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,10 +34,6 @@ class SavedTraining:
     learning_rate: float
     tokens: int
     tokenizer: str | None = None
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
 
 
 def read_saved_training(folder: Path) -> SavedTraining | None:

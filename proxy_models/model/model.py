@@ -17,24 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from proxy_models.config import BFLOAT16, ModelConfig, TrainingConfig
+from proxy_models.families.architecture import Architecture
 from proxy_models.model.products import ONEDNN, by_onednn, linear, product
 from proxy_models.training.run_spec import seed_of
-
-
-class Vocabulary(Protocol):
-    """A shape; all that is asked of it is how many tokens it knows."""
-
-    @property
-    def vocabulary_size(self) -> int:
-        """V."""
-        ...
 
 
 class LanguageModel(Protocol):
     """A causal language model: `model.Decoder`, or one of ``transformers`` (`families.transformers_model`)."""
 
     @property
-    def config(self) -> Vocabulary:
+    def config(self) -> ModelConfig | Architecture:
         """Its shape."""
         ...
 

@@ -103,13 +103,9 @@ class Calibration:
             return ()
         return tuple(rate for rate in same if distance(rate) == nearest)
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, content: Any) -> "Calibration":
-        """What `to_dict` gave; raises `InvalidSpec` where it is something else."""
+        """From its ``asdict``; raises `InvalidSpec` where it is something else."""
         try:
             device = Device(**{field.name: content["device"][field.name] for field in fields(Device)})
             rates = tuple(Rate(**rate) for rate in content["rates"])
@@ -142,15 +138,12 @@ class Swarm:
 
 @dataclass(frozen=True)
 class Choice:
-    """How to train a swarm: waves of up to ``members`` models on ``backend``; ``seconds`` is what that should take.
+    """How to train a swarm: in waves, as ``rate`` was measured; ``seconds`` is what that should take.
 
-    ``waves`` are their sizes; the last may be smaller and is counted at the same rate for each model. ``rate`` is the
-    measurement it rests on.
+    ``waves`` are their sizes; the last may be smaller and is counted at the same rate for each model.
     """
 
     rate: Rate
-    backend: str
-    members: int
     waves: tuple[int, ...]
     seconds: float
     needed_bytes: int
@@ -190,8 +183,6 @@ def choose(
     whole, rest = divmod(swarm.n, best.members)
     return Choice(
         best,
-        best.backend,
-        best.members,
         (best.members,) * whole + ((rest,) if rest else ()),
         _seconds(swarm, best),
         best.members * bytes_per_model(swarm.model, swarm.training) + logits_bytes(device),
@@ -330,5 +321,5 @@ def save_locked(directory: Path, calibration: Calibration) -> Calibration:
         with storage_errors(path):
             path.replace(path.with_name(path.name + ASIDE))
     merged = calibration if before is None else before + calibration
-    write_json(path, merged.to_dict())
+    write_json(path, asdict(merged))
     return merged

@@ -2,30 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import NotCalibrated, NotEnoughMemory
+from proxy_models.families.architecture import Counts
 from proxy_models.planning.calibration import Calibration, Choice, Swarm, choose
 from proxy_models.planning.memory import bytes_per_model, largest_wave
 
-
-class CostedModel(Protocol):
-    """A model whose arithmetic can be counted; time and memory are estimated for a `ModelConfig` only."""
-
-    @property
-    def parameters(self) -> int:
-        """All of them."""
-        ...
-
-    @property
-    def non_embedding_parameters(self) -> int:
-        """Neither the embedding nor an untied head."""
-        ...
-
-    def flops_per_token(self, sequence_length: int) -> int:
-        """Of training, forward and backward, the head and attention included."""
-        ...
+CostedModel = ModelConfig | Counts
+"""A model whose arithmetic can be counted; time and memory are estimated for a `ModelConfig` only."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +100,8 @@ def swarm_cost(work: SwarmWork, tables: Sequence[Calibration], room: Room) -> Sw
         device_seconds=seconds,
         unknown=unknown,
         device=None if table is None else str(table.device),
-        backend=None if choice is None else choice.backend,
-        members=None if choice is None else choice.members,
+        backend=None if choice is None else choice.rate.backend,
+        members=None if choice is None else choice.rate.members,
         waves=None if choice is None else len(choice.waves),
     )
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from proxy_models.errors import CorpusError, DataMissing, TooLittleText
@@ -35,19 +35,9 @@ from proxy_models.text.token_shard import META, ShardMeta, TokenShard
 class PreparedDomain:
     """A domain's shard directory and counts; ``reused`` where nothing had to be written."""
 
-    domain: str
     directory: Path
     meta: ShardMeta
     reused: bool
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON: the counts, ``domain``, ``directory`` and ``reused``."""
-        return {
-            **self.meta.to_dict(),
-            "domain": self.domain,
-            "directory": str(self.directory),
-            "reused": self.reused,
-        }
 
 
 def _ignore(progress: PreparationProgress) -> None:
@@ -79,7 +69,7 @@ def prepare_domain(
             reference_of(note)
     check_held_out(spec, meta)
     progress(PreparationProgress(total, total))
-    return PreparedDomain(spec.domain, spec.directory / meta.key, meta, reused)
+    return PreparedDomain(spec.directory / meta.key, meta, reused)
 
 
 def _prepare(
@@ -97,7 +87,7 @@ def _prepare(
             if existing.content is None:  # written before the content was noted
                 existing = replace(existing, content=meta.content)
                 if directory.is_dir():
-                    write_json(directory / META, existing.to_dict())
+                    write_json(directory / META, asdict(existing))
             return existing, True
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -193,7 +193,7 @@ def write_shard(
         content=writer.content.hexadecimal,
     )
     check_held_out(spec, meta)
-    write_json(directory / META, meta.to_dict())
+    write_json(directory / META, asdict(meta))
     return meta
 
 

@@ -63,11 +63,6 @@ class TaskExample:
     choices: tuple[str, ...] = ()
 
     @property
-    def continuation_bytes(self) -> int:
-        """UTF-8 bytes of the continuation, the denominator of its BPB."""
-        return len(self.continuation.encode())
-
-    @property
     def scored(self) -> tuple[str, ...]:
         """The continuations to score: the choices, or the gold one alone."""
         return self.choices or (self.continuation,)

@@ -5,7 +5,7 @@ A shard directory holds ``tokens.bin`` (little-endian uint16 or uint32, every do
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -41,13 +41,9 @@ class ShardMeta:
     evaluation_tokens: int
     content: str | None = None
 
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, text: str | bytes) -> "ShardMeta":
-        """What `to_dict` gave, as JSON. Raises ValueError, KeyError or TypeError."""
+        """What ``meta.json`` holds. Raises ValueError, KeyError or TypeError."""
         content = json.loads(text)
         return cls(**{name: content[name] for name in _REQUIRED}, content=content.get("content"))
 

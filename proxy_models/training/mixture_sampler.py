@@ -72,10 +72,6 @@ class RowOrder:
         self._epochs: OrderedDict[int, tuple[int, np.ndarray]] = OrderedDict()
         self._kept = max(2, KEPT_ROWS // max(1, self.rows_per_epoch))
 
-    def starts(self, epoch: int) -> np.ndarray:
-        """Where each row of an epoch starts in the shard: (rows_per_epoch,) int64, in training order."""
-        return self._starts(epoch, np.arange(self.rows_per_epoch))
-
     def start(self, row: int) -> int:
         """Where the ``row``-th row of the run starts."""
         epoch, index = divmod(row, self.rows_per_epoch)
@@ -191,11 +187,10 @@ class MixtureSampler:
             batch[row] = spec.tokens[self.names[domain]][start : start + spec.sequence_length + 1]
         return batch
 
-    def realised_tokens(self, steps: int | None = None) -> dict[str, int]:
-        """Tokens of each domain trained on in the first ``steps`` steps (default: all)."""
-        steps = self.spec.steps if steps is None else steps
-        rows = self.schedule.rows_before(steps * self.spec.batch_rows)
-        return {name: int(n) * self.spec.sequence_length for name, n in zip(self.names, rows, strict=True)}
+    def realised_tokens(self) -> dict[str, int]:
+        """Tokens of each domain trained on in all steps."""
+        rows = self.schedule.rows.tolist()
+        return {name: n * self.spec.sequence_length for name, n in zip(self.names, rows, strict=True)}
 
 
 def _weights(spec: SamplerSpec, names: tuple[str, ...]) -> np.ndarray:

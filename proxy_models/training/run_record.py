@@ -94,16 +94,7 @@ def save_model(
 
             transformers_model.save(temporary, shape, parameters)
         if training is not None:
-            write_json(temporary / TRAINING, training.to_dict())
-
-
-def load_model(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """What `save_model` wrote. Raises `DataMissing`."""
-    try:
-        config = ModelConfig(**json.loads((directory / MODEL_CONFIG).read_text(encoding="utf-8")))
-        return config, load_file(directory / MODEL_TENSORS)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise DataMissing(directory, f"is not a saved model: {error}") from error
+            write_json(temporary / TRAINING, asdict(training))
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:

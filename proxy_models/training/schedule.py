@@ -57,24 +57,6 @@ class Schedule:
             start = number * self.BLOCK_ROWS + end
         return np.concatenate(domains), np.concatenate(ordinals)
 
-    def rows_before(self, row: int) -> np.ndarray:
-        """Rows of each domain among the first ``row``: (m,) int64."""
-        if row >= self.total:
-            return self.rows.copy()
-        domain, ordinal = (int(part[0]) for part in self.rows_between(row, row + 1))
-        index = np.arange(len(self.rows))
-        counts = self._counts_before((ordinal + 0.5) / self.rows[domain])
-        for other in index[self.rows > 0]:
-            counts[other] = self._exact_count(int(other), int(counts[other]), domain, ordinal)
-        return counts
-
-    def _exact_count(self, other: int, guess: int, domain: int, ordinal: int) -> int:
-        """Rows of ``other`` that come before row ``ordinal`` of ``domain``, near ``guess``."""
-        mark = ((ordinal + 0.5) / self.rows[domain], domain)
-        candidates = range(max(0, guess - 2), min(int(self.rows[other]), guess + 3))
-        earlier = [i for i in candidates if ((i + 0.5) / self.rows[other], other) < mark]
-        return earlier[-1] + 1 if earlier else candidates.start
-
     def _counts_before(self, time: float) -> np.ndarray:
         """Rows of each domain due before ``time``, give or take one."""
         return np.clip(np.floor(self.rows * time + 0.5).astype(np.int64), 0, self.rows)

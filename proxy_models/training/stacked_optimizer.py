@@ -14,6 +14,36 @@ BETAS = (0.9, 0.95)
 EPSILON = 1e-8
 
 
+Tensors = list[Tensor]
+
+
+def _update(
+    values: Tensors,
+    gradients: Tensors,
+    averages: Tensors,
+    squares: Tensors,
+    counts: Tensors,
+    rate: float,
+    decay: float,
+) -> None:
+    """PyTorch's kernel, in place; ``counts`` are the numbers of the updates, counted from 1."""
+    torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
+        values,
+        gradients,
+        averages,
+        squares,
+        [],
+        counts,
+        lr=rate,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        weight_decay=decay,
+        eps=EPSILON,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
 class AdamW:
     """Decoupled weight decay on matrices; none on norms' scales."""
 
@@ -40,20 +70,14 @@ class AdamW:
         """One update, in place, from the parameters' gradients."""
         for matrices, decay in ((True, self.weight_decay), (False, 0.0)):
             group = {name: p for name, p in self.parameters.items() if (p.ndim >= 2) is matrices}
-            torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
+            _update(
                 list(group.values()),
                 self._gradients(group),
                 [self.averages[name] for name in group],
                 [self.squares[name] for name in group],
-                [],
                 [torch.tensor(float(self.steps + 1), device=p.device) for p in group.values()],
-                lr=learning_rate,
-                beta1=BETAS[0],
-                beta2=BETAS[1],
-                weight_decay=decay,
-                eps=EPSILON,
-                amsgrad=False,
-                maximize=False,
+                learning_rate,
+                decay,
             )
         self.steps += 1
 
@@ -133,20 +157,14 @@ class StackedAdamW:
                 (slice(self.matrices), self.weight_decay),
                 (slice(self.matrices, None), 0.0),
             ):
-                torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
+                _update(
                     [values[part]],
                     [gradients[row, part]],
                     [self.averages[row, part]],
                     [self.squares[row, part]],
-                    [],
                     [torch.tensor(count)],
-                    lr=rate,
-                    beta1=BETAS[0],
-                    beta2=BETAS[1],
-                    weight_decay=decay,
-                    eps=EPSILON,
-                    amsgrad=False,
-                    maximize=False,
+                    rate,
+                    decay,
                 )
 
     @torch.no_grad()

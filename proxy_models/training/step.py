@@ -32,25 +32,6 @@ def document_mask(tokens: Tensor, end_of_text: int) -> Tensor:
     return same.tril().unsqueeze(1)
 
 
-class Documents:
-    """The mask of a training run's batches, or none. ``end_of_text`` is the shards', known after their opening."""
-
-    def __init__(self, training: TrainingConfig) -> None:
-        self.across = training.attend_across_documents
-        self.end_of_text: int | None = None
-
-    def mask(self, tokens: Tensor) -> Tensor | None:
-        """`document_mask`, or None where attention goes across. Raises `InvalidSpec` without ``end_of_text``."""
-        if self.across:
-            return None
-        if self.end_of_text is None:
-            raise InvalidSpec(
-                "attention within documents needs the token that documents begin at",
-                "attend_across_documents",
-            )
-        return document_mask(tokens, self.end_of_text)
-
-
 Shape = ModelConfig | Architecture
 
 
@@ -101,7 +82,8 @@ class Backend(ABC):
     """
 
     def __init__(self, members: int, training: TrainingConfig) -> None:
-        self.members, self.documents = members, Documents(training)
+        self.members, self.across = members, training.attend_across_documents
+        self.end_of_text: int | None = None
         self.dropped: set[int] = set()
 
     @abstractmethod
@@ -116,7 +98,18 @@ class Backend(ABC):
 
         It is read where ``attend_across_documents`` is false; `learn` raises `InvalidSpec` there without it.
         """
-        self.documents.end_of_text = end_of_text
+        self.end_of_text = end_of_text
+
+    def mask(self, tokens: Tensor) -> Tensor | None:
+        """`document_mask` of a batch, or None where attention goes across; `InvalidSpec` without end-of-text."""
+        if self.across:
+            return None
+        if self.end_of_text is None:
+            raise InvalidSpec(
+                "attention within documents needs the token that documents begin at",
+                "attend_across_documents",
+            )
+        return document_mask(tokens, self.end_of_text)
 
     def drop(self, member: int) -> None:
         """Train the member no further."""
@@ -159,7 +152,7 @@ class Learner(Backend):
         self.optimizer.zero_gradients()
         batch = torch.from_numpy(batches[0]).to(self.device)
         tokens = batch[:, :-1]
-        loss = self.model.loss(tokens, batch[:, 1:], self.documents.mask(tokens))
+        loss = self.model.loss(tokens, batch[:, 1:], self.mask(tokens))
         loss.backward()
         self.optimizer.fill_gradients()
         norm = self.optimizer.clip(self.clip)

@@ -41,20 +41,12 @@ OWN = ("mixture", "directory", "training", "checkpoint_seconds", "max_epochs")
 OWN_TRAINING = ("seed", "learning_rate")
 
 
-def _nothing(member: int, progress: RunProgress) -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
-def _never(member: int) -> bool:
+def _never(*_: object) -> bool:
     return False
-
-
-def _going_on() -> bool:
-    return False
-
-
-def _untold(member: int, outcome: "RunResult | ProxyError") -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -69,8 +61,8 @@ class WaveOptions:
     backend: str = STACKED
     progress: Callable[[int, RunProgress], None] = _nothing
     cancelled: Callable[[int], bool] = _never
-    stopping: Callable[[], bool] = _going_on
-    ended: Callable[[int, "RunResult | ProxyError"], None] = _untold
+    stopping: Callable[[], bool] = _never
+    ended: Callable[[int, RunResult | ProxyError], None] = _nothing
 
 
 def check_wave(specs: Sequence[RunSpec]) -> None:
@@ -160,8 +152,8 @@ def together(steps: Sequence[AbstractSet[int]]) -> list[tuple[int, list[int]]]:
 
 def train_run(
     spec: RunSpec,
-    progress: Callable[[RunProgress], None] = lambda progress: None,
-    stopping: Callable[[], bool] = _going_on,
+    progress: Callable[[RunProgress], None] = _nothing,
+    stopping: Callable[[], bool] = _never,
 ) -> RunResult:
     """Train and evaluate as ``spec`` says, or continue, or return the result already there: a wave of one.
 

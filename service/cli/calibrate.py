@@ -125,8 +125,8 @@ def _chosen(order: CalibrationOrder, size: str, calibration: Calibration) -> str
         choice: Choice = choose(swarm, calibration)
     except NotEnoughMemory as error:
         return str(error)
-    together = f"up to {choice.members} together" if choice.members > 1 else "one at a time"
+    together = f"up to {choice.rate.members} together" if choice.rate.members > 1 else "one at a time"
     return (
-        f"For {RUNS} runs of {training.tokens:,} tokens: {choice.backend}, {together}, in {len(choice.waves)} waves, "
-        f"{choice.seconds:,.0f} s of worker time.\n"
+        f"For {RUNS} runs of {training.tokens:,} tokens: {choice.rate.backend}, {together}, "
+        f"in {len(choice.waves)} waves, {choice.seconds:,.0f} s of worker time.\n"
     )

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
+from torch import Tensor
 
+from proxy_models.config import ModelConfig
 from proxy_models.text.preparation import PreparationSpec, PreparedDomain, prepare_domain, training_sample
 from proxy_models.text.tokenizer import TextTokenizer, train_byte_level_bpe
+from proxy_models.training.run_record import MODEL_CONFIG, MODEL_TENSORS
 
 STANDARD_LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 SOURCES = {
@@ -77,3 +81,9 @@ def spec_json(pool: Pool, tmp_path: Path) -> dict:
         "device": "cpu",
         "training": {"tokens": 40_000, "sequence_length": 64, "batch_rows": 4, "seed": 3, "evaluations": 3},
     }
+
+
+def load_model(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """What a run wrote as its model."""
+    config = json.loads((directory / MODEL_CONFIG).read_text(encoding="utf-8"))
+    return ModelConfig(**config), load_file(directory / MODEL_TENSORS)

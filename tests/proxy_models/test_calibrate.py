@@ -36,12 +36,12 @@ def test_a_calibration_is_measured_survives_json_and_answers() -> None:
     assert told == list(measured.rates)
     assert all(rate.tokens_per_second > 0 for rate in measured.rates)
     assert measured.memory_bytes >= free_memory("cpu")
-    again = Calibration.from_dict(json.loads(json.dumps(measured.to_dict())))
+    again = Calibration.from_dict(json.loads(json.dumps(asdict(measured))))
     assert again == measured
     swarm = Swarm(replace(MODEL, name="renamed"), TRAINING, 6)
     choice = choose(swarm, again, free_memory("cpu"), this_device("cpu"))
     assert sum(choice.waves) == 6
-    build(choice.backend, MODEL, [TRAINING] * choice.waves[0])
+    build(choice.rate.backend, MODEL, [TRAINING] * choice.waves[0])
 
 
 def test_every_backend_on_offer_has_a_name() -> None:

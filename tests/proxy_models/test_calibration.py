@@ -1,6 +1,6 @@
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -41,17 +41,17 @@ SLOW_START = table(
 def test_the_choice_trains_the_whole_swarm_soonest() -> None:
     """By hand: n * 6400 tokens; 4 runs take 25.6 s, 20.48 s or, too few for it, not 8 at a time; 16: 102, 82, 71."""
     few = choose(Swarm(MODEL, TRAINING, 4), SLOW_START)
-    assert (few.backend, few.waves, few.seconds) == (STACKED, (4,), pytest.approx(20.48))
+    assert (few.rate.backend, few.waves, few.seconds) == (STACKED, (4,), pytest.approx(20.48))
     many = choose(Swarm(MODEL, TRAINING, 18), SLOW_START)
-    assert (many.backend, many.waves, many.seconds) == (STACKED_COMPILED, (8, 8, 2), pytest.approx(77.6))
+    assert (many.rate.backend, many.waves, many.seconds) == (STACKED_COMPILED, (8, 8, 2), pytest.approx(77.6))
     alone = choose(Swarm(MODEL, TRAINING, 3), SLOW_START)
-    assert (alone.backend, alone.waves) == (ONE_BY_ONE, (1, 1, 1))
+    assert (alone.rate.backend, alone.waves) == (ONE_BY_ONE, (1, 1, 1))
 
 
 def test_what_does_not_fit_is_not_chosen() -> None:
     free = 5 * bytes_per_model(MODEL, TRAINING) + 4 * 2**20
     choice = choose(Swarm(MODEL, TRAINING, 100), SLOW_START, free)
-    assert choice.backend == STACKED
+    assert choice.rate.backend == STACKED
     assert choice.needed_bytes <= free
     assert choose(Swarm(MODEL, TRAINING, 100), replace(SLOW_START, memory_bytes=free)) == choice
     with pytest.raises(NotEnoughMemory, match="not even one"):
@@ -100,7 +100,7 @@ def test_calibrations_of_one_device_add_up() -> None:
     ],
 )
 def test_what_is_no_calibration_is_not_read_as_one(damage) -> None:
-    content = json.loads(json.dumps(SLOW_START.to_dict()))
+    content = json.loads(json.dumps(asdict(SLOW_START)))
     assert Calibration.from_dict(content) == SLOW_START
     damage(content)
     with pytest.raises(InvalidSpec, match="not a calibration"):

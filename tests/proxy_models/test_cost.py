@@ -7,6 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from proxy_models.config import SIZES, ModelConfig, TrainingConfig
+from proxy_models.families.architecture import Counts
 from proxy_models.model.model import Decoder
 from proxy_models.planning.calibration import Calibration, Device, Rate, shape_of
 from proxy_models.planning.cost import Room, SwarmWork, swarm_cost
@@ -90,19 +91,10 @@ def test_nothing_to_train_costs_nothing() -> None:
     assert (cost.training_flops, cost.device_seconds, cost.unknown) == (0, 0.0, None)
 
 
-class Foreign:
-    """A model that is no `ModelConfig`."""
-
-    parameters = 1_000
-    non_embedding_parameters = 900
-
-    def flops_per_token(self, sequence_length: int) -> int:
-        return 6 * self.parameters + sequence_length
-
-
 def test_a_model_of_another_kind_has_its_arithmetic_counted() -> None:
-    cost = swarm_cost(SwarmWork(Foreign(), TRAINING, 2, 20_480), [calibrated()], Room("cpu", 2**30))
-    assert cost.training_flops == 20_480 * 6_128
+    work = SwarmWork(Counts(1_000, 900, 900, 100, 2), TRAINING, 2, 20_480)
+    cost = swarm_cost(work, [calibrated()], Room("cpu", 2**30))
+    assert cost.training_flops == 20_480 * (6 * 1_000 + 6 * 2 * TRAINING.sequence_length)
     assert (cost.bytes_per_model, cost.largest_wave, cost.device_seconds) == (None, None, None)
     assert cost.unknown
 

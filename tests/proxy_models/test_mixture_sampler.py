@@ -30,6 +30,11 @@ def sampler(
     )
 
 
+def starts_of(order: RowOrder, epoch: int) -> np.ndarray:
+    """Where each row of an epoch starts in the shard, in training order."""
+    return order.starts_of(np.arange(order.rows_per_epoch) + epoch * order.rows_per_epoch)
+
+
 @st.composite
 def mixtures(draw: st.DrawFn) -> tuple[float, ...]:
     parts = draw(st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any))
@@ -48,9 +53,6 @@ def test_rows_are_within_one_of_the_request_and_are_the_rows_drawn(
         assert batch.shape == (4, LENGTH + 1)
         assert (np.diff(batch, axis=1) == 1).all()  # each row is one stretch of one shard
         np.add.at(counted, batch[:, 0] // 100_000, 1)
-        if step % 37 == 0:
-            realised = drawn.realised_tokens(step + 1)
-            assert [realised[f"d{i}"] for i in range(len(weights))] == (counted * LENGTH).tolist()
     assert [drawn.realised_tokens()[f"d{i}"] for i in range(len(weights))] == (counted * LENGTH).tolist()
     ideal = np.array(weights) * steps * 4
     assert (np.abs(counted - ideal) < 1 + 1e-9).all()
@@ -67,16 +69,15 @@ def test_every_stretch_of_training_sees_the_mixture(weights: tuple[float, ...], 
         assert ordinals[domains == index].tolist() == list(range(share))
     for row in np.linspace(0, rows, 20).astype(int).tolist():
         before = np.bincount(domains[:row], minlength=len(shares))
-        assert schedule.rows_before(row).tolist() == before.tolist()
         assert (np.abs(before - shares * row / rows) <= len(shares) / 2 + 1).all()
 
 
 def test_an_epoch_is_a_permutation_from_an_offset_of_its_own() -> None:
     order = RowOrder("d", 805, LENGTH, seed=5)
     assert order.rows_per_epoch == 100  # 804 targets, 8 a row
-    first, second = order.starts(0), order.starts(1)
+    first, second = starts_of(order, 0), starts_of(order, 1)
     offsets = set()
-    for starts in map(order.starts, range(30)):
+    for starts in (starts_of(order, epoch) for epoch in range(30)):
         offset = int(starts.min())
         offsets.add(offset)
         assert sorted(starts) == [offset + LENGTH * i for i in range(100)]
@@ -109,7 +110,7 @@ def test_mixtures_of_one_seed_share_the_order_of_each_domain() -> None:
 
 def test_the_first_rows_are_those_of_any_machine() -> None:
     """Written down once: raw Philox output keyed by SHA-256 has no platform or version in it."""
-    assert RowOrder("web:news", 8 * 10 + 1, 8, seed=1).starts(0).tolist() == [
+    assert starts_of(RowOrder("web:news", 8 * 10 + 1, 8, seed=1), 0).tolist() == [
         24, 32, 8, 64, 40, 56, 72, 0, 16, 48,
     ]  # fmt: skip
 

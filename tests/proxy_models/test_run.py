@@ -32,13 +32,12 @@ from proxy_models.training.run_record import (
     RunResult,
     add_checkpoint,
     checkpoint_steps,
-    load_model,
     read_checkpoint,
 )
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.step import Learned, Learner, learning_rate_at
 from proxy_models.training.wave import train_run
-from tests.proxy_models.conftest import Pool
+from tests.proxy_models.conftest import Pool, load_model
 from tests.proxy_models.test_families import numbers
 
 ROOT = Path(__file__).parents[2]

@@ -20,11 +20,11 @@ from proxy_models.families.start import decoder_shapes, read_start
 from proxy_models.families.transformers_model import configuration
 from proxy_models.model.model import Decoder
 from proxy_models.training.run_inputs import mixture_sampler, open_shards, starting_state
-from proxy_models.training.run_record import RunResult, load_model
+from proxy_models.training.run_record import RunResult
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.step import Learned, Learner
 from proxy_models.training.wave import WaveOptions, train_run, train_wave
-from tests.proxy_models.conftest import Pool
+from tests.proxy_models.conftest import Pool, load_model
 from tests.proxy_models.test_families import FAMILIES, Stopped, numbers
 
 

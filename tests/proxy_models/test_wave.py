@@ -21,9 +21,10 @@ from proxy_models.errors import Cancelled, Diverged, InvalidSpec, NotEnoughMemor
 from proxy_models.model.stacked_model import StackedDecoder
 from proxy_models.planning.memory import BUFFERS, bytes_per_model, check_fits, largest_wave
 from proxy_models.training import wave as wave_module
-from proxy_models.training.run_record import RunProgress, RunResult, load_model
+from proxy_models.training.run_record import RunProgress, RunResult
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.wave import WaveOptions, check_wave, together, train_run, train_wave
+from tests.proxy_models.conftest import load_model
 from tests.proxy_models.test_families import numbers
 
 ROOT = Path(__file__).parents[2]

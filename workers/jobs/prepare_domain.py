@@ -1,6 +1,7 @@
 """Counting a domain, splitting off its held-out slice, and writing its token shard."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
             ),
             lambda progress: report(progress.to_dict()),
         )
-        return {**prepared.to_dict(), "directory": reference_of(prepared.directory)}
+        return {**asdict(prepared.meta), "directory": reference_of(prepared.directory)}
 
 
 def store(session: Session, job: Job, result: Document) -> None:

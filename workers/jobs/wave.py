@@ -59,7 +59,8 @@ def choose_wave(question: Document) -> Document:
         choice = choose(swarm, table, free_memory(run.device) // question["sharing"], here)
     except (NotCalibrated, NotEnoughMemory):
         return alone  # training will say what is missing
-    return alone if choice.backend == ALONE else {"backend": choice.backend, "members": choice.members}
+    rate = choice.rate
+    return alone if rate.backend == ALONE else {"backend": rate.backend, "members": rate.members}
 
 
 def _measured(swarm: "Swarm", device: str, directory: Path) -> "Calibration | None":
