@@ -179,7 +179,7 @@ def test_what_the_service_imports_is_free_of_torch() -> None:
         "text.task_file",
         "text.token_shard",
         "training.run_spec",
-        "batches.mixture_sampler",
+        "training.mixture_sampler",
     ]
     code = "import sys\n" + "".join(f"import proxy_models.{name}\n" for name in modules)
     code += "assert not {'torch', 'transformers', 'tokenizers'} & set(sys.modules)"
