@@ -28,7 +28,7 @@ from benchmarks.olmix_file import OlmixConfigError
 from benchmarks.reuse_strategies import Bench, Strategy
 from benchmarks.reuse_truth import Truth
 from benchmarks.reuse_updates import Updates
-from mixing.change.lineage import Lineage, RevisionNode
+from mixing.change.lineage import RevisionNode
 from mixing.reuse.choice import StartMixture, kept_domains
 from mixing.reuse.plan import ReusePlan
 
@@ -97,7 +97,7 @@ def updates_of(directory: Path) -> tuple[tuple[str, ...], Updates]:
         for number, (_, leaves, changes) in enumerate(chain[1:], start=1)
     ]
     names = tuple(name for name, _, _ in chain)
-    return names, Updates(Lineage.of(nodes), tuple(node.id for node in nodes), target, factor)
+    return names, Updates({node.id: node for node in nodes}, target, factor)
 
 
 def made_up(updates: Updates, generator: np.random.Generator) -> Truth:
@@ -142,13 +142,13 @@ def _step(
 ) -> Step:
     """The answer, first of `mixtures`, and the runs after it, checked."""
     revision = updates.ids[updates.ids.index(before.revision) + 1]
-    leaves = updates.lineage.nodes[revision].leaves
+    leaves = updates.nodes[revision].leaves
     caps = {
         name: updates.repetition_cap * (leaf.tokens or 0) / updates.target_tokens
         for name, leaf in leaves.items()
     }
     violated = [said for mixture in mixtures for said in outside(mixture, caps)]
-    kept = kept_domains(updates.lineage.space(revision), before.revision)
+    kept = kept_domains(updates.space(revision), before.revision)
     error, virtual_cap, member, weight, frozen = 0.0, None, None, None, 0
     for virtual, ratios in plan.groups.items():
         total = sum(before.weights[kept[name]] for name in ratios)

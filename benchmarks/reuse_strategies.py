@@ -147,7 +147,7 @@ class Bench:
             revision: id.
             runs: new runs, where their number is given.
         """
-        question = self._continuation(state, strategy, self.updates.lineage.space(revision), runs)
+        question = self._continuation(state, strategy, self.updates.space(revision), runs)
         try:
             plan, state.start, new = self._with_room(state, strategy, question)
         except TooFewRuns:
@@ -249,10 +249,10 @@ class Bench:
 
     def _carried(self, state: State, revision: str) -> StartMixture:
         """The mixture in use over the newest domains, brought under the caps: all there is without a law."""
-        node, domains = self.updates.lineage.nodes[revision], self.updates.domains(revision)
+        node, domains = self.updates.nodes[revision], self.updates.domains(revision)
         assert node.parent is not None, "only an update is carried over"
         assert node.changes is not None
-        way = carry(node.changes, self.updates.lineage.nodes[node.parent].leaves, node.leaves)
+        way = carry(node.changes, self.updates.nodes[node.parent].leaves, node.leaves)
         weights = carried(way, state.start.weights)[0].align(domains.names)
         caps = Limits(domains, self.updates.target_tokens, self.updates.repetition_cap).caps
         inside = into_capped_simplex(weights, caps, domains.natural_weights)

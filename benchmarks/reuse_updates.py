@@ -11,10 +11,9 @@ from hashlib import sha256
 
 import numpy as np
 
-from mixing.change.conservation import combined
 from mixing.change.diff import diff
-from mixing.change.lineage import EvidenceSpace, Lineage, RevisionNode
-from mixing.change.revision import Leaf, Leaves
+from mixing.change.lineage import EvidenceSpace, RevisionNode, space_of
+from mixing.change.revision import Leaf, Leaves, combined
 from mixing.domains import Domains
 
 SPLIT = "pdf"
@@ -45,25 +44,32 @@ class Updates:
     """The pool from its first revision to its last.
 
     Attributes:
-        lineage: of all revisions.
-        ids: theirs, in order.
+        nodes: the revisions by id, in order.
         target_tokens: R.
         repetition_cap: k.
     """
 
-    lineage: Lineage
-    ids: tuple[str, ...]
+    nodes: Mapping[str, RevisionNode]
     target_tokens: float
     repetition_cap: float = 4.0
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of the revisions, in order."""
+        return tuple(self.nodes)
+
+    def space(self, revision: str) -> EvidenceSpace:
+        """The contents of a revision and its ancestors."""
+        return space_of(self.nodes.values(), revision)
 
     @cached_property
     def whole(self) -> EvidenceSpace:
         """Every text that some revision has, those that only a later split tells apart among them."""
-        return self.lineage.space(self.ids[-1])
+        return self.space(self.ids[-1])
 
     def domains(self, revision: str) -> Domains:
         """Of one revision."""
-        return Domains.of({name: leaf.tokens for name, leaf in self.lineage.nodes[revision].leaves.items()})
+        return Domains.of({name: leaf.tokens for name, leaf in self.nodes[revision].leaves.items()})
 
 
 def updates(generator: np.random.Generator, shape: Shape | None = None) -> Updates:
@@ -98,7 +104,7 @@ def updates(generator: np.random.Generator, shape: Shape | None = None) -> Updat
         parent = nodes[-1]
         nodes.append(RevisionNode(str(number), pool, parent.id, diff(parent.leaves, pool)))
     target = TARGET_SHARE * _tokens(web)
-    return Updates(Lineage.of(nodes), tuple(node.id for node in nodes), target)
+    return Updates({node.id: node for node in nodes}, target)
 
 
 def _tokens(leaves: Mapping[str, Leaf]) -> float:

@@ -11,18 +11,17 @@ limit is 100 ms for 1,000 domains; a share of the limit below 1 keeps it.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.revision_maps import carry
-from mixing.change.conservation import combined
 from mixing.change.diff import diff
-from mixing.change.lineage import Lineage, RevisionNode
+from mixing.change.lineage import RevisionNode, space_of
 from mixing.change.patch import Patch, apply_patch
-from mixing.change.revision import Changes, Leaf, Leaves
+from mixing.change.revision import Changes, Leaf, Leaves, combined
 from mixing.errors import AmbiguousChange
 from mixing.question import Question
 from mixing.reuse.choice import Continuation, PastRun, StartMixture, newest_domains
@@ -102,9 +101,11 @@ RUNS = 300
 """Older runs a plan looks at."""
 
 
-def continuation_of(lineage: Lineage, old: Leaves, generator: np.random.Generator) -> Continuation:
+def continuation_of(
+    lineage: Sequence[RevisionNode], old: Leaves, generator: np.random.Generator
+) -> Continuation:
     """A plan for the second revision, with `RUNS` runs of the first."""
-    names, space = sorted(old), lineage.space("2")
+    names, space = sorted(old), space_of(lineage, "2")
     drawn = generator.dirichlet(np.full(len(names), 0.3), RUNS).tolist()
     runs = [dict(zip(names, row, strict=True)) for row in drawn]
     return Continuation(
@@ -130,8 +131,8 @@ def measured(domains: int, share: float) -> dict[str, Any]:
     }
     if domains <= DOMAINS[0]:
         calls["carry"] = lambda: carry(changes, old, new)
-        lineage = Lineage.of([RevisionNode("1", old), RevisionNode("2", new, "1", changes)])
-        calls["contents"] = lambda: lineage.space("2")
+        lineage = [RevisionNode("1", old), RevisionNode("2", new, "1", changes)]
+        calls["contents"] = lambda: space_of(lineage, "2")
         continuation = continuation_of(lineage, old, generator)
         calls["plan"] = lambda: plan_reuse(continuation)
     limit = LIMIT * domains / DOMAINS[0]

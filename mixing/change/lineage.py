@@ -11,9 +11,9 @@ content. Where one text was cut in two ways, once by a merge and once by a split
 the older pieces were weighed apart stay points of these.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -124,68 +124,48 @@ def _aligned(mixture: Mapping[str, float], names: tuple[str, ...]) -> np.ndarray
     return Mixture.of(mixture).align(names)
 
 
-@dataclass(frozen=True)
-class Lineage:
-    """Revisions by id; make one with `Lineage.of`.
+def space_of(nodes: Iterable[RevisionNode], revision: str) -> EvidenceSpace:
+    """The contents of a revision and of all its ancestors, with every one's map into them.
+
+    Raises:
+        UnknownRevision: there is none of that id.
+        InvalidLineage: two of one id, a parent that is not there or has no changes told, or a cycle of parents.
+        InvalidTokens: a domain without a count.
 
     >>> from mixing.change.diff import diff
     >>> from mixing.change.revision import Leaf
     >>> before, after = {"web": Leaf(6e9, "w")}, {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")}
     >>> nodes = [RevisionNode("1", before), RevisionNode("2", after, "1", diff(before, after))]
-    >>> space = Lineage.of(nodes).space("2")
+    >>> space = space_of(nodes, "2")
     >>> space.contents.names, space.carry_all("1", [{"web": 1.0}])  # the old run, over the contents
     (('code', 'web'), array([[0., 1.]]))
     """
+    by_id: dict[str, RevisionNode] = {}
+    for node in nodes:
+        if node.id in by_id:
+            raise InvalidLineage(f"revision {node.id} is given twice", names=[node.id])
+        by_id[node.id] = node
+    for node in by_id.values():
+        _check(node, by_id)
+    return _Contents.of(_chain(by_id, revision)).space()
 
-    nodes: Mapping[str, RevisionNode] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, nodes: Iterable[RevisionNode]) -> Self:
-        """The lineage of these revisions.
-
-        Raises:
-            InvalidLineage: two of one id, a parent that is not there or has no changes told, or a cycle of parents.
-            InvalidTokens: a domain without a count.
-        """
-        by_id: dict[str, RevisionNode] = {}
-        for node in nodes:
-            if node.id in by_id:
-                raise InvalidLineage(f"revision {node.id} is given twice", names=[node.id])
-            by_id[node.id] = node
-        for node in by_id.values():
-            _check(node, by_id)
-        return cls(by_id)
-
-    def chain(self, revision: str) -> tuple[RevisionNode, ...]:
-        """From the first revision down to this one.
-
-        Raises:
-            UnknownRevision: there is none of that id.
-            InvalidLineage: it is its own ancestor.
-        """
-        if revision not in self.nodes:
-            raise UnknownRevision(f"there is no revision {revision}", names=[revision])
-        found: list[RevisionNode] = []
-        at: str | None = revision
-        while at is not None:
-            if any(node.id == at for node in found):
-                around = [node.id for node in found]
-                raise InvalidLineage(
-                    f"revision {at} is its own ancestor: {' <- '.join([*around, at])}",
-                    field="parent",
-                    names=around,
-                )
-            found.append(self.nodes[at])
-            at = found[-1].parent
-        return tuple(reversed(found))
-
-    def space(self, revision: str) -> EvidenceSpace:
-        """The contents of a revision and of all its ancestors, with every one's map into them.
-
-        Raises:
-            UnknownRevision, InvalidLineage: as `chain`.
-        """
-        return _Contents.of(self.chain(revision)).space()
+def _chain(by_id: Mapping[str, RevisionNode], revision: str) -> tuple[RevisionNode, ...]:
+    """From the first revision down to this one."""
+    if revision not in by_id:
+        raise UnknownRevision(f"there is no revision {revision}", names=[revision])
+    chain: dict[str, RevisionNode] = {}
+    at: str | None = revision
+    while at is not None:
+        if at in chain:
+            raise InvalidLineage(
+                f"revision {at} is its own ancestor: {' <- '.join([*chain, at])}",
+                field="parent",
+                names=tuple(chain),
+            )
+        chain[at] = by_id[at]
+        at = chain[at].parent
+    return tuple(reversed(chain.values()))
 
 
 def _check(node: RevisionNode, by_id: Mapping[str, RevisionNode]) -> None:
@@ -260,11 +240,11 @@ class _Contents:
         """The undivided contents a content consists of, and their shares."""
         if key not in self.parts:
             return {key: 1.0}
-        found: dict[_Key, float] = {}
+        shares: dict[_Key, float] = defaultdict(float)
         for part, share in self.parts[key].items():
             for leaf, within in self._leaves(part).items():
-                found[leaf] = found.get(leaf, 0.0) + share * within
-        return found
+                shares[leaf] += share * within
+        return shares
 
     def space(self) -> EvidenceSpace:
         columns = {at: self._leaves(key) for at, key in self.keys.items()}

@@ -4,8 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mixing.change.conservation import is_additive, remainder, total_content
-from mixing.change.revision import Changes, Leaf, Leaves
+from mixing.change.revision import Changes, Leaf, Leaves, is_additive, remainder, total_content
 
 
 @dataclass

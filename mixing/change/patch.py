@@ -4,9 +4,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mixing.change.conservation import check_split, total_content, total_tokens
 from mixing.change.matching import same_text
-from mixing.change.revision import Changes, Leaf, Leaves, check_leaves
+from mixing.change.revision import (
+    Changes,
+    Leaf,
+    Leaves,
+    check_leaves,
+    check_split,
+    total_content,
+    total_tokens,
+)
 from mixing.errors import (
     DuplicateDomain,
     InvalidDomainName,

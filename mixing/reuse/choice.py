@@ -99,9 +99,9 @@ class Continuation:
         runs: new runs asked for, None to have them proposed.
         seconds_per_run: what a comparable run took, where one has been trained.
 
-    >>> from mixing.change.lineage import Lineage, RevisionNode
+    >>> from mixing.change.lineage import RevisionNode, space_of
     >>> from mixing.change.revision import Leaf
-    >>> space = Lineage.of([RevisionNode("1", {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")})]).space("1")
+    >>> space = space_of([RevisionNode("1", {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")})], "1")
     >>> question = Question(domains=newest_domains(space), objective={"humaneval": 1.0}, target_tokens=4e9)
     >>> Continuation(question, space, kind="none").tasks
     ('humaneval',)
@@ -133,9 +133,9 @@ class Continuation:
 def newest_domains(space: EvidenceSpace) -> Domains:
     """The newest revision's domains; a divided one has the tokens of its contents.
 
-    >>> from mixing.change.lineage import Lineage, RevisionNode
+    >>> from mixing.change.lineage import RevisionNode, space_of
     >>> from mixing.change.revision import Leaf
-    >>> space = Lineage.of([RevisionNode("1", {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")})]).space("1")
+    >>> space = space_of([RevisionNode("1", {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")})], "1")
     >>> newest_domains(space).names
     ('code', 'web')
     """

@@ -112,9 +112,9 @@ def plan_reuse(continuation: Continuation) -> ReusePlan:
         Infeasible: no mixture with these ratios keeps to the caps and constraints; the members in conflict are named,
             with the least change that helps.
 
-    >>> from mixing.change.lineage import Lineage, RevisionNode
+    >>> from mixing.change.lineage import RevisionNode, space_of
     >>> from mixing.change.revision import Leaf
-    >>> space = Lineage.of([RevisionNode("1", {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")})]).space("1")
+    >>> space = space_of([RevisionNode("1", {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")})], "1")
     >>> from mixing.question import Question
     >>> from mixing.reuse.choice import newest_domains
     >>> question = Question(domains=newest_domains(space), objective={"humaneval": 1.0}, target_tokens=4e9)

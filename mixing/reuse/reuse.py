@@ -84,11 +84,11 @@ def older_run(run: RunEvidence, revision: str, space: EvidenceSpace, seed: int |
         UnknownRevision, UnknownDomain, MissingDomain: as `EvidenceSpace.carry`.
 
     >>> from mixing.change.diff import diff
-    >>> from mixing.change.lineage import Lineage, RevisionNode
+    >>> from mixing.change.lineage import RevisionNode, space_of
     >>> from mixing.change.revision import Leaf
     >>> before, after = {"web": Leaf(6e9, "w"), "code": Leaf(2e9, "c")}, {"web": Leaf(6e9, "w")}
     >>> nodes = [RevisionNode("1", before), RevisionNode("2", after, "1", diff(before, after))]
-    >>> space = Lineage.of(nodes).space("2")
+    >>> space = space_of(nodes, "2")
     >>> run = RunEvidence("run-0", {"web": 0.7, "code": 0.3}, {"humaneval": 1.41})
     >>> older = older_run(run, "1", space)
     >>> older.mixture["web"], older.older  # the text of code still counts, though the domain is gone

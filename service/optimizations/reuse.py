@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from mixing.change.lineage import EvidenceSpace, Lineage
+from mixing.change.lineage import EvidenceSpace, space_of
 from mixing.errors import Infeasible, MixingError, TooFewRuns
 from mixing.question import Question, objective_of
 from mixing.reuse.choice import Continuation, ReuseKind, StartMixture, newest_domains
@@ -172,7 +172,7 @@ def _plan(
     runs = [one for one in lineage.runs if node_id(one.optimization.revision) in known]
     kind: ReuseKind = asked.kind
     try:
-        space = Lineage.of(nodes).space(node_id(lineage.revision))
+        space = space_of(nodes, node_id(lineage.revision))
         past = tuple(comparison.past_run(one) for one in runs)
         unlike = {run.id for run in past if run.unlike is not None}
         plan = plan_reuse(

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from mixing.change.conservation import combined, is_additive
 from mixing.change.diff import diff
-from mixing.change.revision import Changes, Leaf, Leaves
+from mixing.change.revision import Changes, Leaf, Leaves, combined, is_additive
 from mixing.errors import AmbiguousChange
 from store.tables import DomainRow, Revision
 

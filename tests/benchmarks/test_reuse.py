@@ -44,7 +44,7 @@ def small(world: str, fitted: Fits, seed: int = 1) -> Bench:
 def test_the_five_updates_are_found_and_lead_from_24_domains_to_64() -> None:
     pool = updates(np.random.default_rng(0))
     assert [len(pool.domains(revision)) for revision in pool.ids] == [24, 39, 45, 45, 44, 64]
-    changes = [pool.lineage.nodes[revision].changes for revision in pool.ids[1:]]
+    changes = [pool.nodes[revision].changes for revision in pool.ids[1:]]
     added, sources, revised, removed, split = (one for one in changes if one is not None)
     assert (len(added.added), len(sources.added)) == (15, 6)
     assert (revised.revised, removed.removed) == ({SPLIT: SPLIT}, (REMOVED,))

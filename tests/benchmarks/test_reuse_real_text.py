@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.reuse_text_domains import ADDED, FIRST, REVISED, SPLIT, Update, first_domains, updates
 from benchmarks.reuse_text_report import MEAN, NATURAL, RATIOS, RECOMPUTE, REUSE, measured_document, shares
-from mixing.change.conservation import combined
+from mixing.change.revision import combined
 from proxy_models.text.held_out import document_digest
 from service.demo.corpora import DemoCorpora
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mixing.change.lineage import Lineage, RevisionNode
+from mixing.change.lineage import RevisionNode
 from mixing.change.revision import Changes, Leaf
 
 Documents = frozenset[int]
@@ -30,11 +30,6 @@ class DocumentLineage:
         for _ in range(updates):
             made.update(hashes)
         return made
-
-    @property
-    def lineage(self) -> Lineage:
-        """As the library sees it."""
-        return Lineage.of(self.nodes)
 
     def name(self) -> str:
         """A domain name not used before, of a source that is drawn."""

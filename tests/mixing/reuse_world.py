@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mixing.change.lineage import EvidenceSpace, Lineage, RevisionNode
+from mixing.change.lineage import EvidenceSpace, RevisionNode, space_of
 from mixing.change.revision import Changes, Leaf
 from mixing.question import Question
 from mixing.reuse.choice import Continuation, PastRun, StartMixture, newest_domains
@@ -44,9 +44,9 @@ def second(changes: str) -> tuple[dict[str, Leaf], Changes]:
     )
 
 
-def space_of(leaves: Mapping[str, Leaf], changes: Changes) -> EvidenceSpace:
+def updated_space(leaves: Mapping[str, Leaf], changes: Changes) -> EvidenceSpace:
     """The contents after one update."""
-    return Lineage.of([RevisionNode("1", FIRST), RevisionNode("2", leaves, "1", changes)]).space("2")
+    return space_of([RevisionNode("1", FIRST), RevisionNode("2", leaves, "1", changes)], "2")
 
 
 def metrics_of(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixing.change.conservation import combined, is_additive
+from mixing.change.revision import combined, is_additive
 from mixing.errors import InvalidContent
 
 

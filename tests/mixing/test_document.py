@@ -15,7 +15,7 @@ from mixing.question import Question
 from mixing.reuse.reuse import Reuse, older_run
 from mixing.solve.constraints import share_of
 from mixing.terms import TaskGuard
-from tests.mixing.reuse_world import TASKS, runs_of_first, second, space_of
+from tests.mixing.reuse_world import TASKS, runs_of_first, second, updated_space
 
 positive = st.floats(1e-6, 1e12)
 
@@ -23,7 +23,7 @@ positive = st.floats(1e-6, 1e12)
 @st.composite
 def questions(draw: st.DrawFn) -> Question:
     """Nothing in it is as it would be if it were left out."""
-    space = space_of(*second("added"))
+    space = updated_space(*second("added"))
     domains = Domains(space.newest.free, space.contents.tokens @ (space.newest.matrix > 0))
     older = tuple(older_run(run, "1", space, seed=1) for run in runs_of_first(space, 3))
     low, high = sorted((draw(st.floats(0.01, 10)), draw(st.floats(10.5, 20))))

@@ -12,14 +12,22 @@ from mixing.methods import combine, method_named
 from mixing.reuse.choice import StartMixture
 from mixing.reuse.plan import affected_domains, plan_reuse
 from mixing.simplex_map import SimplexMap
-from tests.mixing.reuse_world import FIRST, TASKS, continuation_of, past_of, runs_of_first, second, space_of
+from tests.mixing.reuse_world import (
+    FIRST,
+    TASKS,
+    continuation_of,
+    past_of,
+    runs_of_first,
+    second,
+    updated_space,
+)
 from tests.mixing.solve.problems import share_between
 
 KINDS = ("added", "removed", "renamed", "revised", "split", "merged")
 
 
 def planned(changes: str, runs: int = 0, **asked: object):
-    space = space_of(*second(changes))
+    space = updated_space(*second(changes))
     past = past_of(runs_of_first(space, runs)) if runs else ()
     return plan_reuse(continuation_of(space, past, **asked))
 
@@ -36,7 +44,7 @@ def planned(changes: str, runs: int = 0, **asked: object):
     ],
 )
 def test_what_is_affected_is_what_no_old_domain_is(changes: str, affected: set[str]) -> None:
-    space = space_of(*second(changes))
+    space = updated_space(*second(changes))
     assert set(affected_domains(space, "1")) == affected
     plan = plan_reuse(continuation_of(space))
     assert set(plan.recomputed) == affected
@@ -93,7 +101,7 @@ def test_a_domain_that_is_taken_out_costs_no_run() -> None:
 
 
 def test_older_runs_that_lack_a_task_are_made_up_for() -> None:
-    space = space_of(*second("added"))
+    space = updated_space(*second("added"))
     past = past_of(runs_of_first(space, 40))
     plan = plan_reuse(continuation_of(space, past, tasks=(*TASKS, "held-out/e0")))
     needed = combine(method_named("mixwright")).minimum_runs(len(space.contents))
@@ -105,7 +113,7 @@ def test_older_runs_that_lack_a_task_are_made_up_for() -> None:
 
 
 def test_fewer_runs_than_a_law_can_do_with_are_refused_with_the_number() -> None:
-    space = space_of(*second("added"))
+    space = updated_space(*second("added"))
     past = past_of(runs_of_first(space, 5))
     needed = combine(method_named("mixwright")).minimum_runs(8) - 5
     with pytest.raises(TooFewRuns, match=f"ask for {needed} or more") as refused:
@@ -115,7 +123,7 @@ def test_fewer_runs_than_a_law_can_do_with_are_refused_with_the_number() -> None
 
 
 def test_runs_that_cannot_be_compared_are_set_aside_with_the_reason() -> None:
-    space = space_of(*second("revised"))
+    space = updated_space(*second("revised"))
     first, other, stranger, *_ = past_of(runs_of_first(space, 3))
     past = (
         replace(first, seed=7, mixture={**dict.fromkeys(FIRST, 0.1), "d3": 0.5}),
@@ -134,7 +142,7 @@ def test_runs_that_cannot_be_compared_are_set_aside_with_the_reason() -> None:
 
 
 def test_a_run_that_was_trained_twice_counts_once() -> None:
-    space = space_of(*second("renamed"))
+    space = updated_space(*second("renamed"))
     first, other, *_ = past_of(runs_of_first(space, 3))
     there = {name if name != "d3" else "other": weight for name, weight in first.mixture.items()}
     again = replace(first, id="again", revision="2", mixture=there)
@@ -148,7 +156,7 @@ def test_the_cap_of_a_virtual_domain_is_the_most_its_members_let_it_weigh(seed: 
     generator = np.random.default_rng(seed)
     weights = dict(zip(FIRST, generator.dirichlet(np.ones(len(FIRST))).tolist(), strict=True))
     start = StartMixture("m1", "1", weights)
-    space = space_of(*second(changes))
+    space = updated_space(*second(changes))
     continuation = continuation_of(space, start=start, target_tokens=1e9 + generator.random() * 19e9)
     plan = plan_reuse(continuation)
     # By linear programming over the members, each held to its share of the virtual domain.
@@ -166,7 +174,7 @@ def test_the_cap_of_a_virtual_domain_is_the_most_its_members_let_it_weigh(seed: 
 
 
 def test_ratios_that_no_mixture_can_keep_name_the_member_and_the_smallest_relaxation() -> None:
-    space = space_of(*second("added"))
+    space = updated_space(*second("added"))
     weights = {"d0": 0.95, **dict.fromkeys(["d1", "d2", "d3", "d4", "d5"], 0.01)}
     start = StartMixture("m1", "1", weights)
     # 4 x 10 G of d0 in 100 G: at most .4, so the virtual domain at most .42; e0 and e1 are pinned to .1.
@@ -189,7 +197,7 @@ def test_partial_frees_what_it_names_or_the_most_coupled() -> None:
     named = planned("added", kind="partial", free=("d1",))
     assert set(named.recomputed) == {"d1", "e0", "e1"}
     assert named.kind == "partial"
-    space = space_of(*second("revised"))
+    space = updated_space(*second("revised"))
     coupling = {"d3": {"d0": 1e-4, "d1": 3e-2, "d2": 5e-3, "d4": 0.0, "d5": 0.0}}
     base = continuation_of(space).start
     assert base is not None
@@ -212,7 +220,7 @@ def test_partial_frees_what_it_names_or_the_most_coupled() -> None:
 def test_auto_frees_the_most_coupled_until_the_rest_costs_less_than_gain_and_noise_tolerate(
     gain: float, noise: float, freed: set[str]
 ) -> None:
-    space = space_of(*second("revised"))
+    space = updated_space(*second("revised"))
     coupling = {"d3": {"d0": 1e-4, "d1": 3e-2, "d2": 5e-3, "d4": 0.0, "d5": 0.0}}
     base = continuation_of(space).start
     assert base is not None
@@ -255,6 +263,6 @@ def test_the_virtual_domain_is_called_like_no_domain() -> None:
     leaves, changes = second("added")
     leaves["kept"] = leaves.pop("e0")
     changes = replace(changes, added=("e1", "kept"))
-    plan = plan_reuse(continuation_of(space_of(leaves, changes)))
+    plan = plan_reuse(continuation_of(updated_space(leaves, changes)))
     assert list(plan.groups) == ["kept_"]
     assert Leaf(30e9, "text e0") == leaves["kept"]

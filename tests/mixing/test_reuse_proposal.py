@@ -26,7 +26,7 @@ from tests.mixing.reuse_world import (
     past_of,
     runs_of_first,
     second,
-    space_of,
+    updated_space,
 )
 from tests.mixing.solve.problems import share_between
 
@@ -66,7 +66,7 @@ def swarm_of(space: EvidenceSpace, runs: int, reuse: Reuse) -> Question:
 
 def update(changes: str, kind: str, old: int = 30) -> tuple[EvidenceSpace, Reuse, Proposal]:
     """One update, from its plan to its mixture."""
-    space = space_of(*second(changes))
+    space = updated_space(*second(changes))
     runs = runs_of_first(space, old)
     plan = plan_reuse(continuation_of(space, past_of(runs), kind=kind))
     reuse = Reuse(plan.groups, space, carried(runs, space))
@@ -95,7 +95,7 @@ def test_after_every_kind_of_change_the_mixture_gains_what_was_predicted(changes
 
 
 def test_runs_of_a_renamed_tree_count_as_if_it_had_never_been_renamed() -> None:
-    space = space_of(*second("renamed"))
+    space = updated_space(*second("renamed"))
     runs = runs_of_first(space, 24)
     first = {name: leaf.tokens for name, leaf in FIRST.items()}
     own = propose(
@@ -112,7 +112,7 @@ def test_runs_of_a_renamed_tree_count_as_if_it_had_never_been_renamed() -> None:
 
 
 def test_older_runs_make_up_for_new_ones() -> None:
-    space = space_of(*second("added"))
+    space = updated_space(*second("added"))
     runs, plan = runs_of_first(space, 30), None
     plan = plan_reuse(continuation_of(space, past_of(runs), kind="none"))
     reuse = Reuse({}, space, carried(runs, space))
@@ -137,7 +137,7 @@ def test_no_leaf_constraint_is_ever_violated_by_what_is_found_over_virtual_domai
     seed: int, changes: str
 ) -> None:
     generator = np.random.default_rng(seed)
-    space = space_of(*second(changes))
+    space = updated_space(*second(changes))
     runs = runs_of_first(space, 20, seed)
     domains = newest_domains(space)
     frozen = [name for name in domains.names if name in FIRST and name != "d3"][:4]
@@ -190,7 +190,7 @@ def test_the_law_is_fitted_where_it_predicts_better_and_both_ways_are_reported()
 
 def test_ratios_alone_are_fitted_over_virtual_domains_to_runs_too_few_for_a_law_of_all() -> None:
     leaves, changes = second("added")
-    space = space_of(leaves, changes)
+    space = updated_space(leaves, changes)
     groups = plan_reuse(continuation_of(space)).groups
     reuse = Reuse(groups)
     domains = newest_domains(space)
@@ -205,7 +205,7 @@ def test_ratios_alone_are_fitted_over_virtual_domains_to_runs_too_few_for_a_law_
 
 
 def test_an_older_run_counts_for_the_tasks_it_was_measured_on() -> None:
-    space = space_of(*second("added"))
+    space = updated_space(*second("added"))
     reuse = Reuse({}, space, carried(runs_of_first(space, 30), space))
     new = [
         replace(run, metrics={**run.metrics, "held-out/e0": 1 + run.mixture["d0"] - 0.5 * run.mixture["e0"]})
@@ -222,7 +222,7 @@ def test_an_older_run_counts_for_the_tasks_it_was_measured_on() -> None:
 
 
 def test_an_older_run_that_a_new_one_repeats_counts_once() -> None:
-    space = space_of(*second("added"))
+    space = updated_space(*second("added"))
     old = runs_of_first(space, 30)
     alone = {**dict.fromkeys(FIRST, 0.0), "d0": 1.0}
     metrics = metrics_of(space.carry("1", alone))
@@ -235,7 +235,7 @@ def test_an_older_run_that_a_new_one_repeats_counts_once() -> None:
 
 
 def test_new_runs_are_not_the_older_ones_drawn_again() -> None:
-    space = space_of(*second("renamed"))
+    space = updated_space(*second("renamed"))
     olmix = replace(asked(space, Reuse()), method="olmix", rounds=(30,))
     first = {tuple(run.mixture.values()) for run in sample_round(olmix)}
     older = carried(runs_of_first(space, 30), space)
@@ -248,7 +248,7 @@ def test_new_runs_are_not_the_older_ones_drawn_again() -> None:
 
 
 def test_doubted_runs_weigh_less() -> None:
-    space = space_of(*second("added"))
+    space = updated_space(*second("added"))
     new = trained(space, swarm_of(space, 20, Reuse({}, space)))
     off = [
         replace(run, metrics={task: value + 0.1 for task, value in run.metrics.items()})
@@ -268,7 +268,7 @@ def test_doubted_runs_weigh_less() -> None:
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trains_runs])
 def test_every_method_reuses_or_says_why_not(name: str) -> None:
-    space = space_of(*second("added"))
+    space = updated_space(*second("added"))
     method, runs = method_named(name), runs_of_first(space, 40)
     recipe = combine(method)
     plan = plan_reuse(continuation_of(space, past_of(runs), kind="auto", method=name))
@@ -298,7 +298,7 @@ def test_every_method_reuses_or_says_why_not(name: str) -> None:
 
 
 def test_a_reuse_of_another_tree_is_refused_by_name() -> None:
-    space = space_of(*second("added"))
+    space = updated_space(*second("added"))
     runs = carried(runs_of_first(space, 12), space)
     other = Domains.of({"d0": 1e9, "zebra": 2e9})
     question = asked(space, Reuse({}, space, runs))

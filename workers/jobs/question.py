@@ -109,7 +109,7 @@ class JobQuestion:
         return self.document.question(self.tokens, self._reuse())
 
     def _reuse(self) -> "Reuse":
-        from mixing.change.lineage import Lineage
+        from mixing.change.lineage import space_of
         from mixing.reuse.reuse import NOTHING_REUSED, Reuse, older_run
 
         if self.document.reuse is None:
@@ -117,7 +117,7 @@ class JobQuestion:
         groups = self.document.reuse["plan"]["groups"]
         if self.older is None:
             return Reuse(groups)
-        space = Lineage.of(nodes_of(self.older.lineage)).space(self.older.revision)
+        space = space_of(nodes_of(self.older.lineage), self.older.revision)
         runs = tuple(
             older_run(replace(run, metrics=self._readable(run.metrics)), revision, space, self.document.seed)
             for revision, run in self.older.runs
