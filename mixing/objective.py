@@ -2,7 +2,7 @@
 
 Inside, an objective is a weighted mean of lower-is-better metrics (or the worst of several such means). A task
 that is better when higher says so and says how it is turned, `1 - value` or `-value`; it is never averaged with
-its opposite as it stands.
+its opposite as it stands. Outside, an accuracy is an accuracy (`Sense`).
 
 Weights are divided by their sum wherever they are used: all ones are the same as none given, and doubling them
 does not halve the strength of lambda in the KL term beside them. Standardisation keeps to that too. It divides
@@ -10,9 +10,9 @@ a task's weight by the standard deviation of its metric over the runs and divide
 so tasks count by what mixtures change in them and the objective stays in the unit of the metrics.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -25,6 +25,14 @@ Turn = Literal["error rate", "negated"]
 Aggregation = Literal["weighted mean", "worst family"]
 Granularity = Literal["per task", "per family", "aggregated"]
 """What one law is fitted to: each task, each family's mean, or the objective itself."""
+
+
+def turned(value: float, turn: Turn | None) -> float:
+    """A measured value as it is minimised, and a minimised one as it is measured."""
+    if turn is None:
+        return value
+    return 1 - value if turn == "error rate" else -value
+
 
 AGGREGATED = "objective"
 """Name of the one column that is left when everything is aggregated before the fit."""
@@ -108,10 +116,7 @@ class ObjectiveSpec:
 
     def lower_is_better(self, task: str, value: float) -> float:
         """A measured value as it enters the objective: turned where the task asks for it."""
-        turn = self.turned.get(task)
-        if turn is None:
-            return value
-        return 1 - value if turn == "error rate" else -value
+        return turned(value, self.turned.get(task))
 
 
 @dataclass(frozen=True)
@@ -371,3 +376,62 @@ def objective_of_tasks(
     alone = {task: float(weight > 0) for task, weight in weights.items() if task not in family_of}
     counted = {name: float(total > 0) for name, total in totals.items()}
     return ObjectiveSpec({**weights, **alone}, members, counted, aggregation="worst family")
+
+
+@dataclass(frozen=True)
+class Sense:
+    """How a number that is minimised is shown: as it was measured, with the unit and the direction it has there.
+
+    Of one task, or of a mean of tasks. A gain is the same number either way: natural minus proposed of what is
+    minimised, so positive is better.
+
+    Attributes:
+        turn: how it was turned; None for what is shown as it is minimised.
+        unit: "BPB", "accuracy" (a share of 1), or None where it has no name, such as a mean of both.
+    """
+
+    turn: Turn | None
+    unit: str | None
+
+    @property
+    def direction(self) -> Direction:
+        """Which values are better."""
+        return "lower" if self.turn is None else "higher"
+
+    @property
+    def suffix(self) -> str:
+        """The unit behind a number in a sentence; nothing where it has no name."""
+        return f" {self.unit}" if self.unit else ""
+
+    def measured(self, value: float) -> float:
+        """A minimised value as it is measured."""
+        return turned(value, self.turn)
+
+    def pair(self, natural: float, proposed: float) -> dict[str, Any]:
+        """Two minimised values as they are measured, with unit and direction: for JSON."""
+        return {
+            "unit": self.unit,
+            "direction": self.direction,
+            "natural": self.measured(float(natural)),
+            "proposed": self.measured(float(proposed)),
+        }
+
+    def interval(self, low: float, high: float) -> list[float]:
+        """The ends of an interval of the minimised value as they are measured, the lower first."""
+        return sorted([self.measured(float(low)), self.measured(float(high))])
+
+    def slope(self, values: np.ndarray) -> np.ndarray:
+        """Changes of the minimised value as changes of the measured one."""
+        return values if self.turn is None else -values
+
+
+_UNITS: Mapping[Turn | None, str | None] = {None: "BPB", "error rate": "accuracy", "negated": None}
+
+
+def sense_of(spec: ObjectiveSpec, tasks: Iterable[str]) -> Sense:
+    """Of a mean of tasks whose weights sum to 1: theirs where they have one, else that of what is minimised."""
+    turns: set[Turn | None] = {spec.turned.get(task) for task in tasks}
+    if len(turns) != 1:
+        return Sense(None, None)
+    turn = turns.pop()
+    return Sense(turn, _UNITS[turn])

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from mixing.answer.report import document_of
+from mixing.answer.report import Report
 from mixing.answer.uncertainty import GainIntervals, gain_intervals
 from mixing.errors import Infeasible, InvalidSetting
-from mixing.laws.diagnostics import HeldOutError
 from mixing.laws.learning import Learned, learn
 from mixing.laws.regression import Fitted
 from mixing.question import Question, problem_of
-from mixing.runs.evidence import Evidence, RunEvidence
+from mixing.runs.evidence import RunEvidence
 from mixing.solve.catalogue import SOLVERS
 from mixing.solve.problem import MixtureProblem
 from mixing.solve.solution import Solution
@@ -41,24 +40,9 @@ class Proposal:
     solution: Solution
     intervals: GainIntervals | None
 
-    @property
-    def evidence(self) -> Evidence:
-        """The runs, joined."""
-        return self.learned.evidence
-
-    @property
-    def law(self) -> Fitted:
-        """The regression fitted to all runs."""
-        return self.learned.law
-
-    @property
-    def held_out(self) -> HeldOutError | None:
-        """Errors on runs not seen; None where there are too few runs to leave any out."""
-        return self.learned.held_out
-
     def to_dict(self) -> dict[str, Any]:
         """JSON: weights by name, the objective and every task, domains, constraints, effects, warnings."""
-        return document_of(self)
+        return Report(self).document()
 
 
 def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:

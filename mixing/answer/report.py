@@ -1,5 +1,6 @@
 """The document of a proposal: everything known about the mixture, by name, ready for JSON."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from math import isfinite
@@ -8,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixing.answer.coupling import couplings
-from mixing.answer.metric_sense import Sense, sense_of
 from mixing.answer.uncertainty import CONFIDENCE
-from mixing.answer.untrained import domain_rows
-from mixing.answer.warnings import Findings, warnings_of
+from mixing.answer.untrained import cap_row, domain_rows
+from mixing.answer.warnings import warnings_of
 from mixing.laws.conformal import RunIntervals, fewest_runs
 from mixing.laws.diagnostics import effects, weight_spread
 from mixing.limits import BINDING
-from mixing.methods import method_named
+from mixing.objective import Sense, sense_of
 from mixing.runs.noise import TaskSignal, rank_tasks
 from mixing.solve.constraints import LinearConstraint
 from mixing.solve.solution import Kind
@@ -30,23 +30,18 @@ _COUPLED = 50
 """Domains a domain's couplings are listed for."""
 
 
-def document_of(proposal: "Proposal") -> Document:
-    """Weights by name, the objective and every task, domains, constraints, effects, warnings."""
-    return _Report(proposal).document()
-
-
-class _Report:
+class Report:
     """The parts of a document, each made once from one proposal."""
 
     def __init__(self, proposal: "Proposal") -> None:
         self.proposal = proposal
         self.question = proposal.question
-        self.evidence = proposal.evidence
-        self.groups = proposal.evidence.groups
+        self.evidence = proposal.learned.evidence
+        self.groups = self.evidence.groups
         self.weights = proposal.solution.weights
         self.natural = self.question.domains.natural_weights
         both = np.stack([self.natural, self.weights])
-        self.at_natural, self.at_proposed = proposal.law.predict(both)[0]
+        self.at_natural, self.at_proposed = proposal.learned.law.predict(both)[0]
         spec = self.question.specification
         self.senses = {task: sense_of(spec, [task]) for task in self.evidence.tasks}
         self.sense = sense_of(spec, np.array(self.evidence.tasks)[self.evidence.objective > 0])
@@ -55,70 +50,75 @@ class _Report:
         """The whole of it."""
         proposal, recipe = self.proposal, self.question.parts
         counted = np.flatnonzero(self.evidence.objective > 0)
-        held_out, intervals = proposal.held_out, proposal.intervals
-        objective = self.objective()
+        held_out, intervals = proposal.learned.held_out, proposal.intervals
         return {
             "weights": self.by_domain(self.weights),
             "natural": self.by_domain(self.natural),
             "method": self.question.method,
-            "recipe": {
-                "sampler": recipe.sampler,
-                "regression": recipe.regression,
-                "granularity": recipe.granularity,
-                "solver": recipe.solver,
-            },
-            "objective": objective,
-            "tasks": self.tasks(),
+            "recipe": asdict(recipe),
+            "objective": self.objective,
+            "tasks": self.tasks,
             "worse": self.worse(),
             "held_out_rank_correlation": (
                 None if held_out is None else float(held_out.rank_correlation[counted].mean())
             ),
-            "domains": self.domains(),
+            "domains": self.domains,
             "constraints": [*self.caps(), *self.shares(), *self.guard_rails()],
             "effects": self.effects(),
             "coupling": self.coupling(),
             "reuse": self.reuse(),
             "leverage": self.by_domain(weight_spread(self.evidence.weights)),
             "weight_spread": None if intervals is None else self.by_domain(intervals.weight_spread),
-            "optimality_gap": proposal.solution.gap if isfinite(proposal.solution.gap) else None,
+            "optimality_gap": _finite(proposal.solution.gap),
             "evaluations": proposal.solution.evaluations,
             "optimism": None if intervals is None else intervals.optimism,
             "nearest_run_distance": self.nearest_run_distance,
             "runs_used": len(self.evidence.weights),
             "left_out": dict(self.evidence.left_out),
             "notes": list(self.evidence.notes),
-            "warnings": [warning.to_dict() for warning in warnings_of(self.findings(objective))],
+            "warnings": [asdict(warning) for warning in warnings_of(self)],
         }
 
     def by_domain(self, values: np.ndarray) -> dict[str, float]:
         """(m,) values by name."""
         return dict(zip(self.question.domains.names, map(float, values), strict=True))
 
+    @cached_property
     def objective(self) -> Document:
         """What is predicted of the objective."""
         natural, proposed = (float(self.groups.value(at)) for at in (self.at_natural, self.at_proposed))
-        held_out, intervals = self.proposal.held_out, self.proposal.intervals
         return {
             "aggregate": "worst_family" if self.groups.worst else "mean",
             "families": self.families(),
-            **self.sense.pair(natural, proposed),
-            "natural_interval": self.natural_interval(-1, self.sense),
-            "gain": natural - proposed,
-            "gain_interval": None if intervals is None else [float(end) for end in intervals.objective],
+            **self.predicted(-1, self.sense, natural, proposed),
             "confidence": CONFIDENCE,
-            "rank_correlation": None if held_out is None else held_out.objective_rank_correlation,
-            "mae": None if held_out is None else held_out.objective_mae,
-            "decision_accuracy": None if held_out is None else held_out.objective_decision_accuracy,
         }
 
-    def natural_interval(self, column: int, sense: Sense) -> list[float] | None:
-        """Where one more proxy run of the natural distribution is expected; -1 is the objective's column.
+    def predicted(self, column: int, sense: Sense, natural: float, proposed: float) -> Document:
+        """What is predicted of a task, or in column -1 of the objective, and how sure that is.
 
-        Of the proposed mixture there is none: it was chosen by these very runs, and on simulated swarms an interval
-        of their residuals held a new run of it 3 to 5 times in 10 (`gain_interval` allows for the choice).
+        `natural_interval` is where one more proxy run of the natural distribution is expected. Of the proposed
+        mixture there is none: it was chosen by these very runs, and on simulated swarms an interval of their
+        residuals held a new run of it 3 to 5 times in 10 (`gain_interval` allows for the choice).
         """
-        ends = self._expected
-        return None if ends is None else sense.interval(ends[0, column], ends[1, column])
+        expected, intervals, errors = self._expected, self.proposal.intervals, self.proposal.learned.held_out
+        scores: Sequence[float | None] = (None, None, None)
+        if errors is not None and column < 0:
+            scores = (
+                errors.objective_rank_correlation,
+                errors.objective_mae,
+                errors.objective_decision_accuracy,
+            )
+        elif errors is not None:
+            arrays = (errors.rank_correlation, errors.mae, errors.decision_accuracy)
+            scores = [float(array[column]) for array in arrays]
+        return {
+            **sense.pair(natural, proposed),
+            "natural_interval": None if expected is None else sense.interval(*expected[:, column]),
+            "gain": natural - proposed,
+            "gain_interval": None if intervals is None else intervals.bounds[column].tolist(),
+            **dict(zip(("rank_correlation", "mae", "decision_accuracy"), scores, strict=True)),
+        }
 
     @cached_property
     def _expected(self) -> np.ndarray | None:
@@ -134,12 +134,9 @@ class _Report:
         """The means of which the worst is minimised, by their tasks; none where all tasks count together."""
         if not self.groups.worst:
             return []
-        evidence, spec = self.evidence, self.question.specification
-        groups, tasks = self.groups, evidence.tasks
+        groups, tasks, spec = self.groups, self.evidence.tasks, self.question.specification
         shares = groups.membership @ groups.matrix
-        means = zip(
-            self.groups.membership @ self.at_natural, self.groups.membership @ self.at_proposed, strict=True
-        )
+        means = zip(groups.membership @ self.at_natural, groups.membership @ self.at_proposed, strict=True)
         return [
             {
                 "name": name,
@@ -150,22 +147,17 @@ class _Report:
             for name, row, (natural, proposed) in zip(groups.families, shares, means, strict=True)
         ]
 
+    @cached_property
     def tasks(self) -> list[Document]:
-        """What is predicted of each task."""
-        evidence, held_out, intervals = self.evidence, self.proposal.held_out, self.proposal.intervals
+        """What is predicted of each task; `signal_to_noise` is its range over the runs in units of its noise."""
+        evidence = self.evidence
         return [
             {
                 "name": name,
                 "weight": float(evidence.objective[t]),
-                **self.senses[name].pair(float(self.at_natural[t]), float(self.at_proposed[t])),
-                "natural_interval": self.natural_interval(t, self.senses[name]),
-                "gain": float(self.at_natural[t] - self.at_proposed[t]),
-                "gain_interval": None if intervals is None else [float(end) for end in intervals.columns[t]],
-                "rank_correlation": None if held_out is None else float(held_out.rank_correlation[t]),
-                "mae": None if held_out is None else float(held_out.mae[t]),
-                "decision_accuracy": None if held_out is None else float(held_out.decision_accuracy[t]),
-                "noise": float(evidence.noise[t]) if np.isfinite(evidence.noise[t]) else None,
-                "signal_to_noise": self.signal_to_noise(t),
+                **self.predicted(t, self.senses[name], float(self.at_natural[t]), float(self.at_proposed[t])),
+                "noise": _finite(evidence.noise[t]),
+                "signal_to_noise": _finite(self.signals[name].ratio) if name in self.signals else None,
             }
             for t, name in enumerate(evidence.tasks)
         ]
@@ -176,26 +168,17 @@ class _Report:
         `change` is by how much, above 0, and `interval` that of the change; `is_certain` says whether it excludes 0,
         and both are None where nothing is held out.
         """
-        found = []
-        for row in self.tasks():
-            if row["gain"] >= -_UNCHANGED:
-                continue
-            bounds = row["gain_interval"]
-            found.append(
-                {
-                    "task": row["name"],
-                    "weight": row["weight"],
-                    "change": -row["gain"],
-                    "interval": None if bounds is None else [-bounds[1], -bounds[0]],
-                    "is_certain": None if bounds is None else bounds[1] < 0,
-                }
-            )
-        return sorted(found, key=lambda row: (-row["change"], row["task"]))
-
-    def signal_to_noise(self, t: int) -> float | None:
-        """Range of a task over the runs in units of its noise, where that is known and not 0."""
-        found = self.signals.get(self.evidence.tasks[t])
-        return None if found is None or not np.isfinite(found.ratio) else found.ratio
+        rows = [(row, row["gain_interval"]) for row in self.tasks if row["gain"] < -_UNCHANGED]
+        return [
+            {
+                "task": row["name"],
+                "weight": row["weight"],
+                "change": -row["gain"],
+                "interval": None if bounds is None else [-bounds[1], -bounds[0]],
+                "is_certain": None if bounds is None else bounds[1] < 0,
+            }
+            for row, bounds in sorted(rows, key=lambda pair: (pair[0]["gain"], pair[0]["name"]))
+        ]
 
     @cached_property
     def signals(self) -> dict[str, TaskSignal]:
@@ -212,97 +195,72 @@ class _Report:
         ranked = rank_tasks(tasks, evidence.metrics[:, known], evidence.noise[known])
         return {row.task: row for row in ranked}
 
+    @cached_property
     def domains(self) -> list[Document]:
-        """What the mixture does with each domain."""
-        prices = self.proposal.solution.cap_prices
-        rows = domain_rows(self.question.limits, self.weights)
-        for j, row in enumerate(rows):
-            row["shadow_price"] = None if prices is None else self._price_per_token(float(prices[j]))
+        """What the mixture does with each domain, and what one more token of it is worth.
+
+        Its cap is k N_j / R, so d cap / d N_j = k / R.
+        """
+        prices, question = self.proposal.solution.cap_prices, self.question
+        rows = domain_rows(question.limits, self.weights)
+        for row, price in zip(rows, [] if prices is None else prices.tolist(), strict=False):
+            row["shadow_price"] = price * (question.repetition_cap or 0.0) / question.target_tokens
         return rows
 
-    def _price_per_token(self, price: float) -> float:
-        """What one more token of a domain is worth: its cap is k N_j / R, so d cap / d N_j = k / R."""
-        if self.question.repetition_cap is None:
-            return 0.0
-        return price * self.question.repetition_cap / self.question.target_tokens
-
-    def caps(self) -> list[Document]:
+    def caps(self) -> Iterator[Document]:
         """The repetition caps that bind."""
-        found = []
-        for row in self.domains():
+        for row in self.domains:
             if not row["binding"]:
                 continue
-            worth = ""
-            if row["shadow_price"] is not None:
-                worth = (
-                    f": {row['tokens']:,.0f} more tokens of it would be worth about "
-                    f"{row['shadow_price'] * row['tokens']:.4f}{self.sense.suffix}"
-                )
-            found.append(
-                {
-                    "kind": "repetition_cap",
-                    "domain": row["name"],
-                    "bound": row["cap"],
-                    "shadow_price": row["shadow_price"],
-                    "statement": f"{row['name']} is read {self.question.repetition_cap:g} times, its cap{worth}.",
-                }
-            )
-        return found
+            price, tokens, worth = row["shadow_price"], row["tokens"], ""
+            if price is not None:
+                worth = f"{price * tokens:.4f}{self.sense.suffix}"
+                worth = f": {tokens:,.0f} more tokens of it would be worth about {worth}"
+            yield cap_row(self.question, row, worth)
 
-    def shares(self) -> list[Document]:
+    def shares(self) -> Iterator[Document]:
         """The shares at one of their bounds."""
         prices = self._prices("constraint", "pin")
-        found = []
         for constraint in self.question.constraints:
             weight = float(constraint.row(self.question.domains.names) @ self.weights)
             if (bound := _bound_reached(constraint, weight)) is None:
                 continue
-            price = prices.get(constraint.name)
-            worth = (
-                ""
-                if price is None
-                else f"; a hundredth more room would be worth about {price / 100:.4f}{self.sense.suffix}"
-            )
-            found.append(
-                {
-                    "kind": "share",
-                    "name": constraint.name,
-                    "bound": bound,
-                    "shadow_price": price,
-                    "statement": f"{constraint.name} weighs {weight:.4f}, where it is held{worth}.",
-                }
-            )
-        return found
+            price, worth = prices.get(constraint.name), ""
+            if price is not None:
+                worth = f"; a hundredth more room would be worth about {price / 100:.4f}{self.sense.suffix}"
+            yield {
+                "kind": "share",
+                "name": constraint.name,
+                "bound": bound,
+                "shadow_price": price,
+                "statement": f"{constraint.name} weighs {weight:.4f}, where it is held{worth}.",
+            }
 
-    def guard_rails(self) -> list[Document]:
+    def guard_rails(self) -> Iterator[Document]:
         """The guard rails that hold the mixture back."""
         prices = self._prices("guard_rail")
-        found = []
         for guard, rail in zip(self.question.guard_rails, self.proposal.problem.guard_rails, strict=True):
             predicted = float(rail.mean.weights @ self.at_proposed)
             if predicted < rail.bound - BINDING * max(abs(rail.bound), 1.0):
                 continue
-            price, sense = prices.get(rail.mean.name), self.senses[guard.task]
-            found.append(
-                {
-                    "kind": "guard_rail",
-                    "task": guard.task,
-                    "bound": sense.told(rail.bound),
-                    "shadow_price": price,
-                    "statement": f"{guard.task} is predicted at {sense.told(predicted):.4f}{sense.suffix}, its"
-                    " guard rail.",
-                }
-            )
-        return found
+            sense = self.senses[guard.task]
+            at = f"{sense.measured(predicted):.4f}{sense.suffix}"
+            yield {
+                "kind": "guard_rail",
+                "task": guard.task,
+                "bound": sense.measured(rail.bound),
+                "shadow_price": prices.get(rail.mean.name),
+                "statement": f"{guard.task} is predicted at {at}, its guard rail.",
+            }
 
     def _prices(self, *kinds: Kind) -> dict[str, float]:
         return {item.name: item.price for item in self.proposal.solution.active if item.kind in kinds}
 
     def effects(self) -> dict[str, dict[str, float]]:
         """Per task, the change per unit of weight given to a domain and taken from all in proportion."""
-        found = effects(self.proposal.law, self.weights)
+        slopes = effects(self.proposal.learned.law, self.weights)
         return {
-            name: self.by_domain(self.senses[name].slope(found[:, t]))
+            name: self.by_domain(self.senses[name].slope(slopes[:, t]))
             for t, name in enumerate(self.evidence.tasks)
         }
 
@@ -311,14 +269,14 @@ class _Report:
 
         Of each domain the `_COUPLED` strongest.
         """
-        found = couplings(self.proposal.problem, self.weights)
-        if found is None:
+        costs = couplings(self.proposal.problem, self.weights)
+        if costs is None:
             return None
         names = self.question.domains.names
-        strongest = np.argsort(-found, axis=1, kind="stable")[:, :_COUPLED]
+        strongest = np.argsort(-costs, axis=1, kind="stable")[:, :_COUPLED]
         return {
             name: {names[k]: float(row[k]) for k in sorted(best) if row[k] > 0}
-            for name, row, best in zip(names, found, strongest.tolist(), strict=True)
+            for name, row, best in zip(names, costs, strongest.tolist(), strict=True)
         }
 
     def reuse(self) -> Document | None:
@@ -349,26 +307,9 @@ class _Report:
         """L1 distance of the mixture to the nearest run; at most so far to one with text that is no longer there."""
         return float((np.abs(self.evidence.weights - self.weights).sum(1) + self.evidence.table.off).min())
 
-    def findings(self, objective: Document) -> Findings:
-        """What the warnings are drawn from."""
-        question = self.question
-        return Findings(
-            evidence=self.evidence,
-            signals=self.signals,
-            domains=question.domains.names,
-            pinned=frozenset(
-                name
-                for one in question.constraints
-                if one.lower == one.upper and len(one.coefficients) == 1
-                for name in one.coefficients
-            ),
-            objective=objective,
-            proposed=self.weights,
-            nearest_run_distance=self.nearest_run_distance,
-            recommended_runs=method_named(question.method).default_runs(
-                len(question.space.free), question.parts
-            ),
-        )
+
+def _finite(value: float) -> float | None:
+    return float(value) if isfinite(value) else None
 
 
 def _bound_reached(constraint: LinearConstraint, weight: float) -> float | None:

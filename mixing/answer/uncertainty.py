@@ -47,14 +47,12 @@ class GainIntervals:
     """90% intervals of the gain (natural minus proposed, positive is better).
 
     Attributes:
-        columns: (C, 2).
-        objective: (2,).
+        bounds: (C + 1, 2), the objective's last.
         optimism: mean amount by which a claimed gain of the objective exceeds the true one.
         weight_spread: (m,) standard deviation of the optimum's weights over the refits, on the scale of all runs.
     """
 
-    columns: np.ndarray
-    objective: np.ndarray
+    bounds: np.ndarray
     optimism: float
     weight_spread: np.ndarray
 
@@ -95,7 +93,7 @@ def gain_intervals(
     half = np.hypot(_DEVIATIONS * scale * error.std(0), MISFIT_SHARE * _difference(missed[:, nearest]))
     centre = judged[-1] + error.mean(0)
     bounds = np.stack([centre - half, centre + half], axis=1)
-    return GainIntervals(bounds[:-1], bounds[-1], float(-error[:, -1].mean()), scale * optima.std(0))
+    return GainIntervals(bounds, float(-error[:, -1].mean()), scale * optima.std(0))
 
 
 def _gain(

@@ -165,6 +165,17 @@ def domain_rows(limits: Limits, weights: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
+def cap_row(question: Question, row: Mapping[str, Any], worth: str = "") -> dict[str, Any]:
+    """A repetition cap that binds, of one of `domain_rows`, with what more tokens would be worth."""
+    return {
+        "kind": "repetition_cap",
+        "domain": row["name"],
+        "bound": row["cap"],
+        "shadow_price": row["shadow_price"],
+        "statement": f"{row['name']} is read {question.repetition_cap:g} times, its cap{worth}.",
+    }
+
+
 def _document(question: Question, weights: np.ndarray) -> dict[str, Any]:
     rows = domain_rows(question.limits, weights)
     return {
@@ -177,17 +188,7 @@ def _document(question: Question, weights: np.ndarray) -> dict[str, Any]:
         "worse": [],
         "held_out_rank_correlation": None,
         "domains": rows,
-        "constraints": [
-            {
-                "kind": "repetition_cap",
-                "domain": row["name"],
-                "bound": row["cap"],
-                "shadow_price": None,
-                "statement": f"{row['name']} is read {question.repetition_cap:g} times, its cap.",
-            }
-            for row in rows
-            if row["binding"]
-        ],
+        "constraints": [cap_row(question, row) for row in rows if row["binding"]],
         "runs_used": 0,
         "notes": [],
         "warnings": [],

@@ -44,8 +44,8 @@ def reach(proposal: Proposal) -> float:
 
     mu is the least curvature of the objective along mixtures, at the proposal.
     """
-    weights, groups = proposal.solution.weights, proposal.evidence.groups
-    local = proposal.law.expand(weights, groups.column_weights)
+    weights, groups = proposal.solution.weights, proposal.learned.evidence.groups
+    local = proposal.learned.law.expand(weights, groups.column_weights)
     hessian = np.diag(local.diagonal) + local.factors.T @ local.factors
     along = np.linalg.svd(np.ones((1, len(weights))))[2][1:]
     curvature = np.linalg.eigvalsh(along @ hessian @ along.T)[0]

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from mixing.answer.metric_sense import Sense
 from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, TooFewRuns
+from mixing.objective import Sense
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.swarm.sample import sample_round

@@ -65,7 +65,7 @@ def grid(step: float = 0.01) -> np.ndarray:
 
 def tasks_at(proposal: Proposal, weights: np.ndarray) -> np.ndarray:
     """(n, 3) predictions of code, facts and prose."""
-    return proposal.law.predict(weights)[0][:, :3]
+    return proposal.learned.law.predict(weights)[0][:, :3]
 
 
 def test_the_mean_is_minimal_on_the_grid() -> None:
@@ -82,10 +82,10 @@ def test_the_worst_family_is_minimal_on_the_grid(granularity: str) -> None:
     )
     recipe = combine(METHODS["mixwright"], granularity=granularity)
     proposal = proposed(objective=spec, recipe=recipe)
-    law = proposed(recipe=combine(METHODS["mixwright"])).law if granularity == "per task" else None
+    law = proposed(recipe=combine(METHODS["mixwright"])).learned.law if granularity == "per task" else None
 
     def worst(weights: np.ndarray) -> np.ndarray:
-        return proposal.evidence.groups.value(proposal.law.predict(weights)[0])
+        return proposal.learned.evidence.groups.value(proposal.learned.law.predict(weights)[0])
 
     document = proposal.to_dict()
     assert document["objective"]["aggregate"] == "worst_family"

@@ -166,7 +166,7 @@ def test_standardised_tasks_count_alike_at_every_granularity(granularity: str) -
     spec = ObjectiveSpec(dict.fromkeys(USEFUL, 1.0), standardize=True)
     question, runs = question_of("mixwright", 20)
     recipe = combine(METHODS["mixwright"], granularity=granularity)
-    evidence = propose(replace(question, objective=spec, recipe=recipe), runs).evidence
+    evidence = propose(replace(question, objective=spec, recipe=recipe), runs).learned.evidence
     metrics = evidence.metrics
     shares = 1 / metrics.std(0)
     np.testing.assert_allclose(
@@ -185,12 +185,14 @@ def test_with_no_run_to_spare_nothing_is_held_out_and_that_is_said() -> None:
 def test_a_law_over_tokens_is_judged_by_full_runs() -> None:
     """Short runs measure more by a constant; predictions are of full ones, so against them they would look wrong."""
     proposal = propose(*question_of("admire", cap=None))
-    assert proposal.held_out is not None
-    full = proposal.evidence.table.tokens == 1
+    assert proposal.learned.held_out is not None
+    full = proposal.learned.evidence.table.tokens == 1
     assert 4 <= full.sum() < len(full)
-    assert proposal.held_out.predictions.shape[1] == full.sum()
-    short_by = proposal.evidence.metrics[~full].mean() - proposal.evidence.metrics[full].mean()
-    assert proposal.held_out.objective_mae < 0.5 * abs(short_by)
+    assert proposal.learned.held_out.predictions.shape[1] == full.sum()
+    short_by = (
+        proposal.learned.evidence.metrics[~full].mean() - proposal.learned.evidence.metrics[full].mean()
+    )
+    assert proposal.learned.held_out.objective_mae < 0.5 * abs(short_by)
 
 
 def test_replicates_do_not_pin_a_searched_mixture_to_the_runs() -> None:

@@ -126,7 +126,7 @@ def test_older_runs_make_up_for_new_ones() -> None:
         points = np.random.default_rng(3).dirichlet(np.full(8, 2.0), 200)
         names = proposal.question.domains.names
         truth = [true_value(space, dict(zip(names, row.tolist(), strict=True))) for row in points]
-        predicted = proposal.evidence.groups.value(proposal.law.predict(points)[0])
+        predicted = proposal.learned.evidence.groups.value(proposal.learned.law.predict(points)[0])
         errors.append(np.abs(predicted - truth).mean())
     assert errors[0] < errors[1] / 2
 
@@ -213,7 +213,7 @@ def test_an_older_run_counts_for_the_tasks_it_was_measured_on() -> None:
     ]
     question = replace(asked(space, reuse), objective={**OBJECTIVE, "held-out/e0": 1.0})
     proposal = propose(question, new)
-    assert proposal.evidence.table.measured.sum(axis=0).tolist() == [12, 42, 42, 42]
+    assert proposal.learned.evidence.table.measured.sum(axis=0).tolist() == [12, 42, 42, 42]
     task = proposal.to_dict()["tasks"][0]
     assert task["name"] == "held-out/e0"
     assert task["gain"] > 0
@@ -231,7 +231,7 @@ def test_an_older_run_that_a_new_one_repeats_counts_once() -> None:
     new = trained(space, swarm_of(space, 6, reuse))
     again = {**dict.fromkeys(space.newest.free, 0.0), "d0": 1.0}
     proposal = propose(asked(space, reuse), [*new, RunEvidence("new alone", again, metrics, seed=0)])
-    assert len(proposal.evidence.weights) == 30 + 6 + 1
+    assert len(proposal.learned.evidence.weights) == 30 + 6 + 1
 
 
 def test_new_runs_are_not_the_older_ones_drawn_again() -> None:
@@ -261,7 +261,11 @@ def test_doubted_runs_weigh_less() -> None:
         proposal = propose(asked(space, Reuse({}, space, older)), new)
         names = proposal.question.domains.names
         truth = [true_value(space, dict(zip(names, row.tolist(), strict=True))) for row in points]
-        return float(np.abs(proposal.evidence.groups.value(proposal.law.predict(points)[0]) - truth).mean())
+        return float(
+            np.abs(
+                proposal.learned.evidence.groups.value(proposal.learned.law.predict(points)[0]) - truth
+            ).mean()
+        )
 
     assert error(2.0) < error(0.0)
 

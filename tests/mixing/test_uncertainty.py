@@ -51,8 +51,8 @@ def intervals_of(refits: Refits, evidence: Evidence | None = None, optima: np.nd
 
 def test_refits_that_agree_and_miss_nothing_leave_no_doubt() -> None:
     found = intervals_of(refits_of(LAW, LAW, LAW))
-    np.testing.assert_allclose(found.columns, 0.5)
-    np.testing.assert_allclose(found.objective, 0.5)
+    np.testing.assert_allclose(found.bounds[:-1], 0.5)
+    np.testing.assert_allclose(found.bounds[-1], 0.5)
     assert found.optimism == 0
     assert (found.weight_spread == 0).all()
 
@@ -62,17 +62,17 @@ def test_the_interval_is_the_jackknifes() -> None:
     first, second = (Linear(np.array([[1.5, 2.0], [2.5 + extra, 3.0 + extra]])) for extra in (0.2, 0.6))
     found = intervals_of(refits_of(first, second))
     assert found.optimism == pytest.approx(0.2)
-    np.testing.assert_allclose(found.objective, 0.5 - 0.2 + 1.6449 * 2 * 0.1 * np.array([-1, 1]), rtol=1e-4)
-    np.testing.assert_allclose(found.columns[0], found.objective)
+    np.testing.assert_allclose(found.bounds[-1], 0.5 - 0.2 + 1.6449 * 2 * 0.1 * np.array([-1, 1]), rtol=1e-4)
+    np.testing.assert_allclose(found.bounds[:-1][0], found.bounds[-1])
 
 
 def test_held_out_errors_widen_it_by_how_differently_they_miss_and_not_by_how_far() -> None:
     same = intervals_of(refits_of(LAW, LAW, missed=np.full((2, 4, 2), 7.0)))
-    np.testing.assert_allclose(same.objective, 0.5)
+    np.testing.assert_allclose(same.bounds[-1], 0.5)
     missed = np.zeros((2, 4, 2))
     missed[:, :2] = 0.3  # four of the six pairs differ by 0.3, so the 90% quantile does
     apart = intervals_of(refits_of(LAW, LAW, missed=missed))
-    np.testing.assert_allclose(apart.objective, 0.5 + 0.3 * MISFIT_SHARE * np.array([-1, 1]))
+    np.testing.assert_allclose(apart.bounds[-1], 0.5 + 0.3 * MISFIT_SHARE * np.array([-1, 1]))
 
 
 def test_the_spread_of_the_weights_is_on_the_scale_of_all_runs() -> None:
@@ -83,13 +83,13 @@ def test_the_spread_of_the_weights_is_on_the_scale_of_all_runs() -> None:
 def test_the_worst_family_is_chosen_mixture_by_mixture() -> None:
     """b is the worst at both ends: 2.5 at the natural distribution and 2 at the proposed one."""
     found = intervals_of(refits_of(LAW, LAW), evidence_of(worst=True))
-    np.testing.assert_allclose(found.objective, 0.5)
+    np.testing.assert_allclose(found.bounds[-1], 0.5)
 
 
 def test_what_a_refit_says_far_outside_the_runs_is_not_counted_by_its_size() -> None:
     wild = Linear(np.array([[1.5, 2.0], [1e9, 1e9]]))
     found = intervals_of(refits_of(LAW, wild))
-    assert np.abs(found.objective).max() < 100
+    assert np.abs(found.bounds[-1]).max() < 100
 
 
 def test_the_gain_that_is_reported_is_within_reach_however_far_the_law_reaches() -> None:
@@ -98,5 +98,5 @@ def test_the_gain_that_is_reported_is_within_reach_however_far_the_law_reaches()
     refits = refits_of(far, far)
     found = gain_intervals(far, refits, evidence_of(), np.tile(PROPOSED, (2, 1)), NATURAL, PROPOSED)
     stated = (far.predict(NATURAL[None])[0] - far.predict(PROPOSED[None])[0])[0] @ [0.25, 0.75]
-    assert found.objective[0] == pytest.approx(stated)
-    assert found.objective[1] == pytest.approx(stated)
+    assert found.bounds[-1][0] == pytest.approx(stated)
+    assert found.bounds[-1][1] == pytest.approx(stated)
