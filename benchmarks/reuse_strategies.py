@@ -21,6 +21,7 @@ from benchmarks.revision_maps import carried, carry
 from mixing.answer.proposal import Proposal, propose
 from mixing.capped_simplex import into_capped_simplex
 from mixing.change.lineage import EvidenceSpace
+from mixing.domains import Mixture
 from mixing.errors import Infeasible, TooFewRuns
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.laws.composed import through
@@ -28,7 +29,6 @@ from mixing.laws.fitting import fit
 from mixing.laws.learning import CONTENTS, Learned, gather_over, learn
 from mixing.limits import Limits
 from mixing.methods import method_named
-from mixing.mixture import Mixture
 from mixing.question import Question, problem_of
 from mixing.reuse.choice import (
     Continuation,

@@ -12,8 +12,8 @@ from itertools import pairwise
 import numpy as np
 
 from mixing.change.revision import Changes, Leaves
+from mixing.domains import Mixture
 from mixing.errors import InvalidTokens, InvalidWeights, MissingDomain, UnknownDomain
-from mixing.mixture import Mixture
 from mixing.simplex_map import SimplexMap
 
 

@@ -1,6 +1,6 @@
 """The mathematics of mixtures: arrays and small frozen dataclasses in and out, in the order data flows.
 
-domains, mixture, simplex_map   what there is, weights by name, and linear maps between simplices
+domains, simplex_map            what there is, weights by name, and linear maps between simplices
 objective, terms, limits        what is minimised, every parameter once, caps and what is reachable
 question, document              one question for swarm, proposal, plan and baselines, and its stored form
 methods, parts                  a method is data: sampler, regression, granularity, solver

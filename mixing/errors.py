@@ -176,16 +176,16 @@ class AmbiguousChange(MixingError):
 
     def __init__(self, questions: Iterable[ChangeQuestion]) -> None:
         self.questions = tuple(questions)
-        asked = "; ".join(
-            f"{asked.question} ({', '.join(word for word, _ in asked.candidates[:4])}"
-            f"{', ...' if len(asked.candidates) > 4 else ''})"
-            for asked in self.questions[:3]
+        first = "; ".join(
+            f"{question.question} ({', '.join(word for word, _ in question.candidates[:4])}"
+            f"{', ...' if len(question.candidates) > 4 else ''})"
+            for question in self.questions[:3]
         )
         more = f"; and {len(self.questions) - 3} more" if len(self.questions) > 3 else ""
         super().__init__(
-            f"what changed cannot be told from names and contents; say one word for each: {asked}{more}",
+            f"what changed cannot be told from names and contents; say one word for each: {first}{more}",
             field="said",
-            names=(asked.domain for asked in self.questions),
+            names=(question.domain for question in self.questions),
         )
 
 

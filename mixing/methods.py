@@ -7,11 +7,10 @@ reason. What a part is, and where each kind has its catalogue, is in `mixing.par
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from types import MappingProxyType
 
 from mixing.errors import InvalidSetting, TooFewRuns, UnknownMethod
 from mixing.laws.catalogue import REGRESSIONS
-from mixing.parts import GRANULARITIES
+from mixing.parts import GRANULARITIES, Part, index
 from mixing.solve.catalogue import SOLVERS
 from mixing.swarm.catalogue import SAMPLERS
 
@@ -63,13 +62,10 @@ class RunCount:
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Part):
     """One way to find a mixture.
 
     Attributes:
-        name: as it is asked for.
-        title: as it is shown.
-        source: where it is published.
         recipe: its parts, or None for a method that trains no runs.
         runs: default size of the swarm.
         rounds: relative sizes of the rounds the swarm is trained in; later ones are chosen from the earlier.
@@ -77,10 +73,7 @@ class Method:
         kl_weight: default lambda of the KL term to the natural distribution.
     """
 
-    name: str
-    title: str
-    source: str
-    recipe: Recipe | None
+    recipe: Recipe | None = None
     runs: RunCount = RunCount(0, 0)
     rounds: tuple[float, ...] = (1.0,)
     repetition_cap: float | None = 4.0
@@ -172,16 +165,8 @@ def combine(
     """
     if method.recipe is None:
         raise InvalidSetting(f"the method {method.name!r} trains no runs, so it has no parts", field="method")
-    chosen = {
-        name: value
-        for name, value in (
-            ("sampler", sampler),
-            ("regression", regression),
-            ("granularity", granularity),
-            ("solver", solver),
-        )
-        if value is not None
-    }
+    parts = {"sampler": sampler, "regression": regression, "granularity": granularity, "solver": solver}
+    chosen = {name: value for name, value in parts.items() if value is not None}
     if regression is not None and regression in REGRESSIONS and solver is None:
         part = REGRESSIONS[regression]
         if part.solver is not None:
@@ -194,11 +179,7 @@ def combine(
 
 
 def _check_combination(recipe: Recipe) -> None:
-    regression, solver, sampler = (
-        REGRESSIONS[recipe.regression],
-        SOLVERS[recipe.solver],
-        SAMPLERS[recipe.sampler],
-    )
+    regression, solver = REGRESSIONS[recipe.regression], SOLVERS[recipe.solver]
     if solver.needs_convex and not regression.convex:
         raise InvalidSetting(
             f"the solver {recipe.solver!r} needs a law that is convex in the mixture, and {recipe.regression!r}"
@@ -224,7 +205,7 @@ def _check_combination(recipe: Recipe) -> None:
         raise InvalidSetting(
             f"the regression {recipe.regression!r} is solved by {regression.solver!r}", field="solver"
         )
-    if sampler.absolute_tokens and not regression.reads_tokens:
+    if SAMPLERS[recipe.sampler].absolute_tokens and not regression.reads_tokens:
         raise InvalidSetting(
             f"the sampler {recipe.sampler!r} changes how much is trained with the mixture, which the regression"
             f" {recipe.regression!r} does not look at",
@@ -232,11 +213,7 @@ def _check_combination(recipe: Recipe) -> None:
         )
 
 
-def _index(*methods: Method) -> Mapping[str, Method]:
-    return MappingProxyType({method.name: method for method in methods})
-
-
-METHODS: Mapping[str, Method] = _index(
+METHODS: Mapping[str, Method] = index(
     Method(
         name="mixwright",
         title="Mixwright",
@@ -304,30 +281,14 @@ METHODS: Mapping[str, Method] = _index(
         rounds=(4.0, 2.0, 1.0),
         repetition_cap=None,
     ),
+    Method("natural", "Natural distribution", "weights proportional to the available tokens"),
+    Method("uniform", "Uniform", "equal weights, domains at their cap where it is lower"),
     Method(
-        name="natural",
-        title="Natural distribution",
-        source="weights proportional to the available tokens",
-        recipe=None,
+        "temperature",
+        "Temperature",
+        "weights proportional to a power of the available tokens (arXiv 1901.07291)",
     ),
-    Method(
-        name="uniform",
-        title="Uniform",
-        source="equal weights, domains at their cap where it is lower",
-        recipe=None,
-    ),
-    Method(
-        name="temperature",
-        title="Temperature",
-        source="weights proportional to a power of the available tokens (arXiv 1901.07291)",
-        recipe=None,
-    ),
-    Method(
-        name="unimax",
-        title="UniMax",
-        source="arXiv 2304.09151",
-        recipe=None,
-    ),
+    Method("unimax", "UniMax", "arXiv 2304.09151"),
 )
 
 

@@ -96,7 +96,7 @@ class ObjectiveSpec:
         """
         grouped = {task for members in self.families.values() for task in members}
         alone = {task: weight for task, weight in self.tasks.items() if weight > 0 and task not in grouped}
-        found = [(name, {name: 1.0}, weight) for name, weight in alone.items()]
+        counted = [(name, {name: 1.0}, weight) for name, weight in alone.items()]
         for name, members in self.families.items():
             if (weight := float(self.family_weights.get(name, 1.0))) == 0:
                 continue
@@ -108,11 +108,11 @@ class ObjectiveSpec:
                     names=[name],
                 )
             shares = {task: self.tasks[task] / total for task in members if self.tasks[task] > 0}
-            found.append((name, shares, weight))
-        if not found:
+            counted.append((name, shares, weight))
+        if not counted:
             raise InvalidWeights("the objective needs a task of a weight above 0", field="objective")
-        whole = sum(weight for _, _, weight in found)
-        return tuple(FamilyPart(name, shares, weight / whole) for name, shares, weight in sorted(found))
+        whole = sum(weight for _, _, weight in counted)
+        return tuple(FamilyPart(name, shares, weight / whole) for name, shares, weight in sorted(counted))
 
     def lower_is_better(self, task: str, value: float) -> float:
         """A measured value as it enters the objective: turned where the task asks for it."""

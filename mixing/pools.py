@@ -8,8 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mixing.domains import Domains, parse_name
-from mixing.mixture import Mixture
+from mixing.domains import Domains, Mixture, parse_name
 
 COUNT_TOLERANCE = 0.01
 """A count printed as 101B is off by up to half a percent; sets differ by more than one."""

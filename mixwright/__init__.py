@@ -19,7 +19,7 @@ _NAMES = {
     "Leaf": "mixing.change.revision",
     "diff": "mixing.change.diff",
     "Domains": "mixing.domains",
-    "Mixture": "mixing.mixture",
+    "Mixture": "mixing.domains",
     "METHODS": "mixing.methods",
     "combine": "mixing.methods",
     "method_named": "mixing.methods",

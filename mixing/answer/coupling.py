@@ -37,7 +37,7 @@ def couplings(problem: MixtureProblem, weights: np.ndarray) -> np.ndarray | None
     expansion = objective.expand(inside, objective.task_weights)
     diagonal, factors = expansion.diagonal, expansion.factors
     caps = np.minimum(problem.caps, 1.0)
-    found = np.zeros((len(weights), len(weights)))
+    costs = np.zeros((len(weights), len(weights)))
     for a in np.flatnonzero(weights > _LEAST):
         others = np.where(np.arange(len(weights)) == a, 0.0, inside)
         others /= others.sum()
@@ -52,8 +52,8 @@ def couplings(problem: MixtureProblem, weights: np.ndarray) -> np.ndarray | None
             now = np.maximum(weights + sign * change, 0.0)
             room = (-now, np.maximum(caps - now, 0.0))
             cost = _gain(rest + sign * slope, curvature, room) - _gain(rest, curvature, room)
-            found[a] = np.maximum(found[a], np.where(np.arange(len(weights)) == a, 0.0, cost))
-    return found
+            costs[a] = np.maximum(costs[a], np.where(np.arange(len(weights)) == a, 0.0, cost))
+    return costs
 
 
 def _gain(slope: np.ndarray, curvature: np.ndarray, room: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from mixing.capped_simplex import settle, water_fill
+from mixing.domains import Mixture
 from mixing.errors import Infeasible, InvalidSetting
 from mixing.limits import Limits
 from mixing.methods import method_named
-from mixing.mixture import Mixture
 from mixing.question import Question
 
 DEFAULT_TEMPERATURE = 0.5

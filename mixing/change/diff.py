@@ -302,11 +302,11 @@ class _Suggestions:
 
 
 def _by_count(leaves: Leaves) -> dict[float, _Sources]:
-    found: dict[float, list[str]] = defaultdict(list)
+    names_of: dict[float, list[str]] = defaultdict(list)
     for name, leaf in leaves.items():
         if leaf.tokens is not None:
-            found[leaf.tokens].append(name)
-    return {count: _Sources.of(tuple(names)) for count, names in found.items()}
+            names_of[leaf.tokens].append(name)
+    return {count: _Sources.of(tuple(names)) for count, names in names_of.items()}
 
 
 def _only_relatives(removed: Leaves, added: Leaves) -> Iterator[tuple[str, str]]:

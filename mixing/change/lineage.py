@@ -19,9 +19,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from mixing.change.revision import Changes, Leaves
-from mixing.domains import Domains
+from mixing.domains import SUM_TOLERANCE, Domains, Mixture
 from mixing.errors import InvalidLineage, InvalidTokens, UnknownRevision
-from mixing.mixture import SUM_TOLERANCE, Mixture
 from mixing.simplex_map import SimplexMap
 
 

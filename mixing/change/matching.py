@@ -93,11 +93,11 @@ def same_text(old: Leaf, new: Leaf) -> bool | None:
 
 def holders(leaves: Leaves) -> dict[str, list[str]]:
     """`{content: names}` of the domains with a known content."""
-    found: dict[str, list[str]] = defaultdict(list)
+    names: dict[str, list[str]] = defaultdict(list)
     for name, leaf in leaves.items():
         if leaf.content is not None:
-            found[leaf.content].append(name)
-    return found
+            names[leaf.content].append(name)
+    return names
 
 
 def match_unique_contents(matching: Matching) -> None:
@@ -147,12 +147,12 @@ def _wholes(wholes: Leaves, parts: Leaves, together: bool) -> Iterator[tuple[str
 
 def nested(leaves: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
     """`{prefix: names}` for every `a` and `a:b` that names lie under, the longest prefixes first."""
-    found: dict[str, list[str]] = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
     for name in leaves:
         parts = name.split(":")
         for depth in range(1, len(parts)):
-            found[":".join(parts[:depth])].append(name)
+            groups[":".join(parts[:depth])].append(name)
     return {
-        prefix: tuple(found[prefix])
-        for prefix in sorted(found, key=lambda prefix: (-prefix.count(":"), prefix))
+        prefix: tuple(groups[prefix])
+        for prefix in sorted(groups, key=lambda prefix: (-prefix.count(":"), prefix))
     }

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mixing.domains import Domains
+from mixing.domains import SUM_TOLERANCE, Domains, Mixture
 from mixing.errors import DuplicateRun, InvalidMetrics, MixingError, TooFewRuns
-from mixing.mixture import SUM_TOLERANCE, Mixture
 from mixing.objective import Groups, ObjectiveSpec, groups
 from mixing.runs.table import RunTable
 

@@ -61,14 +61,14 @@ def members(selector: str, names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UnknownDomain: it is neither a leaf nor a group.
     """
-    found = tuple(name for name in names if name == selector or name.startswith(f"{selector}:"))
-    if not found:
+    leaves = tuple(name for name in names if name == selector or name.startswith(f"{selector}:"))
+    if not leaves:
         raise UnknownDomain(
             f"{selector!r} is neither a domain nor a group of domains of this set",
             field="domains",
             names=[selector],
         )
-    return found
+    return leaves
 
 
 def share_of(

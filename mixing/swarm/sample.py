@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixing.domains import Domains
+from mixing.domains import Domains, Mixture
 from mixing.errors import TooFewDomains, TooFewRuns
-from mixing.mixture import Mixture
 from mixing.question import Question
 from mixing.reuse.reuse import least_new_runs
 from mixing.runs.evidence import RunEvidence

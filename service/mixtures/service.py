@@ -6,8 +6,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
+from mixing.domains import Mixture
 from mixing.errors import MixingError
-from mixing.mixture import Mixture
 from service.domain_sets.repository import revision_of
 from service.http.schemas import Listing, Name, RequestModel, Time, Weights
 from store.problems import NotFound, invalid

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mixing.domains import Domains
+from mixing.domains import Domains, Mixture
 from mixing.errors import (
     DuplicateRun,
     InvalidMetrics,
@@ -15,7 +15,6 @@ from mixing.errors import (
     TooFewRuns,
     UnknownDomain,
 )
-from mixing.mixture import Mixture
 from mixing.objective import ObjectiveSpec
 from mixing.runs.evidence import Evidence, Needs, RunEvidence, gather
 

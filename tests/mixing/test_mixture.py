@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixing.domains import Domains, parse_name
+from mixing.domains import Domains, Mixture, parse_name
 from mixing.errors import (
     DuplicateDomain,
     InvalidDomainName,
@@ -14,7 +14,6 @@ from mixing.errors import (
     MissingDomain,
     UnknownDomain,
 )
-from mixing.mixture import Mixture
 
 
 @pytest.mark.parametrize(

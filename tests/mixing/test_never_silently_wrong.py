@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixing.answer.proposal import propose
-from mixing.domains import Domains
+from mixing.domains import Domains, Mixture
 from mixing.errors import InvalidTokens, MissingDomain, OppositeDirections, TooFewRuns
 from mixing.laws.exponential.log_linear import LogLinearLaw
 from mixing.limits import Limits
-from mixing.mixture import Mixture
 from mixing.objective import ObjectiveSpec, groups
 from mixing.question import Question
 from mixing.runs.evidence import Needs, RunEvidence, gather

@@ -8,7 +8,7 @@ Hessian. As published BiMix has no eps and cannot take p_j = 0; a floor max(p_j,
 shift is. AutoScale's terms have no factor of their own, so the unit of the metric and that of N matter.
 
 The papers' own laws, a domain's loss over its own share or its own tokens, and their optima in closed form are in
-`mixing.solve.closed_form`.
+`mixing.laws.powers.budgets`.
 """
 
 from dataclasses import dataclass

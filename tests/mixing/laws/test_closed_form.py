@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, minimize
 
 from mixing.errors import Infeasible, InvalidMetrics, InvalidSetting, TooFewRuns
-from mixing.solve.closed_form import (
+from mixing.laws.powers.budgets import (
     autoscale_optimum,
     extrapolate_budgets,
     fit_autoscale,
