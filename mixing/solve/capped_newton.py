@@ -13,6 +13,8 @@ F(p) - min F <= g . p - min_q g . q over the capped simplex, and that minimum is
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -44,25 +46,6 @@ class CappedProblem:
     caps: np.ndarray
 
 
-@dataclass(frozen=True)
-class CappedOptimum:
-    """Where the iteration ended.
-
-    Attributes:
-        weights: (m,).
-        value: the objective there.
-        gap: certified upper bound on the distance to the minimum.
-        gradient: (m,) of the whole objective there.
-        level: the common value of the gradient below the caps; level - gradient_j is the price of cap j.
-    """
-
-    weights: np.ndarray
-    value: float
-    gap: float
-    gradient: np.ndarray
-    level: float
-
-
 def knapsack(gradient: np.ndarray, caps: np.ndarray) -> float:
     """min gradient . q over the capped simplex: fill the cheapest domains up to their caps. O(m log m)."""
     order = np.argsort(gradient)
@@ -71,65 +54,78 @@ def knapsack(gradient: np.ndarray, caps: np.ndarray) -> float:
     return float(gradient[order] @ np.clip(1 - before, 0, room))
 
 
-def minimize_capped(
-    problem: CappedProblem, start: np.ndarray | None = None, tolerance: float = 1e-9, iterations: int = 60
-) -> CappedOptimum:
+def minimize_capped(problem: CappedProblem, tolerance: float = 1e-9, iterations: int = 60) -> "CappedPoint":
     """Iterate until the certified gap is below `tolerance` or no step gains any more.
 
     Args:
         problem: what to minimise.
-        start: (m,) feasible; the prior brought under the caps where none is given.
         tolerance: on the gap.
         iterations: most Newton steps.
     """
-    first = water_fill(problem.prior, problem.caps) if start is None else start
-    at = _Iterate.at(problem, np.maximum(first, SMALLEST))
-    gap = at.gap(problem)
+    at = CappedPoint.at(problem, np.maximum(water_fill(problem.prior, problem.caps), SMALLEST))
     for _ in range(iterations):
-        moved = None if gap <= tolerance else _step(problem, at)
+        moved = None if at.gap <= tolerance else _step(at)
         if moved is None:
             break
-        at, gap = moved, moved.gap(problem)
-    return CappedOptimum(at.weights, at.value, gap, at.gradient, at.level(at.loose(problem)))
+        at = moved
+    return at
 
 
 @dataclass(frozen=True)
-class _Iterate:
-    """A feasible point with the objective to second order."""
+class CappedPoint:
+    """A feasible point with the objective to second order.
 
+    Attributes:
+        problem: whose point it is.
+        weights: (m,).
+        value: the objective there.
+        gradient: (m,) of the whole objective there.
+        smooth: F there.
+    """
+
+    problem: CappedProblem
     weights: np.ndarray
     value: float
     gradient: np.ndarray
     smooth: Expansion
 
     @classmethod
-    def at(cls, problem: CappedProblem, weights: np.ndarray) -> "_Iterate":
+    def at(cls, problem: CappedProblem, weights: np.ndarray) -> Self:
+        """The point of (m,) positive weights."""
         smooth = problem.smooth(weights)
         ratio = np.log(weights / problem.prior)
         value = smooth.value + problem.kl_weight * float(weights @ ratio)
-        return cls(weights, value, smooth.gradient + problem.kl_weight * (ratio + 1), smooth)
+        return cls(problem, weights, value, smooth.gradient + problem.kl_weight * (ratio + 1), smooth)
 
-    def gap(self, problem: CappedProblem) -> float:
-        return max(float(self.gradient @ self.weights) - knapsack(self.gradient, problem.caps), 0.0)
+    @cached_property
+    def gap(self) -> float:
+        """Certified upper bound on the distance to the minimum."""
+        return max(float(self.gradient @ self.weights) - knapsack(self.gradient, self.problem.caps), 0.0)
 
-    def level(self, loose: np.ndarray) -> float:
+    @cached_property
+    def loose(self) -> np.ndarray:
+        """(m,) whether a domain may move: below its cap, or on it and better off lower."""
+        below = self.weights < self.problem.caps
+        return below | (self.gradient > self._level(below))
+
+    @property
+    def level(self) -> float:
+        """The common value of the gradient below the caps; level - gradient_j is the price of cap j."""
+        return self._level(self.loose)
+
+    def _level(self, loose: np.ndarray) -> float:
         """The gradient's mean over the loose domains by weight; where none is loose, the highest gradient."""
         share = self.weights[loose].sum()
         if share == 0:
             return float(self.gradient.max())
         return float(self.gradient[loose] @ self.weights[loose] / share)
 
-    def loose(self, problem: CappedProblem) -> np.ndarray:
-        """(m,) whether a domain may move: below its cap, or on it and better off lower."""
-        below = self.weights < problem.caps
-        return below | (self.gradient > self.level(below))
 
-
-def _step(problem: CappedProblem, at: _Iterate) -> _Iterate | None:
-    """The next iterate; None where no step along the Newton direction lowers the objective."""
-    loose = at.loose(problem)
+def _step(at: CappedPoint) -> CappedPoint | None:
+    """The next point; None where no step along the Newton direction lowers the objective."""
+    problem, loose = at.problem, at.loose
     weights, caps = at.weights[loose], problem.caps[loose]
-    direction = np.clip(_direction(problem, at, loose)[loose] / weights, -_LONGEST, _LONGEST)
+    direction = np.clip(_direction(at)[loose] / weights, -_LONGEST, _LONGEST)
     budget = 1 - problem.caps[~loose].sum()
     limits = caps / budget
     length = 1.0
@@ -139,7 +135,7 @@ def _step(problem: CappedProblem, at: _Iterate) -> _Iterate | None:
         filled = water_fill(scaled, limits)
         # Budget times limit may miss a cap by a bit, and whether a domain is on its cap is asked exactly.
         moved[loose] = np.where(filled >= limits, caps, np.maximum(budget * filled, SMALLEST))
-        trial = _Iterate.at(problem, moved)
+        trial = CappedPoint.at(problem, moved)
         expected = float(at.gradient @ (moved - at.weights))
         if trial.value <= at.value + _ARMIJO * expected + _ROUNDING * (1 + abs(at.value)):
             return trial
@@ -147,10 +143,10 @@ def _step(problem: CappedProblem, at: _Iterate) -> _Iterate | None:
     return None
 
 
-def _direction(problem: CappedProblem, at: _Iterate, loose: np.ndarray) -> np.ndarray:
+def _direction(at: CappedPoint) -> np.ndarray:
     """(m,) dp: H dp = level - gradient on the loose domains, with the level at which dp sums to 0; else 0."""
-    curvature = at.smooth.diagonal + problem.kl_weight / at.weights
-    scale = np.where(loose, 1 / np.sqrt(curvature), 0.0)
+    curvature = at.smooth.diagonal + at.problem.kl_weight / at.weights
+    scale = np.where(at.loose, 1 / np.sqrt(curvature), 0.0)
     downhill, level = scale * _solve_shifted(at.smooth.factors * scale, [at.gradient * scale, scale])
     return level * (downhill.sum() / level.sum()) - downhill
 
