@@ -85,6 +85,13 @@ def _regression(report: "Report") -> Iterator[Warning]:
             f"On runs it has not seen, the regression orders the objective with a rank correlation of only "
             f"{correlation:.2f}.",
         )
+    names = report.evidence.table.names
+    if unfinished := ", ".join(names[column] for column in report.proposal.learned.law.unfinished()):
+        yield Warning(
+            "not_converged",
+            f"The law of {unfinished} was still improving when its iterations ended: what it predicts may be off by"
+            " more than its interval says.",
+        )
     runs = len(report.evidence.weights)
     question = report.question
     recommended = method_named(question.method).default_runs(len(question.space.free), question.parts)

@@ -42,6 +42,9 @@ class _Through(Fitted):
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.law.predict(weights @ self.matrix.T)
 
+    def unfinished(self) -> np.ndarray:
+        return self.law.unfinished()
+
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         return self.law.gradient(weights @ self.matrix.T) @ self.matrix
 
@@ -100,6 +103,10 @@ class _Joined(Fitted):
         return np.concatenate(means, axis=1)[:, self._order], np.concatenate(deviations, axis=1)[
             :, self._order
         ]
+
+    def unfinished(self) -> np.ndarray:
+        parts = zip(self.laws, self.columns, strict=True)
+        return np.sort(np.concatenate([columns[law.unfinished()] for law, columns in parts]))
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         return np.concatenate([law.gradient(weights) for law in self.laws], axis=1)[:, self._order]

@@ -42,6 +42,10 @@ class FittedEnsemble(Fitted):
         variance = (shares * (deviations**2 + (means - mean) ** 2)).sum(0)
         return mean, np.sqrt(variance)
 
+    def unfinished(self) -> np.ndarray:
+        """(u,) the tasks for which a member's fit ran out of iterations before it reached a minimum."""
+        return np.unique(np.concatenate([member.unfinished() for member in self.members]))
+
     @property
     def has_gradient(self) -> bool:
         """Whether every member has one."""

@@ -63,6 +63,10 @@ class Fitted:
         """
         raise NotImplementedError
 
+    def unfinished(self) -> np.ndarray:
+        """(u,) the tasks whose fit ran out of iterations before it reached a minimum."""
+        return np.zeros(0, int)
+
     @property
     def has_gradient(self) -> bool:
         """Whether `gradient` is there."""

@@ -153,7 +153,7 @@ def test_every_granularity_is_fitted_and_reports_every_task() -> None:
     assert min(reached.values()) > 0.8 * max(reached.values()) > 0
     evidence = propose(
         replace(question, recipe=combine(METHODS["mixwright"], granularity="per family")), runs
-    ).evidence
+    ).learned.evidence
     assert evidence.table.names == (*sorted(USEFUL), "reading", "work")
     measured = evidence.metrics
     np.testing.assert_allclose(evidence.table.metrics[:, 3], measured[:, 1:].mean(1))

@@ -11,7 +11,7 @@ is a run's residual, Student-t of scale s. The loss is the negative logarithm of
 y, whose Jacobian log(y + gap) keeps the gap from growing without end, and of independent normal priors.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,10 @@ FREEDOM = 4.0
 SHARED = ("exponent", "decay", "gap", "scale", "rest", "noise")
 """The last columns of theta, behind the two blocks of m: logit beta, log gamma, log gap, a, log e, log s."""
 
-_LARGEST_STEP = 2.0  # in logarithms and logits
+_LARGEST_STEP = 5.0  # in logarithms and logits
+_NEAR = 1.0  # nats a step gains; below it the loss's own second derivatives lead to the minimum
+_HOPELESS = 1e7  # damping at which not even a short step downhill improves
+_LOWEST_LOG_NOISE = np.log(1e-3)  # of the gap that is left; runs without any noise would take it to 0
 _MEMORY = 2_000_000  # numbers in the largest stacked array: 16 MB
 
 
@@ -50,8 +53,15 @@ class PowerProblems:
 
     def part(self, chosen: np.ndarray | slice) -> "PowerProblems":
         """The problems at these positions."""
-        return PowerProblems(
-            self.log_weights, self.metrics[chosen], self.importance[chosen], self.centre, self.width
+        return replace(self, metrics=self.metrics[chosen], importance=self.importance[chosen])
+
+    def runs(self, chosen: np.ndarray) -> "PowerProblems":
+        """The same problems over some of the runs."""
+        return replace(
+            self,
+            log_weights=self.log_weights[chosen],
+            metrics=self.metrics[:, chosen],
+            importance=self.importance[:, chosen],
         )
 
 
@@ -102,16 +112,19 @@ def useful_terms(theta: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
 
 def descend(
     problems: PowerProblems, theta: np.ndarray, iterations: int, tolerance: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """From (N, P) parameters down to a local minimum: the parameters there and the (N,) loss.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """From (N, P) parameters down to a local minimum: the parameters there, the (N,) loss and whether it is one.
 
-    A problem stops when a step improves its loss by less than `tolerance`, relatively or, where the loss is
-    near 0, absolutely; or when no step along a steepest descent improves it at all.
+    Far from a minimum the steps are Gauss-Newton's, near it Newton's own, which Gauss-Newton would take hundreds of
+    steps to do without: parameters of domains that are worth next to nothing bend the loss as much as they slope it.
+    A problem stops when a step of Newton's improves its loss by less than `tolerance` nats, or when no step along a
+    steepest descent improves it at all; one that ran out of iterations before is not converged.
     """
     chunk = _chunk(problems, theta)
     parts = [slice(first, first + chunk) for first in range(0, len(theta), chunk)]
-    found = [_descend(problems.part(part), theta[part].copy(), iterations, tolerance) for part in parts]
-    return np.concatenate([part[0] for part in found]), np.concatenate([part[1] for part in found])
+    results = [_descend(problems.part(part), theta[part].copy(), iterations, tolerance) for part in parts]
+    stacked = [np.concatenate(pieces) for pieces in zip(*results, strict=True)]
+    return stacked[0], stacked[1], stacked[2]
 
 
 def information(problems: PowerProblems, theta: np.ndarray) -> np.ndarray:
@@ -121,10 +134,12 @@ def information(problems: PowerProblems, theta: np.ndarray) -> np.ndarray:
     return np.concatenate([_information(problems.part(part), theta[part]) for part in parts])
 
 
-def evaluate(problems: PowerProblems, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N,) loss, its (N, P) gradient and the (N, P, P) Gauss-Newton matrix that a step is made of."""
+def evaluate(
+    problems: PowerProblems, theta: np.ndarray, near: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N,) loss, its (N, P) gradient and the (N, P, P) matrix that a step is made of, where (N,) `near` Newton's."""
     state = _state(problems, theta)
-    matrix, gradient = _normal_equations(problems, theta, state)
+    matrix, gradient = _normal_equations(problems, theta, state, near)
     return state.loss, gradient, matrix
 
 
@@ -169,32 +184,97 @@ def _jacobian(problems: PowerProblems, theta: np.ndarray, state: _State) -> np.n
 
 
 def _normal_equations(
-    problems: PowerProblems, theta: np.ndarray, state: _State
+    problems: PowerProblems, theta: np.ndarray, state: _State, near: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N, P, P) Gauss-Newton matrix and (N, P) gradient.
+    """(N, P, P) matrix of a step and (N, P) gradient.
 
-    The Student-t enters by its quadratic majoriser, weight (nu + 1) / (nu s^2 + r^2), and log s by its expected
-    information, 2 nu / (nu + 3) a run; location and scale share none.
+    The matrix is Gauss-Newton's, positive definite: the Student-t enters by its quadratic majoriser, weight
+    (nu + 1) / (nu s^2 + r^2), and log s by its expected information, 2 nu / (nu + 3) a run; location and scale share
+    none. For the problems that are (N,) `near` a minimum it is the loss's own second derivatives.
     """
     jacobian = _jacobian(problems, theta, state)
     variance = np.exp(2 * theta[:, column("noise"), None])
     squared = state.residuals**2
     majoriser = problems.importance * (FREEDOM + 1) / (FREEDOM * variance + squared)
+    share = np.exp(theta[:, column("gap"), None]) / state.above
+    gap = column("gap")
     gradient = np.empty_like(theta)
     gradient[:, :-1] = ((majoriser * state.residuals)[:, None, :] @ jacobian)[:, 0]
     gradient[:, -1] = (problems.importance - majoriser * squared).sum(1)
-    matrix = np.zeros((*theta.shape, theta.shape[1]))
-    weighted = jacobian * majoriser[:, :, None]
-    matrix[:, :-1, :-1] = weighted.transpose(0, 2, 1) @ jacobian
-    matrix[:, -1, -1] = problems.importance.sum(1) * 2 * FREEDOM / (FREEDOM + 3)
-    share = np.exp(theta[:, column("gap"), None]) / state.above
-    gap = column("gap")
     gradient[:, gap] += (problems.importance * share).sum(1)
-    matrix[:, gap, gap] += (problems.importance * np.maximum(share * (1 - share), 0)).sum(1)
     gradient += (theta - problems.centre) / problems.width**2
+    matrix = np.zeros((*theta.shape, theta.shape[1]))
+    far = np.ones(len(theta), bool) if near is None else ~near
+    if far.any():
+        matrix[far, :-1, :-1] = _product(jacobian[far], majoriser[far], jacobian[far])
+        matrix[far, -1, -1] = problems.importance[far].sum(1) * 2 * FREEDOM / (FREEDOM + 3)
+    if not far.all():
+        parts = (problems.part(~far), theta[~far], state.take(~far), jacobian[~far], majoriser[~far])
+        matrix[~far] = _second_derivatives(*parts)
+    matrix[:, gap, gap] += (problems.importance * np.maximum(share * (1 - share), 0)).sum(1)
     diagonal = np.arange(theta.shape[1])
     matrix[:, diagonal, diagonal] += 1 / problems.width**2
     return matrix, gradient
+
+
+def _second_derivatives(
+    problems: PowerProblems, theta: np.ndarray, state: _State, jacobian: np.ndarray, majoriser: np.ndarray
+) -> np.ndarray:
+    """(N, P, P) second derivatives of the sum over the runs, but for those of the Jacobian log(y + gap).
+
+    With rho(r, log s) a run's loss they are rho'' J^T J + rho' times those of r. Of these, with S the total, v its
+    derivatives and V its second ones, gamma (V / S - v v^T / S^2) joins log u, logit beta and log e; V has a block
+    only where a domain meets itself.
+    """
+    domains = problems.log_weights.shape[1]
+    variance = np.exp(2 * theta[:, column("noise"), None])
+    gamma = np.exp(theta[:, column("decay"), None])
+    pull = majoriser * state.residuals  # rho'
+    spread = majoriser * FREEDOM * variance / (FREEDOM * variance + state.residuals**2)
+    curvature = 2 * spread - majoriser  # rho''
+    names = ("exponent", "decay", "gap", "scale", "rest")
+    exponent, decay, gap, scale, rest = (theta.shape[1] + column(name) for name in names)
+    matrix = np.zeros((*theta.shape, theta.shape[1]))
+    # -v v^T / S^2 is in all but these three, for which it is put back.
+    bent = pull / gamma
+    matrix[:, :-1, :-1] = _product(jacobian, curvature - bent, jacobian)
+    plain_ones = [decay, gap, scale]
+    back = _product(jacobian[:, :, plain_ones], bent, jacobian)
+    matrix[:, plain_ones, :-1] += back
+    matrix[:, :-1, plain_ones] += back.transpose(0, 2, 1)
+    matrix[:, decay : scale + 1, decay : scale + 1] -= back[:, :, plain_ones]
+    crossed = -2 * spread * state.residuals
+    matrix[:, -1, :-1] = matrix[:, :-1, -1] = (crossed[:, None, :] @ jacobian)[:, 0]
+    matrix[:, -1, -1] = -(crossed * state.residuals).sum(1)
+    along = (pull[:, None, :] @ jacobian)[:, 0]
+    inside = [*range(2 * domains), exponent, rest]
+    matrix[:, decay, inside] += along[:, inside]
+    matrix[:, inside, decay] += along[:, inside]
+    matrix[:, decay, decay] += along[:, decay]
+    share = jacobian[:, :, gap]
+    matrix[:, gap, gap] += (pull * share * (1 - share)).sum(1)
+    matrix[:, rest, rest] += along[:, rest]
+    per_term = (pull * gamma / state.total)[:, :, None] * state.terms
+    plain = per_term.sum(1)
+    once = np.einsum("nkj,kj->nj", per_term, problems.log_weights)
+    twice = np.einsum("nkj,kj->nj", per_term, problems.log_weights**2)
+    beta = exponents(theta)
+    slope = beta * (1 - beta)
+    bend = twice * slope**2 + once * slope * (1 - 2 * beta)
+    each = np.arange(domains)
+    matrix[:, each, each] += plain
+    for rows, columns in ((each, domains + each), (domains + each, each), (each, exponent), (exponent, each)):
+        matrix[:, rows, columns] += once * slope
+    matrix[:, domains + each, domains + each] += bend
+    matrix[:, domains + each, exponent] += bend
+    matrix[:, exponent, domains + each] += bend
+    matrix[:, exponent, exponent] += bend.sum(1)
+    return matrix
+
+
+def _product(left: np.ndarray, share: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(N, P, Q) sum_k share_k left_k right_k^T of (N, K, P), (N, K) and (N, K, Q)."""
+    return left.transpose(0, 2, 1) @ (right * share[:, :, None])
 
 
 def _information(problems: PowerProblems, theta: np.ndarray) -> np.ndarray:
@@ -203,32 +283,43 @@ def _information(problems: PowerProblems, theta: np.ndarray) -> np.ndarray:
 
 def _descend(
     problems: PowerProblems, theta: np.ndarray, iterations: int, tolerance: float
-) -> tuple[np.ndarray, np.ndarray]:
-    damping = np.full(len(theta), 1e-2)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    damping, near = np.full(len(theta), 1e-2), np.zeros(len(theta), bool)
     state = _state(problems, theta)
     final = state.loss.copy()
     live = np.arange(len(theta))
     for _ in range(iterations):
         current = problems.part(live)
-        matrix, gradient = _normal_equations(current, theta[live], state)
-        proposed = theta[live] + _damped_step(matrix, gradient, damping[live])
+        matrix, gradient = _normal_equations(current, theta[live], state, near[live])
+        held = (theta[live, -1] <= _LOWEST_LOG_NOISE) & (gradient[:, -1] > 0)
+        gradient[held, -1] = matrix[held, -1, :-1] = matrix[held, :-1, -1] = 0
+        step = _damped_step(matrix, gradient, damping[live])
+        proposed = theta[live] + step
+        proposed[:, -1] = np.maximum(proposed[:, -1], _LOWEST_LOG_NOISE)
         after = _state(current, proposed)
-        better = after.loss <= state.loss
-        small = state.loss - after.loss <= tolerance * (1 + np.abs(state.loss))
-        stopped = (better & small) | (damping[live] > 1e7)
+        gain = state.loss - after.loss
+        better = gain >= 0
+        stopped = (better & near[live] & (gain <= tolerance)) | (damping[live] > _HOPELESS)
         theta[live[better]] = proposed[better]
-        damping[live] = np.clip(np.where(better, damping[live] / 5, damping[live] * 4), 1e-9, 1e8)
+        # How much of what the step promised it kept decides how boldly to go on (Nielsen's rule).
+        promised = -0.5 * (step * gradient).sum(1)
+        kept = np.clip(gain / np.maximum(promised, 1e-300), 0, 1.5)
+        bolder = np.where(better, np.clip(1 - (2 * kept - 1) ** 3, 0.2, 2), 4)
+        damping[live] = np.clip(damping[live] * bolder, 1e-9, 10 * _HOPELESS)
+        near[live] = better & (gain < _NEAR)
         state.where(better, after)
         final[live] = state.loss
         if stopped.any():
             live, state = live[~stopped], state.take(~stopped)
         if not len(live):
             break
-    return theta, final
+    converged = np.ones(len(theta), bool)
+    converged[live] = False
+    return theta, final, converged
 
 
 def _damped_step(matrix: np.ndarray, gradient: np.ndarray, damping: np.ndarray) -> np.ndarray:
     diagonal = np.arange(matrix.shape[1])
-    matrix[:, diagonal, diagonal] *= 1 + damping[:, None]
+    matrix[:, diagonal, diagonal] += damping[:, None] * np.abs(matrix[:, diagonal, diagonal])
     step = np.linalg.solve(matrix, -gradient[:, :, None])[:, :, 0]
     return step * np.minimum(1, _LARGEST_STEP / np.abs(step).max(1, keepdims=True).clip(1e-300))

@@ -12,7 +12,7 @@ is 1. The priors carry the fit where there are fewer runs than parameters: it is
 max(8, m / 2) runs, and from 2m runs it can be trusted.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,6 +32,10 @@ MOVABLE = ("exponent", "decay", "scale", "rest")
 """The shared parameters that move log(y - C) at a fixed C."""
 
 _MEMORY = 2_000_000  # numbers in the largest array of a prediction: 16 MB
+_COARSE = 1.5  # runs a parameter that starts are tried on
+_RIDGE = (
+    0.05  # of the linear fit a descent may begin with, relative to what the runs know of a domain on average
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class FittedEffectivePower(Fitted):
         theta: (T, P) the parameters as they were fitted.
         unit: (T,) standard deviation of the metrics fitted, the unit of theta.
         covariance: (T, P-1, P-1) of all of theta but the noise, in Laplace's approximation.
+        converged: (T,) whether the parameters are a minimum, not where the iterations ended.
     """
 
     usefulness: np.ndarray
@@ -88,6 +93,7 @@ class FittedEffectivePower(Fitted):
     theta: np.ndarray
     unit: np.ndarray
     covariance: np.ndarray
+    converged: np.ndarray
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the law (not of a new measurement), both (n, T), of (n, m) mixtures.
@@ -98,6 +104,10 @@ class FittedEffectivePower(Fitted):
         rows = max(1, _MEMORY // self.theta.size)
         parts = [self._predict(weights[at : at + rows]) for at in range(0, max(len(weights), 1), rows)]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def unfinished(self) -> np.ndarray:
+        """(u,) the tasks whose fit ran out of iterations before it reached a minimum."""
+        return np.flatnonzero(~self.converged)
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         """(n, T, m) derivatives d f_t / d p_j, the weights taken as independent."""
@@ -184,9 +194,8 @@ class EffectivePowerLaw(Regression):
     Attributes:
         floor: eps, added to every weight, so that a domain left out is not infinitely worse than a trace of it.
         prior: of the parameters.
-        starts: a descent begins at each of these (logit beta, log gap), and the lowest goes on to its minimum.
-        iterations: most Levenberg-Marquardt iterations.
-        tolerance: improvement of the loss at which a fit is finished.
+        iterations: most steps of a descent.
+        tolerance: improvement of the loss, in nats, at which a fit is finished.
 
     >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
     >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
@@ -197,9 +206,8 @@ class EffectivePowerLaw(Regression):
 
     floor: float = 5e-5
     prior: PowerPrior = field(default_factory=PowerPrior)
-    starts: tuple[tuple[float, float], ...] = ((-0.3, 0.0), (0.5, -1.5))
-    iterations: int = 60
-    tolerance: float = 1e-6
+    iterations: int = 1000
+    tolerance: float = 1e-8
 
     def runs_to_fit(self, domains: int) -> int:
         """Half a run per domain, and 8: the priors decide the rest."""
@@ -246,7 +254,7 @@ class EffectivePowerLaw(Regression):
             near: start from these laws alone.
         """
         problems, lowest, unit = self._problems(weights, metrics, importance)
-        theta = self._lowest(problems, near)
+        theta, converged = self._lowest(problems, near)
         precision = np.diag(problems.width[:-1] ** -2.0)
         data = information(problems, theta)[:, :-1, :-1] - precision
         spread = posterior_covariance(data, precision)
@@ -255,15 +263,21 @@ class EffectivePowerLaw(Regression):
             slice(first, first + tasks) for first in range(0, len(theta), tasks)
         ]  # one fit's tasks lie together
         constants = lowest - unit * np.exp(theta[:, column("gap")])
-        return tuple(self._fitted(theta[at], constants[at], unit[at], spread[at]) for at in batches)
+        return tuple(
+            self._fitted(theta[at], constants[at], unit[at], spread[at], converged[at]) for at in batches
+        )
 
     def refits(
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
     ) -> tuple[FittedEffectivePower, ...]:
-        """(B,) fits in one batch, each to the runs that its row of the (B, K) booleans `kept` keeps."""
+        """(B,) fits in one batch, each to the runs that its row of the (B, K) booleans `kept` keeps.
+
+        They start from the fit to all runs, of which they take a tenth of the steps.
+        """
         self._check(int(kept.sum(1).min()), weights.shape[1], metrics)
-        importance = self.importance(metrics, noise)[None] * kept[:, :, None]
-        return self.refit(weights, metrics[None], importance)
+        importance = self.importance(metrics, noise)[None]
+        (whole,) = self.refit(weights, metrics[None], importance)
+        return self.refit(weights, metrics[None], importance * kept[:, :, None], near=whole)
 
     def _check(self, runs: int, domains: int, metrics: np.ndarray) -> None:
         if runs < (needed := self.runs_to_fit(domains)):
@@ -297,39 +311,76 @@ class EffectivePowerLaw(Regression):
         log_weights = np.log(weights + self.floor)
         return PowerProblems(log_weights, scaled, trust, centre, width), lowest, unit
 
-    def _lowest(self, problems: PowerProblems, near: FittedEffectivePower | None) -> np.ndarray:
-        """(N, P) parameters of the minimum below the best start."""
+    def _lowest(
+        self, problems: PowerProblems, near: FittedEffectivePower | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(N, P) parameters of the lowest minimum found, and (N,) whether it is one."""
         count = len(problems.metrics)
         if near:
-            repeats = count // len(near.theta)
-            return descend(problems, np.tile(near.theta, (repeats, 1)), self.iterations, self.tolerance)[0]
-        starts = [self._start(problems, *start) for start in self.starts]
-        repeated = replace(
-            problems,
-            metrics=np.tile(problems.metrics, (len(starts), 1)),
-            importance=np.tile(problems.importance, (len(starts), 1)),
-        )
-        # A quarter of the way down shows which start leads lowest; only that one goes on.
-        first = -(-self.iterations // 4)
-        theta, loss = descend(repeated, np.concatenate(starts), first, self.tolerance)
-        best = loss.reshape(len(starts), count).argmin(0) * count + np.arange(count)
-        return descend(problems, theta[best], self.iterations - first, self.tolerance)[0]
+            theta = np.tile(near.theta, (count // len(near.theta), 1))
+            theta, _, converged = descend(problems, theta, self.iterations, self.tolerance)
+            return theta, converged
+        # The minimum of a part of many runs is near that of all.
+        runs, parameters = len(problems.log_weights), len(problems.centre)
+        stride = max(1, int(runs / (_COARSE * parameters)))
+        coarse = problems.runs(np.arange(0, runs, stride))
+        starts = [self._alike(coarse), self._informed(coarse)]
+        twice = coarse.part(np.tile(np.arange(count), len(starts)))
+        theta, loss, converged = descend(twice, np.concatenate(starts), self.iterations, self.tolerance)
+        lowest = loss.reshape(len(starts), count).argmin(0) * count + np.arange(count)
+        if stride == 1:
+            return theta[lowest], converged[lowest]
+        theta, _, converged = descend(problems, theta[lowest], self.iterations, self.tolerance)
+        return theta, converged
 
-    def _start(self, problems: PowerProblems, exponent: float, gap: float) -> np.ndarray:
-        """(N, P): all domains alike, the noise wide, and the scale that puts the law amid the runs."""
+    def _alike(self, problems: PowerProblems) -> np.ndarray:
+        """(N, P) where a descent begins: all domains alike, the noise wide, the law amid the runs."""
         theta = np.tile(problems.centre, (len(problems.metrics), 1))
-        theta[:, column("exponent")] = exponent
-        theta[:, column("gap")] = gap
+        theta[:, column("gap")] = 0
         theta[:, column("noise")] = -1.5
+        return self._amid(problems, theta)
+
+    def _informed(self, problems: PowerProblems) -> np.ndarray:
+        """(N, P) where another begins: hardly bent and far above C, each domain as useful as a linear fit finds it.
+
+        It is what finds laws with a best mixture inside, of domains that are all needed.
+        """
+        domains = problems.log_weights.shape[1]
+        theta = self._alike(problems)
+        for name, value in (("gap", 4.5), ("rest", -4.0), ("decay", -0.2)):
+            theta[:, column(name)] = value
+        theta = self._amid(problems, theta)
+        features = np.exp(exponents(theta[0]) * problems.log_weights)
+        alike, decay = np.exp(theta[0, :domains]), np.exp(theta[0, column("decay")])
+        # The total that would predict each run exactly is linear in u: ridge regression of relative errors.
+        exact = np.exp((theta[:, column("scale"), None] - self._logs(problems, theta)) / decay)
+        missing = exact - features @ alike - np.exp(theta[0, column("rest")])
+        weighted = (problems.importance / exact**2)[:, :, None] * features
+        matrix = weighted.transpose(0, 2, 1) @ features
+        matrix += _RIDGE * np.trace(matrix, axis1=1, axis2=2)[:, None, None] / domains * np.eye(domains)
+        useful = alike + np.linalg.solve(matrix, (missing[:, None, :] @ weighted)[:, 0, :, None])[:, :, 0]
+        theta[:, :domains] = np.log(np.maximum(useful, alike / 10))
+        return theta
+
+    def _logs(self, problems: PowerProblems, theta: np.ndarray) -> np.ndarray:
+        """(N, K) log(y - C); a run that is left out may lie below the lowest."""
+        return np.log(np.maximum(problems.metrics, 0) + np.exp(theta[:, column("gap"), None]))
+
+    def _amid(self, problems: PowerProblems, theta: np.ndarray) -> np.ndarray:
+        """Theta with the scale that makes the mean residual 0."""
         total = useful_terms(theta[0], problems.log_weights).sum(1) + np.exp(theta[0, column("rest")])
-        centred = np.log(np.maximum(problems.metrics, 0) + np.exp(gap))
-        centred += np.exp(theta[0, column("decay")]) * np.log(total)
+        centred = self._logs(problems, theta) + np.exp(theta[0, column("decay")]) * np.log(total)
         trust = problems.importance / problems.importance.sum(1, keepdims=True)
         theta[:, column("scale")] = (trust * centred).sum(1)
         return theta
 
     def _fitted(
-        self, theta: np.ndarray, constants: np.ndarray, unit: np.ndarray, covariance: np.ndarray
+        self,
+        theta: np.ndarray,
+        constants: np.ndarray,
+        unit: np.ndarray,
+        covariance: np.ndarray,
+        converged: np.ndarray,
     ) -> FittedEffectivePower:
         domains = (theta.shape[1] - len(SHARED)) // 2
         return FittedEffectivePower(
@@ -344,6 +395,7 @@ class EffectivePowerLaw(Regression):
             theta=theta,
             unit=unit,
             covariance=covariance,
+            converged=converged,
         )
 
 

@@ -252,3 +252,43 @@ def test_a_task_that_a_fold_sees_one_value_of_is_predicted_as_that_value() -> No
     others = np.vstack([kept, np.arange(20) < 19])
     predicted = EffectivePowerLaw().held_out(weights, np.hstack([metrics, truth(weights)]), others)
     np.testing.assert_allclose(predicted[0, :, 0], 3.0, atol=0.05)
+
+
+def test_a_fit_is_finished_and_more_iterations_change_nothing() -> None:
+    weights = mixtures(30)
+    metrics = truth(weights) + np.random.default_rng(9).normal(0, 0.01, (30, TASKS))
+    fitted = EffectivePowerLaw().fit(weights, metrics)
+    assert not fitted.unfinished().size
+    longer = EffectivePowerLaw(iterations=20_000, tolerance=1e-14).fit(weights, metrics)
+    np.testing.assert_allclose(
+        fitted.predict(weights)[0], longer.predict(weights)[0], atol=1e-4 * metrics.std()
+    )
+    assert EffectivePowerLaw(iterations=3).fit(weights, metrics).unfinished().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_of_two_domains_both_needed_the_best_share_is_found_inside(seed: int) -> None:
+    """Twelve runs without noise of a law with its lowest point between the two domains, from another start lost."""
+    generator = np.random.default_rng(seed)
+    share = generator.dirichlet([1.0, 1.0], 212)
+    useful, powers = np.exp(generator.normal(-1, 0.5, 2)), generator.uniform(0.3, 0.7, 2)
+    metric = 1.5 + ((useful * share**powers).sum(1) + 0.05) ** -generator.uniform(0.25, 0.5)
+    predicted, _ = EffectivePowerLaw().fit(share[:12], metric[:12, None]).predict(share[12:])
+    assert rank_correlation(predicted, metric[12:, None])[0] > 0.99
+
+
+def test_the_second_derivatives_near_a_minimum_are_those_of_the_loss() -> None:
+    weights, generator = mixtures(30), np.random.default_rng(3)
+    values = truth(weights).T
+    centre, width = PowerPrior().stacked(DOMAINS)
+    importance = generator.uniform(0, 1, values.shape)
+    problems = PowerProblems(
+        np.log(weights + 5e-5), values - values.min(1, keepdims=True), importance, centre, width
+    )
+    theta = centre + 0.3 * generator.standard_normal((TASKS, len(centre)))
+    _, _, matrix = evaluate(problems, theta, np.ones(TASKS, bool))
+    for parameter in range(len(centre)):
+        step = np.zeros(len(centre))
+        step[parameter] = 1e-6
+        above, below = (evaluate(problems, theta + sign * step)[1] for sign in (1, -1))
+        np.testing.assert_allclose(matrix[:, parameter], (above - below) / 2e-6, rtol=1e-4, atol=1e-4)
