@@ -85,7 +85,7 @@ class Terms:
         rounds: how many runs each round of the swarm trains.
         kl_weight: lambda of the KL term to the natural distribution.
         repetition_price: what a share of the training run's tokens that repetition wastes costs, in the metric's unit
-            (`mixing.solve.problem`); beside the cap, or instead of it.
+            (`mixing.solve.problem.RepetitionCost`); beside the cap, or instead of it.
         strengths: lowest and highest strength of the Dirichlet draws; stronger is closer to the natural
             distribution, where a law needs to be right and few runs must do.
         temperature: exponent tau of the method `temperature`; None is 0.5.

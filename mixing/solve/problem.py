@@ -14,43 +14,28 @@ from mixing.laws.regression import Expansion, Fitted
 from mixing.simplex_map import SimplexMap
 from mixing.solve.constraints import LinearConstraint, LinearSystem, check_names
 
-# Repetition as a cost instead of a cap: what a token read again no longer teaches.
-#
-# Of the p_j R tokens that a mixture reads from a domain of N_j unique tokens, D'(p_j R) are worth fresh ones
-# (`effective_tokens`, arXiv 2305.16264). The rest is lost, as a share of the whole run
-#
-#     l_j(p_j) = p_j - D'_j / R = x - u R* (1 - exp(-x / (u R*))),   x = max(p_j - u, 0),   u = N_j / R.
-#
-# D' is concave, so l_j is convex, 0 up to one epoch and smooth there, and the cost
-#
-#     price * sum_j l_j(p_j)
-#
-# keeps a convex problem convex. Putting D'_j / R into the law in place of p_j would be the other way. It is convex
-# only where every task's loss falls in every weight, which on the simplex, where a log-linear law's effects are
-# defined up to a constant, means nothing; and it would reward repeating a domain that the law says does harm.
-#
-# The price is in BPB per share of the run's tokens. A loss that falls with the tokens as dL / d log D = -s loses s l
-# to first order when the share l of its tokens teaches nothing, so the price is s: for L = E + B D^-b it is b B D^-b.
-
 HALF_LIFE_EPOCHS = 15.387756
 """R* of Muennighoff et al., Scaling Data-Constrained Language Models (arXiv 2305.16264)."""
 
 
-def effective_tokens(unique_tokens: np.ndarray | float, total_tokens: np.ndarray | float) -> np.ndarray:
-    """Fresh tokens that `total_tokens` read from `unique_tokens` are worth (same shape, broadcast).
-
-    D' = U + U R* (1 - exp(-(D/U - 1) / R*)) for D > U, else D (arXiv 2305.16264, section 3.1).
-    """
-    unique = np.asarray(unique_tokens, float)
-    total = np.asarray(total_tokens, float)
-    repeats = np.maximum(total / unique - 1, 0)
-    saturating = unique * (1 - HALF_LIFE_EPOCHS * np.expm1(-repeats / HALF_LIFE_EPOCHS))
-    return np.where(total > unique, saturating, total)
-
-
 @dataclass(frozen=True)
 class RepetitionCost:
-    """`price` times the share of the training run's tokens lost to repetition; see the module.
+    """Repetition as a cost instead of a cap: what a token read again no longer teaches.
+
+    Of the p_j R tokens that a mixture reads from a domain of N_j unique tokens, D'(p_j R) are worth fresh ones
+    (arXiv 2305.16264): D' = U + U R* (1 - exp(-(D/U - 1) / R*)) for D > U, else D. The rest is lost, as a share of
+    the whole run
+
+        l_j(p_j) = p_j - D'_j / R = x - u R* (1 - exp(-x / (u R*))),   x = max(p_j - u, 0),   u = N_j / R.
+
+    D' is concave, so l_j is convex, 0 up to one epoch and smooth there, and the cost price * sum_j l_j(p_j) keeps a
+    convex problem convex. Putting D'_j / R into the law in place of p_j would be the other way. It is convex only
+    where every task's loss falls in every weight, which on the simplex, where a log-linear law's effects are defined
+    up to a constant, means nothing; and it would reward repeating a domain that the law says does harm.
+
+    The price is in BPB per share of the run's tokens. A loss that falls with the tokens as dL / d log D = -s loses
+    s l to first order when the share l of its tokens teaches nothing, so the price is s: for L = E + B D^-b it is
+    b B D^-b.
 
     Attributes:
         price: BPB per share of the tokens, at least 0.

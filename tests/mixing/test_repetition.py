@@ -9,7 +9,7 @@ from mixing.domains import Domains
 from mixing.errors import Infeasible
 from mixing.limits import BINDING, Limits
 from mixing.solve.constraints import share_of
-from mixing.solve.problem import effective_tokens
+from tests.mixing.solve.problems import effective_tokens
 
 
 @pytest.mark.parametrize(

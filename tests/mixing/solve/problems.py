@@ -10,7 +10,7 @@ from benchmarks.laws import EffectivePowerLaw, ExponentialLaw
 from mixing.laws.regression import Fitted
 from mixing.simplex_map import SimplexMap
 from mixing.solve.constraints import LinearConstraint
-from mixing.solve.problem import MixtureProblem, Objective, TaskMean
+from mixing.solve.problem import HALF_LIFE_EPOCHS, MixtureProblem, Objective, TaskMean
 
 LAWS = [ExponentialLaw, EffectivePowerLaw]
 
@@ -64,3 +64,15 @@ def grid(domains: int, steps: int) -> np.ndarray:
     """Every mixture with weights in multiples of 1 / steps."""
     heads = itertools.product(range(steps + 1), repeat=domains - 1)
     return np.array([(*head, steps - sum(head)) for head in heads if sum(head) <= steps]) / steps
+
+
+def effective_tokens(unique_tokens: np.ndarray | float, total_tokens: np.ndarray | float) -> np.ndarray:
+    """Fresh tokens that `total_tokens` read from `unique_tokens` are worth (same shape, broadcast).
+
+    D' = U + U R* (1 - exp(-(D/U - 1) / R*)) for D > U, else D (arXiv 2305.16264, section 3.1).
+    """
+    unique = np.asarray(unique_tokens, float)
+    total = np.asarray(total_tokens, float)
+    repeats = np.maximum(total / unique - 1, 0)
+    saturating = unique * (1 - HALF_LIFE_EPOCHS * np.expm1(-repeats / HALF_LIFE_EPOCHS))
+    return np.where(total > unique, saturating, total)

@@ -8,8 +8,8 @@ from mixing.errors import InvalidSetting
 from mixing.limits import Limits
 from mixing.simplex_map import SimplexMap
 from mixing.solve.exact import solve
-from mixing.solve.problem import MixtureProblem, Objective, RepetitionCost, effective_tokens
-from tests.mixing.solve.problems import problem_of
+from mixing.solve.problem import MixtureProblem, Objective, RepetitionCost
+from tests.mixing.solve.problems import effective_tokens, problem_of
 
 
 @pytest.mark.parametrize(
