@@ -17,7 +17,8 @@ y^(p+1) / (p+1) M(p+1, p+2, lambda y), where M is Kummer's function and M(., ., 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.special import hyp1f1
@@ -45,7 +46,6 @@ class QualityCurves:
         exponent: (T,) p.
         rate: (T,) lambda.
         scale: (T,) C.
-        factors: (T, Q) how often each bucket is read; f at its place for a bucket without tokens.
     """
 
     topics: tuple[str, ...]
@@ -54,7 +54,15 @@ class QualityCurves:
     exponent: np.ndarray
     rate: np.ndarray
     scale: np.ndarray
-    factors: np.ndarray
+
+    @cached_property
+    def factors(self) -> np.ndarray:
+        """(T, Q) how often each bucket is read; f at its place for a bucket without tokens."""
+        above = np.maximum(self.edges - self.start[:, None], 0.0)
+        read = self.scale[:, None] * _integral(above, self.exponent[:, None], self.rate[:, None])
+        widths = np.diff(self.edges, axis=1)
+        here = self.at(self.edges[:, 1:])
+        return np.where(widths > 0, np.diff(read, axis=1) / np.where(widths > 0, widths, 1.0), here)
 
     def at(self, quantiles: np.ndarray) -> np.ndarray:
         """(T, n) f at quantiles (n,) shared by the topics, or (T, n)."""
@@ -101,8 +109,7 @@ def quality_curves(
     _check_reachable(topics, available, ratio, flattest, largest_factor)
     exponent, rate = _parameters(_steepest(top_factor, len(tokens), largest_factor))
     scale = ratio / _integral(1 - start, exponent, rate)
-    curves = QualityCurves(tuple(topics), edges, start, exponent, rate, scale, np.zeros_like(tokens))
-    return _with_factors(curves)
+    return QualityCurves(tuple(topics), edges, start, exponent, rate, scale)
 
 
 def _parameters(steepness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -126,15 +133,6 @@ def _steepest(top_factor: Callable[[np.ndarray], np.ndarray], count: int, larges
         fits = top_factor(middle) <= largest
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)
     return low
-
-
-def _with_factors(curves: QualityCurves) -> QualityCurves:
-    above = np.maximum(curves.edges - curves.start[:, None], 0.0)
-    read = curves.scale[:, None] * _integral(above, curves.exponent[:, None], curves.rate[:, None])
-    widths = np.diff(curves.edges, axis=1)
-    here = curves.at(curves.edges[:, 1:])
-    factors = np.where(widths > 0, np.diff(read, axis=1) / np.where(widths > 0, widths, 1.0), here)
-    return replace(curves, factors=factors)
 
 
 def _check(
