@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mixing.errors import InvalidMetrics, InvalidSetting, InvalidWeights, OppositeDirections
+from mixing.parts import HELD_OUT_PREFIX
 
 Direction = Literal["lower", "higher"]
 """Which values of a metric are better."""
@@ -342,40 +343,50 @@ def _check_worst(spec: ObjectiveSpec, parts: Sequence[FamilyPart]) -> None:
         )
 
 
-def objective_of_tasks(
-    weights: Mapping[str, float],
-    family_of: Mapping[str, str],
-    *,
-    worst_family: bool = False,
-    per_family: bool = False,
+def objective_of(
+    tasks: Sequence[Mapping[str, Any]], domains: Sequence[str], granularity: str, *, worst_family: bool
 ) -> ObjectiveSpec:
-    """The objective of tasks that name their family, as a request states them.
+    """The objective of a request: its tasks, or without any the held-out slice of every domain, each the same.
 
     The weighted mean stays that of the tasks however they are grouped: a family weighs what its tasks do together.
     Of worst families none weighs more than another, so there the weights only say what a family's own mean is.
 
     Args:
-        weights: `{task: weight}`.
-        family_of: `{task: its family}`; a task without one is a family of its own.
-        worst_family: minimise the worst family's mean instead of the weighted mean of all.
-        per_family: the families are needed though the mean does not ask for them.
+        tasks: each with its `name`, `weight` and `family`, which may be None, and its `metric` where that is an
+            accuracy, which enters as an error rate. One without a family is a family of its own.
+        domains: m names.
+        granularity: of the recipe.
+        worst_family: minimise the worst family's mean instead of the weighted mean of all tasks.
 
     Raises:
         InvalidWeights, InvalidSetting: as `ObjectiveSpec`.
     """
+    counted = tasks or [
+        {"name": f"{HELD_OUT_PREFIX}{name}", "weight": 1.0, "family": None} for name in domains
+    ]
+    weights = {task["name"]: float(task["weight"]) for task in counted}
     _check_weights("task", weights)
-    if not (worst_family or per_family):
-        return ObjectiveSpec(weights)
+    higher = [task["name"] for task in counted if task.get("metric") == "accuracy"]
     members: dict[str, list[str]] = {}
-    for task in weights:
-        if task in family_of:
-            members.setdefault(family_of[task], []).append(task)
-    totals = {name: sum(weights[task] for task in tasks) for name, tasks in members.items()}
-    if not worst_family:
-        return ObjectiveSpec(weights, members, totals)
-    alone = {task: float(weight > 0) for task, weight in weights.items() if task not in family_of}
-    counted = {name: float(total > 0) for name, total in totals.items()}
-    return ObjectiveSpec({**weights, **alone}, members, counted, aggregation="worst family")
+    if worst_family or granularity == "per family":
+        for task in counted:
+            if task["family"]:
+                members.setdefault(task["family"], []).append(task["name"])
+    totals = {name: sum(weights[task] for task in names) for name, names in members.items()}
+    if worst_family:
+        alone = {task["name"] for task in counted if not task["family"]}
+        weights |= {name: float(weights[name] > 0) for name in alone}
+        totals = {name: float(total > 0) for name, total in totals.items()}
+    chosen: Any = granularity  # a Recipe checks it, and has only names
+    return ObjectiveSpec(
+        weights,
+        members,
+        totals,
+        directions=dict.fromkeys(higher, "higher"),
+        turned=dict.fromkeys(higher, "error rate"),
+        aggregation="worst family" if worst_family else "weighted mean",
+        granularity=chosen,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The question a mixture answers, and the mathematical problem it becomes once a law is fitted."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -14,8 +14,7 @@ from mixing.errors import InvalidMetrics, InvalidSetting
 from mixing.laws.regression import Fitted
 from mixing.limits import Limits
 from mixing.methods import method_named
-from mixing.objective import Groups, ObjectiveSpec, objective_of_tasks
-from mixing.parts import HELD_OUT_PREFIX
+from mixing.objective import Groups, ObjectiveSpec
 from mixing.reuse.reuse import NOTHING_REUSED, Reuse, check_reusable
 from mixing.simplex_map import SimplexMap
 from mixing.solve.constraints import LinearConstraint
@@ -125,40 +124,6 @@ def problem_of(question: Question, groups: Groups, law: Fitted) -> MixtureProble
         question.limits.caps,
         question.constraints,
         tuple(_rail(guard, groups, law, question) for guard in question.guard_rails),
-    )
-
-
-def objective_of(
-    tasks: Sequence[Mapping[str, Any]], domains: Sequence[str], granularity: str, *, worst_family: bool
-) -> ObjectiveSpec:
-    """The objective of a request: its tasks, or without any the held-out slice of every domain, each the same.
-
-    Args:
-        tasks: each with its `name`, `weight` and `family`, which may be None, and its `metric` where that is an
-            accuracy, which enters as an error rate.
-        domains: m names.
-        granularity: of the recipe.
-        worst_family: minimise the worst family's mean instead of the weighted mean of all tasks.
-
-    Raises:
-        InvalidWeights, InvalidSetting: as `ObjectiveSpec`.
-    """
-    counted = tasks or [
-        {"name": f"{HELD_OUT_PREFIX}{name}", "weight": 1.0, "family": None} for name in domains
-    ]
-    spec = objective_of_tasks(
-        {task["name"]: float(task["weight"]) for task in counted},
-        {task["name"]: task["family"] for task in counted if task["family"]},
-        worst_family=worst_family,
-        per_family=granularity == "per family",
-    )
-    chosen: Any = granularity  # a Recipe checks it, and has only names
-    higher = [task["name"] for task in counted if task.get("metric") == "accuracy"]
-    return replace(
-        spec,
-        granularity=chosen,
-        directions=dict.fromkeys(higher, "higher"),
-        turned=dict.fromkeys(higher, "error rate"),
     )
 
 

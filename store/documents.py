@@ -84,7 +84,8 @@ class OptimizationDocument(Terms):
             MixingError: as `mixing.question.Question`.
         """
         from mixing.domains import Domains
-        from mixing.question import Question, objective_of
+        from mixing.objective import objective_of
+        from mixing.question import Question
         from mixing.solve.constraints import share_of
 
         domains = Domains.of(tokens)

@@ -10,9 +10,8 @@ from mixing.errors import MixingError
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.limits import Limits
 from mixing.methods import Method, Recipe, combine, method_named
-from mixing.objective import groups
+from mixing.objective import groups, objective_of
 from mixing.parts import HELD_OUT_PREFIX
-from mixing.question import objective_of
 from mixing.solve.constraints import LinearConstraint, share_of
 from mixing.terms import TaskGuard, Terms, check_heeded
 from proxy_models.families.start import StartFolder

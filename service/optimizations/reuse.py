@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from mixing.change.lineage import EvidenceSpace, space_of
 from mixing.errors import Infeasible, MixingError, TooFewRuns
-from mixing.question import Question, objective_of
+from mixing.objective import objective_of
+from mixing.question import Question
 from mixing.reuse.choice import Continuation, ReuseKind, StartMixture, newest_domains
 from mixing.reuse.plan import ReusePlan, plan_reuse
 from mixing.solve.constraints import LinearConstraint

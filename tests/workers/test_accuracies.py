@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from mixing.objective import sense_of
-from mixing.question import objective_of
+from mixing.objective import objective_of, sense_of
 from mixing.runs.evidence import RunEvidence
 from mixing.terms import TaskGuard
 from store.documents import OptimizationDocument
