@@ -1,32 +1,16 @@
 """The objective as a request states it: tasks with weights that name their family."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mixing.errors import InvalidSetting, InvalidWeights
-from mixing.objective import ObjectiveSpec, groups, objective_of
+from mixing.objective import groups
+from tests.mixing.objectives import objective_of_tasks
 
 TASKS = ("code", "law", "math", "prose", "qa")
 METRICS = np.random.default_rng(0).uniform(0.5, 2, (12, len(TASKS)))
-
-
-def objective_of_tasks(
-    weights: dict[str, float],
-    family_of: dict[str, str],
-    *,
-    worst_family: bool = False,
-    per_family: bool = False,
-) -> ObjectiveSpec:
-    tasks = [
-        {"name": name, "weight": weight, "family": family_of.get(name)} for name, weight in weights.items()
-    ]
-    granularity = "per family" if per_family else "per task"
-    spec = objective_of(tasks, [], granularity, worst_family=worst_family)
-    return replace(spec, granularity="per task")  # the columns are the tasks
 
 
 @given(

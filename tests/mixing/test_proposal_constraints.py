@@ -11,11 +11,12 @@ from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidMetrics, InvalidSetting
 from mixing.limits import Limits
 from mixing.methods import METHODS, combine
-from mixing.objective import ObjectiveSpec, objective_of_tasks
+from mixing.objective import ObjectiveSpec
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.solve.constraints import share_of
 from mixing.terms import TaskGuard
+from tests.mixing.objectives import objective_of_tasks
 
 DOMAINS = Domains.of({"books": 1e6, "code": 2e6, "web": 6e6})
 TARGET, CAP = 8e6, 4.0  # books may weigh half

@@ -12,12 +12,13 @@ from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, InvalidSetting
 from mixing.limits import Limits
 from mixing.methods import METHODS, combine
-from mixing.objective import ObjectiveSpec, objective_of_tasks
+from mixing.objective import ObjectiveSpec
 from mixing.parts import HELD_OUT_PREFIX
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.solve.catalogue import SOLVERS
 from mixing.swarm.sample import sample_round
+from tests.mixing.objectives import objective_of_tasks
 
 DOMAINS = Domains.of({"books": 5e5, "code": 1e6, "forums": 2e6, "web": 5e6})
 USEFUL = {"code": [0.2, 2.0, 0.3, 0.5], "facts": [1.0, 0.1, 0.1, 0.8], "prose": [1.5, 0.1, 0.8, 0.2]}

@@ -9,11 +9,11 @@ from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting
 from mixing.limits import Limits
-from mixing.objective import objective_of_tasks
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.solve.constraints import share_of
 from mixing.terms import TaskGuard
+from tests.mixing.objectives import objective_of_tasks
 
 DOMAINS = Domains.of({"books": 2e6, "code": 1e6, "wiki": 2e5})
 EFFECTS = {"code": [0.2, -2.0, -0.5], "prose": [-1.5, 0.1, -4.0], "sums": [0.3, -1.0, 0.2]}
