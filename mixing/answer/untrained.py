@@ -59,9 +59,10 @@ def temperature(limits: Limits, tau: float) -> Mixture:
 def unimax(limits: Limits) -> Mixture:
     """As uniform as the cap allows (UniMax, arXiv 2304.09151).
 
-    The smallest domain first, each gets an equal share of the budget that is left, or as much as its cap allows
-    where that is less. The paper spends less than the budget where all domains are at their caps; here such a budget
-    is refused, because weights that sum to 1 would read every domain more often than was asked for.
+    As published the smallest domain comes first, and each gets an equal share of the budget that is left, or as much
+    as its cap allows where that is less: that is the uniform mixture, filled up under its caps. The paper spends less
+    than the budget where all domains are at their caps; here such a budget is refused, because weights that sum to 1
+    would read every domain more often than was asked for.
 
     Raises:
         InvalidSetting: there is no cap.
@@ -69,14 +70,7 @@ def unimax(limits: Limits) -> Mixture:
     """
     if limits.repetition_cap is None:
         raise InvalidSetting("UniMax is a cap on epochs; give a repetition cap", field="repetition_cap")
-    limits.check()
-    caps = limits.caps
-    weights, left = np.zeros(len(caps)), 1.0
-    order = np.argsort(limits.domains.tokens, kind="stable").tolist()
-    for rank, j in enumerate(order):
-        weights[j] = min(caps[j], left / (len(order) - rank))
-        left -= weights[j]
-    return limits.domains.mixture(settle(weights, caps))
+    return uniform(limits)
 
 
 def _under(limits: Limits, weights: np.ndarray) -> Mixture:

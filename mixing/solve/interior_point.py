@@ -107,6 +107,11 @@ class ConvexProgram:
         """The rows (c) among all."""
         return slice(len(self.bound) - len(self.means), len(self.bound))
 
+    def values(self, free: np.ndarray) -> np.ndarray:
+        """(c,) left sides of the convex rows, s aside."""
+        leaves = self.pull_back.leaves(free)
+        return np.array([self.objective.law.expand(leaves, mean).value for mean in self.means])
+
     def forward(self, free: np.ndarray) -> np.ndarray:
         """(a + b,) left sides of the linear rows."""
         return np.concatenate([self.coefficient * free[self.column], self.coupling @ free])
@@ -199,8 +204,7 @@ def minimize(
 
 
 def _start(program: ConvexProgram, free: np.ndarray) -> Iterate:
-    leaves = program.pull_back.leaves(free)
-    values = np.array([program.objective.law.expand(leaves, mean).value for mean in program.means])
+    values = program.values(free)
     level = float(values[program.epigraph > 0].max() + 0.1) if program.has_level else 0.0
     left = np.concatenate([program.forward(free), values - program.epigraph * level])
     slack = np.maximum(program.bound - left, 1e-12)
@@ -293,20 +297,13 @@ FEASIBLE = 1e-9
 
 def objective_value(program: ConvexProgram, free: np.ndarray) -> float:
     """The objective at q, with the worst family where there are families."""
-    leaves = program.pull_back.leaves(free)
-    value = program.objective.expand(leaves, program.task_weights).value
-    return value + max(
-        (_mean(program, leaves, int(k)) for k in np.flatnonzero(program.epigraph)), default=0.0
-    )
+    value = program.objective.expand(program.pull_back.leaves(free), program.task_weights).value
+    return value + (program.values(free)[program.epigraph > 0].max() if program.has_level else 0.0)
 
 
 def violation(program: ConvexProgram, free: np.ndarray) -> float:
     """By how much q breaks the worst constraint, guard rails included."""
-    leaves = program.pull_back.leaves(free)
-    guards = [
-        _mean(program, leaves, int(k)) - program.bound[program.convex][k]
-        for k in np.flatnonzero(program.epigraph == 0)
-    ]
+    guards = (program.values(free) - program.bound[program.convex])[program.epigraph == 0]
     linear = program.forward(free) - program.bound[: program.convex.start]
     return float(np.concatenate([linear, guards, np.abs(program.equality @ free - program.value)]).max())
 
@@ -355,10 +352,6 @@ def certified_gap(
     if violation(program, free) > FEASIBLE:
         return float("inf")
     return max(objective_value(program, free) - lower_bound(program, free, multipliers, prices), 0.0)
-
-
-def _mean(program: ConvexProgram, leaves: np.ndarray, k: int) -> float:
-    return program.objective.law.expand(leaves, program.means[k]).value
 
 
 def _upper(program: ConvexProgram, width: int) -> np.ndarray:
