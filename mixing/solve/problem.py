@@ -291,3 +291,8 @@ class MixtureProblem:
     def centre(self) -> np.ndarray:
         """(n,) what is searched at the prior: a virtual domain weighs what its members do."""
         return self.space.collapse(self.objective.prior)
+
+    def excess(self, predictions: np.ndarray) -> np.ndarray:
+        """(n,) by how much (n, T) predictions break the worst guard rail; below 0 where they keep all."""
+        rails = [predictions @ guard.mean.weights - guard.bound for guard in self.guard_rails]
+        return np.max([np.full(len(predictions), -np.inf), *rails], axis=0)

@@ -139,7 +139,7 @@ def search(
     free = _refine(region, score, pool[starts], values[starts], left, generator)
     weights = settle(problem.space.expand(free), problem.caps)
     predictions = problem.objective.law.predict(weights[None])[0]
-    if (excess := score.excess(predictions)[0]) > 1e-9:
+    if (excess := problem.excess(predictions)[0]) > 1e-9:
         raise Infeasible(
             f"no mixture was found within the guard rails; the nearest breaks one by {excess:.4g}",
             field="guard_rails",
@@ -172,15 +172,10 @@ class _Score:
         self.evaluations += len(weights)
         predictions = self.problem.objective.law.predict(weights)[0]
         value = self.problem.objective.of_predictions(predictions, weights)
-        value = value + _BROKEN * np.maximum(self.excess(predictions), 0.0)
+        value = value + _BROKEN * np.maximum(self.problem.excess(predictions), 0.0)
         if self.distance_penalty > 0:
             value = value + self.distance_penalty * self.distance(weights)
         return value
-
-    def excess(self, predictions: np.ndarray) -> np.ndarray:
-        """(n,) by how much (n, T) predictions break the worst guard rail."""
-        rails = [predictions @ guard.mean.weights - guard.bound for guard in self.problem.guard_rails]
-        return np.max([np.full(len(predictions), -np.inf), *rails], axis=0)
 
     def distance(self, weights: np.ndarray) -> np.ndarray:
         """(n,) L1 distance to the nearest run."""

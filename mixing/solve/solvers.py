@@ -160,7 +160,7 @@ def best_draws(fitted: FittedQuestion) -> Solution:
     count = min(REGMIX_BEST, len(kept))
     weights = mean_of_best(fitted.predicted, kept, count)
     # A law that is not convex may break a guard rail at a mean that all it is taken of keep; a single one keeps it.
-    while count > 1 and not _keeps_guard_rails(fitted, weights[None])[0]:
+    while count > 1 and _excess(fitted, weights[None])[0] > 0:
         count //= 2
         weights = mean_of_best(fitted.predicted, kept, count)
     return fitted.solution(weights, draws)
@@ -185,13 +185,9 @@ def best_posterior_mean(fitted: FittedQuestion) -> Solution:
     return fitted.solution(predicted_best(fitted.predicted, kept), len(candidates))
 
 
-def _keeps_guard_rails(fitted: FittedQuestion, candidates: np.ndarray) -> np.ndarray:
-    """(n,) whether (n, m) candidates are predicted within every guard rail."""
-    rails = fitted.problem.guard_rails
-    if not rails:
-        return np.ones(len(candidates), bool)
-    means, bounds = np.stack([rail.mean.weights for rail in rails]), np.array([rail.bound for rail in rails])
-    return (fitted.law.predict(candidates)[0] @ means.T <= bounds).min(axis=1)
+def _excess(fitted: FittedQuestion, candidates: np.ndarray) -> np.ndarray:
+    """(n,) by how much (n, m) candidates are predicted to break the worst guard rail."""
+    return fitted.problem.excess(fitted.law.predict(candidates)[0])
 
 
 def _within_guard_rails(fitted: FittedQuestion, candidates: np.ndarray) -> np.ndarray:
@@ -200,7 +196,9 @@ def _within_guard_rails(fitted: FittedQuestion, candidates: np.ndarray) -> np.nd
     Raises:
         Infeasible: none does.
     """
-    kept = candidates[_keeps_guard_rails(fitted, candidates)]
+    if not fitted.problem.guard_rails:
+        return candidates
+    kept = candidates[_excess(fitted, candidates) <= 0]
     if not len(kept):
         names = [rail.mean.name for rail in fitted.problem.guard_rails]
         raise Infeasible(
