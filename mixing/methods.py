@@ -191,20 +191,13 @@ def _check_combination(recipe: Recipe) -> None:
             f"the solver {recipe.solver!r} is the closed form of the regression {solver.needs!r} and of no other",
             field="solver",
         )
-    if regression.sampler is not None and regression.sampler != recipe.sampler:
-        raise InvalidSetting(
-            f"the regression {recipe.regression!r} reads the runs of the sampler {regression.sampler!r}, "
-            f"not of {recipe.sampler!r}",
-            field="sampler",
-        )
-    if regression.granularity is not None and regression.granularity != recipe.granularity:
-        raise InvalidSetting(
-            f"the regression {recipe.regression!r} is fitted {regression.granularity}", field="granularity"
-        )
-    if regression.solver is not None and regression.solver != recipe.solver:
-        raise InvalidSetting(
-            f"the regression {recipe.regression!r} is solved by {regression.solver!r}", field="solver"
-        )
+    for field, reason in (
+        ("sampler", f"reads the runs of the sampler {regression.sampler!r}, not of {recipe.sampler!r}"),
+        ("granularity", f"is fitted {regression.granularity}"),
+        ("solver", f"is solved by {regression.solver!r}"),
+    ):
+        if getattr(regression, field) not in (None, getattr(recipe, field)):
+            raise InvalidSetting(f"the regression {recipe.regression!r} {reason}", field=field)
     if SAMPLERS[recipe.sampler].absolute_tokens and not regression.reads_tokens:
         raise InvalidSetting(
             f"the sampler {recipe.sampler!r} changes how much is trained with the mixture, which the regression"

@@ -41,8 +41,8 @@ class Answers:
                 field="said",
                 names=unknown,
             )
-        self._said = dict(said)
-        self._asked: dict[str, ChangeQuestion] = {}
+        self._words = dict(said)
+        self._questions: dict[str, ChangeQuestion] = {}
         self._settled: set[str] = set()
 
     def ask(self, domain: str, question: str, candidates: Candidates) -> str | None:
@@ -51,8 +51,8 @@ class Answers:
         Raises:
             InvalidAnswer: the word is no candidate.
         """
-        self._asked[domain] = ChangeQuestion(domain, question, candidates)
-        word = self._said.get(domain)
+        self._questions[domain] = ChangeQuestion(domain, question, candidates)
+        word = self._words.get(domain)
         if word is not None and word not in (candidate for candidate, _ in candidates):
             words = [candidate for candidate, _ in candidates]
             raise InvalidAnswer(
@@ -77,13 +77,13 @@ class Answers:
             InvalidAnswer: something was said that nobody asked.
             AmbiguousChange: with the questions that are open.
         """
-        if idle := sorted(set(self._said) - set(self._asked)):
+        if idle := sorted(set(self._words) - set(self._questions)):
             raise InvalidAnswer(
                 f"nothing is open about {', '.join(idle)}: names and contents tell; leave the answer out",
                 field="said",
                 names=idle,
             )
-        if left := [question for name, question in self._asked.items() if name not in self._said]:
+        if left := [question for name, question in self._questions.items() if name not in self._words]:
             raise AmbiguousChange(left)
 
 
@@ -131,12 +131,12 @@ def _match_names(matching: Matching, answers: Answers) -> None:
     for name in [name for name in matching.old if name in matching.new]:
         same = same_text(matching.old[name], matching.new[name])
         if same is None:
-            same = _said_kept(name, answers)
+            same = _is_kept(name, answers)
         if same:
             matching.keep(name, name)
 
 
-def _said_kept(name: str, answers: Answers) -> bool:
+def _is_kept(name: str, answers: Answers) -> bool:
     """Whether `name` holds the same text; a question that stays open counts as yes, so that nothing hangs on it."""
     candidates = (("kept", "it holds the same text"), ("revised", "it holds another text now"))
     question = (

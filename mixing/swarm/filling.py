@@ -22,8 +22,17 @@ _LARGEST_LIFT = 0.25
 """The most weight given to a domain that is put into a run."""
 _REJECTIONS = 16
 """Most times a draw above a cap is thrown away before one is projected instead."""
+_WORTH_REDRAWING = 1 / 8
+_ROUNDS = 20
+_PASSES = 4
+"""Lifting one domain pushes others down, so it is looked at again."""
+_FEWEST = 4
+"""Runs among which a weight can vary more than one of them does."""
 _BLOCK = 2**22
 """Numbers compared at a time: 32 MiB."""
+
+Draw = Callable[[int], np.ndarray]
+"""n -> (n, m) weights over the domains that are drawn, each row summing to 1."""
 
 
 def distinct(weights: np.ndarray, distance: float) -> np.ndarray:
@@ -66,27 +75,19 @@ def effective_runs(weights: np.ndarray) -> np.ndarray:
     return np.where(varies, deviations / np.where(varies, spread, 1.0) ** 2, 0.0)
 
 
-# Every domain varied: rarely present ones lifted into runs, ones stuck at their caps moved away from them.
-#
-# With a prior of 1% most draws give a domain nothing, and a law cannot learn what it never saw vary. A domain
-# present in less than a sixth of the runs is put into runs that lack it, at a weight drawn log-uniformly between
-# the smallest kept weight and its cap (at most a quarter of the mixture); all that is lifted into one run is at
-# most half of it, and the others shrink in proportion. Under tight caps the opposite happens: a domain is at its
-# cap in most runs. Then half of the runs become averages of the space's corners, in which every domain
-# varies. A swarm that varies its domains is left exactly as drawn.
-
-_PASSES = 4
-"""Lifting one domain pushes others down, so it is looked at again."""
-_FEWEST = 4
-"""Runs among which a weight can vary more than one of them does."""
-
-
 def cover(
     space: SwarmSpace, weights: np.ndarray, generator: np.random.Generator, presence: float
 ) -> np.ndarray:
-    """(n, m) mixtures of the space in which every domain that can vary does, in a share of `presence` of them.
+    """(n, m) mixtures of the space in which every domain that can vary does: rarely present ones are lifted into
+    runs, ones stuck at their caps moved away from them.
 
-    As they are below four runs, and for a presence of 0. From `least_presence` on a domain counts as present.
+    With a prior of 1% most draws give a domain nothing, and a law cannot learn what it never saw vary. A domain
+    present (`least_presence`) in less than a share of `presence` of the runs is put into runs that lack it, at a
+    weight drawn log-uniformly between the smallest kept weight and its cap (at most a quarter of the mixture); all
+    that is lifted into one run is at most half of it, and the others shrink in proportion. Under tight caps the
+    opposite happens: a domain is at its cap in most runs. Then half of the runs become averages of the space's
+    corners, in which every domain varies. A swarm that varies its domains is left exactly as drawn, and so is one
+    below four runs or for a presence of 0.
     """
     if len(weights) < _FEWEST:
         return weights
@@ -151,13 +152,6 @@ def _lift(
     sums = others.sum(1, keepdims=True)
     left = np.maximum(space.free_mass - given.sum(1, keepdims=True), 0.0)
     return given + left * np.divide(others, sums, out=np.zeros_like(others), where=sums > 0)
-
-
-Draw = Callable[[int], np.ndarray]
-"""n -> (n, m) weights over the domains that are drawn, each row summing to 1."""
-
-_WORTH_REDRAWING = 1 / 8
-_ROUNDS = 20
 
 
 def fill(
