@@ -24,10 +24,11 @@ MixingError(ValueError)
 │   └── MergeMismatch     the sources of a merge do not add up to the merged domain
 └── Infeasible            no mixture satisfies the constraints
 
-`code` is stable and meant for machines, `field` names the part of the request at fault, `names` the
-domains, runs or tasks at fault.
+`code` is the class's name written as `too_few_runs`; it is stable and meant for machines. `field` names the part of
+the request at fault, `names` the domains, runs or tasks at fault.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -38,6 +39,9 @@ class MixingError(ValueError):
 
     code: ClassVar[str] = "invalid_input"
 
+    def __init_subclass__(cls) -> None:
+        cls.code = re.sub(r"(?<=.)(?=[A-Z])", "_", cls.__name__).lower()
+
     def __init__(self, message: str, *, field: str | None = None, names: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.field = field
@@ -47,61 +51,41 @@ class MixingError(ValueError):
 class InvalidDomainName(MixingError):
     """A domain's name is malformed, or names a leaf that other domains hang under."""
 
-    code = "invalid_domain_name"
-
 
 class DuplicateDomain(MixingError):
     """A domain is named more than once."""
-
-    code = "duplicate_domain"
 
 
 class UnknownDomain(MixingError):
     """A name that the domain set does not have."""
 
-    code = "unknown_domain"
-
 
 class MissingDomain(MixingError):
     """A domain of the set is not mentioned where all must be."""
-
-    code = "missing_domain"
 
 
 class InvalidTokens(MixingError):
     """A domain's token count is zero, negative or not finite."""
 
-    code = "invalid_tokens"
-
 
 class TooFewDomains(MixingError):
     """Fewer than two domains: there is nothing to mix."""
-
-    code = "too_few_domains"
 
 
 class InvalidWeights(MixingError):
     """Weights that are not a distribution."""
 
-    code = "invalid_weights"
-
 
 class UnknownMethod(MixingError):
     """No method has this name; the message lists those there are."""
-
-    code = "unknown_method"
 
 
 class InvalidSetting(MixingError):
     """A setting lies outside the range in which it means something."""
 
-    code = "invalid_setting"
-
 
 class NotHeeded(InvalidSetting):
     """A setting that the solver would pass over in silence; `field` names it."""
-
-    code = "not_heeded"
 
 
 class TooFewRuns(MixingError):
@@ -109,8 +93,6 @@ class TooFewRuns(MixingError):
 
     `names` holds what so few runs would still do for, where that is known.
     """
-
-    code = "too_few_runs"
 
     def __init__(self, message: str, *, needed: int, given: int, names: Iterable[str] = ()) -> None:
         super().__init__(message, field="runs", names=names)
@@ -121,37 +103,25 @@ class TooFewRuns(MixingError):
 class InvalidMetrics(MixingError):
     """A metric that cannot be fitted; `names` holds the run ids and tasks at fault."""
 
-    code = "invalid_metrics"
-
 
 class DuplicateRun(MixingError):
     """A run is given more than once; `names` holds the ids."""
-
-    code = "duplicate_run"
 
 
 class OppositeDirections(MixingError):
     """Tasks better when higher beside tasks better when lower, and nothing that says how to turn them."""
 
-    code = "opposite_directions"
-
 
 class InvalidLineage(MixingError):
     """Revisions that do not descend from each other in the way they say."""
-
-    code = "invalid_lineage"
 
 
 class UnknownRevision(MixingError):
     """A revision that is not an ancestor of the one in question."""
 
-    code = "unknown_revision"
-
 
 class InvalidContent(MixingError):
     """A content key that is not 64 lowercase hexadecimal digits where keys are added."""
-
-    code = "invalid_content"
 
 
 @dataclass(frozen=True)
@@ -172,8 +142,6 @@ class ChangeQuestion:
 class AmbiguousChange(MixingError):
     """Names and contents leave open what became of the domains in `names`; `questions` ask about each."""
 
-    code = "ambiguous_change"
-
     def __init__(self, questions: Iterable[ChangeQuestion]) -> None:
         self.questions = tuple(questions)
         first = "; ".join(
@@ -192,13 +160,9 @@ class AmbiguousChange(MixingError):
 class InvalidAnswer(MixingError):
     """An answer to something that was not asked, one that is no candidate, or two that exclude each other."""
 
-    code = "invalid_answer"
-
 
 class SplitMismatch(MixingError):
     """The parts of a split are not together the parent; `parts` and `whole` are the token counts, where known."""
-
-    code = "split_mismatch"
 
     def __init__(
         self, message: str, *, field: str, names: Iterable[str], parts: float | None, whole: float | None
@@ -211,8 +175,6 @@ class SplitMismatch(MixingError):
 class MergeMismatch(SplitMismatch):
     """The sources of a merge are not together the merged domain."""
 
-    code = "merge_mismatch"
-
 
 class Infeasible(MixingError):
     """No mixture satisfies the constraints named in `names`.
@@ -221,8 +183,6 @@ class Infeasible(MixingError):
     it would take, `largest_target` the largest number of target tokens that is reachable, and `smallest_cap` a
     repetition cap that reaches it, in hundredths of an epoch.
     """
-
-    code = "infeasible"
 
     def __init__(
         self,
