@@ -8,7 +8,6 @@ import io
 import os
 import shutil
 import tarfile
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,8 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import httpx
+
+from proxy_models.stores.file_system import again
 
 Document = dict[str, Any]
 
@@ -35,6 +36,10 @@ class ApiError(Exception):
         self.field = problem.get("field")
         self.problem = dict(problem)
         super().__init__(f"{status} {self.code}: {self.detail}" + (f" [{self.field}]" if self.field else ""))
+
+
+class _Unavailable(ApiError):
+    """What it needs does not answer, or it is just being started again."""
 
 
 class Unreachable(Exception):
@@ -178,7 +183,7 @@ class Client:
             if not response.is_success:
                 response.read()
                 _document(response)
-            unpack_folder(response.iter_bytes(), directory)
+            unpack_folder(response.iter_bytes(tarfile.RECORDSIZE), directory)
 
     def runs(self, swarm_id: str) -> Iterator[Document]:
         """Every run of a swarm, page by page."""
@@ -210,17 +215,13 @@ class Client:
         return self._request("GET", path, params=parameters)
 
     def _request(self, method: str, path: str, **sent: Any) -> Document:
-        deadline = time.monotonic() + self._patience
-        while True:
-            try:
-                response = self._http.request(method, path, **sent)
-            except httpx.TransportError as error:
-                if time.monotonic() > deadline:
-                    raise Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
-            else:
-                if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-                    return _document(response)
-            time.sleep(PAUSE_SECONDS)
+        def ask() -> Document:
+            return _document(self._http.request(method, path, **sent))
+
+        try:
+            return again(ask, (httpx.TransportError, _Unavailable), self._patience, PAUSE_SECONDS)
+        except httpx.TransportError as error:
+            raise Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
 
 
 def _revision_request(change: Mapping[str, Any] | list[Document]) -> Document:
@@ -234,38 +235,29 @@ def _document(response: httpx.Response) -> Document:
         body = {"detail": response.text[:500]}
     if response.is_success:
         return body
-    raise ApiError(response.status_code, body)
+    is_passing = response.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    raise (_Unavailable if is_passing else ApiError)(response.status_code, body)
 
 
 class _Stream(io.RawIOBase):
-    """Pieces of bytes as a file to read from."""
+    """Pieces of bytes, none of them empty or longer than is asked for, as a file to read from."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces, self._rest = pieces, b""
+        self._pieces = pieces
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._rest = piece
-        count = min(len(buffer), len(self._rest))
-        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
-        return count
+    def read(self, size: int = -1, /) -> bytes:
+        return next(self._pieces, b"")
 
 
 def unpack_folder(pieces: Iterator[bytes], directory: Path) -> None:
-    """Write the one folder of an archive as ``directory``, which must not exist.
+    """Write the one folder of an archive, in pieces of at most `tarfile.RECORDSIZE`, as a new ``directory``.
 
     Raises tarfile.TarError for an archive that is cut short, has no single folder, or reaches out of it.
     """
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        with tarfile.open(fileobj=io.BufferedReader(_Stream(pieces)), mode="r|") as archive:
+        with tarfile.open(fileobj=_Stream(pieces), mode="r|") as archive:
             archive.extractall(temporary, filter="data")
         folders = list(temporary.iterdir())
         if len(folders) != 1 or not folders[0].is_dir():

@@ -67,15 +67,41 @@ def waiting(seconds: float) -> Iterator[None]:
 
 def patiently(operation: Callable[[], T]) -> T:
     """``operation()``, again and again while the store is away: hours of work may hang on it."""
-    give_up = time.monotonic() + _patience
+
+    def note(error: Exception) -> None:
+        log.warning("the store does not answer, trying again: %s", error)
+
+    return again(operation, StoreUnreachable, _patience, AGAIN_SECONDS, note)
+
+
+def again(
+    operation: Callable[[], T],
+    passing: type[Exception] | tuple[type[Exception], ...],
+    seconds: float,
+    pause: float,
+    note: Callable[[Exception], None] = lambda error: None,
+    wait: Callable[[float], object] = time.sleep,
+) -> T:
+    """``operation()``, for so many seconds again and again while it raises a ``passing`` error; then that error.
+
+    Args:
+        operation: may be done twice.
+        passing: what another try may not meet any more.
+        seconds: from now to the last try.
+        pause: seconds between two tries.
+        note: is given the error before the pause.
+        wait: spends the pause; the tries end with one after which it answers true.
+    """
+    give_up = time.monotonic() + seconds
     while True:
         try:
             return operation()
-        except StoreUnreachable as error:
-            if time.monotonic() + AGAIN_SECONDS > give_up:
+        except passing as error:
+            if time.monotonic() + pause > give_up:
                 raise
-            log.warning("the store does not answer, trying again: %s", error)
-            time.sleep(AGAIN_SECONDS)
+            note(error)
+            if wait(pause):
+                raise
 
 
 def file_system(protocol: str, address: object) -> "AbstractFileSystem":

@@ -10,13 +10,15 @@ import fcntl
 import http.client
 import json
 import os
-import secrets
 import socket
-import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
+
+from proxy_models.storage import write_json
+from proxy_models.stores.file_system import again
 
 LOCK_NAME = "serve.lock"
 RECORD_NAME = "service.json"
@@ -50,9 +52,7 @@ class ServiceRecord:
 
     def write(self, data_directory: Path) -> None:
         """Put the record in its place in one step: a reader sees the old one, this one or none."""
-        draft = data_directory / f".{RECORD_NAME}-{os.getpid()}-{secrets.token_hex(4)}"
-        draft.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
-        draft.replace(data_directory / RECORD_NAME)
+        write_json(data_directory / RECORD_NAME, asdict(self))
 
     @staticmethod
     def remove(data_directory: Path) -> None:
@@ -76,18 +76,14 @@ class ServeLock:
             raise UnusableDirectory(
                 f"the data directory {self._directory} cannot be used ({error.strerror}): choose another with --data"
             ) from error
-        deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() < deadline:
-                    time.sleep(0.05)
-                    continue
-                os.close(descriptor)
-                raise AlreadyServed(self._complaint()) from error
-            self._descriptor = descriptor
-            return self
+        take = partial(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            again(take, BlockingIOError, LOCK_PATIENCE_SECONDS, 0.05)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise AlreadyServed(self._complaint()) from error
+        self._descriptor = descriptor
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._descriptor is not None:
@@ -131,19 +127,19 @@ def listen(host: str, port: int, patience_seconds: float = 0.0) -> socket.socket
     Raises PortInUse when another program still has the port after ``patience_seconds``.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    deadline = time.monotonic() + patience_seconds
-    while True:
+
+    def opened() -> socket.socket:
         try:
             return socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            if time.monotonic() >= deadline:
-                raise PortInUse(
-                    f"port {port} on {host} is in use by another program; "
-                    "choose another with --port, or 0 for any free one"
-                ) from error
-        time.sleep(0.1)
+            raise PortInUse(
+                f"port {port} on {host} is in use by another program; "
+                "choose another with --port, or 0 for any free one"
+            ) from error
+
+    return again(opened, PortInUse, patience_seconds, 0.1)
 
 
 def address(listener: socket.socket) -> str:

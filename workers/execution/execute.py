@@ -14,6 +14,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 
+from proxy_models.stores.file_system import again
 from store.engine import Database
 from store.jobs import TRAINING, note_tokens
 from store.logs import bound
@@ -284,14 +285,12 @@ class _Execution:
 
     def persistently(self, claim: Claim, ask: Callable[[Claim], Answer]) -> Answer:
         """``ask(claim)``, again and again while the store is away: hours of training may hang on it."""
-        give_up = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                return ask(claim)
-            except STORE_IS_AWAY as error:
-                log.warning("%s: the store does not answer: %s", claim.kind, _first_line(error))
-                if time.monotonic() > give_up or self.worker.stopping.wait(AGAIN_SECONDS):
-                    raise
+
+        def note(error: Exception) -> None:
+            log.warning("%s: the store does not answer: %s", claim.kind, _first_line(error))
+
+        wait = self.worker.stopping.wait
+        return again(lambda: ask(claim), STORE_IS_AWAY, PATIENCE_SECONDS, AGAIN_SECONDS, note, wait)
 
     def dropped(self, claim: Claim, why: str) -> None:
         """The job is not this worker's any more."""
