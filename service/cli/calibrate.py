@@ -63,8 +63,8 @@ def calibrate(sizes: tuple[str, ...], device: str | None, data_directory: Path |
         table = _measured(order, console)
     for size in order.sizes:
         step = order.training().tokens_per_step
-        said = f"\n{size}, {order.precision}, steps of {step} tokens, on {table.device}"
-        console.print(said, style="bold", soft_wrap=True)
+        heading = f"\n{size}, {order.precision}, steps of {step} tokens, on {table.device}"
+        console.print(heading, style="bold", soft_wrap=True)
         console.print(_rates(order, size, table))
         console.print(_chosen(order, size, table), soft_wrap=True)
     console.print(f"Saved in {file_of(settings.calibrations, table.device)}", soft_wrap=True)
@@ -74,14 +74,14 @@ def _measured(order: CalibrationOrder, console: Console) -> Calibration:
     """What the file of the device holds when the child is done. Raises ProxyError with the child's complaint."""
     device = None
     with console.status("Starting"):
-        for said in _lines(order):
-            if "problem" in said:
-                raise ProxyError(said["problem"])
-            if "device" in said:
-                device = Device(**said["device"])
+        for line in _lines(order):
+            if "problem" in line:
+                raise ProxyError(line["problem"])
+            if "device" in line:
+                device = Device(**line["device"])
             else:
-                rate = said["rate"]
-                console.print(f"{said['size']}: {rate['backend']} x {rate['members']}", style="dim")
+                rate = line["rate"]
+                console.print(f"{line['size']}: {rate['backend']} x {rate['members']}", style="dim")
     table = None if device is None else table_of(Path(order.directory), device)
     if table is None:
         raise ProxyError("the measuring process ended without a result; its message stands above")

@@ -41,34 +41,23 @@ from service.processes.serving import LocalService, StartFailed
 class DemoSettings:
     """One size of the demo. Tokens are tokens of the demo's own tokenizer."""
 
-    strengths: tuple[float, float]
+    strengths: tuple[float, float] = (3.0, 30.0)
     """Closer to the natural distribution than Olmix's 0.1 to 5. With those, proxies this small learn mostly that a
     model trained on one domain is bad at everything else, and the law is flat where the answer lies."""
-    proxy_size: str
-    proxy_tokens: int
-    launch_size: str
+    proxy_size: str = "nano-0.1M"
+    proxy_tokens: int = 128_000
+    launch_size: str = "nano-1M"
     """At least 8 times the proxy's non-embedding parameters."""
-    target_tokens: int
+    target_tokens: int = 1_600_000
     """What the launch trains on, and the R of the repetition caps."""
-    batch_rows: int
-    launch_batch_rows: int
-    sequence_length: int
-    repetition_cap: float
-    seed: int
+    batch_rows: int = 8
+    launch_batch_rows: int = 16
+    sequence_length: int = 64
+    repetition_cap: float = 4.0
+    seed: int = 0
 
 
-FULL = DemoSettings(
-    strengths=(3.0, 30.0),
-    proxy_size="nano-0.1M",
-    proxy_tokens=128_000,
-    launch_size="nano-1M",
-    target_tokens=1_600_000,
-    batch_rows=8,
-    launch_batch_rows=16,
-    sequence_length=64,
-    repetition_cap=4.0,
-    seed=0,
-)
+FULL = DemoSettings()
 
 Document = Mapping[str, Any]
 
@@ -163,11 +152,11 @@ class Demo:
                 if error.code != "ambiguous_change":
                     raise
                 # Nothing is what it was: the demo trains its whole swarm whatever there was before.
-                said = {
+                identities = {
                     question["domain"]: question["candidates"][-1]["word"]
                     for question in error.problem["questions"]
                 }
-                return client.create_revision(DOMAIN_SET, {**request, "said": said}, f"demo-said-{key}")
+                return client.create_revision(DOMAIN_SET, {**request, "said": identities}, f"demo-said-{key}")
         except ApiError as error:
             if error.code != "revision_unchanged":
                 raise

@@ -77,6 +77,11 @@ class KeptProcess:
         """The process running now."""
         return self._process.pid if self._process else None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def end_of_log(self) -> str:
         """``; <path>:`` and the last lines of the child's own log, if it has one: the end of a message."""
         return f"; {self.log_path}:\n{tail(self.log_path)}" if self.log_path else ""
@@ -121,7 +126,7 @@ class KeptProcess:
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""
         self._start_at = None
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self.is_running:
             self._process.terminate()
 
     def wait_until_stopped(self, deadline: float) -> None:

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import Self
 
 from service.http.auth import load_token
 from service.processes.address import ServeLock, ServiceRecord, address, answers, listen
-from service.processes.child_process import KeptProcess, open_log, tail
+from service.processes.child_process import KeptProcess, tail
 from store.schema import upgrade
 from store.settings import Settings, require_devices
 
@@ -25,6 +24,7 @@ STOP_SECONDS = 3.0
 ORPHANS_END_SECONDS = 10.0
 """How long the web process of a killed service may take to leave its port."""
 START_SECONDS = 90.0
+LOCAL_STOP_SECONDS = STOP_SECONDS + 4.0
 CHILD_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # an idle OpenMP thread that spins takes the core from a working one
@@ -125,7 +125,7 @@ class LocalService:
     token: str = field(repr=False)
     pid: int
     started_here: bool
-    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _process: KeptProcess | None = field(default=None, repr=False)
 
     @classmethod
     def start(cls, data_directory: Path, port: int) -> Self:
@@ -137,7 +137,7 @@ class LocalService:
         data = settings.data_directory
         deadline = time.monotonic() + START_SECONDS
         log_path = data / "logs" / "serve.log"
-        process: subprocess.Popen[bytes] | None = None
+        process: KeptProcess | None = None
         log_start = log_path.stat().st_size if log_path.exists() else 0
         while True:
             held = ServeLock.is_held(data)
@@ -146,11 +146,14 @@ class LocalService:
                 mine = process is not None and record.pid == process.pid
                 return cls(record.url, load_token(settings), record.pid, mine, process if mine else None)
             if process is None and not held:
-                process = _start_serve(settings, log_path)
-            if process is not None and process.poll() is not None and not held:
+                command = [sys.executable, "-m", "service.cli.main", "serve", "--exit-with-parent"]
+                environment = {**os.environ, **settings.environment()}
+                process = KeptProcess("the service", command, environment, log_path)
+                process.start()
+            if process is not None and not process.is_running and not held:
                 raise StartFailed(f"the service did not start; {log_path}:\n{tail(log_path, log_start)}")
             if time.monotonic() > deadline:
-                _end(process)
+                stop_all([process] if process else [], settings.stop_seconds + LOCAL_STOP_SECONDS)
                 raise StartFailed(
                     f"the service of {data} did not answer within {START_SECONDS:.0f} s; "
                     f"{log_path}:\n{tail(log_path, log_start)}"
@@ -159,36 +162,12 @@ class LocalService:
 
     def stop(self) -> None:
         """Stop the service and everything it started, if it was started here; twice does no harm."""
-        _end(self._process)
-        self._process = None
+        if self._process is not None:
+            stop_all([self._process], Settings().stop_seconds + LOCAL_STOP_SECONDS)
+            self._process = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def _start_serve(settings: Settings, log_path: Path) -> subprocess.Popen[bytes]:
-    with open_log(log_path) as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "service.cli.main", "serve", "--exit-with-parent"],
-            env={**os.environ, **settings.environment()},
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def _end(process: subprocess.Popen[bytes] | None) -> None:
-    if process is None:
-        return
-    process.terminate()
-    try:
-        process.wait(Settings().stop_seconds + STOP_SECONDS + 4.0)
-    except subprocess.TimeoutExpired:
-        process.kill()  # its children see the end of their standard input
-        process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
