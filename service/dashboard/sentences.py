@@ -26,12 +26,6 @@ _STAGES = {
     "solve": "Fitting the regression and solving for the mixture",
 }
 
-_NOTHING_TRAINED = {
-    "succeeded": "Done: nothing had to be trained.",
-    "failed": "Failed, with nothing to train.",
-    "cancelled": "Cancelled, with nothing to train.",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -45,15 +39,15 @@ def progress_sentence(optimization: Document) -> str:
     """How far an optimization has come; changes with the runs and the minutes, not with every second."""
     state, progress = optimization["state"], optimization["progress"]
     runs = progress["runs"]
-    if not runs["total"] and state in _NOTHING_TRAINED:
-        return _NOTHING_TRAINED[state]
-    if state == "failed":
-        return f"Failed after {count(runs['succeeded'])} of {count(runs['total'])} proxy runs."
-    if state == "cancelled":
-        return f"Cancelled after {count(runs['succeeded'])} of {count(runs['total'])} proxy runs."
+    trained = f"{count(runs['succeeded'])} of {count(runs['total'])} proxy runs"
+    if state in ("failed", "cancelled"):
+        how_far = f" after {trained}" if runs["total"] else ", with nothing to train"
+        return f"{state.capitalize()}{how_far}."
+    if state == "succeeded" and not runs["total"]:
+        return "Done: nothing had to be trained."
     if state == "succeeded":
         lost = f", {count(runs['failed'])} lost" if runs["failed"] else ""
-        return f"Done: {count(runs['succeeded'])} of {count(runs['total'])} proxy runs trained{lost}."
+        return f"Done: {trained} trained{lost}."
     if state == "queued" and optimization["stage"] == "prepare":
         return "Waiting for the domains to be prepared."
     words = _STAGES.get(optimization["stage"], "Waiting for a worker")
