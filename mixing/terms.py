@@ -48,11 +48,8 @@ class TaskGuard:
     @property
     def name(self) -> str:
         """What tells it from caps and shares, which may be called like the task, and from the task's other rail."""
-        return (
-            f"guard rail of {self.task}"
-            if self.worse_than_natural is None
-            else f"guard rail of {self.task} to natural"
-        )
+        against = "" if self.worse_than_natural is None else " to natural"
+        return f"guard rail of {self.task}{against}"
 
     def __post_init__(self) -> None:
         bounds = (self.at_most, self.at_least, self.worse_than_natural)

@@ -42,13 +42,14 @@ def uniform(limits: Limits) -> Mixture:
     return _under(limits, np.full(len(limits.domains), 1 / len(limits.domains)))
 
 
-def temperature(limits: Limits, tau: float) -> Mixture:
-    """Weights proportional to N_j^tau: 1 is natural, 0 uniform; 1/T for a temperature T.
+def temperature(limits: Limits, tau: float | None = None) -> Mixture:
+    """Weights proportional to N_j^tau: 1 is natural, 0 uniform; 1/T for a temperature T. None is 0.5.
 
     Raises:
         InvalidSetting: tau is not finite.
         Infeasible: the target cannot be reached.
     """
+    tau = DEFAULT_TEMPERATURE if tau is None else tau
     if not math.isfinite(tau):
         raise InvalidSetting(f"tau is {tau}; it must be a finite number", field="tau")
     exponents = tau * np.log(limits.domains.tokens)
@@ -86,15 +87,10 @@ def _under(limits: Limits, weights: np.ndarray) -> Mixture:
     return limits.domains.mixture(settle(filled, limits.caps))
 
 
-def _temperature(question: Question) -> Mixture:
-    tau = DEFAULT_TEMPERATURE if question.temperature is None else question.temperature
-    return temperature(question.limits, tau)
-
-
 _BASELINES: Mapping[str, Callable[[Question], Mixture]] = {
     "natural": lambda question: natural(question.limits),
     "uniform": lambda question: uniform(question.limits),
-    "temperature": _temperature,
+    "temperature": lambda question: temperature(question.limits, question.temperature),
     "unimax": lambda question: unimax(question.limits),
 }
 
