@@ -200,7 +200,7 @@ class Domains:
 
     def natural(self) -> Mixture:
         """The natural distribution: weights proportional to N_j."""
-        return Mixture.of(dict(zip(self.names, self.natural_weights.tolist(), strict=True)))
+        return self.mixture(self.natural_weights)
 
     def mixture(self, weights: np.ndarray) -> Mixture:
         """The mixture of (m,) weights given in canonical order."""
