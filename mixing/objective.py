@@ -343,8 +343,25 @@ def _check_worst(spec: ObjectiveSpec, parts: Sequence[FamilyPart]) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What every run is measured on, and what it counts for.
+
+    Attributes:
+        name: unique among the tasks.
+        weight: its share of the objective, not normalised.
+        family: whose tasks count together; None for a family of its own.
+        metric: "bpb", or "accuracy", which is better when higher.
+    """
+
+    name: str
+    weight: float = 1.0
+    family: str | None = None
+    metric: Literal["bpb", "accuracy"] = "bpb"
+
+
 def objective_of(
-    tasks: Sequence[Mapping[str, Any]], domains: Sequence[str], granularity: str, *, worst_family: bool
+    tasks: Sequence[Task], domains: Sequence[str], granularity: str, *, worst_family: bool
 ) -> ObjectiveSpec:
     """The objective of a request: its tasks, or without any the held-out slice of every domain, each the same.
 
@@ -352,8 +369,7 @@ def objective_of(
     Of worst families none weighs more than another, so there the weights only say what a family's own mean is.
 
     Args:
-        tasks: each with its `name`, `weight` and `family`, which may be None, and its `metric` where that is an
-            accuracy, which enters as an error rate. One without a family is a family of its own.
+        tasks: of which accuracies enter as error rates. One without a family is a family of its own.
         domains: m names.
         granularity: of the recipe.
         worst_family: minimise the worst family's mean instead of the weighted mean of all tasks.
@@ -361,20 +377,18 @@ def objective_of(
     Raises:
         InvalidWeights, InvalidSetting: as `ObjectiveSpec`.
     """
-    counted = tasks or [
-        {"name": f"{HELD_OUT_PREFIX}{name}", "weight": 1.0, "family": None} for name in domains
-    ]
-    weights = {task["name"]: float(task["weight"]) for task in counted}
+    counted = tasks or [Task(name=f"{HELD_OUT_PREFIX}{name}") for name in domains]
+    weights = {task.name: float(task.weight) for task in counted}
     _check_weights("task", weights)
-    higher = [task["name"] for task in counted if task.get("metric") == "accuracy"]
+    higher = [task.name for task in counted if task.metric == "accuracy"]
     members: dict[str, list[str]] = {}
     if worst_family or granularity == "per family":
         for task in counted:
-            if task["family"]:
-                members.setdefault(task["family"], []).append(task["name"])
+            if task.family:
+                members.setdefault(task.family, []).append(task.name)
     totals = {name: sum(weights[task] for task in names) for name, names in members.items()}
     if worst_family:
-        alone = {task["name"] for task in counted if not task["family"]}
+        alone = {task.name for task in counted if not task.family}
         weights |= {name: float(weights[name] > 0) for name in alone}
         totals = {name: float(total > 0) for name, total in totals.items()}
     chosen: Any = granularity  # a Recipe checks it, and has only names

@@ -1,6 +1,6 @@
 """``/v1/launches``: the full training run of a mixture, started, described and stopped."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from mixing.document import to_document
 from mixing.limits import BINDING
 from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import require_usable
@@ -20,6 +21,7 @@ from service.swarms.service import RunProgress
 from service.training.checks import check_tasks, check_training, check_vocabulary
 from service.training.device import WorkerDevice, check_counted, check_memory, worker_device
 from store import jobs
+from store.documents import VERSION, LaunchDocument, SwarmDocument
 from store.measurements import Measurements
 from store.problems import Conflict, Invalid, NotFound
 from store.settings import BUILT_IN, BadLaunchers, Settings, read_launchers
@@ -71,21 +73,24 @@ class LaunchView(BaseModel):
 class CheckedLaunch:
     """A launch in which everything that does not need the store was found to be good."""
 
-    request: LaunchRequest
-    tasks: list[dict[str, object]]
-    training: dict[str, object]
-    start: StartFolder | None
+    mixture_id: str
+    document: LaunchDocument
+    start: StartFolder | None = None
 
 
 def check_launch(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     """Validate size, training settings and task files. Raises Invalid naming the field."""
+    named = request.model_dump(include={"launcher", "name", "seed", "repetition_cap"})
     if request.launcher != BUILT_IN:
         _check_launcher(request, settings)
-        return CheckedLaunch(request, [], {}, None)
+        document = LaunchDocument(version=VERSION, tokens=request.tokens, **named)
+        return CheckedLaunch(request.mixture_id, document)
     if request.size is None and request.architecture is None and request.start is None:
         raise Invalid("no_model", "Say what to train: a size, an architecture or a start.", "size")
     training, start = check_training(request, request.tokens, "", settings)
-    return CheckedLaunch(request, check_tasks(request.tasks, settings), training, start)
+    tasks = check_tasks(request.tasks, settings)
+    document = LaunchDocument(version=VERSION, **vars(training), **named, tasks=tasks)
+    return CheckedLaunch(request.mixture_id, document, start)
 
 
 _BUILT_IN_ONLY = (*TrainingRequest.model_fields, "tasks")
@@ -109,53 +114,46 @@ def _check_launcher(request: LaunchRequest, settings: Settings) -> None:
 
 def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice) -> str:
     """Store the launch, its run and its job; answers the launch's id."""
-    request = checked.request
-    mixture = mixture_with_id(session, request.mixture_id)
+    document, mixture = checked.document, mixture_with_id(session, checked.mixture_id)
     require_usable(session, mixture.revision)
     check_vocabulary(checked.start, mixture.revision.vocabulary_size, "start")
-    _check_repetition(session, request, mixture)
-    if request.launcher == BUILT_IN:
-        check_memory(device, mixture.revision, {**request.model_dump(), **checked.training}, "")
-    launch = Launch(
-        mixture_id=mixture.id,
-        settings={
-            **request.model_dump(exclude={"mixture_id", "tasks"}),
-            **checked.training,
-            **({"tasks": checked.tasks} if checked.tasks else _objective_of(session, mixture)),
-        },
-    )
+    _check_repetition(document, mixture)
+    if document.launcher == BUILT_IN:
+        check_memory(device, mixture.revision, document, "")
+    if not document.tasks and mixture.optimization_id is not None:
+        asked = SwarmDocument.of(session.get_one(Optimization, mixture.optimization_id))
+        document = replace(document, tasks=asked.tasks, aggregate=asked.aggregate)
+    launch = Launch(mixture_id=mixture.id, settings=to_document(document))
     session.add(launch)
     session.flush()
-    run = Run(launch_id=launch.id, position=0, seed=request.seed, weights=mixture.weights)
+    run = Run(
+        launch_id=launch.id,
+        position=0,
+        tokens=document.tokens,
+        seed=document.seed,
+        weights=mixture.weights,
+    )
     session.add(run)
     session.flush()
-    kind = jobs.FULL_RUN if request.launcher == BUILT_IN else jobs.EXTERNAL_RUN
+    kind = jobs.FULL_RUN if document.launcher == BUILT_IN else jobs.EXTERNAL_RUN
     session.add(jobs.new_job(kind, run.id, launch.id))
     return launch.id
 
 
-def _objective_of(session: Session, mixture: MixtureRow) -> dict[str, object]:
-    """The tasks of the optimization that made the mixture, and how they are taken together."""
-    if mixture.optimization_id is None:
-        return {"tasks": []}
-    settings = session.get_one(Optimization, mixture.optimization_id).settings
-    return {name: settings[name] for name in ("tasks", "aggregate") if name in settings}
-
-
-def _check_repetition(session: Session, request: LaunchRequest, mixture: MixtureRow) -> None:
+def _check_repetition(launch: LaunchDocument, mixture: MixtureRow) -> None:
     """Refuse at once a run over its cap; the sampler checks again, by counted rows, before its first step."""
-    if request.repetition_cap is None:
+    if launch.repetition_cap is None:
         return
     for row in mixture.revision.domains:
         weight = float(mixture.weights[row.name])
         if row.tokens is None or weight == 0.0:
             continue
-        epochs = weight * request.tokens / row.tokens
-        if epochs > request.repetition_cap * (1 + BINDING):
+        epochs = weight * launch.tokens / row.tokens
+        if epochs > launch.repetition_cap * (1 + BINDING):
             raise Invalid(
                 "over_cap",
-                f"Domain {row.name!r} has {row.tokens} tokens; a weight of {weight:.4f} within {request.tokens} "
-                f"tokens reads them {epochs:.2f} times, over the cap of {request.repetition_cap:g}.",
+                f"Domain {row.name!r} has {row.tokens} tokens; a weight of {weight:.4f} within {launch.tokens} "
+                f"tokens reads them {epochs:.2f} times, over the cap of {launch.repetition_cap:g}.",
                 "repetition_cap",
             )
 
@@ -276,7 +274,7 @@ def create_launch(
 ) -> LaunchView:
     """Train the full model on a mixture."""
     checked = check_launch(body, settings)
-    check_counted(settings, checked.training or None, "")
+    check_counted(settings, checked.document, "")
     device = worker_device(settings)
     launch_id = do_once(
         database,

@@ -1,21 +1,167 @@
-"""What is stored of an optimization: a typed document with a version, with defaults for what an older row lacks."""
+"""What is stored of optimizations and launches, and sent to jobs: typed documents with a version.
+
+An older row is read with defaults for what it lacks: what every order meant before a thing could be said. What an
+optimization is asked, `OptimizationDocument`, knows the parts of the mathematics by name, and refuses one that is
+gone; what is trained for it, its `SwarmDocument`, is read without them, so that it can be looked at for ever.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from mixing.document import Document, from_document, to_document
+from mixing.objective import Task
 from mixing.terms import Terms
 
 if TYPE_CHECKING:  # a process that only passes jobs on need not load the mathematics
     from mixing.question import Question
     from mixing.reuse.reuse import Reuse
     from mixing.solve.constraints import LinearConstraint
-    from store.tables import Optimization
-from typing import Final
+    from store.tables import Launch, Optimization
 
-VERSION = 2
-"""Of `OptimizationDocument`; rows from before there was one are version 1, and what they lack has its default."""
+VERSION: Final = 2
+"""Of the documents; rows from before there was one are version 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskDocument(Task):
+    """A task with its file, as it was when it was posted.
+
+    Attributes:
+        path: of the file, resolved.
+        normalization: what the log-likelihood of a choice is divided by before ranking; None without choices.
+        examples: how many there are.
+        size_bytes: of the file.
+        digest: SHA-256 of its content.
+    """
+
+    path: str
+    normalization: str | None = None
+    examples: int | None = None
+    size_bytes: int | None = None
+    digest: str | None = None
+
+    @property
+    def measure(self) -> dict[str, str]:
+        """As `proxy_models.training.run_spec.TaskSpec` reads it."""
+        return {
+            name: said for name in ("metric", "normalization") if (said := getattr(self, name)) is not None
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDocument:
+    """Which model: a size, an architecture, or what a saved one is; ``start_content`` is what that held then."""
+
+    size: str | None = None
+    architecture: Mapping[str, Any] | None = None
+    start: str | None = None
+    start_content: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingDocument(ModelDocument):
+    """Which model, and how it is trained: the fields of `proxy_models.config.TrainingConfig` that can be chosen."""
+
+    tokens: int
+    sequence_length: int = 128
+    batch_rows: int = 8
+    learning_rate: float | None = None
+    warmup_fraction: float | None = None
+    floor_fraction: float = 0.05
+    weight_decay: float = 0.1
+    evaluations: int = 3
+    attend_across_documents: bool = True
+    precision: str = "float32"
+
+    def whole_steps(self, tokens: int) -> int:
+        """What a run that is to train so many tokens really trains."""
+        step = self.batch_rows * self.sequence_length
+        return tokens // step * step
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The fields of a `TrainingConfig`; its seed is each run's own."""
+        return {name: getattr(self, name) for name in TRAINING}
+
+
+_MODEL = {part.name for part in fields(ModelDocument)}
+TRAINING: Final = tuple(part.name for part in fields(TrainingDocument) if part.name not in _MODEL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchDocument(TrainingDocument):
+    """`Launch.settings`: what is trained on a mixture, by whom, and what is measured on it.
+
+    Attributes:
+        version: of the document.
+        launcher: the built-in trainer, or a program of the operator's, which trains what it will.
+        name: given to the program; None for the launch's id.
+        seed: of the run.
+        repetition_cap: epochs at which a domain is refused; None for none.
+        tasks: what is measured.
+        aggregate: how the tasks are taken together.
+    """
+
+    version: int = 1
+    launcher: str = "built-in"
+    name: str | None = None
+    seed: int = 0
+    repetition_cap: float | None = None
+    tasks: tuple[TaskDocument, ...] = ()
+    aggregate: str = "mean"
+
+    @classmethod
+    def of(cls, row: "Launch") -> Self:
+        """A row's."""
+        return from_document(cls, row.settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReuseDocument:
+    """What an optimization goes on from.
+
+    Attributes:
+        asked: kind, start, freed domains and whether older runs may count.
+        mixture: id of the one gone on from; None where there is none.
+        runs: ids of the older runs that count.
+        plan: what is frozen, trained and reused (`mixing.reuse.plan.ReusePlan.to_dict`).
+    """
+
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    mixture: str | None = None
+    runs: tuple[str, ...] = ()
+    plan: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwarmDocument:
+    """Of `Optimization.settings` what is trained for it.
+
+    Attributes:
+        version: of the document.
+        runs: of the whole swarm.
+        rounds: how many of them each round trains.
+        minimum_runs: fewest that must succeed.
+        tasks: what every run is measured on.
+        aggregate: "mean" or "worst_family".
+        proxy: the model every run trains, and how; None where nothing is trained.
+        reuse: None without.
+    """
+
+    version: int = 1
+    runs: int = 0
+    rounds: tuple[int, ...] = ()
+    minimum_runs: int = 0
+    tasks: tuple[TaskDocument, ...] = ()
+    aggregate: str = "mean"
+    proxy: TrainingDocument | None = None
+    reuse: ReuseDocument | None = None
+
+    @classmethod
+    def of(cls, row: "Optimization") -> Self:
+        """A row's; before version 2 method and seed were in its columns alone."""
+        return from_document(cls, {**row.settings, "method": row.method, "seed": row.seed})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,33 +182,14 @@ class ShareDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizationDocument(Terms):
+class OptimizationDocument(SwarmDocument, Terms):
     """`Optimization.settings`: the terms of the question, and what the store adds to them.
 
     Attributes:
-        version: of the document.
-        runs: of the whole swarm.
-        minimum_runs: fewest that must succeed.
         shares: with their groups resolved to domains.
-        tasks: with path, digest and number of examples.
-        aggregate: "mean" or "worst_family".
-        proxy: the model every run trains, and how; None where nothing is trained.
-        reuse: what was asked for, the mixture gone on from, the older runs and the plan; None without.
     """
 
-    version: int = 1
-    runs: int = 0
-    minimum_runs: int = 0
     shares: tuple[ShareDocument, ...] = ()
-    tasks: tuple[Mapping[str, Any], ...] = ()
-    aggregate: str = "mean"
-    proxy: Mapping[str, Any] | None = None
-    reuse: Mapping[str, Any] | None = None
-
-    @classmethod
-    def of(cls, row: "Optimization") -> "OptimizationDocument":
-        """A row's; before version 2 method and seed were in its columns alone."""
-        return cls.from_dict({**row.settings, "method": row.method, "seed": row.seed})
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "OptimizationDocument":
@@ -94,34 +221,13 @@ class OptimizationDocument(Terms):
             worst = self.aggregate == "worst_family"
             objective = objective_of(self.tasks, domains.names, self.recipe.granularity, worst_family=worst)
         return Question(
-            **{field.name: getattr(self, field.name) for field in fields(Terms)},
+            **{term.name: getattr(self, term.name) for term in fields(Terms)},
             domains=domains,
             constraints=tuple(
                 share_of(share.domains, domains.names, share.minimum, share.maximum, share.name)
                 for share in self.shares
             ),
             objective=objective,
-            proxy_tokens=None if self.proxy is None else self.proxy["tokens"],
+            proxy_tokens=None if self.proxy is None else self.proxy.tokens,
             reuse=reuse,
         )
-
-
-# How a stored order says that a model is trained.
-
-SAID_LATER: Final[Mapping[str, Any]] = {
-    "attend_across_documents": True,
-    "precision": "float32",
-    "warmup_fraction": None,
-    "floor_fraction": 0.05,
-    "weight_decay": 0.1,
-}
-"""Settings that could not be chosen at first, and what orders that do not have them were trained with."""
-
-TRAINING: Final = ("tokens", "sequence_length", "batch_rows", "learning_rate", "evaluations", *SAID_LATER)
-"""The fields of `proxy_models.config.TrainingConfig` that an order chooses; the seed is each run's own."""
-
-
-def training_values(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """What the order says, or meant before it could be said, of each of `TRAINING`; a program's says little."""
-    said = {**SAID_LATER, **stored}
-    return {name: said[name] for name in TRAINING if name in said}

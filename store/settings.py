@@ -232,6 +232,19 @@ class Settings(BaseSettings):
         return {f"MIXWRIGHT_{name.upper()}": str(value) for name, value in values.items()}
 
 
+def settings_or_exit() -> Settings:
+    """The environment's settings; a bad one ends the process with a line that names it."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = {
+            str(fault["loc"][0]): fault["msg"].removeprefix("Value error, ") for fault in error.errors()
+        }
+        raise SystemExit(
+            "; ".join(f"MIXWRIGHT_{name.upper()}: {why}" for name, why in faults.items())
+        ) from None
+
+
 # Whether the accelerators a worker is to train on are there, before it says that it is ready.
 
 

@@ -19,10 +19,12 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     cast,
+    func,
+    select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 from sqlalchemy.sql.functions import GenericFunction
 
 # The database's own clock, so that leases do not depend on the clocks of the machines that hold them.
@@ -207,37 +209,6 @@ class Swarm(Base):
     created_at: Mapped[float] = _time()
 
 
-class Run(Base):
-    """One model trained on one mixture with one seed: a proxy run of a swarm, or the run of a launch."""
-
-    __tablename__ = "runs"
-    __table_args__ = (UniqueConstraint("swarm_id", "position"), Index(None, "position", "id"))
-    id: Mapped[str] = _id("run")
-    swarm_id: Mapped[str | None] = mapped_column(ForeignKey("swarms.id"))
-    launch_id: Mapped[str | None] = mapped_column(ForeignKey("launches.id"), unique=True)
-    position: Mapped[int]
-    round: Mapped[int] = mapped_column(default=0)
-    """Of a method that learns from its first runs which to train next: the round it was sampled in, from 0."""
-    tokens: Mapped[int | None] = mapped_column(BigInteger)
-    """How much to train where the sampler says so; null is the proxy's own number."""
-    seed: Mapped[int] = mapped_column(BigInteger)
-    weights: Mapped[Document]
-    result: Mapped[Document | None]
-    """What ``proxy_models.training`` returned, without its metric series; set once, with the job's success."""
-    created_at: Mapped[float] = _time()
-
-
-class Metric(Base):
-    """One evaluation of one run: a task's value after ``step`` steps (``tokens`` tokens)."""
-
-    __tablename__ = "metrics"
-    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
-    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    task: Mapped[str] = mapped_column(primary_key=True)
-    tokens: Mapped[int] = mapped_column(BigInteger)
-    value: Mapped[float]
-
-
 class MixtureRow(Base):
     """Weights over one revision's leaves; a proposed one carries its evidence."""
 
@@ -263,6 +234,51 @@ class Launch(Base):
     settings: Mapped[Document]
     created_at: Mapped[float] = _time()
     mixture: Mapped[MixtureRow] = relationship()
+
+
+class Run(Base):
+    """One model trained on one mixture with one seed: a proxy run of a swarm, or the run of a launch."""
+
+    __tablename__ = "runs"
+    __table_args__ = (UniqueConstraint("swarm_id", "position"), Index(None, "position", "id"))
+    id: Mapped[str] = _id("run")
+    swarm_id: Mapped[str | None] = mapped_column(ForeignKey("swarms.id"))
+    launch_id: Mapped[str | None] = mapped_column(ForeignKey("launches.id"), unique=True)
+    position: Mapped[int]
+    round: Mapped[int] = mapped_column(default=0)
+    """Of a method that learns from its first runs which to train next: the round it was sampled in, from 0."""
+    tokens: Mapped[int | None] = mapped_column(BigInteger)
+    """How much to train; null, for as much as its order says, in rows of older versions: read `requested_tokens`."""
+    requested_tokens: Mapped[int] = column_property(
+        func.coalesce(
+            tokens,
+            select(big_integer(Optimization.settings["proxy"]["tokens"]))
+            .join(Swarm, Swarm.optimization_id == Optimization.id)
+            .where(Swarm.id == swarm_id)
+            .correlate_except(Optimization, Swarm)
+            .scalar_subquery(),
+            select(big_integer(Launch.settings["tokens"]))
+            .where(Launch.id == launch_id)
+            .correlate_except(Launch)
+            .scalar_subquery(),
+        )
+    )
+    seed: Mapped[int] = mapped_column(BigInteger)
+    weights: Mapped[Document]
+    result: Mapped[Document | None]
+    """What ``proxy_models.training`` returned, without its metric series; set once, with the job's success."""
+    created_at: Mapped[float] = _time()
+
+
+class Metric(Base):
+    """One evaluation of one run: a task's value after ``step`` steps (``tokens`` tokens)."""
+
+    __tablename__ = "metrics"
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    task: Mapped[str] = mapped_column(primary_key=True)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    value: Mapped[float]
 
 
 class Job(Base):

@@ -30,7 +30,7 @@ from store.engine import Database
 from store.jobs import TRAINING
 from store.logs import configure_logging
 from store.schema import OldSchema, require_schema
-from store.settings import NoSuchDevice, Settings, require_devices
+from store.settings import NoSuchDevice, Settings, require_devices, settings_or_exit
 from store.tracing import configure_tracing
 from workers.claims.registry import ACTIVE, BEAT_SECONDS, Pauses, Registry, SlotFlag
 from workers.claims.slots import NOT_TRAINING, SharedFlag, Slot
@@ -63,7 +63,8 @@ def queue_of(kind: str) -> str:
     return TRAIN_QUEUE if kind in TRAINING else REST_QUEUE
 
 
-app = Celery("mixwright", broker=Settings().broker_url)
+SETTINGS = settings_or_exit()
+app = Celery("mixwright", broker=SETTINGS.broker_url)
 app.conf.update(
     task_ignore_result=True,
     task_serializer="json",
@@ -81,7 +82,7 @@ app.conf.update(
         "priority_steps": PRIORITY_STEPS,
     },
     task_default_queue=REST_QUEUE,
-    task_queues=[Queue(name) for name in sorted({queue_of(kind) for kind in kinds_of(Settings())})],
+    task_queues=[Queue(name) for name in sorted({queue_of(kind) for kind in kinds_of(SETTINGS)})],
 )
 
 
@@ -99,10 +100,10 @@ def _remember_name(sender: str, **_: object) -> None:
 
 @celeryd_init.connect
 def _require_device(**_: object) -> None:
-    accelerators = Settings().accelerators
+    accelerators = SETTINGS.accelerators
     if len(accelerators) > 1:
         raise SystemExit(
-            f"MIXWRIGHT_DEVICE={Settings().device}: a Celery worker has one device, start one for each"
+            f"MIXWRIGHT_DEVICE={SETTINGS.device}: a Celery worker has one device, start one for each"
         )
     try:
         require_devices(accelerators)
@@ -111,31 +112,26 @@ def _require_device(**_: object) -> None:
 
 
 @cache
-def _settings() -> Settings:
-    return Settings()
-
-
-@cache
 def _slot() -> Slot:
-    return Slot(_node, _settings().device, kinds_of(_settings()))
+    return Slot(_node, SETTINGS.device, kinds_of(SETTINGS))
 
 
 @cache
 def _database() -> Database:
     """Opened in the process that runs tasks, never in the one that forks them."""
     configure_tracing("worker")
-    require_schema(_settings().resolved_database_url)
-    return Database(_settings().resolved_database_url)
+    require_schema(SETTINGS.resolved_database_url)
+    return Database(SETTINGS.resolved_database_url)
 
 
 @cache
 def _registry() -> Registry:
-    return Registry(_database(), [_slot()], Pauses(_settings().pause_seconds))
+    return Registry(_database(), [_slot()], Pauses(SETTINGS.pause_seconds))
 
 
 @setup_logging.connect
 def _log_as_everything_else(**_: object) -> None:
-    configure_logging(Settings())
+    configure_logging(SETTINGS)
 
 
 @cache
@@ -195,7 +191,7 @@ def run_job(job_id: str) -> None:
 
 def _work(job_id: str) -> None:
     slot, registry = _slot(), _registry()
-    worker = Worker(_database(), _settings(), SlotFlag(_stopping, registry, slot))
+    worker = Worker(_database(), SETTINGS, SlotFlag(_stopping, registry, slot))
     name = f"{slot.full_name}:{os.getpid()}"
     hint: str | None = job_id
     while registry.state(slot) == ACTIVE and not _stopping.is_set():

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from store.engine import Database
 from store.logs import configure_logging
 from store.schema import require_schema
-from store.settings import Settings
+from store.settings import Settings, settings_or_exit
 from store.tables import Job, database_now
 from workers.celery_app import REST_QUEUE, RUN_JOB, TRAIN_QUEUE, app, queue_of
 from workers.claims.claim import claimable
@@ -142,7 +142,7 @@ def _waiting() -> int:
 
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
-    settings = Settings()
+    settings = settings_or_exit()
     configure_logging(settings)
     require_schema(settings.resolved_database_url)
     patience = {"socket_connect_timeout": BROKER_SECONDS, "socket_timeout": BROKER_SECONDS}

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from mixing.swarm.catalogue import SAMPLERS
 from store import jobs
+from store.documents import SwarmDocument
 from store.engine import Database
 from store.tables import DomainRow, Job, Optimization, database_now
 from workers.claims.claim import Reaped, reap
@@ -110,7 +111,7 @@ def _next_stage(
         select(Job).where(Job.owner == optimization.id, Job.kind.in_((jobs.SAMPLE_SWARM, jobs.SOLVE)))
     )
     stages = {(job.kind, job.position): job for job in rows}
-    rounds = len(optimization.settings["rounds"])
+    rounds = len(SwarmDocument.of(optimization).rounds)
     # A round is sampled when every run of the rounds before has ended, and enough of them can be learned from.
     for kind, number in [*((jobs.SAMPLE_SWARM, number) for number in range(rounds)), (jobs.SOLVE, 0)]:
         job = stages.get((kind, number))
@@ -129,11 +130,11 @@ def _lack_of_runs(
     session: Session, optimization: Optimization, counts: Mapping[tuple[str, str], int], number: int
 ) -> str | None:
     """Why too few runs up to a round succeeded to go on; None where there are enough without the lost ones."""
-    settings = optimization.settings
+    document = SwarmDocument.of(optimization)
     succeeded = counts.get((jobs.PROXY_RUN, jobs.SUCCEEDED), 0)
-    needed, later = int(settings["minimum_runs"]), sum(settings["rounds"][number + 1 :])
+    needed, later = document.minimum_runs, sum(document.rounds[number + 1 :])
     # Only a sampler that learns fits the regression before the last round.
-    if succeeded + (0 if SAMPLERS[settings["recipe"]["sampler"]].learns else later) >= needed:
+    if succeeded + (0 if SAMPLERS[optimization.settings["recipe"]["sampler"]].learns else later) >= needed:
         return None
     runs = sum(count for (kind, _), count in counts.items() if kind == jobs.PROXY_RUN)
     lost = session.scalars(
@@ -142,7 +143,7 @@ def _lack_of_runs(
         .order_by(Job.position)
         .limit(1)
     ).first()
-    older = len((settings.get("reuse") or {}).get("runs", ()))
+    older = 0 if document.reuse is None else len(document.reuse.runs)
     beside = f" beside {older} older ones" if older else ""
     still = f", {later} more being still to come" if later else ""
     reason = f"; the first lost one failed with {lost.failure_code}: {lost.failure_detail}" if lost else ""

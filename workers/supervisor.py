@@ -19,7 +19,7 @@ from store.engine import CONNECTIONS, Database
 from store.lifeline import exit_with_parent
 from store.logs import configure_logging
 from store.schema import require_schema
-from store.settings import NoSuchDevice, Settings, require_devices
+from store.settings import NoSuchDevice, Settings, require_devices, settings_or_exit
 from store.tracing import configure_tracing
 from workers.claims.registry import ACTIVE, BEAT_SECONDS, Pauses, Registry, SlotFlag
 from workers.claims.slots import Slot, slots_of
@@ -97,7 +97,7 @@ def _slot(
 
 def main() -> None:
     """Run until SIGTERM, SIGINT or, when started by another process, its end."""
-    settings = Settings()
+    settings = settings_or_exit()
     configure_logging(settings)
     configure_tracing("supervisor")
     stopping = threading.Event()

@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mixing.document import from_document
 from service.dashboard.formatting import ACCURACY, BPB, is_higher_better, minimised, objective_unit, unit_of
-from store.documents import training_values
+from store.documents import LaunchDocument
 
 Document = Mapping[str, Any]
 _HELD_OUT = "held-out/"
-
-_SAME_IN_A_PAIR = ("size", "architecture", "start_content", "seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +116,8 @@ def _measured_all(launch: Document, tasks: Sequence[Document]) -> bool:
 
 
 def _settings(launch: Document) -> tuple[Any, ...]:
-    settings = launch["settings"]
-    return (*(settings.get(name) for name in _SAME_IN_A_PAIR), training_values(settings))
+    document = from_document(LaunchDocument, launch["settings"])
+    return document.size, document.architecture, document.start_content, document.seed, document.chosen
 
 
 def objective_value(metrics: Mapping[str, float], weights: Mapping[str, float]) -> float | None:

@@ -14,6 +14,7 @@ from service.domain_sets.schemas import ChangesView
 from service.http.schemas import Time, Weights
 from service.mixtures.service import MixtureSummary, mixture_with_id, summarize_mixture
 from store import jobs
+from store.documents import SwarmDocument
 from store.revisions.changes import KnownChanges, known_changes
 from store.revisions.lineage import ancestry
 from store.tables import Job, MixtureRow, Optimization, Revision, Run, Swarm
@@ -50,7 +51,7 @@ class OptimizationLineage(BaseModel):
     created_at: Time
     swarm_id: str | None
     mixtures: list[MixtureSummary]
-    plan: dict[str, Any] | None
+    plan: Mapping[str, Any] | None
     runs: list[RunLineage]
 
 
@@ -82,9 +83,6 @@ class LineageView(BaseModel):
     mixture: MixtureSummary
     starts: list[StartLineage]
     revisions: list[RevisionLineage]
-
-
-Document = Mapping[str, Any]
 
 
 def describe_lineage(session: Session, mixture_id: str) -> LineageView:
@@ -132,10 +130,10 @@ class _Verdicts:
         return False, self.set_aside.get(run.id, "it was not asked about: nothing older is reused")
 
 
-def plan_of(optimization: Optimization | None) -> dict[str, Any] | None:
+def plan_of(optimization: Optimization | None) -> Mapping[str, Any] | None:
     """The plan an optimization was made with; None where it reuses nothing."""
-    reuse = None if optimization is None else optimization.settings.get("reuse")
-    return None if reuse is None else reuse["plan"]
+    reuse = None if optimization is None else SwarmDocument.of(optimization).reuse
+    return None if reuse is None else reuse.plan
 
 
 def _starts(session: Session, optimization: Optimization | None) -> Iterator[StartLineage]:
@@ -143,17 +141,17 @@ def _starts(session: Session, optimization: Optimization | None) -> Iterator[Sta
     seen: set[str] = set()
     while optimization is not None and optimization.id not in seen:
         seen.add(optimization.id)
-        plan, reuse = plan_of(optimization), optimization.settings.get("reuse")
-        if plan is None or reuse is None or reuse["mixture"] is None:
+        reuse = SwarmDocument.of(optimization).reuse
+        if reuse is None or reuse.mixture is None:
             return
-        start = session.get(MixtureRow, reuse["mixture"])
+        start = session.get(MixtureRow, reuse.mixture)
         if start is None:
             return
         yield StartLineage(
             optimization_id=optimization.id,
             mixture=summarize_mixture(start),
-            kind=plan["kind"],
-            groups=plan["groups"],
+            kind=reuse.plan["kind"],
+            groups=reuse.plan["groups"],
         )
         optimization = session.get(Optimization, start.optimization_id) if start.optimization_id else None
 

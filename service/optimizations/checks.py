@@ -18,6 +18,7 @@ from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import revision_of
 from service.optimizations.schemas import OptimizationRequest
 from service.training.checks import check_tasks, check_training
+from store.documents import TaskDocument, TrainingDocument
 from store.problems import Invalid, invalid
 from store.settings import Settings
 
@@ -36,8 +37,8 @@ class CheckedRequest:
 
     request: OptimizationRequest
     terms: Terms
-    tasks: list[dict[str, object]]
-    proxy: dict[str, object] | None = None
+    tasks: tuple[TaskDocument, ...]
+    proxy: TrainingDocument | None = None
     start: StartFolder | None = None
 
     @property
@@ -53,7 +54,7 @@ def check_request(request: OptimizationRequest, settings: Settings) -> CheckedRe
     except MixingError as error:
         raise invalid(error, "method") from error
     recipe = None if method.recipe is None else _recipe(method, request)
-    proxy: dict[str, object] | None = None
+    proxy: TrainingDocument | None = None
     start: StartFolder | None = None
     if recipe is None:
         _check_untrained(method, request)
@@ -153,7 +154,7 @@ def check_answerable(session: Session, checked: CheckedRequest) -> None:
     counts = {row.name: row.tokens for row in revision.domains}
     known = {name: tokens for name, tokens in counts.items() if tokens is not None}
     if checked.terms.recipe is not None:
-        _check_objective(request, checked.terms.recipe, list(counts))
+        _check_objective(checked, checked.terms.recipe, list(counts))
     if len(known) < len(counts):
         return
     shares, terms = shares_of(request, list(counts)), checked.terms
@@ -166,15 +167,13 @@ def check_answerable(session: Session, checked: CheckedRequest) -> None:
         raise invalid(error, "target_tokens" if error.field == "target_tokens" else "shares") from error
 
 
-def _check_objective(request: OptimizationRequest, recipe: Recipe, domains: Sequence[str]) -> None:
+def _check_objective(checked: CheckedRequest, recipe: Recipe, domains: Sequence[str]) -> None:
     """Raise Invalid for an objective the recipe cannot be asked for, and for a guard rail of what is not measured."""
-    worst = request.aggregate == "worst_family"
+    request, worst = checked.request, checked.request.aggregate == "worst_family"
     tasks = [task.name for task in request.tasks]
     measured = (*tasks, *(f"{HELD_OUT_PREFIX}{name}" for name in domains))
     try:
-        objective = objective_of(
-            [task.model_dump() for task in request.tasks], domains, recipe.granularity, worst_family=worst
-        )
+        objective = objective_of(checked.tasks, domains, recipe.granularity, worst_family=worst)
         groups(objective, measured)
     except MixingError as error:
         raise invalid(error, "granularity" if error.field == "granularity" else "tasks") from error

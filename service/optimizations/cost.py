@@ -1,12 +1,11 @@
 """What an optimization's swarm costs, and a plan of what is reused in sentences and hours.
 
-The cost is counted, and timed by the best evidence there is.
-Time comes from the first of these that there is: this swarm's own finished runs, past runs of the same proxy in the
-lineage (the plan's), the calibrated table of the workers' device.
+The cost is counted, and timed by the first of these that there is: this swarm's own finished runs, past runs of
+the same proxy in the lineage (the plan's), the calibrated table of the workers' device.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,97 +17,70 @@ from service.dashboard.formatting import flops, quantity, size
 from service.domain_sets.repository import CountedText, counted_text
 from service.optimizations.schemas import CostView, Hours, PlanView
 from service.optimizations.service import PlannedOptimization
-from service.training.device import WorkerDevice, check_memory, training_of, vocabulary_of
-from store.tables import Optimization, Revision
+from service.training.device import WorkerDevice, check_memory, vocabulary_of
+from store.documents import TaskDocument, TrainingDocument
+from store.tables import Revision
 
 Document = Mapping[str, Any]
 Source = Literal["own_runs", "past_runs", "calibration"]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Worker seconds of the whole swarm, and the runs that say so."""
-
-    seconds: float
-    source: Source
-
-
-@dataclass(frozen=True)
 class AskedSwarm:
-    """The runs of one optimization: ``tokens`` are of all of them, None where each trains the proxy's own."""
+    """The runs of one optimization, which train ``tokens`` in all."""
 
     revision: Revision
     text: CountedText
-    proxy: Document
-    tasks: Sequence[Document]
+    proxy: TrainingDocument
+    tasks: Sequence[TaskDocument]
     runs: int
-    tokens: int | None = None
+    tokens: int
 
 
-def planned_swarm(session: Session, planned: PlannedOptimization) -> AskedSwarm | None:
-    """The swarm a plan would train; None where its method trains nothing."""
-    proxy = planned.checked.proxy
+def planned_swarm(
+    session: Session, planned: PlannedOptimization, runs: int | None = None
+) -> AskedSwarm | None:
+    """The swarm a plan would train, or of as many ``runs``; None where its method trains nothing."""
+    proxy, runs = planned.checked.proxy, planned.runs if runs is None else runs
     if proxy is None:
         return None
     revision = session.get_one(Revision, planned.revision_id)
-    return AskedSwarm(revision, counted_text(session, revision), proxy, planned.checked.tasks, planned.runs)
+    text, tokens = counted_text(session, revision), runs * proxy.whole_steps(proxy.tokens)
+    return AskedSwarm(revision, text, proxy, planned.checked.tasks, runs, tokens)
 
 
 def check_planned_memory(session: Session, planned: PlannedOptimization, device: WorkerDevice) -> None:
     """Raise Invalid where there is something to train and not even one model fits into the workers' memory."""
-    swarm = planned_swarm(session, planned)
-    if swarm is not None and swarm.runs:
-        check_memory(device, swarm.revision, swarm.proxy, "proxy.")
+    if planned.checked.proxy is not None and planned.runs:
+        check_memory(device, session.get_one(Revision, planned.revision_id), planned.checked.proxy, "proxy.")
 
 
-def optimization_cost(
-    row: Optimization, text: CountedText, device: WorkerDevice, tokens: int, finished: tuple[int, float]
+def cost_view(
+    swarm: AskedSwarm | None,
+    device: WorkerDevice,
+    seconds: float | None = None,
+    source: Source = "past_runs",
 ) -> CostView | None:
-    """Of a stored one, which trains ``tokens`` in all; ``finished``: tokens and seconds of its finished runs."""
-    settings = row.settings
-    if settings["proxy"] is None:
-        return None
-    swarm = AskedSwarm(row.revision, text, settings["proxy"], settings["tasks"], settings["runs"], tokens)
-    trained, seconds = finished
-    if trained:
-        return cost_view(swarm, device, Measured(seconds / trained * tokens, "own_runs"))
-    reuse = settings.get("reuse")
-    past = None if reuse is None else reuse["plan"].get("new_seconds")
-    return cost_view(swarm, device, None if past is None else Measured(past, "past_runs"))
+    """The estimate; ``seconds`` of a worker are what ``source`` measured for the whole swarm, where anything did.
 
-
-def cost_view(swarm: AskedSwarm, device: WorkerDevice, measured: Measured | None) -> CostView | None:
-    """The estimate; None before the vocabulary is known, on which everything depends, or the model was counted."""
-    vocabulary = vocabulary_of(swarm.revision)
-    model = None if vocabulary is None else device.model(swarm.proxy, vocabulary)
-    if model is None:
+    None where nothing is trained, and before the vocabulary is known, on which everything depends, or the model was
+    counted.
+    """
+    vocabulary = None if swarm is None else vocabulary_of(swarm.revision)
+    model = None if swarm is None or vocabulary is None else device.model(swarm.proxy, vocabulary)
+    if swarm is None or model is None:
         return None
-    training = training_of(swarm.proxy)
-    each = training.steps * training.tokens_per_step
-    work = SwarmWork(
-        model,
-        training,
-        swarm.runs,
-        swarm.runs * each if swarm.tokens is None else swarm.tokens,
-        _evaluation_tokens(swarm, training),
-    )
+    training = TrainingConfig(**swarm.proxy.chosen)
+    work = SwarmWork(model, training, swarm.runs, swarm.tokens, _evaluation_tokens(swarm, training))
     cost = swarm_cost(work, device.tables, device.room)
-    seconds, source = cost.device_seconds, None if cost.device_seconds is None else "calibration"
-    if measured is not None:
-        seconds, source = measured.seconds, measured.source
-        cost = replace(cost, unknown=None)
-    unknown = cost.unknown
+    unknown = cost.unknown if seconds is None else None
     if unknown is not None and device.unreadable:
         unknown = "; ".join((unknown, *device.unreadable))
-    fields = asdict(cost)
-    del fields["device_seconds"]
+    if seconds is None:
+        seconds, source = cost.device_seconds, "calibration"
+    timed = {} if seconds is None else {"device_hours": seconds / 3600, "source": source}
     return CostView.model_validate(
-        {
-            **fields,
-            "unknown": unknown,
-            "device_hours": None if seconds is None else seconds / 3600,
-            "source": source,
-        }
+        {"device_hours": None, "source": None, **asdict(cost), "unknown": unknown, **timed}
     )
 
 
@@ -128,12 +100,12 @@ def _evaluation_tokens(swarm: AskedSwarm, training: TrainingConfig) -> int | Non
     return round((text.evaluated_bytes + training.evaluations * tasks) * text.tokens / text.size_bytes)
 
 
-def _size_of(task: Mapping[str, Any]) -> int | None:
+def _size_of(task: TaskDocument) -> int | None:
     """Bytes of a task's file when it was posted; what older tasks do not say is asked of a local file only."""
-    if (size := task.get("size_bytes")) is not None:
-        return int(size)
+    if task.size_bytes is not None:
+        return task.size_bytes
     try:
-        return Path(task["path"]).stat().st_size
+        return Path(task.path).stat().st_size
     except OSError:
         return None
 
@@ -241,16 +213,11 @@ def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevi
     """What a dry run answers; a method that trains nothing has nothing to reuse."""
     revision = session.get_one(Revision, planned.revision_id)
     document = {} if planned.reuse is None else planned.reuse.plan.to_dict()
-    swarm = planned_swarm(session, planned)
-    cost = _cost(swarm, device, document.get("new_seconds"))
-    everything = (
-        None
-        if swarm is None
-        else _cost(
-            replace(swarm, runs=document.get("recompute_runs", planned.runs)),
-            device,
-            document.get("recompute_seconds"),
-        )
+    cost = cost_view(planned_swarm(session, planned), device, document.get("new_seconds"))
+    everything = cost_view(
+        planned_swarm(session, planned, document.get("recompute_runs")),
+        device,
+        document.get("recompute_seconds"),
     )
     hours = Hours(
         new=cost.device_hours if cost else None, recompute=everything.device_hours if everything else None
@@ -269,10 +236,3 @@ def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevi
         cost=cost,
         plan=document,
     )
-
-
-def _cost(swarm: AskedSwarm | None, device: WorkerDevice, past_seconds: float | None) -> CostView | None:
-    """What so many runs cost, timed by past runs where there are any."""
-    if swarm is None:
-        return None
-    return cost_view(swarm, device, None if past_seconds is None else Measured(past_seconds, "past_runs"))

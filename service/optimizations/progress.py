@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, func, or_, select
+from sqlalchemy import and_, bindparam, case, func, literal_column, or_, select
 from sqlalchemy.orm import Session
 
 from service.domain_sets.repository import counted_text
 from service.http.schemas import failure_of
-from service.optimizations.cost import optimization_cost
+from service.optimizations.cost import AskedSwarm, cost_view
 from service.optimizations.schemas import (
+    CostView,
     LostRun,
     OptimizationProgress,
     OptimizationView,
@@ -22,9 +23,9 @@ from service.optimizations.schemas import (
 from service.optimizations.service import mixtures_of, swarm_id_of
 from service.training.device import WorkerDevice
 from store import jobs
+from store.documents import ReuseDocument, SwarmDocument
 from store.tables import Job, Optimization, Run, big_integer, database_now
 
-Document = Mapping[str, Any]
 Span = tuple[float, float]
 
 
@@ -45,16 +46,16 @@ class StageWork:
 class HeldRun:
     """A run under way: what its worker last said, and how many jobs share that worker."""
 
-    progress: Document
+    progress: Mapping[str, Any]
     shared_by: int
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """The proxy runs: ``asked`` is (state, its own tokens or None, how many); tokens and seconds of finished ones."""
+    """The proxy runs: ``asked`` is (state, tokens to train, how many); tokens and seconds of finished ones."""
 
     stage: StageWork
-    asked: Sequence[tuple[str, int | None, int]]
+    asked: Sequence[tuple[str, int, int]]
     finished_tokens: int
     finished_seconds: float
     held: Sequence[HeldRun]
@@ -101,7 +102,7 @@ _TOKENS = big_integer(Run.result["tokens"])
 _GROUPS = (
     select(
         Job.state,
-        Run.tokens,
+        Run.requested_tokens.label("asked"),
         func.count().label("number"),
         func.sum(Job.busy_seconds).label("busy_seconds"),
         func.count(Job.started_at).label("started"),
@@ -113,7 +114,7 @@ _GROUPS = (
     )
     .join(Run, Run.id == Job.subject)
     .where(Job.owner == bindparam("owner"), Job.kind == jobs.PROXY_RUN)
-    .group_by(Job.state, Run.tokens)
+    .group_by(Job.state, literal_column("asked"))
 )
 _HELD = select(Job.progress, Job.shared_by).where(
     Job.owner == bindparam("owner"), Job.kind == jobs.PROXY_RUN, Job.state.in_(jobs.HELD)
@@ -155,7 +156,7 @@ def _training(session: Session, optimization_id: str, now: float) -> Training:
             spans=[(min(starts), max(ends))] if starts else [],
             busy_seconds=sum(group.busy_seconds for group in groups),
         ),
-        asked=[(group.state, group.tokens, group.number) for group in groups],
+        asked=[(group.state, group.asked, group.number) for group in groups],
         finished_tokens=sum(int(group.finished_tokens or 0) for group in groups),
         finished_seconds=sum(group.finished_seconds or 0.0 for group in groups),
         held=[HeldRun(one.progress or {}, one.shared_by) for one in session.execute(_HELD, owner)]
@@ -175,7 +176,13 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
     work = work_of(session, row)
     text = counted_text(session, row.revision)
     mixtures = mixtures_of(session, row.id)
-    progress = _progress(row, work, text.domains)
+    document = SwarmDocument.of(row)
+    progress = _progress(row.state, document, work, text.domains)
+    asked = None
+    if document.proxy is not None:
+        asked = AskedSwarm(
+            row.revision, text, document.proxy, document.tasks, document.runs, progress.tokens_total
+        )
     return OptimizationView.model_validate(
         {
             "id": row.id,
@@ -187,13 +194,7 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
             "stage": _current_stage(progress.stages),
             "settings": row.settings,
             "progress": progress,
-            "cost": optimization_cost(
-                row,
-                text,
-                device,
-                progress.tokens_total,
-                (work.train.finished_tokens, work.train.finished_seconds),
-            ),
+            "cost": _cost(document.reuse, asked, work.train, device),
             "swarm_id": swarm_id_of(session, row.id),
             "mixture_id": mixtures.get("proposed"),
             "natural_mixture_id": mixtures.get("natural"),
@@ -205,20 +206,32 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
     )
 
 
-def _progress(row: Optimization, work: Work, domains: int) -> OptimizationProgress:
+def _cost(
+    reuse: ReuseDocument | None, asked: AskedSwarm | None, train: Training, device: WorkerDevice
+) -> CostView | None:
+    """By the swarm's own finished runs where there are any, else by those its plan was made from."""
+    if asked is not None and train.finished_tokens:
+        seconds = train.finished_seconds / train.finished_tokens * asked.tokens
+        return cost_view(asked, device, seconds, "own_runs")
+    return cost_view(asked, device, None if reuse is None else reuse.plan.get("new_seconds"))
+
+
+def _progress(state: str, swarm: SwarmDocument, work: Work, domains: int) -> OptimizationProgress:
     train = work.train
     # Rounds that are not sampled yet are counted too: as full runs, for nobody knows better.
     sampled = train.stage.states.total()
-    total_runs = max(sampled, int(row.settings["runs"]))
-    asked = [(state, number * _whole_steps(row, tokens)) for state, tokens, number in train.asked]
-    tokens_total = sum(tokens for _, tokens in asked) + (total_runs - sampled) * _whole_steps(row, None)
+    total_runs, tokens_total, lost = max(sampled, swarm.runs), 0, 0
+    if swarm.proxy is not None:
+        groups = (*train.asked, (jobs.QUEUED, swarm.proxy.tokens, total_runs - sampled))
+        asked = [(job, number * swarm.proxy.whole_steps(tokens)) for job, tokens, number in groups]
+        tokens_total = sum(tokens for _, tokens in asked)
+        lost = sum(tokens for job, tokens in asked if job in (jobs.FAILED, jobs.CANCELLED))
     trained = train.finished_tokens + sum(int(run.progress.get("done", 0)) for run in train.held)
     rate = _rate(train)
-    lost = sum(tokens for state, tokens in asked if state in (jobs.FAILED, jobs.CANCELLED))
     remaining = max(tokens_total - lost - trained, 0)
     return OptimizationProgress(
-        stages=_stages(row, work, domains, total_runs),
-        runs=_counts(row, train.stage.states, total_runs),
+        stages=_stages(state, work, (domains + 1, len(swarm.rounds), total_runs, 1)),
+        runs=_counts(state, train.stage.states, total_runs),
         tokens_trained=trained,
         tokens_total=tokens_total,
         tokens_per_second=rate,
@@ -235,37 +248,27 @@ def _rate(train: Training) -> float:
     return sum(float(run.progress.get("tokens_per_second") or 0.0) for run in train.held)
 
 
-def _whole_steps(row: Optimization, tokens: int | None) -> int:
-    """What a run really trains of the tokens asked for, the proxy's where the run has no number of its own."""
-    proxy = row.settings["proxy"]
-    if proxy is None:
-        return 0
-    step = int(proxy["batch_rows"]) * int(proxy["sequence_length"])
-    return int(proxy["tokens"] if tokens is None else tokens) // step * step
-
-
-def _counts(row: Optimization, sampled: Counter[str], total: int) -> RunCounts:
-    unsampled = jobs.CANCELLED if row.state in jobs.ENDED else jobs.QUEUED
+def _counts(state: str, sampled: Counter[str], total: int) -> RunCounts:
+    unsampled = jobs.CANCELLED if state in jobs.ENDED else jobs.QUEUED
     return run_counts(sampled + Counter({unsampled: total - sampled.total()}))
 
 
-def _stages(row: Optimization, work: Work, domains: int, total_runs: int) -> list[StageView]:
-    # The tokenizer's job counts as one piece of work beside the domains'.
+def _stages(state: str, work: Work, totals: tuple[int, ...]) -> list[StageView]:
+    """``totals`` are the pieces of work of each stage; the tokenizer's job is one beside the domains'."""
+    stages = {"prepare": work.prepare, "sample": work.sample, "train": work.train.stage, "solve": work.solve}
     return [
-        _stage(row, work.now, "prepare", work.prepare, domains + 1),
-        _stage(row, work.now, "sample", work.sample, len(row.settings["rounds"])),
-        _stage(row, work.now, "train", work.train.stage, total_runs),
-        _stage(row, work.now, "solve", work.solve, 1),
+        _stage(state, work.now, name, stage, total)
+        for (name, stage), total in zip(stages.items(), totals, strict=True)
     ]
 
 
-def _stage(row: Optimization, now: float, name: str, work: StageWork, total: int) -> StageView:
+def _stage(optimization: str, now: float, name: str, work: StageWork, total: int) -> StageView:
     done = work.states[jobs.SUCCEEDED] + work.states[jobs.FAILED]
     if name != "train" and work.states[jobs.FAILED]:
         state = jobs.FAILED
     elif done >= total:
         state = jobs.SUCCEEDED
-    elif row.state in jobs.ENDED:
+    elif optimization in jobs.ENDED:
         state = jobs.CANCELLED
     elif name == "sample" and not any(work.states[live] for live in jobs.LIVE):
         state = jobs.QUEUED  # the next round waits for the runs of this one

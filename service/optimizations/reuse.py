@@ -1,6 +1,6 @@
 """What a new optimization goes on from: the mixture in use, the runs there are, and the plan of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -18,12 +18,11 @@ from mixing.solve.constraints import LinearConstraint
 from service.mixtures.service import mixture_with_id
 from service.optimizations.checks import CheckedRequest
 from service.optimizations.schemas import ReuseRequest
+from store.documents import ReuseDocument
 from store.problems import Invalid, NotCounted, invalid
 from store.revisions.lineage import ancestry, is_known, lineage_nodes, node_id
 from store.revisions.past_runs import Comparison, Conditions, FinishedRun, finished_runs, mean_seconds
 from store.tables import MixtureRow, Revision
-
-Document = dict[str, Any]
 
 PROPOSED = "proposed"
 
@@ -42,14 +41,14 @@ class PlannedReuse:
     mixture: str | None
     plan: ReusePlan
 
-    def document(self) -> Document:
+    def document(self) -> ReuseDocument:
         """As stored in the optimization's settings."""
-        return {
-            "asked": self.asked.model_dump(),
-            "mixture": self.mixture,
-            "runs": sorted(self.plan.reused),
-            "plan": self.plan.to_dict(),
-        }
+        return ReuseDocument(
+            asked=self.asked.model_dump(),
+            mixture=self.mixture,
+            runs=tuple(sorted(self.plan.reused)),
+            plan=self.plan.to_dict(),
+        )
 
 
 def planned_reuse(
@@ -166,9 +165,7 @@ def _plan(
     lineage: _Lineage, checked: CheckedRequest, asked: ReuseRequest, start: MixtureRow | None
 ) -> PlannedReuse:
     nodes = lineage_nodes(lineage.session, lineage.revision)
-    comparison = Comparison(
-        nodes, Conditions(lineage.revision.tokenizer_path, checked.proxy or {}, checked.tasks)
-    )
+    comparison = Comparison(nodes, Conditions(lineage.revision.tokenizer_path, checked.proxy, checked.tasks))
     known = {node.id for node in nodes}
     runs = [one for one in lineage.runs if node_id(one.optimization.revision) in known]
     kind: ReuseKind = asked.kind
@@ -224,7 +221,7 @@ def _start(row: MixtureRow) -> StartMixture:
     )
 
 
-def _standard_error(objective: Document) -> float | None:
+def _standard_error(objective: Mapping[str, Any]) -> float | None:
     """Of a predicted gain, read off its interval as a normal distribution's."""
     bounds, confidence = objective.get("gain_interval"), objective.get("confidence")
     if bounds is None or not confidence:

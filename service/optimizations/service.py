@@ -133,7 +133,7 @@ def create_optimization(session: Session, planned: PlannedOptimization) -> str:
         runs=planned.runs,
         minimum_runs=planned.minimum_runs,
         shares=tuple(map(ShareDocument.of, planned.shares)),
-        tasks=tuple(checked.tasks),
+        tasks=checked.tasks,
         aggregate=checked.request.aggregate,
         proxy=checked.proxy,
         reuse=None if planned.reuse is None else planned.reuse.document(),

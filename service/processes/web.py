@@ -13,7 +13,7 @@ from service.processes.address import listen
 from store.lifeline import exit_with_parent
 from store.logs import configure_logging
 from store.schema import require_schema
-from store.settings import Settings
+from store.settings import Settings, settings_or_exit
 
 GRACE_SECONDS = 3
 """How long requests in progress may take once the process was asked to stop."""
@@ -52,7 +52,7 @@ def main(fd: int | None, with_parent: bool) -> None:
     """Answer requests with the settings in the environment."""
     if with_parent:
         exit_with_parent()
-    settings = Settings()
+    settings = settings_or_exit()
     if fd is None:
         listener = listen(settings.host, settings.port)
     else:

@@ -19,6 +19,7 @@ from service.http.schemas import After, Limit, Page
 from service.swarms import service
 from service.swarms.service import MetricView, RunSummary, RunView, SwarmView, run_with_id
 from store import jobs
+from store.documents import LaunchDocument, SwarmDocument
 from store.engine import Database
 from store.files import store_problems
 from store.problems import Conflict
@@ -149,7 +150,9 @@ def _trained_on(session: Session, run: Run) -> tuple[str, int]:
     """The tokenizer of the tokens that the run read, and how many of them it read at once."""
     if run.launch_id is not None:
         launch = session.get_one(Launch, run.launch_id)
-        return launch.mixture.revision.tokenizer_path or "", int(launch.settings["sequence_length"])
+        return launch.mixture.revision.tokenizer_path or "", LaunchDocument.of(launch).sequence_length
     swarm = session.get_one(Swarm, run.swarm_id)
     optimization = session.get_one(Optimization, swarm.optimization_id)
-    return optimization.revision.tokenizer_path or "", int(optimization.settings["proxy"]["sequence_length"])
+    proxy = SwarmDocument.of(optimization).proxy
+    assert proxy is not None, "what has runs has a proxy"
+    return optimization.revision.tokenizer_path or "", proxy.sequence_length

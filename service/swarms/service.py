@@ -15,7 +15,7 @@ from store import jobs
 from store.jobs import of_run
 from store.measurements import Measurements
 from store.problems import Invalid, NotFound
-from store.tables import DomainSet, Job, Launch, Metric, Optimization, Revision, Run, Swarm, big_integer
+from store.tables import DomainSet, Job, Metric, Revision, Run, Swarm, big_integer
 
 
 class SwarmView(BaseModel):
@@ -127,24 +127,6 @@ def _views(session: Session, rows: Sequence[Any]) -> list[SwarmView]:
     ]
 
 
-_ASKED = func.coalesce(
-    Run.tokens,
-    big_integer(Optimization.settings["proxy"]["tokens"]),
-    big_integer(Launch.settings["tokens"]),
-)
-"""The tokens a run was asked to train."""
-
-
-def _with_job(*columns: Any) -> Select[*tuple[Any, ...]]:
-    return (
-        select(*columns)
-        .join(Job, of_run())
-        .outerjoin(Swarm, Swarm.id == Run.swarm_id)
-        .outerjoin(Optimization, Optimization.id == Swarm.optimization_id)
-        .outerjoin(Launch, Launch.id == Run.launch_id)
-    )
-
-
 _SUMMARY = (
     Run.id,
     Run.swarm_id,
@@ -158,21 +140,22 @@ _SUMMARY = (
     Job.progress,
     Job.failure_code,
     Job.failure_detail,
-    _ASKED.label("asked"),
+    Run.requested_tokens,
 )
 # Of a result in a list only what is shown is read: half of it is tokens by domain.
 _SUMMARIES = (
-    _with_job(
+    select(
         *_SUMMARY,
         Run.result["final"].label("final"),
         Run.result["further"].label("further"),
         big_integer(Run.result["tokens"]).label("tokens"),
         Run.result["seconds"].as_float().label("seconds"),
     )
+    .join(Job, of_run())
     .where(Run.id.in_(bindparam("ids", expanding=True)))
     .order_by(Run.position, Run.id)
 )
-_ONE_RUN = _with_job(*_SUMMARY, Run.weights, Run.result).where(Run.id == bindparam("id"))
+_ONE_RUN = select(*_SUMMARY, Run.weights, Run.result).join(Job, of_run()).where(Run.id == bindparam("id"))
 _HAS_SWARM = select(Swarm.id).where(Swarm.id == bindparam("id"))
 
 
@@ -254,7 +237,7 @@ def _summary(row: Any, measured: Measurements) -> dict[str, Any]:
         "attempt": row.attempt,
         "seed": row.seed,
         "metrics": measured.metrics,
-        "requested_tokens": row.asked,
+        "requested_tokens": row.requested_tokens,
         "tokens": measured.tokens,
         "seconds": measured.seconds,
         "progress": RunProgress.model_validate(progress) if progress else None,

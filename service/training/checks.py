@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from mixing.document import from_document
 from proxy_models.config import TrainingConfig, size_named
 from proxy_models.errors import InvalidSpec, ProxyError, StoreUnreachable
 from proxy_models.families.architecture import Architecture, checked_architecture
@@ -11,17 +12,15 @@ from proxy_models.families.start import StartFolder, read_published_start, read_
 from proxy_models.stores.object_path import is_address
 from proxy_models.text.task_file import DEFAULT_NORMALIZATION, read_task
 from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
-from store.documents import training_values
+from store.documents import TaskDocument, TrainingDocument
 from store.files import file_identity, identity_hash, resolve_files, resolve_place, store_problems
 from store.problems import Invalid, Unavailable
 from store.settings import Settings
 
-Document = dict[str, Any]
-
 
 def check_training(
     training: TrainingRequest, tokens: int, prefix: str, settings: Settings
-) -> tuple[Document, StartFolder | None]:
+) -> tuple[TrainingDocument, StartFolder | None]:
     """The settings as stored, and what the model starts from: path resolved, shape named, content identified.
 
     Raises Invalid naming the field below ``prefix`` when no such model can be trained, as far as that can be said
@@ -32,13 +31,13 @@ def check_training(
     start = None
     try:
         if training.start is not None:
-            start, named = _start(training.start, prefix, settings)
-            stored |= named
-        stored |= _model(training, start)
-        TrainingConfig(**training_values({**stored, "tokens": tokens}))
+            start, stored["start"], stored["start_content"] = _start(training.start, prefix, settings)
+        stored["size"], stored["architecture"] = _model(training, start)
+        document = from_document(TrainingDocument, {**stored, "tokens": tokens})
+        TrainingConfig(**document.chosen)
     except ProxyError as error:
         raise _invalid(error, prefix) from error
-    return stored, start
+    return document, start
 
 
 def check_vocabulary(start: StartFolder | None, vocabulary_size: int | None, field: str) -> None:
@@ -55,14 +54,14 @@ def _invalid(error: ProxyError, prefix: str) -> Invalid:
     return Invalid(error.code, str(error), f"{prefix}{error.field}" if error.field else prefix.rstrip("."))
 
 
-def _start(path: str, prefix: str, settings: Settings) -> tuple[StartFolder, Document]:
-    """The folder as its files say, and as it is stored; below a data root, or a model that a run here has saved."""
+def _start(path: str, prefix: str, settings: Settings) -> tuple[StartFolder, str, str]:
+    """The folder as its files say, and its place and content; below a data root, or a model that a run here saved."""
     if is_address(path):
         start, content = _published_start(path, f"{prefix}start", settings)
-        return start, {"start": path, "start_content": content}
-    start = _local_start(path, prefix, settings)
-    content = identity_hash(map(file_identity, start.files))
-    return start, {"start": str(start.folder), "start_content": content}
+        return start, path, content
+    roots = (*settings.roots, (settings.artifacts / "runs").resolve())
+    start = read_start(resolve_place(path, roots, f"{prefix}start"))
+    return start, str(start.folder), identity_hash(map(file_identity, start.files))
 
 
 def _published_start(address: str, field: str, settings: Settings) -> tuple[StartFolder, str]:
@@ -76,25 +75,20 @@ def _published_start(address: str, field: str, settings: Settings) -> tuple[Star
         return read_published_start(store, store.path_of(address))
 
 
-def _local_start(path: str, prefix: str, settings: Settings) -> StartFolder:
-    roots = (*settings.roots, (settings.artifacts / "runs").resolve())
-    return read_start(resolve_place(path, roots, f"{prefix}start"))
-
-
-def _model(training: TrainingRequest, start: StartFolder | None) -> Document:
-    """Size and architecture as stored: what was asked for, else the checkpoint's, else the default."""
+def _model(training: TrainingRequest, start: StartFolder | None) -> tuple[str | None, dict[str, Any] | None]:
+    """Size or architecture: what was asked for, else the checkpoint's, else the default."""
     if training.architecture is not None:
         settings = checked_architecture(training.architecture)
         if start is not None:
             start.check_shape(Architecture(settings, start.shape.vocabulary_size))
-        found: Document = {"size": None, "architecture": settings}
+        found: tuple[str | None, dict[str, Any] | None] = (None, dict(settings))
     elif training.size is None and start is not None and isinstance(start.shape, Architecture):
-        found = {"size": None, "architecture": dict(start.shape.settings)}
+        found = (None, dict(start.shape.settings))
     else:
         size = size_named(training.size or (DEFAULT_SIZE if start is None else start.shape.name))
         if start is not None:
             start.check_shape(size)
-        found = {"size": size.name, "architecture": None}
+        found = (size.name, None)
     if start is not None and start.saved is None and training.learning_rate is None:
         raise InvalidSpec(
             f"{start.folder} does not say at which learning rate it ended; give learning_rate",
@@ -103,7 +97,7 @@ def _model(training: TrainingRequest, start: StartFolder | None) -> Document:
     return found
 
 
-def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> list[dict[str, object]]:
+def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> tuple[TaskDocument, ...]:
     """The tasks as stored, paths resolved. Raises Invalid naming the task, its file and the line at fault."""
     seen: set[str] = set()
     stored = []
@@ -131,13 +125,19 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> list[dict[s
             )
         # Runs are compared by what they measured, and a file may be edited in its place.
         content = files[0].read_bytes()
-        measured = {
-            "normalization": (task.normalization or DEFAULT_NORMALIZATION) if ranked else None,
-            "examples": len(examples),
-            "size_bytes": len(content),
-            "digest": hashlib.sha256(content).hexdigest(),
-        }
-        stored.append({**task.model_dump(), **measured, "path": str(files[0])})
+        stored.append(
+            TaskDocument(
+                name=task.name,
+                weight=task.weight,
+                family=task.family,
+                metric=task.metric,
+                path=str(files[0]),
+                normalization=(task.normalization or DEFAULT_NORMALIZATION) if ranked else None,
+                examples=len(examples),
+                size_bytes=len(content),
+                digest=hashlib.sha256(content).hexdigest(),
+            )
+        )
     if tasks and not any(task.weight > 0 for task in tasks):
         raise Invalid("no_objective", "At least one task needs a weight above 0.", "tasks")
-    return stored
+    return tuple(stored)

@@ -36,12 +36,11 @@ from proxy_models.planning.memory import (
     weights_bytes,
 )
 from proxy_models.storage import write_json
-from store.documents import training_values
+from store.documents import ModelDocument, TrainingDocument
 from store.problems import Invalid
 from store.settings import Settings
 from store.tables import Revision
 
-Document = Mapping[str, Any]
 SECONDS = 60.0
 """A count takes about six, nearly all of it importing torch and transformers."""
 AGAIN_SECONDS = 600.0
@@ -50,7 +49,7 @@ FORMAT = 1
 
 _log = logging.getLogger("mixwright.counts")
 _counting = threading.Lock()
-_unwritten: dict[Path, tuple[float, Document]] = {}
+_unwritten: dict[Path, tuple[float, Mapping[str, Any]]] = {}
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -59,7 +58,7 @@ _ENVIRONMENT = {
 }
 
 
-def known_counts(directory: Path, architecture: Document) -> CountsByVocabulary | None:
+def known_counts(directory: Path, architecture: Mapping[str, Any]) -> CountsByVocabulary | None:
     """What was counted of it; None before that, where it was refused, or where the file holds something else."""
     try:
         return CountsByVocabulary.from_dict(_read(_file(directory, architecture)))
@@ -67,28 +66,27 @@ def known_counts(directory: Path, architecture: Document) -> CountsByVocabulary 
         return None
 
 
-def check_counted(settings: Settings, training: Document | None, prefix: str) -> None:
+def check_counted(settings: Settings, training: TrainingDocument | None, prefix: str) -> None:
     """Have the architecture of a proxy or a launch counted, unless it is known or has none.
 
     Call it after every cheaper check, and with no session open: it may take seconds. Raises Invalid naming the field
     below ``prefix`` where the library refuses it, or where its rows are to be longer than it can see. Where counting
     itself fails, which is logged, the cost stays unknown and the workers have the last word.
     """
-    architecture = None if training is None else training["architecture"]
-    if training is None or architecture is None:
+    if training is None or training.architecture is None:
         return
-    found = _counted(_file(settings.model_counts, architecture), architecture)
+    found = _counted(_file(settings.model_counts, training.architecture), training.architecture)
     try:
         if found.get("field") is not None:
             raise InvalidSpec(found["problem"], found["field"])
-        check_positions(found.get("positions", {}), training["sequence_length"])
+        check_positions(found.get("positions", {}), training.sequence_length)
     except InvalidSpec as error:
         # Nobody who gave a checkpoint's folder can change its settings.
-        field = "start" if training.get("start") is not None else error.field
+        field = "start" if training.start is not None else error.field
         raise Invalid(error.code, str(error), f"{prefix}{field}") from error
 
 
-def _counted(path: Path, architecture: Document) -> Document:
+def _counted(path: Path, architecture: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the process answered, now or once; empty where it is not known."""
     if found := _read(path):
         return found
@@ -108,7 +106,7 @@ def _counted(path: Path, architecture: Document) -> Document:
     return found
 
 
-def _ask(architecture: Document) -> Document:
+def _ask(architecture: Mapping[str, Any]) -> Mapping[str, Any]:
     command = [sys.executable, "-m", "proxy_models.families.counting"]
     try:
         done = subprocess.run(
@@ -138,7 +136,7 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _file(directory: Path, architecture: Document) -> Path:
+def _file(directory: Path, architecture: Mapping[str, Any]) -> Path:
     """Another version of the library may have other defaults."""
     counted = [FORMAT, importlib.metadata.version("transformers"), architecture]
     return directory / f"{hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()}.json"
@@ -157,11 +155,11 @@ class WorkerDevice:
     memory_bytes: int | None
     model_counts: Path
 
-    def model(self, settings: Document, vocabulary: int) -> ModelConfig | Counts | None:
-        """The shape of a proxy or a launch, as stored; None for an architecture that was not counted."""
-        if settings["size"] is not None:
-            return size_named(settings["size"], vocabulary)
-        counts = known_counts(self.model_counts, settings["architecture"])
+    def model(self, model: ModelDocument, vocabulary: int) -> ModelConfig | Counts | None:
+        """The shape of a proxy or a launch; None for an architecture that was not counted."""
+        if model.size is not None:
+            return size_named(model.size, vocabulary)
+        counts = known_counts(self.model_counts, model.architecture or {})
         return None if counts is None else counts.over(vocabulary)
 
 
@@ -189,24 +187,19 @@ def vocabulary_of(revision: Revision) -> int | None:
     return revision.vocabulary_size or revision.tokenizer.get("vocabulary_size")
 
 
-def training_of(settings: Document) -> TrainingConfig:
-    """How a proxy or a launch is trained, as stored."""
-    return TrainingConfig(**training_values(settings))
-
-
-def check_memory(device: WorkerDevice, revision: Revision, settings: Document, prefix: str) -> None:
+def check_memory(device: WorkerDevice, revision: Revision, document: TrainingDocument, prefix: str) -> None:
     """Raise Invalid where not even one such model fits into the workers' memory, with what would; reads only.
 
-    Of an architecture that is what its weights take, without a step's own memory. ``settings`` are a proxy's or a
-    launch's, ``prefix`` is what stands before their fields in the request.
+    Of an architecture that is what its weights take, without a step's own memory. ``document`` is a proxy's or a
+    launch's, ``prefix`` is what stands before its fields in the request.
     """
     vocabulary = vocabulary_of(revision)
     if vocabulary is None or device.memory_bytes is None:
         return
-    model, training = device.model(settings, vocabulary), training_of(settings)
+    model, training = device.model(document, vocabulary), TrainingConfig(**document.chosen)
     memory, type_ = device.memory_bytes, device.room.type
     if isinstance(model, Counts):
-        _check_weights(model, settings, device, memory, prefix)
+        _check_weights(model, document, device, memory, prefix)
     if not isinstance(model, ModelConfig):
         return
     if largest_wave(model, training, type_, memory):
@@ -227,11 +220,13 @@ def check_memory(device: WorkerDevice, revision: Revision, settings: Document, p
     )
 
 
-def _check_weights(model: Counts, settings: Document, device: WorkerDevice, memory: int, prefix: str) -> None:
+def _check_weights(
+    model: Counts, document: ModelDocument, device: WorkerDevice, memory: int, prefix: str
+) -> None:
     needed = weights_bytes(model.parameters)
     if needed > memory:
-        name = settings["architecture"]["model_type"]
-        given = settings.get("start") is not None
+        name = (document.architecture or {}).get("model_type")
+        given = document.start is not None
         advice = (
             "start from a smaller model" if given else "choose fewer layers, a smaller width, or a named size"
         )

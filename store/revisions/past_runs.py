@@ -7,9 +7,8 @@ same, under whatever name.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,20 +17,12 @@ from mixing.change.lineage import RevisionNode
 from mixing.parts import HELD_OUT_PREFIX
 from mixing.reuse.plan import PastRun
 from mixing.runs.evidence import RunEvidence
-from proxy_models.text.task_file import ACCURACY, BPB, further_series
+from proxy_models.text.task_file import ACCURACY, further_series
 from store import jobs
-from store.documents import SAID_LATER, TRAINING
+from store.documents import SwarmDocument, TaskDocument, TrainingDocument
 from store.measurements import Measurements
 from store.revisions.lineage import node_id, same_held_out
 from store.tables import Job, Optimization, Revision, Run
-
-Document = dict[str, Any]
-
-_PROXY = {
-    **dict.fromkeys(("size", "architecture", "start", "start_content", *TRAINING)),
-    **SAID_LATER,
-}
-"""What two proxies must have in common for their metrics to be of one kind, and what older orders do not say."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +30,8 @@ class Conditions:
     """What runs to come will be trained and measured with: an optimization's proxy and tasks, as stored."""
 
     tokenizer: str | None
-    proxy: Mapping[str, Any]
-    tasks: Sequence[Mapping[str, Any]]
+    proxy: TrainingDocument | None
+    tasks: Sequence[TaskDocument]
 
 
 @dataclass(frozen=True)
@@ -49,6 +40,7 @@ class FinishedRun:
 
     run: Run
     optimization: Optimization
+    swarm: SwarmDocument
     seconds: float
 
 
@@ -66,7 +58,13 @@ def finished_runs(session: Session, revisions: Sequence[Revision]) -> list[Finis
         )
         .order_by(Optimization.created_at, Optimization.id, Run.position)
     )
-    return [FinishedRun(*row) for row in session.execute(query).all()]
+    swarms: dict[str, SwarmDocument] = {}
+    found = []
+    for run, optimization, seconds in session.execute(query):
+        if optimization.id not in swarms:
+            swarms[optimization.id] = SwarmDocument.of(optimization)
+        found.append(FinishedRun(run, optimization, swarms[optimization.id], seconds))
+    return found
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class Comparison:
 
     def evidence(self, finished: FinishedRun) -> RunEvidence:
         """A run over its own revision's domains, its metrics under the names that their tasks have now."""
-        measured, names = Measurements.of(finished.run.result), self._task_names(finished.optimization)
+        measured, names = Measurements.of(finished.run.result), self._task_names(finished)
 
         def renamed(values: Mapping[str, float]) -> dict[str, float]:
             return {new: values[old] for old, news in names.items() if old in values for new in news}
@@ -110,44 +108,44 @@ class Comparison:
 
     def unlike(self, finished: FinishedRun) -> str | None:
         """Why a run cannot be compared with those to come, or None."""
-        run, optimization = finished.run, finished.optimization
-        if optimization.revision.tokenizer_path != self.conditions.tokenizer:
+        if finished.optimization.revision.tokenizer_path != self.conditions.tokenizer:
             return "it read the tokens of another tokenizer"
-        proxy = {**(optimization.settings["proxy"] or {})}
-        proxy["tokens"] = proxy.get("tokens") if run.tokens is None else run.tokens
-        for name, unsaid in _PROXY.items():
-            was, will = proxy.get(name, unsaid), self.conditions.proxy.get(name, unsaid)
+        proxy = finished.swarm.proxy and replace(finished.swarm.proxy, tokens=finished.run.requested_tokens)
+        for name in (field.name for field in fields(TrainingDocument)):
+            was, will = getattr(proxy, name, None), getattr(self.conditions.proxy, name, None)
             if was != will:
                 return f"its proxy differs: {name} {_said(was)} instead of {_said(will)}"
-        return self._other_tasks(optimization)
+        return self._other_tasks(finished)
 
-    def _other_tasks(self, optimization: Optimization) -> str | None:
+    def _other_tasks(self, finished: FinishedRun) -> str | None:
         """Said where a run measured none of the tasks that are asked for, because their files are others now."""
-        before = {task["name"]: task for task in optimization.settings["tasks"]}
-        shared = [task for task in self.conditions.tasks if task["name"] in before]
-        other = [one["name"] for one in shared if _series_of(before[one["name"]], one, optimization) is None]
+        before = {task.name: task for task in finished.swarm.tasks}
+        shared = [task for task in self.conditions.tasks if task.name in before]
+        other = [
+            task.name for task in shared if _series_of(before[task.name], task, finished.optimization) is None
+        ]
         if not other or len(other) < len(shared):
             return None
         return (
             f"it was measured on another file than task {other[0]!r} has now, or its choices ranked otherwise"
         )
 
-    def _task_names(self, optimization: Optimization) -> dict[str, tuple[str, ...]]:
+    def _task_names(self, finished: FinishedRun) -> dict[str, tuple[str, ...]]:
         """Task as measured -> the tasks it is now."""
-        held_out = same_held_out(self.nodes, node_id(optimization.revision))
+        held_out = same_held_out(self.nodes, node_id(finished.optimization.revision))
         names = {
             f"{HELD_OUT_PREFIX}{old}": tuple(f"{HELD_OUT_PREFIX}{new}" for new in news)
             for old, news in held_out.items()
         }
-        before = {task["name"]: task for task in optimization.settings["tasks"]}
+        before = {task.name: task for task in finished.swarm.tasks}
         for task in self.conditions.tasks:
-            name = task["name"]
-            if name in before and (series := _series_of(before[name], task, optimization)):
-                names[series] = (name,)
+            older = before.get(task.name)
+            if older is not None and (series := _series_of(older, task, finished.optimization)):
+                names[series] = (task.name,)
         return names
 
 
-def _series_of(before: Mapping[str, Any], now: Mapping[str, Any], optimization: Optimization) -> str | None:
+def _series_of(before: TaskDocument, now: TaskDocument, optimization: Optimization) -> str | None:
     """What the older run measured that the task is now; None where it measured nothing of the kind.
 
     Of a task with choices either metric was measured, so it may be the other one now; accuracies are one metric only
@@ -155,20 +153,19 @@ def _series_of(before: Mapping[str, Any], now: Mapping[str, Any], optimization: 
     """
     if not _has_same_examples(before, now, optimization):
         return None
-    was, metric = before.get("metric", BPB), now.get("metric", BPB)
-    if metric == ACCURACY and before.get("normalization") != now.get("normalization"):
+    if now.metric == ACCURACY and before.normalization != now.normalization:
         return None
-    return now["name"] if was == metric else further_series(now["name"], metric)
+    return now.name if before.metric == now.metric else further_series(now.name, now.metric)
 
 
-def _has_same_examples(before: Mapping[str, Any], now: Mapping[str, Any], optimization: Optimization) -> bool:
+def _has_same_examples(before: TaskDocument, now: TaskDocument, optimization: Optimization) -> bool:
     """Whether two tasks are the same examples: by digest, or of a file unchanged since the older was asked for."""
-    if before.get("digest") is not None:
-        return before["digest"] == now.get("digest")
-    if before["path"] != now["path"]:
+    if before.digest is not None:
+        return before.digest == now.digest
+    if before.path != now.path:
         return False
     try:
-        return Path(now["path"]).stat().st_mtime < optimization.created_at
+        return Path(now.path).stat().st_mtime < optimization.created_at
     except OSError:
         return False
 

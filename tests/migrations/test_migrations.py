@@ -9,7 +9,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from mixing.change.revision import Changes
 from store.engine import Database
@@ -22,7 +22,7 @@ from store.schema import (
     head,
     upgrade,
 )
-from store.tables import Base, DomainRow, DomainSet, Revision
+from store.tables import Base, DomainRow, DomainSet, Revision, Run
 
 TABLES = set(Base.metadata.tables)
 
@@ -162,4 +162,37 @@ def test_what_0001_stored_is_read_after_0002_and_comes_back(empty_database: str)
         stored = session.execute(text("SELECT changes FROM revisions")).scalar_one()
         assert (json.loads(stored) if isinstance(stored, str) else stored) == changes
         assert set(session.execute(text("SELECT content_hash FROM domains")).scalars()) == {"abc"}
+    database.close()
+
+
+def test_a_run_that_left_its_tokens_to_its_order_says_them_itself(empty_database: str) -> None:
+    """The swarm's proxy or the launch says them; a number of the run's own stays, whatever version reads it."""
+    upgrade(empty_database, "0007")
+    database = Database(empty_database)
+    swarm, launch = {"proxy": {"tokens": 5_000_000_000}}, {"tokens": 7_000_000_000}
+    values = {"swarm": json.dumps(swarm), "launch": json.dumps(launch)}
+    run = "INSERT INTO runs (id, position, round, seed, weights, created_at, tokens, swarm_id, launch_id) VALUES"
+    rows = [
+        "INSERT INTO domain_sets (id, name, created_at) VALUES ('ds', 'pool', 0)",
+        "INSERT INTO revisions (id, domain_set_id, number, tokenizer, held_out_fraction, evaluation_bytes,"
+        " content_hash, changes, created_at) VALUES ('rev', 'ds', 1, '{}', 0.1, 65536, 'h', '{}', 0)",
+        "INSERT INTO optimizations (id, revision_id, method, seed, settings, state, created_at, updated_at)"
+        " VALUES ('opt', 'rev', 'olmix', 0, :swarm, 'running', 0, 0)",
+        "INSERT INTO swarms (id, optimization_id, revision_id, created_at) VALUES ('s', 'opt', 'rev', 0)",
+        "INSERT INTO mixtures (id, revision_id, kind, weights, created_at) VALUES ('m', 'rev', 'custom', '{}', 0)",
+        "INSERT INTO launches (id, mixture_id, settings, created_at) VALUES ('l', 'm', :launch, 0)",
+        f"{run} ('whole', 0, 0, 0, '{{}}', 0, NULL, 's', NULL)",
+        f"{run} ('part', 1, 0, 0, '{{}}', 0, 12, 's', NULL)",
+        f"{run} ('full', 0, 0, 0, '{{}}', 0, NULL, NULL, 'l')",
+    ]
+    expected = {"whole": 5_000_000_000, "part": 12, "full": 7_000_000_000}
+    with database.write() as session:
+        for row in rows:
+            session.execute(text(row), {name: value for name, value in values.items() if f":{name}" in row})
+    with database.read() as session:  # as written meanwhile by a process of an older version
+        assert dict(session.execute(select(Run.id, Run.requested_tokens)).all()) == expected
+    upgrade(empty_database)
+    with database.read() as session:
+        assert dict(session.execute(select(Run.id, Run.tokens)).all()) == expected
+        assert {run.id: run.requested_tokens for run in session.scalars(select(Run))} == expected
     database.close()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mixing.objective import ObjectiveSpec, objective_of
+from mixing.objective import ObjectiveSpec, Task, objective_of
 
 
 def objective_of_tasks(
@@ -15,7 +15,7 @@ def objective_of_tasks(
 ) -> ObjectiveSpec:
     """The objective of a request with these tasks, its columns the tasks themselves."""
     tasks = [
-        {"name": name, "weight": weight, "family": family_of.get(name)} for name, weight in weights.items()
+        Task(name=name, weight=weight, family=family_of.get(name)) for name, weight in weights.items()
     ]
     granularity = "per family" if per_family else "per task"
     spec = objective_of(tasks, [], granularity, worst_family=worst_family)

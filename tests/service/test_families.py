@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.numpy import save_file
 from proxy_models.config import size_named
 from proxy_models.families.start import decoder_shapes
 from service.optimizations.schemas import ProxyRequest
-from store.revisions.past_runs import _PROXY
+from store.documents import TrainingDocument
 from store.settings import Settings
 from tests.service.conftest import LLAMA
 
@@ -23,8 +24,6 @@ TOKENS = 65_536
 
 def save_ours(folder: Path, size: str = "nano-0.1M", **training: object) -> Path:
     """A model as a run saves it, of zeros."""
-    from dataclasses import asdict
-
     folder.mkdir(parents=True)
     config = size_named(size, 512)
     (folder / "config.json").write_text(json.dumps(asdict(config)))
@@ -151,4 +150,4 @@ def test_the_openapi_document_describes_them(client: TestClient) -> None:
 
 
 def test_runs_are_alike_only_where_every_setting_of_the_proxy_is() -> None:
-    assert set(ProxyRequest.model_fields) <= set(_PROXY)
+    assert set(ProxyRequest.model_fields) <= {field.name for field in fields(TrainingDocument)}

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from mixing.document import from_document
 from proxy_models.config import TrainingConfig
 from service.optimizations.schemas import TrainingRequest
-from store.documents import SAID_LATER, TRAINING, training_values
+from store.documents import TRAINING, TrainingDocument
 
 Document = dict[str, Any]
 CHOSEN = {
@@ -25,7 +26,7 @@ def test_what_is_chosen_is_stored_and_trained_with(client: TestClient, optimizat
     assert answer.status_code == 202, answer.text
     stored = answer.json()["settings"]["proxy"]
     assert {name: stored[name] for name in CHOSEN} == CHOSEN
-    trained = TrainingConfig(**training_values(stored))
+    trained = TrainingConfig(**from_document(TrainingDocument, stored).chosen)
     assert {name: getattr(trained, name) for name in CHOSEN} == CHOSEN
 
 
@@ -45,13 +46,12 @@ def test_what_cannot_be_is_refused_by_field(
 
 def test_an_order_that_does_not_say_is_trained_as_it_was_before() -> None:
     old = {"tokens": 65_536, "sequence_length": 128, "batch_rows": 8, "learning_rate": None, "evaluations": 3}
-    assert TrainingConfig(**training_values(old)) == TrainingConfig(tokens=65_536)
+    assert TrainingConfig(**from_document(TrainingDocument, old).chosen) == TrainingConfig(tokens=65_536)
 
 
 def test_every_default_is_one_of_the_trainers() -> None:
     request = TrainingRequest().model_dump()
-    usual = TrainingConfig(tokens=65_536)
+    usual, unsaid = TrainingConfig(tokens=65_536), TrainingDocument(tokens=65_536)
     for name in set(TRAINING) - {"tokens"}:
         assert request[name] == getattr(usual, name), name
-    for name, value in SAID_LATER.items():
-        assert value == getattr(usual, name), name
+        assert getattr(unsaid, name) == getattr(usual, name), name

@@ -185,3 +185,22 @@ def test_a_worker_of_an_accelerator_torch_was_not_built_for_is_refused_in_one_li
     assert "--device" in line
     assert "ready" not in ended.stdout
     assert not data.exists(), "refused before anything was made"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["workers.supervisor"], ["workers.dispatcher"], ["celery", "-A", "workers.celery_app", "worker"]],
+)
+def test_a_worker_started_with_a_device_that_is_none_says_so_in_one_line(command: list[str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", *command],
+        env={**os.environ, "MIXWRIGHT_DEVICE": "gpu"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.strip().splitlines()
+    assert line.startswith("MIXWRIGHT_DEVICE: 'gpu' is no device to train on")

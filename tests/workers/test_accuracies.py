@@ -7,18 +7,20 @@ from typing import Any
 
 import pytest
 
-from mixing.objective import objective_of, sense_of
+from mixing.objective import Task, objective_of, sense_of
 from mixing.runs.evidence import RunEvidence
 from mixing.terms import TaskGuard
-from store.documents import OptimizationDocument
+from store.documents import OptimizationDocument, TaskDocument
 from store.revisions.past_runs import _series_of
 from workers.jobs.question import JobQuestion, OlderRuns
 
-QUIZ = {"name": "quiz", "metric": "accuracy", "normalization": "character", "examples": 10, "digest": "d"}
-PLAIN = {"name": "plain", "metric": "bpb", "normalization": None, "examples": 5, "digest": "e"}
+QUIZ = TaskDocument(
+    name="quiz", path="/quiz", metric="accuracy", normalization="character", examples=10, digest="d"
+)
+PLAIN = TaskDocument(name="plain", path="/plain", examples=5, digest="e")
 
 
-def asked(*runs: dict[str, float], tasks: tuple[dict[str, Any], ...] = (QUIZ, PLAIN)) -> JobQuestion:
+def asked(*runs: dict[str, float], tasks: tuple[TaskDocument, ...] = (QUIZ, PLAIN)) -> JobQuestion:
     """Runs of these metrics, for these tasks."""
     document = OptimizationDocument(target_tokens=1.0, tasks=tasks)
     evidence = (RunEvidence(f"run{number}", {}, metrics) for number, metrics in enumerate(runs))
@@ -30,7 +32,7 @@ def test_only_a_perfect_accuracy_is_moved_and_by_half_a_question() -> None:
     perfect, good = asked(measured, {"quiz": 0.9}).evidence()
     assert perfect.metrics == {"quiz": 0.95, "plain": 1.7, "held-out/books": 2.0}
     assert good.metrics == {"quiz": 0.9}
-    (old,) = asked({"old": 1.0}, tasks=({"name": "old"},)).evidence()
+    (old,) = asked({"old": 1.0}, tasks=(TaskDocument(name="old", path="/old"),)).evidence()
     assert old.metrics == {"old": 1.0}, "stored before there were accuracies"
 
 
@@ -62,11 +64,11 @@ def test_an_older_run_counts_by_what_was_measured_on_it(
     before: dict[str, Any], now: dict[str, Any], series: str | None
 ) -> None:
     optimization: Any = SimpleNamespace(created_at=0.0)
-    assert _series_of({**QUIZ, **before}, {**QUIZ, **now}, optimization) == series
+    assert _series_of(replace(QUIZ, **before), replace(QUIZ, **now), optimization) == series
 
 
 def test_an_accuracy_is_minimised_as_its_error_and_told_as_itself() -> None:
-    tasks = [{**QUIZ, "weight": 1.0, "family": None}, {**PLAIN, "weight": 1.0, "family": None}]
+    tasks = [Task(name="quiz", metric="accuracy"), Task(name="plain")]
     spec = objective_of(tasks, ["a", "b"], "per task", worst_family=False)
     assert spec.lower_is_better("quiz", 0.75) == 0.25
     assert spec.lower_is_better("plain", 0.75) == 0.75

@@ -96,6 +96,14 @@ def test_order_is_priority_then_position_then_age(database: Database) -> None:
     assert claim(database, "w1", LEASE) is None
 
 
+def test_asking_in_vain_keeps_nobody_from_writing(database: Database) -> None:
+    add_jobs(database, new_job(PROXY_RUN, "run_a", "opt"))
+    take(database)
+    with database.write():  # the only writer that SQLite has
+        assert claim(database, "w1", LEASE) is None
+        assert reap(database) == []
+
+
 def test_claim_can_be_narrowed_to_kinds_and_to_one_job(database: Database) -> None:
     _, second = add_jobs(database, new_job(PROXY_RUN, "run_a", "opt"), new_job(PROXY_RUN, "run_b", "opt"))
     assert claim(database, "w1", LEASE, kinds=[SOLVE]) is None

@@ -1,5 +1,7 @@
 """What is stored of an optimization, as it is stored now and as it was before its document had a version."""
 
+from typing import Any
+
 import pytest
 
 from mixing.methods import METHODS
@@ -11,7 +13,7 @@ from store.tables import Optimization
 from tests.workers.conftest import new_revision
 
 TOKENS = {"books": 400_000, "code": 600_000}
-FIRST = {
+FIRST: dict[str, Any] = {
     "runs": 9,
     "rounds": [9],
     "minimum_runs": 4,
@@ -72,4 +74,9 @@ def test_what_is_stored_comes_back_as_it_went(database: Database) -> None:
     first = OptimizationDocument.from_dict({**FIRST, "version": VERSION, "method": "olmix", "seed": 7})
     assert stored(database, first.to_dict()) == first
     # What version 1 said is still said in the same words.
-    assert {name: first.to_dict()[name] for name in FIRST} == FIRST
+    said = first.to_dict()
+    assert {name: said[name] for name in FIRST if name not in ("proxy", "tasks")} == {
+        name: value for name, value in FIRST.items() if name not in ("proxy", "tasks")
+    }
+    assert FIRST["proxy"].items() <= said["proxy"].items()
+    assert FIRST["tasks"][0].items() <= said["tasks"][0].items()

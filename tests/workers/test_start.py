@@ -7,19 +7,20 @@ import pytest
 
 from proxy_models.families.start import read_start
 from service.training.checks import check_vocabulary
+from store.documents import ModelDocument
 from store.files import file_identity, identity_hash
 from store.problems import Invalid
 from tests.service.test_families import save_ours
 from workers.claims.failures import JobError
-from workers.jobs.training_run import unchanged_start
+from workers.jobs.training import unchanged_start
 
 
 def test_a_checkpoint_that_was_changed_or_removed_since_is_not_started_from(tmp_path: Path) -> None:
     folder = save_ours(tmp_path / "model", learning_rate=1e-4, tokens=10)
     content = identity_hash(map(file_identity, read_start(folder).files))
-    training = {"start": str(folder), "start_content": content}
+    training = ModelDocument(start=str(folder), start_content=content)
     assert unchanged_start(training) == str(folder)
-    assert unchanged_start({"size": "nano-0.1M"}) is None  # stored before there were starts
+    assert unchanged_start(ModelDocument(size="nano-0.1M")) is None  # stored before there were starts
     os.utime(folder / "model.safetensors", ns=(1, 1))
     with pytest.raises(JobError, match="was changed") as caught:
         unchanged_start(training)

@@ -63,6 +63,12 @@ def claimable(kinds: Collection[str] | None = None) -> Select[Any]:
     return query.order_by(Job.priority, Job.position, Job.created_at, Job.id)
 
 
+def is_any(database: Database, query: Select[Any]) -> bool:
+    """Whether a query finds a job: asked before SQLite's only writer is kept, for mostly there is nothing to do."""
+    with database.read() as session:
+        return session.scalars(query.with_only_columns(Job.id).order_by(None).limit(1)).first() is not None
+
+
 def claim(
     database: Database,
     worker: str,
@@ -71,11 +77,11 @@ def claim(
     job_id: str | None = None,
 ) -> Claim | None:
     """Take the first job that waits (or ``job_id``, if it still does) for ``lease_seconds``; None: there is none."""
-    query = claimable(kinds).limit(1).with_for_update(skip_locked=True)
-    if job_id is not None:
-        query = query.where(Job.id == job_id)
+    query = claimable(kinds) if job_id is None else claimable(kinds).where(Job.id == job_id)
+    if not is_any(database, query):
+        return None
     with database.write() as session:
-        job: Job | None = session.scalars(query).first()
+        job: Job | None = session.scalars(query.limit(1).with_for_update(skip_locked=True)).first()
         if job is None:
             return None
         return take(job, worker, lease_seconds)
@@ -269,21 +275,12 @@ def reap(database: Database, settled: InTransaction | None = None) -> list[Reape
     A job goes back to the queue, fails as ``worker_lost`` with the last worker it may lose
     (`workers.claims.failures`), or is cancelled when that was asked for.
     """
-    lease_is_over = (Job.state.in_(HELD), Job.lease_expires_at < database_now())
-    expired = (
-        select(Job)
-        .where(*lease_is_over)
-        .order_by(Job.lease_expires_at)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    with (
-        database.read() as session
-    ):  # a write transaction keeps SQLite's only writer, and mostly nothing has expired
-        if session.scalars(select(Job.id).where(*lease_is_over).limit(1)).first() is None:
-            return []
+    expired = select(Job).where(Job.state.in_(HELD), Job.lease_expires_at < database_now())
+    if not is_any(database, expired):
+        return []
+    first = expired.order_by(Job.lease_expires_at).limit(BATCH).with_for_update(skip_locked=True)
     with database.write() as session:
-        return [_take_back(session, job, settled) for job in session.scalars(expired).all()]
+        return [_take_back(session, job, settled) for job in session.scalars(first).all()]
 
 
 def _take_back(session: Session, job: Job, settled: InTransaction | None) -> Reaped:

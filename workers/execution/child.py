@@ -24,11 +24,12 @@ from functools import partial
 from typing import Any, TextIO
 
 from proxy_models.text.data_roots import reading_below
+from store.jobs import TRAINING
 from store.logs import bound, configure_logging
 from store.settings import Settings
 from workers.claims.failures import Failure
-from workers.jobs import CHOOSE_WAVE, KINDS, TRAINED_HERE
-from workers.jobs.wave import choose_wave, train_runs
+from workers.jobs import CHOOSE_WAVE, KINDS
+from workers.jobs.training import choose_wave, train_runs
 
 ALIVE_SECONDS = 1.0
 
@@ -122,7 +123,7 @@ class _Order:
                 return
             (roots,) = {tuple(spec.pop("data_roots", ())) for spec in specs}
             with reading_below(roots or None):
-                if self.order["kind"] in TRAINED_HERE:
+                if self.order["kind"] in TRAINING:
                     train_runs(specs, self.order["backend"], self)
                 else:
                     result = KINDS[self.order["kind"]].execute(specs[0], partial(self.progress, 0))

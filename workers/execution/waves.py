@@ -174,14 +174,14 @@ def count_waiting(database: Database, claim: Claim) -> int:
 
 def _like(session: Session, claim: Claim) -> Select[Any]:
     # Runs of one swarm have one proxy; a round may have another number of tokens, and so another schedule.
-    tokens = session.scalar(select(Run.tokens).where(Run.id == claim.subject))
+    tokens = session.scalar(select(Run.requested_tokens).where(Run.id == claim.subject))
     return (
         claimable([PROXY_RUN])
         .join(Run, Run.id == Job.subject)
         .where(
             Job.owner == claim.owner,
             Job.attempt == claim.attempt - 1,
-            Run.tokens.is_not_distinct_from(tokens),
+            Run.requested_tokens == tokens,
         )
     )
 

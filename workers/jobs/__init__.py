@@ -7,7 +7,7 @@ the transaction that ends the job). So a child can be killed at any moment, and 
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from sqlalchemy.orm import Session
 
@@ -19,7 +19,7 @@ Document = dict[str, Any]
 
 
 class JobKind(Protocol):
-    """The three steps of a kind of job; each kind is a module of this package."""
+    """The three steps of a kind of job; each kind is a module of this package (`MODULES`)."""
 
     def describe(self, session: Session, job: Job, settings: Settings) -> Document:
         """What is to be done, as JSON. Raises JobError when the store does not have what it needs."""
@@ -28,7 +28,7 @@ class JobKind(Protocol):
     def execute(self, spec: Document, report: Callable[[Document], None]) -> Document:
         """Do it, tell ``report`` how far it is, and answer the result, as JSON.
 
-        Those `TRAINED_HERE` have none: `wave.train_runs` does several at once.
+        Of runs to train there is none: `training.train_runs` does several at once.
         """
         ...
 
@@ -61,11 +61,18 @@ class Report(Protocol):
         ...
 
 
-TRAINED_HERE = (jobs.PROXY_RUN, jobs.FULL_RUN)
-"""Kinds of runs that the built-in trainer trains."""
-
 CHOOSE_WAVE = "choose_wave"
-"""Not a job but a question a worker has for its child (`workers.jobs.wave.choose_wave`)."""
+"""Not a job but a question a worker has for its child (`workers.jobs.training.choose_wave`)."""
+
+MODULES: Final = {
+    jobs.PREPARE_TOKENIZER: "prepare_tokenizer",
+    jobs.PREPARE_DOMAIN: "prepare_domain",
+    jobs.SAMPLE_SWARM: "sample_swarm",
+    jobs.PROXY_RUN: "training",
+    jobs.SOLVE: "solve",
+    jobs.FULL_RUN: "training",
+    jobs.EXTERNAL_RUN: "external_run",
+}
 
 
 class _Kinds(Mapping[str, JobKind]):
@@ -74,26 +81,14 @@ class _Kinds(Mapping[str, JobKind]):
     A process that was started again to train need not load the mathematics of solving, which takes two CPU seconds.
     """
 
-    _names = (
-        jobs.PREPARE_TOKENIZER,
-        jobs.PREPARE_DOMAIN,
-        jobs.SAMPLE_SWARM,
-        jobs.PROXY_RUN,
-        jobs.SOLVE,
-        jobs.FULL_RUN,
-        jobs.EXTERNAL_RUN,
-    )
-
     def __getitem__(self, name: str) -> JobKind:
-        if name not in self._names:
-            raise KeyError(name)
-        return cast(JobKind, importlib.import_module(f"{__name__}.{name}"))
+        return cast(JobKind, importlib.import_module(f"{__name__}.{MODULES[name]}"))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(MODULES)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(MODULES)
 
 
 KINDS: Mapping[str, JobKind] = _Kinds()

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from proxy_models.storage import write_json
+from store.documents import LaunchDocument
 from store.settings import BadLaunchers, Settings, read_launchers
 from store.tables import Job, Launch, Run
 from workers.claims.failures import JobError
@@ -29,20 +30,22 @@ TAIL_BYTES = 2000
 def describe(session: Session, job: Job, settings: Settings) -> Document:
     """The command with its placeholders replaced, and the mixture it is for."""
     launch = session.get_one(Launch, job.owner)
-    revision, name = launch.mixture.revision, launch.settings["launcher"]
+    revision, asked = launch.mixture.revision, LaunchDocument.of(launch)
     try:
-        launcher = read_launchers(settings.launchers).get(name)
+        launcher = read_launchers(settings.launchers).get(asked.launcher)
     except BadLaunchers as error:
         raise JobError("bad_launchers", str(error)) from error
     if launcher is None:
-        raise JobError("launcher_missing", f"the launcher {name!r} is not configured where this worker runs")
+        raise JobError(
+            "launcher_missing", f"the launcher {asked.launcher!r} is not configured where this worker runs"
+        )
     directory = settings.artifacts / "launches" / launch.id
     about = {
         "launch_id": launch.id,
         "mixture_id": launch.mixture_id,
-        "name": launch.settings.get("name") or launch.id,
-        "target_tokens": launch.settings["tokens"],
-        "seed": launch.settings["seed"],
+        "name": asked.name or launch.id,
+        "target_tokens": asked.tokens,
+        "seed": asked.seed,
         "domain_set": revision.domain_set.name,
         "revision": revision.number,
     }
@@ -65,12 +68,7 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     directory = Path(spec["directory"])
     write_json(directory / "mixture.json", spec["mixture"])
     environment = {name: os.environ[name] for name in spec["environment"] if name in os.environ}
-    order = {
-        "arguments": spec["arguments"],
-        "environment": environment,
-        "directory": spec["directory"],
-        "stop_seconds": spec["stop_seconds"],
-    }
+    order = {**spec, "environment": environment}
     started = time.monotonic()
     runner = subprocess.Popen(
         [sys.executable, "-m", "workers.execution.launcher"],

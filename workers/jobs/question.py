@@ -26,8 +26,6 @@ if TYPE_CHECKING:  # the worker, which never solves, need not load what does
     from mixing.question import Question
     from mixing.reuse.reuse import Reuse
 
-ACCURACY = "accuracy"
-
 
 @dataclass(frozen=True, kw_only=True)
 class OlderRuns:
@@ -114,7 +112,7 @@ class JobQuestion:
 
         if self.document.reuse is None:
             return NOTHING_REUSED
-        groups = self.document.reuse["plan"]["groups"]
+        groups = self.document.reuse.plan["groups"]
         if self.older is None:
             return Reuse(groups)
         space = space_of(nodes_of(self.older.lineage), self.older.revision)
@@ -126,18 +124,21 @@ class JobQuestion:
 
     def kept_ratios(self) -> Mapping[str, float] | None:
         """The one group of ratios where nothing else is left to find: there is nothing to fit. None otherwise."""
-        plan = None if self.document.reuse is None else self.document.reuse["plan"]
+        plan = None if self.document.reuse is None else self.document.reuse.plan
         if plan is None or plan["recomputed"] or plan["new_runs"] or len(plan["groups"]) != 1:
             return None
         (ratios,) = plan["groups"].values()
         return ratios
 
     @property
+    def proxy_tokens(self) -> int:
+        """What a whole run trains; 0 where nothing is trained."""
+        return 0 if self.document.proxy is None else self.document.proxy.tokens
+
+    @property
     def _questions(self) -> dict[str, int]:
         """Task -> how many questions its accuracy is the share of, for those measured so."""
-        return {
-            task["name"]: task["examples"] for task in self.document.tasks if task.get("metric") == ACCURACY
-        }
+        return {task.name: task.examples or 1 for task in self.document.tasks if task.metric == "accuracy"}
 
     def _readable(self, metrics: Mapping[str, float]) -> dict[str, float]:
         most = {name: 1 - 0.5 / count for name, count in self._questions.items()}
@@ -178,13 +179,14 @@ def token_counts(revision: Revision) -> dict[str, int]:
 
 def _evidence(run: Run, document: OptimizationDocument) -> RunEvidence:
     """A finished run; how much it trained is told in units of the proxy's tokens."""
-    measured, full = Measurements.of(run.result), (document.proxy or {}).get("tokens")
+    assert document.proxy is not None, "what has runs has a proxy"
+    measured = Measurements.of(run.result)
     return RunEvidence(
         id=run.id,
         mixture=run.weights,
         metrics=measured.final,
         noise=measured.noise,
-        tokens=run.tokens / full if run.tokens and full else 1.0,
+        tokens=run.requested_tokens / document.proxy.tokens,
         round=run.round,
     )
 
@@ -192,10 +194,10 @@ def _evidence(run: Run, document: OptimizationDocument) -> RunEvidence:
 def _older_runs(
     session: Session, optimization: Optimization, document: OptimizationDocument
 ) -> OlderRuns | None:
-    if document.reuse is None or not (wanted := set(document.reuse["runs"])):
+    if document.reuse is None or not (wanted := set(document.reuse.runs)):
         return None
     nodes = lineage_nodes(session, optimization.revision)
-    conditions = Conditions(optimization.revision.tokenizer_path, document.proxy or {}, document.tasks)
+    conditions = Conditions(optimization.revision.tokenizer_path, document.proxy, document.tasks)
     comparison = Comparison(nodes, conditions)
     runs = finished_runs(session, ancestry(session, optimization.revision))
     counted = [finished for finished in runs if finished.run.id in wanted]

@@ -36,19 +36,19 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
 
 
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
-    """The mixtures of the round, by domain name, each with what it trains where that is not the proxy's tokens."""
+    """The mixtures of the round, by domain name, each with the tokens it trains."""
     # Designs and next batches fit regressions, which take a second to import.
     from mixing.swarm.sample import sample_round
 
     # Where the domains were still uncounted when it was asked for, this is the first to know what they can give.
     asked = JobQuestion.from_dict(spec["question"])
-    question = asked.question()
+    question, tokens = asked.question(), asked.proxy_tokens
     runs = sample_round(question, spec["round"], asked.evidence(), _entropies(question, spec))
     return {
         "runs": [
             {
                 "weights": run.mixture.as_dict(),
-                "tokens": None if run.tokens == 1 else round(run.tokens * (question.proxy_tokens or 0)),
+                "tokens": tokens if run.tokens == 1 else round(run.tokens * tokens),
             }
             for run in runs
         ]

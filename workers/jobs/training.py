@@ -1,10 +1,22 @@
-"""Training in a child: runs of one shape together, a single run as a wave of one."""
+"""Training models: a run of a swarm or of a launch, alone or as a wave of runs of one shape.
+
+A worker describes the run and stores what was measured; its child trains it, and is asked before how best to.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.orm import Session
+
+from proxy_models.errors import ProxyError
 from proxy_models.families.start import read_start
 from proxy_models.stores.current import current_store, local_artifact, using_store
+from proxy_models.stores.object_path import is_address
+from store import jobs
+from store.documents import LaunchDocument, ModelDocument, SwarmDocument
+from store.files import file_identity, identity_hash
+from store.settings import Settings
+from store.tables import Job, Launch, Metric, Optimization, Run
 from workers.claims.failures import JobError
 
 if TYPE_CHECKING:
@@ -23,6 +35,70 @@ COMPILE_SECONDS = 3600.0
 """One that takes longer is worth finding out what the compiler can do, which takes minutes on a busy machine."""
 USUAL_FLOPS = {"cpu": 3e10, "cuda": 2e13}
 """FLOPs per second taken for granted to decide that; nano-0.1M reached 5e10 on one core of an EPYC."""
+
+
+def describe(session: Session, job: Job, settings: Settings) -> Document:
+    """The specification ``proxy_models.training.run_spec.RunSpec`` reads: of a swarm's run, or of a launch's."""
+    run = session.get_one(Run, job.subject)
+    if job.kind == jobs.PROXY_RUN:
+        optimization = session.get_one(Optimization, job.owner)
+        revision, swarm = optimization.revision, SwarmDocument.of(optimization)
+        training, tasks, cap = swarm.proxy, swarm.tasks, None
+    else:
+        launch = session.get_one(Launch, job.owner)
+        revision, training = launch.mixture.revision, LaunchDocument.of(launch)
+        tasks, cap = training.tasks, training.repetition_cap
+    shards = {row.name: row.shard_directory for row in revision.domains}
+    for name, directory in shards.items():
+        if directory is None:
+            raise JobError("data_missing", f"domain {name!r} has no token shard")
+    assert training is not None, "what has runs has a proxy"
+    return {
+        "size": training.size,
+        "architecture": training.architecture,
+        **_start(training),
+        "vocabulary_size": revision.vocabulary_size,
+        "mixture": run.weights,
+        "shards": shards,
+        "tokenizer": revision.tokenizer_path,
+        "tasks": [{"name": task.name, "path": task.path, "measure": task.measure} for task in tasks],
+        "directory": str(settings.artifacts / "runs" / run.id),
+        "max_epochs": cap,
+        "device": settings.device,
+        **settings.store_order,
+        "training": {**training.chosen, "tokens": run.requested_tokens, "seed": run.seed},
+    }
+
+
+def _start(model: ModelDocument) -> Document:
+    """A folder is looked at here; a published model is fetched and looked at by `local_spec`."""
+    if model.start is not None and is_address(model.start):
+        return {"start": model.start, "start_content": model.start_content}
+    return {"start": unchanged_start(model)}
+
+
+def unchanged_start(model: ModelDocument) -> str | None:
+    """The folder to start from; raises `JobError` where it is not what it was when it was asked for."""
+    if model.start is None:
+        return None
+    try:
+        files = [file_identity(file) for file in read_start(Path(model.start)).files]
+    except (ProxyError, OSError) as error:
+        raise JobError("data_missing", f"the model to start from is gone: {error}") from error
+    if identity_hash(files) != model.start_content:
+        raise _changed(model.start)
+    return model.start
+
+
+def _changed(start: str) -> JobError:
+    return JobError("data_changed", f"the model to start from, {start}, was changed since it was asked for")
+
+
+def store(session: Session, job: Job, result: Document) -> None:
+    """Store a run's measurements: the series as rows, the rest as one document."""
+    run = session.get_one(Run, job.subject)
+    run.result = {name: value for name, value in result.items() if name != "metrics"}
+    session.add_all(Metric(run_id=run.id, **metric) for metric in result["metrics"])
 
 
 def choose_wave(question: Document) -> Document:
@@ -87,8 +163,8 @@ def train_runs(specs: list[Document], backend: str | None, report: "Report") -> 
     from proxy_models.errors import NotEnoughMemory
     from proxy_models.training.run_spec import RunSpec
 
-    (store, *_) = [spec.pop("artifact_store", None) for spec in specs]
-    with using_store(store):
+    (kept, *_) = [spec.pop("artifact_store", None) for spec in specs]
+    with using_store(kept):
         runs = [RunSpec.from_dict(local_spec(spec)) for spec in specs]
         members = list(range(len(runs)))
         while members:
@@ -136,16 +212,13 @@ def local_spec(spec: Document) -> Document:
     if "start_content" in spec:
         local["start"] = local_artifact(spec["start"])
         if read_start(Path(local["start"])).content != spec["start_content"]:
-            raise JobError(
-                "data_changed",
-                f"the model to start from, {spec['start']}, was changed since it was asked for",
-            )
+            raise _changed(spec["start"])
     return local
 
 
 def stored_result(result: "RunResult", run: "RunSpec") -> Document:
     """The result as it is stored: with a store, the model's place is its address there, whichever machine trained."""
-    store = current_store()
-    if store is None:
+    kept = current_store()
+    if kept is None:
         return result.to_dict()
-    return {**result.to_dict(), "model_path": store.address_of(run.directory / "model")}
+    return {**result.to_dict(), "model_path": kept.address_of(run.directory / "model")}
