@@ -14,15 +14,14 @@ from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import require_usable
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.routes import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency, ThreadRoute, slow
-from service.http.schemas import After, FailureView, Limit, Listing, Name, Page, Time, failure_of
+from service.http.schemas import After, FailureView, Limit, Listing, Name, Page, Time, failure_of, view_of
 from service.mixtures.service import mixture_with_id
 from service.optimizations.schemas import TaskRequest, TrainingRequest
 from service.swarms.service import RunProgress
 from service.training.checks import check_tasks, check_training, check_vocabulary
 from service.training.device import WorkerDevice, check_counted, check_memory, worker_device
 from store import jobs
-from store.documents import VERSION, LaunchDocument, SwarmDocument
-from store.measurements import Measurements
+from store.documents import VERSION, LaunchDocument, Measurements, SwarmDocument
 from store.problems import Conflict, Invalid, NotFound
 from store.settings import BUILT_IN, BadLaunchers, Settings, read_launchers
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
@@ -185,20 +184,7 @@ _QUERY = (
     .join(Run, Run.launch_id == Launch.id)
     .join(Job, jobs.of_run())
 )
-_ALL = Listing(_QUERY, Launch.id)
-_OF_OPTIMIZATION = Listing(_QUERY.where(MixtureRow.optimization_id == bindparam("optimization")), Launch.id)
 _ONE = _QUERY.where(Launch.id == bindparam("id"))
-
-
-def launch_page(
-    session: Session, after: str | None, limit: int, optimization_id: str | None = None
-) -> tuple[list[LaunchView], str | None]:
-    """Launches, newest first, and the key to go on from; those of one optimization's mixtures if it is named."""
-    if optimization_id is None:
-        rows, following = _ALL.page(session, after, limit)
-    else:
-        rows, following = _OF_OPTIMIZATION.page(session, after, limit, optimization=optimization_id)
-    return [_view(row) for row in rows], following
 
 
 def describe_launch(session: Session, launch_id: str) -> LaunchView:
@@ -210,29 +196,21 @@ def describe_launch(session: Session, launch_id: str) -> LaunchView:
 
 
 def _view(row: Any) -> LaunchView:
-    measured = Measurements.of(row.result)
-    is_held = row.state in jobs.HELD
-    return LaunchView.model_validate(
-        {
-            "id": row.id,
-            "mixture_id": row.mixture_id,
-            "mixture_kind": row.mixture_kind,
-            "optimization_id": row.optimization_id,
-            "run_id": row.run_id,
-            "state": row.state,
-            "settings": row.settings,
-            "progress": RunProgress.model_validate(row.progress) if row.progress and is_held else None,
-            "metrics": measured.metrics,
-            "exit_status": measured.exit_status,
-            "realised_tokens": measured.realised_tokens,
-            "tokens": measured.tokens,
-            "seconds": measured.seconds,
-            "parameters": measured.parameters,
-            "non_embedding_parameters": measured.non_embedding_parameters,
-            "failure": failure_of(row.failure_code, row.failure_detail),
-            "created_at": row.created_at,
-        }
+    return view_of(
+        LaunchView,
+        row,
+        Measurements.of(row.result),
+        progress=row.progress or None if row.state in jobs.HELD else None,
+        failure=failure_of(row.failure_code, row.failure_detail),
     )
+
+
+LAUNCHES = Listing(
+    _QUERY,
+    Launch.id,
+    lambda _session, rows: [_view(row) for row in rows],
+    MixtureRow.optimization_id == bindparam("optimization"),
+)
 
 
 def stop_launch(session: Session, launch_id: str) -> Launch:
@@ -286,17 +264,16 @@ def create_launch(
     return get_launch(launch_id, database)
 
 
-@router.get("", response_model=Page[LaunchView])
+@router.get("")
 def list_launches(
     database: DatabaseDependency,
     optimization: Annotated[str | None, Query(max_length=64)] = None,
     after: After = None,
     limit: Limit = 50,
-) -> dict[str, object]:
+) -> Page[LaunchView]:
     """Launches, newest first; those of one optimization's mixtures if it is named."""
     with database.read() as session:
-        views, following = launch_page(session, after, limit, optimization)
-    return {"items": views, "next": following}
+        return LAUNCHES.page(session, after, limit, optimization=optimization)
 
 
 @router.get("/{launch_id}", response_model=LaunchView)

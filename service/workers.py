@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.http.routes import DatabaseDependency, ThreadRoute
-from service.http.schemas import After, Limit, Listing, Page, RequestModel, Time
+from service.http.schemas import After, Limit, Listing, Page, RequestModel, Time, view_of
 from store.jobs import HELD
 from store.problems import NotFound
 from store.tables import Job, WorkerRow, database_now
@@ -83,28 +83,24 @@ def _describe(row: WorkerRow, jobs: int, now: float) -> WorkerView:
     state = {"active": "busy" if jobs else "idle"}.get(row.state, row.state)
     if row.left_at is not None or row.seen_at < now - GONE_SECONDS:
         state = "paused" if row.state == "paused" else "gone"
-    columns = {name: getattr(row, name) for name in WorkerView.model_fields if name != "jobs"}
-    return WorkerView.model_validate({**columns, "jobs": jobs, "state": state})
+    return view_of(WorkerView, row, jobs=jobs, state=state)
 
 
-_WORKERS = Listing(select(WorkerRow.id, WorkerRow), WorkerRow.id)
-
-
-def worker_page(session: Session, after: str | None, limit: int) -> tuple[list[WorkerView], str | None]:
-    """A page of workers, newest first, and the key to go on from."""
-    rows, following = _WORKERS.page(session, after, limit)
-    return describe_workers(session, [row for _, row in rows]), following
+WORKERS = Listing(
+    select(WorkerRow.id, WorkerRow),
+    WorkerRow.id,
+    lambda session, rows: describe_workers(session, [row for _, row in rows]),
+)
 
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"], route_class=ThreadRoute)
 
 
-@router.get("", response_model=Page[WorkerView])
-def list_workers(database: DatabaseDependency, after: After = None, limit: Limit = 50) -> dict[str, Any]:
+@router.get("")
+def list_workers(database: DatabaseDependency, after: After = None, limit: Limit = 50) -> Page[WorkerView]:
     """Every slot of every machine seen in the last week, newest first."""
     with database.read() as session:
-        workers, following = worker_page(session, after, limit)
-        return {"items": workers, "next": following}
+        return WORKERS.page(session, after, limit)
 
 
 @router.get("/{worker_id}", response_model=WorkerView)

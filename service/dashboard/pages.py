@@ -18,9 +18,9 @@ from service.dashboard.sentences import (
     progress_sentence,
 )
 from service.dashboard.templating import page
-from service.domain_sets.repository import describe_revision, revision_of, set_page
+from service.domain_sets.repository import DOMAIN_SETS, describe_revision, revision_of
 from service.http.routes import DatabaseDependency, SettingsDependency
-from service.launches import describe_launch, launch_page
+from service.launches import LAUNCHES, describe_launch
 from service.mixtures.lineage import describe_lineage
 from service.mixtures.service import describe_mixture
 from service.optimizations import service as optimizations
@@ -28,7 +28,7 @@ from service.optimizations.cost import plan_sentences
 from service.optimizations.progress import describe
 from service.swarms.service import run_page
 from service.training.device import worker_device
-from service.workers import worker_page
+from service.workers import WORKERS
 from store.jobs import LIVE
 from store.settings import Settings
 
@@ -45,11 +45,6 @@ def _json(view: BaseModel) -> Document:
     return view.model_dump(mode="json")
 
 
-def _page(page_of_views: tuple[Sequence[BaseModel], str | None]) -> Document:
-    views, following = page_of_views
-    return {"items": [_json(view) for view in views], "next": following}
-
-
 class Documents:
     """One consistent view of the store; every method answers what the API would (NotFound included)."""
 
@@ -59,7 +54,7 @@ class Documents:
 
     def domain_sets(self, after: str | None) -> Document:
         """A page of domain sets, newest first."""
-        return _page(set_page(self._session, after, LIST_LENGTH))
+        return _json(DOMAIN_SETS.page(self._session, after, LIST_LENGTH))
 
     def revision(self, name: str, number: int | None) -> Document:
         """A revision of a domain set, the latest one when ``number`` is None."""
@@ -67,7 +62,8 @@ class Documents:
 
     def optimizations(self, after: str | None, domain_set: str | None = None) -> Document:
         """A page of optimizations, newest first; of one domain set if it is named."""
-        return _page(optimizations.optimization_page(self._session, after, LIST_LENGTH, domain_set))
+        page = optimizations.OPTIMIZATIONS.page(self._session, after, LIST_LENGTH, domain_set=domain_set)
+        return _json(page)
 
     def optimization(self, optimization_id: str) -> Document:
         """An optimization and how far it has come."""
@@ -84,16 +80,16 @@ class Documents:
 
     def runs(self, swarm_id: str, after: str | None) -> Document:
         """A page of a swarm's runs, in the order they were sampled."""
-        return _page(run_page(self._session, swarm_id, after, LIST_LENGTH))
+        return _json(run_page(self._session, swarm_id, after, LIST_LENGTH))
 
     def workers(self, after: str | None) -> Document:
         """A page of workers, newest first."""
-        return _page(worker_page(self._session, after, MOST_WORKERS))
+        return _json(WORKERS.page(self._session, after, MOST_WORKERS))
 
     def launches(self, optimization_id: str | None = None, after: str | None = None) -> Document:
         """A page of launches, newest first; those of one optimization's mixtures if it is named."""
         limit = LIST_LENGTH if optimization_id is None else MOST_LAUNCHES
-        return _page(launch_page(self._session, after, limit, optimization_id))
+        return _json(LAUNCHES.page(self._session, after, limit, optimization=optimization_id))
 
     def launch(self, launch_id: str) -> Document:
         """A launch, its progress and what was measured on it."""

@@ -44,14 +44,13 @@ def create_domain_set(
     return _created(database, revision_id, response)
 
 
-@router.get("", response_model=Page[DomainSetView])
+@router.get("")
 def list_domain_sets(
     database: DatabaseDependency, after: After = None, limit: Limit = 50
-) -> dict[str, object]:
+) -> Page[DomainSetView]:
     """Every domain set, newest first."""
     with database.read() as session:
-        found, following = repository.set_page(session, after, limit)
-    return {"items": found, "next": following}
+        return repository.DOMAIN_SETS.page(session, after, limit)
 
 
 @router.get("/{name}", response_model=RevisionView)
@@ -90,14 +89,13 @@ def create_revision(
     return _created(database, str(made), response)
 
 
-@router.get("/{name}/revisions", response_model=Page[RevisionSummary])
+@router.get("/{name}/revisions")
 def list_revisions(
     name: str, database: DatabaseDependency, after: After = None, limit: Limit = 50
-) -> dict[str, object]:
+) -> Page[RevisionSummary]:
     """Every revision of a domain set, newest first."""
     with database.read() as session:
-        found, following = repository.revision_page(session, name, after, limit)
-    return {"items": found, "next": following}
+        return repository.revision_page(session, name, after, limit)
 
 
 @router.get("/{name}/revisions/{number:int}", response_model=RevisionView)

@@ -20,7 +20,7 @@ from service.domain_sets.schemas import (
     RevisionSummary,
     RevisionView,
 )
-from service.http.schemas import Listing, ProgressView, failure_of
+from service.http.schemas import Listing, Page, ProgressView, failure_of, view_of, views_of
 from store import jobs
 from store.problems import Conflict, NotFound, NotReady
 from store.revisions.changes import KnownChanges, known_changes
@@ -126,26 +126,21 @@ def describe_revision(session: Session, revision: Revision) -> RevisionView:
     state = jobs.preparation_state(Counter(job.state for job in work.values()), len(domains))
     counts = [domain.tokens for domain in domains]
     parent = session.get(Revision, revision.parent_id) if revision.parent_id else None
-    return RevisionView(
-        id=revision.id,
+    return view_of(
+        RevisionView,
+        revision,
         domain_set=revision.domain_set.name,
-        number=revision.number,
         parent=parent.number if parent else None,
         state=state,
         progress=ProgressView(
             done=sum(domain.state == jobs.SUCCEEDED for domain in domains), total=len(domains), unit="domains"
         ),
-        tokenizer=revision.tokenizer,
-        vocabulary_size=revision.vocabulary_size,
-        held_out_fraction=revision.held_out_fraction,
-        evaluation_bytes=revision.evaluation_bytes,
         tokens=sum(filter(None, counts)) if None not in counts else None,
         pool=_pool_of(domains),
         changes=changes_view(known_changes(session, revision)),
         said=revision.said or {},
         domains=domains,
         failure=failure_of(*(jobs.preparation_failure(revision, list(work.values())) or (None, None))),
-        created_at=revision.created_at,  # pyright: ignore[reportArgumentType] - Time accepts epoch seconds
     )
 
 
@@ -159,17 +154,10 @@ def _pool_of(domains: Sequence[DomainView]) -> str | None:
 
 def _describe_domain(row: DomainRow, job: Job | None) -> DomainView:
     progress = job.progress if job else None
-    return DomainView(
-        name=row.name,
-        files=row.files,
-        declared_tokens=row.declared_tokens,
-        declared_bytes=row.declared_bytes,
-        tokens=row.tokens,
+    return view_of(
+        DomainView,
+        row,
         size_bytes=row.counted_bytes,
-        documents=row.documents,
-        held_out_bytes=row.held_out_bytes,
-        files_hash=row.files_hash,
-        content_hash=row.content_hash,
         state=job.state if job else jobs.QUEUED,
         progress=ProgressView(**{name: progress[name] for name in ("done", "total", "unit")})
         if progress and job and job.state in jobs.HELD
@@ -178,7 +166,7 @@ def _describe_domain(row: DomainRow, job: Job | None) -> DomainView:
     )
 
 
-_SETS = Listing(
+DOMAIN_SETS = Listing(
     select(
         DomainSet.id,
         DomainSet.name,
@@ -190,6 +178,7 @@ _SETS = Listing(
         DomainSet.created_at,
     ),
     DomainSet.id,
+    views_of(DomainSetView),
 )
 _REVISIONS = Listing(
     select(
@@ -206,23 +195,16 @@ _REVISIONS = Listing(
     .join(DomainSet, DomainSet.id == Revision.domain_set_id)
     .where(DomainSet.name == bindparam("name")),
     Revision.id,
+    views_of(RevisionSummary),
 )
 
 
-def set_page(session: Session, after: str | None, limit: int) -> tuple[list[DomainSetView], str | None]:
-    """Domain sets, newest first, with how many revisions each has, and the key to go on from."""
-    rows, following = _SETS.page(session, after, limit)
-    return [DomainSetView.model_validate(row._asdict()) for row in rows], following
-
-
-def revision_page(
-    session: Session, name: str, after: str | None, limit: int
-) -> tuple[list[RevisionSummary], str | None]:
+def revision_page(session: Session, name: str, after: str | None, limit: int) -> Page[RevisionSummary]:
     """Revisions of a domain set, newest first, and the key to go on from; raises NotFound."""
-    rows, following = _REVISIONS.page(session, after, limit, name=name)
-    if not rows:
+    page = _REVISIONS.page(session, after, limit, name=name)
+    if not page.items:
         domain_set_named(session, name)
-    return [RevisionSummary.model_validate(row._asdict()) for row in rows], following
+    return page
 
 
 def changes_view(known: KnownChanges) -> ChangesView:

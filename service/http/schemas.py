@@ -3,13 +3,13 @@
 Lists are keyset pages: newest first, by id (ids sort by creation time), so a page stays put while rows are added.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from sqlalchemy import Select, bindparam
+from sqlalchemy import ColumnElement, Select, bindparam
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -67,22 +67,51 @@ class Page(BaseModel, Generic[Item]):
     next: str | None
 
 
-class Listing:
-    """The pages of one list: columns of rows in descending order of ``key``, the first of the columns.
+View = TypeVar("View", bound=BaseModel)
 
-    The statements are made once: making one and finding it in SQLAlchemy's cache costs more than running it.
+
+def view_of(kind: type[View], *sources: Any, **given: object) -> View:
+    """The view of a row, or of several things: each field is the first's that has its name, unless ``given``."""
+    own = {
+        name: next(getattr(source, name) for source in sources if hasattr(source, name))
+        for name in kind.model_fields
+        if name not in given
+    }
+    return kind.model_validate({**own, **given})
+
+
+def views_of(kind: type[View]) -> Callable[[Session, Sequence[Any]], list[View]]:
+    """What makes views of rows that have all of their fields."""
+    return lambda _session, rows: [view_of(kind, row) for row in rows]
+
+
+class Listing(Generic[View]):
+    """The pages of one list: columns of rows in descending order of ``key``, the first of the columns, as ``views``.
+
+    The list is narrowed by ``only`` where the values it asks for are given. The statements are made once: making one
+    and finding it in SQLAlchemy's cache costs more than running it.
     """
 
-    def __init__(self, query: Select[*tuple[Any, ...]], key: InstrumentedAttribute[str]) -> None:
-        self._first = query.order_by(key.desc()).limit(bindparam("limit"))
-        self._following = self._first.where(key < bindparam("after"))
+    def __init__(
+        self,
+        query: Select[*tuple[Any, ...]],
+        key: InstrumentedAttribute[str],
+        views: Callable[[Session, Sequence[Any]], list[View]],
+        only: ColumnElement[bool] | None = None,
+    ) -> None:
+        self._views = views
+        query = query.order_by(key.desc()).limit(bindparam("limit"))
+        queries = {False: query, True: query if only is None else query.where(only)}
+        self._queries = {
+            (is_narrowed, is_behind): one.where(key < bindparam("after")) if is_behind else one
+            for is_narrowed, one in queries.items()
+            for is_behind in (False, True)
+        }
 
-    def page(
-        self, session: Session, after: str | None, limit: int, **values: object
-    ) -> tuple[Sequence[Any], str | None]:
-        """Rows behind ``after``, and the key to go on from; ``values`` are the query's own parameters."""
-        query = self._first if after is None else self._following
-        rows = session.execute(query, {**values, "after": after, "limit": limit + 1}).all()
-        more = len(rows) > limit
-        rows = rows[:limit]
-        return rows, (rows[-1][0] if more else None)
+    def page(self, session: Session, after: str | None, limit: int, **values: object) -> Page[View]:
+        """What is behind ``after``, with the key to go on from; ``values`` are the query's own parameters."""
+        given = {name: value for name, value in values.items() if value is not None}
+        query = self._queries[bool(given), after is not None]
+        rows = session.execute(query, {**given, "after": after, "limit": limit + 1}).all()
+        following = rows[limit - 1][0] if len(rows) > limit else None
+        return Page[Any](items=self._views(session, rows[:limit]), next=following)

@@ -26,12 +26,13 @@ def create_mixture(
     return get_mixture(mixture_id, database)
 
 
-@router.get("", response_model=Page[MixtureSummary])
-def list_mixtures(database: DatabaseDependency, after: After = None, limit: Limit = 50) -> dict[str, object]:
+@router.get("")
+def list_mixtures(
+    database: DatabaseDependency, after: After = None, limit: Limit = 50
+) -> Page[MixtureSummary]:
     """Every mixture, newest first."""
     with database.read() as session:
-        views, following = service.mixture_page(session, after, limit)
-    return {"items": views, "next": following}
+        return service.MIXTURES.page(session, after, limit)
 
 
 @router.get("/{mixture_id}", response_model=MixtureView)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, load_only
 from mixing.change.revision import Changes
 from service.domain_sets.repository import changes_view
 from service.domain_sets.schemas import ChangesView
-from service.http.schemas import Time, Weights
+from service.http.schemas import Time, Weights, view_of
 from service.mixtures.service import MixtureSummary, mixture_with_id, summarize_mixture
 from store import jobs
 from store.documents import SwarmDocument
@@ -178,10 +178,10 @@ def _revision(
     known = known_changes(session, revision)
     parent = session.get(Revision, revision.parent_id) if revision.parent_id else None
     counts = [row.tokens for row in revision.domains]
-    return RevisionLineage(
-        number=revision.number,
+    return view_of(
+        RevisionLineage,
+        revision,
         parent=parent.number if parent else None,
-        created_at=revision.created_at,  # pyright: ignore[reportArgumentType] - Time accepts epoch seconds
         domains=len(revision.domains),
         tokens=sum(filter(None, counts)) if None not in counts else None,
         changes=changes_view(known),
@@ -231,12 +231,9 @@ def _optimization(session: Session, row: Optimization, verdicts: _Verdicts) -> O
         counted, why = verdicts.on(run, job)
         runs.append(RunLineage(id=run.id, index=run.position, state=job.state, counted=counted, why=why))
     mixtures = select(MixtureRow).where(MixtureRow.optimization_id == row.id).order_by(MixtureRow.kind.desc())
-    return OptimizationLineage(
-        id=row.id,
-        method=row.method,
-        state=row.state,
-        seed=row.seed,
-        created_at=row.created_at,  # pyright: ignore[reportArgumentType] - Time accepts epoch seconds
+    return view_of(
+        OptimizationLineage,
+        row,
         swarm_id=swarm_id,
         mixtures=[summarize_mixture(one) for one in session.scalars(mixtures)],
         plan=plan_of(row),

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, joinedload
 from mixing.domains import Mixture
 from mixing.errors import MixingError
 from service.domain_sets.repository import revision_of
-from service.http.schemas import Listing, Name, RequestModel, Time, Weights
+from service.http.schemas import Listing, Name, RequestModel, Time, Weights, view_of, views_of
 from store.problems import NotFound, invalid
 from store.tables import DomainSet, MixtureRow, Revision
 
@@ -72,17 +72,8 @@ def create_mixture(session: Session, request: MixtureRequest) -> str:
 
 def summarize_mixture(row: MixtureRow) -> MixtureSummary:
     """A mixture in a list; the row comes with its revision and domain set."""
-    return MixtureSummary.model_validate(
-        {
-            "id": row.id,
-            "optimization_id": row.optimization_id,
-            "domain_set": row.revision.domain_set.name,
-            "revision": row.revision.number,
-            "kind": row.kind,
-            "name": row.name,
-            "created_at": row.created_at,
-        }
-    )
+    revision = row.revision
+    return view_of(MixtureSummary, row, domain_set=revision.domain_set.name, revision=revision.number)
 
 
 _SUMMARY = (
@@ -104,16 +95,10 @@ def _with_revision(*columns: Any) -> Select[*tuple[Any, ...]]:
     )
 
 
-_ALL = Listing(_with_revision(*_SUMMARY), MixtureRow.id)
+MIXTURES = Listing(_with_revision(*_SUMMARY), MixtureRow.id, views_of(MixtureSummary))
 _ONE = _with_revision(*_SUMMARY, MixtureRow.weights, MixtureRow.evidence).where(
     MixtureRow.id == bindparam("id")
 )
-
-
-def mixture_page(session: Session, after: str | None, limit: int) -> tuple[list[MixtureSummary], str | None]:
-    """Mixtures, newest first, and the key to go on from."""
-    rows, following = _ALL.page(session, after, limit)
-    return [MixtureSummary.model_validate(row._asdict()) for row in rows], following
 
 
 def describe_mixture(session: Session, mixture_id: str) -> MixtureView:
@@ -121,4 +106,4 @@ def describe_mixture(session: Session, mixture_id: str) -> MixtureView:
     row = session.execute(_ONE, {"id": mixture_id}).first()
     if row is None:
         raise NotFound("mixture", mixture_id)
-    return MixtureView.model_validate(row._asdict())
+    return view_of(MixtureView, row)

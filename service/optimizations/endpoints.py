@@ -25,7 +25,7 @@ from service.optimizations.schemas import (
     OptimizationView,
     PlanView,
 )
-from service.optimizations.service import optimization_page, optimization_with_id
+from service.optimizations.service import optimization_with_id
 from service.training.device import check_counted, worker_device
 from store import jobs
 from store.engine import Database
@@ -72,14 +72,13 @@ def create_optimization(
     return _view(optimization_id, database, settings)
 
 
-@router.get("", response_model=Page[OptimizationSummary])
+@router.get("")
 def list_optimizations(
     database: DatabaseDependency, after: After = None, limit: Limit = 50
-) -> dict[str, object]:
+) -> Page[OptimizationSummary]:
     """Every optimization, newest first."""
     with database.read() as session:
-        views, following = optimization_page(session, after, limit)
-    return {"items": views, "next": following}
+        return service.OPTIMIZATIONS.page(session, after, limit)
 
 
 @router.get(

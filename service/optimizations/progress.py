@@ -9,7 +9,7 @@ from sqlalchemy import and_, bindparam, case, func, literal_column, or_, select
 from sqlalchemy.orm import Session
 
 from service.domain_sets.repository import counted_text
-from service.http.schemas import failure_of
+from service.http.schemas import failure_of, view_of
 from service.optimizations.cost import AskedSwarm, cost_view
 from service.optimizations.schemas import (
     CostView,
@@ -183,26 +183,19 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
         asked = AskedSwarm(
             row.revision, text, document.proxy, document.tasks, document.runs, progress.tokens_total
         )
-    return OptimizationView.model_validate(
-        {
-            "id": row.id,
-            "domain_set": row.revision.domain_set.name,
-            "revision": row.revision.number,
-            "method": row.method,
-            "seed": row.seed,
-            "state": row.state,
-            "stage": _current_stage(progress.stages),
-            "settings": row.settings,
-            "progress": progress,
-            "cost": _cost(document.reuse, asked, work.train, device),
-            "swarm_id": swarm_id_of(session, row.id),
-            "mixture_id": mixtures.get("proposed"),
-            "natural_mixture_id": mixtures.get("natural"),
-            "lost_runs": [LostRun(run_id=run_id, reason=reason) for run_id, reason in work.train.lost],
-            "failure": failure_of(row.failure_code, row.failure_detail),
-            "created_at": row.created_at,
-            "updated_at": row.updated_at,
-        }
+    return view_of(
+        OptimizationView,
+        row,
+        domain_set=row.revision.domain_set.name,
+        revision=row.revision.number,
+        stage=_current_stage(progress.stages),
+        progress=progress,
+        cost=_cost(document.reuse, asked, work.train, device),
+        swarm_id=swarm_id_of(session, row.id),
+        mixture_id=mixtures.get("proposed"),
+        natural_mixture_id=mixtures.get("natural"),
+        lost_runs=[LostRun(run_id=run_id, reason=reason) for run_id, reason in work.train.lost],
+        failure=failure_of(row.failure_code, row.failure_detail),
     )
 
 

@@ -9,7 +9,7 @@ from mixing.errors import MixingError, TooFewRuns
 from mixing.methods import Method, Recipe
 from mixing.solve.constraints import LinearConstraint
 from service.domain_sets.repository import require_usable, revision_of
-from service.http.schemas import Listing
+from service.http.schemas import Listing, views_of
 from service.optimizations.checks import CheckedRequest, shares_of
 from service.optimizations.reuse import PlannedReuse, planned_reuse
 from service.optimizations.schemas import OptimizationSummary
@@ -58,19 +58,9 @@ _QUERY = (
     .join(Revision, Revision.id == Optimization.revision_id)
     .join(DomainSet, DomainSet.id == Revision.domain_set_id)
 )
-_ALL = Listing(_QUERY, Optimization.id)
-_OF_SET = Listing(_QUERY.where(DomainSet.name == bindparam("domain_set")), Optimization.id)
-
-
-def optimization_page(
-    session: Session, after: str | None, limit: int, domain_set: str | None = None
-) -> tuple[list[OptimizationSummary], str | None]:
-    """Optimizations, newest first, and the key to go on from; those of one domain set if it is named."""
-    if domain_set is None:
-        rows, following = _ALL.page(session, after, limit)
-    else:
-        rows, following = _OF_SET.page(session, after, limit, domain_set=domain_set)
-    return [OptimizationSummary.model_validate(row._asdict()) for row in rows], following
+OPTIMIZATIONS = Listing(
+    _QUERY, Optimization.id, views_of(OptimizationSummary), DomainSet.name == bindparam("domain_set")
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,12 +30,11 @@ router = APIRouter(prefix="/v1", tags=["swarms and runs"], route_class=ThreadRou
 Cursor = Annotated[str | None, Query(max_length=300, description="The `next` of the page before.")]
 
 
-@router.get("/swarms", response_model=Page[SwarmView])
-def list_swarms(database: DatabaseDependency, after: After = None, limit: Limit = 50) -> dict[str, object]:
+@router.get("/swarms")
+def list_swarms(database: DatabaseDependency, after: After = None, limit: Limit = 50) -> Page[SwarmView]:
     """Every swarm, newest first."""
     with database.read() as session:
-        views, following = service.swarm_page(session, after, limit)
-        return {"items": views, "next": following}
+        return service.SWARMS.page(session, after, limit)
 
 
 @router.get("/swarms/{swarm_id}", response_model=SwarmView)
@@ -45,17 +44,16 @@ def get_swarm(swarm_id: str, database: DatabaseDependency) -> SwarmView:
         return service.describe_swarm(session, swarm_id)
 
 
-@router.get("/runs", response_model=Page[RunSummary])
+@router.get("/runs")
 def list_runs(
     database: DatabaseDependency,
     swarm: Annotated[str | None, Query(max_length=64)] = None,
     after: Cursor = None,
     limit: Limit = 50,
-) -> dict[str, object]:
+) -> Page[RunSummary]:
     """Runs in the order they were sampled, of one swarm if ``swarm`` is given."""
     with database.read() as session:
-        views, following = service.run_page(session, swarm, after, limit)
-        return {"items": views, "next": following}
+        return service.run_page(session, swarm, after, limit)
 
 
 @router.get("/runs/{run_id}", response_model=RunView)
@@ -89,14 +87,13 @@ def get_model(run_id: str, database: DatabaseDependency, settings: SettingsDepen
     )
 
 
-@router.get("/runs/{run_id}/metrics", response_model=Page[MetricView])
+@router.get("/runs/{run_id}/metrics")
 def list_metrics(
     run_id: str, database: DatabaseDependency, after: Cursor = None, limit: Limit = 200
-) -> dict[str, object]:
+) -> Page[MetricView]:
     """Every evaluation kept of a run, in order."""
     with database.read() as session:
-        views, following = service.metric_page(session, run_id, after, limit)
-        return {"items": views, "next": following}
+        return service.metric_page(session, run_id, after, limit)
 
 
 def model_files(database: Database, settings: Settings, run_id: str) -> tuple[ExportedFile, ...]:

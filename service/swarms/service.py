@@ -3,17 +3,17 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from sqlalchemy import Integer, Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
-from service.http.schemas import FailureView, Listing, Time, Weights, failure_of
+from service.http.schemas import FailureView, Listing, Page, Time, Weights, failure_of, view_of
 from service.optimizations.schemas import RunCounts, run_counts
 from store import jobs
+from store.documents import Measurements
 from store.jobs import of_run
-from store.measurements import Measurements
 from store.problems import Invalid, NotFound
 from store.tables import DomainSet, Job, Metric, Revision, Run, Swarm, big_integer
 
@@ -93,19 +93,12 @@ _SWARM = (
     .join(Revision, Revision.id == Swarm.revision_id)
     .join(DomainSet, DomainSet.id == Revision.domain_set_id)
 )
-_SWARMS = Listing(_SWARM, Swarm.id)
 _ONE_SWARM = _SWARM.where(Swarm.id == bindparam("id"))
 _STATES = (
     select(Job.owner, Job.state, func.count())
     .where(Job.owner.in_(bindparam("owners", expanding=True)), Job.kind == jobs.PROXY_RUN)
     .group_by(Job.owner, Job.state)
 )
-
-
-def swarm_page(session: Session, after: str | None, limit: int) -> tuple[list[SwarmView], str | None]:
-    """Swarms with their runs counted by state, newest first; two queries, however many."""
-    rows, following = _SWARMS.page(session, after, limit)
-    return _views(session, rows), following
 
 
 def describe_swarm(session: Session, swarm_id: str) -> SwarmView:
@@ -121,10 +114,11 @@ def _views(session: Session, rows: Sequence[Any]) -> list[SwarmView]:
     owners = [row.optimization_id for row in rows]
     for owner, state, number in session.execute(_STATES, {"owners": owners}):
         states[owner][state] = number
-    return [
-        SwarmView.model_validate({**row._mapping, "runs": run_counts(states[row.optimization_id])})
-        for row in rows
-    ]
+    return [view_of(SwarmView, row, runs=run_counts(states[row.optimization_id])) for row in rows]
+
+
+SWARMS = Listing(_SWARM, Swarm.id, _views)
+"""With their runs counted by state in a second query, however many."""
 
 
 _SUMMARY = (
@@ -172,9 +166,7 @@ def _ids(is_of_swarm: bool, is_behind: bool) -> Select[*tuple[Any, ...]]:
     return query
 
 
-def run_page(
-    session: Session, swarm: str | None, after: str | None, limit: int
-) -> tuple[list[RunSummary], str | None]:
+def run_page(session: Session, swarm: str | None, after: str | None, limit: int) -> Page[RunSummary]:
     """Runs by (position, id), those of one swarm if named; keyset, so it stays put."""
     if swarm is not None and session.scalar(_HAS_SWARM, {"id": swarm}) is None:
         raise NotFound("swarm", swarm)
@@ -185,9 +177,8 @@ def run_page(
     ids = session.scalars(_ids(swarm is not None, after is not None), wanted).all()
     rows = session.execute(_SUMMARIES, {"ids": ids[:limit]}).all()
     following = f"{rows[-1].position}.{rows[-1].id}" if len(ids) > limit else None
-    return [
-        RunSummary.model_validate(_summary(row, Measurements.of(row._asdict()))) for row in rows
-    ], following
+    views = [_run_view(RunSummary, row, Measurements.of(row._asdict())) for row in rows]
+    return Page(items=views, next=following)
 
 
 def _cursor(after: str, what: str) -> tuple[int, str]:
@@ -212,43 +203,24 @@ def describe_run(session: Session, run_id: str) -> RunView:
     row = session.execute(_ONE_RUN, {"id": run_id}).first()
     if row is None:
         raise NotFound("run", run_id)
-    measured = Measurements.of(row.result)
-    return RunView.model_validate(
-        {
-            **_summary(row, measured),
-            "weights": row.weights,
-            "realised_tokens": measured.realised_tokens,
-            "realised_weights": measured.realised_weights,
-            "parameters": measured.parameters,
-            "non_embedding_parameters": measured.non_embedding_parameters,
-        }
+    return _run_view(RunView, row, Measurements.of(row.result))
+
+
+Shown = TypeVar("Shown", RunSummary, RunView)
+
+
+def _run_view(kind: type[Shown], row: Any, measured: Measurements) -> Shown:
+    return view_of(
+        kind,
+        row,
+        measured,
+        index=row.position,
+        progress=row.progress or None if row.state in jobs.HELD else None,
+        failure=failure_of(row.failure_code, row.failure_detail),
     )
 
 
-def _summary(row: Any, measured: Measurements) -> dict[str, Any]:
-    progress = row.progress if row.state in jobs.HELD else None
-    return {
-        "id": row.id,
-        "swarm_id": row.swarm_id,
-        "launch_id": row.launch_id,
-        "index": row.position,
-        "round": row.round,
-        "state": row.state,
-        "attempt": row.attempt,
-        "seed": row.seed,
-        "metrics": measured.metrics,
-        "requested_tokens": row.requested_tokens,
-        "tokens": measured.tokens,
-        "seconds": measured.seconds,
-        "progress": RunProgress.model_validate(progress) if progress else None,
-        "failure": failure_of(row.failure_code, row.failure_detail),
-        "created_at": row.created_at,
-    }
-
-
-def metric_page(
-    session: Session, run_id: str, after: str | None, limit: int
-) -> tuple[list[MetricView], str | None]:
+def metric_page(session: Session, run_id: str, after: str | None, limit: int) -> Page[MetricView]:
     """Evaluations of a run by (step, task), behind the cursor ``<step>.<task>``; raises NotFound."""
     if session.scalar(select(Run.id).where(Run.id == run_id)) is None:
         raise NotFound("run", run_id)
@@ -257,6 +229,5 @@ def metric_page(
         step, task = _cursor(after, "metrics")
         query = query.where(or_(Metric.step > step, and_(Metric.step == step, Metric.task > task)))
     rows = session.execute(query.order_by(Metric.step, Metric.task).limit(limit + 1)).all()
-    views = [MetricView.model_validate(row, from_attributes=True) for row in rows[:limit]]
-    following = f"{views[-1].step}.{views[-1].task}" if len(rows) > limit else None
-    return views, following
+    views = [view_of(MetricView, row) for row in rows[:limit]]
+    return Page(items=views, next=f"{views[-1].step}.{views[-1].task}" if len(rows) > limit else None)
