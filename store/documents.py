@@ -1,11 +1,11 @@
-"""What is stored of optimizations and launches, and sent to jobs: typed documents with a version.
+"""What is stored of optimizations, launches and what their runs measured: typed documents, told to jobs as they are.
 
 An older row is read with defaults for what it lacks: what every order meant before a thing could be said. What an
 optimization is asked, `OptimizationDocument`, knows the parts of the mathematics by name, and refuses one that is
 gone; what is trained for it, its `SwarmDocument`, is read without them, so that it can be looked at for ever.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -14,6 +14,8 @@ from mixing.objective import Task
 from mixing.terms import Terms
 
 if TYPE_CHECKING:  # a process that only passes jobs on need not load the mathematics
+    from mixing.domains import Domains
+    from mixing.objective import ObjectiveSpec
     from mixing.question import Question
     from mixing.reuse.reuse import Reuse
     from mixing.solve.constraints import LinearConstraint
@@ -200,26 +202,18 @@ class OptimizationDocument(SwarmDocument, Terms):
         """JSON, as stored."""
         return to_document(self)
 
-    def question(self, tokens: Mapping[str, int | float], reuse: "Reuse") -> "Question":
-        """The question over counted domains.
+    def objective(self, domains: Sequence[str]) -> "ObjectiveSpec":
+        """What is minimised over these domains. Raises MixingError as `mixing.question.objective_of`."""
+        from mixing.question import objective_of
 
-        Args:
-            tokens: `{domain: N_j}`.
-            reuse: what the plan came to.
+        is_worst = self.aggregate == "worst_family"
+        return objective_of(self.tasks, domains, self.parts.granularity, worst_family=is_worst)
 
-        Raises:
-            MixingError: as `mixing.question.Question`.
-        """
-        from mixing.domains import Domains
-        from mixing.objective import objective_of
+    def question(self, domains: "Domains", reuse: "Reuse") -> "Question":
+        """The question over counted domains, with what the plan came to; raises MixingError as a `Question`."""
         from mixing.question import Question
         from mixing.solve.constraints import share_of
 
-        domains = Domains.of(tokens)
-        objective = {}
-        if self.recipe is not None:
-            worst = self.aggregate == "worst_family"
-            objective = objective_of(self.tasks, domains.names, self.recipe.granularity, worst_family=worst)
         return Question(
             **{term.name: getattr(self, term.name) for term in fields(Terms)},
             domains=domains,
@@ -227,7 +221,51 @@ class OptimizationDocument(SwarmDocument, Terms):
                 share_of(share.domains, domains.names, share.minimum, share.maximum, share.name)
                 for share in self.shares
             ),
-            objective=objective,
+            objective={} if self.recipe is None else self.objective(domains.names),
             proxy_tokens=None if self.proxy is None else self.proxy.tokens,
             reuse=reuse,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """`Run.result`: what training answered, without its series; of a program of the operator's only how it ended.
+
+    Attributes:
+        final: each task's metric after the last step.
+        further: the other metric of tasks with choices.
+        noise: standard deviation of either over the run's evaluations, where it has two or more.
+        realised_tokens: what was trained on by domain, and `tokens` all of it; None before the run has ended.
+        seconds: of training, in all attempts.
+        parameters, non_embedding_parameters: of the model.
+        exit_status: of a program.
+    """
+
+    final: Mapping[str, float] = field(default_factory=dict)
+    further: Mapping[str, float] = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)
+    realised_tokens: Mapping[str, int] | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+    parameters: int | None = None
+    non_embedding_parameters: int | None = None
+    exit_status: int | None = None
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any] | None) -> "Measurements":
+        """Of a run's result; with nothing in it where there is none yet."""
+        given = stored or {}
+        return from_document(cls, {name: value for name, value in given.items() if value is not None})
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every metric by name."""
+        return {**self.final, **self.further}
+
+    @property
+    def realised_weights(self) -> dict[str, float] | None:
+        """Counted tokens per domain as fractions."""
+        if not self.realised_tokens:
+            return None
+        total = sum(self.realised_tokens.values())
+        return {name: tokens / total for name, tokens in self.realised_tokens.items()}

@@ -25,6 +25,11 @@ _SHORTEST_SECRET = 4
 """Shorter ones would black out half of every line."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without what a library explains below it."""
+    return str(error).strip().splitlines()[0]
+
+
 @contextmanager
 def bound(**fields: object) -> Iterator[None]:
     """Every line logged inside, in this task or thread, carries ``fields``; one that is None is left out."""

@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from store.engine import Database
 from store.jobs import TRAINING
-from store.logs import configure_logging
+from store.logs import configure_logging, first_line
 from store.schema import OldSchema, require_schema
 from store.settings import NoSuchDevice, Settings, require_devices, settings_or_exit
 from store.tracing import configure_tracing
@@ -174,7 +174,7 @@ def _beat() -> None:
             _registry().beat() if registered else _registry().register()
             registered = True
         except (SQLAlchemyError, OldSchema) as error:  # away, or not migrated yet: asked again
-            log.warning("registry: %s", str(error).strip().splitlines()[0])
+            log.warning("registry: %s", first_line(error))
         _stopping.wait(BEAT_SECONDS)
 
 

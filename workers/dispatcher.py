@@ -7,7 +7,6 @@ killed at any moment, and several may run. While the broker is away, leases and 
 import logging
 import signal
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,13 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from store.engine import Database
-from store.logs import configure_logging
+from store.logs import configure_logging, first_line
 from store.schema import require_schema
 from store.settings import Settings, settings_or_exit
 from store.tables import Job, database_now
 from workers.celery_app import REST_QUEUE, RUN_JOB, TRAIN_QUEUE, app, queue_of
 from workers.claims.claim import claimable
-from workers.claims.registry import BEAT_SECONDS, Registry
+from workers.claims.registry import Registry
 from workers.claims.slots import Slot
 from workers.pipeline import tick
 
@@ -95,21 +94,13 @@ def dispatch(settings: Settings, stopping: threading.Event) -> None:
     """Tick until ``stopping`` is set."""
     database = Database(settings.resolved_database_url)
     registry = Registry(database, [SLOT])
-    next_beat = 0.0
     while not stopping.is_set():
-        _whatever_answers("tick", lambda: _tick(database))
+        _whatever_answers("tick", lambda: tick(database))
         _whatever_answers("hints", lambda: send_hints(database, _send, limit=MOST_WAITING - _waiting()))
-        if time.monotonic() >= next_beat:
-            _whatever_answers("registry", registry.beat)
-            next_beat = time.monotonic() + BEAT_SECONDS
+        _whatever_answers("registry", registry.beat_if_due)
         stopping.wait(TICK_SECONDS)
     _whatever_answers("registry", registry.leave)
     database.close()
-
-
-def _tick(database: Database) -> None:
-    for taken in tick(database):
-        log.warning("%s %s: lease expired, now %s", taken.kind, taken.job_id, taken.state)
 
 
 def _whatever_answers(what: str, do: Callable[[], object]) -> None:
@@ -117,7 +108,7 @@ def _whatever_answers(what: str, do: Callable[[], object]) -> None:
         do()
     except (SQLAlchemyError, BrokerIsAway, RedisError, OSError) as error:
         # Either comes back, and nothing was kept here.
-        log.warning("%s: %s", what, str(error).strip().splitlines()[0])
+        log.warning("%s: %s", what, first_line(error))
 
 
 def _send(hint: Hint) -> None:

@@ -9,6 +9,7 @@ Nobody waits for an optimization's row while holding a job's: who finds it locke
 to the next tick. So the two kinds of row cannot deadlock.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -22,6 +23,8 @@ from store.engine import Database
 from store.tables import DomainRow, Job, Optimization, database_now
 from workers.claims.claim import Reaped, reap
 
+log = logging.getLogger("mixwright.pipeline")
+
 _OPTIMIZATION_KINDS = (jobs.SAMPLE_SWARM, jobs.PROXY_RUN, jobs.SOLVE)
 Step = Callable[[], None]
 """Something missing, to be written in the session it was noticed in."""
@@ -30,6 +33,8 @@ Step = Callable[[], None]
 def tick(database: Database) -> list[Reaped]:
     """Take back expired leases and advance every live optimization; answers what was taken back."""
     reaped = reap(database, settle)
+    for taken in reaped:
+        log.warning("%s %s: lease expired, now %s", taken.kind, taken.job_id, taken.state)
     with database.read() as session:
         live = session.scalars(select(Optimization).where(Optimization.state.in_(jobs.LIVE))).all()
         due = [optimization.id for optimization in live if _next_step(session, optimization) is not None]

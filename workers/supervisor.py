@@ -11,7 +11,6 @@ import signal
 import stat
 import sys
 import threading
-import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,7 +20,7 @@ from store.logs import configure_logging
 from store.schema import require_schema
 from store.settings import NoSuchDevice, Settings, require_devices, settings_or_exit
 from store.tracing import configure_tracing
-from workers.claims.registry import ACTIVE, BEAT_SECONDS, Pauses, Registry, SlotFlag
+from workers.claims.registry import ACTIVE, Pauses, Registry, SlotFlag
 from workers.claims.slots import Slot, slots_of
 from workers.execution.child_handle import Child
 from workers.execution.execute import Worker, run_claims
@@ -51,14 +50,10 @@ def supervise(settings: Settings, stopping: threading.Event) -> None:
     for thread in threads:
         thread.start()
     log.info("supervisor %d: %s", os.getpid(), ", ".join(slot.name for slot in slots) or "no slots")
-    next_beat = 0.0
     while not stopping.is_set():
         try:
-            for taken in tick(database):
-                log.warning("%s %s: lease expired, now %s", taken.kind, taken.job_id, taken.state)
-            if time.monotonic() >= next_beat:
-                registry.beat()
-                next_beat = time.monotonic() + BEAT_SECONDS
+            tick(database)
+            registry.beat_if_due()
         except SQLAlchemyError:
             log.exception("tick")
         stopping.wait(TICK_SECONDS)

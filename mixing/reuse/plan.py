@@ -19,6 +19,7 @@ import numpy as np
 
 from mixing.answer.warnings import UNVARIED
 from mixing.change.lineage import EvidenceSpace
+from mixing.document import to_document
 from mixing.errors import InvalidSetting, TooFewRuns
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.methods import method_named
@@ -83,12 +84,7 @@ class ReusePlan:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON: the attributes by name."""
-        found: dict[str, Any] = {}
-        for name in self.__dataclass_fields__:
-            value = getattr(self, name)
-            found[name] = list(value) if isinstance(value, tuple) else value
-        found["groups"] = {virtual: dict(ratios) for virtual, ratios in self.groups.items()}
-        return found
+        return to_document(self)
 
 
 def affected_domains(space: EvidenceSpace, start: str) -> tuple[str, ...]:

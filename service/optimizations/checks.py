@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -10,7 +11,7 @@ from mixing.errors import MixingError
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.limits import Limits
 from mixing.methods import Method, Recipe, combine, method_named
-from mixing.objective import groups, objective_of
+from mixing.objective import groups
 from mixing.parts import HELD_OUT_PREFIX
 from mixing.solve.constraints import LinearConstraint, share_of
 from mixing.terms import TaskGuard, Terms, check_heeded
@@ -18,7 +19,7 @@ from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import revision_of
 from service.optimizations.schemas import OptimizationRequest
 from service.training.checks import check_tasks, check_training
-from store.documents import TaskDocument, TrainingDocument
+from store.documents import VERSION, OptimizationDocument, TrainingDocument
 from store.problems import Invalid, invalid
 from store.settings import Settings
 
@@ -29,22 +30,14 @@ class CheckedRequest:
 
     Attributes:
         request: as it came.
-        terms: of the question, the method's own where the request left them out; without rounds.
-        tasks: as stored.
-        proxy: as stored; None where nothing is trained.
+        document: what is stored of it, with the method's own terms where it left them out; without what depends on
+            the revision.
         start: what the proxy starts from.
     """
 
     request: OptimizationRequest
-    terms: Terms
-    tasks: tuple[TaskDocument, ...]
-    proxy: TrainingDocument | None = None
+    document: OptimizationDocument
     start: StartFolder | None = None
-
-    @property
-    def method(self) -> Method:
-        """The method asked for."""
-        return method_named(self.terms.method)
 
 
 def check_request(request: OptimizationRequest, settings: Settings) -> CheckedRequest:
@@ -63,23 +56,19 @@ def check_request(request: OptimizationRequest, settings: Settings) -> CheckedRe
     else:
         proxy, start = check_training(request.proxy, request.proxy.tokens, "proxy.", settings)
         _check_parts(request, recipe)
-    terms = _terms(request, method, recipe)
-    return CheckedRequest(request, terms, check_tasks(request.tasks, settings), proxy, start)
-
-
-def _terms(request: OptimizationRequest, method: Method, recipe: Recipe | None) -> Terms:
-    """The terms that the request has by name, with the method's own where it leaves them out."""
-    named = {field.name: getattr(request, field.name, None) for field in fields(Terms)}
-    given = {name: value for name, value in named.items() if value is not None}
-    return Terms(
-        **{
-            "repetition_cap": method.repetition_cap,
-            "kl_weight": method.kl_weight,
-            **given,
-            "recipe": recipe,
-            "guard_rails": tuple(_guards(request)),
-        }
+    terms: dict[str, Any] = {"repetition_cap": method.repetition_cap, "kl_weight": method.kl_weight}
+    for term in fields(Terms):  # the request has most of them by name
+        if (value := getattr(request, term.name, None)) is not None:
+            terms[term.name] = value
+    terms |= {"recipe": recipe, "guard_rails": tuple(_guards(request))}
+    document = OptimizationDocument(
+        **terms,
+        version=VERSION,
+        tasks=check_tasks(request.tasks, settings),
+        aggregate=request.aggregate,
+        proxy=proxy,
     )
+    return CheckedRequest(request, document, start)
 
 
 def _recipe(method: Method, request: OptimizationRequest) -> Recipe:
@@ -153,11 +142,11 @@ def check_answerable(session: Session, checked: CheckedRequest) -> None:
     revision = revision_of(session, request.domain_set, request.revision)
     counts = {row.name: row.tokens for row in revision.domains}
     known = {name: tokens for name, tokens in counts.items() if tokens is not None}
-    if checked.terms.recipe is not None:
-        _check_objective(checked, checked.terms.recipe, list(counts))
+    if checked.document.recipe is not None:
+        _check_objective(checked, list(counts))
     if len(known) < len(counts):
         return
-    shares, terms = shares_of(request, list(counts)), checked.terms
+    shares, terms = shares_of(request, list(counts)), checked.document
     limits = Limits(
         Domains.of(known), terms.target_tokens, terms.repetition_cap, tuple(shares), terms.guard_rails
     )
@@ -167,13 +156,13 @@ def check_answerable(session: Session, checked: CheckedRequest) -> None:
         raise invalid(error, "target_tokens" if error.field == "target_tokens" else "shares") from error
 
 
-def _check_objective(checked: CheckedRequest, recipe: Recipe, domains: Sequence[str]) -> None:
+def _check_objective(checked: CheckedRequest, domains: Sequence[str]) -> None:
     """Raise Invalid for an objective the recipe cannot be asked for, and for a guard rail of what is not measured."""
     request, worst = checked.request, checked.request.aggregate == "worst_family"
     tasks = [task.name for task in request.tasks]
     measured = (*tasks, *(f"{HELD_OUT_PREFIX}{name}" for name in domains))
     try:
-        objective = objective_of(checked.tasks, domains, recipe.granularity, worst_family=worst)
+        objective = checked.document.objective(domains)
         groups(objective, measured)
     except MixingError as error:
         raise invalid(error, "granularity" if error.field == "granularity" else "tasks") from error

@@ -41,18 +41,18 @@ def planned_swarm(
     session: Session, planned: PlannedOptimization, runs: int | None = None
 ) -> AskedSwarm | None:
     """The swarm a plan would train, or of as many ``runs``; None where its method trains nothing."""
-    proxy, runs = planned.checked.proxy, planned.runs if runs is None else runs
+    proxy, runs = planned.document.proxy, planned.document.runs if runs is None else runs
     if proxy is None:
         return None
     revision = session.get_one(Revision, planned.revision_id)
     text, tokens = counted_text(session, revision), runs * proxy.whole_steps(proxy.tokens)
-    return AskedSwarm(revision, text, proxy, planned.checked.tasks, runs, tokens)
+    return AskedSwarm(revision, text, proxy, planned.document.tasks, runs, tokens)
 
 
 def check_planned_memory(session: Session, planned: PlannedOptimization, device: WorkerDevice) -> None:
     """Raise Invalid where there is something to train and not even one model fits into the workers' memory."""
-    if planned.checked.proxy is not None and planned.runs:
-        check_memory(device, session.get_one(Revision, planned.revision_id), planned.checked.proxy, "proxy.")
+    if planned.document.proxy is not None and planned.document.runs:
+        check_memory(device, session.get_one(Revision, planned.revision_id), planned.document.proxy, "proxy.")
 
 
 def cost_view(
@@ -225,7 +225,7 @@ def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevi
     return PlanView(
         domain_set=revision.domain_set.name,
         revision=revision.number,
-        method=planned.checked.method.name,
+        method=planned.document.method,
         mixture_id=planned.reuse.mixture if planned.reuse else None,
         sentences=list(
             plan_sentences(document, hours.model_dump(), None if cost is None else cost.model_dump())

@@ -58,7 +58,7 @@ def create_optimization(
         if made is None:
             check_answerable(session, checked)
     if made is None:
-        check_counted(settings, checked.proxy, "proxy.")
+        check_counted(settings, checked.document.proxy, "proxy.")
         with database.read() as session:
             planned = service.plan_optimization(session, checked, settings.max_runs, dry_run)
             check_planned_memory(session, planned, device)

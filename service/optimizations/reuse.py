@@ -8,13 +8,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from mixing.change.lineage import EvidenceSpace, space_of
+from mixing.change.lineage import space_of
 from mixing.errors import Infeasible, MixingError, TooFewRuns
-from mixing.objective import objective_of
-from mixing.question import Question
 from mixing.reuse.choice import Continuation, ReuseKind, StartMixture, newest_domains
 from mixing.reuse.plan import ReusePlan, plan_reuse
-from mixing.solve.constraints import LinearConstraint
+from mixing.reuse.reuse import NOTHING_REUSED
 from service.mixtures.service import mixture_with_id
 from service.optimizations.checks import CheckedRequest
 from service.optimizations.schemas import ReuseRequest
@@ -55,7 +53,6 @@ def planned_reuse(
     session: Session,
     revision: Revision,
     checked: CheckedRequest,
-    shares: Sequence[LinearConstraint],
     dry_run: bool = False,
 ) -> PlannedReuse | None:
     """The plan that was asked for, or that goes without saying; None where there is nothing to reuse.
@@ -88,7 +85,7 @@ def planned_reuse(
             ' {"kind": "none", "runs": false}, which waits for it.',
             "reuse",
         )
-    return _plan(_Lineage(session, revision, runs, shares), checked, asked, start)
+    return _plan(_Lineage(session, revision, runs), checked, asked, start)
 
 
 def _asked(
@@ -158,14 +155,14 @@ class _Lineage:
     session: Session
     revision: Revision
     runs: Sequence[FinishedRun]
-    shares: Sequence[LinearConstraint]
 
 
 def _plan(
     lineage: _Lineage, checked: CheckedRequest, asked: ReuseRequest, start: MixtureRow | None
 ) -> PlannedReuse:
-    nodes = lineage_nodes(lineage.session, lineage.revision)
-    comparison = Comparison(nodes, Conditions(lineage.revision.tokenizer_path, checked.proxy, checked.tasks))
+    nodes, document = lineage_nodes(lineage.session, lineage.revision), checked.document
+    conditions = Conditions(lineage.revision.tokenizer_path, document.proxy, document.tasks)
+    comparison = Comparison(nodes, conditions)
     known = {node.id for node in nodes}
     runs = [one for one in lineage.runs if node_id(one.optimization.revision) in known]
     kind: ReuseKind = asked.kind
@@ -175,7 +172,7 @@ def _plan(
         unlike = {run.id for run in past if run.unlike is not None}
         plan = plan_reuse(
             Continuation(
-                question=_question(checked, space, lineage.shares),
+                question=document.question(newest_domains(space), NOTHING_REUSED),
                 space=space,
                 past=past,
                 start=None if start is None else _start(start),
@@ -190,22 +187,6 @@ def _plan(
     except MixingError as error:
         raise _refused(error) from error
     return PlannedReuse(asked, None if start is None else start.id, plan)
-
-
-def _question(checked: CheckedRequest, space: EvidenceSpace, shares: Sequence[LinearConstraint]) -> Question:
-    """What the plan is made for."""
-    domains = newest_domains(space)
-    return Question(
-        **vars(checked.terms),
-        domains=domains,
-        constraints=tuple(shares),
-        objective=objective_of(
-            checked.tasks,
-            domains.names,
-            checked.terms.parts.granularity,
-            worst_family=checked.request.aggregate == "worst_family",
-        ),
-    )
 
 
 def _start(row: MixtureRow) -> StartMixture:

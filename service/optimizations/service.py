@@ -6,8 +6,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
 from mixing.errors import MixingError, TooFewRuns
-from mixing.methods import Method, Recipe
-from mixing.solve.constraints import LinearConstraint
+from mixing.methods import Method, Recipe, method_named
 from service.domain_sets.repository import require_usable, revision_of
 from service.http.schemas import Listing, views_of
 from service.optimizations.checks import CheckedRequest, shares_of
@@ -15,7 +14,7 @@ from service.optimizations.reuse import PlannedReuse, planned_reuse
 from service.optimizations.schemas import OptimizationSummary
 from service.training.checks import check_vocabulary
 from store import jobs
-from store.documents import VERSION, OptimizationDocument, ShareDocument
+from store.documents import OptimizationDocument, ShareDocument
 from store.problems import Conflict, Invalid, NotFound, invalid
 from store.tables import DomainSet, MixtureRow, Optimization, Revision, Swarm, database_now
 
@@ -67,12 +66,8 @@ OPTIMIZATIONS = Listing(
 class PlannedOptimization:
     """An optimization found to be good and not stored: its runs, in which rounds, and what it reuses."""
 
-    checked: CheckedRequest
     revision_id: str
-    runs: int
-    rounds: tuple[int, ...]
-    minimum_runs: int
-    shares: list[LinearConstraint]
+    document: OptimizationDocument
     reuse: PlannedReuse | None
 
 
@@ -85,14 +80,16 @@ def plan_optimization(
         NotFound, NotReady, NotCounted: the revision or the mixture to go on from.
         Invalid: naming the field at fault.
     """
-    request, method, recipe = checked.request, checked.method, checked.terms.recipe
+    request, recipe = checked.request, checked.document.recipe
+    method = method_named(request.method)
     revision = revision_of(session, request.domain_set, request.revision)
     require_usable(session, revision)
     check_vocabulary(checked.start, revision.vocabulary_size, "proxy.start")
     shares = shares_of(request, [row.name for row in revision.domains])
+    document = replace(checked.document, shares=tuple(map(ShareDocument.of, shares)))
     reuse = None
     if recipe is not None:
-        reuse = planned_reuse(session, revision, checked, shares, dry_run)
+        reuse = planned_reuse(session, revision, replace(checked, document=document), dry_run)
     domains = len(revision.domains)
     if reuse is not None:
         runs = reuse.plan.new_runs
@@ -111,23 +108,19 @@ def plan_optimization(
     else:
         needed = reuse.plan.least_new_runs
         rounds = _rounds(method, recipe, runs, domains, needed)
-    return PlannedOptimization(checked, revision.id, runs, rounds, needed, shares, reuse)
+    document = replace(
+        document,
+        runs=runs,
+        rounds=rounds,
+        minimum_runs=needed,
+        reuse=None if reuse is None else reuse.document(),
+    )
+    return PlannedOptimization(revision.id, document, reuse)
 
 
 def create_optimization(session: Session, planned: PlannedOptimization) -> str:
     """Store the optimization; the workers take it from there. Answers its id."""
-    checked = planned.checked
-    document = OptimizationDocument(
-        **vars(replace(checked.terms, rounds=planned.rounds)),
-        version=VERSION,
-        runs=planned.runs,
-        minimum_runs=planned.minimum_runs,
-        shares=tuple(map(ShareDocument.of, planned.shares)),
-        tasks=checked.tasks,
-        aggregate=checked.request.aggregate,
-        proxy=checked.proxy,
-        reuse=None if planned.reuse is None else planned.reuse.document(),
-    )
+    document = planned.document
     row = Optimization(
         revision_id=planned.revision_id,
         method=document.method,

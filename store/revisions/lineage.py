@@ -1,19 +1,15 @@
 """A revision and its ancestors, as the mathematics of lineages reads them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
 from mixing.change.lineage import RevisionNode
-from mixing.change.revision import Changes, Leaf
+from mixing.change.revision import Changes
 from mixing.errors import InvalidLineage
 from store.revisions.changes import is_counted, known_changes, leaves_of, plain_changes
 from store.tables import Revision
-
-Document = dict[str, Any]
 
 
 def ancestry(session: Session, revision: Revision) -> list[Revision]:
@@ -79,29 +75,3 @@ def same_held_out(nodes: Sequence[RevisionNode], revision: str) -> dict[str, tup
         for name, leaf in older.leaves.items()
         if leaf.content is not None and leaf.content in newest
     }
-
-
-def nodes_document(nodes: Sequence[RevisionNode]) -> list[Document]:
-    """JSON of the nodes, for a job's specification."""
-    return [
-        {
-            "id": node.id,
-            "leaves": {name: asdict(leaf) for name, leaf in node.leaves.items()},
-            "parent": node.parent,
-            "changes": None if node.changes is None else node.changes.to_dict(),
-        }
-        for node in nodes
-    ]
-
-
-def nodes_of(document: Sequence[Mapping[str, Any]]) -> list[RevisionNode]:
-    """The nodes `nodes_document` wrote."""
-    return [
-        RevisionNode(
-            one["id"],
-            {name: Leaf(**leaf) for name, leaf in one["leaves"].items()},
-            one["parent"],
-            None if one["changes"] is None else Changes.from_dict(one["changes"]),
-        )
-        for one in document
-    ]

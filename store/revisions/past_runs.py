@@ -19,8 +19,7 @@ from mixing.reuse.plan import PastRun
 from mixing.runs.evidence import RunEvidence
 from proxy_models.text.task_file import ACCURACY, further_series
 from store import jobs
-from store.documents import SwarmDocument, TaskDocument, TrainingDocument
-from store.measurements import Measurements
+from store.documents import Measurements, SwarmDocument, TaskDocument, TrainingDocument
 from store.revisions.lineage import node_id, same_held_out
 from store.tables import Job, Optimization, Revision, Run
 

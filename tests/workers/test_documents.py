@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from mixing.domains import Domains
 from mixing.methods import METHODS
 from mixing.reuse.reuse import NOTHING_REUSED
 from mixing.terms import TaskGuard
@@ -54,7 +55,7 @@ def test_a_row_of_the_first_version_is_the_question_it_was(database: Database) -
     assert document.version == 1
     assert (document.method, document.seed, document.runs) == ("olmix", 7, 9)
     assert document.shares == (ShareDocument(name="some code", domains=("code",), minimum=0.2),)
-    question = document.question(TOKENS, NOTHING_REUSED)
+    question = document.question(Domains.of(TOKENS), NOTHING_REUSED)
     assert question.parts == METHODS["olmix"].recipe
     assert question.guard_rails == (TaskGuard("sums", at_most=2.0),)
     assert (question.rounds, question.strengths, question.kl_weight) == ((9,), (0.1, 5.0), 0.05)

@@ -146,11 +146,7 @@ def finish(database: Database, claim: Claim, store: InTransaction) -> None:
     Raises:
         LeaseLost: somebody else has the job; nothing was stored.
     """
-    with database.write() as session:
-        job = _owned(session, claim)
-        end(job, SUCCEEDED)
-        session.flush()
-        store(session, job)
+    _close(database, claim, lambda job: end(job, SUCCEEDED), store)
 
 
 def fail(database: Database, claim: Claim, failure: Failure, settled: InTransaction | None = None) -> str:
@@ -159,13 +155,7 @@ def fail(database: Database, claim: Claim, failure: Failure, settled: InTransact
     Raises:
         LeaseLost: somebody else has the job.
     """
-    with database.write() as session:
-        job = _owned(session, claim)
-        retry_or_end(job, failure)
-        session.flush()
-        if settled is not None:
-            settled(session, job)
-        return job.state
+    return _close(database, claim, lambda job: retry_or_end(job, failure), settled)
 
 
 def release(database: Database, claim: Claim) -> None:
@@ -174,13 +164,15 @@ def release(database: Database, claim: Claim) -> None:
     Raises:
         LeaseLost: somebody else has the job.
     """
-    with database.write() as session:
-        job = _owned(session, claim)
+
+    def give_back(job: Job) -> None:
         if job.cancel_requested:
             end(job, CANCELLED)
         else:
             requeue(job, 0, outcome=RELEASED)
             job.attempt -= 1
+
+    _close(database, claim, give_back)
 
 
 def acknowledge_cancel(database: Database, claim: Claim, settled: InTransaction | None = None) -> None:
@@ -189,12 +181,23 @@ def acknowledge_cancel(database: Database, claim: Claim, settled: InTransaction 
     Raises:
         LeaseLost: somebody else has the job.
     """
+    _close(database, claim, lambda job: end(job, CANCELLED), settled)
+
+
+def _close(
+    database: Database, claim: Claim, how: Callable[[Job], None], settled: InTransaction | None = None
+) -> str:
+    """End what was claimed, with what is written beside it, in one transaction; answers the job's new state."""
+    owned = select(Job).where(Job.id == claim.job_id, Job.lease_token == claim.token).with_for_update()
     with database.write() as session:
-        job = _owned(session, claim)
-        end(job, CANCELLED)
+        job = session.scalars(owned).first()
+        if job is None:
+            raise LeaseLost(f"job {claim.job_id}: the lease of attempt {claim.attempt} was taken away")
+        how(job)
         session.flush()
         if settled is not None:
             settled(session, job)
+        return job.state
 
 
 def end(job: Job, state: str, failure: Failure | None = None, reaped: bool = False) -> None:
@@ -245,14 +248,6 @@ def _close_lease(job: Job) -> None:
 
 def _now_plus(seconds: float) -> ColumnElement[float]:
     return database_now() + seconds
-
-
-def _owned(session: Session, claim: Claim) -> Job:
-    query = select(Job).where(Job.id == claim.job_id, Job.lease_token == claim.token).with_for_update()
-    job = session.scalars(query).first()
-    if job is None:
-        raise LeaseLost(f"job {claim.job_id}: the lease of attempt {claim.attempt} was taken away")
-    return job
 
 
 BATCH = 100

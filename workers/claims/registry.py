@@ -68,6 +68,7 @@ class Registry:
         self._pauses = pauses or Pauses(PAUSE_SECONDS)
         self._states: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._next_beat = 0.0
 
     def register(self) -> None:
         """Say that the slots are there. One that was paused stays paused; one that was drained is active again."""
@@ -97,6 +98,12 @@ class Registry:
                     self._register(session, slot)
         with self._lock:
             self._states = states
+
+    def beat_if_due(self) -> None:
+        """`beat`, where the last one is `BEAT_SECONDS` ago."""
+        if time.monotonic() >= self._next_beat:
+            self.beat()
+            self._next_beat = time.monotonic() + BEAT_SECONDS
 
     def leave(self) -> None:
         """Say that the slots' process ends."""

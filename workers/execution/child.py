@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TextIO
 
@@ -49,7 +49,7 @@ def main() -> None:
         order = orders.get()
         asked.under_way = order["order"]
         with bound(**order.get("log", {})):
-            _Order(order, answers, asked).serve()
+            Order(order, answers, asked).serve()
 
 
 def _claim_standard_output() -> TextIO:
@@ -107,8 +107,8 @@ def _orders(asked: _Asked) -> queue.Queue[dict[str, Any]]:
     return orders
 
 
-class _Order:
-    """One order under way: what a job sees of its worker (`workers.jobs.Report`)."""
+class Order:
+    """One order under way: its jobs tell it what becomes of them, by their numbers in it; one alone is number 0."""
 
     def __init__(self, order: dict[str, Any], answers: _Answers, asked: _Asked) -> None:
         self.order, self.answers, self._asked = order, answers, asked
@@ -133,31 +133,28 @@ class _Order:
                 self.failed(member, error)
 
     def progress(self, member: int, progress: dict[str, Any]) -> None:
-        """See `Report`."""
+        """Show how far it is."""
         self._answer(member, {"progress": progress})
 
     def succeeded(self, member: int, result: dict[str, Any]) -> None:
-        """See `Report`."""
+        """Its result."""
         self._answer(member, {"result": result})
         self.unanswered.discard(member)
 
     def failed(self, member: int, error: Exception) -> None:
-        """See `Report`."""
+        """Why there is none."""
         failure = Failure.of(error)
         if failure.code == "internal_error":
             log.error("%s", self.order["kind"], exc_info=error)
-        self._answer(
-            member,
-            {"failure": {"code": failure.code, "detail": failure.detail, "retryable": failure.retryable}},
-        )
+        self._answer(member, {"failure": asdict(failure)})
         self.unanswered.discard(member)
 
     def cancelled(self, member: int) -> bool:
-        """See `Report`."""
+        """Whether it should end without a result."""
         return (self.order["order"], member) in self._asked.cancelled
 
     def stopping(self) -> bool:
-        """See `Report`."""
+        """Whether all of them should end with a checkpoint: their worker is stopping."""
         return self.order["order"] in self._asked.stopped
 
     def _answer(self, member: int, message: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from proxy_models.stores.file_system import again
 from store.engine import Database
 from store.jobs import TRAINING, note_tokens
-from store.logs import bound
+from store.logs import bound, first_line
 from store.settings import Settings
 from store.tables import Job
 from store.tracing import job_span
@@ -201,7 +201,7 @@ class _Execution:
         try:
             standing = heartbeat(self.database, {claim: self.progress[i] for i, claim in self.open.items()})
         except STORE_IS_AWAY as error:
-            log.warning("heartbeat: the store does not answer: %s", _first_line(error))
+            log.warning("heartbeat: the store does not answer: %s", first_line(error))
             return
         ended = {i: claim for i, claim in self.open.items() if claim in standing.stop | standing.lost}
         for member in ended:
@@ -287,7 +287,7 @@ class _Execution:
         """``ask(claim)``, again and again while the store is away: hours of training may hang on it."""
 
         def note(error: Exception) -> None:
-            log.warning("%s: the store does not answer: %s", claim.kind, _first_line(error))
+            log.warning("%s: the store does not answer: %s", claim.kind, first_line(error))
 
         wait = self.worker.stopping.wait
         return again(lambda: ask(claim), STORE_IS_AWAY, PATIENCE_SECONDS, AGAIN_SECONDS, note, wait)
@@ -297,10 +297,6 @@ class _Execution:
         self.outcome = "lease lost"
         with bound(**log_fields(claim)):
             log.warning("%s: dropped: %s", claim.kind, why)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _store(session: Session, job: Job, result: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy.sql import Select
 
 from store.engine import Database
 from store.jobs import PROXY_RUN
+from store.logs import first_line
 from store.settings import AUTO, Settings
 from store.tables import Job, Run
 from workers.claims.claim import Claim, claim, claimable, heartbeat, take
@@ -101,7 +102,7 @@ def _is_held(worker: Worker, claim: Claim) -> bool:
     try:
         standing = heartbeat(worker.database, {claim: None})
     except STORE_IS_AWAY as error:
-        log.warning("heartbeat: the store does not answer: %s", str(error).strip().splitlines()[0])
+        log.warning("heartbeat: the store does not answer: %s", first_line(error))
         return True
     return not (standing.stop or standing.lost)
 

@@ -37,30 +37,6 @@ class JobKind(Protocol):
         ...
 
 
-class Report(Protocol):
-    """Where the jobs of an order tell what becomes of them, by their numbers in it; one alone is number 0."""
-
-    def progress(self, member: int, progress: Document) -> None:
-        """Show how far it is."""
-        ...
-
-    def succeeded(self, member: int, result: Document) -> None:
-        """Its result."""
-        ...
-
-    def failed(self, member: int, error: Exception) -> None:
-        """Why there is none."""
-        ...
-
-    def cancelled(self, member: int) -> bool:
-        """Whether it should end without a result."""
-        ...
-
-    def stopping(self) -> bool:
-        """Whether all of them should end with a checkpoint: their worker is stopping."""
-        ...
-
-
 CHOOSE_WAVE = "choose_wave"
 """Not a job but a question a worker has for its child (`workers.jobs.training.choose_wave`)."""
 

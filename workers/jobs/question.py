@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from mixing.change.lineage import RevisionNode, space_of
 from mixing.document import Document, from_document, to_document
+from mixing.domains import Domains
 from mixing.runs.evidence import RunEvidence
 from store import jobs
-from store.documents import OptimizationDocument
-from store.measurements import Measurements
-from store.revisions.lineage import ancestry, lineage_nodes, node_id, nodes_document, nodes_of
+from store.documents import Measurements, OptimizationDocument
+from store.revisions.lineage import ancestry, lineage_nodes, node_id
 from store.revisions.past_runs import Comparison, Conditions, finished_runs
 from store.tables import Job, Optimization, Revision, Run
 from workers.claims.failures import JobError
@@ -33,12 +34,12 @@ class OlderRuns:
 
     Attributes:
         revision: id of the newest.
-        lineage: its nodes (`store.revisions.lineage.nodes_document`).
+        lineage: it and its ancestors.
         runs: each with the id of its revision, which its mixture is over.
     """
 
     revision: str
-    lineage: tuple[Mapping[str, Any], ...]
+    lineage: tuple[RevisionNode, ...]
     runs: tuple[tuple[str, RunEvidence], ...]
 
 
@@ -104,10 +105,9 @@ class JobQuestion:
 
     def question(self) -> "Question":
         """What was asked for, over the counted domains, with what it reuses."""
-        return self.document.question(self.tokens, self._reuse())
+        return self.document.question(Domains.of(self.tokens), self._reuse())
 
     def _reuse(self) -> "Reuse":
-        from mixing.change.lineage import space_of
         from mixing.reuse.reuse import NOTHING_REUSED, Reuse, older_run
 
         if self.document.reuse is None:
@@ -115,7 +115,7 @@ class JobQuestion:
         groups = self.document.reuse.plan["groups"]
         if self.older is None:
             return Reuse(groups)
-        space = space_of(nodes_of(self.older.lineage), self.older.revision)
+        space = space_of(self.older.lineage, self.older.revision)
         runs = tuple(
             older_run(replace(run, metrics=self._readable(run.metrics)), revision, space, self.document.seed)
             for revision, run in self.older.runs
@@ -205,7 +205,7 @@ def _older_runs(
         raise JobError("data_missing", f"of the older runs {', '.join(missing[:3])} are not there any more")
     return OlderRuns(
         revision=node_id(optimization.revision),
-        lineage=tuple(nodes_document(nodes)),
+        lineage=tuple(nodes),
         runs=tuple(
             (node_id(finished.optimization.revision), comparison.evidence(finished)) for finished in counted
         ),

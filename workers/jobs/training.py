@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from proxy_models.planning.calibration import Calibration, Swarm
     from proxy_models.training.run_record import RunResult
     from proxy_models.training.run_spec import RunSpec
-    from workers.jobs import Report
+    from workers.execution.child import Order
 
 Document = dict[str, Any]
 ALONE = "one-by-one"
@@ -153,8 +153,8 @@ def _measured(swarm: "Swarm", device: str, directory: Path) -> "Calibration | No
     return table_for(swarm.model, swarm.training, device, directory, names)
 
 
-def train_runs(specs: list[Document], backend: str | None, report: "Report") -> None:
-    """Train and evaluate the runs, each from its last checkpoint; tell ``report`` what became of every one.
+def train_runs(specs: list[Document], backend: str | None, order: "Order") -> None:
+    """Train and evaluate the runs, each from its last checkpoint; tell ``order`` what became of every one.
 
     Without a ``backend`` models are trained one at a time. A wave that does not fit into memory is trained as several
     that do. Raises what concerns all runs alike.
@@ -170,31 +170,31 @@ def train_runs(specs: list[Document], backend: str | None, report: "Report") -> 
         while members:
             size = len(members)
             try:
-                _train(runs, members, backend or ONE_BY_ONE, report)
+                _train(runs, members, backend or ONE_BY_ONE, order)
             except NotEnoughMemory as error:
                 # Decided before the first step, so nothing was done yet. One model at a time needs the least.
                 size = error.largest
                 if size < 1:
                     raise
-                _train(runs, members[:size], backend if backend and size > 1 else ONE_BY_ONE, report)
+                _train(runs, members[:size], backend if backend and size > 1 else ONE_BY_ONE, order)
             members = members[size:]
 
 
-def _train(runs: list["RunSpec"], members: list[int], backend: str, report: "Report") -> None:
+def _train(runs: list["RunSpec"], members: list[int], backend: str, order: "Order") -> None:
     from proxy_models.errors import ProxyError
     from proxy_models.training.wave import WaveOptions, train_wave
 
     def ended(number: int, outcome: "RunResult | ProxyError") -> None:
         if isinstance(outcome, ProxyError):
-            report.failed(members[number], outcome)
+            order.failed(members[number], outcome)
         else:
-            report.succeeded(members[number], stored_result(outcome, runs[members[number]]))
+            order.succeeded(members[number], stored_result(outcome, runs[members[number]]))
 
     options = WaveOptions(
         backend,
-        progress=lambda number, progress: report.progress(members[number], progress.to_dict()),
-        cancelled=lambda number: report.cancelled(members[number]),
-        stopping=report.stopping,
+        progress=lambda number, progress: order.progress(members[number], progress.to_dict()),
+        cancelled=lambda number: order.cancelled(members[number]),
+        stopping=order.stopping,
         ended=ended,
     )
     train_wave([runs[member] for member in members], options)
