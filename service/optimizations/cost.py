@@ -21,7 +21,6 @@ from service.training.device import WorkerDevice, check_memory, vocabulary_of
 from store.documents import TaskDocument, TrainingDocument
 from store.tables import Revision
 
-Document = Mapping[str, Any]
 Source = Literal["own_runs", "past_runs", "calibration"]
 
 
@@ -115,11 +114,11 @@ _NAMED = 8
 
 
 def plan_sentences(
-    plan: Document, hours: Document | None = None, cost: Document | None = None
+    plan: Mapping[str, Any], cost: CostView | None = None, everything: CostView | None = None
 ) -> Iterator[str]:
-    """What will be done, why, what it costs against recomputing everything, and what is lost by it.
+    """What will be done, why, what it costs against recomputing ``everything``, and what is lost by it.
 
-    Without ``hours`` and ``cost``, which follow from the device, the plan's own estimate by past runs is told.
+    Without the costs, which follow from the device, the plan's own estimate by past runs is told.
     """
     yield from plan["why"]
     if plan["recomputed"]:
@@ -139,31 +138,31 @@ def plan_sentences(
         yield f"{older} of {older + aside} older runs count" + (
             f"; the others do not: {'; '.join(reasons[:3])}." if aside else "."
         )
-    yield _cost_sentence(plan, hours, cost)
+    yield _cost_sentence(plan, cost, everything)
     if cost is not None and plan["new_runs"]:
-        yield from cost_sentences(cost)
+        yield from _cost_sentences(cost)
     yield from plan["lost"]
 
 
-def cost_sentences(cost: Document) -> Iterator[str]:
+def _cost_sentences(cost: CostView) -> Iterator[str]:
     """The arithmetic of training, and how it is split into waves that fit into memory."""
-    said = f"Training {quantity(cost['tokens'])} tokens takes {flops(cost['training_flops'])}"
-    if cost["evaluation_flops"]:
-        said += f", evaluation at most {flops(cost['evaluation_flops'])} more"
+    said = f"Training {quantity(cost.tokens)} tokens takes {flops(cost.training_flops)}"
+    if cost.evaluation_flops:
+        said += f", evaluation at most {flops(cost.evaluation_flops)} more"
     yield f"{said}."
-    if cost["bytes_per_model"] is not None:
-        said = f"A model takes up to {size(cost['bytes_per_model'])} of memory"
-        if cost["largest_wave"] is not None:
+    if cost.bytes_per_model is not None:
+        said = f"A model takes up to {size(cost.bytes_per_model)} of memory"
+        if cost.largest_wave is not None:
             said += (
-                f"; of the device's {size(cost['memory_bytes'])} a worker has room for"
-                f" {cost['largest_wave']:,} at once"
+                f"; of the device's {size(cost.memory_bytes)} a worker has room for"
+                f" {cost.largest_wave:,} at once"
             )
         yield f"{said}."
-    if cost["waves"] is not None:
-        together = f"up to {cost['members']} together" if cost["members"] > 1 else "one at a time"
+    if cost.waves is not None:
+        together = f"up to {cost.members} together" if (cost.members or 1) > 1 else "one at a time"
         yield (
-            f"Fastest by calibration on {cost['device']}: {cost['backend']}, {together}, in {cost['waves']:,}"
-            f" wave{'s' * (cost['waves'] != 1)}."
+            f"Fastest by calibration on {cost.device}: {cost.backend}, {together}, in {cost.waves:,}"
+            f" wave{'s' * (cost.waves != 1)}."
         )
 
 
@@ -174,23 +173,21 @@ _SOURCES = {
 }
 
 
-def _cost_sentence(plan: Document, hours: Document | None, cost: Document | None) -> str:
+def _cost_sentence(plan: Mapping[str, Any], cost: CostView | None, everything: CostView | None) -> str:
     """New runs and worker hours against recomputing everything."""
     said = f"{plan['new_runs']} runs are trained; recomputing everything would take {plan['recompute_runs']}"
-    if hours is not None and hours["new"] is not None and hours["recompute"] is not None:
-        new, recompute = 3600 * hours["new"], 3600 * hours["recompute"]
-        source = (cost or {}).get("source")
-    else:
-        new, recompute, source = plan["new_seconds"], plan["recompute_seconds"], "past_runs"
+    new, recompute, source = plan["new_seconds"], plan["recompute_seconds"], "past_runs"
+    known = [one.device_hours for one in (cost, everything) if one and one.device_hours is not None]
+    if cost is not None and len(known) == 2:
+        new, recompute, source = 3600 * known[0], 3600 * known[1], cost.source or source
     if new is None or recompute is None:
-        why = (cost or {}).get("unknown")
-        reason = f", and {why}" if why else ""
+        reason = f", and {cost.unknown}" if cost is not None and cost.unknown else ""
         return f"{said}. How long that takes nobody knows: no comparable run was trained yet{reason}."
-    by = _SOURCES.get(source or "", _SOURCES["past_runs"])
-    return f"{said}. {by} that is {_worker_time(new)} of worker time instead of {_worker_time(recompute)}."
+    times = f"{_worker_time(new)} of worker time instead of {_worker_time(recompute)}"
+    return f"{said}. {_SOURCES[source]} that is {times}."
 
 
-def time_source(cost: Document) -> str:
+def time_source(cost: Mapping[str, Any]) -> str:
     """What a cost's hours rest on, or why there are none."""
     if cost["source"] is None:
         return cost["unknown"] or "not known"
@@ -227,9 +224,7 @@ def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevi
         revision=revision.number,
         method=planned.document.method,
         mixture_id=planned.reuse.mixture if planned.reuse else None,
-        sentences=list(
-            plan_sentences(document, hours.model_dump(), None if cost is None else cost.model_dump())
-        )
+        sentences=list(plan_sentences(document, cost, everything))
         if document
         else ["Nothing is trained, so nothing is reused."],
         hours=hours,

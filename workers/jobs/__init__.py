@@ -7,15 +7,13 @@ the transaction that ends the job). So a child can be killed at any moment, and 
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol, cast
 
 from sqlalchemy.orm import Session
 
 from store import jobs
 from store.settings import Settings
-from store.tables import Job
-
-Document = dict[str, Any]
+from store.tables import Document, Job
 
 
 class JobKind(Protocol):

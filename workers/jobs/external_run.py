@@ -7,17 +7,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy.orm import Session
 
 from proxy_models.storage import write_json
 from store.documents import LaunchDocument
 from store.settings import BadLaunchers, Settings, read_launchers
-from store.tables import Job, Launch, Run
+from store.tables import Document, Job, Launch, Run
 from workers.claims.failures import JobError
-
-Document = dict[str, Any]
 
 ALLOWED_ENVIRONMENT = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH",

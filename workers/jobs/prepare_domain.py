@@ -3,16 +3,13 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy.orm import Session
 
 from proxy_models.stores.current import local_artifact, reference_of, using_store
 from proxy_models.stores.object_path import data_path
 from store.settings import Settings
-from store.tables import DomainRow, Job
-
-Document = dict[str, Any]
+from store.tables import Document, DomainRow, Job
 
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -19,9 +18,7 @@ from proxy_models.stores.object_path import DataPath, data_path
 from store import jobs
 from store.files import file_identity
 from store.settings import Settings
-from store.tables import Job, Revision
-
-Document = dict[str, Any]
+from store.tables import Document, Job, Revision
 
 SAMPLE_BYTES = 5_000_000
 """Text a tokenizer is trained on, the same amount from every domain: a small one must not be spelled in bytes."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -11,13 +11,12 @@ from sqlalchemy.orm import Session
 from proxy_models.stores.current import local_artifact, using_store
 from store import jobs
 from store.settings import Settings
-from store.tables import Job, Optimization, Run, Swarm
+from store.tables import Document, Job, Optimization, Run, Swarm
 from workers.jobs.question import JobQuestion
 
 if TYPE_CHECKING:
     from mixing.question import Question
 
-Document = dict[str, Any]
 
 ENTROPY_TOKENS = 4_000_000
 """Tokens of a domain its entropies are measured on: enough for them to settle, and little to count."""

@@ -1,15 +1,12 @@
 """Fitting the regression to the swarm's runs and solving for the mixture, with its evidence."""
 
 from collections.abc import Callable
-from typing import Any
 
 from sqlalchemy.orm import Session
 
 from store.settings import Settings
-from store.tables import Job, MixtureRow, Optimization
+from store.tables import Document, Job, MixtureRow, Optimization
 from workers.jobs.question import JobQuestion
-
-Document = dict[str, Any]
 
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:

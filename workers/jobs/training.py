@@ -4,7 +4,7 @@ A worker describes the run and stores what was measured; its child trains it, an
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
@@ -16,7 +16,7 @@ from store import jobs
 from store.documents import LaunchDocument, ModelDocument, SwarmDocument
 from store.files import file_identity, identity_hash
 from store.settings import Settings
-from store.tables import Job, Launch, Metric, Optimization, Run
+from store.tables import Document, Job, Launch, Metric, Optimization, Run
 from workers.claims.failures import JobError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from proxy_models.training.run_spec import RunSpec
     from workers.execution.child import Order
 
-Document = dict[str, Any]
 ALONE = "one-by-one"
 
 
