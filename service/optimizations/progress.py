@@ -1,7 +1,7 @@
 """How far an optimization has come: counted from its jobs by the database, for a swarm may have thousands."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from service.optimizations.schemas import (
     LostRun,
     OptimizationProgress,
     OptimizationView,
-    RunCounts,
     StageView,
     run_counts,
 )
@@ -43,48 +42,44 @@ class StageWork:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldRun:
-    """A run under way: what its worker last said, and how many jobs share that worker."""
-
-    progress: Mapping[str, Any]
-    shared_by: int
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """The proxy runs: ``asked`` is (state, tokens to train, how many); tokens and seconds of finished ones."""
-
-    stage: StageWork
-    asked: Sequence[tuple[str, int, int]]
-    finished_tokens: int
-    finished_seconds: float
-    held: Sequence[HeldRun]
-    lost: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
 class Work:
-    """Every stage; ``now`` is the database's."""
+    """What there is to do for an optimization and what is done; ``now`` is the database's, as the jobs' times are.
+
+    ``stages`` are in their order, by name; ``groups`` count the runs by state and tokens to train, ``held`` and
+    ``lost`` are rows of those under way and of those that failed.
+    """
 
     now: float
-    prepare: StageWork
-    sample: StageWork
-    train: Training
-    solve: StageWork
+    stages: Mapping[str, StageWork]
+    groups: Sequence[Any]
+    held: Sequence[Any]
+    lost: Sequence[Any]
+
+    @property
+    def trained(self) -> tuple[int, float]:
+        """Tokens and seconds of the finished runs."""
+        tokens = sum(int(group.finished_tokens or 0) for group in self.groups)
+        return tokens, sum(group.finished_seconds or 0.0 for group in self.groups)
 
 
 def work_of(session: Session, row: Optimization) -> Work:
-    """What there is to do for the optimization and what is done, in two queries and one for each of held and lost."""
-    found = session.execute(_FEW, {"owners": [row.id, row.revision_id]}).all()
-    now = max(
-        (job.now for job in found), default=0.0
-    )  # the database's: the jobs' times are by the same clock
+    """The optimization's work, in two queries and one for each of held and lost."""
+    few = session.execute(_FEW, {"owners": [row.id, row.revision_id]}).all()
+    now = max((job.now for job in few), default=0.0)
+    owner = {"owner": row.id}
+    groups = session.execute(_GROUPS, owner).all()
+    train = _training(groups, now)
     return Work(
-        now=now,
-        prepare=_stage_work((job for job in found if job.owner == row.revision_id), now),
-        sample=_stage_work((job for job in found if job.kind == jobs.SAMPLE_SWARM), now),
-        train=_training(session, row.id, now),
-        solve=_stage_work((job for job in found if job.kind == jobs.SOLVE), now),
+        now,
+        {
+            "prepare": _stage_work([job for job in few if job.owner == row.revision_id], now),
+            "sample": _stage_work([job for job in few if job.kind == jobs.SAMPLE_SWARM], now),
+            "train": train,
+            "solve": _stage_work([job for job in few if job.kind == jobs.SOLVE], now),
+        },
+        groups,
+        session.execute(_HELD, owner).all() if any(train.states[state] for state in jobs.HELD) else [],
+        session.execute(_LOST, owner).all() if train.states[jobs.FAILED] else [],
     )
 
 
@@ -126,48 +121,30 @@ _LOST = (
 )
 
 
-def _stage_work(found: Iterable[Any], now: float) -> StageWork:
-    rows = list(found)
+def _stage_work(work: Sequence[Any], now: float) -> StageWork:
     return StageWork(
-        states=Counter(job.state for job in rows),
-        is_started=any(job.started_at is not None for job in rows),
+        states=Counter(job.state for job in work),
+        is_started=any(job.started_at is not None for job in work),
         spans=[
             (job.started_at, now if job.finished_at is None else job.finished_at)
-            for job in rows
+            for job in work
             if job.started_at is not None and (job.finished_at is not None or job.state in jobs.LIVE)
         ],
-        busy_seconds=sum(job.busy_seconds for job in rows),
+        busy_seconds=sum(job.busy_seconds for job in work),
     )
 
 
-def _training(session: Session, optimization_id: str, now: float) -> Training:
-    owner = {"owner": optimization_id}
-    groups = session.execute(_GROUPS, owner).all()
+def _training(groups: Sequence[Any], now: float) -> StageWork:
     states: Counter[str] = Counter()
     for group in groups:
         states[group.state] += group.number
     starts = [group.first_start for group in groups if group.first_start is not None]
     ends = [now if group.open else group.last_end for group in groups if group.first_start is not None]
-    held, lost = any(states[state] for state in jobs.HELD), states[jobs.FAILED]
-    return Training(
-        stage=StageWork(
-            states,
-            is_started=any(group.started for group in groups),
-            spans=[(min(starts), max(ends))] if starts else [],
-            busy_seconds=sum(group.busy_seconds for group in groups),
-        ),
-        asked=[(group.state, group.asked, group.number) for group in groups],
-        finished_tokens=sum(int(group.finished_tokens or 0) for group in groups),
-        finished_seconds=sum(group.finished_seconds or 0.0 for group in groups),
-        held=[HeldRun(one.progress or {}, one.shared_by) for one in session.execute(_HELD, owner)]
-        if held
-        else [],
-        lost=[
-            (one.subject, f"{one.failure_code}: {one.failure_detail}")
-            for one in session.execute(_LOST, owner)
-        ]
-        if lost
-        else [],
+    return StageWork(
+        states,
+        is_started=any(group.started for group in groups),
+        spans=[(min(starts), max(ends))] if starts else [],
+        busy_seconds=sum(group.busy_seconds for group in groups),
     )
 
 
@@ -190,69 +167,64 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
         revision=row.revision.number,
         stage=_current_stage(progress.stages),
         progress=progress,
-        cost=_cost(document.reuse, asked, work.train, device),
+        cost=_cost(document.reuse, asked, work, device),
         swarm_id=swarm_id_of(session, row.id),
         mixture_id=mixtures.get("proposed"),
         natural_mixture_id=mixtures.get("natural"),
-        lost_runs=[LostRun(run_id=run_id, reason=reason) for run_id, reason in work.train.lost],
+        lost_runs=[
+            LostRun(run_id=lost.subject, reason=f"{lost.failure_code}: {lost.failure_detail}")
+            for lost in work.lost
+        ],
         failure=failure_of(row.failure_code, row.failure_detail),
     )
 
 
 def _cost(
-    reuse: ReuseDocument | None, asked: AskedSwarm | None, train: Training, device: WorkerDevice
+    reuse: ReuseDocument | None, asked: AskedSwarm | None, work: Work, device: WorkerDevice
 ) -> CostView | None:
     """By the swarm's own finished runs where there are any, else by those its plan was made from."""
-    if asked is not None and train.finished_tokens:
-        seconds = train.finished_seconds / train.finished_tokens * asked.tokens
-        return cost_view(asked, device, seconds, "own_runs")
+    tokens, seconds = work.trained
+    if asked is not None and tokens:
+        return cost_view(asked, device, seconds / tokens * asked.tokens, "own_runs")
     return cost_view(asked, device, None if reuse is None else reuse.plan.get("new_seconds"))
 
 
 def _progress(state: str, swarm: SwarmDocument, work: Work, domains: int) -> OptimizationProgress:
-    train = work.train
+    runs = work.stages["train"].states
     # Rounds that are not sampled yet are counted too: as full runs, for nobody knows better.
-    sampled = train.stage.states.total()
-    total_runs, tokens_total, lost = max(sampled, swarm.runs), 0, 0
+    total_runs, tokens_total, lost = max(runs.total(), swarm.runs), 0, 0
+    unsampled = total_runs - runs.total()
     if swarm.proxy is not None:
-        groups = (*train.asked, (jobs.QUEUED, swarm.proxy.tokens, total_runs - sampled))
+        groups = [(group.state, group.asked, group.number) for group in work.groups]
+        groups.append((jobs.QUEUED, swarm.proxy.tokens, unsampled))
         asked = [(job, number * swarm.proxy.whole_steps(tokens)) for job, tokens, number in groups]
         tokens_total = sum(tokens for _, tokens in asked)
         lost = sum(tokens for job, tokens in asked if job in (jobs.FAILED, jobs.CANCELLED))
-    trained = train.finished_tokens + sum(int(run.progress.get("done", 0)) for run in train.held)
-    rate = _rate(train)
+    trained = work.trained[0] + sum(int((run.progress or {}).get("done", 0)) for run in work.held)
+    rate = _rate(work)
     remaining = max(tokens_total - lost - trained, 0)
+    # The tokenizer's job counts as one piece of work beside the domains'.
+    totals = (domains + 1, len(swarm.rounds), total_runs, 1)
     return OptimizationProgress(
-        stages=_stages(state, work, (domains + 1, len(swarm.rounds), total_runs, 1)),
-        runs=_counts(state, train.stage.states, total_runs),
+        stages=[
+            _stage(state, work.now, name, stage, total)
+            for (name, stage), total in zip(work.stages.items(), totals, strict=True)
+        ],
+        runs=run_counts(runs + Counter({jobs.CANCELLED if state in jobs.ENDED else jobs.QUEUED: unsampled})),
         tokens_trained=trained,
         tokens_total=tokens_total,
         tokens_per_second=rate,
         eta_seconds=0.0 if remaining == 0 else remaining / rate if rate > 0 else None,
-        cpu_seconds=sum(stage.busy_seconds for stage in (work.sample, train.stage, work.solve)),
+        cpu_seconds=sum(stage.busy_seconds for name, stage in work.stages.items() if name != "prepare"),
     )
 
 
-def _rate(train: Training) -> float:
+def _rate(work: Work) -> float:
     """Tokens per second of all runs under way; evaluation counted in as soon as one run has finished."""
-    if train.finished_seconds > 0:
-        workers = sum(1 / run.shared_by for run in train.held)
-        return workers * train.finished_tokens / train.finished_seconds
-    return sum(float(run.progress.get("tokens_per_second") or 0.0) for run in train.held)
-
-
-def _counts(state: str, sampled: Counter[str], total: int) -> RunCounts:
-    unsampled = jobs.CANCELLED if state in jobs.ENDED else jobs.QUEUED
-    return run_counts(sampled + Counter({unsampled: total - sampled.total()}))
-
-
-def _stages(state: str, work: Work, totals: tuple[int, ...]) -> list[StageView]:
-    """``totals`` are the pieces of work of each stage; the tokenizer's job is one beside the domains'."""
-    stages = {"prepare": work.prepare, "sample": work.sample, "train": work.train.stage, "solve": work.solve}
-    return [
-        _stage(state, work.now, name, stage, total)
-        for (name, stage), total in zip(stages.items(), totals, strict=True)
-    ]
+    tokens, seconds = work.trained
+    if seconds > 0:
+        return sum(1 / run.shared_by for run in work.held) * tokens / seconds
+    return sum(float((run.progress or {}).get("tokens_per_second") or 0.0) for run in work.held)
 
 
 def _stage(optimization: str, now: float, name: str, work: StageWork, total: int) -> StageView:

@@ -74,12 +74,8 @@ def known_contents(
 
 def leaves_of(session: Session, revision: Revision) -> dict[str, Leaf]:
     """The revision's domains as the mathematics sees them."""
-    return leaves(revision.domains, content_keys(session, revision.domains))
-
-
-def leaves(rows: Iterable[DomainRow], keys: Mapping[str, str | None]) -> dict[str, Leaf]:
-    """Tokens and key by domain name."""
-    return {row.name: Leaf(row.tokens, keys[row.name]) for row in rows}
+    keys = content_keys(session, revision.domains)
+    return {row.name: Leaf(row.tokens, keys[row.name]) for row in revision.domains}
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,21 @@ from typing import Any
 import pytest
 
 from mixing.domains import Domains
+from mixing.errors import InvalidSetting
 from mixing.methods import METHODS
 from mixing.reuse.reuse import NOTHING_REUSED
 from mixing.terms import TaskGuard
-from store.documents import VERSION, OptimizationDocument, ShareDocument
+from store.documents import (
+    VERSION,
+    LaunchDocument,
+    OptimizationDocument,
+    ShareDocument,
+    SwarmDocument,
+    TrainingDocument,
+)
 from store.engine import Database
-from store.tables import Optimization
+from store.settings import BUILT_IN
+from store.tables import Launch, MixtureRow, Optimization
 from tests.workers.conftest import new_revision
 
 TOKENS = {"books": 400_000, "code": 600_000}
@@ -81,3 +90,27 @@ def test_what_is_stored_comes_back_as_it_went(database: Database) -> None:
     }
     assert FIRST["proxy"].items() <= said["proxy"].items()
     assert FIRST["tasks"][0].items() <= said["tasks"][0].items()
+
+
+def test_what_names_a_part_that_is_gone_can_be_looked_at_and_not_asked(database: Database) -> None:
+    gone = {**FIRST, "recipe": {**FIRST["recipe"], "regression": "phlogiston"}}
+    with database.write() as session:
+        row = Optimization(revision_id=new_revision(session).id, method="olmix", seed=7, settings=gone)
+        session.add(row)
+        session.flush()
+        swarm = SwarmDocument.of(row)
+        assert (swarm.runs, swarm.rounds, swarm.tasks[0].name) == (9, (9,), "sums")
+        assert swarm.proxy == TrainingDocument(size="nano-0.1M", tokens=65_536)
+        with pytest.raises(InvalidSetting, match="phlogiston"):
+            OptimizationDocument.of(row)
+
+
+def test_a_launch_of_before_there_were_documents_means_what_it_did(database: Database) -> None:
+    with database.write() as session:
+        mixture = MixtureRow(revision_id=new_revision(session).id, kind="custom", weights={"books": 1.0})
+        session.add(mixture)
+        session.flush()
+        row = Launch(mixture_id=mixture.id, settings={"size": "micro-1M", "tokens": 1000, "tasks": []})
+        session.add(row)
+        session.flush()
+        assert LaunchDocument.of(row) == LaunchDocument(size="micro-1M", tokens=1000, launcher=BUILT_IN)
