@@ -18,7 +18,7 @@ from mixing.quality import DISCARDED, LARGEST_FACTOR, QualityCurves, quality_cur
 from service.domain_sets.repository import revision_of
 from service.domain_sets.schemas import DomainName, DomainRequest, DomainSetRequest
 from service.http.routes import DatabaseDependency, SettingsDependency, ThreadRoute
-from service.http.schemas import Name, Page, RequestModel
+from service.http.schemas import Name, Page, RequestModel, view_of
 from service.optimizations.schemas import ShareRequest
 from store.engine import Database
 from store.problems import Invalid, NotCounted, NotFound, invalid
@@ -183,13 +183,7 @@ def describe_pool(pool: Pool, settings: Settings) -> PoolView:
 
 
 def _summary(pool: Pool) -> PoolSummary:
-    return PoolSummary(
-        name=pool.name,
-        title=pool.title,
-        trained=pool.trained,
-        domains=len(pool.sources),
-        tokens=round(pool.domains.tokens.sum()),
-    )
+    return view_of(PoolSummary, pool, domains=len(pool.sources), tokens=round(pool.domains.tokens.sum()))
 
 
 def _epochs(pool: Pool, source: PoolSource, mix: Mapping[str, float]) -> float | None:

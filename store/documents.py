@@ -10,12 +10,11 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from mixing.document import Document, from_document, to_document
-from mixing.objective import Task
+from mixing.objective import ObjectiveSpec, Task, objective_of
 from mixing.terms import Terms
 
 if TYPE_CHECKING:  # a process that only passes jobs on need not load the mathematics
     from mixing.domains import Domains
-    from mixing.objective import ObjectiveSpec
     from mixing.question import Question
     from mixing.reuse.reuse import Reuse
     from mixing.solve.constraints import LinearConstraint
@@ -202,10 +201,8 @@ class OptimizationDocument(SwarmDocument, Terms):
         """JSON, as stored."""
         return to_document(self)
 
-    def objective(self, domains: Sequence[str]) -> "ObjectiveSpec":
-        """What is minimised over these domains. Raises MixingError as `mixing.question.objective_of`."""
-        from mixing.question import objective_of
-
+    def objective(self, domains: Sequence[str]) -> ObjectiveSpec:
+        """What is minimised over these domains; raises MixingError as `mixing.objective.objective_of`."""
         is_worst = self.aggregate == "worst_family"
         return objective_of(self.tasks, domains, self.parts.granularity, worst_family=is_worst)
 

@@ -48,8 +48,7 @@ def bound_fields() -> Mapping[str, object]:
 def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     """Send everything this process logs to ``stream`` (standard error), in the format the operator chose."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    formatter = JsonLines if settings.log_format == "json" else TextLines
-    handler.setFormatter(formatter(secrets_of(settings)))
+    handler.setFormatter(Lines(settings.log_format == "json", secrets_of(settings)))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -71,55 +70,39 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
     )
 
 
-class _Lines(logging.Formatter):
-    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+class Lines(logging.Formatter):
+    """A record as a line for people, what is bound behind it and a traceback below, or as a JSON object; no secrets.
+
+    The object is ``{"time", "level", "logger", "message", ...what is bound, "exception"}``.
+    """
+
+    def __init__(self, is_json: bool, secrets: tuple[str, ...]) -> None:
         super().__init__()
-        self._secrets = secrets
+        self._is_json, self._secrets = is_json, secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line (text: with its traceback below), without secrets."""
-        line = self.line(record, record.getMessage())
+        """The line."""
+        traceback = [self.formatException(record.exc_info)] if record.exc_info and record.exc_info[0] else []
+        if record.stack_info:
+            traceback.append(record.stack_info)
+        if self._is_json:
+            document: dict[str, object] = {
+                "time": _time(record),
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                "message": record.getMessage(),
+                **_bound.get(),
+            }
+            line = json.dumps(
+                {**document, "exception": "\n".join(traceback)} if traceback else document, default=str
+            )
+        else:
+            fields = "".join(f" {name}={value}" for name, value in _bound.get().items())
+            first = f"{_time(record)} {record.levelname} {record.name} {record.getMessage()}{fields}"
+            line = "\n".join((first, *traceback))
         for secret in self._secrets:
             line = line.replace(secret, "***")
         return line
-
-    def line(self, record: logging.LogRecord, message: str) -> str:
-        raise NotImplementedError
-
-    def traceback(self, record: logging.LogRecord) -> str | None:
-        """The exception's, the stack's, or None."""
-        parts = [self.formatException(record.exc_info)] if record.exc_info and record.exc_info[0] else []
-        if record.stack_info:
-            parts.append(record.stack_info)
-        return "\n".join(parts) or None
-
-
-class JsonLines(_Lines):
-    """``{"time", "level", "logger", "message", ...what is bound, "exception"}``, one object a line."""
-
-    def line(self, record: logging.LogRecord, message: str) -> str:
-        """The object."""
-        document: dict[str, object] = {
-            "time": _time(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": message,
-            **_bound.get(),
-        }
-        if traceback := self.traceback(record):
-            document["exception"] = traceback
-        return json.dumps(document, default=str)
-
-
-class TextLines(_Lines):
-    """Time, level, logger and message, then what is bound, for people."""
-
-    def line(self, record: logging.LogRecord, message: str) -> str:
-        """The line."""
-        fields = "".join(f" {name}={value}" for name, value in _bound.get().items())
-        line = f"{_time(record)} {record.levelname} {record.name} {message}{fields}"
-        traceback = self.traceback(record)
-        return f"{line}\n{traceback}" if traceback else line
 
 
 def _time(record: logging.LogRecord) -> str:

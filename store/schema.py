@@ -43,14 +43,14 @@ def upgrade(url: str, revision: str = "head") -> None:
     newer version has upgraded.
     """
     with _locked(url) as connection:
-        _require_known(connection)
+        _refuse_newer(_revision(connection))
         command.upgrade(alembic_config(connection), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
     """Bring the database at ``url`` down to ``revision`` (``base``: no table is left, and no data)."""
     with _locked(url) as connection:
-        _require_known(connection)
+        _refuse_newer(_revision(connection))
         command.downgrade(alembic_config(connection), revision)
 
 
@@ -95,12 +95,11 @@ def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _require_known(connection: Connection) -> None:
-    now = _revision(connection)
-    if now is not None and now not in known_revisions():
+def _refuse_newer(now: str | None) -> None:
+    if age_of(now) == NEWER:
         raise UnknownRevision(
-            f"the database is at schema revision {now!r}, which this version of Mixwright does not know: "
-            "start the newer version that upgraded it, or point MIXWRIGHT_DATABASE_URL at another database"
+            f"the database is at schema {now}, which this version of Mixwright (schema {head()}) does not know: start"
+            " the version that migrated it or a newer one, or point MIXWRIGHT_DATABASE_URL at another database"
         )
 
 
@@ -170,16 +169,11 @@ class OldSchema(RuntimeError):
 def require_schema(url: str) -> None:
     """Raise OldSchema or UnknownRevision, saying what to do, unless the database at ``url`` is at this schema."""
     now = current(url)
-    age = age_of(now)
-    if age == OLDER:
+    _refuse_newer(now)
+    if age_of(now) == OLDER:
         raise OldSchema(
             f"the database is at schema {now or 'none'} and this version of Mixwright needs {head()}: "
             "run 'mixwright migrate' first"
-        )
-    if age == NEWER:
-        raise UnknownRevision(
-            f"the database is at schema {now}, which this version of Mixwright (schema {head()}) does not know: "
-            "start the version that migrated it, or a newer one"
         )
 
 

@@ -32,11 +32,11 @@ from store.logs import configure_logging, first_line
 from store.schema import OldSchema, require_schema
 from store.settings import NoSuchDevice, Settings, require_devices, settings_or_exit
 from store.tracing import configure_tracing
-from workers.claims.registry import ACTIVE, BEAT_SECONDS, Pauses, Registry, SlotFlag
+from workers.claims.registry import BEAT_SECONDS, Pauses, Registry, SlotFlag
 from workers.claims.slots import NOT_TRAINING, SharedFlag, Slot
 from workers.execution.child_handle import Child
-from workers.execution.execute import Worker, run_claims
-from workers.execution.waves import next_work
+from workers.execution.execute import Worker
+from workers.execution.waves import work_once
 
 log = logging.getLogger("mixwright.worker")
 
@@ -192,14 +192,8 @@ def run_job(job_id: str) -> None:
 def _work(job_id: str) -> None:
     slot, registry = _slot(), _registry()
     worker = Worker(_database(), SETTINGS, SlotFlag(_stopping, registry, slot))
-    name = f"{slot.full_name}:{os.getpid()}"
     hint: str | None = job_id
-    while registry.state(slot) == ACTIVE and not _stopping.is_set():
-        work = next_work(worker, name, _child(), slot.kinds, hint)
-        if work is not None:
-            registry.ended(slot, run_claims(worker, work.claims, _child(), work.backend))
-        elif hint is None:
-            return
+    while not _stopping.is_set() and (work_once(worker, slot, registry, _child(), hint) or hint):
         hint = None
 
 

@@ -20,11 +20,11 @@ from store.logs import configure_logging
 from store.schema import require_schema
 from store.settings import NoSuchDevice, Settings, require_devices, settings_or_exit
 from store.tracing import configure_tracing
-from workers.claims.registry import ACTIVE, Pauses, Registry, SlotFlag
+from workers.claims.registry import Pauses, Registry, SlotFlag
 from workers.claims.slots import Slot, slots_of
 from workers.execution.child_handle import Child
-from workers.execution.execute import Worker, run_claims
-from workers.execution.waves import next_work
+from workers.execution.execute import Worker
+from workers.execution.waves import work_once
 from workers.pipeline import tick
 
 log = logging.getLogger("mixwright.supervisor")
@@ -69,21 +69,16 @@ def supervise(settings: Settings, stopping: threading.Event) -> None:
 def _slot(
     database: Database, settings: Settings, stopping: threading.Event, registry: Registry, slot: Slot
 ) -> None:
-    name = f"{slot.full_name}:{os.getpid()}"
     worker = Worker(database, settings, SlotFlag(stopping, registry, slot), slot)
     child = Child()
     try:
         while not stopping.is_set():
             try:
-                active = registry.state(slot) == ACTIVE
-                work = next_work(worker, name, child, slot.kinds) if active else None
-                if work is None:
+                if not work_once(worker, slot, registry, child):
                     stopping.wait(settings.poll_seconds)
-                else:
-                    registry.ended(slot, run_claims(worker, work.claims, child, work.backend))
             except Exception:  # the edge of the worker: a slot that died silently would never be missed
                 # Mostly the store did not answer; the next attempt goes on from what the child has on disk.
-                log.exception("slot %s", name)
+                log.exception("slot %s", slot.full_name)
                 child.kill()
                 stopping.wait(AFTER_ERROR_SECONDS)
     finally:

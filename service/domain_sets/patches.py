@@ -1,13 +1,15 @@
 """A patch of a revision: every domain it leaves, brings or changes, with its files, and what that comes to."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from mixing.change.patch import Patch, apply_patch
 from mixing.change.revision import Changes, Leaves
 from mixing.errors import MixingError
+from proxy_models.stores.object_path import data_path
 from service.domain_sets.checks import CheckedDomain, PlacedDomain
 from service.domain_sets.schemas import MergeRequest, PatchRequest
+from store.files import file_identity, store_problems
 from store.problems import Invalid, invalid
 from store.tables import DomainRow
 
@@ -30,13 +32,11 @@ class PatchedTree:
     Attributes:
         request: the patch.
         rows: the older revision's domains by name.
-        unchanged: gives the older revision's domain as it is on disk now.
         checked: the domains the patch names files of, by field (`requested_domains`).
     """
 
     request: PatchRequest
     rows: Mapping[str, DomainRow]
-    unchanged: Callable[[DomainRow], CheckedDomain]
     checked: Mapping[str, CheckedDomain]
 
     def changes(self, old: Leaves, known: Leaves) -> Changes:
@@ -75,7 +75,7 @@ class PatchedTree:
         """Every domain of the new revision."""
         brought = {one.name: one for one in self.checked.values()}
         stays = [
-            replace(self.unchanged(self.rows[before]), name=name)
+            replace(_unchanged(self.rows[before]), name=name)
             for name, before in changes.kept.items()
             if name not in brought
         ]
@@ -86,7 +86,7 @@ class PatchedTree:
         return (self.checked[f"patch.{operation}[{index}]"] for index in range(count))
 
     def _merged(self, index: int, request: MergeRequest) -> CheckedDomain:
-        members = [self.unchanged(self.rows[name]) for name in request.domains]
+        members = [_unchanged(self.rows[name]) for name in request.domains]
         files = {identity[0]: identity for member in members for identity in member.identity}
         tokens = request.tokens
         if tokens is None and any(member.declared_tokens is not None for member in members):
@@ -100,6 +100,21 @@ class PatchedTree:
                 )
             tokens = sum(filter(None, counts.values()))
         return CheckedDomain(request.into, tuple(files.values()), tokens, request.size_bytes)
+
+
+def _unchanged(row: DomainRow) -> CheckedDomain:
+    """A domain nothing is said about, with its files as they are now. Raises Invalid when one is gone."""
+    with store_problems("patch"):
+        try:
+            identity = tuple(file_identity(data_path(path)) for path in row.files)
+        except OSError as error:
+            raise Invalid(
+                "no_such_file",
+                f"The patch leaves {row.name!r} as it is, but {error.filename!r} cannot be found any more; revise or"
+                " remove the domain.",
+                "patch",
+            ) from error
+    return CheckedDomain(row.name, identity, row.declared_tokens, row.declared_bytes)
 
 
 def _check_once(operation: str, names: Iterable[str]) -> None:

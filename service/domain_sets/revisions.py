@@ -11,14 +11,12 @@ from sqlalchemy.orm import Session
 from mixing.change.diff import diff
 from mixing.change.revision import Changes, Leaf, Leaves
 from mixing.errors import AmbiguousChange, MixingError
-from proxy_models.stores.object_path import data_path
 from service.domain_sets.checks import CheckedDomain, FileRules, PlacedDomain, check_domain, check_tree
 from service.domain_sets.patches import PatchedTree, requested_domains
 from service.domain_sets.repository import changes_view, domain_set_named, revision_of
 from service.domain_sets.schemas import DomainSetRequest, RevisionPlanView, RevisionRequest
 from store import jobs
 from store.engine import Database
-from store.files import file_identity, store_problems
 from store.problems import Conflict, Invalid, invalid
 from store.revisions.changes import FILES, confirm, known_contents, leaves_of
 from store.settings import Settings
@@ -113,7 +111,7 @@ def plan_revision(
     rows = {row.name: row for row in parent.domains}
     if request.patch is not None:
         checked = {one.field: check_domain(one, rules) for one in requested_domains(request.patch)}
-        tree = PatchedTree(request.patch, rows, _unchanged, checked)
+        tree = PatchedTree(request.patch, rows, checked)
         with database.read() as session:
             brought = _leaves(session, parent, list(checked.values()))
         changes = tree.changes(old, brought)
@@ -193,21 +191,6 @@ def _found(old: Leaves, new: Leaves, said: Mapping[str, str]) -> Changes:
         # The name that something was said about, if one was; else what is wrong is in the tree.
         about = [name for name in error.names if name in said]
         raise invalid(error, f"said.{about[0]}" if about else error.field) from error
-
-
-def _unchanged(row: DomainRow) -> CheckedDomain:
-    """A domain nothing is said about, with its files as they are now. Raises Invalid when one is gone."""
-    with store_problems("patch"):
-        try:
-            identity = tuple(file_identity(data_path(path)) for path in row.files)
-        except OSError as error:
-            raise Invalid(
-                "no_such_file",
-                f"The patch leaves {row.name!r} as it is, but {error.filename!r} cannot be found any more; revise or"
-                " remove the domain.",
-                "patch",
-            ) from error
-    return CheckedDomain(row.name, identity, row.declared_tokens, row.declared_bytes)
 
 
 def _counted_files(session: Session, parent: Revision) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Where a mixture comes from: revisions, the maps between them, optimizations and swarms, down to any run."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
@@ -90,44 +90,34 @@ def describe_lineage(session: Session, mixture_id: str) -> LineageView:
     mixture = mixture_with_id(session, mixture_id)
     chain = ancestry(session, session.get_one(Revision, mixture.revision_id))
     own = session.get(Optimization, mixture.optimization_id) if mixture.optimization_id else None
-    verdicts = _Verdicts.of(own)
+    verdict = partial(_verdict, own, plan_of(own))
     optimizations = _optimizations(session, chain, own)
     return LineageView(
         mixture=summarize_mixture(mixture),
         starts=list(_starts(session, own)),
         revisions=[
-            _revision(session, revision, optimizations.get(revision.id, []), verdicts) for revision in chain
+            _revision(session, revision, optimizations.get(revision.id, []), verdict) for revision in chain
         ],
     )
 
 
-@dataclass(frozen=True)
-class _Verdicts:
-    """Of the mixture's own optimization: which runs counted, which did not, and why."""
+Verdict = Callable[[Run, Job], tuple[bool, str]]
+"""Whether a run counted for the mixture, and why or why not."""
 
-    own: str | None
-    reused: Mapping[str, str]
-    set_aside: Mapping[str, str]
 
-    @classmethod
-    def of(cls, optimization: Optimization | None) -> "_Verdicts":
-        plan = plan_of(optimization)
-        return cls(
-            optimization.id if optimization else None,
-            plan["reused"] if plan else {},
-            plan["set_aside"] if plan else {},
-        )
-
-    def on(self, run: Run, job: Job) -> tuple[bool, str]:
-        """Whether the run counted, and why or why not."""
-        if job.owner == self.own:
-            if job.state == jobs.SUCCEEDED:
-                return True, "trained for this mixture"
-            failure = f": {job.failure_code}: {job.failure_detail}" if job.failure_code else ""
-            return False, f"it {job.state}{failure}" if job.state in jobs.ENDED else f"it is {job.state}"
-        if run.id in self.reused:
-            return True, self.reused[run.id]
-        return False, self.set_aside.get(run.id, "it was not asked about: nothing older is reused")
+def _verdict(
+    own: Optimization | None, plan: Mapping[str, Any] | None, run: Run, job: Job
+) -> tuple[bool, str]:
+    """The `Verdict` of the mixture's ``own`` optimization and its plan."""
+    if own is not None and job.owner == own.id:
+        if job.state == jobs.SUCCEEDED:
+            return True, "trained for this mixture"
+        failure = f": {job.failure_code}: {job.failure_detail}" if job.failure_code else ""
+        return False, f"it {job.state}{failure}" if job.state in jobs.ENDED else f"it is {job.state}"
+    if plan is not None and run.id in plan["reused"]:
+        return True, plan["reused"][run.id]
+    aside = {} if plan is None else plan["set_aside"]
+    return False, aside.get(run.id, "it was not asked about: nothing older is reused")
 
 
 def plan_of(optimization: Optimization | None) -> Mapping[str, Any] | None:
@@ -173,7 +163,7 @@ def _optimizations(
 
 
 def _revision(
-    session: Session, revision: Revision, optimizations: Sequence[Optimization], verdicts: _Verdicts
+    session: Session, revision: Revision, optimizations: Sequence[Optimization], verdict: Verdict
 ) -> RevisionLineage:
     known = known_changes(session, revision)
     parent = session.get(Revision, revision.parent_id) if revision.parent_id else None
@@ -186,7 +176,7 @@ def _revision(
         tokens=sum(filter(None, counts)) if None not in counts else None,
         changes=changes_view(known),
         map=[] if parent is None else list(map_rows(known, revision, parent)),
-        optimizations=[_optimization(session, one, verdicts) for one in optimizations],
+        optimizations=[_optimization(session, one, verdict) for one in optimizations],
     )
 
 
@@ -215,7 +205,7 @@ def map_rows(known: KnownChanges, revision: Revision, parent: Revision) -> Itera
         yield MapRow(domain=old, change="removed", comes_from={})
 
 
-def _optimization(session: Session, row: Optimization, verdicts: _Verdicts) -> OptimizationLineage:
+def _optimization(session: Session, row: Optimization, verdict: Verdict) -> OptimizationLineage:
     swarm_id = session.scalar(select(Swarm.id).where(Swarm.optimization_id == row.id))
     query = (
         select(Run, Job)
@@ -228,7 +218,7 @@ def _optimization(session: Session, row: Optimization, verdicts: _Verdicts) -> O
     )
     runs = []
     for run, job in session.execute(query).all():
-        counted, why = verdicts.on(run, job)
+        counted, why = verdict(run, job)
         runs.append(RunLineage(id=run.id, index=run.position, state=job.state, counted=counted, why=why))
     mixtures = select(MixtureRow).where(MixtureRow.optimization_id == row.id).order_by(MixtureRow.kind.desc())
     return view_of(

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -124,7 +125,7 @@ class _Execution:
         specs = []
         for claim in claims:
             try:
-                spec = self.persistently(claim, self.specification)
+                spec = self.persistently(claim.kind, partial(self.specification, claim))
             except STORE_IS_AWAY:
                 raise
             except Exception as error:  # the edge of the worker: recorded with the job
@@ -214,7 +215,7 @@ class _Execution:
             if claim in standing.lost:
                 self.dropped(claim, "the lease was taken away")
             else:
-                self.write(claim, "cancelled", lambda one: acknowledge_cancel(self.database, one, settle))
+                self.write(claim, "cancelled", partial(acknowledge_cancel, self.database, claim, settle))
 
     def note_rate(self) -> None:
         """What the runs under way train at, together."""
@@ -231,7 +232,7 @@ class _Execution:
 
     def release(self, claim: Claim, outcome: str) -> None:
         """Give one job back."""
-        self.write(claim, outcome, lambda one: release(self.database, one))
+        self.write(claim, outcome, partial(release, self.database, claim))
 
     def finish(self, claim: Claim, result: dict[str, Any]) -> None:
         """Store the result. One that cannot be stored fails its job: another attempt would bring the same."""
@@ -239,7 +240,7 @@ class _Execution:
             self.write(
                 claim,
                 "succeeded",
-                lambda one: finish(self.database, one, lambda session, job: _store(session, job, result)),
+                lambda: finish(self.database, claim, lambda session, job: _store(session, job, result)),
             )
             self.ended.succeeded += 1
         except STORE_IS_AWAY:
@@ -261,7 +262,7 @@ class _Execution:
         self.write(
             claim,
             f"failed ({failure.code}: {failure.detail})",
-            lambda one: fail(self.database, one, failure, settle),
+            partial(fail, self.database, claim, failure, settle),
         )
 
     def failure_of(self, claim: Claim, error: Exception, what: str) -> Failure:
@@ -272,25 +273,26 @@ class _Execution:
                 log.exception("%s: %s", claim.kind, what)
         return failure
 
-    def write(self, claim: Claim, outcome: str, end: Callable[[Claim], str | None]) -> None:
+    def write(self, claim: Claim, outcome: str, end: Callable[[], str | None]) -> None:
         """Write the job's end by ``end``, unless it is somebody else's by now."""
         with bound(**log_fields(claim)):
             try:
-                state = self.persistently(claim, end)
+                state = self.persistently(claim.kind, end)
             except LeaseLost as lost:
                 self.dropped(claim, str(lost))
                 return
             self.outcome = outcome if state is None else f"{state}, {outcome}"
             log.info("%s: %s after %.1f s", claim.kind, self.outcome, time.monotonic() - self.started)
 
-    def persistently(self, claim: Claim, ask: Callable[[Claim], Answer]) -> Answer:
-        """``ask(claim)``, again and again while the store is away: hours of training may hang on it."""
+    def persistently(self, kind: str, ask: Callable[[], Answer]) -> Answer:
+        """``ask()``, again and again while the store is away: hours of training may hang on it."""
 
         def note(error: Exception) -> None:
-            log.warning("%s: the store does not answer: %s", claim.kind, first_line(error))
+            log.warning("%s: the store does not answer: %s", kind, first_line(error))
 
-        wait = self.worker.stopping.wait
-        return again(lambda: ask(claim), STORE_IS_AWAY, PATIENCE_SECONDS, AGAIN_SECONDS, note, wait)
+        return again(
+            ask, STORE_IS_AWAY, PATIENCE_SECONDS, AGAIN_SECONDS, note, self.worker.stopping.wait
+        )
 
     def dropped(self, claim: Claim, why: str) -> None:
         """The job is not this worker's any more."""

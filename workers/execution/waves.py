@@ -6,6 +6,7 @@ is long enough to be worth it, it measures first.
 
 import logging
 import math
+import os
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ from store.logs import first_line
 from store.settings import AUTO, Settings
 from store.tables import Job, Run
 from workers.claims.claim import Claim, claim, claimable, heartbeat, take
+from workers.claims.registry import ACTIVE, Registry
+from workers.claims.slots import Slot
 from workers.execution.child_handle import Child, ChildDied
-from workers.execution.execute import STORE_IS_AWAY, Worker
+from workers.execution.execute import STORE_IS_AWAY, Worker, run_claims
 from workers.jobs import CHOOSE_WAVE, KINDS
 
 SHRINK = 4
@@ -135,6 +138,18 @@ def next_work(
     wave = wave_for(worker, first, 1 + count_waiting(database, first), child)
     claims = claim_companions(database, first, name, most_together(wave, first))
     return Work(claims, wave.backend)
+
+
+def work_once(
+    worker: Worker, slot: Slot, registry: Registry, child: Child, job_id: str | None = None
+) -> bool:
+    """Do the first thing that waits for a slot (or ``job_id``) and note how it ended; False: nothing did."""
+    if registry.state(slot) != ACTIVE:
+        return False
+    work = next_work(worker, f"{slot.full_name}:{os.getpid()}", child, slot.kinds, job_id)
+    if work is not None:
+        registry.ended(slot, run_claims(worker, work.claims, child, work.backend))
+    return work is not None
 
 
 def most_together(wave: Wave, claim: Claim) -> int:
