@@ -21,7 +21,7 @@ from service.swarms.service import RunProgress
 from service.training.checks import check_tasks, check_training, check_vocabulary
 from service.training.device import WorkerDevice, check_counted, check_memory, worker_device
 from store import jobs
-from store.documents import VERSION, LaunchDocument, Measurements, SwarmDocument
+from store.documents import VERSION, LaunchDocument, Measurements, SwarmDocument, TrainingDocument
 from store.problems import Conflict, Invalid, NotFound
 from store.settings import BUILT_IN, BadLaunchers, Settings, read_launchers
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
@@ -79,10 +79,11 @@ class CheckedLaunch:
 
 def check_launch(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     """Validate size, training settings and task files. Raises Invalid naming the field."""
-    named = request.model_dump(include={"launcher", "name", "seed", "repetition_cap"})
+    named = request.model_dump(include={"launcher", "name", "seed"})
     if request.launcher != BUILT_IN:
         _check_launcher(request, settings)
-        document = LaunchDocument(version=VERSION, tokens=request.tokens, **named)
+        training = TrainingDocument(tokens=request.tokens, repetition_cap=request.repetition_cap)
+        document = LaunchDocument(version=VERSION, **vars(training), **named)
         return CheckedLaunch(request.mixture_id, document)
     if request.size is None and request.architecture is None and request.start is None:
         raise Invalid("no_model", "Say what to train: a size, an architecture or a start.", "size")

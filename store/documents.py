@@ -62,7 +62,10 @@ class ModelDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingDocument(ModelDocument):
-    """Which model, and how it is trained: the fields of `proxy_models.config.TrainingConfig` that can be chosen."""
+    """Which model, and how it is trained: the fields of `proxy_models.config.TrainingConfig` that can be chosen.
+
+    ``repetition_cap`` is the epochs at which the sampler refuses a domain; None for none.
+    """
 
     tokens: int
     sequence_length: int = 128
@@ -74,6 +77,7 @@ class TrainingDocument(ModelDocument):
     evaluations: int = 3
     attend_across_documents: bool = True
     precision: str = "float32"
+    repetition_cap: float | None = None
 
     def whole_steps(self, tokens: int) -> int:
         """What a run that is to train so many tokens really trains."""
@@ -86,8 +90,10 @@ class TrainingDocument(ModelDocument):
         return {name: getattr(self, name) for name in TRAINING}
 
 
-_MODEL = {part.name for part in fields(ModelDocument)}
-TRAINING: Final = tuple(part.name for part in fields(TrainingDocument) if part.name not in _MODEL)
+MODEL: Final = tuple(part.name for part in fields(ModelDocument))
+TRAINING: Final = tuple(
+    part.name for part in fields(TrainingDocument) if part.name not in (*MODEL, "repetition_cap")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +105,6 @@ class LaunchDocument(TrainingDocument):
         launcher: the built-in trainer, or a program of the operator's, which trains what it will.
         name: given to the program; None for the launch's id.
         seed: of the run.
-        repetition_cap: epochs at which a domain is refused; None for none.
         tasks: what is measured.
         aggregate: how the tasks are taken together.
     """
@@ -108,7 +113,6 @@ class LaunchDocument(TrainingDocument):
     launcher: str = "built-in"
     name: str | None = None
     seed: int = 0
-    repetition_cap: float | None = None
     tasks: tuple[TaskDocument, ...] = ()
     aggregate: str = "mean"
 

@@ -7,7 +7,7 @@ same, under whatever name.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import select
@@ -19,7 +19,7 @@ from mixing.reuse.plan import PastRun
 from mixing.runs.evidence import RunEvidence
 from proxy_models.text.task_file import ACCURACY, further_series
 from store import jobs
-from store.documents import Measurements, SwarmDocument, TaskDocument, TrainingDocument
+from store.documents import MODEL, TRAINING, Measurements, SwarmDocument, TaskDocument, TrainingDocument
 from store.revisions.lineage import node_id, same_held_out
 from store.tables import Job, Optimization, Revision, Run
 
@@ -110,7 +110,7 @@ class Comparison:
         if finished.optimization.revision.tokenizer_path != self.conditions.tokenizer:
             return "it read the tokens of another tokenizer"
         proxy = finished.swarm.proxy and replace(finished.swarm.proxy, tokens=finished.run.requested_tokens)
-        for name in (field.name for field in fields(TrainingDocument)):
+        for name in (*MODEL, *TRAINING):
             was, will = getattr(proxy, name, None), getattr(self.conditions.proxy, name, None)
             if was != will:
                 return f"its proxy differs: {name} {_said(was)} instead of {_said(will)}"

@@ -290,9 +290,7 @@ class _Execution:
         def note(error: Exception) -> None:
             log.warning("%s: the store does not answer: %s", kind, first_line(error))
 
-        return again(
-            ask, STORE_IS_AWAY, PATIENCE_SECONDS, AGAIN_SECONDS, note, self.worker.stopping.wait
-        )
+        return again(ask, STORE_IS_AWAY, PATIENCE_SECONDS, AGAIN_SECONDS, note, self.worker.stopping.wait)
 
     def dropped(self, claim: Claim, why: str) -> None:
         """The job is not this worker's any more."""

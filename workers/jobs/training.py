@@ -42,11 +42,11 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
     if job.kind == jobs.PROXY_RUN:
         optimization = session.get_one(Optimization, job.owner)
         revision, swarm = optimization.revision, SwarmDocument.of(optimization)
-        training, tasks, cap = swarm.proxy, swarm.tasks, None
+        training, tasks = swarm.proxy, swarm.tasks
     else:
         launch = session.get_one(Launch, job.owner)
         revision, training = launch.mixture.revision, LaunchDocument.of(launch)
-        tasks, cap = training.tasks, training.repetition_cap
+        tasks = training.tasks
     shards = {row.name: row.shard_directory for row in revision.domains}
     for name, directory in shards.items():
         if directory is None:
@@ -62,7 +62,7 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
         "tokenizer": revision.tokenizer_path,
         "tasks": [{"name": task.name, "path": task.path, "measure": task.measure} for task in tasks],
         "directory": str(settings.artifacts / "runs" / run.id),
-        "max_epochs": cap,
+        "max_epochs": training.repetition_cap,
         "device": settings.device,
         **settings.store_order,
         "training": {**training.chosen, "tokens": run.requested_tokens, "seed": run.seed},
