@@ -53,7 +53,7 @@ class CorpusError(ProxyError):
     def __init__(self, path: object, line: int | None, reason: str) -> None:
         where = f"{path}, line {line}" if line is not None else f"{path}"
         super().__init__(f"{where}: {reason}", "files")
-        self.path, self.line, self.reason = path, line, reason
+        self.path, self.line = path, line
 
 
 class NoChoices(CorpusError):
@@ -75,7 +75,7 @@ class TooLittleText(ProxyError):
 
     def __init__(self, domain: str, reason: str) -> None:
         super().__init__(f"domain {domain!r} has too little text: {reason}", "domains")
-        self.domain, self.reason = domain, reason
+        self.domain = domain
 
 
 class TokenizerError(ProxyError):
@@ -109,7 +109,6 @@ class UnknownDomain(InvalidSpec):
 
     def __init__(self, domain: str) -> None:
         super().__init__(f"the mixture names domain {domain!r}, which has no token shard", "mixture")
-        self.domain = domain
 
 
 class MissingDomain(InvalidSpec):
@@ -121,7 +120,6 @@ class MissingDomain(InvalidSpec):
         super().__init__(
             f"the mixture gives no weight to domain {domain!r}; write 0 to leave it out", "mixture"
         )
-        self.domain = domain
 
 
 class OverCap(InvalidSpec):
@@ -135,7 +133,7 @@ class OverCap(InvalidSpec):
             f"epochs of its {available_tokens}; at most {max_epochs:g} are allowed",
             "mixture",
         )
-        self.domain, self.max_epochs = domain, max_epochs
+        self.domain = domain
         self.requested_tokens, self.available_tokens = requested_tokens, available_tokens
 
 
@@ -149,7 +147,6 @@ class UnequalWave(InvalidSpec):
             f"run {member} of the wave has {field} {found!r}, the first has {expected!r}; train it in another wave",
             field,
         )
-        self.member = member
 
 
 class UnfitStart(InvalidSpec):
@@ -159,7 +156,6 @@ class UnfitStart(InvalidSpec):
 
     def __init__(self, path: Path | str, reason: str, field: str = "start") -> None:
         super().__init__(f"cannot start from {path}: {reason}", field)
-        self.path = Path(path)
 
 
 class NotEnoughMemory(ProxyError):
@@ -191,7 +187,6 @@ class Cancelled(ProxyError):
 
     def __init__(self, step: int) -> None:
         super().__init__(f"cancelled after step {step}")
-        self.step = step
 
 
 class Stopped(ProxyError):
@@ -202,7 +197,6 @@ class Stopped(ProxyError):
 
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped after step {step}")
-        self.step = step
 
 
 class DataMissing(ProxyError):
@@ -212,7 +206,6 @@ class DataMissing(ProxyError):
 
     def __init__(self, path: object, reason: str) -> None:
         super().__init__(f"{path}: {reason}", "shards")
-        self.path = path
 
 
 class Diverged(ProxyError):
@@ -222,7 +215,6 @@ class Diverged(ProxyError):
 
     def __init__(self, step: int) -> None:
         super().__init__(f"training diverged at step {step}; lower learning_rate", "learning_rate")
-        self.step = step
 
 
 class StorageFailed(ProxyError):
@@ -233,7 +225,6 @@ class StorageFailed(ProxyError):
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path = Path(path)
 
 
 class StoreError(ProxyError):

@@ -90,14 +90,14 @@ class Scored:
 
     def series(self, name: str, bits: np.ndarray) -> dict[str, float]:
         """What is measured under ``name``, and a ranked task's other metric under `further_series`."""
-        found: dict[MetricName, float] = {BPB: self.bits_per_byte(bits)}
+        values: dict[MetricName, float] = {BPB: self.bits_per_byte(bits)}
         if self.ranking is None:
-            return {name: found[BPB]}
-        found[ACCURACY] = self.ranking.accuracy(bits)
+            return {name: values[BPB]}
+        values[ACCURACY] = self.ranking.accuracy(bits)
         measure = self.ranking.measure
         return {
-            name: found[measure.metric],
-            further_series(name, measure.further): found[measure.further],
+            name: values[measure.metric],
+            further_series(name, measure.further): values[measure.further],
         }
 
 
@@ -219,14 +219,14 @@ def _evaluate(
     items.sort(key=lambda item: len(item[1].tokens))
     bits = [np.zeros((members, len(tasks[name].document_bytes))) for name in names]
     for batch in _batches(items):
-        found = _window_bits(token_nats, [window for _, window in batch], device)
-        for (task, window), window_bits in zip(batch, found.T, strict=True):
+        measured = _window_bits(token_nats, [window for _, window in batch], device)
+        for (task, window), window_bits in zip(batch, measured.T, strict=True):
             bits[task][:, window.document] += window_bits
     return [
         {
             series: value
-            for name, found in zip(names, bits, strict=True)
-            for series, value in tasks[name].series(name, found[member]).items()
+            for name, measured in zip(names, bits, strict=True)
+            for series, value in tasks[name].series(name, measured[member]).items()
         }
         for member in range(members)
     ]
@@ -254,9 +254,9 @@ def _window_bits(token_nats: TokenNats, windows: Sequence[Window], device: str) 
         scored[row, count - 1 - window.scored : count - 1] = True
     with torch.inference_mode():
         nats = token_nats(torch.from_numpy(tokens).to(device), torch.from_numpy(scored).to(device))
-        found = nats.cpu().double().numpy()
+        each = nats.cpu().double().numpy()
     starts = np.cumsum([0, *(window.scored for window in windows[:-1])])
-    return np.add.reduceat(found, starts, axis=1) / math.log(2)
+    return np.add.reduceat(each, starts, axis=1) / math.log(2)
 
 
 def _token_nats(logits: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, rows: int) -> Tensor:

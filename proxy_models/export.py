@@ -9,8 +9,6 @@ The files of the folder are known by name and size, and read piece by piece when
 """
 
 import json
-import os
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy_models.errors import DataMissing, InvalidSpec
-from proxy_models.storage import storage_errors
+from proxy_models.storage import unnamed_directory
 from proxy_models.text.token_files import KNOWN_END_OF_TEXT
 
 PIECE = 2**20
@@ -68,16 +66,11 @@ def write_folder(files: Sequence[ExportedFile], directory: Path) -> None:
     """
     if directory.exists() or directory.is_symlink():
         raise InvalidSpec(f"{directory} exists already; name a directory that does not", "to")
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-    with storage_errors(directory):
-        temporary.mkdir(parents=True)
-        try:
-            for file in files:
-                with (temporary / file.name).open("xb") as stream:
-                    stream.writelines(file.pieces())
-            temporary.rename(directory)  # fails where somebody else made it meanwhile and put something in
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with unnamed_directory(directory) as temporary:
+        for file in files:
+            with (temporary / file.name).open("xb") as stream:
+                stream.writelines(file.pieces())
+        temporary.rename(directory)  # fails where somebody else made it meanwhile and put something in
 
 
 def _header(folder: str, file: ExportedFile) -> bytes:

@@ -1,6 +1,7 @@
 """Files that are either whole or not there, whatever kills the process."""
 
 import errno
+import fcntl
 import glob
 import json
 import os
@@ -25,6 +26,20 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise StorageFailed(path, error.strerror or str(error)) from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that a file is, waiting for it; the kernel takes it back from a dead process.
+
+    Raises `StorageFailed` where it cannot be written.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("wb")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def flush(path: Path) -> None:

@@ -35,10 +35,10 @@ def memory_of(device: str) -> int:
 
 def why_unusable(devices: Sequence[str]) -> str | None:
     """Why this process could not train on one of the accelerators ``devices``; None where it can on all of them."""
-    named = ", ".join(devices)
+    names = ", ".join(devices)
     if not torch.backends.cuda.is_built():
         return (
-            f"device {named}: torch {torch.__version__} is built for CPUs alone, install one built for CUDA"
+            f"device {names}: torch {torch.__version__} is built for CPUs alone, install one built for CUDA"
         )
     for device in devices:
         try:

@@ -14,21 +14,12 @@ from pathlib import Path
 
 from proxy_models.errors import BadAddress, StoreError, StoreMisconfigured, StoreUnreachable
 from proxy_models.stores.file_system import matching_objects
-from proxy_models.stores.object_path import DataPath, ObjectPath, data_path, is_address
+from proxy_models.stores.object_path import DataPath, FileIdentity, ObjectPath, data_path, is_address
 from store.problems import Invalid, Unavailable
 
 MAX_FILES = 100_000
 LONGEST_PART, LONGEST_PATH = 255, 4000
 """Bytes of a name and characters of a path; Linux has 255 and 4096."""
-FileIdentity = tuple[str, int, int]
-"""Path, size in bytes and time of the last change in nanoseconds, of an object a number for its version: what changes
-with a file, without reading it."""
-
-
-def file_identity(path: DataPath) -> FileIdentity:
-    """The file's or object's identity as it is now. Raises OSError, `StoreError`."""
-    status = path.stat()
-    return str(path), status.st_size, status.st_mtime_ns
 
 
 def identity_hash(files: Iterable[FileIdentity]) -> str:

@@ -64,8 +64,8 @@ def _routed(model: nn.Module) -> int:
 
 
 def _number(config: Any, names: tuple[str, ...], otherwise: int) -> int:
-    found = (getattr(config, name, None) for name in names)
-    return next((value for value in found if isinstance(value, int) and value > 0), otherwise)
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int) and value > 0), otherwise)
 
 
 VOCABULARIES = (1024, 2048, 4096)
@@ -88,14 +88,14 @@ def count(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     try:
         few, many, most = ((size, counted(Architecture(settings, size))) for size in VOCABULARIES)
-        found = CountsByVocabulary.through(few, many, positions(Architecture(settings, most[0])))
-        if found.over(most[0]) != most[1]:
+        counts = CountsByVocabulary.through(few, many, positions(Architecture(settings, most[0])))
+        if counts.over(most[0]) != most[1]:
             raise ValueError("more than tables grows with the vocabulary")
     except InvalidSpec as error:
         return {"problem": str(error), "field": error.field}
     except ValueError as error:
         return {"problem": str(error), "field": None}
-    return asdict(found)
+    return asdict(counts)
 
 
 if __name__ == "__main__":

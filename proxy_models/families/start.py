@@ -7,7 +7,7 @@ needs the tensors themselves is in `run_inputs.starting_state`.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -241,13 +241,6 @@ def check_names(folder: Path, missing: set[str], unexpected: set[str]) -> None:
         if names:
             listed = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
             raise UnfitStart(folder, f"it {said} {len(names)} tensors: {listed}")
-
-
-def resized(asked: ModelConfig | Architecture, start: StartFolder) -> ModelConfig | Architecture:
-    """The shape asked for over the checkpoint's own vocabulary."""
-    if isinstance(asked, ModelConfig):
-        return replace(asked, vocabulary_size=start.shape.vocabulary_size)
-    return asked.with_vocabulary(start.shape.vocabulary_size)
 
 
 def _identity(path: Path) -> tuple[int, int]:

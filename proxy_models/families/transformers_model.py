@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from proxy_models.errors import InvalidSpec, NotEnoughMemory
-from proxy_models.families.architecture import ROUTER_Z, Architecture, check_positions, is_random
+from proxy_models.families.architecture import ROUTER_Z, Architecture, is_random
 from proxy_models.planning.memory import weights_bytes
 from proxy_models.torch_device import free_memory
 from proxy_models.training.run_spec import seed_of
@@ -80,16 +80,11 @@ def _refused(architecture: Architecture, error: Exception) -> InvalidSpec:
     return InvalidSpec(f"{field}: no {architecture.name} can be built: {text}", field)
 
 
-def check_length(architecture: Architecture, sequence_length: int) -> None:
-    """Raise `InvalidSpec` where the model knows fewer positions than it is to be trained on."""
-    check_positions(positions(architecture), sequence_length)
-
-
 def positions(architecture: Architecture) -> dict[str, int]:
     """How many tokens the model can see at once, by the settings that say so; the library's defaults count."""
     config = configuration(architecture)
-    found = {name: getattr(config, name, None) for name in _LENGTHS}
-    return {name: known for name, known in found.items() if isinstance(known, int)}
+    lengths = {name: getattr(config, name, None) for name in _LENGTHS}
+    return {name: known for name, known in lengths.items() if isinstance(known, int)}
 
 
 @contextmanager

@@ -98,8 +98,8 @@ def stacked_loss_and_gradients(
     Shapes: hidden (N, n, W), weight (N, V, W), targets (N, n) int64. The gradient of hidden is returned, that of
     weight is written to ``weight_gradient``, whatever lies there. bfloat16 as in `model.loss_and_gradients`.
     """
-    found = _one_after_another if hidden.device.type == "cpu" else together
-    return found(hidden, weight, targets, weight_gradient)
+    method = _one_after_another if hidden.device.type == "cpu" else together
+    return method(hidden, weight, targets, weight_gradient)
 
 
 def _one_after_another(
@@ -156,33 +156,22 @@ class StackedDecoder:
         lower: torch.dtype | None = None,
     ) -> None:
         self.config, self.body = config, body
-        shapes = _shapes(config)
-        self.names = sorted(shapes, key=lambda name: len(shapes[name]) < 2)  # stable: matrices, then scales
-        self.sizes = [shapes[name].numel() for name in self.names]
-        self.matrices = sum(shapes[name].numel() for name in self.names if len(shapes[name]) >= 2)
+        shapes = sorted(_shapes(config).items(), key=lambda item: len(item[1]) < 2)  # stable: matrices first
+        self.shapes = dict(shapes)
+        self.sizes = [shape.numel() for shape in self.shapes.values()]
+        self.matrices = sum(shape.numel() for shape in self.shapes.values() if len(shape) >= 2)
         self.values = torch.empty(len(seeds), config.parameters, device=device, dtype=dtype)
-        self.weights: dict[str, Tensor] = {}
-        start = 0
-        for name in self.names:
-            stop = start + shapes[name].numel()
-            self.weights[name] = self.values[:, start:stop].view(len(seeds), *shapes[name])
-            start = stop
-        self.body_names = [name for name in self.names if name not in TABLES]
+        self.weights = self.parts(self.values)
+        self.body_names = [name for name in self.shapes if name not in TABLES]
         self.trained, self.operands = self.weights, None
         if lower is not None:
             self.operands = torch.empty(len(seeds), self.matrices, device=device, dtype=lower)
-            self.trained = self.weights | self._matrices(self.operands)
+            self.trained = self.weights | self.parts(self.operands)
         for name in self.body_names:
             self.trained[name].requires_grad_()
         self.table = torch.empty(2, 0, config.head_size, device=device)
         for member, seed in enumerate(seeds):
             self.load(member, dict(Decoder(config, seed).named_parameters()))
-
-    def _matrices(self, rows: Tensor) -> dict[str, Tensor]:
-        """Views of rows (N, matrices), laid out as the first columns of ``values``, by parameter name."""
-        named = [name for name in self.names if self.weights[name].ndim > 2]
-        parts = rows.split(self.sizes[: len(named)], dim=1)
-        return {name: part.view_as(self.weights[name]) for name, part in zip(named, parts, strict=True)}
 
     @property
     def members(self) -> int:
@@ -196,13 +185,15 @@ class StackedDecoder:
             weight[member].copy_(parameters[name])
 
     def parts(self, rows: Tensor) -> dict[str, Tensor]:
-        """Views of rows (..., P) of ``values``, or of anything laid out like it, by parameter name."""
-        shapes = {name: weight.shape[1:] for name, weight in self.weights.items()}
-        parts = rows.split(self.sizes, dim=-1)
-        return {
-            name: part.view(*rows.shape[:-1], *shape)
-            for (name, shape), part in zip(shapes.items(), parts, strict=True)
-        }
+        """Views by parameter name of rows (..., P) laid out as ``values``, or of their matrices, (..., matrices)."""
+        views, start = {}, 0
+        for name, shape in self.shapes.items():
+            if start == rows.shape[-1]:
+                break
+            stop = start + shape.numel()
+            views[name] = rows[..., start:stop].view(*rows.shape[:-1], *shape)
+            start = stop
+        return views
 
     def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """(N, B, T) int64 -> (N, B, T, W), without gradient and never compiled; ``mask`` as in `hidden_states`."""
@@ -251,11 +242,11 @@ class StackedDecoder:
             hidden.detach().to(inner.dtype).flatten(1, 2), inner, targets.flatten(1), out[head]
         )
         leaves = [residual, *(self.trained[name] for name in self.body_names)]
-        looked_up, *found = torch.autograd.grad(
+        looked_up, *gradients = torch.autograd.grad(
             hidden, leaves, hidden_gradient.view_as(hidden).to(hidden.dtype)
         )
         torch._foreach_copy_(  # pyright: ignore[reportPrivateImportUsage]
-            [out[name] for name in self.body_names], found
+            [out[name] for name in self.body_names], gradients
         )
         if head != "embedding":
             out["embedding"].zero_()

@@ -24,13 +24,14 @@ from proxy_models.planning.calibration import (
     Calibration,
     CalibrationOrder,
     Rate,
-    locked,
     save,
     save_locked,
     shape_of,
+    table_lock,
     table_of,
 )
 from proxy_models.planning.memory import check_fits, largest_wave
+from proxy_models.storage import locked
 from proxy_models.torch_device import free_memory, memory_of, this_device
 from proxy_models.training.step import keep_freed_memory
 
@@ -109,7 +110,7 @@ def table_for(
     table = table_of(directory, here)
     if table is not None and not lacking(table):
         return table
-    with locked(directory, here):
+    with locked(table_lock(directory, here)):
         table = table_of(directory, here)
         if table is not None and not lacking(table):
             return table  # measured while this process waited
@@ -144,8 +145,8 @@ def carry_out(order: CalibrationOrder) -> None:
         def measured(rate: Rate, size: str = size) -> None:
             _say({"size": size, "rate": asdict(rate)})
 
-        found = calibrate(model, order.training(), order.device, backends=names, measured=measured)
-        save(Path(order.directory), found)
+        table = calibrate(model, order.training(), order.device, backends=names, measured=measured)
+        save(Path(order.directory), table)
 
 
 def _say(line: object) -> None:

@@ -5,14 +5,12 @@ of PyTorch and number of threads. Several processes may read and write at once: 
 it merges.
 """
 
-import fcntl
 import functools
 import json
 import math
-import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from typing import Any
 from proxy_models.config import DEFAULT_VOCABULARY_SIZE, FLOAT32, ModelConfig, TrainingConfig, size_named
 from proxy_models.errors import InvalidSpec, NotCalibrated, ProxyError
 from proxy_models.planning.memory import bytes_per_model, check_fits, largest_wave, logits_bytes
-from proxy_models.storage import storage_errors, write_json
+from proxy_models.storage import locked, storage_errors, write_json
+from proxy_models.stores.object_path import file_identity
 
 NOISE = 0.05
 """Two measurements that differ by so little may be the same rate."""
@@ -84,11 +83,11 @@ class Calibration:
                 "versions or threads",
                 "device",
             )
-        found = {
+        rates = {
             (rate.shape, rate.tokens_per_step, rate.backend, rate.members): rate
             for rate in (*self.rates, *other.rates)
         }
-        return Calibration(self.device, other.memory_bytes, tuple(found.values()))
+        return Calibration(self.device, other.memory_bytes, tuple(rates.values()))
 
     def near(self, model: ModelConfig, training: TrainingConfig) -> tuple[Rate, ...]:
         """The rates of the shape at the measured tokens per step that are nearest, within `FARTHEST`."""
@@ -243,36 +242,31 @@ class Calibrations:
 
 def file_of(directory: Path, device: Device) -> Path:
     """Where the table of a device lies."""
-    said = f"{device.name} torch {device.torch_version} {device.threads} threads"
-    return directory / f"{re.sub(r'[^a-z0-9.]+', '-', said.lower()).strip('-.')}.json"
+    words = f"{device.name} torch {device.torch_version} {device.threads} threads"
+    return directory / f"{re.sub(r'[^a-z0-9.]+', '-', words.lower()).strip('-.')}.json"
 
 
 def read_calibrations(directory: Path) -> Calibrations:
     """Every table in the directory; one that does not exist has none. Never raises for what a file holds."""
+    files = []
+    for path in directory.glob("*.json"):
+        with suppress(OSError):  # taken away since
+            files.append(file_identity(path))
     tables, unreadable = [], []
-    for path, changed, size in sorted(_files(directory), key=lambda found: -found[1]):
+    for file in sorted(files, key=lambda file: -file[2]):
         try:
-            tables.append(_read(path, changed, size))
+            tables.append(_read(*file))
         except UnreadableCalibration as error:
             unreadable.append(error)
     return Calibrations(tuple(tables), tuple(unreadable))
 
 
-def _files(directory: Path) -> Iterator[tuple[Path, int, int]]:
-    for path in directory.glob("*.json"):
-        try:
-            status = path.stat()
-        except OSError:
-            continue  # taken away since
-        yield path, status.st_mtime_ns, status.st_size
-
-
 @functools.lru_cache(maxsize=64)
-def _read(path: Path, _changed: int, _size: int) -> Calibration:
-    return read_calibration(path)
+def _read(path: str, _size: int, _changed: int) -> Calibration:
+    return _read_table(Path(path))
 
 
-def read_calibration(path: Path) -> Calibration:
+def _read_table(path: Path) -> Calibration:
     """One table; raises `UnreadableCalibration` naming the file."""
     try:
         return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -284,37 +278,25 @@ def table_of(directory: Path, device: Device) -> Calibration | None:
     """The device's table, None where there is none or it cannot be read."""
     path = file_of(directory, device)
     try:
-        found = read_calibration(path) if path.exists() else None
+        table = _read_table(path) if path.exists() else None
     except UnreadableCalibration:
         return None
-    return found if found is not None and found.device == device else None
+    return table if table is not None and table.device == device else None
 
 
-@contextmanager
-def locked(directory: Path, device: Device) -> Iterator[None]:
-    """Hold the right to write the device's table, waiting for it; the kernel takes it back from a dead process.
-
-    Raises `StorageFailed` where the directory cannot be written.
-    """
-    path = file_of(directory, device).with_suffix(".lock")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def table_lock(directory: Path, device: Device) -> Path:
+    """What whoever writes the device's table holds `locked`."""
+    return file_of(directory, device).with_suffix(".lock")
 
 
 def save(directory: Path, calibration: Calibration) -> Calibration:
     """Merge the table into the device's file and answer what that holds now. Raises `StorageFailed`."""
-    with locked(directory, calibration.device):
+    with locked(table_lock(directory, calibration.device)):
         return save_locked(directory, calibration)
 
 
 def save_locked(directory: Path, calibration: Calibration) -> Calibration:
-    """`save` for who holds `locked` already."""
+    """`save` for who holds the `table_lock` already."""
     path = file_of(directory, calibration.device)
     before = table_of(directory, calibration.device)
     if before is None and path.exists():

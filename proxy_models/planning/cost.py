@@ -1,12 +1,12 @@
 """What training a swarm costs, before it starts: arithmetic, memory and, if calibrated, time. Free of torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import NotCalibrated, NotEnoughMemory
 from proxy_models.families.architecture import Counts
-from proxy_models.planning.calibration import Calibration, Choice, Swarm, choose
+from proxy_models.planning.calibration import Calibration, Swarm, choose
 from proxy_models.planning.memory import bytes_per_model, largest_wave
 
 CostedModel = ModelConfig | Counts
@@ -67,70 +67,59 @@ class SwarmCost:
     bytes_per_model: int | None
     memory_bytes: int | None
     largest_wave: int | None
-    device_seconds: float | None
-    unknown: str | None
-    device: str | None
-    backend: str | None
-    members: int | None
-    waves: int | None
+    device_seconds: float | None = None
+    unknown: str | None = None
+    device: str | None = None
+    backend: str | None = None
+    members: int | None = None
+    waves: int | None = None
 
 
 def swarm_cost(work: SwarmWork, tables: Sequence[Calibration], room: Room) -> SwarmCost:
     """Count and estimate; of several tables of the device's type the first that answers is taken."""
-    per_token = work.model.flops_per_token(work.training.sequence_length)
-    read = work.evaluation_tokens
-    evaluation = None if read is None else work.runs * read * per_token // 3
-    each = bytes_per_model(work.model, work.training) if isinstance(work.model, ModelConfig) else None
-    table, choice, unknown = _choice(work, tables, room)
-    memory = room.memory_bytes if table is None or room.memory_bytes is not None else table.memory_bytes
-    seconds = None
-    if choice is not None:
-        total = work.tokens + (evaluation or 0) / per_token
-        seconds = choice.rate.startup_seconds + total / choice.rate.tokens_per_second
-    elif work.runs == 0:
-        seconds = 0.0
-    return SwarmCost(
-        flops_per_token=per_token,
-        tokens=work.tokens,
-        training_flops=work.tokens * per_token,
-        evaluation_flops=evaluation,
-        bytes_per_model=each,
-        memory_bytes=memory,
-        largest_wave=_largest(work, room, memory),
-        device_seconds=seconds,
-        unknown=unknown,
-        device=None if table is None else str(table.device),
-        backend=None if choice is None else choice.rate.backend,
-        members=None if choice is None else choice.rate.members,
-        waves=None if choice is None else len(choice.waves),
-    )
-
-
-def _largest(work: SwarmWork, room: Room, memory: int | None) -> int | None:
-    if memory is None or not isinstance(work.model, ModelConfig):
-        return None
-    return largest_wave(work.model, work.training, room.type, memory // room.processes)
-
-
-def _choice(
-    work: SwarmWork, tables: Sequence[Calibration], room: Room
-) -> tuple[Calibration | None, Choice | None, str | None]:
-    """The table that answers, what it answers, or why none does."""
     if work.runs == 0:
-        return None, None, None
+        return replace(_count(work, room, room.memory_bytes), device_seconds=0.0)
     if not isinstance(work.model, ModelConfig):
-        return None, None, "only the named sizes are calibrated"
+        unknown = "only the named sizes are calibrated"
+        return replace(_count(work, room, room.memory_bytes), unknown=unknown)
     unknown = f"no {room.type} was calibrated yet"
     for table in tables:
         if table.device.type != room.type:
             continue
         memory = table.memory_bytes if room.memory_bytes is None else room.memory_bytes
+        swarm = Swarm(work.model, work.training, work.runs)
         try:
-            return (
-                table,
-                choose(Swarm(work.model, work.training, work.runs), table, memory // room.processes),
-                None,
-            )
+            choice = choose(swarm, table, memory // room.processes)
         except (NotCalibrated, NotEnoughMemory) as error:
             unknown = str(error)
-    return None, None, unknown
+            continue
+        counted, rate = _count(work, room, memory), choice.rate
+        evaluated = (counted.evaluation_flops or 0) / counted.flops_per_token
+        return replace(
+            counted,
+            device_seconds=rate.startup_seconds + (work.tokens + evaluated) / rate.tokens_per_second,
+            device=str(table.device),
+            backend=rate.backend,
+            members=rate.members,
+            waves=len(choice.waves),
+        )
+    return replace(_count(work, room, room.memory_bytes), unknown=unknown)
+
+
+def _count(work: SwarmWork, room: Room, memory: int | None) -> SwarmCost:
+    """What needs no table: arithmetic, and the memory of a named size."""
+    model, training = work.model, work.training
+    per_token = model.flops_per_token(training.sequence_length)
+    read = work.evaluation_tokens
+    sized = isinstance(model, ModelConfig)
+    return SwarmCost(
+        flops_per_token=per_token,
+        tokens=work.tokens,
+        training_flops=work.tokens * per_token,
+        evaluation_flops=None if read is None else work.runs * read * per_token // 3,
+        bytes_per_model=bytes_per_model(model, training) if sized else None,
+        memory_bytes=memory,
+        largest_wave=largest_wave(model, training, room.type, memory // room.processes)
+        if sized and memory is not None
+        else None,
+    )

@@ -20,7 +20,7 @@ from typing import Any
 
 from proxy_models.errors import BadAddress, DataMissing, ObjectDamaged, ObjectMissing, StoreUnreachable
 from proxy_models.storage import flush, storage_errors
-from proxy_models.stores.file_system import file_system, patiently, store_errors
+from proxy_models.stores.file_system import patiently, reaching
 from proxy_models.stores.local_copies import MANIFEST, Hold, LocalCopies, Manifest
 from proxy_models.stores.object_path import data_path, is_address
 
@@ -60,11 +60,6 @@ class ArtifactStore:
         """The local side."""
         return LocalCopies(self.directory, self.limit_bytes)
 
-    @property
-    def protocol(self) -> str:
-        """Of the address."""
-        return self.address.partition("://")[0]
-
     def name_of(self, path: Path) -> str:
         """``shards/<key>`` of a path in the local directory."""
         return path.relative_to(self.directory).as_posix()
@@ -90,13 +85,14 @@ class ArtifactStore:
         if self.published(path) != manifest:
             for file, local in manifest.names(path).items():
                 address = self._file(name, manifest, file)
-                with store_errors(address):
-                    fs = file_system(self.protocol, address)
+                with reaching(address) as fs:
                     with self._whole(address) as target:
                         fs.put_file(str(local), target)
                     if fs.size(address) != manifest.files[file].size:
                         raise StoreUnreachable(address, "was not taken whole")
-            self._write_manifest(name, manifest)
+            address = f"{self.address}/{name}/{MANIFEST}"
+            with reaching(address) as fs, self._whole(address) as target:
+                fs.pipe_file(target, manifest.to_json())
         self.copies.note(name, manifest)
         self.copies.prune()
 
@@ -110,8 +106,8 @@ class ArtifactStore:
         """What is in the store under the artifact's name; None where there is nothing, or nothing whole."""
         address = f"{self.address}/{self.name_of(path)}/{MANIFEST}"
         try:
-            with store_errors(address):
-                content: Any = file_system(self.protocol, address).cat_file(address)
+            with reaching(address) as fs:
+                content: Any = fs.cat_file(address)
             return Manifest.read(address, content)
         except ObjectMissing:
             return None
@@ -122,9 +118,9 @@ class ArtifactStore:
     def names_in(self, directory: Path) -> list[str]:
         """The last parts of the names of artifacts published in a local directory, sorted."""
         pattern = f"{self.address}/{self.name_of(directory)}/*/{MANIFEST}"
-        with store_errors(pattern):
-            found = file_system(self.protocol, pattern).glob(pattern)
-        return sorted(str(path).split("/")[-2] for path in found)
+        with reaching(pattern) as fs:
+            manifests = fs.glob(pattern)
+        return sorted(str(path).split("/")[-2] for path in manifests)
 
     def fetch(self, path: Path) -> bool:
         """Have the artifact here until `close`; False where it is neither here nor published."""
@@ -176,8 +172,7 @@ class ArtifactStore:
         """Take an artifact out of the store, its manifest first. What is here locally stays."""
         name = self.name_of(path)
         address = f"{self.address}/{name}"
-        with store_errors(address):
-            fs = file_system(self.protocol, address)
+        with reaching(address) as fs:
             for target, recursive in ((f"{address}/{MANIFEST}", False), (address, True)):
                 with suppress(FileNotFoundError):
                     fs.rm(target, recursive=recursive)
@@ -186,12 +181,11 @@ class ArtifactStore:
     def probe(self) -> None:
         """Write, read and remove a small object, without waiting for a store that does not answer."""
         address, content = f"{self.address}/.ready-{uuid.uuid4().hex}", b"ready"
-        with store_errors(address):
-            fs = file_system(self.protocol, address)
+        with reaching(address) as fs:
             fs.pipe_file(address, content)
-            found = fs.cat_file(address)
+            back = fs.cat_file(address)
             fs.rm_file(address)
-        if found != content:
+        if back != content:
             raise ObjectDamaged(address, "came back with other bytes than were written")
 
     def close(self) -> None:
@@ -202,18 +196,13 @@ class ArtifactStore:
     def _file(self, name: str, manifest: Manifest, file: str) -> str:
         return f"{self.address}/{name}/{manifest.version}/{file}"
 
-    def _write_manifest(self, name: str, manifest: Manifest) -> None:
-        address = f"{self.address}/{name}/{MANIFEST}"
-        with store_errors(address), self._whole(address) as target:
-            file_system(self.protocol, address).pipe_file(target, manifest.to_json())
-
     @contextmanager
     def _whole(self, address: str) -> Iterator[str]:
         """Where to write an object. A store shows one when it is whole; a directory does not, so there it is renamed.
 
         Process numbers do not tell the machines apart that share the directory.
         """
-        if self.protocol != "file":
+        if not address.startswith("file://"):
             yield address
             return
         path = Path(address.removeprefix("file://"))
@@ -243,8 +232,8 @@ class ArtifactStore:
         address = self._file(name, manifest, file)
         local.parent.mkdir(parents=True, exist_ok=True)
         for tries_left in reversed(range(FETCH_TRIES)):
-            with store_errors(address):
-                file_system(self.protocol, address).get_file(address, str(local))
+            with reaching(address) as fs:
+                fs.get_file(address, str(local))
             try:
                 manifest.check(file, local, address)
             except ObjectDamaged:

@@ -104,14 +104,22 @@ def again(
                 raise
 
 
-def file_system(protocol: str, address: object) -> "AbstractFileSystem":
-    """The file system of a protocol; ``address`` is what it is wanted for. Raises `StoreMisconfigured`.
+@contextmanager
+def reaching(address: object) -> "Iterator[AbstractFileSystem]":
+    """The file system of an address; what goes wrong with it within the block is a `StoreError`."""
+    with store_errors(address):
+        yield file_system(address)
+
+
+def file_system(address: object) -> "AbstractFileSystem":
+    """The file system of an address. Raises `StoreMisconfigured`.
 
     fsspec keeps one for each thread of each process, so asking again costs nothing and a fork shares no connection.
     """
     import fsspec
     from fsspec.config import conf
 
+    protocol = str(address).partition("://")[0]
     options: dict[str, Any] = {"use_listings_cache": False}  # others write beside us
     if protocol == "file":
         options = {"auto_mkdir": True}
@@ -136,12 +144,12 @@ def store_errors(address: object) -> Iterator[None]:
     except ProxyError:
         raise
     except Exception as error:  # the packages' exceptions have no common base
-        if (told := _told(address, error)) is None:
+        if (failure := _failure_of(address, error)) is None:
             raise
-        raise told from error
+        raise failure from error
 
 
-def _told(address: object, error: Exception) -> StoreError | None:
+def _failure_of(address: object, error: Exception) -> StoreError | None:
     if isinstance(error, OSError) and error.errno in _LOCAL:
         return None
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -169,8 +177,8 @@ def status_of(path: ObjectPath) -> ObjectStatus:
     """Size and version of an object as it is now. Raises `StoreError`."""
 
     def look() -> ObjectStatus:
-        with store_errors(path):
-            info = file_system(path.protocol, path).info(str(path))
+        with reaching(path) as fs:
+            info = fs.info(str(path))
         if info.get("type") != "file":
             raise ObjectMissing(
                 path, f"is a folder, not an object: say '{path}/*' or '{path}/**' for those in it"
@@ -181,10 +189,10 @@ def status_of(path: ObjectPath) -> ObjectStatus:
 
 
 def _status(info: Mapping[str, Any]) -> ObjectStatus:
-    said = next((info[name] for name in (*_VERSIONS, *_TIMES) if info.get(name)), "")
-    if isinstance(said, datetime):  # one call gives a date where another gives seconds
-        said = said.timestamp()
-    digest = hashlib.sha256(str(said).strip('"').encode()).digest()
+    version = next((info[name] for name in (*_VERSIONS, *_TIMES) if info.get(name)), "")
+    if isinstance(version, datetime):  # one call gives a date where another gives seconds
+        version = version.timestamp()
+    digest = hashlib.sha256(str(version).strip('"').encode()).digest()
     return ObjectStatus(int(info["size"]), int.from_bytes(digest[:7], "big"))
 
 
@@ -192,9 +200,9 @@ def matching_objects(pattern: ObjectPath, most: int) -> list[ObjectPath]:
     """The objects a glob names, at most ``most``, in any order. Raises `StoreError`."""
 
     def look() -> list[ObjectPath]:
-        with store_errors(pattern):
-            found: Any = file_system(pattern.protocol, pattern).glob(str(pattern), detail=True)
-        files = (info for info in found.values() if info.get("type") == "file")
+        with reaching(pattern) as fs:
+            listed: Any = fs.glob(str(pattern), detail=True)
+        files = (info for info in listed.values() if info.get("type") == "file")
         return [
             ObjectPath(pattern.protocol, str(info["name"]).lstrip("/"), _status(info))
             for info in islice(files, most)
@@ -222,10 +230,8 @@ class _ObjectStream(io.RawIOBase):
         if self._first not in (None, now):
             raise CorpusError(self._path, None, "was changed while it was read")
         self._first = now
-        with store_errors(self._path):
-            return file_system(self._path.protocol, self._path).open(
-                str(self._path), "rb", block_size=BLOCK_BYTES, cache_type="readahead"
-            )
+        with reaching(self._path) as fs:
+            return fs.open(str(self._path), "rb", block_size=BLOCK_BYTES, cache_type="readahead")
 
     def readable(self) -> bool:
         return True

@@ -64,12 +64,12 @@ class Manifest:
             if path.is_file():
                 return cls({path.name: FileEntry.of(path)}, True)
             files = sorted(file for file in path.rglob("*") if file.is_file())
-            found = {str(PurePosixPath(file.relative_to(path))): FileEntry.of(file) for file in files}
+            entries = {str(PurePosixPath(file.relative_to(path))): FileEntry.of(file) for file in files}
         except OSError as error:
             raise DataMissing(path, f"cannot be read: {error.strerror or error}") from error
-        if not found:
+        if not entries:
             raise DataMissing(path, "is not there, or empty")
-        return cls(found, False)
+        return cls(entries, False)
 
     def to_json(self) -> bytes:
         """The form that is stored."""
@@ -80,13 +80,13 @@ class Manifest:
     def read(cls, address: str, content: bytes) -> "Manifest":
         """What `to_json` gave. Raises `ObjectDamaged` for anything else, names that lead out of a folder included."""
         try:
-            found = json.loads(content)
+            document = json.loads(content)
             files = {
-                str(name): FileEntry(int(one["size"]), str(one["sha256"]))
-                for name, one in found["files"].items()
+                str(name): FileEntry(int(entry["size"]), str(entry["sha256"]))
+                for name, entry in document["files"].items()
             }
-            manifest = cls(files, bool(found["is_file"]))
-            is_good = found["format"] == FORMAT and found["version"] == manifest.version
+            manifest = cls(files, bool(document["is_file"]))
+            is_good = document["format"] == FORMAT and document["version"] == manifest.version
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ObjectDamaged(address, f"is not a manifest: {error}") from error
         safe = all(name and not name.startswith("/") and ".." not in name.split("/") for name in files)
@@ -109,12 +109,12 @@ class Manifest:
 
     def check(self, name: str, path: Path, address: str) -> None:
         """Raise `ObjectDamaged` where a file that was fetched from ``address`` is not the one that was published."""
-        entry, found = self.files[name], FileEntry.of(path)
-        if found.size != entry.size:
-            raise ObjectDamaged(address, f"has {found.size} bytes, {entry.size} were published")
-        if found.sha256 != entry.sha256:
+        entry, actual = self.files[name], FileEntry.of(path)
+        if actual.size != entry.size:
+            raise ObjectDamaged(address, f"has {actual.size} bytes, {entry.size} were published")
+        if actual.sha256 != entry.sha256:
             raise ObjectDamaged(
-                address, f"has SHA-256 {found.sha256[:16]}..., {entry.sha256[:16]}... was published"
+                address, f"has SHA-256 {actual.sha256[:16]}..., {entry.sha256[:16]}... was published"
             )
 
 

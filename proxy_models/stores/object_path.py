@@ -99,6 +99,17 @@ class ObjectPath:
 DataPath = Path | ObjectPath
 
 
+FileIdentity = tuple[str, int, int]
+"""Path, size in bytes and time of the last change in nanoseconds, of an object a number for its version: what changes
+with a file, without reading it."""
+
+
+def file_identity(path: DataPath) -> FileIdentity:
+    """The file's or object's identity as it is now. Raises OSError, `StoreError`."""
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
+
+
 def is_address(text: str) -> bool:
     """Whether a string is an address and no local path."""
     return _ADDRESS.match(text) is not None

@@ -263,14 +263,14 @@ def probe(paths: Sequence[DataPath], byte_limit: int) -> CorpusProbe:
         if is_pretokenized(path):
             size_bytes += tokens_size(path)
             continue
-        found = 0
+        count = 0
         for document in read_documents(path):
-            found += 1
+            count += 1
             size_bytes += len(document.encode())
             if size_bytes >= byte_limit:
                 complete = False
                 break
-        if not found:
+        if not count:
             raise CorpusError(path, None, "holds no text")
-        documents += found
+        documents += count
     return CorpusProbe(documents, size_bytes, complete)

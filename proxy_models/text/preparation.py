@@ -1,23 +1,21 @@
 """From a domain's files to token shards: read, split, tokenize, write once, reuse by content."""
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from proxy_models.errors import CorpusError, DataMissing, TooLittleText
 from proxy_models.storage import (
+    locked,
     name_directory,
-    storage_errors,
     unnamed_directory,
     write_atomically,
     write_json,
 )
 from proxy_models.stores.current import current_store, is_here, reference_of
-from proxy_models.stores.object_path import DataPath
+from proxy_models.stores.object_path import DataPath, FileIdentity, file_identity
 from proxy_models.text.corpus import read_documents
 from proxy_models.text.held_out import document_digest, held_out_split
 from proxy_models.text.shard_writer import (
@@ -60,7 +58,7 @@ def prepare_domain(
         raise TooLittleText(spec.domain, "it has no files")
     name, total = _sources(spec)
     note = spec.directory / f"{name}.key"
-    with _locked(spec.directory / f".{name}.lock"):
+    with locked(spec.directory / f".{name}.lock"):
         meta = _find(spec.directory / note.read_text("utf-8")) if is_here(note) else None
         reused = meta is not None and meta.content is not None
         if meta is None or meta.content is None:
@@ -79,7 +77,7 @@ def _prepare(
     with unnamed_directory(spec.directory / name) as temporary:
         meta = write_shard(spec, temporary, progress)
         directory = spec.directory / meta.key
-        with _locked(spec.directory / f".{meta.key}.lock"):
+        with locked(spec.directory / f".{meta.key}.lock"):
             existing = _find(directory)
             if existing is None:
                 name_directory(temporary, directory)
@@ -106,29 +104,19 @@ def _find(directory: Path) -> ShardMeta | None:
 
 def _sources(spec: PreparationSpec) -> tuple[str, int]:
     """A name for what is prepared from the files as they are now, by path, size and time; and their bytes."""
-    files = []
-    for path in spec.files:
-        beside = path.with_name(path.name + ".json")
-        for file in (path, beside) if is_pretokenized(path) else (path,):
-            if file == path or file.exists():
-                try:
-                    status = file.stat()
-                except OSError as error:
-                    raise CorpusError(path, None, f"cannot be read: {error.strerror or error}") from error
-                files.append((str(file), status.st_size, status.st_mtime_ns))
+    files = [_identity(path) for path in spec.files]
+    sidecars = [path.with_name(path.name + ".json") for path in spec.files if is_pretokenized(path)]
+    beside = [_identity(sidecar) for sidecar in sidecars if sidecar.exists()]
     split = [spec.held_out_fraction, spec.evaluation_bytes, spec.minimum_held_out_bytes]
-    content = json.dumps([LAYOUT, files, spec.tokenizer.fingerprint, split])
+    content = json.dumps([LAYOUT, files, beside, spec.tokenizer.fingerprint, split])
     return hashlib.sha256(content.encode()).hexdigest()[:32], sum(size for _, size, _ in files)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("wb")
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel gives it back when the process dies
-        yield
+def _identity(path: DataPath) -> FileIdentity:
+    try:
+        return file_identity(path)
+    except OSError as error:
+        raise CorpusError(path, None, f"cannot be read: {error.strerror or error}") from error
 
 
 def training_sample(files: Sequence[DataPath], fraction: float, byte_limit: int) -> Iterator[str]:

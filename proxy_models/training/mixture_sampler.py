@@ -25,10 +25,10 @@ def permuted(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
     """
     half = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
     keys = np.random.Philox(key=key).random_raw(ROUNDS + 1)[1:]  # the first draw is the epoch's offset
-    found = _network(index.astype(np.uint64), half, keys)
-    while (outside := np.flatnonzero(found >= size)).size:
-        found[outside] = _network(found[outside], half, keys)
-    return found.astype(np.int64)
+    images = _network(index.astype(np.uint64), half, keys)
+    while (outside := np.flatnonzero(images >= size)).size:
+        images[outside] = _network(images[outside], half, keys)
+    return images.astype(np.int64)
 
 
 def _network(values: np.ndarray, half: np.uint64, keys: np.ndarray) -> np.ndarray:
@@ -86,11 +86,11 @@ class RowOrder:
         if first == last:
             return self._starts(first, rows - first * self.rows_per_epoch)
         epochs, index = np.divmod(rows, self.rows_per_epoch)
-        found = np.empty(len(rows), dtype=np.int64)
+        starts = np.empty(len(rows), dtype=np.int64)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
-            found[here] = self._starts(epoch, index[here])
-        return found
+            starts[here] = self._starts(epoch, index[here])
+        return starts
 
     def _starts(self, epoch: int, index: np.ndarray) -> np.ndarray:
         if self.rows_per_epoch > DRAWN_ROWS:
@@ -228,9 +228,9 @@ class WaveSampler:
         first = samplers[0].spec
         for field in ("steps", "batch_rows", "sequence_length"):
             for member, sampler in enumerate(samplers):
-                if (found := getattr(sampler.spec, field)) != (expected := getattr(first, field)):
+                if (value := getattr(sampler.spec, field)) != (expected := getattr(first, field)):
                     raise InvalidSpec(
-                        f"sampler {member} has {field} {found}, the first has {expected}", field
+                        f"sampler {member} has {field} {value}, the first has {expected}", field
                     )
         self.steps, self.rows = first.steps, first.batch_rows
         self.samplers = samplers

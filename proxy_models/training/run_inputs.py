@@ -42,19 +42,6 @@ def open_shards(spec: RunSpec) -> dict[str, TokenShard]:
     return shards
 
 
-def end_of_text(shards: dict[str, TokenShard]) -> int:
-    """The token before each document; one tokenizer has one."""
-    return next(iter(shards.values())).meta.end_of_text
-
-
-def check_start(spec: RunSpec, shards: dict[str, TokenShard]) -> str:
-    """The fingerprint of the shards' tokenizer; raises `UnfitStart` where what the run starts from learned others."""
-    fingerprint = next(iter(shards.values())).meta.tokenizer
-    if spec.starting is not None:
-        spec.starting.check_tokenizer(fingerprint)
-    return fingerprint
-
-
 def mixture_sampler(spec: RunSpec, shards: dict[str, TokenShard]) -> MixtureSampler:
     """The batches of the run; raises what `MixtureSampler` raises."""
     training = spec.training
@@ -129,13 +116,13 @@ def _library(start: StartFolder, architecture: Architecture) -> dict[str, Tensor
 
     with drawn_from(0):  # what is missing is drawn before it is reported
         try:
-            model, found = _from_pretrained(AutoModelForCausalLM, start.folder, configuration(architecture))
+            model, report = _from_pretrained(AutoModelForCausalLM, start.folder, configuration(architecture))
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise UnfitStart(start.folder, " ".join(str(error).split())[:500]) from error
-    if found["mismatched_keys"]:
-        name, there, here = sorted(found["mismatched_keys"])[0]
+    if report["mismatched_keys"]:
+        name, there, here = sorted(report["mismatched_keys"])[0]
         raise UnfitStart(start.folder, f"its tensor {name} is {tuple(there)}, the model's is {tuple(here)}")
-    check_names(start.folder, set(found["missing_keys"]), set(found["unexpected_keys"]))
+    check_names(start.folder, set(report["missing_keys"]), set(report["unexpected_keys"]))
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 

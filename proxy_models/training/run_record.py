@@ -210,13 +210,13 @@ class RunRecord:
 
     def resume(self, step: int) -> Checkpoint:
         """Take over metrics and time of a checkpoint, and return it; `InvalidSpec` where it is another run's."""
-        found = read_checkpoint(self.checkpoints, step)
-        state: Any = found.state
+        checkpoint = read_checkpoint(self.checkpoints, step)
+        state: Any = checkpoint.state
         if state["fingerprint"] != self.fingerprint:
             raise InvalidSpec(f"{self.spec.directory} holds a checkpoint of another run", "directory")
         self.metrics = [Metric(**metric) for metric in state["metrics"]]
         self.seconds_before = state["seconds"]
-        return found
+        return checkpoint
 
     def add_checkpoint(self, step: int, tensors: dict[str, Tensor], seconds: float) -> None:
         """Write a checkpoint beside the older ones."""
@@ -238,10 +238,10 @@ class RunRecord:
         if self.published is not None:
             self.published.drop_older_checkpoints(self.checkpoints)
 
-    def add_metrics(self, step: int, found: Mapping[str, float]) -> None:
+    def add_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Keep each task's metric after ``step`` steps; one that is not finite means the model diverged."""
         tokens = step * self.spec.training.tokens_per_step
-        for task, value in found.items():
+        for task, value in values.items():
             if not value < float("inf"):
                 raise Diverged(step)
             self.metrics.append(Metric(step, tokens, task, value))

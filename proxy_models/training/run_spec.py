@@ -18,7 +18,7 @@ from proxy_models.config import (
 )
 from proxy_models.errors import DataMissing, InvalidSpec
 from proxy_models.families.architecture import Architecture, checked_architecture
-from proxy_models.families.start import StartFolder, read_start, resized
+from proxy_models.families.start import StartFolder, read_start
 from proxy_models.stores.object_path import DataPath, data_path
 from proxy_models.text.task_file import PLAIN, TaskMeasure, further_series
 
@@ -38,8 +38,8 @@ class TaskSpec:
     @classmethod
     def from_dict(cls, task: Mapping[str, Any]) -> "TaskSpec":
         """Read the JSON form; raises `KeyError` or `TypeError` for a malformed one, `InvalidSpec` for its measure."""
-        asked = task.get("measure") or {}
-        return cls(str(task["name"]), data_path(task["path"]), TaskMeasure(**asked))
+        measure = task.get("measure") or {}
+        return cls(str(task["name"]), data_path(task["path"]), TaskMeasure(**measure))
 
     @property
     def further(self) -> str:
@@ -95,23 +95,24 @@ class RunSpec:
         """What the run starts from, its shape, vocabulary and names checked; None from scratch. `UnfitStart`."""
         if self.start is None:
             return None
-        found = read_start(self.start)
-        found.check_vocabulary(self.vocabulary_size)
-        if (asked := self._asked) is not None:
-            found.check_shape(asked)
-        return found
+        folder = read_start(self.start)
+        folder.check_vocabulary(self.vocabulary_size)
+        if (shape := self._given) is not None:
+            folder.check_shape(shape)
+        return folder
 
     @cached_property
     def model(self) -> ModelConfig | Architecture:
         """The model's shape; raises `UnknownSize` and what `starting` raises."""
         start = self.starting
         if start is None:
-            assert self._asked is not None, "one of three is given"
-            return self._asked
-        return start.shape if self._asked is None else resized(self._asked, start)
+            assert self._given is not None, "one of three is given"
+            return self._given
+        given = self._given  # over the checkpoint's own vocabulary
+        return start.shape if given is None else given.with_vocabulary(start.shape.vocabulary_size)
 
     @property
-    def _asked(self) -> ModelConfig | Architecture | None:
+    def _given(self) -> ModelConfig | Architecture | None:
         if self.architecture is not None:
             return Architecture(self.architecture, self.vocabulary_size)
         return None if self.size is None else size_named(self.size, self.vocabulary_size)

@@ -13,7 +13,7 @@ from torch import Tensor
 from proxy_models.config import DEFAULT_WARMUP, ModelConfig, TrainingConfig
 from proxy_models.errors import InvalidSpec
 from proxy_models.evaluation import Scored, evaluate
-from proxy_models.families.architecture import Architecture
+from proxy_models.families.architecture import Architecture, check_positions
 from proxy_models.model.model import Decoder, LanguageModel, lower_precision
 from proxy_models.training.stacked_optimizer import AdamW
 
@@ -45,9 +45,9 @@ def build_model(shape: Shape, training: TrainingConfig, device: str, dtype: torc
         decoder.lower = lower_precision(training, dtype)
         return decoder
     # seconds to import, and needed for these only
-    from proxy_models.families.transformers_model import TransformersModel, build, check_length
+    from proxy_models.families.transformers_model import TransformersModel, build, positions
 
-    check_length(shape, training.sequence_length)
+    check_positions(positions(shape), training.sequence_length)
     inner = build(shape, training.seed).to(device, dtype)
     return TransformersModel(shape, inner, lower_precision(training, dtype))
 

@@ -21,8 +21,6 @@ from proxy_models.text.token_shard import TokenShard
 from proxy_models.torch_device import free_memory
 from proxy_models.training.mixture_sampler import MixtureSampler, WaveSampler
 from proxy_models.training.run_inputs import (
-    check_start,
-    end_of_text,
     mixture_sampler,
     open_shards,
     peak_rate,
@@ -79,9 +77,9 @@ def check_wave(specs: Sequence[RunSpec]) -> None:
             (first.training, spec.training, fields(TrainingConfig), OWN_TRAINING),
         ):
             for name in (field.name for field in names if field.name not in own):
-                expected, found = getattr(mine, name), getattr(theirs, name)
-                if expected != found:
-                    raise UnequalWave(member, name, expected, found)
+                expected, own_value = getattr(mine, name), getattr(theirs, name)
+                if expected != own_value:
+                    raise UnequalWave(member, name, expected, own_value)
 
 
 def train_wave(specs: Sequence[RunSpec], options: WaveOptions | None = None) -> list[RunResult | ProxyError]:
@@ -183,14 +181,17 @@ class _Wave:
             shape = stackable(first.model, options.backend)
             check_fits(shape, first.training, len(runs), first.device, free_memory(first.device))
         shards = open_shards(first)
+        meta = next(iter(shards.values())).meta  # they are of one tokenizer
         for record in self.records:
-            record.tokenizer = check_start(record.spec, shards)
+            record.tokenizer = meta.tokenizer
+            if record.spec.starting is not None:
+                record.spec.starting.check_tokenizer(meta.tokenizer)
         self.batches = WaveSampler(self.samplers)
         self.tasks, self.slices = scored_tasks(first), scored_slices(first, shards)
         trainings = [record.spec.training for record in self.records]
         self.peaks = [peak_rate(record.spec) for record in self.records]
         self.backend = build(options.backend, first.model, trainings, first.device)
-        self.backend.separate_documents(end_of_text(shards))
+        self.backend.separate_documents(meta.end_of_text)
         self.ended: dict[int, ProxyError] = {}
         self.steps_done = 0
         self.started = time.monotonic()
@@ -202,8 +203,8 @@ class _Wave:
         for member, record in enumerate(self.records if step or start is not None else ()):
             try:
                 if step:
-                    found = record.resume(step)
-                    self.backend.load(member, found.tensors, found.step)
+                    checkpoint = record.resume(step)
+                    self.backend.load(member, checkpoint.tensors, checkpoint.step)
                 elif start is not None:
                     self.backend.load(member, starting_state(start, self.spec.model), 0)
             except ProxyError as error:

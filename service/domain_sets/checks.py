@@ -15,12 +15,12 @@ from pathlib import Path
 from mixing.domains import check_names
 from mixing.errors import InvalidDomainName, MixingError
 from proxy_models.errors import ProxyError, StoreUnreachable, TooLittleText
-from proxy_models.stores.object_path import DataPath
+from proxy_models.stores.object_path import DataPath, FileIdentity, file_identity
 from proxy_models.text.corpus import probe, read_documents
 from proxy_models.text.held_out import MINIMUM_BYTES, document_digest, held_out_split
 from proxy_models.text.token_files import is_pretokenized
 from service.domain_sets.schemas import DomainRequest, TokenizerRequest
-from store.files import FileIdentity, file_identity, identity_hash, resolve_files, resolve_place
+from store.files import identity_hash, resolve_files, resolve_place
 from store.problems import Invalid, Unavailable, invalid
 from store.settings import Settings
 

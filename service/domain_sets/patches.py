@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from mixing.change.patch import Patch, apply_patch
 from mixing.change.revision import Changes, Leaves
 from mixing.errors import MixingError
-from proxy_models.stores.object_path import data_path
+from proxy_models.stores.object_path import data_path, file_identity
 from service.domain_sets.checks import CheckedDomain, PlacedDomain
 from service.domain_sets.schemas import MergeRequest, PatchRequest
-from store.files import file_identity, store_problems
+from store.files import store_problems
 from store.problems import Invalid, invalid
 from store.tables import DomainRow
 

@@ -9,11 +9,11 @@ from proxy_models.config import TrainingConfig, size_named
 from proxy_models.errors import InvalidSpec, ProxyError, StoreUnreachable
 from proxy_models.families.architecture import Architecture, checked_architecture
 from proxy_models.families.start import StartFolder, read_published_start, read_start
-from proxy_models.stores.object_path import is_address
+from proxy_models.stores.object_path import file_identity, is_address
 from proxy_models.text.task_file import DEFAULT_NORMALIZATION, read_task
 from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
 from store.documents import TaskDocument, TrainingDocument
-from store.files import file_identity, identity_hash, resolve_files, resolve_place, store_problems
+from store.files import identity_hash, resolve_files, resolve_place, store_problems
 from store.problems import Invalid, Unavailable
 from store.settings import Settings
 

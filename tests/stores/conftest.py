@@ -50,13 +50,13 @@ def machines(address: str, tmp_path: Path) -> tuple[ArtifactStore, ArtifactStore
 
 def put(address: str, content: bytes) -> str:
     """An object; answers its address."""
-    file_system(address.partition("://")[0], address).pipe_file(address, content)
+    file_system(address).pipe_file(address, content)
     return address
 
 
 def objects_in(store: ArtifactStore) -> dict[str, bytes]:
     """Every object of a store by its name there."""
-    fs = file_system(store.protocol, store.address)
+    fs = file_system(store.address)
     root = store.address.partition("://")[2].strip("/")
     if not fs.exists(store.address):
         return {}

@@ -50,7 +50,7 @@ def test_what_is_half_uploaded_is_not_there(machines: Machines, monkeypatch: pyt
     here, there = machines
     folder = write_folder(here.directory / "runs" / "r" / "model", FILES)
     # The upload stops before the manifest, as when the machine is switched off there.
-    monkeypatch.setattr(ArtifactStore, "_write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Manifest, "to_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         here.publish(folder)
     monkeypatch.undo()
@@ -88,7 +88,7 @@ def test_an_object_that_is_gone_is_named(machines: Machines) -> None:
     here, there = machines
     here.publish(write_folder(here.directory / "shards" / "k", FILES))
     (name,) = [name for name in objects_in(here) if name.endswith("meta.json")]
-    file_system(here.protocol, here.address).rm_file(f"{here.address}/{name}")
+    file_system(here.address).rm_file(f"{here.address}/{name}")
     with pytest.raises(ObjectMissing, match=re.escape(f"{here.address}/{name}: there is no such object")):
         there.fetch(there.directory / "shards" / "k")
 
@@ -138,7 +138,7 @@ def test_what_was_published_is_not_sent_or_fetched_again(
     folder = write_folder(here.directory / "shards" / "k", FILES)
     here.publish(folder)
     there.fetch(there.directory / "shards" / "k")
-    fs = type(file_system(here.protocol, here.address))
+    fs = type(file_system(here.address))
     for name in ("put_file", "get_file"):
         monkeypatch.setattr(fs, name, lambda *_, **__: pytest.fail("nothing had to be moved"))
     here.publish(folder)
@@ -222,11 +222,11 @@ def test_a_store_that_does_not_answer_can_be_asked_again(
     folder = write_folder(store.directory / "shards" / "k", FILES)
     with monkeypatch.context() as away:
         away.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        type(file_system("s3", s3)).clear_instance_cache()
+        type(file_system(s3)).clear_instance_cache()
         with pytest.raises(StoreUnreachable, match=f"{s3}/a/shards/k.*does not answer") as gone:
             store.publish(folder)
         assert gone.value.retryable
-    type(file_system("s3", s3)).clear_instance_cache()
+    type(file_system(s3)).clear_instance_cache()
     store.publish(folder)
 
 
@@ -255,7 +255,7 @@ def test_a_store_whose_package_is_missing_says_what_to_install(monkeypatch: pyte
 
     monkeypatch.setattr(fsspec, "filesystem", absent)
     with pytest.raises(StoreMisconfigured, match=re.escape("install mixwright[s3]")):
-        file_system("s3", "s3://bucket")
+        file_system("s3://bucket")
     monkeypatch.undo()
     with pytest.raises(StoreMisconfigured, match="nonesuch:// cannot be used"):
-        file_system("nonesuch", "nonesuch://bucket")
+        file_system("nonesuch://bucket")

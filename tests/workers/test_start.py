@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from proxy_models.families.start import read_start
+from proxy_models.stores.object_path import file_identity
 from service.training.checks import check_vocabulary
 from store.documents import ModelDocument
-from store.files import file_identity, identity_hash
+from store.files import identity_hash
 from store.problems import Invalid
 from tests.service.test_families import save_ours
 from workers.claims.failures import JobError

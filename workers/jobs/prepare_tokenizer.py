@@ -14,9 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_models.stores.current import is_here, local_artifact, reference_of, using_store
-from proxy_models.stores.object_path import DataPath, data_path
+from proxy_models.stores.object_path import DataPath, data_path, file_identity
 from store import jobs
-from store.files import file_identity
 from store.settings import Settings
 from store.tables import Document, Job, Revision
 

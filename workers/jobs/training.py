@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 from proxy_models.errors import ProxyError
 from proxy_models.families.start import read_start
 from proxy_models.stores.current import current_store, local_artifact, using_store
-from proxy_models.stores.object_path import is_address
+from proxy_models.stores.object_path import file_identity, is_address
 from store import jobs
 from store.documents import LaunchDocument, ModelDocument, SwarmDocument
-from store.files import file_identity, identity_hash
+from store.files import identity_hash
 from store.settings import Settings
 from store.tables import Document, Job, Launch, Metric, Optimization, Run
 from workers.claims.failures import JobError
