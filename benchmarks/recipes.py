@@ -17,11 +17,14 @@ worth in truth does.
 import argparse
 import json
 import time
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
@@ -49,15 +52,34 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
 """Name of the method whose defaults hold, and the parts; all see the same runs, whatever their own sampler."""
 TASKS = 4
 """Losses in the objective: the first ones of the file."""
+TARGET_TOKENS = 1e12
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """A truth over 17 domains: smooth functions of sqrt(p), one a task, and the noise of measuring them."""
+    """A truth over m domains: smooth functions of sqrt(p), one a task, and the noise of measuring them.
+
+    Attributes:
+        domains: with their tokens.
+        weights: (n, m) the mixtures that runs are drawn from.
+        models: each task's function, fitted to what all of these measured.
+    """
 
     domains: Domains
     weights: np.ndarray
     models: dict[str, GaussianProcessRegressor]
+
+    @classmethod
+    def of(cls, domains: Domains, weights: np.ndarray, metrics: Mapping[str, np.ndarray]) -> Self:
+        """One Gaussian process a task, fitted to (n,) metrics."""
+        scales: Any = np.ones(len(domains))  # one length scale a domain
+        kernel = ConstantKernel(1.0) * RBF(scales) + WhiteKernel(0.01, (1e-6, 1.0))
+        models = {}
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # a length at its bound
+            for task, column in metrics.items():
+                model = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=0)
+                models[task] = model.fit(np.sqrt(weights), column)
+        return cls(domains, weights, models)
 
     def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Each task's true value at (n, m) mixtures."""
@@ -68,47 +90,54 @@ class Oracle:
         model: Any = self.models[task]  # scikit-learn gives fitted kernels no types
         return float(np.asarray(model._y_train_std).item() * np.sqrt(model.kernel_.k2.noise_level))
 
-
-def fit_oracle(directory: Path) -> Oracle:
-    """One Gaussian process a task on all 512 runs."""
-    swarm = load(directory)
-    # The swarm was drawn around the pool's own sizes, which are not in the files: its mean stands for them.
-    tokens = dict(zip(swarm.domains, swarm.train_weights.mean(0) * 1e12, strict=True))
-    domains = Domains.of(tokens)
-    weights = swarm.train_weights[:, [swarm.domains.index(name) for name in domains.names]]
-    scales: Any = np.ones(len(swarm.domains))  # one length scale a domain
-    kernel = ConstantKernel(1.0) * RBF(scales) + WhiteKernel(0.01, (1e-6, 1.0))
-    models = {}
-    for task, column in list(zip(swarm.tasks, swarm.train_metrics.T, strict=True))[:TASKS]:
-        model = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=0)
-        models[task] = model.fit(np.sqrt(weights), column)
-    return Oracle(domains, weights, models)
-
-
-def measure(oracle: Oracle, name: str, objective: list[str], runs: int) -> dict[str, float]:
-    """One recipe over the subsets; see the module for what is measured."""
-    truth = oracle.metrics(oracle.weights)
-    found = []
-    for subset in range(SUBSETS):
-        generator = np.random.default_rng([runs, subset])
-        chosen = generator.permutation(len(oracle.weights))[:runs]
-        evidence = tuple(
+    def evidence(
+        self, objective: Sequence[str], runs: int, generator: np.random.Generator
+    ) -> tuple[RunEvidence, ...]:
+        """A random subset of the mixtures, measured anew."""
+        chosen = generator.permutation(len(self.weights))[:runs]
+        truth, noise = self.metrics(self.weights), {task: self.noise(task) for task in objective}
+        return tuple(
             RunEvidence(
                 f"run{index}",
-                oracle.domains.mixture(oracle.weights[index]),
+                self.domains.mixture(self.weights[index]),
                 {
-                    task: float(truth[task][index] + oracle.noise(task) * generator.standard_normal())
+                    task: float(truth[task][index] + noise[task] * generator.standard_normal())
                     for task in objective
                 },
             )
             for index in chosen
         )
+
+    def gain(self, objective: Sequence[str], document: Mapping[str, Any]) -> float:
+        """What the mixture of an answer gains over the natural distribution in truth."""
+        points = np.array([list(document["natural"].values()), list(document["weights"].values())])
+        values = self.metrics(points)
+        return float(np.mean([values[task][0] - values[task][1] for task in objective]))
+
+
+def fit_oracle(directory: Path) -> Oracle:
+    """On all 512 training runs."""
+    swarm = load(directory)
+    # The swarm was drawn around the pool's own sizes, which are not in the files: its mean stands for them.
+    tokens = dict(zip(swarm.domains, swarm.train_weights.mean(0) * TARGET_TOKENS, strict=True))
+    domains = Domains.of(tokens)
+    weights = swarm.train_weights[:, [swarm.domains.index(name) for name in domains.names]]
+    return Oracle.of(
+        domains, weights, dict(list(zip(swarm.tasks, swarm.train_metrics.T, strict=True))[:TASKS])
+    )
+
+
+def measure(oracle: Oracle, name: str, objective: list[str], runs: int) -> dict[str, float]:
+    """One recipe over the subsets; see the module for what is measured."""
+    found = []
+    for subset in range(SUBSETS):
+        evidence = oracle.evidence(objective, runs, np.random.default_rng([runs, subset]))
         method, recipe = RECIPES[name]
         question = Question(
             method=method,
             domains=oracle.domains,
             objective=dict.fromkeys(objective, 1.0),
-            target_tokens=1e12,
+            target_tokens=TARGET_TOKENS,
             kl_weight=METHODS[method].kl_weight,
             seed=subset,
             recipe=recipe,
@@ -116,9 +145,7 @@ def measure(oracle: Oracle, name: str, objective: list[str], runs: int) -> dict[
         began = time.process_time()
         document = propose(question, evidence).to_dict()
         seconds = time.process_time() - began
-        points = np.array([list(document["natural"].values()), list(document["weights"].values())])
-        values = oracle.metrics(points)
-        gain = np.mean([values[task][0] - values[task][1] for task in objective])
+        gain = oracle.gain(objective, document)
         low, high = document["objective"]["gain_interval"]
         predicted, distance = document["objective"]["gain"], document["nearest_run_distance"]
         found.append((gain, predicted, low <= gain <= high, high - low, distance, seconds))
