@@ -161,7 +161,7 @@ def combine(
     >>> combine(METHODS["mixwright"])
     Recipe(sampler='d-optimal', regression='effective-power', granularity='per task', solver='exact')
     >>> combine(METHODS["mixwright"], regression="ensemble").solver
-    'search'
+    'best'
     """
     if method.recipe is None:
         raise InvalidSetting(f"the method {method.name!r} trains no runs, so it has no parts", field="method")
@@ -171,7 +171,7 @@ def combine(
         part = REGRESSIONS[regression]
         if part.solver is not None:
             chosen["solver"] = part.solver
-        elif SOLVERS[method.recipe.solver].needs_convex and not part.convex:
+        elif SOLVERS[method.recipe.solver].for_convex and not part.convex:
             chosen["solver"] = part.preferred_solver
         elif SOLVERS[method.recipe.solver].needs is not None:
             chosen["solver"] = "exact" if part.convex else part.preferred_solver

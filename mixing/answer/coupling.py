@@ -27,14 +27,14 @@ def couplings(problem: MixtureProblem, weights: np.ndarray) -> np.ndarray | None
         weights: (m,) p*.
 
     Returns:
-        The costs, 0 on the diagonal; None for a law that is not convex, whose curvature nobody has promised, and for
-        the worst of several families, which has none.
+        The costs, 0 on the diagonal; None for a law without a gradient, and for the worst of several families, which
+        has no curvature. Of a law that is not convex what bends down counts as straight.
     """
     objective = problem.objective
-    if not objective.law.is_convex or objective.families:
-        return None
     inside = np.maximum(weights, _LEAST)
-    expansion = objective.expand(inside, objective.task_weights)
+    expansion = None if objective.families else objective.local(inside)
+    if expansion is None:
+        return None
     diagonal, factors = expansion.diagonal, expansion.factors
     caps = np.minimum(problem.caps, 1.0)
     costs = np.zeros((len(weights), len(weights)))

@@ -14,6 +14,7 @@ from mixing.answer.untrained import cap_row, domain_rows
 from mixing.answer.warnings import warnings_of
 from mixing.laws.conformal import RunIntervals, fewest_runs
 from mixing.laws.diagnostics import effects, weight_spread
+from mixing.laws.ensemble import PROCESSES, WORTH_SEARCHING
 from mixing.limits import BINDING
 from mixing.objective import Sense, sense_of
 from mixing.runs.noise import TaskSignal, rank_tasks
@@ -75,7 +76,7 @@ class Report:
             "nearest_run_distance": self.nearest_run_distance,
             "runs_used": len(self.evidence.weights),
             "left_out": dict(self.evidence.left_out),
-            "notes": list(self.evidence.notes),
+            "notes": [*self.evidence.notes, *self.how_solved()],
             "warnings": [asdict(warning) for warning in warnings_of(self)],
         }
 
@@ -151,15 +152,38 @@ class Report:
     def tasks(self) -> list[Document]:
         """What is predicted of each task; `signal_to_noise` is its range over the runs in units of its noise."""
         evidence = self.evidence
+        alone = {self.question.parts.regression: 1.0}
+        laws = self.proposal.learned.law.parts() or (alone,) * len(evidence.tasks)
         return [
             {
                 "name": name,
+                "laws": laws[t],
                 "weight": float(evidence.objective[t]),
                 **self.predicted(t, self.senses[name], float(self.at_natural[t]), float(self.at_proposed[t])),
                 "noise": _finite(evidence.noise[t]),
                 "signal_to_noise": _finite(self.signals[name].ratio) if name in self.signals else None,
             }
             for t, name in enumerate(evidence.tasks)
+        ]
+
+    def how_solved(self) -> list[str]:
+        """Why the mixture is certified or was searched for, of a law that could have been either."""
+        law = self.proposal.learned.law
+        if not law.parts():
+            return []
+        if law.is_convex:
+            return [
+                "Laws that are convex in the mixture predict every task about as well as any, so the mixture is the"
+                " certified best."
+            ]
+        curved = [
+            task
+            for task, parts in zip(self.evidence.tasks, law.parts(), strict=False)
+            if PROCESSES & set(parts)
+        ]
+        return [
+            f"Gaussian processes lower the held-out error of {', '.join(curved)} by more than"
+            f" {WORTH_SEARCHING:.0%}, so the mixture was searched for: it is the best found, without a certificate."
         ]
 
     def worse(self) -> list[Document]:

@@ -86,9 +86,10 @@ REGRESSIONS: Mapping[str, RegressionPart] = _Regressions(
     index(
         RegressionPart(
             name="ensemble",
-            title="the effective power law and Gaussian processes around it",
+            title="a linear law, the effective power law and Gaussian processes, weighed per task by held-out error",
             source="ours",
             make=lazy("mixing.laws.ensemble:Ensemble.for_runs"),
+            preferred_solver="best",
             runs_per_domain=0.5,
             runs_beyond=10,
         ),

@@ -45,6 +45,9 @@ class _Through(Fitted):
     def unfinished(self) -> np.ndarray:
         return self.law.unfinished()
 
+    def parts(self) -> tuple[dict[str, float], ...]:
+        return self.law.parts()
+
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         return self.law.gradient(weights @ self.matrix.T) @ self.matrix
 
@@ -60,6 +63,16 @@ class _Through(Fitted):
             inner.diagonal[alone] @ self.matrix[alone] ** 2,
             np.concatenate([inner.factors @ self.matrix, spread]),
         )
+
+
+def added(parts: Sequence[Expansion]) -> Expansion:
+    """The sum of expansions at one mixture."""
+    return Expansion(
+        sum(part.value for part in parts),
+        np.sum([part.gradient for part in parts], axis=0),
+        np.sum([part.diagonal for part in parts], axis=0),
+        np.concatenate([part.factors for part in parts]),
+    )
 
 
 def measured_alike(measured: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -108,6 +121,10 @@ class _Joined(Fitted):
         parts = zip(self.laws, self.columns, strict=True)
         return np.sort(np.concatenate([columns[law.unfinished()] for law, columns in parts]))
 
+    def parts(self) -> tuple[dict[str, float], ...]:
+        each = [part for law in self.laws for part in law.parts()]
+        return tuple(each[position] for position in self._order) if each else ()
+
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         return np.concatenate([law.gradient(weights) for law in self.laws], axis=1)[:, self._order]
 
@@ -116,9 +133,4 @@ class _Joined(Fitted):
             law.expand(weights, task_weights[tasks])
             for law, tasks in zip(self.laws, self.columns, strict=True)
         ]
-        return Expansion(
-            sum(part.value for part in parts),
-            np.sum([part.gradient for part in parts], axis=0),
-            np.sum([part.diagonal for part in parts], axis=0),
-            np.concatenate([part.factors for part in parts]),
-        )
+        return added(parts)

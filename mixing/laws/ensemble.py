@@ -3,18 +3,27 @@
 A task's share of a member falls with the square of the member's held-out mean absolute error. Members about as
 good count about equally: on the published RegMix swarm that beats choosing the best one, and beats stacking by least
 squares, for with few runs held-out errors say little of small differences. A member ten times as bad hardly counts.
+
+An average of convex laws is convex, and its best mixture can be certified. So a task is averaged over the convex
+members alone unless all of them together predict it better by `WORTH_SEARCHING`; where that is so of no task, the
+whole law is convex.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mixing.errors import InvalidSetting, TooFewRuns
+from mixing.laws.composed import added
+from mixing.laws.linear import LinearLaw
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.processes.gaussian_process import GaussianProcess
-from mixing.laws.regression import Fitted, Regression
+from mixing.laws.regression import Expansion, Fitted, Regression
 
 _STEEPNESS = 2
+WORTH_SEARCHING = 0.05
+"""Share of the held-out error by which the members that are not convex must lower it to be asked."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +31,16 @@ class FittedEnsemble(Fitted):
     """The members' fits and what they count.
 
     Attributes:
-        members: those that had enough runs.
+        members: those that had enough runs and count for some task.
         shares: (M, T), each task's summing to 1.
         held_out_error: (M, T) cross-validated mean absolute error, in the metric's unit.
+        names: (M,) of the members.
     """
 
     members: tuple[Fitted, ...]
     shares: np.ndarray
     held_out_error: np.ndarray
+    names: tuple[str, ...]
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, both (n, T), of (n, m) mixtures.
@@ -46,10 +57,35 @@ class FittedEnsemble(Fitted):
         """(u,) the tasks for which a member's fit ran out of iterations before it reached a minimum."""
         return np.unique(np.concatenate([member.unfinished() for member in self.members]))
 
+    def parts(self) -> tuple[dict[str, float], ...]:
+        """(T,) `{member: its share}`, without those that do not count."""
+        return tuple(
+            {name: float(share) for name, share in zip(self.names, column, strict=True) if share > 0}
+            for column in self.shares.T
+        )
+
     @property
     def has_gradient(self) -> bool:
         """Whether every member has one."""
         return all(member.has_gradient for member in self.members)
+
+    @property
+    def is_convex(self) -> bool:
+        """Whether every member is."""
+        return all(member.is_convex for member in self.members)
+
+    def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
+        """To second order at one (m,) mixture, for (T,) non-negative task weights.
+
+        Raises:
+            InvalidSetting: a member is not convex.
+        """
+        return added(
+            [
+                member.expand(weights, shares * task_weights)
+                for member, shares in zip(self.members, self.shares, strict=True)
+            ]
+        )
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         """(n, T, m) derivatives d f_t / d p_j of the mean.
@@ -70,9 +106,18 @@ class FittedEnsemble(Fitted):
         return [member.predict(weights) for member in self.members]
 
 
-def _members() -> tuple[Regression, ...]:
+PROCESSES = {"Gaussian process", "Gaussian process around the effective power law"}
+"""Names of the default members that are not convex."""
+
+
+def _members() -> dict[str, Regression]:
     law = EffectivePowerLaw()
-    return law, GaussianProcess(), GaussianProcess(mean=law)
+    return {
+        "linear": LinearLaw(),
+        "effective power": law,
+        "Gaussian process": GaussianProcess(),
+        "Gaussian process around the effective power law": GaussianProcess(mean=law),
+    }
 
 
 @dataclass(frozen=True)
@@ -80,14 +125,15 @@ class Ensemble(Regression):
     """The regression and its settings; see the module for what they mean.
 
     Attributes:
-        members: at least one; those that need more runs than there are stay out. By default the convex law, which
-            extrapolates and needs the fewest runs; a Gaussian process, which learns what no law has; and the two
-            together.
+        members: by name, at least one; those that need more runs than there are stay out. By default a linear law,
+            which can say that a domain harms, and overfits least where measurements are mostly noise; the effective
+            power law, which extrapolates and needs the fewest runs; a Gaussian process, which learns what no law has;
+            and these two together.
         folds: of the cross-validation.
         repeats: of it, over different folds.
         seed: of the folds.
 
-    >>> members = (EffectivePowerLaw(), GaussianProcess())
+    >>> members = {"law": EffectivePowerLaw(), "process": GaussianProcess()}
     >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
     >>> bits = 0.9 + np.exp(weights @ [[-1.0], [0.5], [0.2]])
     >>> mean, deviation = Ensemble(members).fit(weights, bits).predict(weights)
@@ -95,7 +141,7 @@ class Ensemble(Regression):
     (20, 1)
     """
 
-    members: tuple[Regression, ...] = field(default_factory=_members)
+    members: Mapping[str, Regression] = field(default_factory=_members)
     folds: int = 5
     repeats: int = 2
     seed: int = 0
@@ -106,7 +152,7 @@ class Ensemble(Regression):
 
     def runs_to_fit(self, domains: int) -> int:
         """Those of its least demanding member, when the largest fold is left out."""
-        least = min(member.runs_to_fit(domains) for member in self.members)
+        least = min(member.runs_to_fit(domains) for member in self.members.values())
         return -(-least * self.folds // (self.folds - 1))
 
     def fit(
@@ -143,13 +189,13 @@ class Ensemble(Regression):
         What each member counts is decided once, by all runs.
         """
         fitted = self.fit(weights, metrics, noise)
-        members = self._able(int(kept.sum(1).min()), weights.shape)
-        if len(members) < len(fitted.members):
+        able = self._able(int(kept.sum(1).min()), weights.shape)
+        if not set(fitted.names) <= set(able):
             return [
                 self.fit(weights[rows], metrics[rows], None if noise is None else noise[rows])
                 for rows in kept
             ]
-        fits = [member.refits(weights, metrics, kept, noise) for member in members]
+        fits = [able[name].refits(weights, metrics, kept, noise) for name in fitted.names]
         return [replace(fitted, members=tuple(each)) for each in zip(*fits, strict=True)]
 
     def fit_and_hold_out(
@@ -157,23 +203,31 @@ class Ensemble(Regression):
     ) -> tuple[FittedEnsemble, np.ndarray]:
         """What `fit` and `held_out` give, every member fitted to all runs once."""
         runs = len(weights)
+        self._able(runs, weights.shape)
         left_out = fold_masks(runs, self.folds, self.repeats, np.random.default_rng(self.seed))
         masks = np.concatenate([~left_out, kept])
-        members, errors, asked = [], [], []
-        for member in self._able(int(masks.sum(1).min()), weights.shape):
-            fitted, predicted = member.fit_and_hold_out(weights, metrics, masks, noise)
-            missed = np.abs(predicted[: len(left_out)] - metrics) * left_out[:, :, None]
-            members.append(fitted)
-            errors.append(missed.sum((0, 1)) / left_out.sum())
-            asked.append(predicted[len(left_out) :])
-        shares = _shares(np.stack(errors))
-        ensemble = FittedEnsemble(tuple(members), shares, np.stack(errors))
-        return ensemble, np.einsum("mt,mbkt->bkt", shares, np.stack(asked))
+        able = self._able(int(masks.sum(1).min()), weights.shape)
+        results = [member.fit_and_hold_out(weights, metrics, masks, noise) for member in able.values()]
+        members = tuple(fitted for fitted, _ in results)
+        predictions = np.stack([predicted for _, predicted in results])
+        missed = np.where(left_out[:, :, None], predictions[:, : len(left_out)] - metrics, 0.0)
+        shares, errors = _shares(missed, np.array([member.is_convex for member in members]), left_out.sum())
+        used = np.flatnonzero(shares.any(axis=1))
+        names = tuple(able)
+        ensemble = FittedEnsemble(
+            tuple(members[position] for position in used),
+            shares[used],
+            errors[used],
+            tuple(names[position] for position in used),
+        )
+        return ensemble, np.einsum("mt,mbkt->bkt", shares, predictions[:, len(left_out) :])
 
-    def _able(self, fewest: int, shape: tuple[int, ...]) -> list[Regression]:
+    def _able(self, fewest: int, shape: tuple[int, ...]) -> dict[str, Regression]:
         """The members that can be fitted to the smallest part of the (K, m) runs."""
         runs, domains = shape
-        able = [member for member in self.members if fewest >= member.runs_to_fit(domains)]
+        able = {
+            name: member for name, member in self.members.items() if fewest >= member.runs_to_fit(domains)
+        }
         if not able:
             needed = self.runs_to_fit(domains)
             raise TooFewRuns(
@@ -192,8 +246,28 @@ def fold_masks(runs: int, folds: int, repeats: int, generator: np.random.Generat
     return (assignment[:, None, :] == np.arange(folds)[None, :, None]).reshape(-1, runs)
 
 
-def _shares(error: np.ndarray) -> np.ndarray:
-    """(M, T) of (M, T) errors; an exact member takes all."""
+def _shares(missed: np.ndarray, convex: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(M, T) shares and held-out errors.
+
+    Args:
+        missed: (M, F, K, T) by how much each member missed the `count` runs of the folds left out, 0 elsewhere.
+        convex: (M,) whether the member is.
+        count: runs left out, over all folds.
+    """
+    errors = np.abs(missed).sum((1, 2)) / count
+    shares = _falling(errors)
+    if convex.any() and not convex.all():
+        alone = np.zeros_like(shares)
+        alone[convex] = _falling(errors[convex])
+        together, apart = (
+            np.abs(np.einsum("mt,mfkt->fkt", each, missed)).sum((0, 1)) for each in (shares, alone)
+        )
+        shares = np.where(together < (1 - WORTH_SEARCHING) * apart, shares, alone)
+    return shares, errors
+
+
+def _falling(error: np.ndarray) -> np.ndarray:
+    """(M, T) shares that fall with (M, T) errors; an exact member takes all."""
     relative = error / np.maximum(error.min(0), 1e-300)
     shares = np.maximum(relative, 1) ** -_STEEPNESS
     return shares / shares.sum(0)

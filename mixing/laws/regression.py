@@ -29,6 +29,9 @@ import numpy as np
 from mixing.errors import InvalidMetrics, InvalidSetting, TooFewRuns
 from mixing.runs.table import RunTable
 
+_STEP = 1e-4
+"""Of a weight, to either side, for differences of a gradient."""
+
 
 @dataclass(frozen=True)
 class Expansion:
@@ -67,6 +70,10 @@ class Fitted:
         """(u,) the tasks whose fit ran out of iterations before it reached a minimum."""
         return np.zeros(0, int)
 
+    def parts(self) -> tuple[dict[str, float], ...]:
+        """(T,) `{law: its share}` of each task where it is an average of several; empty where it is one law."""
+        return ()
+
     @property
     def has_gradient(self) -> bool:
         """Whether `gradient` is there."""
@@ -84,6 +91,29 @@ class Fitted:
             InvalidSetting: the law has none.
         """
         raise InvalidSetting(f"{type(self).__name__} has no gradient", field="regression")
+
+    def local(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion | None:
+        """`expand`, or where the law is not convex the same of its curvature upwards alone; None without a gradient.
+
+        The second derivatives are then differences of the gradient, and what bends down counts as straight.
+        """
+        if self.is_convex:
+            return self.expand(weights, task_weights)
+        if not self.has_gradient:
+            return None
+        steps = _STEP * np.concatenate([np.eye(len(weights)), -np.eye(len(weights))])
+        slopes = np.einsum("ntm,t->nm", self.gradient(np.maximum(weights + steps, 0.0)), task_weights)
+        moved = np.maximum(weights + steps, 0.0)
+        width = np.diagonal(moved[: len(weights)] - moved[len(weights) :])
+        hessian = (slopes[: len(weights)] - slopes[len(weights) :]) / width[:, None]
+        values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+        upwards = values > 0
+        return Expansion(
+            float(self.predict(weights[None])[0][0] @ task_weights),
+            np.einsum("tm,t->m", self.gradient(weights[None])[0], task_weights),
+            np.zeros(len(weights)),
+            (vectors[:, upwards] * np.sqrt(values[upwards])).T,
+        )
 
     def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
         """To second order at one (m,) mixture, for (T,) non-negative task weights.

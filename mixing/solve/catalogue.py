@@ -18,12 +18,14 @@ class SolverPart(Part):
     Attributes:
         solve: the mixture of a question.
         needs_convex: whether the regression must be convex.
+        for_convex: whether it is meant for one that is or may be; another brings its preferred solver along.
         needs: the one regression it is the closed form of, or None.
         respects_constraints: whether it can take group shares and pins beyond caps.
     """
 
     solve: Callable[["FittedQuestion"], "Solution"]
     needs_convex: bool = False
+    for_convex: bool = False
     needs: str | None = None
     respects_constraints: bool = True
 
@@ -35,6 +37,14 @@ SOLVERS: Mapping[str, SolverPart] = index(
         source="Boyd and Vandenberghe 2004",
         solve=lazy("mixing.solve.solvers:exact"),
         needs_convex=True,
+        for_convex=True,
+    ),
+    SolverPart(
+        name="best",
+        title="certified minimum where the law is convex, refined search where it is not",
+        source="ours",
+        solve=lazy("mixing.solve.solvers:exact_or_searched"),
+        for_convex=True,
     ),
     SolverPart(
         name="search",

@@ -136,9 +136,16 @@ class Objective:
         cost = self.kl_weight * rel_entr(weights, self.prior).sum(axis=1)
         return cost if self.repetition is None else cost + self.repetition.value(weights)
 
+    def local(self, weights: np.ndarray) -> Expansion | None:
+        """`expand` for any law, of its curvature upwards alone (`Fitted.local`); None where it has no gradient."""
+        law = self.law.local(weights, self.task_weights)
+        return None if law is None else self._with_costs(law, weights)
+
     def smooth(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
         """sum_t w_t f_t plus the repetition cost to second order at (m,) weights, for given task weights."""
-        expansion = self.law.expand(weights, task_weights)
+        return self._with_repetition(self.law.expand(weights, task_weights), weights)
+
+    def _with_repetition(self, expansion: Expansion, weights: np.ndarray) -> Expansion:
         if self.repetition is None:
             return expansion
         value, slope, curvature = self.repetition.expand(weights)
@@ -151,7 +158,10 @@ class Objective:
 
     def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
         """`smooth` plus the KL term; at lambda > 0 the weights must be positive."""
-        smooth = self.smooth(weights, task_weights)
+        return self._with_costs(self.law.expand(weights, task_weights), weights)
+
+    def _with_costs(self, law: Expansion, weights: np.ndarray) -> Expansion:
+        smooth = self._with_repetition(law, weights)
         if self.kl_weight == 0:
             return smooth
         ratio = np.log(weights / self.prior)

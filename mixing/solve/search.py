@@ -11,11 +11,12 @@ says how far it lies from the nearest run, and `distance_penalty` lets that dist
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
 import numpy as np
+from scipy.optimize import nnls
 from scipy.spatial.distance import cdist
 
 from mixing.capped_simplex import into_capped_simplex, settle
@@ -23,7 +24,7 @@ from mixing.errors import Infeasible, InvalidSetting
 from mixing.solve.conflicts import inside_of
 from mixing.solve.constraints import Box, LinearSystem
 from mixing.solve.problem import MixtureProblem
-from mixing.solve.solution import Solution
+from mixing.solve.solution import Prices, Solution, binding
 
 STRENGTHS = np.logspace(-1, 2, 13)
 """Of the Dirichlet draws, relative to a centre of mean weight 1: from single domains to near the centre."""
@@ -98,6 +99,8 @@ class Region:
         return self.towards(np.tile(self.inside, (count, 1)), drawn)
 
 
+_BINDS = 1e-6  # of a bound
+_UNUSED = 1e-5  # a weight that says nothing of what slopes there
 _POOL = 0.2  # share of the evaluations drawn at random
 _SEARCHES = 32
 _APART = 0.05  # L1 distance between the starts of two searches
@@ -147,6 +150,37 @@ def search(
         )
     value = float(problem.objective.of_predictions(predictions, weights[None])[0])
     return Solution(weights, value, evaluations=score.evaluations + 1)
+
+
+def priced(problem: MixtureProblem, solution: Solution) -> Solution:
+    """The solution with the linear constraints that bind it and what they cost, where the law has a gradient.
+
+    At a minimum the slope of the objective is a sum of the constraints' own, with multipliers of at least 0 for those
+    that bind: non-negative least squares over the domains in use finds them. Guard rails and families have no part in
+    it, so where there are any nothing is priced.
+    """
+    weights, objective = solution.weights, problem.objective
+    beside = problem.guard_rails or objective.families
+    expansion = None if beside else objective.local(np.maximum(weights, _UNUSED))
+    if expansion is None:
+        return solution
+    system, free = problem.system, problem.space.collapse(weights)
+    used = free > _UNUSED
+    slack = system.bound - system.inequality @ free
+    near = np.flatnonzero(slack <= _BINDS * np.maximum(np.abs(system.bound), _BINDS))
+    held = np.concatenate([np.ones((1, len(free))), system.equality])
+    columns = np.concatenate([system.inequality[near], held, -held]).T
+    multipliers, _ = nnls(columns[used], -(expansion.gradient @ problem.space.matrix)[used])
+    rows = {
+        (system.inequality_names[row], bool(system.is_lower[row])): float(price)
+        for row, price in zip(near, multipliers, strict=False)
+    }
+    up, down = np.split(multipliers[len(near) :], 2)
+    pins = dict(zip(system.equality_names, (up - down)[1:].tolist(), strict=True))
+    active = binding(problem, free, Prices(rows, pins, (), ()))
+    caps = {item.name: item.price for item in active if item.kind == "cap"}
+    cap_prices = np.array([caps.get(name, 0.0) for name in problem.space.leaves])
+    return replace(solution, active=active, cap_prices=cap_prices)
 
 
 def _check(evaluations: int, evidence_weights: np.ndarray | None, distance_penalty: float) -> None:

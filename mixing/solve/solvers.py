@@ -16,7 +16,7 @@ from mixing.runs.evidence import Evidence
 from mixing.solve.catalogue import SOLVERS
 from mixing.solve.exact import solve
 from mixing.solve.problem import MixtureProblem
-from mixing.solve.search import Region, search
+from mixing.solve.search import Region, priced, search
 from mixing.solve.solution import Solution
 
 # How published methods choose a mixture from a fitted regression: among candidates, no constraints of their own.
@@ -119,6 +119,11 @@ def exact(fitted: FittedQuestion) -> Solution:
     return solve(fitted.problem)
 
 
+def exact_or_searched(fitted: FittedQuestion) -> Solution:
+    """The certified minimum of a law that turned out convex for its runs, and the best found of any other."""
+    return exact(fitted) if fitted.law.is_convex else refined_search(fitted)
+
+
 SEARCH_EVALUATIONS = 40_000
 _SAME = 1e-9
 """L1 distance below which two runs are of one mixture: replicates, or one mixture trained for longer."""
@@ -133,13 +138,14 @@ def refined_search(fitted: FittedQuestion) -> Solution:
     penalty = 0.0
     if fitted.held_out is not None:
         penalty = fitted.held_out.objective_mae / max(_typical_distance(weights), 1e-3)
-    return search(
+    solution = search(
         fitted.problem,
         fitted.generator,
         evaluations=max(1000, round(fitted.effort * SEARCH_EVALUATIONS)),
         evidence_weights=weights,
         distance_penalty=penalty,
     )
+    return priced(fitted.problem, solution) if fitted.effort == 1 else solution
 
 
 def _typical_distance(weights: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from mixing.simplex_map import SimplexMap
 from mixing.solve.constraints import LinearSystem
 from mixing.solve.exact import solve
 from mixing.solve.problem import GuardRail, MixtureProblem
-from mixing.solve.search import Region, search
+from mixing.solve.search import Region, priced, search
 from mixing.solve.solvers import mean_of_best, predicted_best, regmix_candidates
 from tests.mixing.solve.problems import LAWS, names, pinned_at, problem_of, share_between, single_tasks
 
@@ -29,6 +29,19 @@ class PredictOnly(Fitted):
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.asked.append(len(weights))
         return self.law.predict(weights)
+
+
+@dataclass(frozen=True)
+class Bent(Fitted):
+    """A law that has slopes and says nothing of its curvature."""
+
+    law: Fitted
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.law.predict(weights)
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        return self.law.gradient(weights)
 
 
 @dataclass(frozen=True)
@@ -189,3 +202,39 @@ def test_regmix_candidates_have_the_moments_of_their_dirichlet() -> None:
     np.testing.assert_allclose(drawn.sum(1), 1, atol=1e-12)
     np.testing.assert_allclose(drawn.mean(0), prior, atol=0.01)
     np.testing.assert_allclose(drawn.var(0), prior * (1 - prior) / 2, atol=0.01)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_binds_a_mixture_is_priced_from_slopes_as_the_exact_solve_prices_it(seed: int) -> None:
+    """A second method: least squares over the slopes at the optimum, beside the multipliers of the solve."""
+    caps = np.random.default_rng(seed).uniform(0.12, 0.4, 8)
+    problem = problem_of(seed, 8, law=EffectivePowerLaw, caps=caps, kl_weight=0.02)
+    exact = solve(problem)
+    assert exact.cap_prices is not None
+    bare = replace(exact, active=(), cap_prices=None)
+    by_slopes = priced(of_law(problem, Bent(problem.objective.law)), bare)
+    np.testing.assert_allclose(by_slopes.cap_prices, exact.cap_prices, atol=1e-6)
+    named = {item.name for item in exact.active if item.price > 1e-6}
+    assert {item.name for item in by_slopes.active if item.price > 1e-6} == named
+    assert by_slopes.gap == exact.gap
+    np.testing.assert_array_equal(by_slopes.weights, exact.weights)
+
+
+def test_a_law_without_slopes_is_not_priced() -> None:
+    problem = problem_of(0, 8, law=EffectivePowerLaw, caps=np.full(8, 0.2))
+    bare = replace(solve(problem), active=(), cap_prices=None)
+    assert priced(of_law(problem, PredictOnly(problem.objective.law, [])), bare) is bare
+
+
+def test_the_curvature_of_a_law_that_promises_none_is_that_of_its_slopes() -> None:
+    law = problem_of(0, 6, law=EffectivePowerLaw).objective.law
+    point, task_weights = np.full(6, 1 / 6), np.full(len(law.predict(np.full((1, 6), 1 / 6))[0][0]), 0.5)
+    known, found = law.expand(point, task_weights), Bent(law).local(point, task_weights)
+    assert found is not None
+    np.testing.assert_allclose(found.gradient, known.gradient, rtol=1e-9)
+    np.testing.assert_allclose(
+        found.factors.T @ found.factors,
+        np.diag(known.diagonal) + known.factors.T @ known.factors,
+        rtol=1e-3,
+        atol=1e-4,
+    )
