@@ -1,12 +1,13 @@
 # make demo    the whole job on real text: domains in, proxy models, a mixture, two larger models to check it
 # make serve   the service on the same data
 # make test    installs what it needs and runs every test
+# make test-long   those that take over a minute each and hold nothing the others do not
 # make test-kernel   the numerical tests again, on other matrix kernels than the processor's own
 # make lint    ruff, pyright, the import contracts
 # make audit   known vulnerabilities of what constraints.txt pins; says so loudly where nobody can be asked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-kernel lint audit clean
+.PHONY: help setup demo serve test test-long test-kernel lint audit clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.mixwright-installed
@@ -39,12 +40,16 @@ serve: $(INSTALLED)
 # loadfile: the tests of one file share what it prepared once. ARGS="tests/mixing -k swarm" picks some.
 test: $(INSTALLED)
 	@scripts/chromium.sh
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 10 $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 10 -m "not long" $(ARGS)
+
+test-long: $(INSTALLED)
+	@$(BIN)/python -m pytest --durations 10 -m long $(ARGS)
 
 # As on a processor of another make: what must hold on any is tested on two.
 test-kernel: $(INSTALLED)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $$($(BIN)/python scripts/other_kernel.py) \
-		$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests/mixing tests/proxy_models/test_precision.py $(ARGS)
+		$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not long" \
+		tests/mixing tests/proxy_models/test_precision.py $(ARGS)
 
 # pyright's own question whether there is a newer version would go to the network.
 lint: $(INSTALLED)

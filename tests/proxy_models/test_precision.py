@@ -83,6 +83,7 @@ def test_one_model_alone_and_a_stack_learn_alike_and_as_in_float32() -> None:
     assert (stacked != full).all()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(compiler_problem() is not None, reason=f"nothing can be compiled: {compiler_problem()}")
 @pytest.mark.parametrize("name", [COMPILED, STACKED_COMPILED])
 def test_compiled_bodies_learn_alike(name: str) -> None:
