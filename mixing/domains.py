@@ -15,6 +15,8 @@ from mixing.errors import (
     InvalidWeights,
     MissingDomain,
     UnknownDomain,
+    as_number,
+    shown,
 )
 
 SUM_TOLERANCE = 1e-6
@@ -42,11 +44,11 @@ class Mixture(Mapping[str, float]):
         Raises:
             InvalidWeights: a weight is negative or not finite (named), or the sum is off.
         """
-        values = {name: float(weight) for name, weight in weights.items()}
+        values = {name: as_number(weight) for name, weight in weights.items()}
         for name, value in values.items():
             if not math.isfinite(value) or value < 0:
                 raise InvalidWeights(
-                    f"the weight of {name!r} is {value}; it must be a number of at least 0",
+                    f"the weight of {name!r} is {shown(weights[name])}; it must be a number of at least 0",
                     field="weights",
                     names=[name],
                 )
@@ -179,11 +181,11 @@ class Domains:
         if not tokens:
             raise MissingDomain("a domain set needs at least one domain", field="domains")
         names = check_names(tokens)
-        counts = np.array([tokens[name] for name in names], dtype=float)
+        counts = np.array([as_number(tokens[name]) for name in names])
         for name, count in zip(names, counts, strict=True):
             if not (np.isfinite(count) and count > 0):
                 raise InvalidTokens(
-                    f"domain {name!r} has {tokens[name]} tokens; it needs more than 0",
+                    f"domain {name!r} has {shown(tokens[name])} tokens; it needs more than 0",
                     field="tokens",
                     names=[name],
                 )

@@ -28,9 +28,11 @@ MixingError(ValueError)
 the request at fault, `names` the domains, runs or tasks at fault.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 
@@ -198,3 +200,20 @@ class Infeasible(MixingError):
         self.missing_tokens = missing_tokens
         self.largest_target = largest_target
         self.smallest_cap = smallest_cap
+
+
+# What a value that should be a number is, before it is refused by name.
+
+
+def as_number(value: object) -> float:
+    """The value as a float; NaN for what is no number: text that looks like one, a truth value, nothing.
+
+    >>> as_number(3), as_number("3"), as_number(True)
+    (3.0, nan, nan)
+    """
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+
+
+def shown(value: object) -> str:
+    """The value as a message names it: a number as it is, anything else so that it cannot pass for one."""
+    return str(value) if isinstance(value, Real) else repr(value)

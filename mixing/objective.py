@@ -16,7 +16,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from mixing.errors import InvalidMetrics, InvalidSetting, InvalidWeights, OppositeDirections
+from mixing.errors import (
+    InvalidMetrics,
+    InvalidSetting,
+    InvalidWeights,
+    OppositeDirections,
+    as_number,
+    shown,
+)
 from mixing.parts import HELD_OUT_PREFIX
 
 Direction = Literal["lower", "higher"]
@@ -268,9 +275,9 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _check_weights(kind: str, weights: Mapping[str, float]) -> None:
-    if bad := sorted(name for name, weight in weights.items() if not 0 <= weight < np.inf):
+    if bad := sorted(name for name, weight in weights.items() if not 0 <= as_number(weight) < np.inf):
         raise InvalidWeights(
-            f"the weight of {kind} {bad[0]!r} is {weights[bad[0]]}; it must be a number of at least 0",
+            f"the weight of {kind} {bad[0]!r} is {shown(weights[bad[0]])}; it must be a number of at least 0",
             field="objective",
             names=bad,
         )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mixing.domains import SUM_TOLERANCE, Domains, Mixture
-from mixing.errors import DuplicateRun, InvalidMetrics, MixingError, TooFewRuns
+from mixing.errors import DuplicateRun, InvalidMetrics, MixingError, TooFewRuns, as_number, shown
 from mixing.objective import Groups, ObjectiveSpec, groups
 from mixing.runs.table import RunTable
 
@@ -347,9 +347,13 @@ def _fault(run: RunEvidence, task: str, spec: ObjectiveSpec, positive: bool) -> 
         return None
     if value is None:
         return f"run {run.id!r} has no metric for task {task!r}; evaluate it again or leave the run out"
-    given = f"run {run.id!r} has {value} for task {task!r}"
-    if not math.isfinite(value):
-        return f"{given}; a metric must be finite"
+    given = f"run {run.id!r} has {shown(value)} for task {task!r}"
+    if not math.isfinite(as_number(value)):
+        return f"{given}; a metric must be a finite number"
+    noise = run.noise.get(task, 0.0)
+    unknown = isinstance(noise, float) and math.isnan(noise)
+    if not (unknown or as_number(noise) >= 0):
+        return f"run {run.id!r} states a noise of {shown(noise)} for task {task!r}; it must be a number of at least 0"
     if spec.turned.get(task) == "error rate" and not 0 <= value <= 1:
         return f"{given}; to become an error rate it must be a share of 1"
     if positive and not spec.lower_is_better(task, value) > 0:

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from mixing.domains import Domains, Mixture
 from mixing.errors import (
     DuplicateRun,
     InvalidMetrics,
+    InvalidTokens,
     InvalidWeights,
     MissingDomain,
     OppositeDirections,
@@ -256,3 +258,46 @@ def test_behind_the_tasks_stand_the_families_that_a_coarser_law_is_fitted_to() -
         evidence.groups.value(evidence.table.metrics), evidence.metrics @ evidence.objective
     )
     assert evidence.groups.column_weights.tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("value", ["1.2", "", True, [1.0], math.nan])
+def test_what_is_no_number_is_refused_by_its_run_and_task_and_never_read_as_one(value: Any) -> None:
+    runs = runs_of()
+    runs[3] = replace(runs[3], metrics={**runs[3].metrics, "math": value})
+    with pytest.raises(InvalidMetrics, match=r"run3.*math.*a finite number") as caught:
+        collect(runs)
+    assert caught.value.names == ("run3", "math")
+    runs[3] = replace(runs_of()[3], mixture={**runs_of()[3].mixture, "code": value})
+    with pytest.raises(InvalidWeights, match=r"run3.*'code'.*a number of at least 0"):
+        collect(runs)
+
+
+@pytest.mark.parametrize("noise", ["0.1", -0.1, None])
+def test_a_noise_that_cannot_be_one_is_refused_and_one_that_is_not_known_is_none(noise: Any) -> None:
+    runs = runs_of()
+    runs[2] = replace(runs[2], noise={"law": noise})
+    with pytest.raises(InvalidMetrics, match=r"run2.*noise.*law"):
+        collect(runs)
+    runs[2] = replace(runs[2], noise={"law": math.nan})
+    assert np.isnan(collect(runs).noise).all()
+
+
+def test_numbers_of_any_kind_are_numbers() -> None:
+    runs = [
+        replace(run, metrics={name: np.float32(value) for name, value in run.metrics.items()})
+        for run in runs_of()
+    ]
+    np.testing.assert_allclose(collect(runs).metrics, collect(runs_of()).metrics, rtol=1e-6)
+    whole = [with_metric(run, "law", index + 1) for index, run in enumerate(runs_of())]
+    assert sorted(collect(whole).metrics[:, 0]) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("tokens", ["5e9", True, [1], None, math.inf])
+def test_tokens_that_are_no_number_are_named(tokens: Any) -> None:
+    with pytest.raises(InvalidTokens, match="'code'"):
+        Domains.of({"web": 1e9, "code": tokens})
+
+
+def test_a_weight_of_a_task_that_is_no_number_is_named() -> None:
+    with pytest.raises(InvalidWeights, match="'math' is '1'"):
+        ObjectiveSpec({"law": 1.0, "math": "1"})  # pyright: ignore[reportArgumentType] - what a table may hold
