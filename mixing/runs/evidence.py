@@ -377,12 +377,16 @@ def _check_enough(
     if different >= needs.runs:
         return
     possible = [name for name, least in sorted(needs.alternatives.items()) if least <= different]
-    counted = (
-        f"{given} runs" if different == given else f"{given} runs ({different} sound and different mixtures)"
-    )
+    counted = f"{given} runs"
+    if len(runs) < given:
+        counted += f", {len(runs)} of them sound,"
+    kind = ""
+    if different < len(runs):
+        counted += f" of {different} different mixture{'' if different == 1 else 's'}"
+        kind = " different ones"
     offer = f"; so few still do for {', '.join(possible)}" if possible else ""
     raise TooFewRuns(
-        f"{counted} are too few: the regression over {len(domains)} domains needs {needs.runs}{offer}",
+        f"{counted} are too few: the regression over {len(domains)} domains needs {needs.runs}{kind}{offer}",
         needed=needs.runs,
         given=different,
         names=possible,

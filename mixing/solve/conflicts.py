@@ -113,8 +113,9 @@ class Conflict:
     def error(self) -> Infeasible:
         """The error that tells a person."""
         amounts = [f"{name!r} by {amount:.4g}" for name, amount in sorted(self.relaxation.items())]
+        together = " together" if len(self.constraints) > 1 else ""
         return Infeasible(
-            f"no mixture satisfies {_listed([repr(name) for name in self.constraints])} together; the least"
+            f"no mixture satisfies {_listed([repr(name) for name in self.constraints])}{together}; the least"
             f" change that makes one possible relaxes {_listed(amounts)}",
             field="constraints",
             names=self.constraints,

@@ -206,13 +206,17 @@ def test_replicates_of_few_mixtures_are_few_runs() -> None:
         for run in few
         for seed in range(5)
     ]
-    with pytest.raises(TooFewRuns, match=r"20 runs.*4 "):
+    with pytest.raises(
+        TooFewRuns, match=r"^20 runs of 4 different mixtures are too few: .* needs 5 different ones"
+    ):
         collect(many)
+    with pytest.raises(TooFewRuns, match=r"^5 runs of 1 different mixture are too few"):
+        collect(many[:5])
 
 
 def test_runs_dropped_no_longer_count() -> None:
     runs = [with_metric(run, "law", math.nan) if index < 4 else run for index, run in enumerate(runs_of())]
-    with pytest.raises(TooFewRuns) as caught:
+    with pytest.raises(TooFewRuns, match=r"^8 runs, 4 of them sound, are too few: .* needs 5$") as caught:
         collect(runs, drop_faulty=True)
     assert caught.value.given == 4
 
