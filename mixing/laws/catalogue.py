@@ -91,7 +91,7 @@ REGRESSIONS: Mapping[str, RegressionPart] = _Regressions(
             make=lazy("mixing.laws.ensemble:Ensemble.for_runs"),
             preferred_solver="best",
             runs_per_domain=0.5,
-            runs_beyond=10,
+            runs_beyond=8,
         ),
         RegressionPart(
             name="effective-power",

@@ -19,9 +19,10 @@ from mixing.laws.composed import added
 from mixing.laws.linear import LinearLaw
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.processes.gaussian_process import GaussianProcess
-from mixing.laws.regression import Expansion, Fitted, Regression
+from mixing.laws.regression import Expansion, Fitted, Regression, importance
 
 _STEEPNESS = 2
+_USUAL_NOISE = 0.05  # of a metric's deviation over the runs
 WORTH_SEARCHING = 0.05
 """Share of the held-out error by which the members that are not convex must lower it to be asked."""
 
@@ -33,7 +34,7 @@ class FittedEnsemble(Fitted):
     Attributes:
         members: those that had enough runs and count for some task.
         shares: (M, T), each task's summing to 1.
-        held_out_error: (M, T) cross-validated mean absolute error, in the metric's unit.
+        held_out_error: (M, T) cross-validated mean absolute error, in the metric's unit; NaN for one that is alone.
         names: (M,) of the members.
     """
 
@@ -151,9 +152,8 @@ class Ensemble(Regression):
             raise InvalidSetting("an ensemble needs at least one member", field="members")
 
     def runs_to_fit(self, domains: int) -> int:
-        """Those of its least demanding member, when the largest fold is left out."""
-        least = min(member.runs_to_fit(domains) for member in self.members.values())
-        return -(-least * self.folds // (self.folds - 1))
+        """Those of its least demanding member, which is alone where none could be judged without a fold."""
+        return min(member.runs_to_fit(domains) for member in self.members.values())
 
     def fit(
         self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None
@@ -166,7 +166,7 @@ class Ensemble(Regression):
             noise: (K, T) standard deviation of each measurement, 0 where unknown.
 
         Raises:
-            TooFewRuns: no member has enough runs.
+            TooFewRuns: no member has enough runs for any fit.
             InvalidMetrics: a metric that a member cannot work with.
         """
         nothing = np.empty((0, len(weights)), dtype=bool)
@@ -202,15 +202,22 @@ class Ensemble(Regression):
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
     ) -> tuple[FittedEnsemble, np.ndarray]:
         """What `fit` and `held_out` give, every member fitted to all runs once."""
-        runs = len(weights)
-        self._able(runs, weights.shape)
-        left_out = fold_masks(runs, self.folds, self.repeats, np.random.default_rng(self.seed))
+        self._able(len(weights), weights.shape)
+        left_out = fold_masks(len(weights), self.folds, self.repeats, np.random.default_rng(self.seed))
         masks = np.concatenate([~left_out, kept])
-        able = self._able(int(masks.sum(1).min()), weights.shape)
+        fewest = int(masks.sum(1).min())
+        able = self._able(fewest, weights.shape)
+        if fewest < self.runs_to_fit(weights.shape[1]):  # one alone, which no fold can judge
+            ((name, member),) = able.items()
+            whole = np.ones((1, metrics.shape[1]))
+            fitted = FittedEnsemble((member.fit(weights, metrics, noise),), whole, np.nan * whole, (name,))
+            none = np.empty((0, *metrics.shape))
+            return fitted, member.held_out(weights, metrics, kept, noise) if len(kept) else none
         results = [member.fit_and_hold_out(weights, metrics, masks, noise) for member in able.values()]
         members = tuple(fitted for fitted, _ in results)
         predictions = np.stack([predicted for _, predicted in results])
         missed = np.where(left_out[:, :, None], predictions[:, : len(left_out)] - metrics, 0.0)
+        missed *= importance(metrics, noise, _USUAL_NOISE * metrics.std(0))  # a doubtful run judges nobody
         shares, errors = _shares(missed, np.array([member.is_convex for member in members]), left_out.sum())
         used = np.flatnonzero(shares.any(axis=1))
         names = tuple(able)
@@ -223,13 +230,18 @@ class Ensemble(Regression):
         return ensemble, np.einsum("mt,mbkt->bkt", shares, predictions[:, len(left_out) :])
 
     def _able(self, fewest: int, shape: tuple[int, ...]) -> dict[str, Regression]:
-        """The members that can be fitted to the smallest part of the (K, m) runs."""
+        """The members that can be fitted to the smallest part of the (K, m) runs.
+
+        Where there is none, the least demanding, by itself: it can be fitted to all of them.
+        """
         runs, domains = shape
         able = {
             name: member for name, member in self.members.items() if fewest >= member.runs_to_fit(domains)
         }
+        needed = self.runs_to_fit(domains)
+        if not able and runs >= needed:
+            return dict([min(self.members.items(), key=lambda item: item[1].runs_to_fit(domains))])
         if not able:
-            needed = self.runs_to_fit(domains)
             raise TooFewRuns(
                 f"{runs} runs are too few for any member of the ensemble over {domains} domains; it needs"
                 f" {needed}",

@@ -42,6 +42,8 @@ def runs_of(count: int = 30) -> tuple[RunEvidence, ...]:
 
 
 RUNS = runs_of()
+EXACT = replace(METHODS["mixwright"], recipe=combine(METHODS["mixwright"], regression="effective-power"))
+"""The default method with a law that is convex whatever the runs say, so that its answer is the best there is."""
 
 
 def proposed(runs: tuple[RunEvidence, ...] = RUNS, **changes: object) -> Proposal:
@@ -51,6 +53,7 @@ def proposed(runs: tuple[RunEvidence, ...] = RUNS, **changes: object) -> Proposa
         target_tokens=TARGET,
         repetition_cap=CAP,
         proxy_tokens=1e6,
+        recipe=EXACT.recipe,
     )
     return propose(replace(question, **changes), runs)  # pyright: ignore[reportArgumentType]
 
@@ -81,9 +84,9 @@ def test_the_worst_family_is_minimal_on_the_grid(granularity: str) -> None:
     spec = objective_of_tasks(
         dict.fromkeys(USEFUL, 1.0), {"facts": "reading", "prose": "reading"}, worst_family=True
     )
-    recipe = combine(METHODS["mixwright"], granularity=granularity)
+    recipe = combine(EXACT, granularity=granularity)
     proposal = proposed(objective=spec, recipe=recipe)
-    law = proposed(recipe=combine(METHODS["mixwright"])).learned.law if granularity == "per task" else None
+    law = proposed().learned.law if granularity == "per task" else None
 
     def worst(weights: np.ndarray) -> np.ndarray:
         return proposal.learned.evidence.groups.value(proposal.learned.law.predict(weights)[0])
@@ -125,7 +128,7 @@ def test_a_guard_rail_holds_by_the_law_for_every_solver(solver: str) -> None:
     )
     assert reached > natural + 0.05, "facts alone would cost code much"
     guard = TaskGuard("code", worse_than_natural=0.01)
-    recipe = combine(METHODS["mixwright"], solver=solver)
+    recipe = combine(EXACT, solver=solver)
     guarded = proposed(objective={"facts": 1.0, "code": 0.0}, guard_rails=(guard,), recipe=recipe)
     assert tasks_at(guarded, guarded.solution.weights[None])[0, 0] <= natural + 0.01 + 1e-6
     document = guarded.to_dict()
@@ -152,7 +155,7 @@ def test_two_guard_rails_of_one_task_both_hold() -> None:
 
 def test_a_guard_rail_nothing_keeps_names_itself() -> None:
     for solver in ("exact", "search", "mean-of-best"):
-        recipe = combine(METHODS["mixwright"], solver=solver)
+        recipe = combine(EXACT, solver=solver)
         with pytest.raises(Infeasible, match=r"guard rail|prose") as caught:
             proposed(guard_rails=(TaskGuard("prose", at_most=0.5),), recipe=recipe)
         assert any("prose" in name for name in caught.value.names)
@@ -174,7 +177,7 @@ def test_a_pin_is_exact_and_a_share_holds_and_is_reported() -> None:
         share_of(["books"], DOMAINS.names, 0.05, 0.1),
     )
     for solver in ("exact", "search", "mean-of-best", "predicted-best", "posterior-mean"):
-        recipe = combine(METHODS["mixwright"], solver=solver)
+        recipe = combine(EXACT, solver=solver)
         document = proposed(constraints=shares, recipe=recipe).to_dict()
         json.dumps(document, allow_nan=False)
         assert document["weights"]["code"] == pytest.approx(0.3, abs=1e-9)
@@ -205,7 +208,7 @@ def test_shares_in_conflict_are_named() -> None:
         share_of(["books", "web"], DOMAINS.names, 0.5, name="the rest"),
     )
     for solver in ("exact", "search", "mean-of-best"):
-        recipe = combine(METHODS["mixwright"], solver=solver)
+        recipe = combine(EXACT, solver=solver)
         with pytest.raises(Infeasible) as caught:
             proposed(constraints=shares, recipe=recipe)
         assert set(caught.value.names) == {shares[0].name, "the rest"}

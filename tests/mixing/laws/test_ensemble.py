@@ -107,10 +107,15 @@ def test_members_that_need_more_runs_stay_out() -> None:
     weights, metrics = linear_world(runs=20)
     hungry, modest = Linear(needed=17), Linear(needed=16)
     assert len(ensemble_of((hungry, modest)).fit(weights, metrics).members) == 1
-    assert ensemble_of((hungry, modest)).runs_to_fit(3) == 20
+    assert ensemble_of((hungry, modest)).runs_to_fit(3) == 16
+    # Where no member could be judged without a fold, the least demanding is alone.
+    alone = ensemble_of((hungry, modest)).fit(weights[:17], metrics[:17])
+    assert alone.names == ("member 1",)
+    by_itself = modest.fit(weights[:17], metrics[:17])
+    np.testing.assert_array_equal(alone.predict(weights)[0], by_itself.predict(weights)[0])
     with pytest.raises(TooFewRuns) as error:
-        ensemble_of((hungry,)).fit(weights, metrics)
-    assert (error.value.needed, error.value.given) == (22, 20)
+        ensemble_of((hungry,)).fit(weights[:16], metrics[:16])
+    assert (error.value.needed, error.value.given) == (17, 16)
 
 
 def test_an_ensemble_of_nothing_and_a_gradient_that_a_member_lacks_are_refused() -> None:
