@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear
 from scipy.spatial.distance import cdist
 
 from mixing.capped_simplex import into_capped_simplex, settle
@@ -156,7 +156,7 @@ def priced(problem: MixtureProblem, solution: Solution) -> Solution:
     """The solution with the linear constraints that bind it and what they cost, where the law has a gradient.
 
     At a minimum the slope of the objective is a sum of the constraints' own, with multipliers of at least 0 for those
-    that bind: non-negative least squares over the domains in use finds them. Guard rails and families have no part in
+    that bind: least squares over the domains in use finds them. Guard rails and families have no part in
     it, so where there are any nothing is priced.
     """
     weights, objective = solution.weights, problem.objective
@@ -169,14 +169,15 @@ def priced(problem: MixtureProblem, solution: Solution) -> Solution:
     slack = system.bound - system.inequality @ free
     near = np.flatnonzero(slack <= _BINDS * np.maximum(np.abs(system.bound), _BINDS))
     held = np.concatenate([np.ones((1, len(free))), system.equality])
-    columns = np.concatenate([system.inequality[near], held, -held]).T
-    multipliers, _ = nnls(columns[used], -(expansion.gradient @ problem.space.matrix)[used])
+    columns = np.concatenate([system.inequality[near], held]).T[used]
+    least = np.repeat([0.0, -np.inf], [len(near), len(held)])  # what holds with equality may push either way
+    slopes = (expansion.gradient @ problem.space.matrix)[used]
+    multipliers = lsq_linear(columns, -slopes, (least, np.inf)).x
     rows = {
         (system.inequality_names[row], bool(system.is_lower[row])): float(price)
         for row, price in zip(near, multipliers, strict=False)
     }
-    up, down = np.split(multipliers[len(near) :], 2)
-    pins = dict(zip(system.equality_names, (up - down)[1:].tolist(), strict=True))
+    pins = dict(zip(system.equality_names, multipliers[len(near) + 1 :].tolist(), strict=True))
     active = binding(problem, free, Prices(rows, pins, (), ()))
     caps = {item.name: item.price for item in active if item.kind == "cap"}
     cap_prices = np.array([caps.get(name, 0.0) for name in problem.space.leaves])

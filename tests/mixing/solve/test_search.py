@@ -220,6 +220,19 @@ def test_what_binds_a_mixture_is_priced_from_slopes_as_the_exact_solve_prices_it
     np.testing.assert_array_equal(by_slopes.weights, exact.weights)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_shares_and_pins_are_priced_from_slopes_too(seed: int) -> None:
+    problem = constrained(seed, 6)
+    exact = solve(problem)
+    by_slopes = priced(of_law(problem, Bent(problem.objective.law)), replace(exact, active=()))
+    prices, expected = (
+        {(item.kind, item.name): item.price for item in each.active} for each in (by_slopes, exact)
+    )
+    assert "pin" in {kind for kind, _ in expected}
+    for constraint, price in expected.items():
+        assert prices.get(constraint, 0.0) == pytest.approx(price, abs=1e-5)
+
+
 def test_a_law_without_slopes_is_not_priced() -> None:
     problem = problem_of(0, 8, law=EffectivePowerLaw, caps=np.full(8, 0.2))
     bare = replace(solve(problem), active=(), cap_prices=None)
