@@ -14,8 +14,9 @@ import numpy as np
 from proxy_models.errors import CorpusError, InvalidSpec, TooLittleText
 from proxy_models.storage import write_json
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.corpus import plain_suffix, read_documents
+from proxy_models.text.corpus import read_documents
 from proxy_models.text.data_roots import Digests
+from proxy_models.text.formats.compression import plain_suffix
 from proxy_models.text.held_out import (
     MINIMUM_BYTES,
     ContentKey,

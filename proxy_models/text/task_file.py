@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from proxy_models.errors import CorpusError, InvalidSpec, NoChoices
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.corpus import encodable, json_objects, text_field
+from proxy_models.text.formats.json_lines import encodable, json_objects, text_field
 
 MetricName = Literal["bpb", "accuracy"]
 Normalization = Literal["none", "character", "token", "byte"]

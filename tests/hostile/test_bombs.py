@@ -12,7 +12,8 @@ import zstandard
 from fastapi.testclient import TestClient
 
 from proxy_models.errors import CorpusError
-from proxy_models.text.corpus import FREE_BYTES, MAX_LINE_BYTES, MOST_EXPANSION, read_documents, text_lines
+from proxy_models.text.corpus import read_documents
+from proxy_models.text.formats.json_lines import FREE_BYTES, MAX_LINE_BYTES, MOST_EXPANSION, text_lines
 from store.settings import Settings
 from tests.hostile.conftest import problem
 

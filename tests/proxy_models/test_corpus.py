@@ -12,7 +12,8 @@ import pytest
 import zstandard
 
 from proxy_models.errors import CorpusError
-from proxy_models.text.corpus import LONG_TEXT, probe, read_documents
+from proxy_models.text.corpus import probe, read_documents
+from proxy_models.text.formats.plain_text import LONG_TEXT
 from proxy_models.text.task_file import TaskExample, read_task
 from proxy_models.text.token_files import read_token_documents
 

@@ -1,0 +1,24 @@
+"""Plain text: a file is a document, and a long one several."""
+
+from collections.abc import Iterator
+
+from proxy_models.stores.object_path import DataPath
+from proxy_models.text.data_roots import Digests
+from proxy_models.text.formats.json_lines import text_lines
+
+LONG_TEXT = 8192
+
+
+def documents(path: DataPath, digests: Digests | None) -> Iterator[str]:
+    """Documents of up to twice `LONG_TEXT` characters, cut at blank lines. Raises `CorpusError`."""
+    part: list[str] = []
+    length = 0
+    for _, line in text_lines(path, digests):
+        border = line.isspace() and length >= LONG_TEXT
+        part.append(line)
+        length += len(line)
+        if border or length >= 2 * LONG_TEXT:
+            yield "".join(part)
+            part, length = [], 0
+    if part:
+        yield "".join(part)
