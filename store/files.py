@@ -7,7 +7,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -22,9 +22,10 @@ LONGEST_PART, LONGEST_PATH = 255, 4000
 """Bytes of a name and characters of a path; Linux has 255 and 4096."""
 
 
-def identity_hash(files: Iterable[FileIdentity]) -> str:
-    """SHA-256 of files' identities; their order plays no part."""
-    return hashlib.sha256(json.dumps(sorted(files)).encode()).hexdigest()
+def identity_hash(files: Iterable[FileIdentity], reading: Mapping[str, object] | None = None) -> str:
+    """SHA-256 of files' identities, and of what is said about reading them; their order plays no part."""
+    content = [sorted(files), reading] if reading else sorted(files)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def resolve_files(pattern: str, roots: Sequence[DataPath], field: str) -> list[DataPath]:

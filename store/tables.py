@@ -161,6 +161,8 @@ class DomainRow(Base):
     revision_id: Mapped[str] = mapped_column(ForeignKey("revisions.id"))
     name: Mapped[str]
     files: Mapped[list[str]]
+    reading: Mapped[Document | None]
+    """How documents are found in the files (`proxy_models.text.reading`); None where nothing was said."""
     declared_tokens: Mapped[int | None] = mapped_column(BigInteger)
     declared_bytes: Mapped[int | None] = mapped_column(BigInteger)
     counted_tokens: Mapped[int | None] = mapped_column(BigInteger)
@@ -173,6 +175,8 @@ class DomainRow(Base):
     """Which text it is (`proxy_models.text.held_out`): 64 hexadecimal digits that add up over
     the parts of a split."""
     shard_directory: Mapped[str | None] = mapped_column(Text)
+    sample: Mapped[str | None] = mapped_column(Text)
+    """The beginning of one of its documents, as it was read or decoded."""
     revision: Mapped[Revision] = relationship(back_populates="domains")
 
     @property

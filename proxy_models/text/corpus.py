@@ -6,8 +6,8 @@ What a document is:
 - ``.parquet``: the column ``text``, row by row.
 - ``.npy``, ``.bin``: see `token_files`.
 - anything else (also ``.gz``, ``.zst``) is plain text: a file of up to `plain_text.LONG_TEXT` characters is one
-  document, a longer one is cut at blank lines into documents of that length (at line ends where no blank line comes within
-  twice the length), so that a book has a held-out part like any domain.
+  document, a longer one is cut at blank lines into documents of that length (at line ends where no blank line
+  comes within twice the length), so that a book has a held-out part like any domain.
 
 Documents of white space only are left out. A file is a local one or an object in a store (`stores.object_path`).
 Files are streamed, and every failure names its file and line.
@@ -21,6 +21,7 @@ from proxy_models.stores.object_path import DataPath
 from proxy_models.text.data_roots import Digests
 from proxy_models.text.formats import columns, json_lines, plain_text
 from proxy_models.text.formats.compression import plain_suffix
+from proxy_models.text.reading import BY_CONTENT, Reading
 from proxy_models.text.token_files import is_pretokenized, tokens_size
 
 MOST_EMPTY_DOCUMENTS = 100_000
@@ -28,7 +29,9 @@ MOST_EMPTY_DOCUMENTS = 100_000
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 
 
-def read_documents(path: DataPath, digests: Digests | None = None) -> Iterator[str]:
+def read_documents(
+    path: DataPath, digests: Digests | None = None, reading: Reading = BY_CONTENT
+) -> Iterator[str]:
     """The documents of a text file, in order. Raises `CorpusError` naming the file and line.
 
     With ``digests`` the file is read once and whole, and when it is read its digest is among them.
@@ -37,12 +40,14 @@ def read_documents(path: DataPath, digests: Digests | None = None) -> Iterator[s
     suffix = plain_suffix(path)
     if is_pretokenized(path):
         raise CorpusError(path, None, "holds token ids, not text")
-    if suffix in JSONL_SUFFIXES:
-        documents = json_lines.documents(path, digests)
+    if reading.format is not None:
+        documents = plain_text.documents(path, digests, reading)
+    elif suffix in JSONL_SUFFIXES:
+        documents = json_lines.documents(path, digests, reading)
     elif suffix == ".parquet":
-        documents = columns.documents(path, digests)
+        documents = columns.documents(path, digests, reading)
     else:
-        documents = plain_text.documents(path, digests)
+        documents = plain_text.documents(path, digests, reading)
     return _with_text(path, documents)
 
 
@@ -69,7 +74,7 @@ class CorpusProbe:
     complete: bool
 
 
-def probe(paths: Sequence[DataPath], byte_limit: int) -> CorpusProbe:
+def probe(paths: Sequence[DataPath], byte_limit: int, reading: Reading = BY_CONTENT) -> CorpusProbe:
     """Open every file and read up to ``byte_limit`` bytes of text over all of them.
 
     Each file is opened and its first document read, limit or not. Raises `CorpusError` for a file that is
@@ -82,7 +87,7 @@ def probe(paths: Sequence[DataPath], byte_limit: int) -> CorpusProbe:
             size_bytes += tokens_size(path)
             continue
         count = 0
-        for document in read_documents(path):
+        for document in read_documents(path, reading=reading):
             count += 1
             size_bytes += len(document.encode())
             if size_bytes >= byte_limit:

@@ -18,6 +18,7 @@ from proxy_models.stores.current import current_store, is_here, reference_of
 from proxy_models.stores.object_path import DataPath, FileIdentity, file_identity
 from proxy_models.text.corpus import read_documents
 from proxy_models.text.held_out import document_digest, held_out_split
+from proxy_models.text.reading import BY_CONTENT, Reading
 from proxy_models.text.shard_writer import (
     LAYOUT,
     PreparationProgress,
@@ -108,6 +109,7 @@ def _sources(spec: PreparationSpec) -> tuple[str, int]:
     sidecars = [path.with_name(path.name + ".json") for path in spec.files if is_pretokenized(path)]
     beside = [_identity(sidecar) for sidecar in sidecars if sidecar.exists()]
     split = [spec.held_out_fraction, spec.evaluation_bytes, spec.minimum_held_out_bytes]
+    split += [spec.reading.said] if spec.reading.said else []
     content = json.dumps([LAYOUT, files, beside, spec.tokenizer.fingerprint, split])
     return hashlib.sha256(content.encode()).hexdigest()[:32], sum(size for _, size, _ in files)
 
@@ -119,18 +121,22 @@ def _identity(path: DataPath) -> FileIdentity:
         raise CorpusError(path, None, f"cannot be read: {error.strerror or error}") from error
 
 
-def training_sample(files: Sequence[DataPath], fraction: float, byte_limit: int) -> Iterator[str]:
+def training_sample(
+    files: Sequence[DataPath], fraction: float, byte_limit: int, reading: Reading = BY_CONTENT
+) -> Iterator[str]:
     """Training-side documents to train a tokenizer on: up to ``byte_limit`` bytes, spread evenly over the files.
 
     What a held-out ``fraction`` of them keeps back (`held_out_split`) is left out: the files are those of one domain.
     Pre-tokenized files have no say. The order and the choice depend on the files alone.
     """
     texts = [path for path in files if not is_pretokenized(path)]
-    split = held_out_split((text for path in texts for text in read_documents(path)), fraction)
+    split = held_out_split(
+        (text for path in texts for text in read_documents(path, reading=reading)), fraction
+    )
     remaining = byte_limit
     for index, path in enumerate(texts):
         share = remaining / (len(texts) - index)
-        for text in read_documents(path):
+        for text in read_documents(path, reading=reading):
             _, trained = split.divide(document_digest(text), text)
             if not trained:
                 continue

@@ -26,6 +26,7 @@ from proxy_models.text.held_out import (
     document_digest,
     held_out_split,
 )
+from proxy_models.text.reading import BY_CONTENT, Reading
 from proxy_models.text.token_files import is_pretokenized, read_token_documents
 from proxy_models.text.token_shard import HELD_OUT, META, TOKENS, ShardMeta, smallest_dtype
 from proxy_models.text.tokenizer import TextTokenizer
@@ -47,6 +48,7 @@ class PreparationSpec:
     held_out_fraction: float = 0.02
     evaluation_bytes: int = 2**16
     minimum_held_out_bytes: int = MINIMUM_BYTES
+    reading: Reading = BY_CONTENT
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out_fraction < 1:
@@ -201,6 +203,7 @@ def write_shard(
 def _key(spec: PreparationSpec, files: Sequence[tuple[str, str]]) -> str:
     """32 hexadecimal digits of the files' formats and digests, the tokenizer and the split; names play no part."""
     content = [LAYOUT, files, spec.tokenizer.fingerprint, spec.held_out_fraction, spec.evaluation_bytes]
+    content += [spec.reading.said] if spec.reading.said else []
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
@@ -224,7 +227,7 @@ def _documents(
     for path, size in zip(spec.files, sizes, strict=True):
         digests: Digests = {}
         read = reported = 0
-        for text, ids in _documents_of(path, spec.tokenizer, digests):
+        for text, ids in _documents_of(path, spec, digests):
             yield text, ids
             read += len(text.encode())
             done = min(size, read)  # compressed files run ahead, and wait at their end
@@ -239,13 +242,14 @@ def _documents(
         progress(PreparationProgress(before, total))
 
 
-def _documents_of(path: DataPath, tokenizer: TextTokenizer, digests: Digests) -> Iterator[Document]:
+def _documents_of(path: DataPath, spec: PreparationSpec, digests: Digests) -> Iterator[Document]:
+    tokenizer = spec.tokenizer
     if is_pretokenized(path):
         size, end_of_text = tokenizer.vocabulary_size, tokenizer.end_of_text
         for ids in read_token_documents(path, end_of_text, size, digests):
             yield tokenizer.decode(ids), ids.tolist()
     else:
-        for text in read_documents(path, digests):
+        for text in read_documents(path, digests, spec.reading):
             yield text, None
 
 

@@ -101,3 +101,15 @@ class TokenShard:
             return tuple(HeldOutDocument(tuple(record["tokens"]), record["bytes"]) for record in records)
         except (OSError, ValueError, KeyError) as error:
             raise DataMissing(self.directory / HELD_OUT, f"cannot be read: {error}") from error
+
+
+SAMPLE_CHARACTERS = 200
+
+
+def sample_of(directory: Path) -> str | None:
+    """The beginning of a document of a shard that is here, as it was read or decoded; None where it is elsewhere."""
+    try:
+        with (directory / HELD_OUT).open(encoding="utf-8") as lines:
+            return json.loads(next(lines))["text"][:SAMPLE_CHARACTERS]
+    except (OSError, StopIteration):
+        return None

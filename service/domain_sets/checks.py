@@ -18,6 +18,7 @@ from proxy_models.errors import ProxyError, StoreUnreachable, TooLittleText
 from proxy_models.stores.object_path import DataPath, FileIdentity, file_identity
 from proxy_models.text.corpus import probe, read_documents
 from proxy_models.text.held_out import MINIMUM_BYTES, document_digest, held_out_split
+from proxy_models.text.reading import BY_CONTENT, Reading
 from proxy_models.text.token_files import is_pretokenized
 from service.domain_sets.schemas import DomainRequest, TokenizerRequest
 from store.files import identity_hash, resolve_files, resolve_place
@@ -45,6 +46,7 @@ class CheckedDomain:
     identity: tuple[FileIdentity, ...]
     declared_tokens: int | None
     declared_bytes: int | None
+    reading: Reading = BY_CONTENT
 
     @property
     def files(self) -> list[str]:
@@ -54,7 +56,7 @@ class CheckedDomain:
     @property
     def files_hash(self) -> str:
         """Equal for the same files, unchanged since."""
-        return identity_hash(self.identity)
+        return identity_hash(self.identity, self.reading.said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,11 @@ def check_domain(domain: PlacedDomain, rules: FileRules) -> CheckedDomain:
                 raise Invalid("duplicate_file", f"{str(path)!r} is named twice by {request.name!r}.", field)
             files[path] = None
     identity = tuple(file_identity(path) for path in files)
-    checked = CheckedDomain(request.name, identity, request.tokens, request.size_bytes)
+    checked = CheckedDomain(
+        request.name, identity, request.tokens, request.size_bytes, request.reading.settings
+    )
     if checked.files_hash not in rules.counted:
-        _look_into(request.name, list(files), f"{domain.field}.files", rules.held_out_fraction)
+        _look_into(checked, list(files), f"{domain.field}.files", rules.held_out_fraction)
     return checked
 
 
@@ -107,11 +111,14 @@ def _resolved(pattern: str, name: str, rules: FileRules, field: str) -> list[Dat
         raise type(problem)(problem.code, f"Domain {name!r}: {problem.detail}", field) from problem
 
 
-def _look_into(name: str, paths: Sequence[DataPath], field: str, held_out_fraction: float) -> None:
+def _look_into(
+    domain: CheckedDomain, paths: Sequence[DataPath], field: str, held_out_fraction: float
+) -> None:
+    name = domain.name
     try:
-        found = probe(paths, PROBE_BYTES)
+        found = probe(paths, PROBE_BYTES, domain.reading)
         if found.complete and not any(map(is_pretokenized, paths)):
-            _check_held_out(name, paths, held_out_fraction)
+            _check_held_out(domain, paths, held_out_fraction)
     except TooLittleText as error:
         raise Invalid(error.code, str(error), field) from error
     except StoreUnreachable as error:
@@ -120,24 +127,24 @@ def _look_into(name: str, paths: Sequence[DataPath], field: str, held_out_fracti
         raise Invalid(error.code, f"Domain {name!r}: {error}", field) from error
 
 
-def _check_held_out(name: str, paths: Sequence[DataPath], fraction: float) -> None:
+def _check_held_out(domain: CheckedDomain, paths: Sequence[DataPath], fraction: float) -> None:
     """Refuse a small domain at once whose split leaves too little on either side; a large one is counted first."""
-    split = held_out_split(_documents(paths), fraction)
+    split = held_out_split(_documents(paths, domain.reading), fraction)
     held_out = trained = 0
-    for document in _documents(paths):
+    for document in _documents(paths, domain.reading):
         kept_back, rest = split.divide(document_digest(document), document)
         held_out += len(kept_back.encode())
         trained += len(rest.encode())
     if held_out < MINIMUM_BYTES or trained == 0:
         raise TooLittleText(
-            name,
+            domain.name,
             f"it has {held_out + trained} bytes, of which {MINIMUM_BYTES} must be held out and some be left to train "
             "on; add text to it, or make it a part of another domain",
         )
 
 
-def _documents(paths: Sequence[DataPath]) -> Iterator[str]:
-    return (document for path in paths for document in read_documents(path))
+def _documents(paths: Sequence[DataPath], reading: Reading) -> Iterator[str]:
+    return (document for path in paths for document in read_documents(path, reading=reading))
 
 
 def check_tokenizer(request: TokenizerRequest, settings: Settings) -> dict[str, object]:

@@ -7,6 +7,7 @@ from mixing.change.patch import Patch, apply_patch
 from mixing.change.revision import Changes, Leaves
 from mixing.errors import MixingError
 from proxy_models.stores.object_path import data_path, file_identity
+from proxy_models.text.reading import Reading
 from service.domain_sets.checks import CheckedDomain, PlacedDomain
 from service.domain_sets.schemas import MergeRequest, PatchRequest
 from store.files import store_problems
@@ -87,6 +88,13 @@ class PatchedTree:
 
     def _merged(self, index: int, request: MergeRequest) -> CheckedDomain:
         members = [_unchanged(self.rows[name]) for name in request.domains]
+        if len({member.reading for member in members}) > 1:
+            raise Invalid(
+                "unlike_readings",
+                f"The files of {', '.join(request.domains)} are read in different ways; "
+                f"write {request.into!r} with files that are read in one.",
+                f"patch.merge[{index}].domains",
+            )
         files = {identity[0]: identity for member in members for identity in member.identity}
         tokens = request.tokens
         if tokens is None and any(member.declared_tokens is not None for member in members):
@@ -99,7 +107,8 @@ class PatchedTree:
                     f"patch.merge[{index}].tokens",
                 )
             tokens = sum(filter(None, counts.values()))
-        return CheckedDomain(request.into, tuple(files.values()), tokens, request.size_bytes)
+        reading = members[0].reading
+        return CheckedDomain(request.into, tuple(files.values()), tokens, request.size_bytes, reading)
 
 
 def _unchanged(row: DomainRow) -> CheckedDomain:
@@ -114,7 +123,8 @@ def _unchanged(row: DomainRow) -> CheckedDomain:
                 " remove the domain.",
                 "patch",
             ) from error
-    return CheckedDomain(row.name, identity, row.declared_tokens, row.declared_bytes)
+    reading = Reading.of(row.reading)
+    return CheckedDomain(row.name, identity, row.declared_tokens, row.declared_bytes, reading)
 
 
 def _check_once(operation: str, names: Iterable[str]) -> None:

@@ -239,6 +239,7 @@ def _store(session: Session, revision: Revision, domains: Sequence[CheckedDomain
                 name=domain.name,
                 files=domain.files,
                 files_hash=domain.files_hash,
+                reading=domain.reading.said or None,
                 declared_tokens=domain.declared_tokens,
                 declared_bytes=domain.declared_bytes,
             )
@@ -259,6 +260,7 @@ def _definition_hash(
                 "files": sorted(domain.identity),
                 "tokens": domain.declared_tokens,
                 "size_bytes": domain.declared_bytes,
+                **({"reading": domain.reading.said} if domain.reading.said else {}),
             }
             for domain in domains
         },

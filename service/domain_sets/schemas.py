@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from proxy_models.text.reading import PlainText, Reading
 from service.http.schemas import FailureView, Name, ProgressView, RequestModel, Time
 
 
@@ -20,6 +21,26 @@ class TokenizerRequest(RequestModel):
         return self
 
 
+class ReadingRequest(RequestModel):
+    """What is said about reading a domain's files; their formats are told by their content."""
+
+    text_field: str = Field(
+        default="text",
+        min_length=1,
+        max_length=255,
+        description="Member or column that holds the text; `raw.content` is the member `content` of `raw`.",
+    )
+    format: PlainText | None = Field(
+        default=None,
+        description="`text` reads any file as plain text, JSON and CSV too; `lines` a document from each line.",
+    )
+
+    @property
+    def settings(self) -> Reading:
+        """For the readers."""
+        return Reading(**self.model_dump())
+
+
 class DomainRequest(RequestModel):
     """One leaf: its name, its files, and its size when it is known (the files may be a sample of it)."""
 
@@ -27,6 +48,7 @@ class DomainRequest(RequestModel):
     files: list[str] = Field(min_length=1, max_length=10_000)
     tokens: int | None = Field(default=None, gt=0, lt=2**63)
     size_bytes: int | None = Field(default=None, gt=0, lt=2**63)
+    reading: ReadingRequest = ReadingRequest()
 
 
 class TreeRequest(RequestModel):
@@ -110,10 +132,12 @@ class DomainView(BaseModel):
     """A leaf and what counting its files found; ``tokens`` is the N_j the mathematics uses.
 
     Equal ``files_hash`` are the same unchanged files, equal ``content_hash`` the same documents in whatever files.
+    ``sample`` is the beginning of a held-out document as it was read, of token ids as they were decoded.
     """
 
     name: str
     files: list[str]
+    reading: dict[str, object] | None
     declared_tokens: int | None
     declared_bytes: int | None
     tokens: int | None
@@ -122,6 +146,7 @@ class DomainView(BaseModel):
     held_out_bytes: int | None
     files_hash: str | None
     content_hash: str | None
+    sample: str | None
     state: str
     progress: ProgressView | None
     failure: FailureView | None

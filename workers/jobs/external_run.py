@@ -47,7 +47,12 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
         "revision": revision.number,
     }
     domains = {
-        row.name: {"weight": launch.mixture.weights[row.name], "tokens": row.tokens, "files": row.files}
+        row.name: {
+            "weight": launch.mixture.weights[row.name],
+            "tokens": row.tokens,
+            "files": row.files,
+            **({"reading": row.reading} if row.reading else {}),
+        }
         for row in revision.domains
     }
     paths = {"directory": str(directory), "mixture_file": str(directory / "mixture.json")}

@@ -18,6 +18,7 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
     return {
         "domain": row.name,
         "files": row.files,
+        "reading": row.reading,
         "tokenizer": row.revision.tokenizer_path,
         "held_out_fraction": row.revision.held_out_fraction,
         "evaluation_bytes": row.revision.evaluation_bytes,
@@ -29,7 +30,9 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """Write the shard, or find the one already written from the same content."""
     from proxy_models.text.preparation import prepare_domain
+    from proxy_models.text.reading import Reading
     from proxy_models.text.shard_writer import PreparationSpec
+    from proxy_models.text.token_shard import sample_of
     from proxy_models.text.tokenizer import load_tokenizer
 
     directory = Path(spec["directory"])
@@ -43,10 +46,12 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
                 directory=directory,
                 held_out_fraction=spec["held_out_fraction"],
                 evaluation_bytes=spec["evaluation_bytes"],
+                reading=Reading.of(spec.get("reading")),
             ),
             lambda progress: report(progress.to_dict()),
         )
-        return {**asdict(prepared.meta), "directory": reference_of(prepared.directory)}
+        directory = reference_of(prepared.directory)
+        return {**asdict(prepared.meta), "directory": directory, "sample": sample_of(prepared.directory)}
 
 
 def store(session: Session, job: Job, result: Document) -> None:
@@ -58,3 +63,4 @@ def store(session: Session, job: Job, result: Document) -> None:
     row.held_out_bytes = result["held_out_bytes"]
     row.content_hash = result["content"]
     row.shard_directory = result["directory"]
+    row.sample = result.get("sample")

@@ -31,6 +31,7 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
         "existing": source.tokenizer_path or revision.tokenizer.get("huggingface"),
         "vocabulary_size": revision.tokenizer.get("vocabulary_size"),
         "files": {row.name: row.files for row in source.domains},
+        "readings": {row.name: row.reading for row in source.domains if row.reading},
         "held_out_fraction": revision.held_out_fraction,
         "directory": str(settings.artifacts / "tokenizers"),
         **settings.store_order,
@@ -63,16 +64,20 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
 
 def _train(spec: Document) -> Path:
     from proxy_models.text.preparation import training_sample
+    from proxy_models.text.reading import Reading
     from proxy_models.text.tokenizer import train_byte_level_bpe
 
+    readings = spec.get("readings", {})
     files = {name: [data_path(path) for path in spec["files"][name]] for name in sorted(spec["files"])}
     path = Path(spec["directory"]) / f"{_key(spec, files)}.json"
     if not is_here(path):
         share = SAMPLE_BYTES // len(files)
         sample = (
             text
-            for paths in files.values()
-            for text in training_sample(paths, spec["held_out_fraction"], share)
+            for name, paths in files.items()
+            for text in training_sample(
+                paths, spec["held_out_fraction"], share, Reading.of(readings.get(name))
+            )
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         train_byte_level_bpe(sample, spec["vocabulary_size"], path)
@@ -81,12 +86,14 @@ def _train(spec: Document) -> Path:
 
 def _key(spec: Document, files: dict[str, list[DataPath]]) -> str:
     """The tokenizer's name: equal for equal files, size and split, so that a second revision finds it."""
-    identity = {
+    identity: Document = {
         "files": {name: [file_identity(path) for path in paths] for name, paths in files.items()},
         "vocabulary_size": spec["vocabulary_size"],
         "held_out_fraction": spec["held_out_fraction"],
         "sample_bytes": SAMPLE_BYTES,
     }
+    if spec.get("readings"):
+        identity["readings"] = spec["readings"]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -7,6 +7,7 @@ from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.data_roots import Digests
 from proxy_models.text.formats.compression import BROKEN, open_decompressed
+from proxy_models.text.reading import Reading
 
 MAX_LINE_BYTES = 64 * 2**20
 MOST_EXPANSION = 200
@@ -66,10 +67,19 @@ def json_objects(path: DataPath, digests: Digests | None = None) -> Iterator[tup
 
 
 def text_field(path: DataPath, number: int, record: dict[str, object], field: str) -> str:
-    """``record[field]`` if it is text that UTF-8 can hold, else `CorpusError` naming file and line."""
-    text = record.get(field)
+    """``record[field]``, nested where the name has dots, if it is text that UTF-8 can hold.
+
+    Raises `CorpusError` naming file and line.
+    """
+    text: object = record.get(field)
+    if text is None and "." in field:
+        text = record
+        for name in field.split("."):
+            text = text.get(name) if isinstance(text, dict) else None
     if not isinstance(text, str):
-        raise CorpusError(path, number, f"has no string {field!r}")
+        others = ", ".join(name for name, value in record.items() if isinstance(value, str))
+        hint = f"; its strings are {others[:200]}, and reading.text_field names one" if others else ""
+        raise CorpusError(path, number, f"has no string {field!r}{hint}")
     return encodable(path, number, text)
 
 
@@ -82,7 +92,7 @@ def encodable(path: DataPath, number: int, text: str) -> str:
     return text
 
 
-def documents(path: DataPath, digests: Digests | None) -> Iterator[str]:
-    """The string ``text`` of each line. Raises `CorpusError` as `json_objects` does."""
+def documents(path: DataPath, digests: Digests | None, reading: Reading) -> Iterator[str]:
+    """The text of each line. Raises `CorpusError` as `json_objects` does."""
     for number, record in json_objects(path, digests):
-        yield text_field(path, number, record, "text")
+        yield text_field(path, number, record, reading.text_field)

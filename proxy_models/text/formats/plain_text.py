@@ -5,12 +5,19 @@ from collections.abc import Iterator
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.data_roots import Digests
 from proxy_models.text.formats.json_lines import text_lines
+from proxy_models.text.reading import Reading
 
 LONG_TEXT = 8192
 
 
-def documents(path: DataPath, digests: Digests | None) -> Iterator[str]:
-    """Documents of up to twice `LONG_TEXT` characters, cut at blank lines. Raises `CorpusError`."""
+def documents(path: DataPath, digests: Digests | None, reading: Reading) -> Iterator[str]:
+    """A document a line where that is said, else of up to twice `LONG_TEXT` characters, cut at blank lines.
+
+    Raises `CorpusError`.
+    """
+    if reading.format == "lines":
+        yield from (line.rstrip("\r\n") for _, line in text_lines(path, digests))
+        return
     part: list[str] = []
     length = 0
     for _, line in text_lines(path, digests):

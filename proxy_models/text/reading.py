@@ -1,0 +1,38 @@
+"""What is said about reading a domain's files; the rest is told by their content. Free of torch."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+PlainText = Literal["text", "lines"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the documents of a domain are found in its files.
+
+    Attributes:
+        text_field: member or column that holds the text; a dot leads into a nested one, ``"raw.content"``.
+        format: None is told by content. ``"text"`` reads every file as the plain text it is (JSON and CSV too, for a
+            domain of such files), ``"lines"`` likewise with one document a line.
+
+    >>> Reading(text_field="content").said
+    {'text_field': 'content'}
+    """
+
+    text_field: str = "text"
+    format: PlainText | None = None
+
+    @property
+    def said(self) -> dict[str, object]:
+        """What differs from the defaults: what is stored, and part of a shard's key, which older ones lack."""
+        return {name: value for name, value in asdict(self).items() if value != _DEFAULTS[name]}
+
+    @classmethod
+    def of(cls, said: Mapping[str, object] | None) -> "Reading":
+        """The reading that `said` came from; None is the default."""
+        return cls(**said) if said else cls()  # type: ignore[arg-type]
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Reading)}
+BY_CONTENT = Reading()
