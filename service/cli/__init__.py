@@ -1,6 +1,6 @@
 """The commands of ``mixwright``: what several share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,6 @@ import click
 from pydantic import ValidationError
 
 from store.settings import Settings
-
-Command = Callable[..., Any]
 
 data_option = click.option(
     "--data",

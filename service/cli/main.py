@@ -1,6 +1,5 @@
 """The command line: ``mixwright`` or ``python -m service.cli.main``."""
 
-import importlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -8,54 +7,39 @@ from urllib.parse import quote
 
 import click
 
-from service.cli import Command, complaint_of, data_option, port_option, settings_with
+from service.cli import complaint_of, data_option, port_option, settings_with
+from service.cli.backup import backup, copy_database, restore
+from service.cli.calibrate import calibrate
+from service.cli.tokens import tokens
 from service.http.auth import UnprotectedBind, load_token
 from service.processes.address import AlreadyServed, PortInUse, UnusableDirectory, address, listen
 from store.logs import configure_logging
 from store.schema import OldSchema, UnknownRevision
 from store.settings import NoSuchDevice, Settings
 
-_COMMANDS_ELSEWHERE = {
-    "backup": "service.cli.backup:backup",
-    "calibrate": "service.cli.calibrate:calibrate",
-    "copy-database": "service.cli.backup:copy_database",
-    "demo": "service.demo.demo:demo",
-    "restore": "service.cli.backup:restore",
-    "tokens": "service.cli.tokens:tokens",
-}
 _EXPECTED = (
     *(AlreadyServed, NoSuchDevice, OldSchema, PortInUse),
     *(UnknownRevision, UnprotectedBind, UnusableDirectory),
 )
 
 
-class _LazyGroup(click.Group):
-    """A group whose heavier commands are imported when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_COMMANDS_ELSEWHERE})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _COMMANDS_ELSEWHERE:
-            module, _, name = _COMMANDS_ELSEWHERE[cmd_name].partition(":")
-            return getattr(importlib.import_module(module), name)
-        return super().get_command(ctx, cmd_name)
+_host_option = click.option("--host", help="Address to listen on.  [MIXWRIGHT_HOST, 127.0.0.1]")
 
 
-def _address_options(command: Command) -> Command:
-    host = click.option("--host", help="Address to listen on.  [MIXWRIGHT_HOST, 127.0.0.1]")
-    return host(port_option(command))
-
-
-@click.group(cls=_LazyGroup)
+@click.group()
 @click.version_option(package_name="mixwright")
 def main() -> None:
     """Find the data mixture for pretraining a language model, with its evidence."""
 
 
+for _command in (backup, calibrate, copy_database, restore, tokens):
+    main.add_command(_command)
+
+
 @main.command()
 @data_option
-@_address_options
+@port_option
+@_host_option
 @click.option(
     "--data-roots", help="Directories corpora may be read from, separated as in PATH.  [MIXWRIGHT_DATA_ROOTS]"
 )
@@ -100,7 +84,8 @@ def _login_link(url: str, token: str) -> str:
 
 @main.command()
 @data_option
-@_address_options
+@port_option
+@_host_option
 def web(**given: Any) -> None:
     """Run one web process alone (workers run elsewhere, on the same database)."""
     from service.processes.web import run_web
@@ -138,6 +123,22 @@ def token(**given: Any) -> None:
         )
     with complaint_of(*_EXPECTED):
         click.echo(load_token(settings))
+
+
+@main.command()
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the result, then exit.",
+)
+@data_option
+@port_option
+def demo(json_file: Path | None, **given: Any) -> None:
+    """Find a mixture for real text, train a larger model on it, and compare."""
+    from service.demo.demo import run_demo
+
+    run_demo(settings_with(**given), json_file)
 
 
 @main.command()

@@ -92,7 +92,7 @@ def predicted_verdict(evidence: Document) -> Verdict:
 def measured_verdict(comparison: Comparison) -> Verdict:
     """What the launches found, beside what was predicted."""
     gain = comparison.objective
-    direction = "higher" if (gain.measured >= 0) == gain.higher_is_better else "lower"
+    direction = "better" if gain.measured > 0 else "worse"
     parameters = comparison.proposed["non_embedding_parameters"]
     model = f" with {quantity(parameters)} non-embedding parameters" if parameters else ""
     words = (

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,10 @@ import click
 import psutil
 from rich.console import Console
 
-from service.cli import PLAIN_WIDTH, data_option, port_option, settings_with
+from service.cli import PLAIN_WIDTH
 from service.client import ApiError, Client, Unreachable
 from service.dashboard.comparison import compare_pair
+from service.dashboard.sentences import measured_verdict
 from service.demo.corpora import DemoCorpora, prepare_corpora
 from service.demo.packages import CorporaError
 from service.demo.report import (
@@ -32,9 +33,9 @@ from service.demo.report import (
     rate_and_eta,
     result_document,
     tokens_status,
-    verdict,
 )
 from service.processes.serving import LocalService, StartFailed
+from store.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,6 @@ FULL = DemoSettings()
 
 Document = Mapping[str, Any]
 
-DOMAIN_SET = "demo"
 VOCABULARY_SIZE = 4096
 HELD_OUT_FRACTION = 0.05
 """More than usual: the smallest domain has 80 documents, and its slice should not be one of them."""
@@ -101,7 +101,7 @@ class Demo:
             print_evidence(self.console, optimization, evidence)
             comparison = compare_pair(evidence, *self._launch(client, optimization))
             self.console.print(gain_table(comparison))
-            self.console.print(verdict(comparison), style="bold", highlight=False)
+            self.console.print(measured_verdict(comparison).words, style="bold", highlight=False)
         return {
             **result_document(optimization, evidence, comparison),
             "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
@@ -120,77 +120,73 @@ class Demo:
         return corpora
 
     def _prepare(self, client: Client, corpora: DemoCorpora) -> Document:
-        domains = [{"name": name, "files": [str(path)]} for name, path in sorted(corpora.domains.items())]
-        revision = self._ensure_revision(client, domains, corpora.content_hash)
-        if revision["state"] in ENDED_BADLY:
-            revision = client.retry_revision(revision["domain_set"], revision["number"])
-        name, number = revision["domain_set"], revision["number"]
-        (revision,) = follow(
-            self.console, "Preparing domains", lambda: [client.revision(name, number)], _preparation_status
-        )
-        return _require(revision, "The preparation")
-
-    def _ensure_revision(self, client: Client, domains: list[dict[str, Any]], key: str) -> Document:
         request = {
-            "name": DOMAIN_SET,
             "tokenizer": {"vocabulary_size": VOCABULARY_SIZE},
             "held_out_fraction": HELD_OUT_FRACTION,
             "evaluation_bytes": EVALUATION_BYTES,
-            "domains": domains,
+            "domains": [
+                {"name": name, "files": [str(path)]} for name, path in sorted(corpora.domains.items())
+            ],
         }
-        try:
-            return client.create_domain_set(request, f"demo-set-{key}")
-        except ApiError as error:
-            if error.code != "domain_set_exists":
-                raise
-        # The demo's text changed since this data directory was made (another version of Mixwright).
-        request = {"domains": domains}
-        try:
-            try:
-                return client.create_revision(DOMAIN_SET, request, f"demo-revision-{key}")
-            except ApiError as error:
-                if error.code != "ambiguous_change":
-                    raise
-                # Nothing is what it was: the demo trains its whole swarm whatever there was before.
-                identities = {
-                    question["domain"]: question["candidates"][-1]["word"]
-                    for question in error.problem["questions"]
-                }
-                return client.create_revision(DOMAIN_SET, {**request, "said": identities}, f"demo-said-{key}")
-        except ApiError as error:
-            if error.code != "revision_unchanged":
-                raise
-            return client.revision(DOMAIN_SET)
+        # Another text (of another version of Mixwright) is another domain set, not a change of it.
+        key = _key({**request, "text": corpora.content_hash})
+        (revision,) = self._see_through(
+            "Preparing domains",
+            [client.create_domain_set({**request, "name": key[:13]}, key)],
+            lambda revision: client.revision(revision["domain_set"], revision["number"]),
+            lambda revision: client.retry_revision(revision["domain_set"], revision["number"]),
+            _preparation_status,
+        )
+        return revision
 
     def _optimize(self, client: Client, corpora: DemoCorpora, revision: Document) -> Document:
         request = _optimization_request(corpora, revision)
-        optimization = client.create_optimization(request, _key("demo-optimization", request))
-        if optimization["state"] in ENDED_BADLY:
-            optimization = client.retry_optimization(optimization["id"])
-        name = optimization["id"]
-        (optimization,) = follow(
-            self.console, "Training the swarm", lambda: [client.optimization(name)], _swarm_status
+        (optimization,) = self._see_through(
+            "Training the swarm",
+            [client.create_optimization(request, _key(request))],
+            lambda optimization: client.optimization(optimization["id"]),
+            lambda optimization: client.retry_optimization(optimization["id"]),
+            _swarm_status,
         )
         self.seconds |= {stage["name"]: stage["seconds"] for stage in optimization["progress"]["stages"]}
-        return _require(optimization, "The optimization")
+        return optimization
 
     def _launch(self, client: Client, optimization: Document) -> tuple[Document, Document]:
         """The larger model on the natural distribution and on the proposed mixture."""
-        names = [_start_launch(client, optimization[f"{kind}mixture_id"]) for kind in ("natural_", "")]
-        launches = follow(
-            self.console,
+        requests = [_launch_request(optimization[name]) for name in ("natural_mixture_id", "mixture_id")]
+        natural, proposed = self._see_through(
             "Training the larger model twice",
-            lambda: [client.launch(name) for name in names],
+            [client.create_launch(request, _key(request)) for request in requests],
+            lambda launch: client.launch(launch["id"]),
+            lambda launch: client.retry_launch(launch["id"]),
             tokens_status,
         )
-        natural, proposed = (_require(launch, "A launch") for launch in launches)
         self.seconds["launch"] = max(natural["seconds"], proposed["seconds"])
         return natural, proposed
+
+    def _see_through(
+        self,
+        title: str,
+        made: Sequence[Document],
+        look: Callable[[Document], Document],
+        retry: Callable[[Document], Document],
+        status: Callable[..., Status],
+    ) -> Sequence[Document]:
+        """What was made, when all of it has succeeded; what ended badly before is tried once more."""
+        for document in made:
+            if document["state"] in ENDED_BADLY:
+                retry(document)
+        ended = follow(self.console, title, lambda: [look(document) for document in made], status)
+        for document in ended:
+            if document["state"] != "succeeded":
+                failure = document["failure"] or {"code": document["state"], "detail": ""}
+                raise DemoFailed(f"{title} {document['state']}: {failure['code']}: {failure['detail']}")
+        return ended
 
 
 def _optimization_request(corpora: DemoCorpora, revision: Document) -> dict[str, Any]:
     return {
-        "domain_set": DOMAIN_SET,
+        "domain_set": revision["domain_set"],
         "revision": revision["number"],
         "seed": FULL.seed,
         "target_tokens": FULL.target_tokens,
@@ -203,13 +199,11 @@ def _optimization_request(corpora: DemoCorpora, revision: Document) -> dict[str,
             "batch_rows": FULL.batch_rows,
         },
         "tasks": [{"name": name, "path": str(path)} for name, path in sorted(corpora.tasks.items())],
-        # A demo is the whole job, also where an older one has left runs behind.
-        **({"reuse": {"kind": "none", "runs": False}} if revision["parent"] else {}),
     }
 
 
-def _start_launch(client: Client, mixture_id: str) -> str:
-    request = {
+def _launch_request(mixture_id: str) -> dict[str, Any]:
+    return {
         "mixture_id": mixture_id,
         "size": FULL.launch_size,
         "tokens": FULL.target_tokens,
@@ -217,22 +211,11 @@ def _start_launch(client: Client, mixture_id: str) -> str:
         "batch_rows": FULL.launch_batch_rows,
         "seed": FULL.seed,
     }
-    launch = client.create_launch(request, _key("demo-launch", request))
-    if launch["state"] in ENDED_BADLY:
-        client.retry_launch(launch["id"])
-    return launch["id"]
 
 
-def _key(prefix: str, request: Mapping[str, Any]) -> str:
+def _key(request: Mapping[str, Any]) -> str:
     """The same request has the same key: asking again goes on with what is there."""
-    return f"{prefix}-{hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()}"
-
-
-def _require(document: Document, what: str) -> Document:
-    if document["state"] != "succeeded":
-        failure = document["failure"] or {"code": document["state"], "detail": ""}
-        raise DemoFailed(f"{what} {document['state']}: {failure['code']}: {failure['detail']}")
-    return document
+    return f"demo-{hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()}"
 
 
 def _preparation_status(revision: Document) -> Status:
@@ -293,18 +276,8 @@ def _held(process: psutil.Process) -> int:
         return 0  # it ended, or is not ours to look into
 
 
-@click.command()
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the result, then exit.",
-)
-@data_option
-@port_option
-def demo(json_file: Path | None, **given: Any) -> None:
-    """Find a mixture for real text, train a larger model on it, and compare."""
-    settings = settings_with(**given)
+def run_demo(settings: Settings, json_file: Path | None) -> None:
+    """The command: run the demo, then write its result or keep the service up."""
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     run = Demo(settings.data_directory, settings.port, console)
     # Asked to stop is asked to stop, by whatever means.
@@ -314,7 +287,8 @@ def demo(json_file: Path | None, **given: Any) -> None:
         if json_file is not None:
             json_file.write_text(json.dumps(result, indent=2) + "\n")
         else:
-            _stay(console, run)
+            assert run.service is not None
+            _stay(console, run.service)
     except KeyboardInterrupt:
         console.print("\nStopped. Run the same command again to go on from here.")
         raise SystemExit(130) from None
@@ -326,10 +300,7 @@ def demo(json_file: Path | None, **given: Any) -> None:
         run.stop()
 
 
-def _stay(console: Console, run: Demo) -> None:
-    service = run.service
-    if service is None:
-        return
+def _stay(console: Console, service: LocalService) -> None:
     console.print(f"\nDashboard: {service.url}/?token={service.token}", highlight=False, soft_wrap=True)
     console.print("Ctrl-C stops the service; `make serve` opens the same data again.", highlight=False)
     try:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from service.dashboard.comparison import Comparison, Gain
+from service.dashboard.formatting import bpb, count, decimals, duration, interval, percent, signed
 
 POLL_SECONDS = 0.5
 ENDED = ("succeeded", "failed", "cancelled")
@@ -77,13 +78,12 @@ def tokens_status(*launches: Document) -> Status:
 
 
 def rate_and_eta(progress: Mapping[str, Any]) -> str:
-    """``46,000 tokens/s, 3:20 left`` from the numbers of the API."""
+    """``46,000 tokens/s, 3 min 20 s left`` from the numbers of the API."""
     parts = []
     if progress.get("tokens_per_second"):
-        parts.append(f"{progress['tokens_per_second']:,.0f} tokens/s")
+        parts.append(f"{count(progress['tokens_per_second'])} tokens/s")
     if progress.get("eta_seconds"):
-        minutes, seconds = divmod(round(progress["eta_seconds"]), 60)
-        parts.append(f"{minutes}:{seconds:02d} left")
+        parts.append(f"{duration(progress['eta_seconds'])} left")
     return ", ".join(parts)
 
 
@@ -101,10 +101,10 @@ def mixture_table(evidence: Document) -> Table:
     for domain in sorted(evidence["domains"], key=lambda row: -row["weight"]):
         table.add_row(
             domain["name"],
-            f"{domain['tokens']:,.0f}",
-            f"{domain['natural']:.2%}",
-            f"{domain['weight']:.2%}",
-            f"{domain['epochs']:.2f}",
+            count(domain["tokens"]),
+            percent(domain["natural"]),
+            percent(domain["weight"]),
+            decimals(domain["epochs"]),
             "yes" if domain["binding"] else "",
         )
     return table
@@ -130,20 +130,12 @@ def task_table(evidence: Document) -> Table:
 
 def _task_cells(task: Document) -> tuple[str, ...]:
     return (
-        _number(task["rank_correlation"], ".3f"),
-        _number(task["mae"], ".4f"),
-        _number(task["noise"], ".4f"),
-        f"{task['gain']:+.4f}",
-        _interval(task["gain_interval"]),
+        decimals(task["rank_correlation"], 3),
+        bpb(task["mae"]),
+        bpb(task["noise"]),
+        signed(task["gain"]),
+        interval(task["gain_interval"]),
     )
-
-
-def _interval(bounds: Sequence[float] | None) -> str:
-    return "-" if bounds is None else f"[{bounds[0]:+.4f}, {bounds[1]:+.4f}]"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 def print_evidence(console: Console, optimization: Document, evidence: Document) -> None:
@@ -177,24 +169,11 @@ def gain_table(comparison: Comparison) -> Table:
 def _gain_cells(gain: Gain) -> tuple[str, ...]:
     return (
         gain.name,
-        f"{gain.predicted:+.4f}",
-        _interval(gain.interval),
-        f"{gain.measured:+.4f}",
-        f"{gain.natural:.4f}",
-        f"{gain.proposed:.4f}",
-    )
-
-
-def verdict(comparison: Comparison) -> str:
-    """One plain sentence: was the mixture right?"""
-    measured = comparison.objective
-    model = f"The larger model ({comparison.proposed['non_embedding_parameters']:,} non-embedding parameters)"
-    values = f"{measured.proposed:.4f} against {measured.natural:.4f} mean BPB"
-    if measured.measured > 0:
-        return f"{model} is better on the proposed mixture: {values}, a gain of {measured.measured:.4f}."
-    return (
-        f"{model} is NOT better on the proposed mixture: {values}. "
-        "The prediction of the proxies did not carry over."
+        signed(gain.predicted),
+        interval(gain.interval),
+        signed(gain.measured),
+        bpb(gain.natural),
+        bpb(gain.proposed),
     )
 
 

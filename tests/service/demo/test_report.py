@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from service.dashboard.comparison import compare_pair
-from service.demo.report import gain_table, print_evidence, result_document, verdict
+from service.dashboard.sentences import measured_verdict
+from service.demo.report import gain_table, print_evidence, result_document
 
 
 @pytest.fixture
@@ -67,12 +68,15 @@ def test_the_answer_shows_epochs_constraints_warnings_and_lost_runs(
 def test_gains_are_natural_minus_proposed(evidence: dict[str, Any]) -> None:
     text = printed(gain_table(compare_pair(evidence, launch(1.8, 2.2), launch(1.6, 2.4))))
     assert "+0.2000" in next(line for line in text.splitlines() if "code" in line)
-    assert "-0.2000" in next(line for line in text.splitlines() if "prose" in line)
+    assert "−0.2000" in next(line for line in text.splitlines() if "prose" in line)
 
 
 def test_a_worse_mixture_is_called_worse(evidence: dict[str, Any]) -> None:
-    assert "NOT better" in verdict(compare_pair(evidence, launch(1.6, 1.6), launch(1.8, 1.8)))
-    assert "is better" in verdict(compare_pair(evidence, launch(1.8, 1.8), launch(1.6, 1.6)))
+    worse = measured_verdict(compare_pair(evidence, launch(1.6, 1.6), launch(1.8, 1.8)))
+    better = measured_verdict(compare_pair(evidence, launch(1.8, 1.8), launch(1.6, 1.6)))
+    assert "1.8000 BPB on the proposed mixture, 0.2000 worse than 1.6000" in worse.words
+    assert "1.6000 BPB on the proposed mixture, 0.2000 better than 1.8000" in better.words
+    assert (worse.tone, better.tone) == ("bad", "good")
 
 
 def test_the_json_document_has_the_promised_members(
