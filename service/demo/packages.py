@@ -14,7 +14,9 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 SHOWN_LINES = 8
@@ -60,8 +62,11 @@ def fetch_packages(
     missing = [package for package, path in paths.items() if not _is_whole(path, package)]
     if missing:
         say(f"Fetching {len(missing)} pinned packages: {', '.join(package.name for package in missing)}")
-    for is_wheel, options in _KINDS.items():
-        _download([package for package in missing if package.is_wheel == is_wheel], options, cache)
+    kinds = [[package for package in missing if package.is_wheel == is_wheel] for is_wheel in _KINDS]
+    with (
+        ThreadPoolExecutor() as pool
+    ):  # pip builds what comes as sources to know what it is, which takes its time
+        list(pool.map(_download, kinds, _KINDS.values(), repeat(cache)))
     return paths
 
 
