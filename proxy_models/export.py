@@ -9,15 +9,24 @@ The files of the folder are known by name and size, and read piece by piece when
 """
 
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from proxy_models.errors import DataMissing, InvalidSpec
+from proxy_models.errors import CorpusError, DataMissing, InvalidSpec
 from proxy_models.storage import unnamed_directory
-from proxy_models.text.token_files import KNOWN_END_OF_TEXT
+from proxy_models.text.data_roots import is_data_file, open_data
+from proxy_models.text.token_files import (
+    DEFINITION,
+    KNOWN_END_OF_TEXT,
+    LARGEST_TOKENIZER,
+    SETTINGS,
+    TOKENIZER_FILES,
+)
 
 PIECE = 2**20
 """Bytes of a file that are in memory at once."""
@@ -40,16 +49,21 @@ class ExportedFile:
     @classmethod
     def copy(cls, path: Path, name: str | None = None) -> "ExportedFile":
         """A file as it is on the disk. Raises `DataMissing`."""
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise DataMissing(path, f"cannot be read: {error.strerror or error}") from error
+        with _opened(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
         return cls(name or path.name, size, lambda: byte_range(path, 0, size))
+
+
+def _opened(path: Path) -> BufferedReader:
+    try:
+        return open_data(path)
+    except (OSError, CorpusError) as error:
+        raise DataMissing(path, f"cannot be read: {error}") from error
 
 
 def byte_range(path: Path, begin: int, end: int) -> Iterator[bytes]:
     """The bytes ``begin`` to ``end`` of a file, `PIECE` at a time. Raises `DataMissing` where it ends before."""
-    with path.open("rb") as stream:
+    with _opened(path) as stream:
         stream.seek(begin)
         while begin < end:
             piece = stream.read(min(PIECE, end - begin))
@@ -93,21 +107,6 @@ def tar_pieces(files: Sequence[ExportedFile], folder: str) -> Iterator[bytes]:
     yield bytes(2 * _BLOCK)
 
 
-DEFINITION, SETTINGS = "tokenizer.json", "tokenizer_config.json"
-_FILES = (
-    DEFINITION,
-    SETTINGS,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "chat_template.jinja",
-)
-
-
 @dataclass(frozen=True)
 class EndOfText:
     """The token between documents."""
@@ -142,7 +141,7 @@ def tokenizer_files(spec: str, context_length: int) -> ExportedTokenizer:
         written = ExportedFile.of(SETTINGS, (json.dumps(settings, indent=2) + "\n").encode())
         return ExportedTokenizer((ExportedFile.copy(path, DEFINITION), written), end_of_text)
     folder = path if path.is_dir() else _from_cache(spec)
-    files = tuple(ExportedFile.copy(folder / name) for name in _FILES if (folder / name).is_file())
+    files = tuple(ExportedFile.copy(folder / name) for name in TOKENIZER_FILES if _is_there(folder / name))
     if not files:
         raise DataMissing(folder, "holds no tokenizer")
     return ExportedTokenizer(files, _end_of_text_in(folder))
@@ -154,13 +153,20 @@ def _from_cache(name: str) -> Path:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FILES), local_files_only=True))
+        return Path(snapshot_download(name, allow_patterns=list(TOKENIZER_FILES), local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise DataMissing(name, "is neither a tokenizer here nor one that this machine has used") from error
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return is_data_file(path)
+    except (OSError, CorpusError) as error:
+        raise DataMissing(path, f"cannot be read: {error}") from error
+
+
 def _end_of_text_in(folder: Path) -> EndOfText | None:
-    if not (folder / DEFINITION).is_file() or not (folder / SETTINGS).is_file():
+    if not (_is_there(folder / DEFINITION) and _is_there(folder / SETTINGS)):
         return None
     token = _read(folder / SETTINGS).get("eos_token")
     text = token.get("content") if isinstance(token, dict) else token
@@ -179,7 +185,8 @@ def _end_of_text(definition: Path, names: tuple[str, ...]) -> EndOfText | None:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with _opened(path) as stream:
+            return json.loads(stream.read(LARGEST_TOKENIZER))
     except (OSError, ValueError) as error:
         raise DataMissing(path, f"cannot be read: {error}") from error
 
@@ -288,7 +295,8 @@ class _Weights:
     def read(cls, path: Path) -> "_Weights":
         """The header of a safetensors file of ours. Raises `DataMissing`."""
         try:
-            with path.open("rb") as stream:
+            with _opened(path) as stream:
+                size = os.fstat(stream.fileno()).st_size
                 length = int.from_bytes(stream.read(8), "little")
                 if length > _LARGEST_HEADER:
                     raise DataMissing(path, "is no safetensors file")
@@ -300,7 +308,7 @@ class _Weights:
             (dtype,) = {entry["dtype"] for entry in header.values()}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataMissing(path, f"is not a trained model: {error}") from error
-        if not tensors or path.stat().st_size < max(tensor.end for tensor in tensors):
+        if not tensors or size < max(tensor.end for tensor in tensors):
             raise DataMissing(path, "is shorter than its header says")
         return cls(path, dtype, tensors)
 

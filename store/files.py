@@ -3,21 +3,29 @@
 And only below a data root.
 """
 
+import fnmatch
 import glob
 import hashlib
 import json
 import os
+import re
+import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from proxy_models.errors import BadAddress, StoreError, StoreMisconfigured, StoreUnreachable
+from proxy_models.errors import BadAddress, CorpusError, StoreError, StoreMisconfigured, StoreUnreachable
 from proxy_models.stores.file_system import matching_objects
 from proxy_models.stores.object_path import DataPath, FileIdentity, ObjectPath, data_path, is_address
+from proxy_models.text.data_roots import entries_of, found, is_below, reading_below
 from store.problems import Invalid, Unavailable
 
 MAX_FILES = 100_000
+MAX_ENTRIES, SEARCH_SECONDS = 500_000, 5.0
+"""Of folders that are looked through for one pattern."""
 LONGEST_PART, LONGEST_PATH = 255, 4000
 """Bytes of a name and characters of a path; Linux has 255 and 4096."""
 
@@ -31,100 +39,154 @@ def identity_hash(files: Iterable[FileIdentity], reading: Mapping[str, object] |
 def resolve_files(pattern: str, roots: Sequence[DataPath], field: str) -> list[DataPath]:
     """The regular files an absolute path or glob names, links resolved, sorted; or the objects an address names.
 
-    Raises Invalid (``field`` named) for a relative path, one that leaves the roots in any way (``..``, a link), a
-    pattern that matches nothing, and anything that is not a readable regular file; Unavailable for a store that does
-    not answer.
+    ``**`` is any number of folders; it follows no links, which may lead in circles. Raises Invalid (``field`` named)
+    for a relative path, one that leaves the roots in any way (``..``, a link), a pattern that matches nothing or that
+    too much has to be looked through for, and anything that is not a readable regular file; Unavailable for a store
+    that does not answer.
     """
     with store_problems(field):
         place = data_path(pattern)
         if isinstance(place, ObjectPath):
             return [*resolve_objects(place, roots, field)]
         pattern = str(place) if is_address(pattern) else pattern
-    return [*_local_files(pattern, local_roots(roots), field)]
-
-
-def _local_files(pattern: str, roots: Sequence[Path], field: str) -> list[Path]:
-    _check_text(pattern, roots, field)
-    matches = _matches(pattern, field)
-    files = sorted({_inside(Path(match), roots, field) for match in matches if not Path(match).is_dir()})
-    if not files:
-        raise Invalid("no_such_file", f"{pattern!r} names no file{_directory_hint(pattern, matches)}.", field)
-    for file in files:
-        if not file.is_file():
-            raise Invalid("no_such_file", f"{str(file)!r} does not exist or is not a regular file.", field)
-        if not os.access(file, os.R_OK):
-            raise Invalid("unreadable_file", f"{str(file)!r} cannot be read by the service.", field)
-    return files
-
-
-def _directory_hint(pattern: str, matches: Sequence[str]) -> str:
-    if "**" in pattern or not any(Path(match).is_dir() for match in matches):
-        return ""
-    folder = pattern.rstrip("/")
-    return (
-        f", only a directory: say '{folder}/*' for the files in it, or '{folder}/**' for those in the directories"
-        " below it too"
-    )
+    with reading_below(roots):
+        return [*_Search(pattern, roots, field).files()]
 
 
 def resolve_place(path: str, roots: Sequence[DataPath], field: str) -> Path:
     """The file or folder an absolute path names, links resolved; raises Invalid like `resolve_files`."""
-    roots = local_roots(roots)
-    _check_text(path, roots, field)
-    resolved = _inside(Path(path), roots, field)
-    if not resolved.exists():
+    with reading_below(roots):
+        search = _Search(path, roots, field)
+        there = search.look(search.start(Path(path)))
+    if there is None:
         raise Invalid("no_such_file", f"{path!r} does not exist.", field)
-    return resolved
+    return there[0]
 
 
-def _matches(pattern: str, field: str) -> list[str]:
-    if not glob.has_magic(pattern):
-        return [pattern]
-    if Path(pattern).parts.count("**") > 1:  # each multiplies the folders that are looked through
-        raise Invalid("bad_path", f"{pattern!r} has '**' more than once.", field)
-    # glob.iglob and not Path.glob: the latter has no absolute patterns.
-    matches = list(islice(glob.iglob(pattern, recursive=True), MAX_FILES + 1))  # noqa: PTH207
-    if len(matches) > MAX_FILES:
-        raise Invalid("too_many_files", f"{pattern!r} names over {MAX_FILES} files and folders.", field)
-    return matches
+@dataclass
+class _Search:
+    """What a path or pattern names: no folder outside the roots is listed, none for longer than there is time."""
 
+    pattern: str
+    roots: Sequence[DataPath]
+    member: str
+    """Of the request, that the pattern stands in."""
+    folders: int = 0
+    """How many folders it names: they are no files, and worth a hint."""
+    seen: int = 0
+    until: float = field(default_factory=lambda: time.monotonic() + SEARCH_SECONDS)
 
-def _check_text(pattern: str, roots: Sequence[Path], field: str) -> None:
-    path = Path(pattern) if "\0" not in pattern else None
-    if path is None or not path.is_absolute() or ".." in path.parts:
-        raise Invalid("bad_path", f"{pattern!r} is not an absolute path without '..'.", field)
-    if any(len(os.fsencode(part)) > LONGEST_PART for part in path.parts) or len(pattern) > LONGEST_PATH:
-        raise Invalid("bad_path", f"{pattern[:200]!r}... is longer than a path can be.", field)
-    fixed = Path(*_parts_before_magic(path))
-    if not _is_below(_resolved(fixed, field), roots):
-        raise outside_roots(pattern, roots, field)
+    def files(self) -> list[Path]:
+        parts = Path(self.pattern).parts if "\0" not in self.pattern else ()
+        if parts.count("**") > 1:  # each multiplies the folders that are looked through
+            raise self.refusal("bad_path", f"{self.pattern!r} has '**' more than once.")
+        fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+        start = self.start(Path(*parts[:fixed]))
+        files = sorted(set(islice(self.below(start, parts[fixed:]), MAX_FILES + 1)))
+        if len(files) > MAX_FILES:
+            raise self.refusal("too_many_files", f"{self.pattern!r} names over {MAX_FILES} files.")
+        if not files:
+            raise self.refusal("no_such_file", f"{self.pattern!r} names no file{self.hint()}.")
+        for file in files:
+            if not os.access(file, os.R_OK):
+                raise self.refusal("unreadable_file", f"{str(file)!r} cannot be read by the service.")
+        return files
 
+    def start(self, fixed: Path) -> Path:
+        """Where the part before the first wildcard leads; by name, for nothing is opened yet."""
+        parts = Path(self.pattern).parts
+        if not fixed.is_absolute() or ".." in parts or "\0" in self.pattern:
+            raise self.refusal("bad_path", f"{self.pattern!r} is not an absolute path without '..'.")
+        if max(len(os.fsencode(part)) for part in parts) > LONGEST_PART or len(self.pattern) > LONGEST_PATH:
+            raise self.refusal("bad_path", f"{self.pattern[:200]!r}... is longer than a path can be.")
+        place = Path(os.path.realpath(fixed))
+        if not is_below(place, self.roots):
+            raise outside_roots(self.pattern, self.roots, self.member)
+        return place
 
-def _parts_before_magic(path: Path) -> list[str]:
-    parts: list[str] = []
-    for part in path.parts:
-        if glob.has_magic(part):
-            break
-        parts.append(part)
-    return parts
+    def below(self, place: Path, parts: Sequence[str], is_listed: bool = False) -> Iterator[Path]:
+        """The files that ``parts`` name in what is at ``place``, or leads there."""
+        there = self.look(place)
+        if there is None:
+            if is_listed and not parts:
+                raise self.refusal("no_such_file", f"{str(place)!r} leads to no file.")
+            return
+        place, mode = there
+        if stat.S_ISDIR(mode):
+            self.folders += not parts
+            if parts:
+                yield from self.inside(place, parts[0], parts[1:])
+        elif not parts:
+            if not stat.S_ISREG(mode):
+                raise self.refusal("no_such_file", f"{str(place)!r} is not a regular file.")
+            yield place
 
+    def inside(self, folder: Path, part: str, rest: Sequence[str]) -> Iterator[Path]:
+        if part == "**":
+            yield from self.anywhere(folder, rest or ("*",))
+        elif not glob.has_magic(part):
+            yield from self.below(folder / part, rest)
+        else:
+            is_named = re.compile(fnmatch.translate(part)).match
+            for name, is_plain_file, _ in self.entries(folder):
+                if not is_named(name) or (name.startswith(".") and not part.startswith(".")):
+                    continue
+                if not is_plain_file:
+                    yield from self.below(folder / name, rest, is_listed=True)
+                elif not rest:
+                    yield folder / name
 
-def _inside(path: Path, roots: Sequence[Path], field: str) -> Path:
-    resolved = _resolved(path, field)
-    if not _is_below(resolved, roots):
-        raise outside_roots(str(path), roots, field)
-    return resolved
+    def anywhere(self, folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+        waiting = [folder]
+        while waiting:
+            folder = waiting.pop()
+            yield from self.inside(folder, parts[0], parts[1:])
+            inner = self.entries(folder)
+            waiting += [folder / name for name, _, is_folder in inner if is_folder and name[0] != "."]
 
+    def entries(self, folder: Path) -> list[tuple[str, bool, bool]]:
+        """Name, and whether it is a file or a folder; a link is neither."""
+        listed = []
+        with self.problems(folder), entries_of(folder) as entries:
+            for entry in entries:
+                self.seen += 1
+                if self.seen > MAX_ENTRIES or (self.seen % 256 == 0 and time.monotonic() > self.until):
+                    raise self.refusal(
+                        "too_many_files",
+                        f"{self.pattern!r} looks through more than {self.seen - 1} files and folders, which takes "
+                        "too long; name the folders that have the files.",
+                    )
+                listed.append(
+                    (entry.name, entry.is_file(follow_symlinks=False), entry.is_dir(follow_symlinks=False))
+                )
+        return listed
 
-def _resolved(path: Path, field: str) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
-        raise Invalid("bad_path", f"{str(path)!r} cannot be followed: {error}", field) from error
+    def look(self, place: Path) -> tuple[Path, int] | None:
+        with self.problems(place):
+            return found(place)
 
+    @contextmanager
+    def problems(self, place: Path) -> Iterator[None]:
+        try:
+            yield
+        except CorpusError as error:
+            raise outside_roots(str(place), self.roots, self.member) from error
+        except FileNotFoundError:  # gone since it was listed
+            return
+        except OSError as error:
+            raise self.refusal("bad_path", f"{str(place)!r} cannot be read: {error.strerror}.") from error
 
-def _is_below(path: Path, roots: Sequence[Path]) -> bool:
-    return any(path == root or root in path.parents for root in roots)
+    def hint(self) -> str:
+        if not self.folders or "**" in self.pattern:
+            return ""
+        folder = self.pattern.rstrip("/")
+        return (
+            f", only a directory: say '{folder}/*' for the files in it, or '{folder}/**' for those in the "
+            "directories below it too"
+        )
+
+    def refusal(self, code: str, detail: str) -> Invalid:
+        return Invalid(code, detail, self.member)
 
 
 def resolve_objects(pattern: ObjectPath, roots: Sequence[DataPath], field: str) -> list[ObjectPath]:
@@ -153,11 +215,6 @@ def resolve_objects(pattern: ObjectPath, roots: Sequence[DataPath], field: str) 
 def _require_below(path: ObjectPath, said: ObjectPath, roots: Sequence[DataPath], field: str) -> None:
     if not any(isinstance(root, ObjectPath) and path.is_below(root) for root in roots):
         raise outside_roots(str(said), roots, field)
-
-
-def local_roots(roots: Sequence[DataPath]) -> list[Path]:
-    """The roots that are directories."""
-    return [root for root in roots if isinstance(root, Path)]
 
 
 def outside_roots(path: str, roots: Sequence[DataPath], field: str) -> Invalid:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -28,6 +28,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from proxy_models.errors import BadAddress
 from proxy_models.stores.artifact_store import ArtifactStore
 from proxy_models.stores.object_path import DataPath, data_path, split_roots, store_address
+from proxy_models.text.data_roots import reading_below
 
 AUTO: Final = "auto"
 Backend = Literal["auto", "one-by-one", "one-by-one-compiled", "stacked", "stacked-compiled", "cuda-graph"]
@@ -167,6 +168,10 @@ class Settings(BaseSettings):
         found = [data_path(part) for part in split_roots(self.data_roots)]
         configured = [root.expanduser().resolve() if isinstance(root, Path) else root for root in found]
         return (*configured, (self.data_directory / "corpora").resolve())
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Within it only files below the roots are opened, and the service's own artifacts."""
+        return reading_below(self.roots, (self.artifacts,))
 
     @property
     def store(self) -> ArtifactStore | None:

@@ -6,20 +6,22 @@ needs the tensors themselves is in `run_inputs.starting_state`.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
+from io import BufferedReader
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from proxy_models.config import ModelConfig
-from proxy_models.errors import DataMissing, InvalidSpec, UnfitStart
+from proxy_models.errors import CorpusError, DataMissing, InvalidSpec, UnfitStart
 from proxy_models.families.architecture import Architecture, checked_architecture
 from proxy_models.stores.artifact_store import ArtifactStore
 from proxy_models.stores.file_system import patiently
+from proxy_models.text.data_roots import entries_of, is_data_file, name_of, open_data
 
 FILE = "training.json"
 
@@ -36,20 +38,17 @@ class SavedTraining:
     tokenizer: str | None = None
 
 
-def read_saved_training(folder: Path) -> SavedTraining | None:
-    """What lies beside a model, None where there is nothing. Raises `UnfitStart` where it cannot be read."""
+def _saved_training(folder: Path, content: bytes) -> SavedTraining:
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return SavedTraining(
-            float(content["learning_rate"]), int(content["tokens"]), content.get("tokenizer")
-        )
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        said = json.loads(content)
+        return SavedTraining(float(said["learning_rate"]), int(said["tokens"]), said.get("tokenizer"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnfitStart(folder, f"its {FILE} cannot be read: {error}") from error
 
 
 CONFIG, TENSORS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+LARGEST_JSON = 2**24
+"""Bytes of a description, which is read whole; those of models of thousands of tensors take a tenth."""
 _SHAPE = ("layers", "width", "heads", "ffn", "tied_embeddings", "rope_base", "head_width")
 
 
@@ -112,19 +111,19 @@ class StartFolder:
 
 def read_start(folder: Path) -> StartFolder:
     """What the folder holds. Raises `UnfitStart` where it is no safe, complete checkpoint of a causal model."""
-    config = _json(folder, CONFIG)
-    if (folder / "adapter_config.json").exists():
+    shape = _shape(folder, _object(folder, CONFIG, _read(folder, CONFIG)))
+    if _is_there(folder, "adapter_config.json"):
         raise UnfitStart(folder, "it holds an adapter; merge it into its model first")
-    shape = _shape(folder, config)
     weights = _weight_files(folder)
     tensors: dict[str, tuple[int, ...]] = {}
     for path in weights:
-        tensors |= _header(folder, path)
+        tensors |= _header(folder, path.name)
     if isinstance(shape, ModelConfig):
         _check_tensors(folder, tensors, decoder_shapes(shape))
-    names = (CONFIG, FILE) if (folder / FILE).exists() else (CONFIG,)
+    saved = _saved_training(folder, _read(folder, FILE)) if _is_there(folder, FILE) else None
+    names = (CONFIG,) if saved is None else (CONFIG, FILE)
     files = (*(folder / name for name in names), *weights)
-    return StartFolder(folder, shape, tensors, files, read_saved_training(folder))
+    return StartFolder(folder, shape, tensors, files, saved)
 
 
 def read_published_start(store: ArtifactStore, folder: Path) -> tuple[StartFolder, str]:
@@ -136,13 +135,10 @@ def read_published_start(store: ArtifactStore, folder: Path) -> tuple[StartFolde
     manifest = patiently(lambda: store.published(folder))
     if manifest is None:
         raise DataMissing(store.address_of(folder), "is not in the artifact store")
-    small = [name for name in (CONFIG, FILE) if name in manifest.files]
+    small = {name: store.read_file(folder, name) or b"" for name in (CONFIG, FILE) if name in manifest.files}
     weights = sorted(name for name in manifest.files if name.endswith(".safetensors"))
-    with TemporaryDirectory(prefix="mixwright-start-") as temporary:
-        for name in small:
-            (Path(temporary) / name).write_bytes(store.read_file(folder, name) or b"")
-        shape = _shape(folder, _json(Path(temporary), CONFIG))
-        saved = read_saved_training(Path(temporary))
+    shape = _shape(folder, _object(folder, CONFIG, small.get(CONFIG)))
+    saved = _saved_training(folder, small[FILE]) if FILE in small else None
     files = [*small, *weights]
     content = _content([(name, manifest.files[name].sha256) for name in files])
     return StartFolder(folder, shape, {}, tuple(folder / name for name in files), saved), content
@@ -152,16 +148,42 @@ def _content(digests: Sequence[tuple[str, str]]) -> str:
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
-def _json(folder: Path, name: str) -> dict[str, Any]:
+@contextmanager
+def _opened(folder: Path, name: str) -> Iterator[BufferedReader]:
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        with open_data(folder / name) as stream:
+            yield stream
     except FileNotFoundError as error:
         raise UnfitStart(folder, f"it has no {name}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, CorpusError) as error:
         raise UnfitStart(folder, f"its {name} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise UnfitStart(folder, f"its {name} is not an object")
+
+
+def _read(folder: Path, name: str) -> bytes:
+    with _opened(folder, name) as stream:
+        content = stream.read(LARGEST_JSON + 1)
+    if len(content) > LARGEST_JSON:
+        raise UnfitStart(folder, f"its {name} is longer than {LARGEST_JSON} bytes")
     return content
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    try:
+        return is_data_file(folder / name)
+    except (OSError, CorpusError) as error:
+        raise UnfitStart(folder, f"its {name} cannot be read: {error}") from error
+
+
+def _object(folder: Path, name: str, content: bytes | None) -> dict[str, Any]:
+    if content is None:
+        raise UnfitStart(folder, f"it has no {name}")
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UnfitStart(folder, f"its {name} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise UnfitStart(folder, f"its {name} is not an object")
+    return found
 
 
 def _shape(folder: Path, config: dict[str, Any]) -> ModelConfig | Architecture:
@@ -177,16 +199,20 @@ def _shape(folder: Path, config: dict[str, Any]) -> ModelConfig | Architecture:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    if (folder / TENSORS).is_file():
+    if _is_there(folder, TENSORS):
         return [folder / TENSORS]
-    if (folder / INDEX).is_file():
-        names = sorted({str(name) for name in dict(_json(folder, INDEX).get("weight_map") or {}).values()})
+    if _is_there(folder, INDEX):
+        index = _object(folder, INDEX, _read(folder, INDEX))
+        names = sorted({str(name) for name in dict(index.get("weight_map") or {}).values()})
         for name in names:
-            if Path(name).name != name or not (folder / name).is_file():
+            if Path(name).name != name or not _is_there(folder, name):
                 raise UnfitStart(folder, f"its {INDEX} names {name!r}, which is not there")
         if names:
             return [folder / name for name in names]
-    unsafe = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    with entries_of(folder) as entries:
+        unsafe = sorted(
+            entry.name for entry in entries if entry.name.endswith((".bin", ".pt", ".pth", ".ckpt"))
+        )
     if unsafe:
         raise UnfitStart(
             folder, f"{unsafe[0]} is a pickle, which can run code; convert the model to safetensors"
@@ -194,12 +220,18 @@ def _weight_files(folder: Path) -> list[Path]:
     raise UnfitStart(folder, f"it has no {TENSORS}")
 
 
-def _header(folder: Path, path: Path) -> dict[str, tuple[int, ...]]:
+def _header(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
     try:
-        with safe_open(path, framework="numpy") as opened:
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UnfitStart(folder, f"{path.name} is not readable as safetensors: {error}") from error
+        with _opened(folder, name) as stream:
+            if int.from_bytes(stream.read(8), "little") > LARGEST_JSON:
+                raise UnfitStart(
+                    folder,
+                    f"{name} is not readable as safetensors: its header says {LARGEST_JSON} bytes and more",
+                )
+            with safe_open(name_of(stream), framework="numpy") as tensors:
+                return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UnfitStart(folder, f"{name} is not readable as safetensors: {error}") from error
 
 
 def decoder_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -251,5 +283,5 @@ def _identity(path: Path) -> tuple[int, int]:
 @lru_cache(maxsize=1024)
 def _digest(path: Path, size: int, changed: int) -> str:
     """SHA-256 of a file as it was at that size and time: the runs of a wave read it once."""
-    with path.open("rb") as stream:
+    with open_data(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

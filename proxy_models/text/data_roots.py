@@ -1,18 +1,24 @@
-"""Opening corpus files only where the operator allows it, at the moment they are opened.
+"""The one opening of files that lie below a user's path: corpora, tasks, tokenizers and models to start from.
 
-A path is checked when it is posted and read hours later by a worker; meanwhile a folder of it may have become a link
-to somewhere else. So what is checked here is the file that was opened, not the name it was opened by. The address of
-an object in a store is its only name (`stores.object_path`), so for it the name is enough.
+A path is checked when it is posted and read hours later by a worker; meanwhile the file, or a folder on the way to
+it, may have become a link to somewhere else. So what is checked is what was opened, and not the name it was opened
+by: first it is only held, by a descriptor that cannot read; the kernel says where that lies; and if that is where it
+may be, the held file itself is opened. Whatever the links do meanwhile, nothing outside is ever open for reading.
+Libraries that take names get one of what is open (`name_of`, `held_folder`).
+
+The address of an object in a store is its only name (`stores.object_path`), so for it the name is enough.
 """
 
+import fcntl
 import hashlib
 import io
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,20 +27,32 @@ from proxy_models.stores.object_path import DataPath, ObjectPath, data_path
 
 Digests = dict[DataPath, Any]
 """A `hashlib` object for each file, of everything that was read of it."""
+Root = DataPath | str
 
-_allowed: tuple[DataPath, ...] | None = None  # of the whole process: a worker's child has one job at a time
+_allowed: ContextVar[tuple[tuple[DataPath, ...], ...] | None] = ContextVar("allowed", default=None)
+_HOLD = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_CLOEXEC
+"""Linux holds without opening; elsewhere a pipe must not make us wait."""
 
 
 @contextmanager
-def reading_below(roots: Sequence[DataPath | str] | None) -> Iterator[None]:
-    """Within the block `open_data` opens only what is below these resolved roots; None allows every file."""
-    global _allowed
-    before = _allowed
-    _allowed = None if roots is None else tuple(data_path(str(root)) for root in roots)
+def reading_below(roots: Sequence[Root] | None, own: Sequence[Root] = ()) -> Iterator[None]:
+    """Within the block only what is below the ``roots`` is opened, or below the service's ``own`` directories.
+
+    What is named below the one may not lie below the other. With None every file is opened. Holds for this thread
+    or request, and for the threads it hands its context to.
+    """
+    groups = None if roots is None else (_both_names(roots), _both_names(own))
+    before = _allowed.set(groups)
     try:
         yield
     finally:
-        _allowed = before
+        _allowed.reset(before)
+
+
+def _both_names(roots: Sequence[Root]) -> tuple[DataPath, ...]:
+    """The roots as they are named and as they are found: the operator may have made one of them a link."""
+    places = [data_path(str(root)) for root in roots]
+    return (*places, *(place.resolve() for place in places if isinstance(place, Path)))
 
 
 def open_data(path: DataPath, digests: Digests | None = None) -> io.BufferedReader:
@@ -51,18 +69,85 @@ def open_data(path: DataPath, digests: Digests | None = None) -> io.BufferedRead
 
 def _opened(path: DataPath) -> io.BufferedReader:
     if isinstance(path, ObjectPath):
-        require_allowed(path)
+        _require_below(path, path)
         return path.open()
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not make us wait
-    try:
-        opened = os.fstat(descriptor)
-        if not stat.S_ISREG(opened.st_mode):
+    with _held(path) as held:
+        if not stat.S_ISREG(os.fstat(held).st_mode):
             raise CorpusError(path, None, "is not a regular file")
-        require_allowed(path, opened)
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
+        return os.fdopen(_reopened(held, os.O_RDONLY), "rb")
+
+
+@contextmanager
+def entries_of(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """What lies in a local folder, in no order. Raises OSError, and `CorpusError` for a folder outside."""
+    with _held(folder) as held:
+        descriptor = _reopened(held, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with os.scandir(descriptor) as entries:
+            yield entries
+    finally:
         os.close(descriptor)
+
+
+def found(path: Path) -> tuple[Path, int] | None:
+    """Where a local path leads, links followed, and the mode of what is there; None where there is nothing.
+
+    Raises OSError, and `CorpusError` for what leads outside, whether there is something or not.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError), _held(path) as held:
+        return _place_of(held), os.fstat(held).st_mode
+    return None
+
+
+def is_data_file(path: Path) -> bool:
+    """Whether `found` finds a regular file."""
+    there = found(path)
+    return there is not None and stat.S_ISREG(there[1])
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[int]:
+    """A descriptor of what ``path`` names, which lies where it may."""
+    try:
+        held = os.open(path, _HOLD)
+    except OSError:
+        _require_below(path, Path(os.path.realpath(path)))  # nobody learns what is not there outside
         raise
+    try:
+        _require_below(path, _place_of(held))
+        yield held
+    finally:
+        os.close(held)
+
+
+def _place_of(descriptor: int) -> Path:
+    """Where the kernel says that it lies, without links."""
+    if (command := getattr(fcntl, "F_GETPATH", None)) is not None:  # macOS
+        return Path(os.fsdecode(fcntl.fcntl(descriptor, command, bytes(1024)).rstrip(b"\0")))
+    return Path(f"/dev/fd/{descriptor}").readlink()
+
+
+def _reopened(held: int, flags: int) -> int:
+    return os.open(f"/dev/fd/{held}", flags | os.O_CLOEXEC)
+
+
+def name_of(stream: IO[bytes]) -> str:
+    """A name of the very file that is open, as long as it is, for a library that opens files by name."""
+    return f"/dev/fd/{stream.fileno()}"
+
+
+@contextmanager
+def held_folder(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    """A private folder of those of ``names`` that are in ``folder``, for libraries that open files by name.
+
+    Each leads to what was opened, so nothing is copied. Raises what `open_data` raises.
+    """
+    with ExitStack() as opened, tempfile.TemporaryDirectory(prefix="mixwright-") as private:
+        for name in names:
+            with suppress(FileNotFoundError):
+                stream = opened.enter_context(open_data(folder / name))
+                Path(private, name).symlink_to(name_of(stream))
+        yield Path(private)
 
 
 class _DigestedStream(io.RawIOBase):
@@ -103,15 +188,16 @@ def open_seekable(path: DataPath, digests: Digests | None = None) -> Iterator[IO
         yield copy
 
 
-def require_allowed(path: DataPath, opened: os.stat_result | None = None) -> None:
-    """Raise `CorpusError` where ``path`` leads outside the allowed roots, or elsewhere than to ``opened``."""
-    if _allowed is None:
+def _require_below(named: DataPath, place: DataPath) -> None:
+    """Raise `CorpusError` unless ``place``, which is what ``named`` leads to, lies below the roots it is named by."""
+    groups = _allowed.get()
+    if groups is None or any(is_below(named, group) and is_below(place, group) for group in groups):
         return
+    raise CorpusError(named, None, "leads outside the data roots")
+
+
+def is_below(path: DataPath, roots: Collection[DataPath]) -> bool:
+    """Whether the path is one of the roots, or lies in one, by its name."""
     if isinstance(path, ObjectPath):
-        if not any(isinstance(root, ObjectPath) and path.is_below(root) for root in _allowed):
-            raise CorpusError(path, None, "lies outside the data roots")
-        return
-    real = path.resolve()
-    inside = any(isinstance(root, Path) and real.is_relative_to(root) for root in _allowed)
-    if not inside or (opened is not None and not os.path.samestat(opened, real.stat())):
-        raise CorpusError(path, None, "leads outside the data roots, or was exchanged while it was opened")
+        return any(isinstance(root, ObjectPath) and path.is_below(root) for root in roots)
+    return any(isinstance(root, Path) and path.is_relative_to(root) for root in roots)

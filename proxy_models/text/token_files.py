@@ -26,6 +26,23 @@ MAX_DOCUMENT_TOKENS = 2**22
 END_OF_TEXT = "<|endoftext|>"
 KNOWN_END_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|im_end|>")
 """What tokenizers call it; the first is ours."""
+DEFINITION, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+TOKENIZER_FILES = (
+    DEFINITION,
+    SETTINGS,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "chat_template.jinja",
+)
+"""What a Hugging Face folder has of its tokenizer."""
+LARGEST_TOKENIZER = 2**28
+"""Bytes of a definition, which is read whole; a vocabulary of 262,144 takes an eighth."""
 
 
 def is_pretokenized(path: DataPath) -> bool:

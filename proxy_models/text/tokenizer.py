@@ -10,8 +10,13 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from proxy_models.errors import TokenizerError
 from proxy_models.storage import write_atomically
-from proxy_models.text.data_roots import require_allowed
-from proxy_models.text.token_files import END_OF_TEXT, KNOWN_END_OF_TEXT
+from proxy_models.text.data_roots import held_folder, open_data
+from proxy_models.text.token_files import (
+    END_OF_TEXT,
+    KNOWN_END_OF_TEXT,
+    LARGEST_TOKENIZER,
+    TOKENIZER_FILES,
+)
 
 SMALLEST_VOCABULARY = 257  # the bytes and end-of-text
 
@@ -72,21 +77,30 @@ def train_byte_level_bpe(documents: Iterable[str], vocabulary_size: int, path: P
 
 
 def load_tokenizer(spec: str | Path) -> TextTokenizer:
-    """A tokenizer from a ``tokenizer.json``, a Hugging Face folder, or a Hugging Face hub name.
+    """A tokenizer from a ``tokenizer.json``, a Hugging Face folder, or a hub name that this machine has fetched.
 
-    Raises `TokenizerError` saying what failed. Code that ships with a hub tokenizer is never run.
+    Nothing is fetched, and no code that ships with a tokenizer is run. Raises `TokenizerError` saying what failed,
+    and `CorpusError` for what leads outside the data roots.
     """
     path = Path(spec)
-    if path.exists():
-        require_allowed(path)
-    if path.is_file():
+    if path.is_dir():
+        with held_folder(path, (*TOKENIZER_FILES, "config.json")) as held:
+            return _from_hugging_face(str(held), str(spec))
+    try:
         return _from_file(path)
-    return _from_hugging_face(str(spec))
+    except FileNotFoundError:
+        return _from_hugging_face(str(spec), str(spec))
+    except OSError as error:
+        raise TokenizerError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _from_file(path: Path) -> TextTokenizer:
+    with open_data(path) as stream:
+        content = stream.read(LARGEST_TOKENIZER + 1)
+    if len(content) > LARGEST_TOKENIZER:
+        raise TokenizerError(f"{path} is longer than {LARGEST_TOKENIZER} bytes")
     try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
+        backend = tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:  # the bindings raise bare Exception for a file they cannot parse
         raise TokenizerError(f"{path} is not a tokenizer.json: {error}") from error
     for name in KNOWN_END_OF_TEXT:
@@ -98,15 +112,15 @@ def _from_file(path: Path) -> TextTokenizer:
     )
 
 
-def _from_hugging_face(name: str) -> TextTokenizer:
-    from transformers import AutoTokenizer  # seconds to import, and needed for hub tokenizers only
+def _from_hugging_face(place: str, name: str) -> TextTokenizer:
+    from transformers import AutoTokenizer  # seconds to import, and needed for these only
 
     try:
-        loaded = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(place, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TokenizerError(
-            f"{name!r} is neither a tokenizer.json, a Hugging Face folder nor a reachable hub name: {reason}"
+            f"{name!r} is neither a tokenizer.json, a Hugging Face folder nor a hub name known here: {reason}"
         ) from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, tokenizers.Tokenizer):

@@ -9,11 +9,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from proxy_models.config import ModelConfig, ladder_learning_rate
-from proxy_models.errors import InvalidSpec, MissingDomain, UnfitStart, UnknownDomain
+from proxy_models.errors import CorpusError, InvalidSpec, MissingDomain, UnfitStart, UnknownDomain
 from proxy_models.evaluation import Scored, continuation_task, held_out_task
 from proxy_models.families.architecture import Architecture
 from proxy_models.families.counting import counted
-from proxy_models.families.start import TENSORS, StartFolder, check_names
+from proxy_models.families.start import INDEX, TENSORS, StartFolder, check_names
+from proxy_models.text.data_roots import held_folder, name_of, open_data
 from proxy_models.text.task_file import read_task
 from proxy_models.text.token_shard import TokenShard
 from proxy_models.text.tokenizer import load_tokenizer
@@ -103,8 +104,9 @@ def starting_state(start: StartFolder, shape: ModelConfig | Architecture) -> dic
 def _ours(start: StartFolder) -> dict[str, Tensor]:
     """Names and shapes were checked with the header."""
     try:
-        return load_file(start.folder / TENSORS)
-    except (OSError, SafetensorError) as error:
+        with open_data(start.folder / TENSORS) as stream:
+            return load_file(name_of(stream))
+    except (OSError, CorpusError, SafetensorError) as error:
         raise UnfitStart(start.folder, f"{TENSORS} cannot be read: {error}") from error
 
 
@@ -116,8 +118,9 @@ def _library(start: StartFolder, architecture: Architecture) -> dict[str, Tensor
 
     with drawn_from(0):  # what is missing is drawn before it is reported
         try:
-            model, report = _from_pretrained(AutoModelForCausalLM, start.folder, configuration(architecture))
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            with held_folder(start.folder, [*{path.name for path in start.files}, INDEX]) as held:
+                model, report = _from_pretrained(AutoModelForCausalLM, held, configuration(architecture))
+        except (OSError, CorpusError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise UnfitStart(start.folder, " ".join(str(error).split())[:500]) from error
     if report["mismatched_keys"]:
         name, there, here = sorted(report["mismatched_keys"])[0]

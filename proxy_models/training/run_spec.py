@@ -20,6 +20,7 @@ from proxy_models.errors import DataMissing, InvalidSpec
 from proxy_models.families.architecture import Architecture, checked_architecture
 from proxy_models.families.start import StartFolder, read_start
 from proxy_models.stores.object_path import DataPath, data_path
+from proxy_models.text.data_roots import open_data
 from proxy_models.text.task_file import PLAIN, TaskMeasure, further_series
 
 HELD_OUT_PREFIX = "held-out/"
@@ -175,7 +176,8 @@ class RunSpec:
 
 def _digest(path: DataPath) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with open_data(path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise DataMissing(path, f"task file cannot be read: {error.strerror or error}") from error
 

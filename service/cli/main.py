@@ -160,7 +160,8 @@ def export(run_id: str, directory: Path, **given: Any) -> None:
     from store.problems import Problem
 
     settings = settings_with(**given)
-    with complaint_of(Problem, ProxyError), closing(Database(settings.resolved_database_url)) as database:
+    database = Database(settings.resolved_database_url)
+    with complaint_of(Problem, ProxyError), closing(database), settings.reading():
         files = model_files(database, settings, run_id)
         write_folder(files, directory)
     click.echo(f"{directory}: {', '.join(file.name for file in files)}")

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from mixing.domains import check_names
 from mixing.errors import InvalidDomainName, MixingError
-from proxy_models.errors import ProxyError, StoreUnreachable, TooLittleText
+from proxy_models.errors import CorpusError, ProxyError, StoreUnreachable, TooLittleText
 from proxy_models.stores.object_path import DataPath, FileIdentity, file_identity
 from proxy_models.text.corpus import probe, read_documents
+from proxy_models.text.data_roots import found
 from proxy_models.text.held_out import MINIMUM_BYTES, document_digest, held_out_split
 from proxy_models.text.reading import BY_CONTENT, Reading
-from proxy_models.text.token_files import is_pretokenized
+from proxy_models.text.token_files import TOKENIZER_FILES, is_pretokenized
 from service.domain_sets.schemas import DomainRequest, TokenizerRequest
-from store.files import identity_hash, resolve_files, resolve_place
+from store.files import identity_hash, outside_roots, resolve_files, resolve_place
 from store.problems import Invalid, Unavailable, invalid
 from store.settings import Settings
 
@@ -157,7 +158,13 @@ def check_tokenizer(request: TokenizerRequest, settings: Settings) -> dict[str, 
         return {"vocabulary_size": request.vocabulary_size}
     field = "tokenizer.huggingface"
     if name.startswith(("/", ".", "~")):
-        return {"huggingface": str(resolve_place(name, settings.roots, field))}
+        place = resolve_place(name, settings.roots, field)
+        for file in TOKENIZER_FILES:  # the worker would not read it either
+            try:
+                found(place / file)
+            except CorpusError as error:
+                raise outside_roots(str(place / file), settings.roots, field) from error
+        return {"huggingface": str(place)}
     if not _HUB_NAME.fullmatch(name) or ".." in name or Path(name).exists():
         raise Invalid("bad_path", f"{name!r} is neither an absolute path nor a name on the hub.", field)
     return {"huggingface": name}

@@ -14,7 +14,7 @@ from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
 from service.http.auth import load_token, require_launch, require_token
 from service.http.errors import install_error_handlers, publish
-from service.http.guards import BodyLimit, PlainHead, SecurityHeaders
+from service.http.guards import BodyLimit, DataRootsOnly, PlainHead, SecurityHeaders
 from service.http.routes import known_query
 from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics
@@ -84,6 +84,7 @@ def _add_routes(app: FastAPI) -> None:
 
 def _add_middleware(app: FastAPI, settings: Settings, registry: CollectorRegistry) -> None:
     """The last one added sees a request first: any answer is named, counted, guarded and in the log."""
+    app.add_middleware(DataRootsOnly, settings=settings)
     app.add_middleware(BodyLimit, limit=settings.body_limit_bytes)
     app.add_middleware(PlainHead, names=_host_names(settings))
     app.add_middleware(RequestLog, registry=registry)

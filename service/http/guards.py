@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.errors import problem_response
+from store.settings import Settings
 
 
 class BodyLimit:
@@ -120,6 +121,19 @@ def _holds_nul(scope: Scope) -> bool:
 def _given_twice(scope: Scope) -> str | None:
     counts = Counter(name for name, _ in scope["headers"] if name in _DECIDING)
     return next((name.decode() for name, number in counts.items() if number > 1), None)
+
+
+class DataRootsOnly:
+    """ASGI middleware: what answers a request opens no file but those below the data roots and the service's own."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; the threads that answer it inherit the context."""
+        with self._settings.reading():
+            await self._app(scope, receive, send)
 
 
 CONTENT_SECURITY_POLICY = "; ".join(

@@ -10,6 +10,7 @@ from proxy_models.errors import InvalidSpec, ProxyError, StoreUnreachable
 from proxy_models.families.architecture import Architecture, checked_architecture
 from proxy_models.families.start import StartFolder, read_published_start, read_start
 from proxy_models.stores.object_path import file_identity, is_address
+from proxy_models.text.data_roots import open_data
 from proxy_models.text.task_file import DEFAULT_NORMALIZATION, read_task
 from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
 from store.documents import TaskDocument, TrainingDocument
@@ -124,7 +125,9 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> tuple[TaskD
                 f"tasks[{index}].normalization",
             )
         # Runs are compared by what they measured, and a file may be edited in its place.
-        content = files[0].read_bytes()
+        with open_data(files[0]) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = stream.tell()
         stored.append(
             TaskDocument(
                 name=task.name,
@@ -134,8 +137,8 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> tuple[TaskD
                 path=str(files[0]),
                 normalization=(task.normalization or DEFAULT_NORMALIZATION) if ranked else None,
                 examples=len(examples),
-                size_bytes=len(content),
-                digest=hashlib.sha256(content).hexdigest(),
+                size_bytes=size,
+                digest=digest,
             )
         )
     if tasks and not any(task.weight > 0 for task in tasks):

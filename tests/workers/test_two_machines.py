@@ -28,9 +28,8 @@ from tests.stores.conftest import objects_in, put
 from tests.workers.conftest import new_revision
 from workers.claims.claim import claim, release
 from workers.execution.child_handle import Child
-from workers.execution.execute import Worker, run_claims
+from workers.execution.execute import Worker, run_claims, specification
 from workers.execution.waves import next_work
-from workers.jobs import KINDS
 
 Until = Callable[..., None]
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
@@ -152,10 +151,6 @@ def result_of(database: Database, run_id: str) -> dict[str, Any]:
         return dict(session.get_one(Run, run_id).result or {})
 
 
-def told_by(machine: Machine, session: Any, job: Job) -> dict[str, Any]:
-    return {**KINDS[job.kind].describe(session, job, machine.worker.settings), "checkpoint_seconds": 0.05}
-
-
 def test_a_run_of_a_lost_machine_goes_on_elsewhere_to_the_same_numbers(
     machine: Callable[..., Machine], sqlite: Database, revision_id: str, store: str, until: Until
 ) -> None:
@@ -173,10 +168,7 @@ def test_a_run_of_a_lost_machine_goes_on_elsewhere_to_the_same_numbers(
     run_id = add_run(sqlite, revision_id)
     taken = claim(sqlite, "first", 30.0)
     assert taken is not None
-    with sqlite.read() as session:
-        spec = told_by(first, session, session.get_one(Job, taken.job_id))
-    roots = [str(root) for root in (*first.worker.settings.roots, first.worker.settings.artifacts)]
-    first.child.order(jobs.PROXY_RUN, [{**spec, "data_roots": roots}])
+    first.child.order(jobs.PROXY_RUN, [{**specification(first.worker, taken), "checkpoint_seconds": 0.05}])
     shared = first.worker.settings.store
     assert shared is not None
     checkpoints = shared.directory / "runs" / run_id / "checkpoints"

@@ -118,12 +118,12 @@ class Order:
         """Do the jobs; what goes wrong outside of any of them is the failure of all that are not done."""
         specs = self.order["specs"]
         try:
-            if self.order["kind"] == CHOOSE_WAVE:
-                self.succeeded(0, choose_wave(specs[0]))
-                return
-            (roots,) = {tuple(spec.pop("data_roots", ())) for spec in specs}
-            with reading_below(roots or None):
-                if self.order["kind"] in TRAINING:
+            asked = self.order["kind"] == CHOOSE_WAVE
+            reading, *_ = [(spec["run"] if asked else spec).pop("reading", None) for spec in specs]
+            with reading_below(**(reading or {"roots": None})):
+                if asked:
+                    self.succeeded(0, choose_wave(specs[0]))
+                elif self.order["kind"] in TRAINING:
                     train_runs(specs, self.order["backend"], self)
                 else:
                     result = KINDS[self.order["kind"]].execute(specs[0], partial(self.progress, 0))

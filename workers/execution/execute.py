@@ -79,6 +79,15 @@ def log_fields(claim: Claim) -> dict[str, object]:
     return {**{name: value for name, value in fields.items() if value}, "attempt": claim.attempt}
 
 
+def specification(worker: Worker, claim: Claim) -> dict[str, Any]:
+    """What is to be done, as the store says, and what the child may read for it (`data_roots.reading_below`)."""
+    settings = worker.own_settings
+    with settings.reading(), worker.database.read() as session:
+        spec = KINDS[claim.kind].describe(session, session.get_one(Job, claim.job_id), settings)
+    roots = [str(root) for root in settings.roots]
+    return {**spec, "reading": {"roots": roots, "own": [str(settings.artifacts)]}}
+
+
 def run_claims(worker: Worker, claims: Sequence[Claim], child: Child, backend: str | None = None) -> Ended:
     """See claimed jobs of one kind through to an end that is written in the store, or drop those taken away.
 
@@ -125,7 +134,7 @@ class _Execution:
         specs = []
         for claim in claims:
             try:
-                spec = self.persistently(claim.kind, partial(self.specification, claim))
+                spec = self.persistently(claim.kind, partial(specification, self.worker, claim))
             except STORE_IS_AWAY:
                 raise
             except Exception as error:  # the edge of the worker: recorded with the job
@@ -135,21 +144,13 @@ class _Execution:
             specs.append(spec)
         return specs
 
-    def specification(self, claim: Claim) -> dict[str, Any]:
-        """What is to be done, as the store says."""
-        with self.database.read() as session:
-            job = session.get_one(Job, claim.job_id)
-            return KINDS[claim.kind].describe(session, job, self.worker.own_settings)
-
     def order(self, specs: list[dict[str, Any]], backend: str | None) -> None:
         """Have the child do them."""
         self.progress = dict.fromkeys(self.open)
-        settings = self.worker.settings
-        roots = [str(root) for root in (*settings.roots, settings.artifacts)]
         first = self.open[0]
         shared = {"owner": first.owner, "worker": first.worker, "attempt": first.attempt}
         fields = log_fields(first) if len(specs) == 1 else shared
-        self.child.order(first.kind, [{**spec, "data_roots": roots} for spec in specs], backend, fields)
+        self.child.order(first.kind, specs, backend, fields)
 
     def wait(self) -> None:
         """The next thing that happens: a heartbeat, a message from the child, or the worker's own end."""

@@ -26,8 +26,8 @@ from workers.claims.claim import Claim, claim, claimable, heartbeat, take
 from workers.claims.registry import ACTIVE, Registry
 from workers.claims.slots import Slot
 from workers.execution.child_handle import Child, ChildDied
-from workers.execution.execute import STORE_IS_AWAY, Worker, run_claims
-from workers.jobs import CHOOSE_WAVE, KINDS
+from workers.execution.execute import STORE_IS_AWAY, Worker, run_claims, specification
+from workers.jobs import CHOOSE_WAVE
 
 SHRINK = 4
 """A wave's second attempt is so many times smaller, and further ones are made alone: one of the runs may be what
@@ -49,10 +49,7 @@ def wave_for(worker: Worker, claim: Claim, waiting: int, child: Child) -> Wave:
     """How to train the claimed run and the others of ``waiting`` like it; a slot takes its share of them at most."""
     settings = worker.settings
     try:
-        with worker.database.read() as session:
-            spec = KINDS[claim.kind].describe(
-                session, session.get_one(Job, claim.job_id), worker.own_settings
-            )
+        spec = specification(worker, claim)
     except SQLAlchemyError:
         raise
     except Exception:  # what is wrong with the run is recorded with it, when it is described to be trained
