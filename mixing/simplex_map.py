@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from scipy import sparse
 
 from mixing.errors import (
     DuplicateDomain,
@@ -122,7 +123,8 @@ class SimplexMap:
 
     def pull_back_rows(self, rows: np.ndarray) -> np.ndarray:
         """(r, m) coefficients of linear forms on the leaves -> (r, n) of the same forms on q."""
-        return rows @ self.matrix
+        # Most of a map is 0: of thousands of domains the product of full matrices takes a second.
+        return rows @ sparse.csr_array(self.matrix)
 
     def pull_back_caps(self, caps: np.ndarray) -> np.ndarray:
         """(m,) caps on the leaves -> (n,) the largest each q_i may be: min_j cap_j / E_ji.

@@ -3,12 +3,15 @@
 Where none does: the smallest set in conflict, and the least change that ends it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
+from typing import Any
 
+import highspy
 import numpy as np
+from scipy import sparse
 from scipy.optimize import linprog
 
 from mixing.errors import Infeasible
@@ -20,7 +23,7 @@ INTERIOR = 1e-9
 
 def is_feasible(system: LinearSystem) -> bool:
     """Whether some q satisfies the constraints, to `INTERIOR`."""
-    return middle(system) is not None
+    return not _Trials(system).proof(system.names)
 
 
 def middle(system: LinearSystem) -> tuple[np.ndarray, float] | None:
@@ -90,9 +93,16 @@ def face(system: LinearSystem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 _ENUMERATED = 500
 """Most sets tried to find one smaller than the deletion filter's."""
 
+_OPTIONS = {
+    "output_flag": False,
+    "threads": 1,
+    "primal_feasibility_tolerance": INTERIOR,
+}
+
 _LISTED = 10  # constraints spelled out in a message
 
-Feasible = Callable[[Sequence[str]], bool]
+Proof = Callable[[Sequence[str]], Collection[str]]
+"""Of some constraints by name: those that prove that all of them cannot hold together; none where they can."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +124,9 @@ class Conflict:
         """The error that tells a person."""
         amounts = [f"{name!r} by {amount:.4g}" for name, amount in sorted(self.relaxation.items())]
         together = " together" if len(self.constraints) > 1 else ""
+        change = f"; the least change that makes one possible relaxes {_listed(amounts)}" if amounts else ""
         return Infeasible(
-            f"no mixture satisfies {_listed([repr(name) for name in self.constraints])}{together}; the least"
-            f" change that makes one possible relaxes {_listed(amounts)}",
+            f"no mixture satisfies {_listed([repr(name) for name in self.constraints])}{together}{change}",
             field="constraints",
             names=self.constraints,
         )
@@ -124,10 +134,14 @@ class Conflict:
 
 def linear_conflict(system: LinearSystem) -> Conflict:
     """The conflict in a linear system that no q satisfies."""
-    relaxation, suspects = _elastic(system)
-    if set(suspects) == set(capped := _too_small_caps(system)) and len(capped) > _LISTED:
+    relaxation = _least_relaxation(system)
+    if len(capped := _too_small_caps(system)) > _LISTED:
         return Conflict(capped, False, relaxation)
-    names, smallest = irreducible(suspects, system.names, lambda chosen: is_feasible(system.only(chosen)))
+    trials = _Trials(system)
+    suspects = _proved(system.names, trials.proof) or system.names
+    # What is not suspected is left out, and with it most that tells one q from another.
+    conflict = deletion_filter(suspects, _Trials(system.only(suspects)).proof)
+    names, smallest = smallest_conflict(conflict, system.names, trials.proof)
     return Conflict(names, smallest, relaxation)
 
 
@@ -150,55 +164,135 @@ def _listed(items: Sequence[str]) -> str:
     return ", ".join(items[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def irreducible(
-    suspects: Sequence[str], names: Sequence[str], feasible: Feasible
-) -> tuple[tuple[str, ...], bool]:
-    """A set in conflict from which nothing can be left out, as small as `_ENUMERATED` trials can tell.
+def deletion_filter(suspects: Sequence[str], proof: Proof) -> tuple[str, ...]:
+    """Those of some constraints in conflict that still are, and from which nothing more can be left out.
 
-    The deletion filter drops one constraint after another for as long as the rest still conflict; then all
-    smaller sets are tried, where they are few.
+    One constraint after another is dropped for as long as the rest conflict, and with it what the proof of that does
+    not need (Chinneck and Dravnieks, ORSA Journal on Computing 3, 1991).
+    """
+    conflict = tuple(suspects)
+    for name in suspects:
+        if name in conflict:
+            conflict = _proved([other for other in conflict if other != name], proof) or conflict
+    return conflict
+
+
+def smallest_conflict(
+    conflict: tuple[str, ...], names: Sequence[str], proof: Proof
+) -> tuple[tuple[str, ...], bool]:
+    """The smallest set in conflict, and whether every smaller one was tried: where they are few, all are.
 
     Args:
-        suspects: constraints believed to conflict among themselves; all are taken where they do not.
+        conflict: a set in conflict, the answer where none is smaller.
         names: all constraints.
-        feasible: whether constraints of these names can hold together.
+        proof: tells whether constraints conflict.
     """
-    conflict = list(suspects if not feasible(suspects) else names)
-    for name in tuple(conflict):
-        rest = [other for other in conflict if other != name]
-        if not feasible(rest):
-            conflict = rest
     for size in range(1, len(conflict)):
         if sum(comb(len(names), smaller) for smaller in range(1, size + 1)) > _ENUMERATED:
-            return tuple(conflict), False
+            return conflict, False
         for chosen in combinations(names, size):
-            if not feasible(chosen):
+            if proof(chosen):
                 return chosen, True
-    return tuple(conflict), True
+    return conflict, True
 
 
-def _elastic(system: LinearSystem) -> tuple[dict[str, float], tuple[str, ...]]:
-    """The least total relaxation, by name, and the constraints whose prices prove that one is needed."""
-    rows, width = system.inequality.shape
-    pins = len(system.value)
-    inequality = np.concatenate([system.inequality, -np.eye(rows), np.zeros((rows, 2 * pins))], axis=1)
-    equality = np.block(
-        [
-            [np.ones((1, width)), np.zeros((1, rows + 2 * pins))],
-            [system.equality, np.zeros((pins, rows)), np.eye(pins), -np.eye(pins)],
-        ]
-    )
-    cost = np.concatenate([np.zeros(width), np.ones(rows + 2 * pins)])
-    solved = linprog(
-        cost, inequality, system.bound, equality, np.concatenate([[1.0], system.value]), method="highs-ds"
-    )
-    moved = solved.x[width:]
-    amounts = np.concatenate([moved[:rows], moved[rows:].reshape(2, pins).sum(0)])
-    prices = np.concatenate([solved.ineqlin.marginals, solved.eqlin.marginals[1:]])
-    names = system.inequality_names + system.equality_names
+def _proved(names: Sequence[str], proof: Proof) -> tuple[str, ...]:
+    """Those of the constraints that a proof needs, all where rounding keeps it from being one; none: no conflict."""
+    needed = frozenset(proof(names))
+    fewer = tuple(name for name in names if name in needed)
+    return fewer if not fewer or len(fewer) == len(names) or proof(fewer) else tuple(names)
+
+
+class _Trials:
+    """Whether constraints of a system can hold together, asked of many sets of them.
+
+    One linear programme without an objective is kept, so each trial starts where the last one ended. Where it has
+    no solution the dual simplex ends in a ray y >= 0 with y G > y h on the whole simplex (Farkas), of few rows. q of
+    equal columns are one here: what one may weigh both may.
+    """
+
+    def __init__(self, system: LinearSystem) -> None:
+        self._system = system
+        rows, self._bound, self._names = _one_sided(system)
+        columns = sparse.csc_array(rows)
+        pieces = pairwise(columns.indptr.tolist())
+        different = {
+            (columns.indices[a:b].tobytes(), columns.data[a:b].tobytes()): k
+            for k, (a, b) in enumerate(pieces)
+        }
+        rows = sparse.csr_array(columns[:, list(different.values())])
+        self._rows_of: dict[str, list[int]] = {}
+        for row, name in enumerate(self._names):
+            self._rows_of.setdefault(name, []).append(row)
+        self._least = rows.min(axis=1).toarray().ravel()
+        width = len(different)
+        self._solver = _solver(rows, self._bound, width, np.zeros(width))
+        self._asked = np.ones(len(self._names), dtype=bool)
+
+    def proof(self, names: Sequence[str]) -> Collection[str]:
+        """Those of the constraints that prove that all cannot hold together; none where they can."""
+        chosen = [row for name in names for row in self._rows_of[name]]
+        if len(names) == 1:
+            return names if (self._least[chosen] > self._bound[chosen] + INTERIOR).any() else ()
+        asked = np.zeros(len(self._names), dtype=bool)
+        asked[chosen] = True
+        changed = np.flatnonzero(asked != self._asked).astype(np.int32)
+        self._asked = asked
+        free = np.full(len(changed), highspy.kHighsInf)
+        bound = np.where(asked[changed], self._bound[changed], free)
+        self._solver.changeRowsBounds(len(changed), changed + 1, -free, bound)
+        self._solver.run()
+        status = self._solver.getModelStatus()
+        if status == highspy.HighsModelStatus.kOptimal:
+            return ()
+        if status != highspy.HighsModelStatus.kInfeasible:  # rounding kept it from an answer
+            return names if middle(self._system.only(names)) is None else ()
+        _, has_ray, ray = self._solver.getDualRay()
+        proof = asked & (np.abs(np.array(ray)[1:]) > INTERIOR) if has_ray else asked
+        return frozenset(self._names[proof])
+
+
+def _least_relaxation(system: LinearSystem) -> dict[str, float]:
+    """The least total amount by which bounds have to move, by name."""
+    rows, bound, names = _one_sided(system)
+    count, width = len(bound), system.inequality.shape[1]
+    eased = sparse.csr_array(sparse.hstack([rows, -sparse.eye_array(count)]))
+    solver = _solver(eased, bound, width, np.concatenate([np.zeros(width), np.ones(count)]))
+    solver.run()
     relaxation: dict[str, float] = {}
-    for name, amount in zip(names, amounts, strict=True):
+    for name, amount in zip(names, solver.getSolution().col_value[width:], strict=True):
         if amount > INTERIOR:
-            relaxation[name] = relaxation.get(name, 0.0) + float(amount)
-    suspects = [name for name, price in zip(names, prices, strict=True) if abs(price) > INTERIOR]
-    return relaxation, tuple(dict.fromkeys(suspects))
+            relaxation[name] = relaxation.get(name, 0.0) + amount
+    return relaxation
+
+
+def _one_sided(system: LinearSystem) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
+    """(r, n) rows, (r,) bounds and (r,) names of all constraints; an equality is two rows."""
+    pins = sparse.csr_array(system.equality)
+    rows = sparse.csr_array(sparse.vstack([sparse.csr_array(system.inequality), pins, -pins]))
+    names = (*system.inequality_names, *system.equality_names, *system.equality_names)
+    return rows, np.concatenate([system.bound, system.value, -system.value]), np.array(names, object)
+
+
+def _solver(rows: sparse.csr_array, bound: np.ndarray, width: int, cost: np.ndarray) -> Any:
+    """HiGHS, to minimise cost x with rows x <= bound and x >= 0, the first `width` of x summing to 1.
+
+    What of it is in C++ its types leave out.
+    """
+    count, columns = len(bound), len(cost)
+    total = sparse.csr_array(np.arange(columns)[None] < width, dtype=float)
+    matrix = sparse.csr_array(sparse.vstack([total, rows]))
+    programme = highspy.HighsLp()
+    programme.num_row_, programme.num_col_ = count + 1, columns
+    programme.col_cost_ = cost
+    programme.col_lower_, programme.col_upper_ = np.zeros(columns), np.full(columns, highspy.kHighsInf)
+    programme.row_lower_ = np.concatenate([[1.0], np.full(count, -highspy.kHighsInf)])
+    programme.row_upper_ = np.concatenate([[1.0], bound])
+    programme.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    programme.a_matrix_.start_, programme.a_matrix_.index_ = matrix.indptr, matrix.indices
+    programme.a_matrix_.value_ = matrix.data
+    solver = highspy.Highs()
+    for option, value in _OPTIONS.items():
+        solver.setOptionValue(option, value)
+    solver.passModel(programme)
+    return solver

@@ -33,13 +33,16 @@ class LinearConstraint:
         Raises:
             UnknownDomain: the constraint mentions a domain that is no leaf.
         """
-        if unknown := sorted(set(self.coefficients) - set(leaves)):
+        positions = dict(zip(leaves, range(len(leaves)), strict=True))
+        if unknown := sorted(self.coefficients.keys() - positions):
             raise UnknownDomain(
                 f"the constraint {self.name!r} names unknown domains: {', '.join(unknown)}",
                 field="constraints",
                 names=unknown,
             )
-        return np.array([float(self.coefficients.get(name, 0.0)) for name in leaves])
+        row = np.zeros(len(leaves))
+        row[[positions[name] for name in self.coefficients]] = list(self.coefficients.values())
+        return row
 
 
 def check_names(leaves: Collection[str], names: Sequence[str]) -> None:
@@ -55,20 +58,30 @@ def check_names(leaves: Collection[str], names: Sequence[str]) -> None:
         seen.add(name)
 
 
-def members(selector: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The domains a selector stands for: the leaf of that name, or every leaf below it (`web` for `web:news`).
+def members(selectors: Iterable[str], names: Sequence[str]) -> list[str]:
+    """The domains selectors stand for, sorted: the leaf of that name, or every leaf below (`web` for `web:news`).
 
     Raises:
-        UnknownDomain: it is neither a leaf nor a group.
+        UnknownDomain: a selector is neither a leaf nor a group.
     """
-    leaves = tuple(name for name in names if name == selector or name.startswith(f"{selector}:"))
-    if not leaves:
+    missing = dict.fromkeys(selectors)
+    wanted = frozenset(missing)
+    chosen = []
+    for name in names:
+        parts = name.split(":")
+        meant = wanted.intersection(":".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+        if meant:
+            chosen.append(name)
+        for selector in meant:
+            missing.pop(selector, None)
+    if missing:
+        selector = next(iter(missing))
         raise UnknownDomain(
             f"{selector!r} is neither a domain nor a group of domains of this set",
             field="domains",
             names=[selector],
         )
-    return leaves
+    return sorted(chosen)
 
 
 def share_of(
@@ -104,7 +117,7 @@ def share_of(
             field="name",
             names=[name],
         )
-    chosen = sorted({domain for selector in listed for domain in members(selector, names)})
+    chosen = members(listed, names)
     lowest, highest = 0.0 if minimum is None else minimum, 1.0 if maximum is None else maximum
     if not 0 <= lowest <= highest <= 1:
         raise InvalidSetting(
@@ -147,32 +160,27 @@ class LinearSystem:
     def of(cls, space: SimplexMap, caps: np.ndarray, constraints: Sequence[LinearConstraint]) -> Self:
         """The (m,) caps below 1 and the constraints on the leaves, pulled back to q."""
         capped = np.flatnonzero(caps < 1)
-        below = [space.matrix[capped]]
-        bound = [caps[capped]]
-        names = [space.leaves[j] for j in capped]
-        lower = [np.zeros(len(capped), dtype=bool)]
-        equal: list[tuple[np.ndarray, float, str]] = []
-        for constraint in constraints:
-            row = constraint.row(space.leaves)
-            if constraint.lower == constraint.upper:
-                equal.append((row, constraint.upper, constraint.name))
-                continue
-            for end, sign in ((constraint.upper, 1.0), (constraint.lower, -1.0)):
-                if np.isfinite(end):
-                    below.append(sign * space.pull_back_rows(row[None]))
-                    bound.append(np.array([sign * end]))
-                    names.append(constraint.name)
-                    lower.append(np.array([sign < 0]))
-        pins = np.array([row for row, _, _ in equal]).reshape(len(equal), len(space.leaves))
+        rows = np.array([constraint.row(space.leaves) for constraint in constraints])
+        # All at once: for one row after another the whole matrix would be read as often.
+        rows = space.pull_back_rows(rows.reshape(len(constraints), len(space.leaves)))
+        is_pin = np.array([constraint.lower == constraint.upper for constraint in constraints], dtype=bool)
+        ends = [
+            (sign * row, sign * end, constraint.name, sign < 0)
+            for row, constraint, pinned in zip(rows, constraints, is_pin, strict=True)
+            for end, sign in ((constraint.upper, 1.0), (constraint.lower, -1.0))
+            if np.isfinite(end) and not pinned
+        ]
+        below = np.array([row for row, _, _, _ in ends]).reshape(len(ends), len(space.free))
+        lower = np.array([is_lower for _, _, _, is_lower in ends], dtype=bool)
         return cls(
-            inequality=np.concatenate(below),
-            bound=np.concatenate(bound),
-            equality=space.pull_back_rows(pins),
-            value=np.array([value for _, value, _ in equal]),
-            inequality_names=tuple(names),
-            is_cap=np.arange(len(names)) < len(capped),
-            is_lower=np.concatenate(lower),
-            equality_names=tuple(name for _, _, name in equal),
+            inequality=np.concatenate([space.matrix[capped], below]),
+            bound=np.concatenate([caps[capped], [end for _, end, _, _ in ends]]),
+            equality=rows[is_pin],
+            value=np.array([one.upper for one in constraints if one.lower == one.upper]),
+            inequality_names=(*(space.leaves[j] for j in capped), *(name for _, _, name, _ in ends)),
+            is_cap=np.arange(len(capped) + len(ends)) < len(capped),
+            is_lower=np.concatenate([np.zeros(len(capped), dtype=bool), lower]),
+            equality_names=tuple(one.name for one in constraints if one.lower == one.upper),
         )
 
     @property
@@ -180,8 +188,9 @@ class LinearSystem:
         """Every constraint once, in order."""
         return tuple(dict.fromkeys(self.inequality_names + self.equality_names))
 
-    def only(self, names: Sequence[str]) -> "LinearSystem":
+    def only(self, names: Collection[str]) -> "LinearSystem":
         """The system with the constraints of these names alone."""
+        names = frozenset(names)
         kept = [i for i, name in enumerate(self.inequality_names) if name in names]
         pins = [i for i, name in enumerate(self.equality_names) if name in names]
         return LinearSystem(

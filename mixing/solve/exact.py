@@ -5,14 +5,22 @@ what it does not bring within `CERTIFIED`, to the interior point method, and whe
 CLARABEL through cvxpy. Of several answers the one with the smallest certified gap is returned (`certified_gap`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mixing.errors import Infeasible
 from mixing.solve.capped_newton import CappedProblem, minimize_capped
-from mixing.solve.conflicts import INTERIOR, Conflict, face, inside_of, irreducible, middle
+from mixing.solve.conflicts import (
+    INTERIOR,
+    Conflict,
+    deletion_filter,
+    face,
+    inside_of,
+    middle,
+    smallest_conflict,
+)
 from mixing.solve.conic import solve_conic
 from mixing.solve.constraints import LinearSystem
 from mixing.solve.interior_point import ConvexProgram, certified_gap, lower_bound, minimize
@@ -203,14 +211,18 @@ def _conflict(problem: MixtureProblem, excesses: Sequence[float], suspects: Sequ
     """
     guards = {guard.mean.name: guard for guard in problem.guard_rails}
 
-    def feasible(names: Sequence[str]) -> bool:
+    def proof(names: Sequence[str]) -> Collection[str]:
         chosen, rails = problem.system.only(names), [guards[name] for name in names if name in guards]
         deepest = middle(chosen)
-        if deepest is None or not rails:
-            return deepest is not None
-        inside = _Inside.of(chosen, problem.space.matrix, deepest)
-        return _nearest(problem, inside, rails).excess <= INTERIOR
+        if deepest is None:
+            return chosen.names
+        if not rails:
+            return ()
+        nearest = _nearest(problem, _Inside.of(chosen, problem.space.matrix, deepest), rails)
+        return names if nearest.excess > INTERIOR else ()
 
-    conflict, smallest = irreducible(suspects, (*guards, *problem.system.names), feasible)
+    names = (*guards, *problem.system.names)
+    conflict = deletion_filter(suspects if proof(suspects) else names, proof)
+    conflict, smallest = smallest_conflict(conflict, names, proof)
     relaxed = {name: excess for name, excess in zip(guards, excesses, strict=True) if excess > INTERIOR}
     return Conflict(conflict, smallest, relaxed).error()

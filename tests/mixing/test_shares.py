@@ -10,10 +10,16 @@ NAMES = ("books", "web:forums", "web:news", "web:news-archive", "webcam")
 
 
 def test_a_group_is_what_lies_below_it_and_not_what_begins_like_it() -> None:
-    assert members("web", NAMES) == ("web:forums", "web:news", "web:news-archive")
-    assert members("web:news", NAMES) == ("web:news",)
+    assert members(["web"], NAMES) == ["web:forums", "web:news", "web:news-archive"]
+    assert members(["web:news"], NAMES) == ["web:news"]
+    assert members(["webcam", "web", "web:news"], NAMES) == [
+        "web:forums",
+        "web:news",
+        "web:news-archive",
+        "webcam",
+    ]
     with pytest.raises(UnknownDomain, match="wiki") as caught:
-        members("wiki", NAMES)
+        members(["web", "wiki"], NAMES)
     assert caught.value.names == ("wiki",)
 
 

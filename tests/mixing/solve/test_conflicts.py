@@ -8,9 +8,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from mixing.domains import Domains
 from mixing.errors import Infeasible
+from mixing.limits import Limits
 from mixing.solve.conflicts import is_feasible, linear_conflict
-from mixing.solve.constraints import LinearConstraint
+from mixing.solve.constraints import LinearConstraint, share_of
 from mixing.solve.exact import solve
 from mixing.solve.problem import GuardRail, MixtureProblem
 from tests.mixing.solve.problems import names, pinned_at, problem_of, share_between, single_tasks
@@ -173,3 +175,48 @@ def test_a_cap_that_keeps_a_guard_rail_out_of_reach_is_named_with_it() -> None:
     with pytest.raises(Infeasible) as refused:
         solve(replace(open_problem, caps=caps, guard_rails=(rail,)))
     assert set(refused.value.names) == {"task 0", names(12)[best]}
+
+
+def test_of_two_hundred_shares_over_two_thousand_domains_those_are_named_that_are_too_much_together() -> None:
+    leaves = names(2000)
+    shares = tuple(
+        share_of(leaves[10 * i : 10 * i + 10], leaves, minimum=0.01, name=f"share {i}") for i in range(200)
+    )
+    limits = Limits(Domains.of(dict.fromkeys(leaves, 1e9)), target_tokens=4e11, constraints=shares)
+    with pytest.raises(Infeasible, match="relaxes") as refused:
+        limits.check()
+    # A hundred of them sum to 1, and any one more is too much.
+    assert len(refused.value.names) == 101
+    assert set(refused.value.names) < {share.name for share in shares}
+
+
+def test_among_thousands_of_caps_the_one_share_in_conflict_is_named_with_its_two() -> None:
+    leaves = names(2000)
+    generator = np.random.default_rng(1)
+    drawn = [generator.choice(leaves[2:], 8, replace=False).tolist() for _ in range(199)]
+    shares = [
+        share_of(group, leaves, minimum=0.0001, maximum=0.5, name=f"s{i}") for i, group in enumerate(drawn)
+    ]
+    shares.append(share_of(leaves[:2], leaves, minimum=0.011, name="too much"))
+    limits = Limits(Domains.of(dict.fromkeys(leaves, 1e9)), 4e11, repetition_cap=2, constraints=tuple(shares))
+    with pytest.raises(Infeasible, match=r"'too much' by 0\.001") as refused:
+        limits.check()
+    assert set(refused.value.names) == {*leaves[:2], "too much"}
+
+
+@given(st.integers(0, 10**6))
+@hypothesis_settings(max_examples=25)
+def test_shares_and_caps_are_feasible_exactly_where_a_linear_programme_says_so(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    constraints = []
+    for index in range(6):
+        group = generator.choice(EVERY, size=generator.integers(1, 5), replace=False).tolist()
+        lower = generator.uniform(0, 0.5)
+        constraints.append(share_between(f"share {index}", group, lower, lower + generator.choice([0, 0.2])))
+    problem = with_constraints(*constraints, caps=generator.uniform(0.1, 0.9, 6))
+    system = problem.system
+    assert is_feasible(system) == possible(problem, system.names)
+    if not is_feasible(system):
+        conflict = linear_conflict(system).constraints
+        assert not possible(problem, conflict)
+        assert all(possible(problem, tuple(set(conflict) - {name})) for name in conflict)
