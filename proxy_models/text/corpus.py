@@ -1,32 +1,32 @@
-"""Documents of corpus files: JSONL, plain text, Parquet, and sizes of pre-tokenized files. Free of torch.
+"""Documents of corpus files, whatever they are: formats are told by content (`formats.catalogue`). Free of torch.
 
 What a document is:
 
-- ``.jsonl``, ``.ndjson`` (also ``.gz``, ``.zst``): the string ``text`` of each line; blank lines are skipped.
-- ``.parquet``: the column ``text``, row by row.
-- ``.npy``, ``.bin``: see `token_files`.
-- anything else (also ``.gz``, ``.zst``) is plain text: a file of up to `plain_text.LONG_TEXT` characters is one
-  document, a longer one is cut at blank lines into documents of that length (at line ends where no blank line
-  comes within twice the length), so that a book has a held-out part like any domain.
+- JSON lines, and a JSON array: the string ``text`` of each object; blank lines are skipped.
+- Parquet, Arrow: the column ``text``, row by row.
+- plain text: a file of up to `plain_text.LONG_TEXT` characters is one document, a longer one is cut at blank lines
+  into documents of that length (at line ends where no blank line comes within twice the length), so that a book has
+  a held-out part like any domain.
+- token ids: see `token_files`.
 
-Documents of white space only are left out. A file is a local one or an object in a store (`stores.object_path`).
-Files are streamed, and every failure names its file and line.
+gzip, Zstandard, bzip2 and xz are decompressed. `Reading` names another member or column, and says what content does
+not. Documents of white space only are left out. A file is a local one or an object in a store
+(`stores.object_path`). Files are streamed, and every failure names its file and line.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.data_roots import Digests
-from proxy_models.text.formats import columns, json_lines, plain_text
-from proxy_models.text.formats.compression import plain_suffix
+from proxy_models.text.formats.catalogue import Format, format_of
+from proxy_models.text.formats.opened import OpenedFile, opened
 from proxy_models.text.reading import BY_CONTENT, Reading
-from proxy_models.text.token_files import is_pretokenized, tokens_size
+from proxy_models.text.token_files import TokenArray, TokenReader
 
 MOST_EMPTY_DOCUMENTS = 100_000
 """On end; a file of them would hold up whoever looks for its first text."""
-JSONL_SUFFIXES = (".jsonl", ".ndjson")
 
 
 def read_documents(
@@ -35,65 +35,153 @@ def read_documents(
     """The documents of a text file, in order. Raises `CorpusError` naming the file and line.
 
     With ``digests`` the file is read once and whole, and when it is read its digest is among them.
-    Pre-tokenized files have no text of their own: use `token_files.read_token_documents`.
+    Token ids have no text of their own: use `read_token_documents`.
     """
-    suffix = plain_suffix(path)
-    if is_pretokenized(path):
-        raise CorpusError(path, None, "holds token ids, not text")
-    if reading.format is not None:
-        documents = plain_text.documents(path, digests, reading)
-    elif suffix in JSONL_SUFFIXES:
-        documents = json_lines.documents(path, digests, reading)
-    elif suffix == ".parquet":
-        documents = columns.documents(path, digests, reading)
-    else:
-        documents = plain_text.documents(path, digests, reading)
-    return _with_text(path, documents)
+    with opened(path, digests) as file:
+        found = format_of(file, reading)
+        if found.layout is not None:
+            raise CorpusError(path, None, f"holds {found.name}, not text")
+        yield from documents_of(file, found, reading)
 
 
-def _with_text(path: DataPath, documents: Iterator[str]) -> Iterator[str]:
+def holds_text(path: DataPath, reading: Reading) -> bool:
+    """Whether a file is of text, and not of token ids. Raises `CorpusError` where it cannot be opened."""
+    with opened(path) as file:
+        return format_of(file, reading).layout is None
+
+
+def documents_of(file: OpenedFile, found: Format, reading: Reading) -> Iterator[str]:
+    """`read_documents`, of a file that is open and whose format is told."""
+    if found.family is None:
+        raise found.refusal(file)
     empty = 0
-    for document in documents:
+    for document in found.documents(file, reading) if found.documents is not None else ():
         if document and not document.isspace():
             empty = 0
             yield document
         elif (empty := empty + 1) > MOST_EMPTY_DOCUMENTS:
-            raise CorpusError(path, None, f"has over {MOST_EMPTY_DOCUMENTS} documents on end without text")
+            reason = f"has over {MOST_EMPTY_DOCUMENTS} documents on end without text"
+            raise CorpusError(file.path, None, reason)
+    file.read_to_end()
+
+
+def read_token_documents(
+    path: DataPath, reader: TokenReader, digests: Digests | None = None
+) -> Iterator[TokenArray]:
+    """The documents of a file of token ids, in order; ``digests`` as above, files beside it have their own."""
+    with opened(path, digests) as file:
+        found = format_of(file, BY_CONTENT)
+        if found.layout is None:
+            raise CorpusError(path, None, f"is {found.name}, not token ids")
+        yield from reader.documents(file, found.layout(file, reader.vocabulary_size))
 
 
 @dataclass(frozen=True)
-class CorpusProbe:
-    """What a look at some files found.
+class FileLook:
+    """What a look at a file found.
 
-    ``documents`` counts text documents only; ``size_bytes`` is UTF-8 bytes of text, and file bytes of
-    pre-tokenized files; ``complete`` is False where the look stopped at its limit.
+    Attributes:
+        path: of the file.
+        format: it is of.
+        size_bytes: as it is stored.
+        documents: of text that were read.
+        text_bytes: of these in UTF-8; of token ids their own bytes.
+        complete: whether that is all of the file.
+        fault: why it cannot be read, as far as it was.
+        tokenizer: the fingerprint that the sidecar of token ids gives of their tokenizer.
     """
 
-    documents: int
+    path: DataPath
+    format: Format
     size_bytes: int
-    complete: bool
+    documents: int = 0
+    text_bytes: int = 0
+    complete: bool = True
+    fault: CorpusError | None = None
+    tokenizer: object = None
 
 
-def probe(paths: Sequence[DataPath], byte_limit: int, reading: Reading = BY_CONTENT) -> CorpusProbe:
-    """Open every file and read up to ``byte_limit`` bytes of text over all of them.
+def look_at(paths: Iterable[DataPath], byte_limit: int, reading: Reading = BY_CONTENT) -> list[FileLook]:
+    """Open every file, tell its format, and read up to ``byte_limit`` bytes of text over all of them.
 
-    Each file is opened and its first document read, limit or not. Raises `CorpusError` for a file that is
-    unreadable, malformed as far as it was read, or without any text.
+    Of each file the first document is read, limit or not. Raises `CorpusError` for a file that cannot be opened.
     """
-    documents = size_bytes = 0
-    complete = True
+    looks = []
     for path in paths:
-        if is_pretokenized(path):
-            size_bytes += tokens_size(path)
-            continue
-        count = 0
-        for document in read_documents(path, reading=reading):
-            count += 1
-            size_bytes += len(document.encode())
-            if size_bytes >= byte_limit:
-                complete = False
-                break
-        if not count:
-            raise CorpusError(path, None, "holds no text")
-        documents += count
-    return CorpusProbe(documents, size_bytes, complete)
+        with opened(path) as file:
+            looks.append(_look(file, byte_limit, reading))
+        if looks[-1].format.layout is None:
+            byte_limit -= looks[-1].text_bytes
+    return looks
+
+
+def _look(file: OpenedFile, byte_limit: int, reading: Reading) -> FileLook:
+    found = format_of(file, reading)
+    look = FileLook(file.path, found, file.size)
+    documents = text_bytes = 0
+    try:
+        if found.layout is not None:
+            layout = found.layout(file, None)
+            tokenizer = layout.sidecar.get("tokenizer")
+            return replace(look, text_bytes=layout.size_bytes, tokenizer=tokenizer)
+        for document in documents_of(file, found, reading):
+            documents += 1
+            text_bytes += len(document.encode())
+            if text_bytes >= byte_limit:
+                return replace(look, documents=documents, text_bytes=text_bytes, complete=False)
+    except CorpusError as error:
+        return replace(look, documents=documents, text_bytes=text_bytes, fault=error)
+    return replace(look, documents=documents, text_bytes=text_bytes)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which files of a folder or pattern are a domain's text, and why others are not."""
+
+    taken: tuple[FileLook, ...]
+    left_out: tuple[tuple[FileLook, str], ...]
+
+
+def choose(looks: Sequence[FileLook], named: Collection[DataPath] = ()) -> Choice:
+    """The files of the kind that most of the bytes are of: records, plain text or token ids.
+
+    Files without text are left out, and so is what lies beside a corpus: of another kind, unreadable, or with a name
+    that begins with ``_``. Those that are ``named`` one by one are taken unless they are empty.
+
+    Raises `CorpusError` for a file that would be taken and cannot be read, where most of the bytes are of a kind that
+    is refused, and where there is no text at all.
+    """
+    sizes: dict[str, int] = {}
+    for look in looks:
+        if look.path in named or not look.path.name.startswith("_"):
+            kind = look.format.family or look.format.name
+            sizes[kind] = sizes.get(kind, 0) + look.size_bytes * (kind != "nothing")
+    leading = max(sizes, key=sizes.__getitem__, default="nothing")
+    taken, left_out = [], []
+    for look in looks:
+        reason = _reason(look, leading, look.path in named)
+        if reason is not None:
+            left_out.append((look, reason))
+        elif look.fault is not None:
+            raise look.fault
+        else:
+            taken.append(look)
+    if not taken:
+        raise CorpusError(looks[0].path, None, "holds no text")
+    return Choice(tuple(taken), tuple(left_out))
+
+
+def _reason(look: FileLook, leading: str, is_named: bool) -> str | None:
+    """Why a file is left out; None for one that is taken, whatever is then wrong with it."""
+    family = look.format.family
+    if family == "nothing":
+        return look.format.name
+    if family is not None and look.complete and not look.text_bytes and look.fault is None:
+        return "holds no text"
+    if is_named or (family is None and leading == look.format.name):
+        return None
+    if look.path.name.startswith("_"):
+        return "its name begins with _, as of what is written beside a corpus"
+    if family is None:
+        return str(look.fault)
+    return None if family == leading else f"is {look.format.name} among {leading}; name it to take it"

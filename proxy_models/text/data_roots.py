@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import io
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -172,20 +171,9 @@ class _DigestedStream(io.RawIOBase):
         super().close()
 
 
-@contextmanager
-def open_seekable(path: DataPath, digests: Digests | None = None) -> Iterator[IO[bytes]]:
-    """`open_data` for who reads here and there; with ``digests`` of an object a copy, in the temporary directory."""
-    if digests is None or isinstance(path, Path):
-        with open_data(path) as file:
-            if digests is not None:
-                digests[path] = hashlib.file_digest(file, hashlib.sha256)
-                file.seek(0)
-            yield file
-        return
-    with open_data(path, digests) as source, tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(source, copy, 2**20)
-        copy.seek(0)
-        yield copy
+def undigested(stream: io.BufferedReader) -> io.BufferedReader:
+    """The stream beneath one of `open_data`: what is read of it goes into no digest."""
+    return stream.raw.source if isinstance(stream.raw, _DigestedStream) else stream
 
 
 def _require_below(named: DataPath, place: DataPath) -> None:

@@ -16,7 +16,7 @@ from proxy_models.storage import (
 )
 from proxy_models.stores.current import current_store, is_here, reference_of
 from proxy_models.stores.object_path import DataPath, FileIdentity, file_identity
-from proxy_models.text.corpus import read_documents
+from proxy_models.text.corpus import holds_text, read_documents
 from proxy_models.text.held_out import document_digest, held_out_split
 from proxy_models.text.reading import BY_CONTENT, Reading
 from proxy_models.text.shard_writer import (
@@ -26,7 +26,7 @@ from proxy_models.text.shard_writer import (
     check_held_out,
     write_shard,
 )
-from proxy_models.text.token_files import is_pretokenized
+from proxy_models.text.token_files import beside
 from proxy_models.text.token_shard import META, ShardMeta, TokenShard
 
 
@@ -106,11 +106,10 @@ def _find(directory: Path) -> ShardMeta | None:
 def _sources(spec: PreparationSpec) -> tuple[str, int]:
     """A name for what is prepared from the files as they are now, by path, size and time; and their bytes."""
     files = [_identity(path) for path in spec.files]
-    sidecars = [path.with_name(path.name + ".json") for path in spec.files if is_pretokenized(path)]
-    beside = [_identity(sidecar) for sidecar in sidecars if sidecar.exists()]
+    notes = [_identity(note) for path in spec.files for note in beside(path) if note.exists()]
     split = [spec.held_out_fraction, spec.evaluation_bytes, spec.minimum_held_out_bytes]
     split += [spec.reading.said] if spec.reading.said else []
-    content = json.dumps([LAYOUT, files, beside, spec.tokenizer.fingerprint, split])
+    content = json.dumps([LAYOUT, files, notes, spec.tokenizer.fingerprint, split])
     return hashlib.sha256(content.encode()).hexdigest()[:32], sum(size for _, size, _ in files)
 
 
@@ -127,9 +126,9 @@ def training_sample(
     """Training-side documents to train a tokenizer on: up to ``byte_limit`` bytes, spread evenly over the files.
 
     What a held-out ``fraction`` of them keeps back (`held_out_split`) is left out: the files are those of one domain.
-    Pre-tokenized files have no say. The order and the choice depend on the files alone.
+    Token ids have no say. The order and the choice depend on the files alone.
     """
-    texts = [path for path in files if not is_pretokenized(path)]
+    texts = [path for path in files if holds_text(path, reading)]
     split = held_out_split(
         (text for path in texts for text in read_documents(path, reading=reading)), fraction
     )

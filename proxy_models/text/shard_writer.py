@@ -14,9 +14,10 @@ import numpy as np
 from proxy_models.errors import CorpusError, InvalidSpec, TooLittleText
 from proxy_models.storage import write_json
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.corpus import read_documents
+from proxy_models.text.corpus import documents_of
 from proxy_models.text.data_roots import Digests
-from proxy_models.text.formats.compression import plain_suffix
+from proxy_models.text.formats.catalogue import format_of
+from proxy_models.text.formats.opened import opened
 from proxy_models.text.held_out import (
     MINIMUM_BYTES,
     ContentKey,
@@ -27,7 +28,7 @@ from proxy_models.text.held_out import (
     held_out_split,
 )
 from proxy_models.text.reading import BY_CONTENT, Reading
-from proxy_models.text.token_files import is_pretokenized, read_token_documents
+from proxy_models.text.token_files import TokenReader
 from proxy_models.text.token_shard import HELD_OUT, META, TOKENS, ShardMeta, smallest_dtype
 from proxy_models.text.tokenizer import TextTokenizer
 
@@ -225,32 +226,37 @@ def _documents(
     sizes = [path.stat().st_size for path in spec.files]
     total, before = sum(sizes), 0
     for path, size in zip(spec.files, sizes, strict=True):
-        digests: Digests = {}
         read = reported = 0
-        for text, ids in _documents_of(path, spec, digests):
+        for text, ids in _documents_of(path, spec, files):
             yield text, ids
             read += len(text.encode())
             done = min(size, read)  # compressed files run ahead, and wait at their end
             if done - reported >= BATCH_CHARACTERS:
                 reported = done
                 progress(PreparationProgress(before + done, total))
-        if not read:
-            raise CorpusError(path, None, "holds no text")
-        parts = [digests[file].digest() for file in sorted(digests, key=lambda file: file != path)]
-        files.append((plain_suffix(path), hashlib.sha256(b"".join(parts)).hexdigest()))
         before += size
         progress(PreparationProgress(before, total))
+    if not files:
+        raise CorpusError(spec.files[0], None, "holds no text")
 
 
-def _documents_of(path: DataPath, spec: PreparationSpec, digests: Digests) -> Iterator[Document]:
-    tokenizer = spec.tokenizer
-    if is_pretokenized(path):
-        size, end_of_text = tokenizer.vocabulary_size, tokenizer.end_of_text
-        for ids in read_token_documents(path, end_of_text, size, digests):
-            yield tokenizer.decode(ids), ids.tolist()
-    else:
-        for text in read_documents(path, digests, spec.reading):
-            yield text, None
+def _documents_of(path: DataPath, spec: PreparationSpec, files: list[tuple[str, str]]) -> Iterator[Document]:
+    tokenizer, documents = spec.tokenizer, 0
+    digests: Digests = {}
+    with opened(path, digests) as file:
+        found = format_of(file, spec.reading)
+        if found.layout is not None:
+            reader = TokenReader(tokenizer.end_of_text, tokenizer.vocabulary_size, tokenizer.fingerprint)
+            for ids in reader.documents(file, found.layout(file, tokenizer.vocabulary_size)):
+                documents += 1
+                yield tokenizer.decode(ids), ids.tolist()
+        else:
+            for text in documents_of(file, found, spec.reading):
+                documents += 1
+                yield text, None
+        parts = [digests[one].digest() for one in sorted(digests, key=lambda one: one != path)]
+        if documents:
+            files.append((found.key(file), hashlib.sha256(b"".join(parts)).hexdigest()))
 
 
 def _write_held_out(

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from proxy_models.errors import CorpusError, InvalidSpec, NoChoices
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.formats.json_lines import encodable, json_objects, text_field
+from proxy_models.text.formats.opened import opened
 
 MetricName = Literal["bpb", "accuracy"]
 Normalization = Literal["none", "character", "token", "byte"]
@@ -76,17 +77,18 @@ def read_task(path: DataPath, metric: MetricName = BPB) -> tuple[TaskExample, ..
     without examples; `NoChoices` for an accuracy of records without choices. Other fields are ignored.
     """
     examples: list[TaskExample] = []
-    for number, record in json_objects(path):
-        example = _choices(path, number, record) if "choices" in record else _gold(path, number, record)
-        if metric == ACCURACY and not example.choices:
-            raise NoChoices(path, number)
-        if examples and bool(examples[0].choices) != bool(example.choices):
-            kinds = ("a continuation", "choices")
-            mine, first = kinds[bool(example.choices)], kinds[bool(examples[0].choices)]
-            raise CorpusError(
-                path, number, f"has {mine} where the first record has {first}; use one kind a file"
-            )
-        examples.append(example)
+    with opened(path) as file:
+        for number, record in json_objects(file):
+            example = _choices(path, number, record) if "choices" in record else _gold(path, number, record)
+            if metric == ACCURACY and not example.choices:
+                raise NoChoices(path, number)
+            if examples and bool(examples[0].choices) != bool(example.choices):
+                kinds = ("a continuation", "choices")
+                mine, first = kinds[bool(example.choices)], kinds[bool(examples[0].choices)]
+                raise CorpusError(
+                    path, number, f"has {mine} where the first record has {first}; use one kind a file"
+                )
+            examples.append(example)
     if not examples:
         raise CorpusError(path, None, "holds no examples")
     return tuple(examples)

@@ -16,11 +16,11 @@ from mixing.domains import check_names
 from mixing.errors import InvalidDomainName, MixingError
 from proxy_models.errors import CorpusError, ProxyError, StoreUnreachable, TooLittleText
 from proxy_models.stores.object_path import DataPath, FileIdentity, file_identity
-from proxy_models.text.corpus import probe, read_documents
+from proxy_models.text.corpus import choose, look_at, read_documents
 from proxy_models.text.data_roots import found
 from proxy_models.text.held_out import MINIMUM_BYTES, document_digest, held_out_split
 from proxy_models.text.reading import BY_CONTENT, Reading
-from proxy_models.text.token_files import TOKENIZER_FILES, is_pretokenized
+from proxy_models.text.token_files import TOKENIZER_FILES
 from service.domain_sets.schemas import DomainRequest, TokenizerRequest
 from store.files import identity_hash, outside_roots, resolve_files, resolve_place
 from store.problems import Invalid, Unavailable, invalid
@@ -117,8 +117,8 @@ def _look_into(
 ) -> None:
     name = domain.name
     try:
-        found = probe(paths, PROBE_BYTES, domain.reading)
-        if found.complete and not any(map(is_pretokenized, paths)):
+        looks = choose(look_at(paths, PROBE_BYTES, domain.reading), paths).taken
+        if all(look.complete and look.format.layout is None for look in looks):
             _check_held_out(domain, paths, held_out_fraction)
     except TooLittleText as error:
         raise Invalid(error.code, str(error), field) from error

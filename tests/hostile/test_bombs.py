@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from proxy_models.errors import CorpusError
 from proxy_models.text.corpus import read_documents
 from proxy_models.text.formats.json_lines import FREE_BYTES, MAX_LINE_BYTES, MOST_EXPANSION, text_lines
+from proxy_models.text.formats.opened import opened
 from store.settings import Settings
 from tests.hostile.conftest import problem
 
@@ -48,8 +49,8 @@ def test_a_bomb_is_refused_within_bounded_memory(tmp_path: Path, kind: str) -> N
     assert path.stat().st_size < 2**20
     tracemalloc.start()
     try:
-        with pytest.raises(CorpusError, match=r"expands to over|longer than"):
-            list(text_lines(path))
+        with pytest.raises(CorpusError, match=r"expands to over|longer than"), opened(path) as file:
+            list(text_lines(file))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -84,4 +85,5 @@ def test_text_that_compresses_as_text_does_is_no_bomb(tmp_path: Path) -> None:
         path.write_bytes(compressed)
         assert len(content) > FREE_BYTES
         assert len(content) < MOST_EXPANSION * len(compressed)
-        assert sum(1 for _ in text_lines(path)) == len(lines)
+        with opened(path) as file:
+            assert sum(1 for _ in text_lines(file)) == len(lines)

@@ -12,10 +12,10 @@ import pytest
 import zstandard
 
 from proxy_models.errors import CorpusError
-from proxy_models.text.corpus import probe, read_documents
+from proxy_models.text.corpus import choose, look_at, read_documents, read_token_documents
 from proxy_models.text.formats.plain_text import LONG_TEXT
 from proxy_models.text.task_file import TaskExample, read_task
-from proxy_models.text.token_files import read_token_documents
+from proxy_models.text.token_files import TokenReader
 
 TEXTS = ["plain", "naïve ☃ snow\n", "  indented\nlines\n\n"]
 LINES = "".join(json.dumps({"text": text, "id": 1}) + "\n" for text in TEXTS).encode()
@@ -95,8 +95,7 @@ def test_a_truncated_file_is_an_error(tmp_path: Path, suffix: str) -> None:
     content = compress(LINES * 2000, suffix)
     with pytest.raises(CorpusError, match="compression"):
         list(read_documents(written(tmp_path / f"cut.jsonl{suffix}", content[: len(content) // 2])))
-    with pytest.raises(CorpusError, match="compression"):
-        list(read_documents(written(tmp_path / f"wrong.jsonl{suffix}", LINES)))
+    assert list(read_documents(written(tmp_path / f"plain.jsonl{suffix}", LINES))) == TEXTS, "content decides"
 
 
 def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
@@ -104,16 +103,16 @@ def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
         list(read_documents(tmp_path / "gone.txt"))
     for name in ("empty.txt", "blank.jsonl"):
         with pytest.raises(CorpusError, match=f"{name}: holds no text"):
-            probe([written(tmp_path / name, b"\n \n")], 100)
+            choose(look_at([written(tmp_path / name, b"\n \n")], 100))
 
 
-def test_probe_counts_and_stops(tmp_path: Path) -> None:
+def test_a_look_counts_and_stops(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", LINES)
     size = sum(len(text.encode()) for text in TEXTS)
-    found = probe([path, path], 10**6)
-    assert (found.documents, found.size_bytes, found.complete) == (6, 2 * size, True)
-    found = probe([path, path], 5)
-    assert (found.documents, found.complete) == (2, False)
+    for look in look_at([path, path], 10**6):
+        assert (look.documents, look.text_bytes, look.complete) == (3, size, True)
+    for look in look_at([path, path], 5):
+        assert (look.documents, look.complete) == (1, False)
 
 
 def token_file(path: Path, tokens: list[int], dtype: str) -> Path:
@@ -133,28 +132,29 @@ def test_pretokenized_documents_end_at_end_of_text(
 ) -> None:
     monkeypatch.setattr("proxy_models.text.token_files.MAX_DOCUMENT_TOKENS", limit)
     path = token_file(tmp_path / name, [5, 6, 0, 7, 0, 0, 8, 9, 3], dtype)
-    documents = [document.tolist() for document in read_token_documents(path, 0, 10)]
+    documents = [document.tolist() for document in read_token_documents(path, TokenReader(0, 10))]
     assert documents == [[5, 6], [7], [8, 9, 3]]
 
 
 def test_bad_token_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"id 12 at position 2 .* 10"):
-        list(read_token_documents(token_file(tmp_path / "big.npy", [1, 2, 12], "uint16"), 0, 10))
+        list(read_token_documents(token_file(tmp_path / "big.npy", [1, 2, 12], "uint16"), TokenReader(0, 10)))
     with pytest.raises(CorpusError, match=r"needs bare\.bin\.json"):
-        list(read_token_documents(written(tmp_path / "bare.bin", b"1234"), 0, 10))
+        list(read_token_documents(written(tmp_path / "bare.bin", b"1234"), TokenReader(0, 10)))
     np.save(tmp_path / "floats.npy", np.zeros(4))
     with pytest.raises(CorpusError, match="not a row of token ids"):
-        list(read_token_documents(tmp_path / "floats.npy", 0, 10))
+        list(read_token_documents(tmp_path / "floats.npy", TokenReader(0, 10)))
     stream = io.BytesIO()
     np.save(stream, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(CorpusError, match="not a row of token ids"):
-        list(read_token_documents(written(tmp_path / "pickle.npy", stream.getvalue()), 0, 10))
+        list(read_token_documents(written(tmp_path / "pickle.npy", stream.getvalue()), TokenReader(0, 10)))
     whole = token_file(tmp_path / "whole.npy", [1, 2, 3], "uint16").read_bytes()
     with pytest.raises(CorpusError, match="ends before the last of 3"):
-        list(read_token_documents(written(tmp_path / "cut.npy", whole[:-1]), 0, 10))
-    for content in (b"", b"no array"):
-        with pytest.raises(CorpusError, match="cannot be read as token ids"):
-            list(read_token_documents(written(tmp_path / "none.npy", content), 0, 10))
+        list(read_token_documents(written(tmp_path / "cut.npy", whole[:-1]), TokenReader(0, 10)))
+    with pytest.raises(CorpusError, match="is empty, not token ids"):
+        list(read_token_documents(written(tmp_path / "none.npy", b""), TokenReader(0, 10)))
+    with pytest.raises(CorpusError, match="not a whole number of uint16 ids"):
+        list(read_token_documents(written(tmp_path / "none.npy", b"no array!"), TokenReader(0, 10)))
 
 
 def test_tasks_are_read_and_their_faults_named(tmp_path: Path) -> None:

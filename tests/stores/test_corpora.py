@@ -16,12 +16,12 @@ from s3fs.core import S3File
 from proxy_models.errors import CorpusError, ObjectMissing, ProxyError
 from proxy_models.stores.file_system import matching_objects
 from proxy_models.stores.object_path import DataPath, ObjectPath, data_path
-from proxy_models.text.corpus import probe, read_documents
+from proxy_models.text.corpus import look_at, read_documents, read_token_documents
 from proxy_models.text.data_roots import reading_below
 from proxy_models.text.held_out import document_digest, is_held_out
 from proxy_models.text.preparation import PreparationSpec, prepare_domain, training_sample
 from proxy_models.text.task_file import read_task
-from proxy_models.text.token_files import read_token_documents, tokens_size
+from proxy_models.text.token_files import TokenReader
 from proxy_models.text.tokenizer import train_byte_level_bpe
 from tests.stores.conftest import jsonl, put
 
@@ -57,14 +57,16 @@ def test_every_format_reads_the_same_from_a_store(corpora: str, tmp_path: Path) 
     with reading_below([corpora]):
         for here, there in zip(local, upload(local, corpora), strict=True):
             with reading_below(None):
-                expected = probe([here], 2**20)
-            assert probe([there], 2**20) == expected
+                (expected,) = look_at([here], 2**20)
+            (look,) = look_at([there], 2**20)
+            assert replace(look, path=here) == expected
+            assert look.fault is None
             assert there.stat().st_size == here.stat().st_size
             if here.suffix in (".npy", ".bin"):
-                mine = [ids.tolist() for ids in read_token_documents(there, 299, 300)]
+                mine = [ids.tolist() for ids in read_token_documents(there, TokenReader(299, 300))]
                 with reading_below(None):
-                    assert mine == [ids.tolist() for ids in read_token_documents(here, 299, 300)]
-                    assert tokens_size(there) == tokens_size(here) == 18_000
+                    assert mine == [ids.tolist() for ids in read_token_documents(here, TokenReader(299, 300))]
+                    assert look.text_bytes == 18_000
             else:
                 mine = list(read_documents(there))
                 with reading_below(None):

@@ -1,36 +1,68 @@
-"""Files of columns, read by pyarrow: Parquet."""
+"""Files of columns, read by pyarrow: Parquet, and Arrow as files (Feather) and as the streams `datasets` caches."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
+
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.data_roots import Digests, open_seekable
 from proxy_models.text.formats.json_lines import encodable
+from proxy_models.text.formats.opened import OpenedFile
 from proxy_models.text.reading import Reading
 
+_ROWS = 512
+"""Of a batch of Parquet."""
 
-def documents(path: DataPath, digests: Digests | None, reading: Reading) -> Iterator[str]:
+
+def parquet(file: OpenedFile, reading: Reading) -> Iterator[str]:
     """The column of the text, row by row. Raises `CorpusError` naming the row."""
-    import pyarrow
-    import pyarrow.compute
-    import pyarrow.parquet
 
+    def batches(source: IO[bytes]) -> Iterator[tuple[Any, list[str]]]:
+        with pyarrow.parquet.ParquetFile(source) as table:
+            column = _column(file.path, table.schema_arrow, reading.text_field)
+            for batch in table.iter_batches(batch_size=_ROWS, columns=[".".join(column)]):
+                yield batch.column(0), column[1:]
+
+    return _texts(file, reading, batches, "Parquet")
+
+
+def arrow(file: OpenedFile, reading: Reading) -> Iterator[str]:
+    """`parquet`, of an Arrow file or stream."""
+
+    def batches(source: IO[bytes]) -> Iterator[tuple[Any, list[str]]]:
+        if file.head.startswith(b"ARROW1"):
+            table = pyarrow.ipc.open_file(source)
+            parts = (table.get_batch(number) for number in range(table.num_record_batches))
+        else:
+            parts = table = pyarrow.ipc.open_stream(source)
+        column = _column(file.path, table.schema, reading.text_field)
+        for batch in parts:
+            yield batch.column(column[0]), column[1:]
+
+    return _texts(file, reading, batches, "Arrow")
+
+
+def _texts(file: OpenedFile, reading: Reading, batches: Any, name: str) -> Iterator[str]:
     row = 0
     try:
-        with open_seekable(path, digests) as source, pyarrow.parquet.ParquetFile(source) as file:
-            column = _column(path, file.schema_arrow, reading.text_field)
-            for batch in file.iter_batches(batch_size=512, columns=[".".join(column)]):
-                values = batch.column(0)
-                for name in column[1:]:
-                    values = pyarrow.compute.struct_field(values, name)
+        with file.seekable() as source:
+            for values, inner in batches(source):
+                for member in inner:
+                    values = pyarrow.compute.call_function("struct_field", [values], _member(member))
                 for text in values.to_pylist():
                     row += 1
                     if not isinstance(text, str):
-                        raise CorpusError(path, row, f"column {reading.text_field!r} is not a string")
-                    yield encodable(path, row, text)
+                        raise CorpusError(file.path, row, f"column {reading.text_field!r} is not a string")
+                    yield encodable(file.path, row, text)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusError(path, row + 1 if row else None, f"not readable as Parquet: {error}") from error
+        raise CorpusError(file.path, row + 1 if row else None, f"not readable as {name}: {error}") from error
+
+
+def _member(name: str) -> Any:
+    return pyarrow.compute.StructFieldOptions([name])
 
 
 def _column(path: DataPath, schema: Any, field: str) -> list[str]:
@@ -39,11 +71,10 @@ def _column(path: DataPath, schema: Any, field: str) -> list[str]:
         return [field]
     names, within = field.split("."), schema
     for name in names:
-        known = [one.name for one in within]
-        if name not in known:
+        if name not in [one.name for one in within]:
             strings = ", ".join(str(one.name) for one in schema if "string" in str(one.type))
             hint = f"; its strings are {strings[:200]}, and reading.text_field names one" if strings else ""
             raise CorpusError(path, None, f"has no column {field!r}{hint}")
-        within = within.field(name).type
-        within = within if hasattr(within, "fields") else []
+        kind = within.field(name).type
+        within = kind if pyarrow.types.is_struct(kind) else pyarrow.schema([])
     return names

@@ -1,18 +1,20 @@
-"""Streams of the decompressed bytes of a file."""
+"""Compressions, told by how a file begins, and streams of what is in it."""
 
+import bz2
 import gzip
 import io
+import lzma
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import IO
 
 import zstandard
 
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.data_roots import Digests, open_data
 
-COMPRESSED_SUFFIXES = (".gz", ".zst")
-BROKEN = (zstandard.ZstdError, gzip.BadGzipFile, zlib.error, EOFError)
-"""What a stream raises whose compression is damaged."""
+BROKEN = (zstandard.ZstdError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
+"""What a stream raises whose compression is damaged; bzip2 an OSError without a number."""
 _READ_BYTES = 1024  # compressed bytes per step: a step of hostile zstd expands to about 32 MB at the worst
 
 
@@ -26,10 +28,6 @@ class _ZstandardStream(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
-
-    def close(self) -> None:
-        self.source.close()
-        super().close()
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self.pending:
@@ -49,31 +47,36 @@ class _ZstandardStream(io.RawIOBase):
         return count
 
 
-class _GzipStream(gzip.GzipFile):
-    """Closes the file it reads, which ``gzip`` leaves to whoever opened it."""
+@dataclass(frozen=True)
+class Compression:
+    """One that is read; ``begins`` are the bytes that a file of it begins with, one of them.
 
-    def __init__(self, source: IO[bytes]) -> None:
-        self.source = source
-        super().__init__(fileobj=source, mode="rb")
+    ``suffixes`` are taken off a name before it is asked for the format inside.
+    """
 
-    def close(self) -> None:
-        super().close()
-        self.source.close()
+    name: str
+    begins: tuple[bytes, ...]
+    suffixes: tuple[str, ...]
+    decompressed: Callable[[IO[bytes]], io.RawIOBase | io.BufferedIOBase]
+
+
+_SKIPPABLE = tuple(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))
+"""Frames without text that seekable and parallel writers of Zstandard begin with."""
+COMPRESSIONS = (
+    Compression("gzip", (b"\x1f\x8b",), (".gz", ".gzip"), lambda file: gzip.GzipFile(fileobj=file)),
+    Compression("Zstandard", (b"\x28\xb5\x2f\xfd", *_SKIPPABLE), (".zst", ".zstd"), _ZstandardStream),
+    Compression("bzip2", (b"BZh",), (".bz2",), bz2.BZ2File),
+    Compression("xz", (b"\xfd7zXZ\x00",), (".xz",), lzma.LZMAFile),
+)
+_SUFFIXES = tuple(suffix for one in COMPRESSIONS for suffix in one.suffixes)
+
+
+def compression_of(beginning: bytes) -> Compression | None:
+    """The compression of a file that begins so; None for a file as it is."""
+    return next((one for one in COMPRESSIONS if beginning.startswith(one.begins)), None)
 
 
 def plain_suffix(path: DataPath) -> str:
-    """The lower-case suffix that tells the format, a compression's own suffix taken off."""
-    path = path.with_suffix("") if path.suffix.lower() in COMPRESSED_SUFFIXES else path
+    """The lower-case suffix of a file's name, a compression's own suffix taken off."""
+    path = path.with_suffix("") if path.suffix.lower() in _SUFFIXES else path
     return path.suffix.lower()
-
-
-def open_decompressed(path: DataPath, digests: Digests | None) -> io.BufferedIOBase:
-    """The file at ``path``, decompressed by its suffix. Raises what `open_data` does."""
-    stream = open_data(path, digests)
-    match path.suffix.lower():
-        case ".gz":
-            return _GzipStream(stream)
-        case ".zst":
-            return io.BufferedReader(_ZstandardStream(stream), 2**16)
-        case _:
-            return stream

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.data_roots import Digests
-from proxy_models.text.formats.compression import BROKEN, open_decompressed
+from proxy_models.text.formats.compression import BROKEN
+from proxy_models.text.formats.opened import OpenedFile
 from proxy_models.text.reading import Reading
 
 MAX_LINE_BYTES = 64 * 2**20
@@ -18,51 +18,46 @@ MOST_BLANK_LINES = 100_000
 """Blank lines on end; more are no text, and take long to skip."""
 
 
-def text_lines(path: DataPath, digests: Digests | None = None) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line with its ending) of a UTF-8 file, decompressed by its suffix.
+def text_lines(file: OpenedFile) -> Iterator[tuple[int, str]]:
+    """(line number from 1, line with its ending) of UTF-8 text.
 
-    Raises `CorpusError` for a file that is missing or unreadable, not what its suffix says, not UTF-8,
-    holding NUL bytes, with a line over `MAX_LINE_BYTES`, too many blank
-    ones, or expanding over `MOST_EXPANSION` times.
+    Raises `CorpusError` for a file that is not UTF-8, holds NUL bytes, a line over `MAX_LINE_BYTES` or too many
+    blank ones, whose compression is damaged, or that expands over `MOST_EXPANSION` times.
     """
     number = size = blank = 0
+    path, most = file.path, max(FREE_BYTES, MOST_EXPANSION * file.size)
     try:
-        most = max(FREE_BYTES, MOST_EXPANSION * path.stat().st_size)
-        with open_decompressed(path, digests) as stream:
-            while line := stream.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                size += len(line)
-                if size > most:
-                    raise CorpusError(path, number, f"expands to over {MOST_EXPANSION} times its size")
-                blank = blank + 1 if line.isspace() else 0
-                if blank > MOST_BLANK_LINES:
-                    raise CorpusError(path, number, f"over {MOST_BLANK_LINES} blank lines on end")
-                if len(line) > MAX_LINE_BYTES:
-                    raise CorpusError(path, number, f"longer than {MAX_LINE_BYTES} bytes")
-                if b"\0" in line:
-                    raise CorpusError(path, number, "holds NUL bytes, so it is not text")
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield number, text
+        while line := file.content.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            size += len(line)
+            if size > most:
+                raise CorpusError(path, number, f"expands to over {MOST_EXPANSION} times its size")
+            blank = blank + 1 if line.isspace() else 0
+            if blank > MOST_BLANK_LINES:
+                raise CorpusError(path, number, f"over {MOST_BLANK_LINES} blank lines on end")
+            if len(line) > MAX_LINE_BYTES:
+                raise CorpusError(path, number, f"longer than {MAX_LINE_BYTES} bytes")
+            if b"\0" in line:
+                raise CorpusError(path, number, "holds NUL bytes, so it is not text")
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         reason = f"not UTF-8 (byte {error.object[error.start]:#04x} at column {error.start + 1})"
         raise CorpusError(path, number, reason) from error
     except BROKEN as error:
         raise CorpusError(path, number + 1, f"broken compression: {error}") from error
-    except OSError as error:
-        raise CorpusError(path, None, f"cannot be read: {error.strerror or error}") from error
 
 
-def json_objects(path: DataPath, digests: Digests | None = None) -> Iterator[tuple[int, dict[str, object]]]:
+def json_objects(file: OpenedFile) -> Iterator[tuple[int, dict[str, object]]]:
     """(line number, object) of every line that is not blank; `CorpusError` where a line is not a JSON object."""
-    for number, line in text_lines(path, digests):
+    for number, line in text_lines(file):
         if line.isspace():
             continue
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise CorpusError(path, number, f"not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise CorpusError(file.path, number, f"not JSON: {error}") from error
         if not isinstance(record, dict):
-            raise CorpusError(path, number, "not a JSON object")
+            raise CorpusError(file.path, number, "not a JSON object")
         yield number, record
 
 
@@ -92,7 +87,7 @@ def encodable(path: DataPath, number: int, text: str) -> str:
     return text
 
 
-def documents(path: DataPath, digests: Digests | None, reading: Reading) -> Iterator[str]:
+def documents(file: OpenedFile, reading: Reading) -> Iterator[str]:
     """The text of each line. Raises `CorpusError` as `json_objects` does."""
-    for number, record in json_objects(path, digests):
-        yield text_field(path, number, record, reading.text_field)
+    for number, record in json_objects(file):
+        yield text_field(file.path, number, record, reading.text_field)

@@ -2,25 +2,24 @@
 
 from collections.abc import Iterator
 
-from proxy_models.stores.object_path import DataPath
-from proxy_models.text.data_roots import Digests
 from proxy_models.text.formats.json_lines import text_lines
+from proxy_models.text.formats.opened import OpenedFile
 from proxy_models.text.reading import Reading
 
 LONG_TEXT = 8192
 
 
-def documents(path: DataPath, digests: Digests | None, reading: Reading) -> Iterator[str]:
+def documents(file: OpenedFile, reading: Reading) -> Iterator[str]:
     """A document a line where that is said, else of up to twice `LONG_TEXT` characters, cut at blank lines.
 
     Raises `CorpusError`.
     """
     if reading.format == "lines":
-        yield from (line.rstrip("\r\n") for _, line in text_lines(path, digests))
+        yield from (line.rstrip("\r\n") for _, line in text_lines(file))
         return
     part: list[str] = []
     length = 0
-    for _, line in text_lines(path, digests):
+    for _, line in text_lines(file):
         border = line.isspace() and length >= LONG_TEXT
         part.append(line)
         length += len(line)
