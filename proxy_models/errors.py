@@ -27,9 +27,11 @@ ProxyError
         ObjectMissing      the object is not there
         ObjectDamaged      the object is not what was published
 
-`code` is stable; `retryable` tells a worker whether another attempt can help.
+`code` is the class's name written as `too_little_text`, unless the class says another, and is stable; `retryable`
+tells a worker whether another attempt can help.
 """
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -40,6 +42,10 @@ class ProxyError(Exception):
     code: ClassVar[str] = "proxy_error"
     retryable: ClassVar[bool] = False
 
+    def __init_subclass__(cls) -> None:
+        if "code" not in vars(cls):
+            cls.code = re.sub(r"(?<=.)(?=[A-Z])", "_", cls.__name__).lower()
+
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
@@ -47,8 +53,6 @@ class ProxyError(Exception):
 
 class CorpusError(ProxyError):
     """A file cannot be read as what it claims to be. ``line`` counts from 1 (rows, in Parquet)."""
-
-    code = "corpus_error"
 
     def __init__(self, path: object, line: int | None, reason: str) -> None:
         where = f"{path}, line {line}" if line is not None else f"{path}"
@@ -58,8 +62,6 @@ class CorpusError(ProxyError):
 
 class NoChoices(CorpusError):
     """An accuracy is asked of a task whose records have no choices to rank."""
-
-    code = "no_choices"
 
     def __init__(self, path: object, line: int) -> None:
         super().__init__(
@@ -71,8 +73,6 @@ class NoChoices(CorpusError):
 class TooLittleText(ProxyError):
     """A domain has too little text."""
 
-    code = "too_little_text"
-
     def __init__(self, domain: str, reason: str) -> None:
         super().__init__(f"domain {domain!r} has too little text: {reason}", "domains")
         self.domain = domain
@@ -81,8 +81,6 @@ class TooLittleText(ProxyError):
 class TokenizerError(ProxyError):
     """A tokenizer cannot be loaded, trained or used here."""
 
-    code = "tokenizer_error"
-
     def __init__(self, message: str) -> None:
         super().__init__(message, "tokenizer")
 
@@ -90,13 +88,9 @@ class TokenizerError(ProxyError):
 class InvalidSpec(ProxyError):
     """A setting is missing, unknown or out of range."""
 
-    code = "invalid_spec"
-
 
 class UnknownSize(InvalidSpec):
     """No model size has this name."""
-
-    code = "unknown_size"
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         super().__init__(f"unknown model size {name!r}; the sizes are {', '.join(known)}", "size")
@@ -105,16 +99,12 @@ class UnknownSize(InvalidSpec):
 class UnknownDomain(InvalidSpec):
     """The mixture gives weight to a domain that has no token shard."""
 
-    code = "unknown_domain"
-
     def __init__(self, domain: str) -> None:
         super().__init__(f"the mixture names domain {domain!r}, which has no token shard", "mixture")
 
 
 class MissingDomain(InvalidSpec):
     """A domain has a token shard and no weight."""
-
-    code = "missing_domain"
 
     def __init__(self, domain: str) -> None:
         super().__init__(
@@ -124,8 +114,6 @@ class MissingDomain(InvalidSpec):
 
 class OverCap(InvalidSpec):
     """The mixture asks for more epochs of a domain than allowed."""
-
-    code = "over_cap"
 
     def __init__(self, domain: str, requested_tokens: int, available_tokens: int, max_epochs: float) -> None:
         super().__init__(
@@ -140,8 +128,6 @@ class OverCap(InvalidSpec):
 class UnequalWave(InvalidSpec):
     """Runs that are to be trained together differ in more than mixture, seed, learning rate and directory."""
 
-    code = "unequal_wave"
-
     def __init__(self, member: int, field: str, expected: object, found: object) -> None:
         super().__init__(
             f"run {member} of the wave has {field} {found!r}, the first has {expected!r}; train it in another wave",
@@ -152,16 +138,12 @@ class UnequalWave(InvalidSpec):
 class UnfitStart(InvalidSpec):
     """A checkpoint that a run cannot start from: unreadable, unsafe, of another shape or another vocabulary."""
 
-    code = "unfit_start"
-
     def __init__(self, path: Path | str, reason: str, field: str = "start") -> None:
         super().__init__(f"cannot start from {path}: {reason}", field)
 
 
 class NotEnoughMemory(ProxyError):
     """The models of a wave do not fit into memory together."""
-
-    code = "not_enough_memory"
 
     def __init__(self, members: int, needed_bytes: int, free_bytes: int, largest: int) -> None:
         missing = needed_bytes - free_bytes
@@ -177,13 +159,9 @@ class NotEnoughMemory(ProxyError):
 class NotCalibrated(ProxyError):
     """The table holds no measurement for the question."""
 
-    code = "not_calibrated"
-
 
 class Cancelled(ProxyError):
     """A run was cancelled before its end."""
-
-    code = "cancelled"
 
     def __init__(self, step: int) -> None:
         super().__init__(f"cancelled after step {step}")
@@ -192,7 +170,6 @@ class Cancelled(ProxyError):
 class Stopped(ProxyError):
     """A run was asked to stop: it has a checkpoint after ``step`` steps, and goes on there when started again."""
 
-    code = "stopped"
     retryable = True
 
     def __init__(self, step: int) -> None:
@@ -202,16 +179,12 @@ class Stopped(ProxyError):
 class DataMissing(ProxyError):
     """Data the run needs is gone or was never written."""
 
-    code = "data_missing"
-
     def __init__(self, path: object, reason: str) -> None:
         super().__init__(f"{path}: {reason}", "shards")
 
 
 class Diverged(ProxyError):
     """The loss or its gradient is no longer a finite number; the same run would diverge again."""
-
-    code = "diverged"
 
     def __init__(self, step: int) -> None:
         super().__init__(f"training diverged at step {step}; lower learning_rate", "learning_rate")
@@ -220,7 +193,6 @@ class Diverged(ProxyError):
 class StorageFailed(ProxyError):
     """Writing failed, mostly for want of space; another attempt may succeed."""
 
-    code = "storage_failed"
     retryable = True
 
     def __init__(self, path: Path | str, reason: str) -> None:
@@ -229,8 +201,6 @@ class StorageFailed(ProxyError):
 
 class StoreError(ProxyError):
     """What is wrong with an object of a store; ``address`` names it."""
-
-    code = "store_error"
 
     def __init__(self, address: object, reason: str) -> None:
         super().__init__(f"{address}: {reason}")
@@ -246,20 +216,15 @@ class BadAddress(StoreError):
 class StoreMisconfigured(StoreError):
     """The store cannot be used before the operator changes something."""
 
-    code = "store_misconfigured"
-
 
 class StoreUnreachable(StoreError):
     """The store does not answer; later it may."""
 
-    code = "store_unreachable"
     retryable = True
 
 
 class StoreDenied(StoreError):
     """The store knows us and refuses, or does not know us."""
-
-    code = "store_denied"
 
 
 class ObjectMissing(StoreError, FileNotFoundError):

@@ -225,8 +225,6 @@ ASIDE = ".unreadable"
 class UnreadableCalibration(ProxyError):
     """A file holds no calibration; the next one measured takes its place."""
 
-    code = "unreadable_calibration"
-
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} cannot be read ({reason}); calibrate again, which replaces it")
         self.path = path
