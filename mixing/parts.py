@@ -27,7 +27,7 @@ class Part:
 
     name: str
     title: str
-    source: str
+    source: str = "ours"
 
 
 _Part = TypeVar("_Part", bound=Part)
@@ -53,7 +53,7 @@ def lazy(path: str) -> Callable[..., Any]:
 
 GRANULARITIES: Mapping[str, Part] = index(
     Part("per task", "one law a task", "Olmix, arXiv 2602.12237"),
-    Part("per family", "one law for the mean of each family", "ours"),
+    Part("per family", "one law for the mean of each family"),
     Part("aggregated", "one law for the objective", "RegMix, arXiv 2407.01492"),
 )
 """What one law is fitted to."""

@@ -1,13 +1,16 @@
 """Fully open pools as they were published: their sources, token counts and mixes.
 
 They serve as examples to start from, and a domain set with the sources of one is recognised by its names and counts.
-Counts and percentages are as printed, to three digits or so.
+Counts and percentages are as printed, to three digits or so; they stand in `pools.json`.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from mixing.document import from_document
 from mixing.domains import Domains, Mixture, parse_name
 
 COUNT_TOLERANCE = 0.01
@@ -66,57 +69,8 @@ class Pool:
         return Mixture.of({name: percent / whole for name, percent in percents.items()})
 
 
-_WIKIPEDIA = ("wiki", "wikipedia_wikibooks", "wikipedia_and_wikibooks")
-_CODE = ("starcoder_data", "starcoderdata")
-_STACK_EXCHANGE = ("stack_exchange", "se")
-
-POOLS: tuple[Pool, ...] = (
-    Pool(
-        "dolma3",
-        "Dolma 3",
-        "Olmo 3, 6T tokens",
-        6e12,
-        (
-            PoolSource("arxiv", 21.4e9, 0.86),
-            PoolSource("common_crawl", 8.14e12, 76.1, aliases=("cc", "commoncrawl")),
-            PoolSource("finemath", 34.1e9, 2.56, aliases=("finemath3", "finemath_3plus", "finemath3+")),
-            PoolSource(
-                "olmocr_pdfs", 972e9, 13.6, aliases=("olmocr", "olmocr_science_pdfs", "pdfs", "s2pdf")
-            ),
-            PoolSource("stack_edu", 137e9, 6.89, aliases=("stackedu",)),
-            PoolSource("wikipedia", 3.69e9, 0.04, aliases=_WIKIPEDIA),
-        ),
-    ),
-    Pool(
-        "olmoe_mix",
-        "OLMoE-mix",
-        "OLMoE",
-        None,
-        (
-            PoolSource("algebraic_stack", 12.6e9, aliases=("algebraicstack",)),
-            PoolSource("arxiv", 21.1e9),
-            PoolSource("dclm", 3860e9, aliases=("dclm_baseline",)),
-            PoolSource("open_web_math", 12.7e9, aliases=("openwebmath",)),
-            PoolSource("pes2o", 57.2e9),
-            PoolSource("starcoder", 101e9, aliases=_CODE),
-            PoolSource("wikipedia", 3.69e9, aliases=_WIKIPEDIA),
-        ),
-    ),
-    Pool(
-        "dolmino_olmoe",
-        "Dolmino for OLMoE-0125",
-        "OLMoE-0125, second stage",
-        None,
-        (
-            PoolSource("dclm", 752e9, 50.2, 0.0685, ("dclm_baseline",)),
-            PoolSource("flan", 17.0e9, 16.7, 1.0),
-            PoolSource("math", 10.7e9, 17.5, 2.0, ("dolmino_math",)),
-            PoolSource("pes2o", 58.6e9, 9.52, 0.167),
-            PoolSource("stackexchange", 1.26e9, 2.47, 2.0, _STACK_EXCHANGE),
-            PoolSource("wikipedia", 3.70e9, 3.57, 1.0, _WIKIPEDIA),
-        ),
-    ),
-)
+_PUBLISHED = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+POOLS = tuple(from_document(Pool, pool) for pool in _PUBLISHED)
 
 
 def recognise(domains: Domains) -> Pool | None:

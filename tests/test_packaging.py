@@ -62,6 +62,21 @@ def test_the_wheel_has_the_packages_and_neither_benchmarks_nor_tests() -> None:
     assert {name.partition(".")[0] for name in found} == {*PACKAGES}
 
 
+def test_the_wheel_has_the_files_of_data_beside_the_modules() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", *PACKAGES], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    data = {path for path in map(Path, listed.stdout.split()) if path.suffix not in (".py", ".pyi", ".typed")}
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]
+    packed = {
+        path.relative_to(ROOT)
+        for package, globs in patterns.items()
+        for pattern in globs
+        for path in (ROOT / package).glob(pattern)
+    }
+    assert data <= packed
+
+
 def test_every_public_name_is_there_and_importing_them_costs_nothing_before() -> None:
     for name in dir(mixwright):
         assert getattr(mixwright, name) is not None

@@ -11,7 +11,7 @@ from mixing.parts import Part, index, lazy
 from mixing.runs.table import RunTable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RegressionPart(Part):
     """A family of laws.
 
@@ -33,8 +33,8 @@ class RegressionPart(Part):
     """
 
     make: Callable[[RunTable], Regression]
-    runs_per_domain: float
-    runs_beyond: int
+    runs_per_domain: float = 1
+    runs_beyond: int = 2
     convex: bool = False
     sampler: str | None = None
     solver: str | None = None
@@ -87,7 +87,6 @@ REGRESSIONS: Mapping[str, RegressionPart] = _Regressions(
         RegressionPart(
             name="ensemble",
             title="a linear law, the effective power law and Gaussian processes, weighed per task by held-out error",
-            source="ours",
             make=lazy("mixing.laws.ensemble:Ensemble.for_runs"),
             preferred_solver="best",
             runs_per_domain=0.5,
@@ -96,7 +95,6 @@ REGRESSIONS: Mapping[str, RegressionPart] = _Regressions(
         RegressionPart(
             name="effective-power",
             title="a power of the useful data a task sees",
-            source="ours",
             make=lazy("mixing.laws.powers.effective_power:EffectivePowerLaw.for_runs"),
             runs_per_domain=0.5,
             runs_beyond=8,
@@ -108,8 +106,6 @@ REGRESSIONS: Mapping[str, RegressionPart] = _Regressions(
             title="exp(c) + exp(a . p)",
             source="Data Mixing Laws, arXiv 2403.16952; Olmix, arXiv 2602.12237",
             make=lazy("mixing.laws.exponential.log_linear:LogLinearLaw.for_runs"),
-            runs_per_domain=1,
-            runs_beyond=2,
             convex=True,
             positive=True,
             repeats=6,
@@ -119,8 +115,6 @@ REGRESSIONS: Mapping[str, RegressionPart] = _Regressions(
             title="linear in the weights",
             source="ridge regression",
             make=lazy("mixing.laws.linear:LinearLaw.for_runs"),
-            runs_per_domain=1,
-            runs_beyond=2,
             convex=True,
         ),
         RegressionPart(
@@ -128,42 +122,29 @@ REGRESSIONS: Mapping[str, RegressionPart] = _Regressions(
             title="a constant and several exponentials",
             source="Data Mixing Laws, arXiv 2403.16952",
             make=lazy("mixing.laws.exponential.exponentials:ExponentialsLaw.for_runs"),
-            runs_per_domain=1,
-            runs_beyond=2,
             convex=True,
         ),
         RegressionPart(
             name="exponential-power",
             title="an exponential and a power of each weight",
-            source="ours",
             make=lazy("mixing.laws.exponential.exponentials:ExponentialPowerLaw.for_runs"),
-            runs_per_domain=1,
-            runs_beyond=2,
             convex=True,
         ),
         RegressionPart(
             name="linear-interactions",
             title="linear, with low-rank interactions of domains",
-            source="ours",
             make=lazy("mixing.laws.exponential.low_rank:LinearInteractionsLaw.for_runs"),
-            runs_per_domain=1,
-            runs_beyond=2,
         ),
         RegressionPart(
             name="log-linear-interactions",
             title="an exponential with low-rank interactions of domains",
-            source="ours",
             make=lazy("mixing.laws.exponential.low_rank:LogLinearInteractionsLaw.for_runs"),
-            runs_per_domain=1,
-            runs_beyond=2,
         ),
         RegressionPart(
             name="bimix",
             title="a power of each domain's weight",
             source="BiMix, arXiv 2405.14908, as the law of a task",
             make=lazy("mixing.laws.powers.power_laws:BiMixLaw.for_runs"),
-            runs_per_domain=1,
-            runs_beyond=2,
             convex=True,
         ),
         RegressionPart(
@@ -184,8 +165,6 @@ REGRESSIONS: Mapping[str, RegressionPart] = _Regressions(
             title="a power of each domain's tokens",
             source="AutoScale, arXiv 2407.20177, as the law of a task",
             make=lazy("mixing.laws.powers.power_laws:AutoScaleLaw.for_runs"),
-            runs_per_domain=1,
-            runs_beyond=2,
             convex=True,
         ),
         RegressionPart(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # importing what solves would slow down a process that only c
     from mixing.solve.solvers import FittedQuestion
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SolverPart(Part):
     """How the mixture is found.
 
@@ -42,14 +42,12 @@ SOLVERS: Mapping[str, SolverPart] = index(
     SolverPart(
         name="best",
         title="certified minimum where the law is convex, refined search where it is not",
-        source="ours",
         solve=lazy("mixing.solve.solvers:exact_or_searched"),
         for_convex=True,
     ),
     SolverPart(
         name="search",
         title="refined search from many starts",
-        source="ours",
         solve=lazy("mixing.solve.solvers:refined_search"),
     ),
     SolverPart(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # importing what samples would slow down a process that only 
     from mixing.swarm.sample import Round, SampledRun
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SamplerPart(Part):
     """How a swarm is drawn.
 
