@@ -10,12 +10,14 @@ from several starts a task; after a few iterations only the two best go on.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
-from mixing.laws.exponential.huber_descent import Runs
+from mixing.laws.exponential.formulas import Formula, Prior
+from mixing.laws.exponential.huber_descent import Runs, exponents_above, quantiles
 from mixing.laws.regression import (
     Expansion,
     Fitted,
@@ -36,14 +38,6 @@ _FINALISTS = 2
 
 
 @dataclass(frozen=True)
-class Prior:
-    """A normal prior: (P,) mean and (P, P) precision."""
-
-    mean: np.ndarray
-    precision: np.ndarray
-
-
-@dataclass(frozen=True)
 class Problems:
     """N fits over the same mixtures: (N, K) standardised metrics and their importance, 0 to leave a run out."""
 
@@ -55,33 +49,11 @@ class Problems:
         """The problems at these positions."""
         return replace(self, metrics=self.metrics[chosen], importance=self.importance[chosen])
 
-
-class Formula(Protocol):
-    """A law with P parameters a task; `parameters` are (N, P), mixtures (K, m)."""
-
-    def prior(self, domains: int) -> Prior:
-        """What is believed of a task's parameters before any run."""
-        ...
-
-    def starts(self, problems: Problems) -> list[np.ndarray]:
-        """(N, P) parameters to descend from, several times."""
-        ...
-
-    def values(self, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(N, K)."""
-        ...
-
-    def jacobian(self, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(N, K, P) derivatives of the values in the parameters."""
-        ...
-
-    def gradient(self, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(N, K, m) derivatives of the values in the weights."""
-        ...
-
-    def expand(self, parameters: np.ndarray, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
-        """The weighted sum of the tasks to second order at one (m,) mixture."""
-        ...
+    def exponentials_above(self, shares: Sequence[float]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(N, 1) constants, below which so much of the runs lie, each with the (N, m) exponents of what is above."""
+        for constant in quantiles(self.metrics, self.importance, shares):
+            exponents = exponents_above(self.runs, self.metrics, self.importance, constant)
+            yield constant[:, None], exponents
 
 
 @dataclass(frozen=True)
@@ -148,6 +120,10 @@ class ParametricRegression(Regression, ABC):
     def formula(self) -> Formula:
         """What is fitted."""
 
+    @abstractmethod
+    def starts(self, problems: Problems) -> list[np.ndarray]:
+        """(N, P) parameters to descend from, several times."""
+
     def runs_to_fit(self, domains: int) -> int:
         """Two more than domains."""
         return domains + 2
@@ -164,7 +140,7 @@ class ParametricRegression(Regression, ABC):
         formula, trust = self.formula(), importance(metrics, noise).T
         location, scale = _standard(metrics.T, trust, self.standardised)
         problems = Problems(Runs(weights), (metrics.T - location[:, None]) / scale[:, None], trust)
-        parameters, residual = _lowest(formula, problems, self.settings)
+        parameters, residual = _lowest(formula, self.starts(problems), problems, self.settings)
         covariance = _covariance(formula, problems, parameters, residual)
         return FittedLaw(formula, parameters, covariance, location, scale, residual * scale)
 
@@ -177,7 +153,7 @@ class ParametricRegression(Regression, ABC):
         targets = np.tile(metrics.T, (len(kept), 1))
         location, scale = _standard(targets, trust, self.standardised)
         problems = Problems(Runs(weights), (targets - location[:, None]) / scale[:, None], trust)
-        parameters, _ = _lowest(formula, problems, self.settings)
+        parameters, _ = _lowest(formula, self.starts(problems), problems, self.settings)
         values = [
             formula.values(parameters[part], weights) for part in _chunks(problems, parameters.shape[1])
         ]
@@ -205,9 +181,10 @@ def _chunks(problems: Problems, width: int) -> list[slice]:
     return [slice(first, first + size) for first in range(0, count, size)]
 
 
-def _lowest(formula: Formula, problems: Problems, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+def _lowest(
+    formula: Formula, starts: list[np.ndarray], problems: Problems, settings: Settings
+) -> tuple[np.ndarray, np.ndarray]:
     """(N, P) parameters and (N,) noise of the highest posterior found."""
-    starts = formula.starts(problems)
     count, owner = len(problems.metrics), np.tile(np.arange(len(problems.metrics)), len(starts))
     parameters = np.concatenate(starts)
     noise = np.full(len(parameters), np.inf)  # not known before the first residuals

@@ -17,136 +17,16 @@ from typing import ClassVar
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.laws.exponential.parametric import Formula, ParametricRegression, Prior, Problems
-from mixing.laws.regression import Expansion
-
-_LARGEST_EXPONENT = 50.0
-
-
-@dataclass(frozen=True)
-class DomainPowers:
-    """The formula c + sum_j exp(g_j) (p_j + eps)^-exp(l_j); its parameters are c, g, l."""
-
-    eps: float
-
-    def prior(self, domains: int) -> Prior:
-        """Small terms of exponent about 0.3."""
-        mean = np.concatenate([[-0.5], np.full(domains, -3.0), np.full(domains, np.log(0.3))])
-        deviation = np.concatenate([[2.0], np.full(domains, 2.0), np.full(domains, 0.7)])
-        return Prior(mean, np.diag(deviation**-2.0))
-
-    def starts(self, problems: Problems) -> list[np.ndarray]:
-        """The prior's middle, with three sizes of all terms."""
-        middle = self.prior(problems.runs.weights.shape[1]).mean
-        found = []
-        for size in (-4.0, -2.5, -1.5):
-            start = np.tile(middle, (len(problems.metrics), 1))
-            start[:, 1 : 1 + problems.runs.weights.shape[1]] = size
-            found.append(start)
-        return found
-
-    def values(self, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(N, K)."""
-        return parameters[:, :1] + self._powers(parameters, weights)[0].sum(2)
-
-    def jacobian(self, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(N, K, 1 + 2m)."""
-        powers, exponent = self._powers(parameters, weights)
-        falling = -exponent[:, None, :] * np.log(weights + self.eps) * powers
-        return np.concatenate([np.ones((*powers.shape[:2], 1)), powers, falling], axis=2)
-
-    def gradient(self, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(N, K, m)."""
-        powers, exponent = self._powers(parameters, weights)
-        return -exponent[:, None, :] * powers / (weights + self.eps)
-
-    def expand(self, parameters: np.ndarray, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
-        """The Hessian is diagonal."""
-        powers, exponent = self._powers(parameters, weights[None])
-        terms = task_weights[:, None] * powers[:, 0]
-        above = weights + self.eps
-        return Expansion(
-            value=float(task_weights @ parameters[:, 0] + terms.sum()),
-            gradient=-(exponent * terms).sum(0) / above,
-            diagonal=(exponent * (exponent + 1) * terms).sum(0) / above**2,
-            factors=np.zeros((0, len(weights))),
-        )
-
-    def _powers(self, parameters: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(N, K, m) terms and (N, m) exponents."""
-        domains = weights.shape[1]
-        exponent = np.exp(parameters[:, 1 + domains :])
-        logs = parameters[:, None, 1 : 1 + domains] - exponent[:, None, :] * np.log(weights + self.eps)
-        return np.exp(np.minimum(logs, _LARGEST_EXPONENT)), exponent
-
-
-@dataclass(frozen=True)
-class EquivalentTokens:
-    """The formula -exp(l) + sum_j (N (exp(a_j) + p_j))^-exp(g_j); its parameters are l, a, g.
-
-    Values are above the lowest metric, so -exp(l) keeps L below it. exp(a_j) is what the other domains are worth to
-    the task in place of domain j, as a share of the budget.
-    """
-
-    budget: float
-
-    def prior(self, domains: int) -> Prior:
-        """Equivalent shares about a hundredth; exponents at which a term is a few tenths of the metric's unit."""
-        exponent = np.log(3.0 / np.log(self.budget))
-        mean = np.concatenate([[0.0], np.full(domains, -4.0), np.full(domains, exponent)])
-        deviation = np.concatenate([[2.0], np.full(domains, 2.0), np.full(domains, 1.0)])
-        return Prior(mean, np.diag(deviation**-2.0))
-
-    def starts(self, problems: Problems) -> list[np.ndarray]:
-        """The prior's middle with three exponents, and L so that the mean is met."""
-        weights = problems.runs.weights
-        middle, found = self.prior(weights.shape[1]).mean, []
-        for shift in (-0.3, 0.0, 0.5):
-            start = np.tile(middle, (len(problems.metrics), 1))
-            start[:, 1 + weights.shape[1] :] += shift
-            excess = self._powers(start, weights)[0].sum(2).mean(1) - problems.metrics.mean(1)
-            start[:, 0] = np.log(np.maximum(excess, 0.1))
-            found.append(start)
-        return found
-
-    def values(self, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(N, K)."""
-        return self._powers(parameters, weights)[0].sum(2) - np.exp(parameters[:, :1])
-
-    def jacobian(self, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(N, K, 1 + 2m)."""
-        powers, share, exponent = self._powers(parameters, weights)
-        above = share[:, None, :] + weights
-        shared = -exponent[:, None, :] * powers * share[:, None, :] / above
-        falling = -exponent[:, None, :] * powers * np.log(self.budget * above)
-        floor = np.broadcast_to(-np.exp(parameters[:, None, :1]), (*powers.shape[:2], 1))
-        return np.concatenate([floor, shared, falling], axis=2)
-
-    def gradient(self, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(N, K, m)."""
-        powers, share, exponent = self._powers(parameters, weights)
-        return -exponent[:, None, :] * powers / (share[:, None, :] + weights)
-
-    def expand(self, parameters: np.ndarray, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
-        """The Hessian is diagonal."""
-        powers, share, exponent = self._powers(parameters, weights[None])
-        terms = task_weights[:, None] * powers[:, 0]
-        above = share + weights
-        return Expansion(
-            value=float(terms.sum() - task_weights @ np.exp(parameters[:, 0])),
-            gradient=-(exponent * terms / above).sum(0),
-            diagonal=(exponent * (exponent + 1) * terms / above**2).sum(0),
-            factors=np.zeros((0, len(weights))),
-        )
-
-    def _powers(
-        self, parameters: np.ndarray, weights: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(N, K, m) terms, (N, m) equivalent shares and (N, m) exponents."""
-        domains = weights.shape[1]
-        share, exponent = np.exp(parameters[:, 1 : 1 + domains]), np.exp(parameters[:, 1 + domains :])
-        logs = -exponent[:, None, :] * np.log(self.budget * (share[:, None, :] + weights))
-        return np.exp(np.minimum(logs, _LARGEST_EXPONENT)), share, exponent
+from mixing.laws.exponential.formulas import (
+    Constant,
+    EquivalentPowers,
+    Floor,
+    Formula,
+    Normal,
+    ShiftedPowers,
+    Sum,
+)
+from mixing.laws.exponential.parametric import ParametricRegression, Problems
 
 
 @dataclass(frozen=True)
@@ -174,8 +54,18 @@ class BiMixLaw(ParametricRegression):
             raise InvalidSetting(f"eps is {self.eps}; it must be above 0", field="eps")
 
     def formula(self) -> Formula:
-        """What is fitted."""
-        return DomainPowers(self.eps)
+        """Terms are believed small, of exponent about 0.3."""
+        powers = ShiftedPowers(self.eps, Normal(-3.0, 2.0), Normal(float(np.log(0.3)), 0.7))
+        return Sum((Constant(Normal(-0.5, 2.0)), powers))
+
+    def starts(self, problems: Problems) -> list[np.ndarray]:
+        """The prior's middle, with three sizes of all terms."""
+        domains, found = problems.runs.weights.shape[1], []
+        for size in (-4.0, -2.5, -1.5):
+            start = np.tile(self.formula().prior(domains).mean, (len(problems.metrics), 1))
+            start[:, 1 : 1 + domains] = size
+            found.append(start)
+        return found
 
 
 @dataclass(frozen=True)
@@ -205,5 +95,16 @@ class AutoScaleLaw(ParametricRegression):
             raise InvalidSetting(f"budget is {self.budget}; it must be above 1", field="budget")
 
     def formula(self) -> Formula:
-        """What is fitted."""
-        return EquivalentTokens(self.budget)
+        """The floor keeps L below the lowest metric."""
+        return Sum((Floor(Normal(0.0, 2.0)), EquivalentPowers(self.budget)))
+
+    def starts(self, problems: Problems) -> list[np.ndarray]:
+        """The prior's middle with three exponents, and L so that the mean is met."""
+        weights, powers, found = problems.runs.weights, EquivalentPowers(self.budget), []
+        domains = weights.shape[1]
+        for shift in (-0.3, 0.0, 0.5):
+            start = np.tile(powers.prior(domains).mean, (len(problems.metrics), 1))
+            start[:, domains:] += shift
+            excess = powers.values(start, weights).mean(1) - problems.metrics.mean(1)
+            found.append(np.hstack([np.log(np.maximum(excess, 0.1))[:, None], start]))
+        return found

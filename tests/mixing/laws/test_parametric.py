@@ -2,19 +2,19 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, minimize
 
-from mixing.laws.exponential.exponentials import ExponentialPower, Exponentials
-from mixing.laws.exponential.low_rank import LinearInteractions, LogLinearInteractions
-from mixing.laws.exponential.parametric import FittedLaw, Formula, ParametricRegression
-from mixing.laws.powers.power_laws import DomainPowers, EquivalentTokens
+from mixing.laws.exponential.exponentials import ExponentialPowerLaw, ExponentialsLaw
+from mixing.laws.exponential.low_rank import LinearInteractionsLaw, LogLinearInteractionsLaw
+from mixing.laws.exponential.parametric import FittedLaw, ParametricRegression
+from mixing.laws.powers.power_laws import AutoScaleLaw, BiMixLaw
 from tests.mixing.laws.law_checks import swarm
 
-FORMULAS = [
-    Exponentials(2),
-    ExponentialPower(1e-3),
-    LinearInteractions(2),
-    LogLinearInteractions(2),
-    DomainPowers(1e-2),
-    EquivalentTokens(30.0),
+LAWS = [
+    ExponentialsLaw(2),
+    ExponentialPowerLaw(1e-3),
+    LinearInteractionsLaw(2),
+    LogLinearInteractionsLaw(2),
+    BiMixLaw(1e-2),
+    AutoScaleLaw(30.0),
 ]
 
 
@@ -24,22 +24,15 @@ def losses(weights: np.ndarray) -> np.ndarray:
     return 1.5 + np.exp(weights @ slopes.T) + 0.02 * generator.standard_t(4, (len(weights), 2))
 
 
-@pytest.mark.parametrize("formula", FORMULAS, ids=lambda formula: type(formula).__name__)
-def test_the_jacobian_is_the_slope_in_every_parameter(formula: Formula) -> None:
-    weights = swarm(0, 6, 4)
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_the_jacobian_is_the_slope_in_every_parameter(law: ParametricRegression) -> None:
+    weights, formula = swarm(0, 6, 4), law.formula()
     prior = formula.prior(4)
     parameters = prior.mean + 0.3 * np.random.default_rng(1).standard_normal(len(prior.mean))
     jacobian = formula.jacobian(parameters[None], weights)[0]
     for run in range(6):
         slope = approx_fprime(parameters, lambda x, run=run: formula.values(x[None], weights)[0, run], 1e-7)
         np.testing.assert_allclose(jacobian[run], slope, rtol=1e-4, atol=1e-5)
-
-
-class _OneExponential(ParametricRegression):
-    name = "law under test"
-
-    def formula(self) -> Formula:
-        return Exponentials(1)
 
 
 def negative_log_posterior(
@@ -59,7 +52,7 @@ def negative_log_posterior(
 def test_no_start_of_a_general_optimizer_finds_a_higher_posterior() -> None:
     weights = swarm(3, 50, 4)
     metrics = losses(weights)[:, :1]
-    fitted = _OneExponential().fit(weights, metrics)
+    fitted = ExponentialsLaw(1).fit(weights, metrics)
     ours = np.append(fitted.parameters[0], np.log(fitted.noise[0] / fitted.scale[0]))
     arguments = (fitted, weights, metrics[:, 0])
     generator = np.random.default_rng(4)
@@ -73,8 +66,8 @@ def test_no_start_of_a_general_optimizer_finds_a_higher_posterior() -> None:
 def test_a_metric_in_another_unit_is_the_same_law() -> None:
     weights = swarm(5, 40, 4)
     metrics, fresh = losses(weights), swarm(6, 30, 4)
-    mean, std = _OneExponential().fit(weights, metrics).predict(fresh)
-    scaled_mean, scaled_std = _OneExponential().fit(weights, 100 * metrics - 7).predict(fresh)
+    mean, std = ExponentialsLaw(1).fit(weights, metrics).predict(fresh)
+    scaled_mean, scaled_std = ExponentialsLaw(1).fit(weights, 100 * metrics - 7).predict(fresh)
     np.testing.assert_allclose(scaled_mean, 100 * mean - 7, rtol=1e-6)
     np.testing.assert_allclose(scaled_std, 100 * std, rtol=1e-4)
 
@@ -85,7 +78,7 @@ def test_runs_known_to_be_noisy_count_less() -> None:
     spoiled = metrics + 0.0
     spoiled[:25] += 0.3
     noise[:25] = 1.0
-    honest = _OneExponential().fit(weights[25:], metrics[25:]).predict(weights)[0]
-    told = _OneExponential().fit(weights, spoiled, noise).predict(weights)[0]
-    untold = _OneExponential().fit(weights, spoiled).predict(weights)[0]
+    honest = ExponentialsLaw(1).fit(weights[25:], metrics[25:]).predict(weights)[0]
+    told = ExponentialsLaw(1).fit(weights, spoiled, noise).predict(weights)[0]
+    untold = ExponentialsLaw(1).fit(weights, spoiled).predict(weights)[0]
     assert np.abs(told - honest).mean() < 0.2 * np.abs(untold - honest).mean()
