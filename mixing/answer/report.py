@@ -1,6 +1,6 @@
 """The document of a proposal: everything known about the mixture, by name, ready for JSON."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from math import isfinite
@@ -103,22 +103,15 @@ class Report:
         residuals held a new run of it 3 to 5 times in 10 (`gain_interval` allows for the choice).
         """
         expected, intervals, errors = self._expected, self.proposal.intervals, self.proposal.learned.held_out
-        scores: Sequence[float | None] = (None, None, None)
-        if errors is not None and column < 0:
-            scores = (
-                errors.objective_rank_correlation,
-                errors.objective_mae,
-                errors.objective_decision_accuracy,
-            )
-        elif errors is not None:
-            arrays = (errors.rank_correlation, errors.mae, errors.decision_accuracy)
-            scores = [float(array[column]) for array in arrays]
         return {
             **sense.pair(natural, proposed),
             "natural_interval": None if expected is None else sense.interval(*expected[:, column]),
             "gain": natural - proposed,
             "gain_interval": None if intervals is None else intervals.bounds[column].tolist(),
-            **dict(zip(("rank_correlation", "mae", "decision_accuracy"), scores, strict=True)),
+            **{
+                score: None if errors is None else float(getattr(errors, score)[column])
+                for score in ("rank_correlation", "mae", "decision_accuracy")
+            },
         }
 
     @cached_property

@@ -1,6 +1,5 @@
 """How well a regression predicts runs it has not seen, what it says of each domain, and what the swarm let it see."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,22 +20,16 @@ class HeldOutError:
     """Repeated K-fold cross-validation, averaged over the repeats.
 
     Attributes:
-        predictions: (repeats, K, T) every run predicted by fits that did not see it.
-        rank_correlation: (T,) Spearman of predicted and measured over the runs; 0 where undefined.
-        mae: (T,) mean absolute error, in the metric's unit.
-        decision_accuracy: (T,) share of pairs of runs whose better one was predicted to be the better one.
-        objective_rank_correlation: the same of the weighted objective.
-        objective_mae: the same of the weighted objective.
-        objective_decision_accuracy: the same of the weighted objective.
+        predictions: (repeats, K, T + 1) every run predicted by fits that did not see it, the objective's last.
+        rank_correlation: (T + 1,) Spearman of predicted and measured over the runs; 0 where undefined.
+        mae: (T + 1,) mean absolute error, in the metric's unit.
+        decision_accuracy: (T + 1,) share of pairs of runs whose better one was predicted to be the better one.
     """
 
     predictions: np.ndarray
     rank_correlation: np.ndarray
     mae: np.ndarray
     decision_accuracy: np.ndarray
-    objective_rank_correlation: float
-    objective_mae: float
-    objective_decision_accuracy: float
 
 
 def cross_validate(
@@ -69,8 +62,8 @@ def cross_validate(
     """
     kept = kept_in_folds(regression, weights, generator, folds, repeats)
     predicted = believable(regression.held_out(weights, metrics, kept, noise), metrics)
-    joined = joined_folds(predicted, kept, repeats)
-    return held_out_error(joined, metrics, lambda values: values @ objective)
+    both = joined_folds(predicted, kept, repeats), metrics
+    return held_out_error(*(np.concatenate([each, (each @ objective)[..., None]], axis=-1) for each in both))
 
 
 def joined_folds(predicted: np.ndarray, kept: np.ndarray, repeats: int) -> np.ndarray:
@@ -79,29 +72,13 @@ def joined_folds(predicted: np.ndarray, kept: np.ndarray, repeats: int) -> np.nd
     return unseen.reshape(repeats, len(kept) // repeats, *predicted.shape[1:]).sum(1)
 
 
-def held_out_error(
-    predicted: np.ndarray, metrics: np.ndarray, objective: Callable[[np.ndarray], np.ndarray]
-) -> HeldOutError:
-    """The errors of (repeats, K, T) held-out predictions of (K, T) metrics.
-
-    Args:
-        predicted: see `joined_folds`.
-        metrics: what was measured.
-        objective: (..., T) values to the (...,) objective.
-    """
-    combined, measured = objective(predicted), objective(metrics)[:, None]
+def held_out_error(predicted: np.ndarray, measured: np.ndarray) -> HeldOutError:
+    """The errors of (repeats, K, T + 1) held-out predictions (`joined_folds`) of what (K, T + 1) was measured."""
     return HeldOutError(
         predictions=predicted,
-        rank_correlation=np.mean([rank_correlation(repeat, metrics) for repeat in predicted], axis=0),
-        mae=np.abs(predicted - metrics).mean((0, 1)),
-        decision_accuracy=np.mean([decision_accuracy(repeat, metrics) for repeat in predicted], axis=0),
-        objective_rank_correlation=float(
-            np.mean([rank_correlation(repeat[:, None], measured)[0] for repeat in combined])
-        ),
-        objective_mae=float(np.abs(combined - measured[:, 0]).mean()),
-        objective_decision_accuracy=float(
-            np.mean([decision_accuracy(repeat[:, None], measured)[0] for repeat in combined])
-        ),
+        rank_correlation=np.mean([rank_correlation(repeat, measured) for repeat in predicted], axis=0),
+        mae=np.abs(predicted - measured).mean((0, 1)),
+        decision_accuracy=np.mean([decision_accuracy(repeat, measured) for repeat in predicted], axis=0),
     )
 
 

@@ -119,7 +119,7 @@ def learn(question: "Question", runs: Sequence[RunEvidence], generator: np.rando
         raise over_contents
     held_out = None
     if chosen.refits is not None:
-        held_out = held_out_error(chosen.refits.predicted, chosen.refits.measured, evidence.groups.value)
+        held_out = _error(chosen.refits, evidence.groups)
     return Learned(evidence, chosen.law, chosen.refits, held_out, chosen.where, candidates, why_not)
 
 
@@ -276,12 +276,12 @@ def _judged(law: _Fit, judged: np.ndarray, groups: Groups) -> Candidate | None:
     if law.refits is None or judged.sum() < FEWEST_JUDGED:
         return None
     within = judged[law.judged]
-    error = held_out_error(law.refits.predicted[:, within], law.refits.measured[within], groups.value)
-    return Candidate(
-        law.where,
-        law.width,
-        law.runs,
-        int(judged.sum()),
-        error.objective_mae,
-        error.objective_rank_correlation,
-    )
+    error = _error(law.refits, groups, within)
+    scores = float(error.mae[-1]), float(error.rank_correlation[-1])
+    return Candidate(law.where, law.width, law.runs, int(judged.sum()), *scores)
+
+
+def _error(refits: Refits, groups: Groups, within: np.ndarray | slice = slice(None)) -> HeldOutError:
+    """Of the runs they were judged by, or of some of them."""
+    predicted, measured = refits.predicted[:, within], refits.measured[within]
+    return held_out_error(groups.with_value(predicted), groups.with_value(measured))

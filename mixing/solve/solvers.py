@@ -137,7 +137,7 @@ def refined_search(fitted: FittedQuestion) -> Solution:
     weights = fitted.evidence.weights
     penalty = 0.0
     if fitted.held_out is not None:
-        penalty = fitted.held_out.objective_mae / max(_typical_distance(weights), 1e-3)
+        penalty = float(fitted.held_out.mae[-1]) / max(_typical_distance(weights), 1e-3)
     solution = search(
         fitted.problem,
         fitted.generator,

@@ -27,20 +27,6 @@ _CLOSE = 1.3
 
 
 @dataclass(frozen=True)
-class LawBatch:
-    """Laws of B refits: `coefficients` (B, T, m) and `constants` exp(c) (B, T)."""
-
-    coefficients: np.ndarray
-    constants: np.ndarray
-
-    def predict(self, weights: np.ndarray) -> np.ndarray:
-        """Predictions for (n, m) mixtures, the same for every refit, or (B, n, m): (B, n, T)."""
-        mixtures = weights if weights.ndim == 3 else weights[None]
-        exponents = mixtures @ self.coefficients.transpose(0, 2, 1)
-        return self.constants[:, None, :] + np.exp(np.clip(exponents, -50, 50))
-
-
-@dataclass(frozen=True)
 class FittedLogLinear(Fitted):
     """The law of T tasks over m domains.
 
@@ -127,9 +113,8 @@ class LogLinearLaw(Regression):
         """
         require_runs("log-linear law", self.runs_to_fit(weights.shape[1]), weights)
         require_metrics(metrics, positive=True)
-        trust = self.importance(metrics, noise)
-        laws = self.refit(weights, metrics[None], trust[None])
-        return _with_uncertainty(weights, metrics, trust, laws, self)
+        every = np.ones((1, len(weights)), bool)
+        return self.refits(weights, metrics, every, noise)[0]
 
     def refits(
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
@@ -138,45 +123,25 @@ class LogLinearLaw(Regression):
 
         A subset smaller than `runs_to_fit` is fitted all the same: the ridge decides what it leaves open.
         """
-        trust = self.importance(metrics, noise)[None] * kept[:, :, None]
-        laws = self.refit(weights, metrics[None], trust)
-        return [
-            _with_uncertainty(weights, metrics, importance, LawBatch(own[None], constant[None]), self)
-            for importance, own, constant in zip(trust, laws.coefficients, laws.constants, strict=True)
-        ]
+        trust = importance(metrics, noise, self.delta) * kept[:, :, None]
+        laws = zip(trust, *self._solve(weights, metrics, trust), strict=True)
+        return [_with_uncertainty(weights, metrics, *law, self) for law in laws]
 
-    def importance(self, metrics: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-        """(K, T) weight of each measurement, of mean 1 per task."""
-        return importance(metrics, noise, self.delta)
-
-    def refit(
-        self,
-        weights: np.ndarray,
-        metrics: np.ndarray,
-        importance: np.ndarray,
-        near: FittedLogLinear | None = None,
-    ) -> LawBatch:
-        """B fits at once, for cross-validation and the bootstrap.
-
-        Args:
-            weights: (K, m), shared by all.
-            metrics: (B, K, T), or (1, K, T) to share them.
-            importance: (B, K, T) weight of each run in each fit, 0 to leave it out.
-            near: start from these laws alone instead of from several values of exp(c).
-        """
-        count = max(len(metrics), len(importance))
-        tasks, runs = metrics.shape[2], metrics.shape[1]
-        scale = metrics.std(axis=(0, 1)) + 1e-300
-        targets = (
-            (np.broadcast_to(metrics, (count, runs, tasks)) / scale).transpose(0, 2, 1).reshape(-1, runs)
+    def _solve(
+        self, weights: np.ndarray, metrics: np.ndarray, trust: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(B, T, m) coefficients and (B, T) exp(c) of B fits at once, of (B, K, T) `trust`, 0 to leave a run out."""
+        count, runs, tasks = trust.shape
+        scale = metrics.std(axis=0) + 1e-300
+        targets = np.tile((metrics / scale).T, (count, 1))
+        trusted = trust.transpose(0, 2, 1).reshape(-1, runs)
+        problems = LawProblems(
+            Runs(weights), targets, trusted, np.tile(self.delta / scale, count), self.ridge
         )
-        trust = np.broadcast_to(importance, (count, runs, tasks)).transpose(0, 2, 1).reshape(-1, runs)
-        problems = LawProblems(Runs(weights), targets, trust, np.tile(self.delta / scale, count), self.ridge)
-        starts = self._near(near, scale, count) if near else self._starts(problems)
-        best = _lowest(problems, starts, self)
+        best = _lowest(problems, self._starts(problems), self)
         # Dividing a metric by s turns a . p into a . p - log s, and log s is log s times the sum of p.
         coefficients = best[0].reshape(count, tasks, -1) + np.log(scale)[:, None]
-        return LawBatch(coefficients, np.exp(best[1]).reshape(count, tasks) * scale)
+        return coefficients, np.exp(best[1]).reshape(count, tasks) * scale
 
     def _starts(self, problems: LawProblems) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each start exp(c), the least-squares a of log(y - exp(c)), weighted back to the scale of y."""
@@ -187,12 +152,6 @@ class LogLinearLaw(Regression):
             )
             for constant in quantiles(problems.metrics, problems.importance, self.starts)
         ]
-
-    @staticmethod
-    def _near(fitted: FittedLogLinear, scale: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        coefficients = fitted.coefficients - np.log(scale)[:, None]
-        constants = np.log(np.maximum(fitted.constants / scale, 1e-6))
-        return [(np.tile(coefficients, (count, 1)), np.tile(constants, count))]
 
 
 def _lowest(
@@ -246,9 +205,13 @@ def _jacobian(weights: np.ndarray, exponential: np.ndarray) -> np.ndarray:
 
 
 def _with_uncertainty(
-    weights: np.ndarray, metrics: np.ndarray, importance: np.ndarray, laws: LawBatch, law: LogLinearLaw
+    weights: np.ndarray,
+    metrics: np.ndarray,
+    importance: np.ndarray,
+    coefficients: np.ndarray,
+    constants: np.ndarray,
+    law: LogLinearLaw,
 ) -> FittedLogLinear:
-    coefficients, constants = laws.coefficients[0], laws.constants[0]
     exponential = np.exp(np.clip(weights @ coefficients.T, -50, 50))
     residuals = constants + exponential - metrics
     jacobian = _jacobian(weights, exponential)
