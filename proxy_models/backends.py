@@ -157,18 +157,7 @@ class Graphed(Stacked):
     Batches, rates and masks are copied into the tensors the graph reads, so that it is captured once for a run.
     """
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        trainings: Sequence[TrainingConfig],
-        device: str = "cuda",
-        dtype: torch.dtype = torch.float32,
-        body: Body = hidden_states,
-    ) -> None:
-        if torch.device(device).type != "cuda":
-            raise InvalidSpec(f"a CUDA graph cannot be captured on {device}", "device")
-        super().__init__(model, trainings, device, dtype, body)
-        self.graph: torch.cuda.CUDAGraph | None = None
+    graph: torch.cuda.CUDAGraph | None = None
 
     def compute(self) -> None:
         """See `Stacked.compute`."""
@@ -255,6 +244,8 @@ def build(
     if name == ONE_BY_ONE:
         learners = [Learner(model, training, device, dtype) for training in trainings]
         return OneAfterAnother(learners, trainings[0])
+    if name == GRAPH and torch.device(device).type != "cuda":
+        raise InvalidSpec(f"a CUDA graph cannot be captured on {device}", "device")
     shape = stackable(model, name)
     body = compiled_body() if name in (COMPILED, STACKED_COMPILED) else hidden_states
     if name == COMPILED:

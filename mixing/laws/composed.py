@@ -52,17 +52,7 @@ class _Through(Fitted):
         return self.law.gradient(weights @ self.matrix.T) @ self.matrix
 
     def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
-        inner = self.law.expand(self.matrix @ weights, task_weights)
-        # A row of M that reads one domain keeps its part of the Hessian on the diagonal; any other is a factor.
-        alone = (self.matrix != 0).sum(axis=1) <= 1
-        shared = ~alone & (inner.diagonal > 0)
-        spread = np.sqrt(inner.diagonal[shared])[:, None] * self.matrix[shared]
-        return Expansion(
-            inner.value,
-            inner.gradient @ self.matrix,
-            inner.diagonal[alone] @ self.matrix[alone] ** 2,
-            np.concatenate([inner.factors @ self.matrix, spread]),
-        )
+        return self.law.expand(self.matrix @ weights, task_weights).through(self.matrix)
 
 
 def added(parts: Sequence[Expansion]) -> Expansion:

@@ -22,7 +22,7 @@ A regression of one's own is two classes, of which only `fit` and `predict` must
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -50,6 +50,25 @@ class Expansion:
     gradient: np.ndarray
     diagonal: np.ndarray
     factors: np.ndarray
+
+    def plus(
+        self, value: float = 0.0, gradient: np.ndarray | float = 0.0, diagonal: np.ndarray | float = 0.0
+    ) -> "Expansion":
+        """With a sum of functions of one weight each added, of this value and these derivatives."""
+        return Expansion(self.value + value, self.gradient + gradient, self.diagonal + diagonal, self.factors)
+
+    def through(self, matrix: np.ndarray) -> "Expansion":
+        """As one of (n,) q, where this is one of (m,) p = M q, of the (m, n) matrix M."""
+        # A row of M that reads one q keeps its part of the Hessian on the diagonal; any other is a factor.
+        alone = (matrix != 0).sum(axis=1) <= 1
+        shared = ~alone & (self.diagonal > 0)
+        spread = np.sqrt(self.diagonal[shared])[:, None] * matrix[shared]
+        return Expansion(
+            self.value,
+            self.gradient @ matrix,
+            self.diagonal[alone] @ matrix[alone] ** 2,
+            np.concatenate([self.factors @ matrix, spread]),
+        )
 
 
 class Fitted:
@@ -125,6 +144,24 @@ class Fitted:
             f"{type(self).__name__} is not convex, so its optimum cannot be certified; search it instead",
             field="regression",
         )
+
+
+@dataclass(frozen=True)
+class FittedEach(Fitted):
+    """One estimator of T tasks each, which say nothing of where they are unsure.
+
+    Attributes:
+        estimators: with a `predict` of their own.
+        residual_std: (T,) root mean square error on runs they had not seen; it holds the noise of a measurement too.
+    """
+
+    estimators: tuple[Any, ...]
+    residual_std: np.ndarray
+
+    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, both (n, T), of (n, m) mixtures; the deviation is the same at each."""
+        mean = np.column_stack([np.ravel(estimator.predict(weights)) for estimator in self.estimators])
+        return mean, np.tile(self.residual_std, (len(weights), 1))
 
 
 class Regression:

@@ -14,32 +14,11 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import all_estimators
 
 from mixing.errors import InvalidSetting
-from mixing.laws.regression import Fitted, Regression, importance, require_metrics, require_runs
+from mixing.laws.regression import FittedEach, Regression, importance, require_metrics, require_runs
 
 _FOLDS = 5
 _FEWEST_RUNS = 10
 """Two runs in each fold."""
-
-
-@dataclass(frozen=True)
-class FittedEstimators(Fitted):
-    """Estimators of T tasks.
-
-    Attributes:
-        estimators: one a task.
-        residual_std: (T,) root mean square error on the folds, by estimators that did not see them.
-    """
-
-    estimators: tuple[Any, ...]
-    residual_std: np.ndarray
-
-    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, both (n, T), of (n, m) mixtures.
-
-        The deviation is the same at every mixture, and holds the noise of one measurement too.
-        """
-        mean = np.column_stack([estimator.predict(weights).ravel() for estimator in self.estimators])
-        return mean, np.tile(self.residual_std, (len(weights), 1))
 
 
 @dataclass(frozen=True)
@@ -60,9 +39,7 @@ class FromScikitLearn(Regression):
         """Two runs in each fold; what the estimator itself needs is not known."""
         return _FEWEST_RUNS
 
-    def fit(
-        self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None
-    ) -> FittedEstimators:
+    def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> FittedEach:
         """Fit every task to (K, m) mixtures and (K, T) metrics, finite, with (K, T) deviations where known.
 
         Raises:
@@ -77,16 +54,16 @@ class FromScikitLearn(Regression):
             [law.residual_std for law in self.refits(weights, metrics, _without_each(folds), noise)]
         )
         estimators = self._fitted(weights, metrics, importance(metrics, noise))
-        return FittedEstimators(estimators, np.sqrt(np.square(unseen).mean(0)))
+        return FittedEach(estimators, np.sqrt(np.square(unseen).mean(0)))
 
     def refits(
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
-    ) -> list[FittedEstimators]:
+    ) -> list[FittedEach]:
         """(B,) fits, each to the runs that its row of the (B, K) booleans keeps; its deviation is of the others."""
         trust, laws = importance(metrics, noise), []
         for rows in kept:
             estimators = self._fitted(weights[rows], metrics[rows], trust[rows])
-            alone = FittedEstimators(estimators, np.zeros(metrics.shape[1]))
+            alone = FittedEach(estimators, np.zeros(metrics.shape[1]))
             away = alone.predict(weights[~rows])[0] - metrics[~rows] if not rows.all() else np.zeros((1, 1))
             laws.append(replace(alone, residual_std=alone.residual_std + np.sqrt(np.square(away).mean(0))))
         return laws

@@ -18,32 +18,10 @@ import lightgbm
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.laws.regression import Fitted, Regression, importance, require_metrics, require_runs
+from mixing.laws.regression import FittedEach, Regression, importance, require_metrics, require_runs
 
 _FEWEST_RUNS = 10
 """Two leaves of 3 runs, and at least 2 runs that decide when to stop."""
-
-
-@dataclass(frozen=True)
-class FittedTrees(Fitted):
-    """Ensembles of T tasks.
-
-    Attributes:
-        ensembles: one a task.
-        residual_std: (T,) root mean square error on the validation part, by trees that did not see it.
-    """
-
-    ensembles: tuple[lightgbm.Booster, ...]
-    residual_std: np.ndarray
-
-    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, both (n, T), of (n, m) mixtures.
-
-        The deviation is the validation part's error, the same at every mixture: trees say nothing of where they
-        are unsure. It holds the noise of one measurement too.
-        """
-        mean = np.column_stack([np.asarray(ensemble.predict(weights)) for ensemble in self.ensembles])
-        return mean, np.tile(self.residual_std, (len(weights), 1))
 
 
 @dataclass(frozen=True)
@@ -97,7 +75,7 @@ class Trees(Regression):
         """Enough for a split and a validation part; trees do not count domains."""
         return _FEWEST_RUNS
 
-    def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> FittedTrees:
+    def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> FittedEach:
         """Fit every task to (K, m) mixtures and (K, T) metrics, finite, with (K, T) deviations where known.
 
         Raises:
@@ -113,7 +91,7 @@ class Trees(Regression):
             self._grow(weights, metrics[:, task], trust[:, task], order[:held], order[held:])
             for task in range(metrics.shape[1])
         ]
-        return FittedTrees(tuple(trees for trees, _ in grown), np.array([error for _, error in grown]))
+        return FittedEach(tuple(trees for trees, _ in grown), np.array([error for _, error in grown]))
 
     def _grow(
         self,

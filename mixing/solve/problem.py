@@ -146,15 +146,7 @@ class Objective:
         return self._with_repetition(self.law.expand(weights, task_weights), weights)
 
     def _with_repetition(self, expansion: Expansion, weights: np.ndarray) -> Expansion:
-        if self.repetition is None:
-            return expansion
-        value, slope, curvature = self.repetition.expand(weights)
-        return Expansion(
-            expansion.value + value,
-            expansion.gradient + slope,
-            expansion.diagonal + curvature,
-            expansion.factors,
-        )
+        return expansion if self.repetition is None else expansion.plus(*self.repetition.expand(weights))
 
     def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
         """`smooth` plus the KL term; at lambda > 0 the weights must be positive."""
@@ -165,12 +157,8 @@ class Objective:
         if self.kl_weight == 0:
             return smooth
         ratio = np.log(weights / self.prior)
-        return Expansion(
-            smooth.value + self.kl_weight * float(weights @ ratio),
-            smooth.gradient + self.kl_weight * (ratio + 1),
-            smooth.diagonal + self.kl_weight / weights,
-            smooth.factors,
-        )
+        value = self.kl_weight * float(weights @ ratio)
+        return smooth.plus(value, self.kl_weight * (ratio + 1), self.kl_weight / weights)
 
 
 @dataclass(frozen=True)
@@ -221,17 +209,7 @@ class PullBack:
 
     def expansion(self, leaf: Expansion) -> Expansion:
         """An expansion on the leaves as one on q."""
-        if self.is_identity:
-            return leaf
-        gradient = leaf.gradient @ self.matrix
-        factors = leaf.factors @ self.matrix
-        if self.is_disjoint:
-            return Expansion(leaf.value, gradient, leaf.diagonal @ self.matrix**2, factors)
-        used = self.matrix.any(axis=1) & (leaf.diagonal > 0)
-        spread = np.sqrt(leaf.diagonal[used])[:, None] * self.matrix[used]
-        return Expansion(
-            leaf.value, gradient, np.zeros(self.matrix.shape[1]), np.concatenate([factors, spread])
-        )
+        return leaf if self.is_identity else leaf.through(self.matrix)
 
     def prior(self, prior: np.ndarray) -> np.ndarray:
         """(n,) pi' with KL(E q || prior) = sum_i q_i log(q_i / pi'_i), where `is_disjoint`; it need not sum to 1."""

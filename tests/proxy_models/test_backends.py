@@ -14,7 +14,6 @@ from proxy_models.backends import (
     STACKED,
     STACKED_COMPILED,
     Backend,
-    Graphed,
     Stacked,
     available,
     build,
@@ -113,7 +112,7 @@ def test_a_captured_graph_gives_the_same_numbers() -> None:
 
 def test_a_graph_is_refused_without_cuda() -> None:
     with pytest.raises(InvalidSpec, match="cannot be captured on cpu"):
-        Graphed(MODEL, TRAININGS, "cpu")
+        build(GRAPH, MODEL, TRAININGS, "cpu")
     with pytest.raises(InvalidSpec, match=r"unknown backend 'magic'.*stacked"):
         build("magic", MODEL, TRAININGS)
 

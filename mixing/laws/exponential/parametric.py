@@ -93,7 +93,7 @@ class FittedLaw(Fitted):
     def expand(self, weights: np.ndarray, task_weights: np.ndarray) -> Expansion:
         """Sum of the tasks to second order at one (m,) mixture."""
         expansion = self.formula.expand(self.parameters, weights, task_weights * self.scale)
-        return replace(expansion, value=expansion.value + float(task_weights @ self.location))
+        return expansion.plus(float(task_weights @ self.location))
 
 
 @dataclass(frozen=True)

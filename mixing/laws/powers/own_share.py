@@ -10,8 +10,8 @@ from typing import Self
 
 import numpy as np
 
-from mixing.errors import InvalidMetrics, TooFewRuns
-from mixing.laws.regression import Expansion, Fitted, Regression
+from mixing.errors import InvalidMetrics
+from mixing.laws.regression import Expansion, Fitted, Regression, require_runs
 from mixing.runs.table import RunTable
 
 SHIFT = 1e-4
@@ -92,12 +92,7 @@ class OwnShareLaw(Regression):
             TooFewRuns: K < 3.
             InvalidMetrics: a metric that is not positive and finite.
         """
-        if len(weights) < self.runs_to_fit(weights.shape[1]):
-            raise TooFewRuns(
-                f"{len(weights)} runs are too few for the law of own shares; it needs 3",
-                needed=3,
-                given=len(weights),
-            )
+        require_runs("law of own shares", self.runs_to_fit(weights.shape[1]), weights)
         if not (np.isfinite(metrics).all() and (metrics > 0).all()):
             raise InvalidMetrics("the law of own shares needs positive and finite metrics", field="metrics")
         columns = np.array(self.domains)
