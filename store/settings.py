@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     data_roots: str = ""
     """Directories and addresses (``s3://bucket/folder``) corpora may be read from, separated by ``os.pathsep``;
     ``<data>/corpora`` always."""
+    allow_hub: bool = False
+    """Whether a tokenizer may be fetched from the Hugging Face hub, by its name; without it nobody is asked."""
     artifact_store: str | None = None
     """Where artifacts are kept for every machine: ``s3://bucket/folder``, ``gs://...``, or a directory all see.
 

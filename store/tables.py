@@ -133,7 +133,9 @@ class Revision(Base):
     number: Mapped[int]
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("revisions.id"))
     tokenizer: Mapped[Document]
-    """As asked for: ``{"vocabulary_size": 4096}`` or ``{"huggingface": "path-or-name"}``."""
+    """As asked for: ``{"vocabulary_size": 4096}`` or ``{"huggingface": "path-or-name"}``.
+
+    Of a name on the hub also the ``revision`` asked for, and from its preparation what was ``fetched``."""
     tokenizer_path: Mapped[str | None] = mapped_column(Text)
     vocabulary_size: Mapped[int | None]
     held_out_fraction: Mapped[float]

@@ -167,7 +167,14 @@ def check_tokenizer(request: TokenizerRequest, settings: Settings) -> dict[str, 
         return {"huggingface": str(place)}
     if not _HUB_NAME.fullmatch(name) or ".." in name or Path(name).exists():
         raise Invalid("bad_path", f"{name!r} is neither an absolute path nor a name on the hub.", field)
-    return {"huggingface": name}
+    if not settings.allow_hub:
+        raise Invalid(
+            "hub_not_allowed",
+            f"{name!r} would be fetched from the Hugging Face hub, if the operator allowed it (MIXWRIGHT_ALLOW_HUB); "
+            "give the path of its tokenizer.json, or of its folder, below a data root.",
+            field,
+        )
+    return {"huggingface": name, **({"revision": request.revision} if request.revision else {})}
 
 
 _SHARED_SHAPES = ("LATIN", "GREEK", "CYRILLIC")

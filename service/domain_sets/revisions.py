@@ -253,7 +253,7 @@ def _definition_hash(
     tokenizer: Mapping[str, object], held_out_fraction: float, domains: Sequence[CheckedDomain]
 ) -> str:
     definition = {
-        "tokenizer": dict(tokenizer),
+        "tokenizer": {name: value for name, value in tokenizer.items() if name != "fetched"},
         "held_out_fraction": held_out_fraction,
         "domains": {
             domain.name: {

@@ -12,12 +12,24 @@ class TokenizerRequest(RequestModel):
     """A byte-level BPE trained on the domains themselves, or any Hugging Face tokenizer."""
 
     vocabulary_size: int | None = Field(default=None, ge=512, le=262_144)
-    huggingface: str | None = Field(default=None, min_length=1, max_length=1024)
+    huggingface: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1024,
+        description="Absolute path of a tokenizer.json or its folder; or a name on the hub, where that is allowed.",
+    )
+    revision: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$",
+        description="Commit, branch or tag of a name on the hub; the main branch when left out.",
+    )
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         if (self.vocabulary_size is None) == (self.huggingface is None):
             raise ValueError("give either vocabulary_size or huggingface")
+        if self.revision is not None and (self.huggingface or "/").startswith("/"):
+            raise ValueError("revision is of a name on the hub")
         return self
 
 

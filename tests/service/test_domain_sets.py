@@ -9,7 +9,10 @@ from fastapi.testclient import TestClient
 
 from service.domain_sets.revisions import check_first_domains
 from service.domain_sets.schemas import DomainSetRequest
+from service.http.app import create_app
+from store.schema import upgrade
 from store.settings import Settings
+from tests.service.conftest import TOKEN
 
 Document = dict[str, Any]
 
@@ -162,6 +165,34 @@ def test_a_tokenizer_outside_the_data_roots_is_refused(
 ) -> None:
     problem = refused(client, {**domain_set, "tokenizer": {"huggingface": name}})
     assert (problem["status"], problem["field"]) == (422, "tokenizer.huggingface")
+
+
+def test_a_name_on_the_hub_goes_nowhere_unless_the_operator_allows_it(
+    settings: Settings, domain_set: Document
+) -> None:
+    tokenizer = {"huggingface": "gpt2", "revision": "main"}
+    for allowed, status in ((False, 422), (True, 201)):
+        upgrade(settings.resolved_database_url)
+        app = create_app(settings.model_copy(update={"allow_hub": allowed}))
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        with TestClient(app, base_url="http://127.0.0.1", headers=headers) as client:
+            answer = client.post("/v1/domain-sets", json={**domain_set, "tokenizer": tokenizer})
+        assert answer.status_code == status
+        if not allowed:
+            assert (answer.json()["code"], answer.json()["field"]) == (
+                "hub_not_allowed",
+                "tokenizer.huggingface",
+            )
+            assert "MIXWRIGHT_ALLOW_HUB" in answer.json()["detail"]
+    assert answer.json()["tokenizer"] == tokenizer
+
+
+@pytest.mark.parametrize("tokenizer", [{"vocabulary_size": 512}, {"huggingface": "/data/t"}])
+def test_a_revision_is_of_a_name_on_the_hub(
+    client: TestClient, domain_set: Document, tokenizer: Document
+) -> None:
+    problem = refused(client, {**domain_set, "tokenizer": {**tokenizer, "revision": "main"}})
+    assert (problem["status"], problem["field"]) == (422, "tokenizer")
 
 
 def test_a_tokenizer_below_the_data_roots_is_kept_with_links_resolved(

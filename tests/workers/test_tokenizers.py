@@ -1,16 +1,22 @@
 """A revision never reads other tokens than its parent, whoever's tokenizer is made first."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session
 
 from mixing.change.revision import Changes
+from proxy_models.text.hub import fetch_tokenizer
+from proxy_models.text.tokenizer import load_tokenizer, train_byte_level_bpe
 from store import jobs
 from store.engine import Database
 from store.settings import Settings
 from store.tables import DomainRow, Job, Revision
+from tests.proxy_models.test_hub import NAME as HUB_NAME
+from tests.proxy_models.test_hub import hub_of
 from tests.workers.conftest import new_revision
+from workers.claims.failures import JobError
 from workers.jobs import prepare_tokenizer
 
 Described = dict[str, object]
@@ -46,10 +52,11 @@ def chain(database: Database) -> tuple[str, str, str]:
     return ids[0], ids[1], ids[2]
 
 
-def described(database: Database, tmp_path: Path, revision_id: str) -> Described:
+def described(database: Database, tmp_path: Path, revision_id: str, allow_hub: bool = False) -> Described:
+    settings = Settings(data_directory=tmp_path, allow_hub=allow_hub)
     with database.read() as session:
         job = session.query(Job).filter_by(subject=revision_id).one()
-        return prepare_tokenizer.describe(session, job, Settings(data_directory=tmp_path))
+        return prepare_tokenizer.describe(session, job, settings)
 
 
 def test_a_successor_that_comes_first_makes_its_ancestors_tokenizer(
@@ -74,3 +81,28 @@ def test_a_successor_of_one_that_failed_begins_anew(
     with database.write() as session:
         session.query(Job).filter_by(subject=chain[0]).one().state = jobs.FAILED
     assert described(database, tmp_path, chain[2])["files"] == {"b": ["/b.txt"]}
+
+
+def test_a_name_on_the_hub_is_fetched_where_that_is_allowed_and_told_by_its_commit(
+    database: Database, tmp_path: Path, chain: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.write() as session:
+        session.get_one(Revision, chain[0]).tokenizer = {"huggingface": HUB_NAME, "revision": "v1"}
+    with pytest.raises(JobError, match="MIXWRIGHT_ALLOW_HUB"):
+        described(database, tmp_path, chain[0])
+    spec = described(database, tmp_path, chain[0], allow_hub=True)
+    train_byte_level_bpe(["some text to learn from"] * 50, 300, tmp_path / "ours.json")
+    with hub_of((tmp_path / "ours.json").read_bytes()) as hub:
+        there = partial(fetch_tokenizer, endpoint=hub.address)
+        monkeypatch.setattr("proxy_models.text.hub.fetch_tokenizer", there)
+        result = prepare_tokenizer.execute(spec, lambda progress: None)
+    with database.write() as session:
+        job = session.query(Job).filter_by(subject=chain[0]).one()
+        prepare_tokenizer.store(session, job, result)
+    with database.read() as session:
+        made = session.get_one(Revision, chain[0])
+        fetched = {"commit": "b" * 40, "address": f"{hub.address}/{HUB_NAME}/tree/{'b' * 40}"}
+        assert made.tokenizer == {"huggingface": HUB_NAME, "revision": "v1", "fetched": fetched}
+        assert made.tokenizer_path is not None
+        assert load_tokenizer(made.tokenizer_path).vocabulary_size == made.vocabulary_size
+    assert described(database, tmp_path, chain[1])["hub"] is None, "a successor takes what was fetched"

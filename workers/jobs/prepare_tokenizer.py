@@ -18,6 +18,7 @@ from proxy_models.stores.object_path import DataPath, data_path, file_identity
 from store import jobs
 from store.settings import Settings
 from store.tables import Document, Job, Revision
+from workers.claims.failures import JobError
 
 SAMPLE_BYTES = 5_000_000
 """Text a tokenizer is trained on, the same amount from every domain: a small one must not be spelled in bytes."""
@@ -27,8 +28,17 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
     """The domains' files, or the tokenizer that is there already."""
     revision = session.get_one(Revision, job.subject)
     source = _source(session, revision)
+    existing = source.tokenizer_path or revision.tokenizer.get("huggingface")
+    hub = None
+    if existing and not source.tokenizer_path and not existing.startswith("/"):
+        if not settings.allow_hub:
+            raise JobError(
+                "hub_not_allowed", f"{existing!r} is on the hub: set MIXWRIGHT_ALLOW_HUB for workers too"
+            )
+        hub, existing = {"name": existing, "revision": revision.tokenizer.get("revision")}, None
     return {
-        "existing": source.tokenizer_path or revision.tokenizer.get("huggingface"),
+        "existing": existing,
+        "hub": hub,
         "vocabulary_size": revision.tokenizer.get("vocabulary_size"),
         "files": {row.name: row.files for row in source.domains},
         "readings": {row.name: row.reading for row in source.domains if row.reading},
@@ -54,12 +64,18 @@ def _source(session: Session, revision: Revision) -> Revision:
 
 
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
-    """Train the tokenizer, or load the one named to see that it can be used."""
+    """Train the tokenizer, or fetch or load the one named to see that it can be used."""
+    from proxy_models.text.hub import fetch_tokenizer
     from proxy_models.text.tokenizer import load_tokenizer
 
     with using_store(spec.get("artifact_store")):
-        path = spec["existing"] or reference_of(_train(spec))
-        return {"path": path, "vocabulary_size": load_tokenizer(local_artifact(path)).vocabulary_size}
+        fetched = (
+            fetch_tokenizer(**spec["hub"], directory=Path(spec["directory"])) if spec.get("hub") else None
+        )
+        path = spec["existing"] or reference_of(fetched.directory if fetched else _train(spec))
+        loaded = load_tokenizer(local_artifact(path))
+        origin = None if fetched is None else {"commit": fetched.commit, "address": fetched.address}
+        return {"path": path, "vocabulary_size": loaded.vocabulary_size, "fetched": origin}
 
 
 def _train(spec: Document) -> Path:
@@ -102,5 +118,7 @@ def store(session: Session, job: Job, result: Document) -> None:
     revision = session.get_one(Revision, job.subject)
     revision.tokenizer_path = result["path"]
     revision.vocabulary_size = result["vocabulary_size"]
+    if result["fetched"] is not None:
+        revision.tokenizer = {**revision.tokenizer, "fetched": result["fetched"]}
     for position, row in enumerate(revision.domains):
         session.add(jobs.new_job(jobs.PREPARE_DOMAIN, row.id, revision.id, position))
