@@ -261,6 +261,31 @@ def close_session(session: Session, key: str, cookie: str) -> None:
     session.execute(delete(DashboardSession).where(DashboardSession.cookie_hash == keyed_hash(key, cookie)))
 
 
+CODE_SECONDS = 600
+"""How long a link that signs the operator's browser in is good, once. Addresses end up in histories and logs, so it
+carries a code instead of the token; the store keeps its keyed hash as it does a cookie's."""
+
+
+def make_code(session: Session, key: str) -> str:
+    """A new code; ``key`` is the operator's token."""
+    code = secrets.token_urlsafe(SECRET_BYTES)
+    expires_at = cast(Any, database_now() + CODE_SECONDS)
+    session.add(DashboardSession(cookie_hash=_code_hash(key, code), expires_at=expires_at))
+    return code
+
+
+def use_code(session: Session, key: str, code: str) -> bool:
+    """Whether the code was good; from now on it is not."""
+    query = delete(DashboardSession).where(
+        DashboardSession.cookie_hash == _code_hash(key, code), DashboardSession.expires_at > database_now()
+    )
+    return cast(Any, session.execute(query)).rowcount == 1
+
+
+def _code_hash(key: str, code: str) -> str:
+    return keyed_hash(key, f"code {code}")  # no cookie has a space
+
+
 USUAL_FAILURES = 10
 REFILL_SECONDS = 30.0
 MOST_ADDRESSES = 10_000
@@ -398,6 +423,17 @@ class Authenticator:
             with self._guard:
                 self._recent[key] = (principal, asked_at)
         return principal
+
+    def by_code(self, code: str, address: str) -> Principal | None:
+        """The operator, by the code of a link; it is used up. Raises TooManyAttempts as `by_token` does."""
+        wait = self._attempts.wait_seconds(address, code)
+        if wait:
+            raise TooManyAttempts(wait)
+        with self._database.write() as session:
+            is_good = use_code(session, self._operator_token, code)
+        if not is_good:
+            self._attempts.failed(address)
+        return Principal(OPERATOR, ALL_SCOPES) if is_good else None
 
     def by_cookie(self, cookie: str) -> Principal | None:
         """Whose browser it is. A cookie that has run out is no attempt at guessing one."""

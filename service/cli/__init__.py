@@ -1,13 +1,17 @@
 """The commands of ``mixwright``: what several share."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import ValidationError
 
+from service.http.auth import load_token
+from service.tokens import make_code
+from store.engine import Database
 from store.settings import Settings
 
 data_option = click.option(
@@ -32,6 +36,20 @@ def settings_with(**given: Any) -> Settings:
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
         )
         raise click.ClickException(f"settings: {complaints}") from error
+
+
+def shown_link(url: str, settings: Settings) -> str:
+    """The dashboard's address; with a code for whoever sits at the terminal of a service that made its own token.
+
+    The output of any other is a log, which more people read than may do everything.
+    """
+    return url if settings.token or not sys.stdout.isatty() else sign_in_link(url, settings)
+
+
+def sign_in_link(url: str, settings: Settings) -> str:
+    """The dashboard's address with a new code, good once (`tokens.make_code`)."""
+    with closing(Database(settings.resolved_database_url)) as database, database.write() as session:
+        return f"{url}/?code={make_code(session, load_token(settings))}"
 
 
 @contextmanager

@@ -3,18 +3,17 @@
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
 
-from service.cli import complaint_of, data_option, port_option, settings_with
+from service.cli import complaint_of, data_option, port_option, settings_with, shown_link
 from service.cli.backup import backup, copy_database, restore
 from service.cli.calibrate import calibrate
 from service.cli.tokens import tokens
 from service.http.auth import UnprotectedBind, load_token
 from service.processes.address import AlreadyServed, PortInUse, UnusableDirectory, address, listen
 from store.logs import configure_logging
-from store.schema import OldSchema, UnknownRevision
+from store.schema import OldSchema, UnknownRevision, require_schema
 from store.settings import NoSuchDevice, Settings
 
 _EXPECTED = (
@@ -57,8 +56,7 @@ def serve(with_parent: bool, **given: Any) -> None:
     configure_logging(settings)
 
     def announce(url: str) -> None:
-        # A service started by a program writes to a log, where the token has no business.
-        link = url if with_parent else _login_link(url, load_token(settings))
+        link = shown_link(url, settings)
         click.echo(f"Mixwright serves {settings.data_directory}\nDashboard: {link}\nAPI:       {url}/v1")
 
     if with_parent:
@@ -78,10 +76,6 @@ def _require_something_to_serve(settings: Settings) -> None:
             raise click.ClickException(f"--data-roots (MIXWRIGHT_DATA_ROOTS): there is no directory {root}")
 
 
-def _login_link(url: str, token: str) -> str:
-    return f"{url}/?token={quote(token, safe='')}"
-
-
 @main.command()
 @data_option
 @port_option
@@ -92,10 +86,11 @@ def web(**given: Any) -> None:
 
     settings = settings_with(**given)
     with complaint_of(*_EXPECTED):
-        token = load_token(settings)
+        load_token(settings)
+        require_schema(settings.resolved_database_url)
         with listen(settings.host, settings.port) as listener:
             settings = settings.model_copy(update={"port": listener.getsockname()[1]})
-            click.echo(f"Dashboard: {_login_link(address(listener), token)}")
+            click.echo(f"Dashboard: {shown_link(address(listener), settings)}")
             run_web(settings, listener)
 
 

@@ -1,4 +1,4 @@
-"""Signing a browser in: by form, or by a link with ``?token=`` that is cleaned at once."""
+"""Signing a browser in: by form, or by a link with ``?code=`` that is good once (`tokens.make_code`)."""
 
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
@@ -23,10 +23,12 @@ from service.http.auth import (
 )
 from service.http.errors import field_path
 from service.tokens import SESSION_SECONDS, Authenticator, Principal
-from store.problems import Problem, TooManyAttempts
+from store.problems import Forbidden, Problem, TooManyAttempts
 
 router = APIRouter(include_in_schema=False)
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+_UNKNOWN = "That is not a token of this service, or it is no longer valid."
+_USED = "This link was used already, or is too old. Sign in with the token, which `mixwright token` prints."
 
 
 class PageRoute(APIRoute):
@@ -55,11 +57,15 @@ class PageRoute(APIRoute):
 
 def _detour(request: Request) -> Response | None:
     """What a request gets instead of its page: its clean address with a cookie, or the way to sign in."""
-    given = request.query_params.get("token")
-    if given is not None and request.method in SAFE_METHODS:
-        rest = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
+    code = request.query_params.get("code")
+    if code is not None and request.method in SAFE_METHODS:
+        if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            raise Forbidden(
+                "cross_origin", "A link on another site signs nobody in: open the address itself."
+            )
+        rest = [(name, value) for name, value in request.query_params.multi_items() if name != "code"]
         clean = request.url.path + (f"?{urlencode(rest)}" if rest else "")
-        return _try_token(request, given, clean, "This link's token is not one of this service.")
+        return _try(request, clean, lambda known: known.by_code(code, client_address(request)), _USED)
     if principal_of(request) is not None:
         require_scope(request, usual_scope(request))
         return None
@@ -82,8 +88,12 @@ async def log_in(request: Request) -> Response:
     body = await request.body()
     fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=8) if body.count(b"&") < 8 else {}
     wanted, given = fields.get("next", ["/"])[0], fields.get("token", [""])[0]
-    complaint = "That is not a token of this service, or it is no longer valid."
-    return await run_in_threadpool(_try_token, request, given, wanted, complaint)
+    secret = given.strip()
+
+    def ask(authenticator: Authenticator) -> Principal | None:
+        return authenticator.by_token(secret, client_address(request)) if secret else None
+
+    return await run_in_threadpool(_try, request, wanted, ask, _UNKNOWN)
 
 
 @router.post("/logout")
@@ -97,11 +107,12 @@ def log_out(request: Request) -> Response:
     return response
 
 
-def _try_token(request: Request, given: str, wanted: str, complaint: str) -> Response:
-    """Sign in with a token from a form or a link, or show the form with the reason why not."""
-    authenticator: Authenticator = request.app.state.authenticator
+def _try(
+    request: Request, wanted: str, ask: Callable[[Authenticator], Principal | None], complaint: str
+) -> Response:
+    """Sign in whom the authenticator finds, or show the form with the reason why not."""
     try:
-        principal = authenticator.by_token(given.strip(), client_address(request)) if given.strip() else None
+        principal = ask(request.app.state.authenticator)
     except TooManyAttempts as error:
         return _with(error.headers, _form(request, wanted, error.detail, error.status))
     if principal is None:

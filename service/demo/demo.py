@@ -19,7 +19,7 @@ import click
 import psutil
 from rich.console import Console
 
-from service.cli import PLAIN_WIDTH
+from service.cli import PLAIN_WIDTH, shown_link
 from service.client import ApiError, Client, Unreachable
 from service.dashboard.comparison import compare_pair
 from service.dashboard.sentences import measured_verdict
@@ -288,7 +288,7 @@ def run_demo(settings: Settings, json_file: Path | None) -> None:
             json_file.write_text(json.dumps(result, indent=2) + "\n")
         else:
             assert run.service is not None
-            _stay(console, run.service)
+            _stay(console, shown_link(run.service.url, settings))
     except KeyboardInterrupt:
         console.print("\nStopped. Run the same command again to go on from here.")
         raise SystemExit(130) from None
@@ -300,8 +300,8 @@ def run_demo(settings: Settings, json_file: Path | None) -> None:
         run.stop()
 
 
-def _stay(console: Console, service: LocalService) -> None:
-    console.print(f"\nDashboard: {service.url}/?token={service.token}", highlight=False, soft_wrap=True)
+def _stay(console: Console, link: str) -> None:
+    console.print(f"\nDashboard: {link}", highlight=False, soft_wrap=True)
     console.print("Ctrl-C stops the service; `make serve` opens the same data again.", highlight=False)
     try:
         threading.Event().wait()

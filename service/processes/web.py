@@ -34,7 +34,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How requests are taken in, before the application sees them."""
     return uvicorn.Config(
         app,
-        access_log=False,  # a first visit carries the token in its query string
+        access_log=False,  # a first visit may carry a code in its query string
         server_header=False,
         proxy_headers=bool(
             settings.trusted_proxies

@@ -17,10 +17,12 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
+from service.cli import sign_in_link
 from service.cli.main import main
 from service.processes.address import AlreadyServed, PortInUse, ServeLock, ServiceRecord, listen
 from service.processes.child_process import KeptProcess, tail
 from service.processes.serving import LocalService, StartFailed
+from store.settings import Settings
 
 DEADLINE_SECONDS = 240.0
 
@@ -87,11 +89,13 @@ def test_a_service_is_started_once_used_again_and_stopped_by_who_started_it(data
 
 def test_the_token_is_private_and_in_no_log(service: LocalService, data: Path) -> None:
     assert (data / "token").stat().st_mode & 0o777 == 0o600
-    assert get(service.url, f"/?token={service.token}") == 303
+    link = sign_in_link("", Settings(data_directory=data))
+    assert get(service.url, link) == 303
     assert get(service.url, "/v1/domain-sets") == 401
     logs = {path.name: path.read_text() for path in (data / "logs").iterdir()}
     assert set(logs) == {"serve.log", "web.log", "supervisor.log"}
-    assert not [name for name, text in logs.items() if service.token in text]
+    secrets = (service.token, link.partition("=")[2])
+    assert not [name for name, text in logs.items() if any(secret in text for secret in secrets)]
 
 
 @pytest.mark.parametrize("module", ["service.processes.web", "workers.supervisor"])

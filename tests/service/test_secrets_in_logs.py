@@ -16,8 +16,11 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 from sqlalchemy import make_url
 
+from service.cli import shown_link
 from service.cli.main import main
+from service.http.auth import load_token
 from service.processes.serving import LocalService
+from store.schema import upgrade
 from store.settings import Settings
 from tests.servers import scratch_database
 
@@ -47,6 +50,22 @@ def ask(url: str, method: str, path: str, headers: dict[str, str], body: str | N
     return answer
 
 
+@pytest.mark.parametrize(
+    ("token", "is_terminal", "has_code"),
+    [(None, True, True), (None, False, False), (OPERATOR_TOKEN, True, False), (OPERATOR_TOKEN, False, False)],
+)
+def test_a_link_that_signs_in_is_shown_on_a_terminal_alone_and_never_has_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str | None, is_terminal: bool, has_code: bool
+) -> None:
+    settings = Settings(data_directory=tmp_path, token=token)
+    upgrade(settings.resolved_database_url)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    link = shown_link("http://127.0.0.1:1", settings)
+    assert link.startswith("http://127.0.0.1:1/?code=" if has_code else "http://127.0.0.1:1")
+    assert (len(link) > 50) == has_code
+    assert load_token(settings) not in link
+
+
 @pytest.mark.usefixtures("environment")
 def test_no_secret_is_in_any_log_of_the_service(tmp_path: Path) -> None:
     data = tmp_path / "data"
@@ -57,7 +76,7 @@ def test_no_secret_is_in_any_log_of_the_service(tmp_path: Path) -> None:
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         cookies = []
         for secret in (alice, OPERATOR_TOKEN, wrong):
-            ask(service.url, "GET", f"/?token={secret}", {})
+            ask(service.url, "GET", f"/?code={secret}", {})
             ask(service.url, "GET", "/v1/runs", {"Authorization": f"Bearer {secret}"})
             ask(service.url, "POST", "/v1/mixtures", {"Authorization": f"Bearer {secret}"}, "{}")
             signed_in = ask(service.url, "POST", "/login", form, f"token={secret}")

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from service.cli import sign_in_link
 from service.http import app as web
 from service.http.app import create_app
 from store import jobs
@@ -46,9 +47,9 @@ def test_a_request_is_linked_to_the_trace_of_the_jobs_it_causes(
     upgrade(settings.resolved_database_url)
     headers = {"Authorization": f"Bearer {TOKEN}", "X-Request-ID": "mine"}
     with TestClient(create_app(settings), base_url="http://127.0.0.1", headers=headers) as client:
-        client.get(f"/?token={TOKEN}", follow_redirects=False)
+        client.get(sign_in_link("", settings), follow_redirects=False)
         revision = client.post("/v1/domain-sets", json=domain_set).json()["id"]
-    (request,) = spans.get_finished_spans()  # the visit, whose address has the token, is not one
+    (request,) = spans.get_finished_spans()  # the visit, whose address has a code, is not one
     assert request.name == "POST /v1/domain-sets"
     assert (request.attributes or {})["mixwright.request_id"] == "mine"
     assert [link.context.trace_id for link in request.links] == [owner_context(revision).trace_id]

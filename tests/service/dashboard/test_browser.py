@@ -70,7 +70,9 @@ def open_page(browser: Browser, url: str) -> Iterator[Open]:
         page.on("request", lambda request: requested.append(request.url))
         page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"/?token={TOKEN}")
+        page.goto("/login")
+        page.fill("#token", TOKEN)
+        page.click("main button[type=submit]")
         if path != "/":
             page.goto(path)
         return page

@@ -1,9 +1,17 @@
 """Who may read: a form or a link signs a browser in, and nothing else does."""
 
+from contextlib import closing
+
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
+from service.cli import sign_in_link
 from service.http.auth import COOKIE
+from service.tokens import CODE_SECONDS
+from store.engine import Database
+from store.settings import Settings
+from store.tables import DashboardSession
 
 TOKEN = "a-token-for-tests-only"
 PAGES = ["/", "/domain-sets/pool", "/optimizations/opt_1", "/launches/launch_1"]
@@ -27,20 +35,51 @@ def test_every_page_sends_a_stranger_to_the_form_and_back(browser: TestClient, p
     assert (signed_in.status_code, signed_in.headers["location"]) == (303, f"{path}?x=1&y=2")
 
 
-def test_a_link_with_the_token_sets_a_cookie_and_leads_to_the_clean_address(browser: TestClient) -> None:
-    answer = browser.get(f"/?after=x&token={TOKEN}")
+def code_of(settings: Settings) -> str:
+    return sign_in_link("", settings).partition("code=")[2]
+
+
+def test_a_link_signs_in_once_and_leads_to_the_clean_address(browser: TestClient, settings: Settings) -> None:
+    code = code_of(settings)
+    assert TOKEN not in code
+    answer = browser.get(f"/?after=x&code={code}")
     assert (answer.status_code, answer.headers["location"]) == (303, "/?after=x")
     cookie = answer.headers["set-cookie"]
     assert cookie.startswith(f"{COOKIE}=")
-    assert TOKEN not in cookie
+    assert code not in cookie
     assert "HttpOnly" in cookie
     assert "samesite=strict" in cookie.lower()
     assert browser.get("/").status_code == 200
+    browser.cookies.clear()
+    again = browser.get(f"/?code={code}")
+    assert (again.status_code, "set-cookie" in again.headers) == (401, False)
+    assert browser.get("/", headers={"Cookie": f"{COOKIE}={code_of(settings)}"}).status_code == 303
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_link_on_another_site_signs_nobody_in(browser: TestClient, settings: Settings, site: str) -> None:
+    code = code_of(settings)
+    answer = browser.get(f"/?code={code}", headers={"Sec-Fetch-Site": site})
+    assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
+    typed = browser.get(f"/?code={code}", headers={"Sec-Fetch-Site": "none"})
+    assert typed.status_code == 303, "nobody has used it up"
+
+
+def test_a_code_runs_out_and_is_worth_nothing_to_who_reads_the_store(
+    browser: TestClient, settings: Settings
+) -> None:
+    code = code_of(settings)
+    with closing(Database(settings.resolved_database_url)) as database, database.write() as session:
+        row = session.scalars(select(DashboardSession)).one()
+        assert code not in (row.cookie_hash, row.secret_hash)
+        assert 0 < row.expires_at - row.created_at <= CODE_SECONDS + 1
+        row.expires_at = row.created_at - 1
+    assert browser.get(f"/?code={code}").status_code == 401
 
 
 def test_a_wrong_token_signs_nobody_in(browser: TestClient) -> None:
     for answer in (
-        browser.get("/?token=wrong"),
+        browser.get("/?code=wrong"),
         browser.post("/login", data={"token": "wrong"}),
         browser.post("/login", data={"token": "x" * 43}),
         browser.post("/login", content=b"\xff&&&&&&&&&&&&"),
