@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Header
+from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -21,15 +21,44 @@ from store.problems import Conflict
 from store.tables import IdempotencyKey
 from store.tracing import link_to_owner
 
-KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
+
+@dataclass(frozen=True, slots=True)
+class UserKey:
+    """A key as its sender chose it; two users who choose the same one have two keys."""
+
+    user: str
+    key: str
+
+    @property
+    def stored(self) -> str:
+        """Under which it is kept; no user's name has a space."""
+        return f"{self.user} {self.key}"
+
+
+async def _user_key(
+    request: Request,
+    key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            min_length=1,
+            max_length=255,
+            description="Of the client's choice, for one thing to be done; the same key again does nothing twice.",
+        ),
+    ] = None,
+) -> UserKey | None:
+    return None if key is None else UserKey(request.state.principal.name, key)
+
+
+KeyHeader = Annotated[UserKey | None, Depends(_user_key)]
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """The endpoint (with the id, for what is done to a resource), the client's key if any, and what was sent."""
+    """The endpoint (with the id, for what is done to a resource), the user's key if any, and what was sent."""
 
     endpoint: str
-    key: str | None
+    key: UserKey | None
     body: BaseModel | None = None
 
     @property
@@ -46,13 +75,15 @@ class IdempotentRequest:
         """
         if self.key is None:
             return None
-        row = session.get(IdempotencyKey, (self.key, self.endpoint))
+        row = session.get(IdempotencyKey, (self.key.stored, self.endpoint))
+        if row is None:  # keys were everybody's once
+            row = session.get(IdempotencyKey, (self.key.key, self.endpoint))
         if row is None:
             return None
         if row.request_hash != self.request_hash:
             raise Conflict(
                 "idempotency_key_reused",
-                f"The Idempotency-Key {self.key!r} was used for a different request to {self.endpoint}.",
+                f"The Idempotency-Key {self.key.key!r} was used for a different request to {self.endpoint}.",
                 "Idempotency-Key",
             )
         return row.resource_id
@@ -62,7 +93,7 @@ class IdempotentRequest:
         if self.key is not None:
             session.add(
                 IdempotencyKey(
-                    key=self.key,
+                    key=self.key.stored,
                     endpoint=self.endpoint,
                     request_hash=self.request_hash,
                     resource_id=resource_id,

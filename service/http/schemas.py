@@ -5,10 +5,10 @@ Lists are keyset pages: newest first, by id (ids sort by creation time), so a pa
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, get_args
 
 from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from sqlalchemy import ColumnElement, Select, bindparam
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -28,9 +28,27 @@ Time = Annotated[datetime, BeforeValidator(_from_epoch)]
 
 
 class RequestModel(BaseModel):
-    """A request body: a member nobody knows is an error, not ignored."""
+    """A request body: a member nobody knows is an error, and so is a value of another kind, ``"5"`` for 5."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, value: object) -> object:
+        """JSON has one kind of number: ``1e9`` is a whole one."""
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: int(item)
+            if isinstance(item, float) and item.is_integer() and _is_whole(cls, name)
+            else item
+            for name, item in value.items()
+        }
+
+
+def _is_whole(model: type[BaseModel], name: str) -> bool:
+    field = model.model_fields.get(name)
+    return field is not None and int in (field.annotation, *get_args(field.annotation))
 
 
 class FailureView(BaseModel):

@@ -78,11 +78,14 @@ def planned_reuse(
     if not dry_run and start is None and not runs and asked.kind in ("none", "auto"):
         return None
     if not is_known(revision):
+        reuses_nothing = asked.kind == "none" and not asked.runs
+        instead = (
+            "send it without dry_run" if reuses_nothing else 'ask for reuse {"kind": "none", "runs": false}'
+        )
         raise NotCounted(
             "not_counted",
-            f"Revision {revision.number} of {revision.domain_set.name!r} is still being counted, and what can be"
-            " reused follows from the count; ask again when it is done, or ask for reuse"
-            ' {"kind": "none", "runs": false}, which waits for it.',
+            f"Revision {revision.number} of {revision.domain_set.name!r} is still being counted, and the plan "
+            f"follows from the count; ask again when it is done, or {instead}, which waits for it.",
             "reuse",
         )
     return _plan(_Lineage(session, revision, runs), checked, asked, start)

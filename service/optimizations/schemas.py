@@ -212,6 +212,7 @@ class OptimizationRequest(RequestModel):
     )
     strengths: tuple[float, float] = Field(
         default=(0.1, 5.0),
+        strict=False,  # JSON has lists only
         description="Lowest and highest strength of the Dirichlet draws; stronger is closer to natural.",
     )
     temperature: float | None = Field(

@@ -122,6 +122,40 @@ def test_sizes_that_are_none(client: TestClient, domain_set: Document) -> None:
     still_answers(client)
 
 
+def test_a_value_of_another_kind_is_none(client: TestClient, domain_set: Document) -> None:
+    assert client.post("/v1/domain-sets", json=domain_set).status_code == 201
+    proxy = {"size": "nano-0.1M", "tokens": 65_536}
+    sound = {"domain_set": "pool", "target_tokens": 2_000_000, "repetition_cap": 4, "proxy": proxy}
+    for value in (True, False, "5", "2000000", 2_000_000.5, [2_000_000], {"tokens": 5}):
+        for field in ("target_tokens", "repetition_cap", "runs", "seed"):
+            if field == "repetition_cap" and value == 2_000_000.5:
+                continue
+            answer = client.post("/v1/optimizations", json={**sound, field: value})
+            assert problem(answer)["field"] == field, (field, value)
+        answer = client.post("/v1/optimizations", json={**sound, "proxy": {**proxy, "tokens": value}})
+        assert problem(answer)["field"] == "proxy.tokens"
+    weights = {"books": "1", "web:news": 0.0, "web:forums": 0.0}
+    asked = {"domain_set": "pool", "name": "m", "weights": weights}
+    assert problem(client.post("/v1/mixtures", json=asked))["field"] == "weights.books"
+    assert client.get("/v1/optimizations").json()["items"] == []
+    written = client.post("/v1/optimizations", json={**sound, "target_tokens": 2e6, "strengths": [1, 5]})
+    assert written.json()["settings"]["target_tokens"] == 2_000_000, "JSON has one kind of number"
+
+
+def test_advice_leads_somewhere(client: TestClient, domain_set: Document) -> None:
+    """What a refused dry run says to do instead is accepted."""
+    assert client.post("/v1/domain-sets", json=domain_set).status_code == 201
+    proxy = {"size": "nano-0.1M", "tokens": 65_536}
+    asked = {"domain_set": "pool", "target_tokens": 2_000_000, "repetition_cap": 4, "proxy": proxy}
+    for reuse in (None, {"kind": "none", "runs": False}):
+        said = asked if reuse is None else {**asked, "reuse": reuse}
+        refused = client.post("/v1/optimizations?dry_run=true", json=said)
+        assert problem(refused)["code"] == "not_counted"
+        assert "without dry_run" in refused.json()["detail"]
+        assert '"none"' not in refused.json()["detail"]
+        assert client.post("/v1/optimizations", json=said).status_code == 202
+
+
 def test_more_domains_runs_or_items_than_allowed(client: TestClient, domain_set: Document) -> None:
     file = domain_set["domains"][0]["files"][0]
     many = [{"name": f"d{index}", "files": [file]} for index in range(2001)]

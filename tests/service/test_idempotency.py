@@ -1,7 +1,7 @@
 """Two requests with one key at the same moment make one resource, on both databases."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.http.idempotency import IdempotentRequest, do_once
+from service.http.idempotency import IdempotentRequest, UserKey, do_once
 from store.engine import Database
 from store.problems import Conflict
 from store.schema import upgrade
@@ -39,7 +39,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 
 def test_one_key_makes_one_resource_however_many_ask(database: Database) -> None:
-    request = IdempotentRequest("domain-sets", "key", Body(name="pool"))
+    request = IdempotentRequest("domain-sets", UserKey("alice", "key"), Body(name="pool"))
     together = threading.Barrier(THREADS)
     name = "pool"
 
@@ -58,6 +58,25 @@ def test_one_key_makes_one_resource_however_many_ask(database: Database) -> None
     assert len(ids) == 1
     with database.read() as session:
         assert session.scalar(select(func.count()).where(DomainSet.name == name)) == 1
-        assert session.scalar(select(func.count()).where(IdempotencyKey.key == request.key)) == 1
+        assert session.scalar(select(func.count()).where(IdempotencyKey.key == request.key.stored)) == 1
     with pytest.raises(Conflict, match="different request"):
         do_once(database, IdempotentRequest("domain-sets", request.key, Body(name="other")), create)
+
+
+def test_a_key_is_its_users_own_and_one_from_before_there_were_users_is_everybodys(
+    database: Database,
+) -> None:
+    def made(name: str) -> Callable[[Session], str]:
+        return lambda session: name
+
+    mine, others = (
+        IdempotentRequest("e", UserKey(user, "key"), Body(name=user)) for user in ("alice", "bob")
+    )
+    assert do_once(database, mine, made("first")) == "first"
+    assert do_once(database, others, made("second")) == "second"
+    assert do_once(database, mine, made("third")) == "first"
+    old = IdempotentRequest("e", UserKey("alice", "old"), Body(name="x"))
+    with database.write() as session:
+        row = IdempotencyKey(key="old", endpoint="e", request_hash=old.request_hash, resource_id="older")
+        session.add(row)
+    assert do_once(database, old, made("again")) == "older"

@@ -76,7 +76,7 @@ def test_the_service_answers_429_with_the_time_to_wait(
     ways = {
         "api": lambda token: client.get("/v1/runs", headers={"Authorization": f"Bearer {token}"}),
         "form": lambda token: client.post("/login", data={"token": token}, follow_redirects=False),
-        "link": lambda token: client.get("/", params={"token": token}, follow_redirects=False),
+        "link": lambda token: client.get("/", params={"code": token}, follow_redirects=False),
     }
     answers = [ways[way](f"guess-{index}").status_code for index in range(USUAL_FAILURES)]
     assert answers == [401] * USUAL_FAILURES
