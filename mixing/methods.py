@@ -1,13 +1,15 @@
-"""The methods, as data: which sampler, regression, granularity and solver make up each, with its defaults.
+"""The methods (`methods.json`): which sampler, regression, granularity and solver make up each, with its defaults.
 
 Every part can be combined with every other (`combine`); a combination that makes no sense is refused with the
 reason. What a part is, and where each kind has its catalogue, is in `mixing.parts`.
 """
 
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
+from mixing.document import from_document
 from mixing.errors import InvalidSetting, TooFewRuns, UnknownMethod
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.parts import GRANULARITIES, Part, index
@@ -206,83 +208,9 @@ def _check_combination(recipe: Recipe) -> None:
         )
 
 
-METHODS: Mapping[str, Method] = index(
-    Method(
-        name="mixwright",
-        title="Mixwright",
-        source="ours: a D-optimal choice of Olmix's draws, the effective power law, an exact solve",
-        recipe=Recipe("d-optimal", "effective-power", "per task", "exact"),
-        runs=RunCount(3, 3),
-        kl_weight=0.01,
-    ),
-    Method(
-        name="olmix",
-        title="Olmix",
-        source="arXiv 2602.12237",
-        recipe=Recipe("two-level-dirichlet", "log-linear", "per task", "exact"),
-        runs=RunCount(3, 3),
-        kl_weight=0.05,
-    ),
-    Method(
-        name="regmix",
-        title="RegMix",
-        source="arXiv 2407.01492",
-        recipe=Recipe("tempered-dirichlet", "lightgbm", "aggregated", "mean-of-best"),
-        runs=RunCount(30, 2),
-        repetition_cap=None,
-    ),
-    Method(
-        name="dml",
-        title="Data Mixing Laws",
-        source="arXiv 2403.16952",
-        recipe=Recipe("exponential-grid", "log-linear", "aggregated", "search"),
-        runs=RunCount(3, -1),
-        repetition_cap=None,
-    ),
-    Method(
-        name="autoscale",
-        title="AutoScale",
-        source="arXiv 2407.20177",
-        recipe=Recipe("perturbation", "autoscale-budgets", "aggregated", "extrapolated-closed-form"),
-        runs=RunCount(4, 2),
-        rounds=(1.0, 1.0),
-        repetition_cap=None,
-    ),
-    Method(
-        name="bimix",
-        title="BiMix",
-        source="arXiv 2405.14908",
-        recipe=Recipe("entropy", "bimix-own-share", "per task", "exact"),
-        runs=RunCount(0, 4),
-        repetition_cap=None,
-    ),
-    Method(
-        name="admire",
-        title="ADMIRE-BayesOpt",
-        source="Bayesian optimisation over mixtures and proxy sizes",
-        recipe=Recipe("acquisition", "multi-fidelity", "aggregated", "posterior-mean"),
-        runs=RunCount(6, -1),
-        rounds=(2.0, 1.0, 1.0, 1.0, 1.0),
-        repetition_cap=None,
-    ),
-    Method(
-        name="climb",
-        title="CLIMB",
-        source="arXiv 2504.13161",
-        recipe=Recipe("predicted-best", "lightgbm-climb", "aggregated", "predicted-best"),
-        runs=RunCount(16 / 3, 0),
-        rounds=(4.0, 2.0, 1.0),
-        repetition_cap=None,
-    ),
-    Method("natural", "Natural distribution", "weights proportional to the available tokens"),
-    Method("uniform", "Uniform", "equal weights, domains at their cap where it is lower"),
-    Method(
-        "temperature",
-        "Temperature",
-        "weights proportional to a power of the available tokens (arXiv 1901.07291)",
-    ),
-    Method("unimax", "UniMax", "arXiv 2304.09151"),
-)
+_DECLARED = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+METHODS = index(*(from_document(Method, method) for method in _DECLARED))
+"""By name."""
 
 
 def method_named(name: str) -> Method:

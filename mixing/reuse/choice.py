@@ -10,6 +10,7 @@ whole weight would do to the others, so that is what counts: an upper estimate. 
 knows; it counts like the median of the old ones at its natural share.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -306,10 +307,7 @@ def _to_free(
         return not groups or _leaves_a_mixture(continuation, groups)
 
     # The more are freed the more mixtures there are, so the fewest can be found by halving.
-    low, high = -1, len(order)
-    while high - low > 1:
-        low, high = ((low + high) // 2, high) if not enough((low + high) // 2) else (low, (low + high) // 2)
-    return order[:high]
+    return order[: bisect_left(range(len(order)), True, key=enough)]
 
 
 def _freeze(

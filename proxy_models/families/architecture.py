@@ -6,6 +6,7 @@ lets the library itself have the last word before the first step, and `counting`
 
 import difflib
 import json
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
@@ -20,52 +21,8 @@ MODEL_TYPES = Path(__file__).with_name("model_types.json")
 ROUTER_Z = "router_z_loss_coef"
 """Ours beside the library's settings of ``olmoe``: the weight of the router's z-loss."""
 
-_SET_BY_US = frozenset(
-    """
-    architectures transformers_version torch_dtype dtype _name_or_path name_or_path use_cache vocab_size bos_token_id
-    eos_token_id pad_token_id sep_token_id decoder_start_token_id return_dict output_attentions output_router_logits
-    output_hidden_states is_encoder_decoder id2label label2id problem_type chunk_size_feed_forward
-    _attn_implementation_autoset attn_implementation
-    """.split()  # noqa: SIM905 - a list of so many lines reads worse
-)
-"""Left out of what is given: the tokenizer's, the trainer's, or none of a language model's business."""
-
-_REFUSED = {
-    "auto_map": "code of the checkpoint's own is never run",
-    "trust_remote_code": "code of the checkpoint's own is never run",
-    "quantization_config": "quantized models cannot be trained",
-}
-
-_LEGACY = frozenset(
-    (
-        "rope_theta",
-        "rope_scaling",
-        "rope_parameters",
-        "partial_rotary_factor",
-        "rotary_pct",
-        "rotary_emb_base",
-    )
-)
-
-_WIDTH = ("hidden_size", "n_embd", "d_model")
-_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_HEADS = ("num_attention_heads", "n_head", "n_heads")
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-_LARGEST = {
-    **dict.fromkeys(_WIDTH, 65_536),
-    **dict.fromkeys(_LAYERS, 1024),
-    **dict.fromkeys(_HEADS, 4096),
-    **dict.fromkeys(_EXPERTS, 65_536),
-    "num_key_value_heads": 4096,
-    "head_dim": 65_536,
-    "num_experts_per_tok": 65_536,
-    "intermediate_size": 2**20,
-    "moe_intermediate_size": 2**20,
-    "n_inner": 2**20,
-    "max_position_embeddings": 2**24,
-    "n_positions": 2**24,
-}
-_RANDOM = ("dropout", "pdrop", "layerdrop", "jitter_noise")
+_SETTINGS = tomllib.loads(Path(__file__).with_name("settings.toml").read_text(encoding="utf-8"))
+_NAMES, _LARGEST = _SETTINGS["names"], _SETTINGS["largest"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +51,7 @@ def _known() -> Mapping[str, frozenset[str]]:
 
 def is_random(name: str) -> bool:
     """Whether the setting draws from a global generator while training."""
-    return any(part in name for part in _RANDOM)
+    return any(part in name for part in _SETTINGS["random"])
 
 
 def checked_architecture(content: object, known_only: bool = True) -> dict[str, Any]:
@@ -116,12 +73,13 @@ def checked_architecture(content: object, known_only: bool = True) -> dict[str, 
             "model_type", f"{kind!r} is no causal language model known here, such as {', '.join(close)}"
         )
     settings: dict[str, Any] = {"model_type": kind}
+    taken = {*_known()[kind], *_SETTINGS["legacy"], *([ROUTER_Z] if kind == "olmoe" else [])}
     for name, value in content.items():
-        if name in _REFUSED:
-            raise _refused(name, f"is refused: {_REFUSED[name]}")
-        if name in _SET_BY_US or name == "model_type" or (is_random(name) and not known_only):
+        if name in _SETTINGS["refused"]:
+            raise _refused(name, f"is refused: {_SETTINGS['refused'][name]}")
+        if name in _SETTINGS["set_by_us"] or name == "model_type" or (is_random(name) and not known_only):
             continue
-        if name not in _known()[kind] and name not in _LEGACY and not (name == ROUTER_Z and kind == "olmoe"):
+        if name not in taken:
             if known_only:
                 raise _refused(name, f"is no setting of {kind}{_meant(name, _known()[kind])}")
             continue
@@ -157,21 +115,21 @@ def _is_weight(value: object) -> bool:
 
 def _check_shape(settings: Mapping[str, Any]) -> None:
     kind = settings["model_type"]
-    for names in (_WIDTH, _LAYERS):
+    for names in (_NAMES["width"], _NAMES["layers"]):
         own = [name for name in names if name in _known()[kind]]
         if own and _first(settings, own)[1] is None:
             raise _refused(own[0], f"is missing; the library's default is that of a large {kind}")
-    heads_name, heads = _first(settings, _HEADS)
-    width = _first(settings, _WIDTH)[1]
+    heads_name, heads = _first(settings, _NAMES["heads"])
+    width = _first(settings, _NAMES["width"])[1]
     if heads and width and settings.get("head_dim") is None and width % heads:
         raise _refused(heads_name, f"is {heads}, which does not divide the width {width}")
     shared = settings.get("num_key_value_heads")
     if heads and shared and heads % shared:
         raise _refused("num_key_value_heads", f"is {shared}, which does not divide the {heads} heads")
-    experts, chosen = _first(settings, _EXPERTS)[1], settings.get("num_experts_per_tok")
+    experts, chosen = _first(settings, _NAMES["experts"])[1], settings.get("num_experts_per_tok")
     if experts and chosen and chosen > experts:
         raise _refused("num_experts_per_tok", f"is {chosen}, more than the {experts} experts")
-    kinds, layers = settings.get("layer_types"), _first(settings, _LAYERS)[1]
+    kinds, layers = settings.get("layer_types"), _first(settings, _NAMES["layers"])[1]
     if isinstance(kinds, list) and layers and len(kinds) != layers:
         raise _refused("layer_types", f"names {len(kinds)} layers, there are {layers}")
 
