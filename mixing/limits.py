@@ -85,7 +85,7 @@ class Limits:
         if self.constraints:
             return is_feasible(self._system(space))
         # Caps alone leave a mixture where they sum to 1, which takes no linear programme.
-        caps = self.caps if space is None else space.pull_back_caps(self.caps)
+        caps = self.caps if space is None else space.pull_back_caps(self.caps)[0]
         return bool(np.minimum(caps, 1).sum() >= _WHOLE)
 
     def conflict(self, space: SimplexMap | None = None) -> Infeasible:

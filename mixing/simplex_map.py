@@ -126,15 +126,17 @@ class SimplexMap:
         # Most of a map is 0: of thousands of domains the product of full matrices takes a second.
         return rows @ sparse.csr_array(self.matrix)
 
-    def pull_back_caps(self, caps: np.ndarray) -> np.ndarray:
-        """(m,) caps on the leaves -> (n,) the largest each q_i may be: min_j cap_j / E_ji.
+    def pull_back_caps(self, caps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(m,) caps on the leaves -> (n,) the largest each q_i may be, min_j cap_j / E_ji, and the leaf that sets it.
 
+        A virtual domain may grow until the first of its members runs out.
         It is the exact pull-back when every leaf lies under one column (frozen groups do); where columns
         share leaves it is necessary but not sufficient, and the rows of `pull_back_rows` are needed too.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             limits = np.where(self.matrix > 0, caps[:, None] / self.matrix, np.inf)
-        return limits.min(axis=0)
+        holder = limits.argmin(axis=0)
+        return limits[holder, np.arange(len(holder))], holder
 
 
 def _check_group(

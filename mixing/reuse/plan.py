@@ -124,7 +124,8 @@ def plan_reuse(continuation: Continuation) -> ReusePlan:
     way = SimplexMap.freeze(continuation.space.newest.free, choice.groups)
     least = _least(continuation, choice.groups, reused)
     new_runs, why = _new_runs(continuation, way, reused, past.of_runs(reused), least)
-    caps, members = _virtual_caps(continuation, choice.groups)
+    caps, members = way.pull_back_caps(continuation.limits.caps)
+    virtual = {name: way.free.index(name) for name in choice.groups}
     everything = method_named(continuation.question.method).default_runs(
         len(way.leaves), continuation.question.parts
     )
@@ -134,8 +135,8 @@ def plan_reuse(continuation: Continuation) -> ReusePlan:
         why=(*choice.why, *why),
         recomputed=tuple(name for name in way.free if name not in choice.groups),
         groups=choice.groups,
-        virtual_caps=caps,
-        binding_members=members,
+        virtual_caps={name: float(caps[at]) for name, at in virtual.items()},
+        binding_members={name: way.leaves[members[at]] for name, at in virtual.items()},
         reused=reused,
         set_aside=set_aside,
         new_runs=new_runs,
@@ -290,18 +291,6 @@ def _new_runs(
 def _largest(continuation: Continuation) -> np.ndarray:
     """(c,) the most each content may weigh in a mixture of the newest revision."""
     return (continuation.space.newest.matrix * np.minimum(continuation.limits.caps, 1)).max(axis=1)
-
-
-def _virtual_caps(continuation: Continuation, groups: Groups) -> tuple[dict[str, float], dict[str, str]]:
-    """The cap of every virtual domain, min_j cap_j / r_j, and the member that sets it."""
-    limits = continuation.limits
-    room = dict(zip(limits.domains.names, limits.caps.tolist(), strict=True))
-    found, members = {}, {}
-    for virtual, ratios in groups.items():
-        largest = {name: room[name] / ratio for name, ratio in ratios.items() if ratio > 0}
-        members[virtual] = min(largest, key=lambda name: largest[name])
-        found[virtual] = largest[members[virtual]]
-    return found, members
 
 
 def unknown_directions(searched: np.ndarray, points: np.ndarray, largest: np.ndarray) -> int:

@@ -56,7 +56,7 @@ def _solve_capped(problem: MixtureProblem) -> Solution | None:
         return None
     if not pull_back.is_disjoint:
         return None
-    caps, holder = pull_back.caps(problem.caps)
+    caps, holder = problem.space.pull_back_caps(problem.caps)
     if np.minimum(caps, 1).sum() < 1 or (caps <= 0).any():
         return None
     capped = CappedProblem(

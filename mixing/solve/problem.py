@@ -218,18 +218,6 @@ class PullBack:
         safe = np.where(self.matrix > 0, self.matrix, 1.0)
         return np.exp((self.matrix * np.log(prior[:, None] / safe)).sum(0))
 
-    def caps(self, caps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where `is_disjoint`: the (n,) caps of q that (m,) caps of the leaves imply, and which leaf sets each.
-
-        A virtual domain may grow until the first of its members runs out.
-        """
-        if self.is_identity:
-            return caps, np.arange(len(caps))
-        limits = np.full(self.matrix.shape, np.inf)
-        np.divide(caps[:, None], self.matrix, out=limits, where=self.matrix > 0)
-        holder = limits.argmin(axis=0)
-        return limits[holder, np.arange(len(holder))], holder
-
 
 @dataclass(frozen=True)
 class MixtureProblem:

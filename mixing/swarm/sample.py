@@ -82,7 +82,7 @@ def _check(question: Question) -> None:
 def swarm_space(question: Question) -> SwarmSpace:
     """Where the runs may lie: caps, and the pins and least weights of single domains, virtual ones among them."""
     way = question.space
-    names, caps = way.free, way.pull_back_caps(question.limits.caps)
+    names, caps = way.free, way.pull_back_caps(question.limits.caps)[0]
     minimum, pins = np.zeros(len(names)), {}
     for share in question.constraints:
         row = way.pull_back_rows(share.row(question.domains.names)[None])[0]

@@ -107,8 +107,9 @@ def train_wave(specs: Sequence[RunSpec], options: WaveOptions | None = None) -> 
             if (finished := record.finished()) is not None:
                 ended(member, finished)
             else:
-                own = open_shards(record.spec)  # its mixture must name the domains
-                shards = shards or own  # the same for all, so that they share the orders of their rows
+                shards = shards or open_shards(
+                    record.spec
+                )  # the same for all: they share the orders of their rows
                 samplers[member] = mixture_sampler(record.spec, shards)
         except ProxyError as error:
             ended(member, error)

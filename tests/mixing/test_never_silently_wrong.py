@@ -151,7 +151,7 @@ def test_a_virtual_domain_is_capped_by_the_first_member_that_runs_out() -> None:
     By the sum of the members' tokens it would be 1.1, which reads wiki 22 times.
     """
     frozen = SimplexMap.freeze(DOMAINS.names, {"rest": {"books": 0.5, "wiki": 0.5}})
-    caps = frozen.pull_back_caps(LIMITS.caps)
+    caps, _ = frozen.pull_back_caps(LIMITS.caps)
     column = frozen.free.index("rest")
     assert caps[column] == pytest.approx(0.2)
     at_cap = np.zeros(len(frozen.free))

@@ -42,7 +42,7 @@ def test_frozen_ratios_survive_expansion_and_the_cap_is_that_of_the_first_to_run
         inside, np.array([ratios[n] for n in "bcd"]) / sum(ratios.values()), atol=1e-12
     )
     caps = generator.uniform(0.05, 0.6, 5)
-    virtual_cap = frozen.pull_back_caps(caps)[frozen.free.index("virtual")]
+    virtual_cap = frozen.pull_back_caps(caps)[0][frozen.free.index("virtual")]
     assert virtual_cap == pytest.approx(min(caps[1:4] / inside))
     at_cap = np.zeros(3)
     at_cap[frozen.free.index("virtual")] = virtual_cap
