@@ -1,16 +1,20 @@
 """A question as JSON and back: every field, to the bit, and a document from before a field was there."""
 
 import json
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mixing
 from mixing.domains import Domains
 from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec
+from mixing.pools import POOLS
 from mixing.question import Question
 from mixing.reuse.reuse import Reuse, older_run
 from mixing.solve.constraints import share_of
@@ -77,3 +81,22 @@ def test_what_a_document_does_not_say_has_its_default_and_what_nobody_knows_is_p
     assert Question.from_dict({**document, "of a later version": 1}).to_dict() == question.to_dict()
     with pytest.raises(KeyError, match="target_tokens"):
         Question.from_dict({"domains": document["domains"]})
+
+
+def declared(value: Any, document: Any) -> None:
+    """Every name a file of data has is a field, and says what the value has there."""
+    if is_dataclass(value):
+        assert document.keys() <= {field.name for field in fields(value)}
+        for name, member in document.items():
+            declared(getattr(value, name), member)
+    elif isinstance(value, tuple):
+        assert len(value) == len(document)
+        for each, member in zip(value, document, strict=True):
+            declared(each, member)
+    else:
+        assert value == document
+
+
+@pytest.mark.parametrize(("file", "values"), [("methods", (*METHODS.values(),)), ("pools", POOLS)])
+def test_a_file_of_data_says_nothing_that_is_not_read(file: str, values: tuple[Any, ...]) -> None:
+    declared(values, json.loads((Path(mixing.__path__[0]) / f"{file}.json").read_text()))
