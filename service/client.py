@@ -86,6 +86,10 @@ class Client:
         """POST a domain set; answers its first revision."""
         return self._post("/v1/domain-sets", request, key)
 
+    def plan_domain_set(self, request: Mapping[str, Any]) -> Document:
+        """What the files of a domain set are, by format, and which of them are left out; nothing is stored."""
+        return self._request("POST", "/v1/domain-sets", json=dict(request), params={"dry_run": True})
+
     def create_revision(
         self, name: str, change: Mapping[str, Any] | list[Document], key: str | None = None
     ) -> Document:

@@ -37,18 +37,22 @@ def identity_hash(files: Iterable[FileIdentity], reading: Mapping[str, object] |
 
 
 def resolve_files(pattern: str, roots: Sequence[DataPath], field: str) -> list[DataPath]:
-    """The regular files an absolute path or glob names, links resolved, sorted; or the objects an address names.
+    """The regular files an absolute path or glob names, sorted; or the objects an address names.
 
-    ``**`` is any number of folders; it follows no links, which may lead in circles. Raises Invalid (``field`` named)
-    for a relative path, one that leaves the roots in any way (``..``, a link), a pattern that matches nothing or that
-    too much has to be looked through for, and anything that is not a readable regular file; Unavailable for a store
-    that does not answer.
+    Links on the way are resolved, and a file that is one keeps its own name, which may say what the target's does
+    not; of names that lead to one file the first is taken. A path with a slash at its end is a folder with all that
+    is below it, and one that exists is no glob. ``**`` is any number of folders; it follows no links, which may lead
+    in circles.
+
+    Raises Invalid (``field`` named) for a relative path, one that leaves the roots in any way (``..``, a link), a
+    pattern that matches nothing or that too much has to be looked through for, and anything that is not a readable
+    regular file; Unavailable for a store that does not answer.
     """
     with store_problems(field):
         place = data_path(pattern)
         if isinstance(place, ObjectPath):
-            return [*resolve_objects(place, roots, field)]
-        pattern = str(place) if is_address(pattern) else pattern
+            return [*resolve_objects(place, roots, field, pattern.endswith("/"))]
+        pattern = f"{place}{'/' * pattern.endswith('/')}" if is_address(pattern) else pattern
     with reading_below(roots):
         return [*_Search(pattern, roots, field).files()]
 
@@ -82,8 +86,15 @@ class _Search:
             raise self.refusal("bad_path", f"{self.pattern!r} has '**' more than once.")
         fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
         start = self.start(Path(*parts[:fixed]))
-        files = sorted(set(islice(self.below(start, parts[fixed:]), MAX_FILES + 1)))
-        if len(files) > MAX_FILES:
+        rest = parts[fixed:]
+        if rest and self.look(start.joinpath(*rest)) is not None:  # a name with brackets, and no pattern
+            start, rest = start.joinpath(*rest), ()
+        if self.pattern.endswith("/") and "**" not in rest:
+            rest = (*rest, "**")
+        named = list(islice(self.below(start, rest), MAX_FILES + 1))
+        targets = {target: name for name, target in sorted(named, reverse=True)}
+        files = sorted(targets.values())
+        if len(named) > MAX_FILES:
             raise self.refusal("too_many_files", f"{self.pattern!r} names over {MAX_FILES} files.")
         if not files:
             raise self.refusal("no_such_file", f"{self.pattern!r} names no file{self.hint()}.")
@@ -99,29 +110,30 @@ class _Search:
             raise self.refusal("bad_path", f"{self.pattern!r} is not an absolute path without '..'.")
         if max(len(os.fsencode(part)) for part in parts) > LONGEST_PART or len(self.pattern) > LONGEST_PATH:
             raise self.refusal("bad_path", f"{self.pattern[:200]!r}... is longer than a path can be.")
-        place = Path(os.path.realpath(fixed))
-        if not is_below(place, self.roots):
+        if not is_below(Path(os.path.realpath(fixed)), self.roots):
             raise outside_roots(self.pattern, self.roots, self.member)
-        return place
+        return Path(os.path.realpath(fixed.parent), fixed.name)
 
-    def below(self, place: Path, parts: Sequence[str], is_listed: bool = False) -> Iterator[Path]:
-        """The files that ``parts`` name in what is at ``place``, or leads there."""
+    def below(
+        self, place: Path, parts: Sequence[str], is_listed: bool = False
+    ) -> Iterator[tuple[Path, Path]]:
+        """The files that ``parts`` name in what is at ``place``, or leads there: name and where that leads."""
         there = self.look(place)
         if there is None:
             if is_listed and not parts:
                 raise self.refusal("no_such_file", f"{str(place)!r} leads to no file.")
             return
-        place, mode = there
+        target, mode = there
         if stat.S_ISDIR(mode):
             self.folders += not parts
             if parts:
-                yield from self.inside(place, parts[0], parts[1:])
+                yield from self.inside(target, parts[0], parts[1:])
         elif not parts:
             if not stat.S_ISREG(mode):
                 raise self.refusal("no_such_file", f"{str(place)!r} is not a regular file.")
-            yield place
+            yield place, target
 
-    def inside(self, folder: Path, part: str, rest: Sequence[str]) -> Iterator[Path]:
+    def inside(self, folder: Path, part: str, rest: Sequence[str]) -> Iterator[tuple[Path, Path]]:
         if part == "**":
             yield from self.anywhere(folder, rest or ("*",))
         elif not glob.has_magic(part):
@@ -134,9 +146,9 @@ class _Search:
                 if not is_plain_file:
                     yield from self.below(folder / name, rest, is_listed=True)
                 elif not rest:
-                    yield folder / name
+                    yield folder / name, folder / name
 
-    def anywhere(self, folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+    def anywhere(self, folder: Path, parts: Sequence[str]) -> Iterator[tuple[Path, Path]]:
         waiting = [folder]
         while waiting:
             folder = waiting.pop()
@@ -180,24 +192,25 @@ class _Search:
         if not self.folders or "**" in self.pattern:
             return ""
         folder = self.pattern.rstrip("/")
-        return (
-            f", only a directory: say '{folder}/*' for the files in it, or '{folder}/**' for those in the "
-            "directories below it too"
-        )
+        return f", only a directory: say '{folder}/' for all files below it, or '{folder}/*' for those in it"
 
     def refusal(self, code: str, detail: str) -> Invalid:
         return Invalid(code, detail, self.member)
 
 
-def resolve_objects(pattern: ObjectPath, roots: Sequence[DataPath], field: str) -> list[ObjectPath]:
+def resolve_objects(
+    pattern: ObjectPath, roots: Sequence[DataPath], field: str, is_folder: bool = False
+) -> list[ObjectPath]:
     """The objects an address or glob names, sorted, each with the size and version it was listed with.
 
     Raises Invalid (``field`` named) where it leaves the roots or matches nothing, `StoreError`.
     """
+    if is_folder:
+        pattern = ObjectPath(pattern.protocol, f"{pattern.key}/**")
     parts = pattern.key.split("/")
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     _require_below(ObjectPath(pattern.protocol, "/".join(parts[:fixed])), pattern, roots, field)
-    if fixed == len(parts):
+    if fixed == len(parts) or (not is_folder and pattern.exists()):
         return [ObjectPath(pattern.protocol, pattern.key, pattern.stat())]
     if parts.count("**") > 1:  # each multiplies the folders that are looked through
         raise Invalid("bad_path", f"'{pattern}' has '**' more than once.", field)

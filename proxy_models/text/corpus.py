@@ -24,6 +24,7 @@ from proxy_models.text.formats.catalogue import Format, format_of
 from proxy_models.text.formats.opened import OpenedFile, opened
 from proxy_models.text.reading import BY_CONTENT, Reading
 from proxy_models.text.token_files import TokenArray, TokenReader
+from proxy_models.text.token_shard import SAMPLE_CHARACTERS
 
 MOST_EMPTY_DOCUMENTS = 100_000
 """On end; a file of them would hold up whoever looks for its first text."""
@@ -84,9 +85,10 @@ class FileLook:
         path: of the file.
         format: it is of.
         size_bytes: as it is stored.
-        documents: of text that were read.
-        text_bytes: of these in UTF-8; of token ids their own bytes.
-        complete: whether that is all of the file.
+        text_bytes: of the documents that were read, in UTF-8; of token ids their own bytes.
+        texts: the documents of a file that was read to its end.
+        complete: whether it was.
+        sample: the beginning of the first document.
         fault: why it cannot be read, as far as it was.
         tokenizer: the fingerprint that the sidecar of token ids gives of their tokenizer.
     """
@@ -94,9 +96,10 @@ class FileLook:
     path: DataPath
     format: Format
     size_bytes: int
-    documents: int = 0
     text_bytes: int = 0
+    texts: tuple[str, ...] = ()
     complete: bool = True
+    sample: str | None = None
     fault: CorpusError | None = None
     tokenizer: object = None
 
@@ -118,20 +121,22 @@ def look_at(paths: Iterable[DataPath], byte_limit: int, reading: Reading = BY_CO
 def _look(file: OpenedFile, byte_limit: int, reading: Reading) -> FileLook:
     found = format_of(file, reading)
     look = FileLook(file.path, found, file.size)
-    documents = text_bytes = 0
+    texts: list[str] = []
+    text_bytes, sample, fault = 0, None, None
     try:
         if found.layout is not None:
             layout = found.layout(file, None)
             tokenizer = layout.sidecar.get("tokenizer")
             return replace(look, text_bytes=layout.size_bytes, tokenizer=tokenizer)
         for document in documents_of(file, found, reading):
-            documents += 1
+            sample = document[:SAMPLE_CHARACTERS] if sample is None else sample
             text_bytes += len(document.encode())
             if text_bytes >= byte_limit:
-                return replace(look, documents=documents, text_bytes=text_bytes, complete=False)
+                return replace(look, text_bytes=text_bytes, complete=False, sample=sample)
+            texts.append(document)
     except CorpusError as error:
-        return replace(look, documents=documents, text_bytes=text_bytes, fault=error)
-    return replace(look, documents=documents, text_bytes=text_bytes)
+        fault = error
+    return replace(look, text_bytes=text_bytes, texts=tuple(texts), sample=sample, fault=fault)
 
 
 @dataclass(frozen=True)

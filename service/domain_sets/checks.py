@@ -8,20 +8,20 @@ Latin one; people who write in that script need it.
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixing.domains import check_names
 from mixing.errors import InvalidDomainName, MixingError
 from proxy_models.errors import CorpusError, ProxyError, StoreUnreachable, TooLittleText
 from proxy_models.stores.object_path import DataPath, FileIdentity, file_identity
-from proxy_models.text.corpus import choose, look_at, read_documents
+from proxy_models.text.corpus import Choice, FileLook, choose, look_at
 from proxy_models.text.data_roots import found
 from proxy_models.text.held_out import MINIMUM_BYTES, document_digest, held_out_split
 from proxy_models.text.reading import BY_CONTENT, Reading
 from proxy_models.text.token_files import TOKENIZER_FILES
-from service.domain_sets.schemas import DomainRequest, TokenizerRequest
+from service.domain_sets.schemas import DomainPlanView, DomainRequest, FilesView, TokenizerRequest
 from store.files import identity_hash, outside_roots, resolve_files, resolve_place
 from store.problems import Invalid, Unavailable, invalid
 from store.settings import Settings
@@ -29,6 +29,9 @@ from store.settings import Settings
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 PROBE_BYTES = 4 * 2**20
 """How much of each domain's text is read while the request waits; the rest is read by its counting job."""
+
+EXAMPLES = 3
+"""Of files of one format, in a listing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,17 @@ class PlacedDomain:
 
 @dataclass(frozen=True, slots=True)
 class CheckedDomain:
-    """A domain whose files were found to be good; ``identity`` has each one's path, size and time."""
+    """A domain whose files were found to be good; ``identity`` has each one's path, size and time.
+
+    ``choice`` is what a look found in them and beside them; None for files that were counted before.
+    """
 
     name: str
     identity: tuple[FileIdentity, ...]
     declared_tokens: int | None
     declared_bytes: int | None
     reading: Reading = BY_CONTENT
+    choice: Choice | None = None
 
     @property
     def files(self) -> list[str]:
@@ -59,17 +66,42 @@ class CheckedDomain:
         """Equal for the same files, unchanged since."""
         return identity_hash(self.identity, self.reading.said)
 
+    def view(self) -> DomainPlanView:
+        """What was found in its files, by format."""
+        if self.choice is None:
+            return DomainPlanView(name=self.name, files=[], sample=None)
+        groups: dict[tuple[str, str | None], list[FileLook]] = {}
+        for look in self.choice.taken:
+            groups.setdefault((look.format.name, None), []).append(look)
+        for look, reason in self.choice.left_out:
+            said = reason.removeprefix(f"{look.path}: ")  # the files that it is said of are listed
+            groups.setdefault((look.format.name, said), []).append(look)
+        files = [
+            FilesView(
+                format=name,
+                files=len(looks),
+                size_bytes=sum(look.size_bytes for look in looks),
+                taken=reason is None,
+                reason=reason,
+                examples=[str(look.path) for look in looks[:EXAMPLES]],
+            )
+            for (name, reason), looks in groups.items()
+        ]
+        return DomainPlanView(name=self.name, files=files, sample=self.choice.taken[0].sample)
+
 
 @dataclass(frozen=True, slots=True)
 class FileRules:
     """What files are held against.
 
     ``counted`` are the hashes of files that were counted before, as they are now: they need not be looked into.
+    With ``trains_tokenizer`` the domain set's is trained on its text, and token ids are not its own.
     """
 
     settings: Settings
     held_out_fraction: float
     counted: Collection[str] = ()
+    trains_tokenizer: bool = False
 
 
 def check_tree(domains: Sequence[PlacedDomain], settings: Settings) -> None:
@@ -89,20 +121,30 @@ def check_tree(domains: Sequence[PlacedDomain], settings: Settings) -> None:
 def check_domain(domain: PlacedDomain, rules: FileRules) -> CheckedDomain:
     """Resolve and look into a domain's files. Raises Invalid naming the field and the domain."""
     request = domain.request
+    named: set[DataPath] = set()
     files: dict[DataPath, None] = {}
     for position, pattern in enumerate(request.files):
         field = f"{domain.field}.files[{position}]"
-        for path in _resolved(pattern, request.name, rules, field):
+        matches = _resolved(pattern, request.name, rules, field)
+        if len(matches) == 1 and pattern.endswith(matches[0].name):
+            named.update(matches)
+        for path in matches:
             if path in files:
                 raise Invalid("duplicate_file", f"{str(path)!r} is named twice by {request.name!r}.", field)
             files[path] = None
-    identity = tuple(file_identity(path) for path in files)
     checked = CheckedDomain(
-        request.name, identity, request.tokens, request.size_bytes, request.reading.settings
+        request.name,
+        tuple(map(file_identity, files)),
+        request.tokens,
+        request.size_bytes,
+        request.reading.settings,
     )
-    if checked.files_hash not in rules.counted:
-        _look_into(checked, list(files), f"{domain.field}.files", rules.held_out_fraction)
-    return checked
+    if checked.files_hash in rules.counted:
+        return checked
+    choice = _look_into(checked, files, named, f"{domain.field}.files", rules)
+    taken = {str(look.path) for look in choice.taken}
+    identity = tuple(one for one in checked.identity if one[0] in taken)
+    return replace(checked, identity=identity, choice=choice)
 
 
 def _resolved(pattern: str, name: str, rules: FileRules, field: str) -> list[DataPath]:
@@ -113,39 +155,54 @@ def _resolved(pattern: str, name: str, rules: FileRules, field: str) -> list[Dat
 
 
 def _look_into(
-    domain: CheckedDomain, paths: Sequence[DataPath], field: str, held_out_fraction: float
-) -> None:
+    domain: CheckedDomain,
+    paths: Iterable[DataPath],
+    named: Collection[DataPath],
+    field: str,
+    rules: FileRules,
+) -> Choice:
     name = domain.name
     try:
-        looks = choose(look_at(paths, PROBE_BYTES, domain.reading), paths).taken
-        if all(look.complete and look.format.layout is None for look in looks):
-            _check_held_out(domain, paths, held_out_fraction)
+        choice = choose(look_at(paths, PROBE_BYTES, domain.reading), named)
+        _check_ids(choice, rules)
+        if all(look.complete and look.format.layout is None for look in choice.taken):
+            texts = [text for look in choice.taken for text in look.texts]
+            _check_held_out(name, texts, rules.held_out_fraction)
     except TooLittleText as error:
         raise Invalid(error.code, str(error), field) from error
     except StoreUnreachable as error:
         raise Unavailable(error.code, f"Domain {name!r}: {error}", field) from error
     except ProxyError as error:
         raise Invalid(error.code, f"Domain {name!r}: {error}", field) from error
+    return choice
 
 
-def _check_held_out(domain: CheckedDomain, paths: Sequence[DataPath], fraction: float) -> None:
+def _check_ids(choice: Choice, rules: FileRules) -> None:
+    """Refuse ids that a tokenizer trained here cannot have made, before there is one."""
+    for look in choice.taken:
+        if rules.trains_tokenizer and look.format.layout is not None and look.tokenizer is None:
+            raise CorpusError(
+                look.path,
+                None,
+                f"holds {look.format.name}, and this domain set trains a tokenizer of its own, which did not make "
+                "them; give the one that did as tokenizer.huggingface",
+            )
+
+
+def _check_held_out(name: str, documents: Sequence[str], fraction: float) -> None:
     """Refuse a small domain at once whose split leaves too little on either side; a large one is counted first."""
-    split = held_out_split(_documents(paths, domain.reading), fraction)
+    split = held_out_split(documents, fraction)
     held_out = trained = 0
-    for document in _documents(paths, domain.reading):
+    for document in documents:
         kept_back, rest = split.divide(document_digest(document), document)
         held_out += len(kept_back.encode())
         trained += len(rest.encode())
     if held_out < MINIMUM_BYTES or trained == 0:
         raise TooLittleText(
-            domain.name,
+            name,
             f"it has {held_out + trained} bytes, of which {MINIMUM_BYTES} must be held out and some be left to train "
             "on; add text to it, or make it a part of another domain",
         )
-
-
-def _documents(paths: Sequence[DataPath], reading: Reading) -> Iterator[str]:
-    return (document for path in paths for document in read_documents(path, reading=reading))
 
 
 def check_tokenizer(request: TokenizerRequest, settings: Settings) -> dict[str, object]:

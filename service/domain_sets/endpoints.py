@@ -8,6 +8,7 @@ from service.domain_sets import repository, revisions
 from service.domain_sets.checks import check_tokenizer
 from service.domain_sets.repository import retry_preparation, revision_of
 from service.domain_sets.schemas import (
+    DomainSetPlanView,
     DomainSetRequest,
     DomainSetView,
     RevisionPlanView,
@@ -24,7 +25,12 @@ router = APIRouter(prefix="/v1/domain-sets", tags=["domain sets"], route_class=T
 Number = Annotated[int, Path(ge=1, lt=2**31, description="Of a revision, from 1.")]
 
 
-@router.post("", status_code=201, response_model=RevisionView)
+@router.post(
+    "",
+    status_code=201,
+    response_model=RevisionView | DomainSetPlanView,
+    responses={200: {"model": DomainSetPlanView, "description": "With `dry_run`: what would be."}},
+)
 @slow
 def create_domain_set(
     body: DomainSetRequest,
@@ -32,10 +38,14 @@ def create_domain_set(
     database: DatabaseDependency,
     settings: SettingsDependency,
     key: KeyHeader = None,
-) -> RevisionView:
+    dry_run: DryRun = False,
+) -> RevisionView | DomainSetPlanView:
     """Name a domain set and give its first revision; counting and tokenizing start at once."""
     tokenizer = check_tokenizer(body.tokenizer, settings)
     domains = revisions.check_first_domains(body, settings)
+    if dry_run:
+        response.status_code = 200
+        return DomainSetPlanView(domain_set=body.name, domains=[domain.view() for domain in domains])
     revision_id = do_once(
         database,
         IdempotentRequest("domain-sets", key, body),

@@ -27,7 +27,9 @@ def check_first_domains(request: DomainSetRequest, settings: Settings) -> list[C
     """Validate the names and files of a new domain set. Raises Invalid naming the field and the domain."""
     placed = [PlacedDomain(domain, f"domains[{index}]") for index, domain in enumerate(request.domains)]
     check_tree(placed, settings)
-    rules = FileRules(settings, request.held_out_fraction)
+    rules = FileRules(
+        settings, request.held_out_fraction, trains_tokenizer=request.tokenizer.huggingface is None
+    )
     return [check_domain(domain, rules) for domain in placed]
 
 
@@ -91,6 +93,7 @@ class PlannedRevision:
             number=self.number,
             parent=self.parent.number,
             changes=changes_view(confirm(self.changes, self.old, self.new)),
+            domains=[domain.view() for domain in self.domains],
         )
 
 
@@ -107,7 +110,12 @@ def plan_revision(
     with database.read() as session:
         parent = revision_of(session, name, request.parent)
         old = leaves_of(session, parent)
-        rules = FileRules(settings, parent.held_out_fraction, _counted_files(session, parent))
+        rules = FileRules(
+            settings,
+            parent.held_out_fraction,
+            _counted_files(session, parent),
+            "vocabulary_size" in parent.tokenizer,
+        )
     rows = {row.name: row for row in parent.domains}
     if request.patch is not None:
         checked = {one.field: check_domain(one, rules) for one in requested_domains(request.patch)}

@@ -183,6 +183,32 @@ class ChangesView(BaseModel):
     unconfirmed: dict[str, str]
 
 
+class FilesView(BaseModel):
+    """Files of one format that a domain's paths name, and whether they are taken for its text."""
+
+    format: str
+    files: int
+    size_bytes: int
+    taken: bool
+    reason: str | None = Field(description="Why they are left out.")
+    examples: list[str] = Field(description="The first few of them.")
+
+
+class DomainPlanView(BaseModel):
+    """What a domain's files are, as far as a look told: empty for files that were counted before."""
+
+    name: str
+    files: list[FilesView]
+    sample: str | None = Field(description="How its first document begins; null for token ids.")
+
+
+class DomainSetPlanView(BaseModel):
+    """What a domain set would be: nothing is stored."""
+
+    domain_set: str
+    domains: list[DomainPlanView]
+
+
 class RevisionPlanView(BaseModel):
     """What a revision would be: nothing is stored."""
 
@@ -190,6 +216,7 @@ class RevisionPlanView(BaseModel):
     number: int
     parent: int
     changes: ChangesView
+    domains: list[DomainPlanView]
 
 
 class RevisionView(BaseModel):

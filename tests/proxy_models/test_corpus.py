@@ -110,9 +110,9 @@ def test_a_look_counts_and_stops(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", LINES)
     size = sum(len(text.encode()) for text in TEXTS)
     for look in look_at([path, path], 10**6):
-        assert (look.documents, look.text_bytes, look.complete) == (3, size, True)
+        assert (look.texts, look.text_bytes, look.complete) == (tuple(TEXTS), size, True)
     for look in look_at([path, path], 5):
-        assert (look.documents, look.complete) == (1, False)
+        assert (look.sample, look.texts, look.complete) == ("plain", (), False)
 
 
 def token_file(path: Path, tokens: list[int], dtype: str) -> Path:

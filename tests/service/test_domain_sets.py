@@ -214,11 +214,11 @@ def test_a_directory_in_place_of_a_pattern_is_told_which_pattern_names_its_files
     (folder / "old").mkdir(parents=True)
     for place in (folder, folder / "old"):
         Path(write_corpus("books")).rename(place / "books.jsonl")
-    for pattern in (f"{folder}", f"{folder}/", f"{folder.parent}/sh*"):
+    for pattern in (f"{folder}", f"{folder.parent}/sh*"):
         domain_set["domains"][2]["files"] = [pattern]
         problem = refused(client, domain_set)
         assert (problem["code"], problem["field"]) == ("no_such_file", "domains[2].files[0]")
-        for suffix, files in (("/*", 1), ("/**", 2)):
+        for suffix, files in (("/*", 1), ("/", 2)):
             advised = pattern.rstrip("/") + suffix
             assert f"'{advised}'" in problem["detail"]
             body = {**domain_set, "name": f"pool-{files}"}
