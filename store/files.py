@@ -92,8 +92,8 @@ class _Search:
         if self.pattern.endswith("/") and "**" not in rest:
             rest = (*rest, "**")
         named = list(islice(self.below(start, rest), MAX_FILES + 1))
-        targets = {target: name for name, target in sorted(named, reverse=True)}
-        files = sorted(targets.values())
+        named.sort(key=lambda found: found[0].parts, reverse=True)
+        files = [*reversed({target: name for name, target in named}.values())]
         if len(named) > MAX_FILES:
             raise self.refusal("too_many_files", f"{self.pattern!r} names over {MAX_FILES} files.")
         if not files:

@@ -15,7 +15,7 @@ not. Documents of white space only are left out. A file is a local one or an obj
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
@@ -120,23 +120,23 @@ def look_at(paths: Iterable[DataPath], byte_limit: int, reading: Reading = BY_CO
 
 def _look(file: OpenedFile, byte_limit: int, reading: Reading) -> FileLook:
     found = format_of(file, reading)
-    look = FileLook(file.path, found, file.size)
     texts: list[str] = []
-    text_bytes, sample, fault = 0, None, None
+    text_bytes, complete, sample, fault = 0, True, None, None
     try:
         if found.layout is not None:
             layout = found.layout(file, None)
             tokenizer = layout.sidecar.get("tokenizer")
-            return replace(look, text_bytes=layout.size_bytes, tokenizer=tokenizer)
+            return FileLook(file.path, found, file.size, layout.size_bytes, tokenizer=tokenizer)
         for document in documents_of(file, found, reading):
             sample = document[:SAMPLE_CHARACTERS] if sample is None else sample
             text_bytes += len(document.encode())
-            if text_bytes >= byte_limit:
-                return replace(look, text_bytes=text_bytes, complete=False, sample=sample)
+            if not (complete := text_bytes < byte_limit):
+                texts = []
+                break
             texts.append(document)
     except CorpusError as error:
         fault = error
-    return replace(look, text_bytes=text_bytes, texts=tuple(texts), sample=sample, fault=fault)
+    return FileLook(file.path, found, file.size, text_bytes, tuple(texts), complete, sample, fault)
 
 
 @dataclass(frozen=True)

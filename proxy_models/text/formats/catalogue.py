@@ -228,6 +228,8 @@ EMPTY = Format("empty", _is_empty, "nothing")
 PLAIN_TEXT = Format("plain text", lambda file: True, "plain text", plain_text.documents)
 FORMATS: tuple[Format, ...] = (
     EMPTY,
+    Format("a note beside token ids", _is_note, "nothing"),
+    Format("JSON lines", _is_json_lines, "records", json_lines.documents, suffixes=(".jsonl", ".ndjson")),
     Format("Parquet", _uncompressed(_PARQUET), "records", _parquet, suffixes=(".parquet",)),
     Format("Arrow", _uncompressed(_ARROW), "records", _arrow, suffixes=(".arrow", ".feather")),
     Format("an Arrow stream", _uncompressed(_is_arrow_stream), "records", _arrow, suffixes=(".arrow",)),
@@ -257,7 +259,6 @@ FORMATS: tuple[Format, ...] = (
     Format("an office document", _begins(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), advice="extract its text"),
     Format("an image", _begins(b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8"), advice="extract its text"),
     Format("an index of Megatron", _begins(MEGATRON_INDEX), "nothing"),
-    Format("a note beside token ids", _is_note, "nothing"),
     Format(
         "token ids of NumPy",
         _uncompressed(_begins(b"\x93NUMPY")),
@@ -274,7 +275,6 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format("compressed token ids", _begins(b"\x93NUMPY"), advice="decompress them"),
     Format("UTF-16 or UTF-32", _is_wide_text, advice="convert it: iconv -f UTF-16 -t UTF-8"),
-    Format("JSON lines", _is_json_lines, "records", json_lines.documents, suffixes=(".jsonl", ".ndjson")),
     Format("a JSON array", _is_json_array, "records", json_array.documents, suffixes=(".json",)),
     Format(
         "JSON that is neither lines of objects nor an array of them",
