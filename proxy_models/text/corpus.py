@@ -16,6 +16,8 @@ not. Documents of white space only are left out. A file is a local one or an obj
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
+from typing import TypeVar
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
@@ -26,6 +28,7 @@ from proxy_models.text.reading import BY_CONTENT, Reading
 from proxy_models.text.token_files import TokenArray, TokenReader
 from proxy_models.text.token_shard import SAMPLE_CHARACTERS
 
+Text = TypeVar("Text", str, tuple[str, Sequence[int] | None])
 MOST_EMPTY_DOCUMENTS = 100_000
 """On end; a file of them would hold up whoever looks for its first text."""
 
@@ -64,6 +67,24 @@ def documents_of(file: OpenedFile, found: Format, reading: Reading) -> Iterator[
             reason = f"has over {MOST_EMPTY_DOCUMENTS} documents on end without text"
             raise CorpusError(file.path, None, reason)
     file.read_to_end()
+
+
+def byte_limits(paths: Sequence[DataPath], reading: Reading) -> list[float]:
+    """Bytes of text to read of each file: of a sample what its part of all bytes is, else all."""
+    if reading.max_bytes is None:
+        return [inf] * len(paths)
+    sizes = [path.stat().st_size for path in paths]
+    total = max(1, sum(sizes))
+    return [reading.max_bytes * size / total for size in sizes]
+
+
+def up_to(texts: Iterator[Text], byte_limit: float) -> Iterator[Text]:
+    """The first of some documents, with the one that reaches the limit."""
+    for text in texts:
+        yield text
+        byte_limit -= len((text if isinstance(text, str) else text[0]).encode())
+        if byte_limit <= 0:
+            return
 
 
 def read_token_documents(

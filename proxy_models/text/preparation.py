@@ -16,7 +16,7 @@ from proxy_models.storage import (
 )
 from proxy_models.stores.current import current_store, is_here, reference_of
 from proxy_models.stores.object_path import DataPath, FileIdentity, file_identity
-from proxy_models.text.corpus import holds_text, read_documents
+from proxy_models.text.corpus import byte_limits, holds_text, read_documents, up_to
 from proxy_models.text.held_out import document_digest, held_out_split
 from proxy_models.text.reading import BY_CONTENT, Reading
 from proxy_models.text.shard_writer import (
@@ -128,14 +128,17 @@ def training_sample(
     What a held-out ``fraction`` of them keeps back (`held_out_split`) is left out: the files are those of one domain.
     Token ids have no say. The order and the choice depend on the files alone.
     """
-    texts = [path for path in files if holds_text(path, reading)]
-    split = held_out_split(
-        (text for path in texts for text in read_documents(path, reading=reading)), fraction
-    )
+    limits = zip(files, byte_limits(files, reading), strict=True)
+    texts = [(path, limit) for path, limit in limits if holds_text(path, reading)]
+
+    def documents(path: DataPath, limit: float) -> Iterator[str]:
+        return up_to(read_documents(path, reading=reading), limit)
+
+    split = held_out_split((text for place in texts for text in documents(*place)), fraction)
     remaining = byte_limit
-    for index, path in enumerate(texts):
+    for index, place in enumerate(texts):
         share = remaining / (len(texts) - index)
-        for text in read_documents(path, reading=reading):
+        for text in documents(*place):
             _, trained = split.divide(document_digest(text), text)
             if not trained:
                 continue

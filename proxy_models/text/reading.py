@@ -15,6 +15,9 @@ class Reading:
         text_field: member or column that holds the text; a dot leads into a nested one, ``"raw.content"``.
         format: None is told by content. ``"text"`` reads every file as the plain text it is (JSON and CSV too, for a
             domain of such files), ``"lines"`` likewise with one document a line.
+        chat: template of one message, ``"<|{role}|>\\n{content}\\n"``, or the name of one (`formats.messages`); the
+            text is then a list of messages, by default the member or column ``messages``.
+        max_bytes: of text that are read, about: of every file the beginning, as long as is its part of all bytes.
 
     >>> Reading(text_field="content").said
     {'text_field': 'content'}
@@ -22,6 +25,13 @@ class Reading:
 
     text_field: str = "text"
     format: PlainText | None = None
+    chat: str | None = None
+    max_bytes: int | None = None
+
+    @property
+    def member(self) -> str:
+        """Where the text, or the list of messages, is."""
+        return "messages" if self.chat is not None and self.text_field == "text" else self.text_field
 
     @property
     def said(self) -> dict[str, object]:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
+from math import inf
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO
@@ -14,7 +15,7 @@ import numpy as np
 from proxy_models.errors import CorpusError, InvalidSpec, TooLittleText
 from proxy_models.storage import write_json
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.corpus import documents_of
+from proxy_models.text.corpus import byte_limits, documents_of, up_to
 from proxy_models.text.data_roots import Digests
 from proxy_models.text.formats.catalogue import format_of
 from proxy_models.text.formats.opened import opened
@@ -225,9 +226,11 @@ def _documents(
     """Every document, in order; each file's format and digest are added to ``files`` when it is read."""
     sizes = [path.stat().st_size for path in spec.files]
     total, before = sum(sizes), 0
-    for path, size in zip(spec.files, sizes, strict=True):
+    limits = byte_limits(spec.files, spec.reading)
+    for path, size, limit in zip(spec.files, sizes, limits, strict=True):
         read = reported = 0
-        for text, ids in _documents_of(path, spec, files):
+        whole = _documents_of(path, spec, files)
+        for text, ids in whole if limit == inf else _sample_of(path, spec, files, limit):
             yield text, ids
             read += len(text.encode())
             done = min(size, read)  # compressed files run ahead, and wait at their end
@@ -238,6 +241,19 @@ def _documents(
         progress(PreparationProgress(before, total))
     if not files:
         raise CorpusError(spec.files[0], None, "holds no text")
+
+
+def _sample_of(
+    path: DataPath, spec: PreparationSpec, files: list[tuple[str, str]], limit: float
+) -> Iterator[Document]:
+    """The first documents of a file, which is not read to its end: what stands for its content is what was read."""
+    digest, documents = hashlib.sha256(), 0
+    for text, ids in up_to(_documents_of(path, spec, []), limit):
+        digest.update(len(text).to_bytes(8, "big") + text.encode())
+        documents += 1
+        yield text, ids
+    if documents:
+        files.append(("sample", digest.hexdigest()))
 
 
 def _documents_of(path: DataPath, spec: PreparationSpec, files: list[tuple[str, str]]) -> Iterator[Document]:

@@ -165,7 +165,8 @@ def _look_into(
     try:
         choice = choose(look_at(paths, PROBE_BYTES, domain.reading), named)
         _check_ids(choice, rules)
-        if all(look.complete and look.format.layout is None for look in choice.taken):
+        is_read = all(look.complete and look.format.layout is None for look in choice.taken)
+        if is_read and domain.reading.max_bytes is None:
             texts = [text for look in choice.taken for text in look.texts]
             _check_held_out(name, texts, rules.held_out_fraction)
     except TooLittleText as error:

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
+from proxy_models.text.formats.messages import CHAT_TEMPLATES
 from proxy_models.text.reading import PlainText, Reading
 from service.http.schemas import FailureView, Name, ProgressView, RequestModel, Time
 
@@ -47,6 +48,28 @@ class ReadingRequest(RequestModel):
         description="`text` reads any file as plain text, JSON and CSV too; `lines` a document from each line.",
     )
 
+    chat: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="Template of one message with `{role}` and `{content}`, or `tulu` or `chatml`; the text is then "
+        "a list of messages, by default the member or column `messages`.",
+    )
+    max_bytes: int | None = Field(
+        default=None,
+        ge=2**16,
+        lt=2**63,
+        description="Of text that is read and counted, about: a sample of a domain whose `tokens` are declared.",
+    )
+
+    @field_validator("chat")
+    @classmethod
+    def _with_content(cls, chat: str | None) -> str | None:
+        if chat is not None and chat not in CHAT_TEMPLATES and chat.count("{content}") != 1:
+            known = ", ".join(CHAT_TEMPLATES)
+            raise ValueError(f"a template has {{content}} once, or is the name of one ({known})")
+        return chat
+
     @property
     def settings(self) -> Reading:
         """For the readers."""
@@ -61,6 +84,12 @@ class DomainRequest(RequestModel):
     tokens: int | None = Field(default=None, gt=0, lt=2**63)
     size_bytes: int | None = Field(default=None, gt=0, lt=2**63)
     reading: ReadingRequest = ReadingRequest()
+
+    @model_validator(mode="after")
+    def _sized(self) -> Self:
+        if self.reading.max_bytes is not None and self.tokens is None:
+            raise ValueError("a sample (max_bytes) does not say how large its domain is; give its tokens")
+        return self
 
 
 class TreeRequest(RequestModel):

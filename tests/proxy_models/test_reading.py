@@ -1,4 +1,4 @@
-"""The text of a file is where its reading says: a member or column of another name, nested ones, a line each."""
+"""The text of a file is where its reading says: a member or column of another name, messages, a line, a sample."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,9 @@ import pytest
 
 from proxy_models.errors import CorpusError
 from proxy_models.text.corpus import read_documents
+from proxy_models.text.preparation import PreparationSpec, prepare_domain, training_sample
 from proxy_models.text.reading import Reading
+from proxy_models.text.tokenizer import train_byte_level_bpe
 
 TEXTS = ["plain", "naïve ☃ snow\n", "  indented\nlines\n\n"]
 
@@ -58,3 +60,78 @@ def test_a_line_is_a_document_where_that_is_said(tmp_path: Path) -> None:
 def test_json_may_be_wanted_as_the_text_it_is(tmp_path: Path) -> None:
     path = json_lines(tmp_path / "a.jsonl", [{"text": "inner"}])
     assert list(read_documents(path, reading=Reading(format="text"))) == ['{"text": "inner"}\n']
+
+
+MESSAGES = [
+    {"role": "system", "content": "Be {role}."},
+    {"role": "user", "content": "Hi ☃"},
+    {"role": "assistant", "content": "Hello\n"},
+]
+
+
+@pytest.mark.parametrize("write", [json_lines, parquet])
+def test_messages_are_rendered_one_after_another(tmp_path: Path, write: Any) -> None:
+    path = write(
+        tmp_path / ("a.parquet" if write is parquet else "a.jsonl"), [{"id": 1, "messages": MESSAGES}]
+    )
+    # Tulu 3 as open-instruct's dataset_transformation.py has it, the end-of-text left to the document's.
+    tulu = "<|system|>\nBe {role}.\n<|user|>\nHi ☃\n<|assistant|>\nHello\n\n"
+    assert list(read_documents(path, reading=Reading(chat="tulu"))) == [tulu]
+    assert list(read_documents(path, reading=Reading(chat="<|{role}|>\n{content}\n"))) == [tulu]
+    assert list(read_documents(path, reading=Reading(chat="{content}"))) == ["Be {role}.Hi ☃Hello\n"]
+    with pytest.raises(CorpusError, match=r"has no (string|column) 'text'"):
+        list(read_documents(path))
+
+
+def test_messages_of_other_spellings_and_damaged_ones(tmp_path: Path) -> None:
+    shared = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yes"}]}
+    path = json_lines(tmp_path / "a.jsonl", [shared])
+    reading = Reading(text_field="conversations", chat="{role}: {content}\n")
+    assert list(read_documents(path, reading=reading)) == ["human: Hi\ngpt: Yes\n"]
+    parts = {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
+        ]
+    }
+    assert list(read_documents(json_lines(path, [parts]), reading=Reading(chat="{content}"))) == ["ab"]
+    for record, reason in (
+        ({"messages": [*MESSAGES, {"role": "tool"}]}, "line 2: its message 4 has no text"),
+        ({"messages": "Hi"}, "line 2: has no list of messages"),
+        ({"text": "Hi"}, "line 2: has no list of messages"),
+        ({"messages": ["Hi"]}, "line 2: its message 1 is no object"),
+    ):
+        with pytest.raises(CorpusError, match=reason):
+            list(read_documents(json_lines(path, [parts, record]), reading=Reading(chat="tulu")))
+    with pytest.raises(CorpusError, match=r"it has messages, and reading\.chat is the template"):
+        list(read_documents(json_lines(path, [parts])))
+
+
+def test_a_sample_is_the_beginning_of_every_file_and_the_same_again(tmp_path: Path) -> None:
+    texts = {
+        name: [f"{name} {number} " + "word " * 20 for number in range(count)]
+        for name, count in (("a", 4000), ("b", 1000))
+    }
+    files = tuple(
+        json_lines(tmp_path / f"{name}.jsonl", [{"text": one} for one in texts[name]]) for name in texts
+    )
+    tokenizer = train_byte_level_bpe(texts["a"], 300, tmp_path / "t.json")
+    reading = Reading(max_bytes=100_000)
+    first, again = (
+        prepare_domain(
+            PreparationSpec("d", files, tokenizer, tmp_path / folder, 0.1, 4096, 512, reading=reading)
+        )
+        for folder in ("one", "two")
+    )
+    assert first.directory.name == again.directory.name
+    assert (first.directory / "tokens.bin").read_bytes() == (again.directory / "tokens.bin").read_bytes()
+    assert 100_000 <= first.meta.size_bytes < 100_000 + 2 * 200
+    size = len(texts["a"][0])
+    assert first.meta.documents == pytest.approx(100_000 / size, rel=0.05)
+    sample = list(training_sample(files, 0.1, 10**9, reading))
+    shares = [sum(text.startswith(name) for text in sample) for name in "ab"]
+    assert shares[0] / shares[1] == pytest.approx(4, rel=0.1)
+    assert sample[:50] == [text for text in texts["a"] if text in set(sample)][:50]
+    files[1].write_text(files[1].read_text() + json.dumps({"text": "more"}) + "\n")
+    whole = prepare_domain(PreparationSpec("d", files, tokenizer, tmp_path / "one", 0.1, 4096, 512))
+    assert whole.meta.documents == 5001
+    assert whole.directory != first.directory

@@ -37,6 +37,13 @@ def folder(settings: Settings) -> Path:
     return folder
 
 
+def tokenizer_folder(settings: Settings) -> str:
+    """A place for a tokenizer, which is only looked at when it is used."""
+    folder = settings.data_directory / "corpora" / "tokenizer"
+    folder.mkdir()
+    return str(folder)
+
+
 def planned(client: TestClient, domain_set: Document, files: list[str]) -> Document:
     domain_set["domains"][0]["files"] = files
     answer = client.post("/v1/domain-sets?dry_run=true", json=domain_set)
@@ -105,7 +112,7 @@ def test_links_into_a_store_of_blobs_keep_their_names(
         link.symlink_to(Path("../../blobs") / f"blob-{name.replace('.', '')}")
     found = planned(client, domain_set, [f"{cache}/snapshots/*/train*"])
     assert found["files"][0]["examples"] == [str(cache / "snapshots" / "1a2b" / "train.jsonl.gz")]
-    domain_set["tokenizer"] = {"huggingface": "gpt2"}
+    domain_set["tokenizer"] = {"huggingface": tokenizer_folder(settings)}
     assert (
         planned(client, domain_set, [f"{cache}/snapshots/1a2b/ids.npy"])["files"][0]["format"]
         == "raw token ids"
@@ -122,7 +129,7 @@ def test_ids_that_a_tokenizer_trained_here_cannot_have_made_are_refused(
     assert (found["status"], found["code"]) == (422, "corpus_error")
     assert f"{path}: holds token ids of NumPy" in found["detail"]
     assert "give the one that did as tokenizer.huggingface" in found["detail"]
-    domain_set["tokenizer"] = {"huggingface": "gpt2"}
+    domain_set["tokenizer"] = {"huggingface": tokenizer_folder(settings)}
     assert client.post("/v1/domain-sets", json=domain_set).status_code == 201
 
 
@@ -157,3 +164,19 @@ def test_a_text_by_name_is_stored_and_part_of_what_the_files_are(
         "/v1/domain-sets/pool/revisions?dry_run=true", json={"domains": domain_set["domains"]}
     )
     assert change.json()["changes"]["revised"] == [name], change.json()
+
+
+def test_a_sample_needs_the_size_of_its_domain_and_a_template_its_content(
+    client: TestClient, domain_set: Document
+) -> None:
+    tokens = domain_set["domains"][0].pop("tokens")
+    domain_set["domains"][0]["reading"] = {"max_bytes": 100_000}
+    found = problem(client.post("/v1/domain-sets", json=domain_set))
+    assert found["status"] == 422
+    assert "give its tokens" in found["detail"]
+    domain_set["domains"][0]["tokens"] = tokens
+    assert client.post("/v1/domain-sets?dry_run=true", json=domain_set).status_code == 200
+    domain_set["domains"][0]["reading"] = {"chat": "{role}"}
+    assert (
+        "a template has {content} once" in problem(client.post("/v1/domain-sets", json=domain_set))["detail"]
+    )

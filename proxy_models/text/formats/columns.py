@@ -10,6 +10,7 @@ import pyarrow.parquet
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.formats.json_lines import encodable
+from proxy_models.text.formats.messages import rendered
 from proxy_models.text.formats.opened import OpenedFile
 from proxy_models.text.reading import Reading
 
@@ -22,7 +23,7 @@ def parquet(file: OpenedFile, reading: Reading) -> Iterator[str]:
 
     def batches(source: IO[bytes]) -> Iterator[tuple[Any, list[str]]]:
         with pyarrow.parquet.ParquetFile(source) as table:
-            column = _column(file.path, table.schema_arrow, reading.text_field)
+            column = _column(file.path, table.schema_arrow, reading.member)
             for batch in table.iter_batches(batch_size=_ROWS, columns=[".".join(column)]):
                 yield batch.column(0), column[1:]
 
@@ -38,7 +39,7 @@ def arrow(file: OpenedFile, reading: Reading) -> Iterator[str]:
             parts = (table.get_batch(number) for number in range(table.num_record_batches))
         else:
             parts = table = pyarrow.ipc.open_stream(source)
-        column = _column(file.path, table.schema, reading.text_field)
+        column = _column(file.path, table.schema, reading.member)
         for batch in parts:
             yield batch.column(column[0]), column[1:]
 
@@ -54,8 +55,10 @@ def _texts(file: OpenedFile, reading: Reading, batches: Any, name: str) -> Itera
                     values = pyarrow.compute.call_function("struct_field", [values], _member(member))
                 for text in values.to_pylist():
                     row += 1
-                    if not isinstance(text, str):
-                        raise CorpusError(file.path, row, f"column {reading.text_field!r} is not a string")
+                    if reading.chat is not None:
+                        text = rendered(file.path, row, text, reading.chat)
+                    elif not isinstance(text, str):
+                        raise CorpusError(file.path, row, f"column {reading.member!r} is not a string")
                     yield encodable(file.path, row, text)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(file.path, row + 1 if row else None, f"not readable as {name}: {error}") from error

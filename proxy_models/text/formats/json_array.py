@@ -12,7 +12,7 @@ from proxy_models.text.formats.json_lines import (
     MAX_LINE_BYTES,
     MOST_EXPANSION,
     encodable,
-    text_field,
+    text_of,
 )
 from proxy_models.text.formats.opened import OpenedFile
 from proxy_models.text.reading import Reading
@@ -27,7 +27,7 @@ def documents(file: OpenedFile, reading: Reading) -> Iterator[str]:
         if isinstance(element, str):
             yield encodable(file.path, number, element)
         elif isinstance(element, dict):
-            yield text_field(file.path, number, element, reading.text_field)
+            yield text_of(file.path, number, element, reading)
         else:
             raise CorpusError(file.path, number, "an element is neither an object nor a string")
 

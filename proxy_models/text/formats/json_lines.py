@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.formats.compression import BROKEN
+from proxy_models.text.formats.messages import rendered
 from proxy_models.text.formats.opened import OpenedFile
 from proxy_models.text.reading import Reading
 
@@ -66,16 +67,31 @@ def text_field(path: DataPath, number: int, record: dict[str, object], field: st
 
     Raises `CorpusError` naming file and line.
     """
-    text: object = record.get(field)
-    if text is None and "." in field:
-        text = record
-        for name in field.split("."):
-            text = text.get(name) if isinstance(text, dict) else None
+    text = member(record, field)
     if not isinstance(text, str):
         others = ", ".join(name for name, value in record.items() if isinstance(value, str))
         hint = f"; its strings are {others[:200]}, and reading.text_field names one" if others else ""
+        if isinstance(text or record.get("messages"), list):
+            hint = "; it has messages, and reading.chat is the template that makes text of them"
         raise CorpusError(path, number, f"has no string {field!r}{hint}")
     return encodable(path, number, text)
+
+
+def member(record: dict[str, object], field: str) -> object:
+    """``record[field]``, nested where the name has dots; None where there is none."""
+    value: object = record.get(field)
+    if value is None and "." in field:
+        value = record
+        for name in field.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def text_of(path: DataPath, number: int, record: dict[str, object], reading: Reading) -> str:
+    """The text of a record: a string, or its messages rendered. Raises `CorpusError` naming file and line."""
+    if reading.chat is None:
+        return text_field(path, number, record, reading.member)
+    return encodable(path, number, rendered(path, number, member(record, reading.member), reading.chat))
 
 
 def encodable(path: DataPath, number: int, text: str) -> str:
@@ -90,4 +106,4 @@ def encodable(path: DataPath, number: int, text: str) -> str:
 def documents(file: OpenedFile, reading: Reading) -> Iterator[str]:
     """The text of each line. Raises `CorpusError` as `json_objects` does."""
     for number, record in json_objects(file):
-        yield text_field(file.path, number, record, reading.text_field)
+        yield text_of(file.path, number, record, reading)
