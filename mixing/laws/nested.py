@@ -81,16 +81,11 @@ def fit_scaling(amounts: np.ndarray, losses: np.ndarray) -> ScalingLaws:
     )
 
 
-def extrapolate_steps(steps: np.ndarray, losses: np.ndarray, to: float) -> np.ndarray:
-    """(...) losses after `to` steps of runs with (n, ...) losses after (n,) steps; see `fit_scaling`."""
-    _require_target(to)
-    return fit_scaling(steps, losses).at(to)
-
-
-def extrapolate_sizes(sizes: np.ndarray, losses: np.ndarray, to: float) -> np.ndarray:
-    """(...) losses of a model of `to` parameters from (n, ...) losses of models of (n,); see `fit_scaling`."""
-    _require_target(to)
-    return fit_scaling(sizes, losses).at(to)
+def extrapolate(amounts: np.ndarray, losses: np.ndarray, to: float) -> np.ndarray:
+    """(...) losses at `to` steps or parameters from (n, ...) losses at (n,) of them; see `fit_scaling`."""
+    if not (np.isfinite(to) and to > 0):
+        raise InvalidSetting(f"to is {to}; it must be a positive number", field="to")
+    return fit_scaling(amounts, losses).at(to)
 
 
 def extrapolate_steps_then_sizes(
@@ -105,12 +100,7 @@ def extrapolate_steps_then_sizes(
         to_steps: of the model that is to be trained.
         to_size: its parameters.
     """
-    return extrapolate_sizes(sizes, extrapolate_steps(steps, losses, to_steps), to_size)
-
-
-def _require_target(to: float) -> None:
-    if not (np.isfinite(to) and to > 0):
-        raise InvalidSetting(f"to is {to}; it must be a positive number", field="to")
+    return extrapolate(sizes, extrapolate(steps, losses, to_steps), to_size)
 
 
 def _at_exponents(

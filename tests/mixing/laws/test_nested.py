@@ -4,7 +4,7 @@ from scipy.optimize import curve_fit
 
 from mixing.errors import InvalidMetrics, InvalidSetting, TooFewRuns
 from mixing.laws.exponential.log_linear import LogLinearLaw
-from mixing.laws.nested import extrapolate_sizes, extrapolate_steps, extrapolate_steps_then_sizes, fit_scaling
+from mixing.laws.nested import extrapolate, extrapolate_steps_then_sizes, fit_scaling
 from tests.mixing.laws.law_checks import swarm
 
 STEPS = np.array([5e3, 1e4, 2e4, 3e4, 5e4])
@@ -15,7 +15,7 @@ def test_a_curve_without_noise_is_continued_exactly() -> None:
     exponent = np.array([[0.2, 0.5], [0.9, 0.35]])
     losses = constant + (800.0 / STEPS[:, None, None]) ** exponent
     np.testing.assert_allclose(
-        extrapolate_steps(STEPS, losses, 1e6), constant + (800.0 / 1e6) ** exponent, atol=1e-6
+        extrapolate(STEPS, losses, 1e6), constant + (800.0 / 1e6) ** exponent, atol=1e-6
     )
 
 
@@ -63,11 +63,11 @@ def test_steps_then_sizes_then_the_mixture() -> None:
 
 def test_what_cannot_be_continued_is_refused() -> None:
     with pytest.raises(TooFewRuns) as caught:
-        extrapolate_sizes(np.array([1e8, 2e8, 2e8]), np.ones((3, 2)), 1e9)
+        extrapolate(np.array([1e8, 2e8, 2e8]), np.ones((3, 2)), 1e9)
     assert caught.value.needed == 3
     spoiled = np.ones((5, 2))
     spoiled[2, 1] = np.nan
     with pytest.raises(InvalidMetrics, match=r"\(2, 1\)"):
-        extrapolate_steps(STEPS, spoiled, 1e6)
+        extrapolate(STEPS, spoiled, 1e6)
     with pytest.raises(InvalidSetting):
-        extrapolate_steps(STEPS, np.ones((5, 2)), -1.0)
+        extrapolate(STEPS, np.ones((5, 2)), -1.0)
