@@ -2,16 +2,19 @@
 
 A record is ``{"context", "continuation"}``, or ``{"context", "choices": [...], "gold": index}``: the cloze
 formulation of a multiple-choice question (OLMES, arXiv 2406.08446), in which the text of every choice is scored as a
-continuation of the context and the likeliest one is the answer. A file holds records of one kind.
+continuation of the context and the likeliest one is the answer. A file holds records of one kind. Records of ARC,
+HellaSwag and lm-eval's samples are read too (`task_layouts`).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from proxy_models.errors import CorpusError, InvalidSpec, NoChoices
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.formats.json_lines import encodable, json_objects, text_field
-from proxy_models.text.formats.opened import opened
+from proxy_models.text.formats.opened import OpenedFile, opened
+from proxy_models.text.task_layouts import of_ours
 
 MetricName = Literal["bpb", "accuracy"]
 Normalization = Literal["none", "character", "token", "byte"]
@@ -78,7 +81,7 @@ def read_task(path: DataPath, metric: MetricName = BPB) -> tuple[TaskExample, ..
     """
     examples: list[TaskExample] = []
     with opened(path) as file:
-        for number, record in json_objects(file):
+        for number, record in _records(file):
             example = _choices(path, number, record) if "choices" in record else _gold(path, number, record)
             if metric == ACCURACY and not example.choices:
                 raise NoChoices(path, number)
@@ -92,6 +95,14 @@ def read_task(path: DataPath, metric: MetricName = BPB) -> tuple[TaskExample, ..
     if not examples:
         raise CorpusError(path, None, "holds no examples")
     return tuple(examples)
+
+
+def _records(file: OpenedFile) -> Iterator[tuple[int, dict[str, object]]]:
+    for number, record in json_objects(file):
+        try:
+            yield number, of_ours(record)
+        except ValueError as error:
+            raise CorpusError(file.path, number, str(error)) from error
 
 
 def _gold(path: DataPath, number: int, record: dict[str, object]) -> TaskExample:

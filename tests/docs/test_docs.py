@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from mixing.domains import parse_name
 from service.cli.main import main
-from service.domain_sets.schemas import DomainSetRequest, RevisionRequest
+from service.domain_sets.schemas import DomainRequest, DomainSetRequest, RevisionRequest
 from service.launches import LaunchRequest
 from service.mixtures.service import MixtureRequest
 from service.optimizations.schemas import OptimizationRequest
@@ -25,6 +25,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
     model.__name__: model
     for model in (
         DomainSetRequest,
+        DomainRequest,
         RevisionRequest,
         OptimizationRequest,
         MixtureRequest,
@@ -47,7 +48,7 @@ def page_name(path: Path) -> str:
 
 
 def documented_requests() -> list[tuple[str, str]]:
-    text = (ROOT / "docs" / "api.md").read_text()
+    text = "".join((ROOT / "docs" / page).read_text() for page in ("api.md", "data.md"))
     return re.findall(r"<!-- request: (\w+) -->\n```json\n(.*?)```", text, re.DOTALL)
 
 

@@ -236,6 +236,12 @@ def test_every_format_has_a_name_of_its_own_and_is_read_or_says_what_to_do() -> 
         assert one.family in (None, "nothing") or (one.documents is None) != (one.layout is None)
 
 
+def test_every_format_is_on_its_page_with_what_to_do() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    for one in FORMATS:
+        assert f"{one.name} | {one.advice} |" in page if one.advice else one.name in page, one.name
+
+
 def test_a_link_into_a_store_of_blobs_is_read_as_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "blobs").mkdir()
     for number, (name, content) in enumerate(RECORDS.items()):
