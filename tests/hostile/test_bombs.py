@@ -2,11 +2,15 @@
 
 import gzip
 import json
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import zstandard
 from fastapi.testclient import TestClient
@@ -87,3 +91,50 @@ def test_text_that_compresses_as_text_does_is_no_bomb(tmp_path: Path) -> None:
         assert len(content) < MOST_EXPANSION * len(compressed)
         with opened(path) as file:
             assert sum(1 for _ in text_lines(file)) == len(lines)
+
+
+ROW = "x" * 1_000_000
+SHAPES = {
+    "rows that share a value": ({"use_dictionary": True}, [ROW] * 256),
+    "long rows": ({"use_dictionary": False}, [ROW] * 64),
+    "rows of a structure": ({"use_dictionary": True}, [{"content": ROW}] * 256),
+}
+
+
+def parquet_bomb(path: Path, shape: str, **options: Any) -> Path:
+    told, rows = SHAPES[shape]
+    pyarrow.parquet.write_table(pyarrow.table({"text": rows}), path, compression="zstd", **told, **options)
+    assert path.stat().st_size < 2**17
+    return path
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_bomb_of_columns_is_refused_within_bounded_memory(tmp_path: Path, shape: str) -> None:
+    """In a process of its own: what a library takes is seen there alone."""
+    path = parquet_bomb(tmp_path / "bomb.parquet", shape)
+    field = "text.content" if "structure" in shape else "text"
+    program = (
+        "import resource, sys; from pathlib import Path; from proxy_models.errors import CorpusError\n"
+        "from proxy_models.text.corpus import read_documents; from proxy_models.text.reading import Reading\n"
+        "import pyarrow.parquet\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    sum(1 for _ in read_documents(Path(sys.argv[1]), reading=Reading(text_field=sys.argv[2])))\n"
+        "except CorpusError as error:\n    print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    command = [sys.executable, "-c", program, str(path), field]
+    said, kilobytes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "expands to over" in said
+    assert int(kilobytes) < 120_000, "the quarter of a gigabyte that the rows are is not in memory"
+
+
+def test_a_footer_is_held_against_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "fine.parquet"
+    texts = [f"{index} " * 200 for index in range(3000)]
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=700)
+    assert list(read_documents(path)) == texts
+    footer = pyarrow.parquet.read_metadata(path)
+    short = tmp_path / "short.parquet"
+    short.write_bytes(b"PAR1" + path.read_bytes()[-footer.serialized_size - 8 :])
+    with pytest.raises(CorpusError, match="more bytes than it has"):
+        list(read_documents(short))

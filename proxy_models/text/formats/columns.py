@@ -9,13 +9,13 @@ import pyarrow.parquet
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.formats.json_lines import encodable
+from proxy_models.text.formats.json_lines import FREE_BYTES, MOST_EXPANSION, encodable
 from proxy_models.text.formats.messages import rendered
 from proxy_models.text.formats.opened import OpenedFile
 from proxy_models.text.reading import Reading
 
-_ROWS = 512
-"""Of a batch of Parquet."""
+_ROWS, _BATCH_BYTES = 512, 2**23
+"""Of a batch of Parquet, at most: a row is as long as the footer says they are in the mean."""
 
 
 def parquet(file: OpenedFile, reading: Reading) -> Iterator[str]:
@@ -24,10 +24,40 @@ def parquet(file: OpenedFile, reading: Reading) -> Iterator[str]:
     def batches(source: IO[bytes]) -> Iterator[tuple[Any, list[str]]]:
         with pyarrow.parquet.ParquetFile(source) as table:
             column = _column(file.path, table.schema_arrow, reading.member)
-            for batch in table.iter_batches(batch_size=_ROWS, columns=[".".join(column)]):
+            named, footer = ".".join(column), table.metadata
+        rows, strings = _held_against(file, footer, named)
+        # A value that many rows share is in memory once, not once a row.
+        with pyarrow.parquet.ParquetFile(source, metadata=footer, read_dictionary=strings) as table:
+            for batch in table.iter_batches(batch_size=rows, columns=[named], use_threads=False):
                 yield batch.column(0), column[1:]
 
     return _texts(file, reading, batches, "Parquet")
+
+
+def _held_against(file: OpenedFile, footer: Any, column: str) -> tuple[int, list[str]]:
+    """How many rows to read at once, and the columns of strings in ``column``.
+
+    Raises `CorpusError` where the footer's sizes are not those of text, or of this file.
+    """
+    stored = expanded = 0
+    strings: set[str] = set()
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        for chunk in (group.column(index) for index in range(group.num_columns)):
+            if f"{chunk.path_in_schema}.".startswith(f"{column}."):
+                stored += chunk.total_compressed_size
+                expanded += chunk.total_uncompressed_size
+                if chunk.physical_type == "BYTE_ARRAY":
+                    strings.add(chunk.path_in_schema)
+                if chunk.total_uncompressed_size > max(
+                    FREE_BYTES, MOST_EXPANSION * chunk.total_compressed_size
+                ):
+                    raise CorpusError(file.path, None, f"expands to over {MOST_EXPANSION} times its size")
+                if min(chunk.total_compressed_size, chunk.total_uncompressed_size) < 0:
+                    raise CorpusError(file.path, None, "has a column of less than nothing")
+    if stored > file.size:
+        raise CorpusError(file.path, None, "its footer names more bytes than it has")
+    return max(1, min(_ROWS, _BATCH_BYTES * footer.num_rows // max(1, expanded))), sorted(strings)
 
 
 def arrow(file: OpenedFile, reading: Reading) -> Iterator[str]:
@@ -47,14 +77,18 @@ def arrow(file: OpenedFile, reading: Reading) -> Iterator[str]:
 
 
 def _texts(file: OpenedFile, reading: Reading, batches: Any, name: str) -> Iterator[str]:
-    row = 0
+    row = size = 0
     try:
         with file.seekable() as source:
             for values, inner in batches(source):
                 for member in inner:
                     values = pyarrow.compute.call_function("struct_field", [values], _member(member))
-                for text in values.to_pylist():
+                for value in values:  # one by one: all at once they take the batch's bytes twice and more
+                    text = value.as_py()
                     row += 1
+                    size += _length(text)
+                    if size > max(FREE_BYTES, MOST_EXPANSION * file.size):
+                        raise CorpusError(file.path, row, f"expands to over {MOST_EXPANSION} times its size")
                     if reading.chat is not None:
                         text = rendered(file.path, row, text, reading.chat)
                     elif not isinstance(text, str):
@@ -62,6 +96,13 @@ def _texts(file: OpenedFile, reading: Reading, batches: Any, name: str) -> Itera
                     yield encodable(file.path, row, text)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(file.path, row + 1 if row else None, f"not readable as {name}: {error}") from error
+
+
+def _length(value: Any) -> int:
+    """Characters in a value and all that is in it."""
+    if isinstance(value, dict | list):
+        return sum(map(_length, value.values() if isinstance(value, dict) else value))
+    return len(value) if isinstance(value, str) else 0
 
 
 def _member(name: str) -> Any:
