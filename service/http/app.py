@@ -13,8 +13,9 @@ from service import launches, planning, workers
 from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
 from service.http.auth import load_token, require_launch, require_token
-from service.http.errors import install_error_handlers, publish
+from service.http.errors import install_error_handlers
 from service.http.guards import BodyLimit, DataRootsOnly, PlainHead, SecurityHeaders
+from service.http.openapi import publish
 from service.http.routes import known_query
 from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics

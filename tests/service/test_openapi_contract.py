@@ -1,45 +1,198 @@
 """The published OpenAPI document is what a served application does: every answer to generated requests is in it."""
 
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from benchmarks.api import TOKEN, served
-from benchmarks.api_store import Sizes, fill
+from benchmarks.api_store import DOMAINS, Sizes, Stored, fill
+from store import jobs
 from store.engine import Database
 from store.schema import upgrade
 from store.settings import Settings
+from store.tables import Job, Launch, Optimization, Revision, Run, WorkerRow
+from tests.hostile.test_links import tokenizer_file
+from tests.servers import scratch_database
+from tests.service.test_families import save_ours
 
+Document = dict[str, Any]
 SEED = "1"
 EXAMPLES = "5"
 """A generated request an operation; the boundary cases of the coverage phase come on top."""
+PROXY = {"size": "nano-0.1M", "tokens": 65_536}
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    """A web process of its own over a store with something in it."""
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
     # Generated bodies may be long, and 413 is no answer to whether one fits the schema; nor is
     # 429 to whether a wrong token is refused.
     settings = Settings(data_directory=tmp_path, token=TOKEN, body_limit_bytes=2**26, wrong_tokens=10_000)
+    if request.param == "sqlite":
+        yield settings
+    else:
+        with scratch_database(request.getfixturevalue("postgres_server")) as url:
+            yield settings.model_copy(update={"database_url": url})
+
+
+def fill_store(settings: Settings) -> dict[str, Document]:
+    """A store with something in it for every request to be good about: by operation, what makes it so."""
     upgrade(settings.resolved_database_url)
-    database = Database(settings.resolved_database_url)
-    fill(database, Sizes(runs=12, optimizations=3, domain_sets=2))
-    database.close()
-    with served(settings, workers=1) as web:
-        yield web.url
+    with closing(Database(settings.resolved_database_url)) as database:
+        stored = fill(database, Sizes(runs=12, optimizations=4, domain_sets=2))
+        with database.write() as session:
+            parameters = _special(session, stored, settings)
+    corpora = settings.data_directory / "corpora"
+    corpora.mkdir(parents=True)
+    texts = []
+    for name in ("a", "b", "c"):
+        path = corpora / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"text": f"{name} {line} " * 40}) + "\n" for line in range(400)))
+        texts.append({"name": name, "files": [str(path)]})
+    weights = dict.fromkeys(DOMAINS, 1 / len(DOMAINS))
+    question = {"domain_set": "pool-0", "target_tokens": 24_000_000, "repetition_cap": 4, "proxy": PROXY}
+    topic = {"topic": "web", "target_tokens": 2_000_000, "buckets": ["web:0", "web:1", "web:2"]}
+    bodies = {
+        "POST /v1/domain-sets": {"name": "new", "domains": texts},
+        "POST /v1/domain-sets/{name}/revisions": {"patch": {"add": [{**texts[0], "name": "d"}]}},
+        "POST /v1/optimizations": question,
+        "POST /v1/mixtures": {"domain_set": "pool-0", "name": "mine", "weights": weights},
+        "POST /v1/launches": {"mixture_id": stored.mixtures[0], **PROXY},
+        "POST /v1/quality-curves": {"domain_set": "pool-0", "target_tokens": 24_000_000, "topics": [topic]},
+    }
+    return {
+        operation: {"body": bodies.get(operation), "parameters": parameters.get(operation, {})}
+        for operation in {*bodies, *parameters}
+    }
 
 
-def test_every_answer_is_as_published(url: str) -> None:
-    """Every check of Schemathesis but one, on boundary cases, random requests and sequences of them.
+def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, Document]:
+    """What can be cancelled, tried again, fetched, paused."""
+    launches = []
+    for state in (jobs.QUEUED, jobs.FAILED):
+        launch = Launch(
+            mixture_id=stored.mixtures[0], settings=session.get_one(Launch, stored.launches[0]).settings
+        )
+        session.add(launch)
+        session.flush()
+        run = Run(launch_id=launch.id, position=0, seed=3, weights=dict.fromkeys(DOMAINS, 1 / len(DOMAINS)))
+        session.add(run)
+        session.flush()
+        job = jobs.new_job(jobs.FULL_RUN, run.id, launch.id)
+        job.state = state
+        session.add(job)
+        launches.append(launch.id)
+    session.execute(
+        update(Optimization).where(Optimization.id == stored.optimizations[0]).values(state=jobs.FAILED)
+    )
+    of_first = (Job.owner == stored.optimizations[0], Job.kind == jobs.SOLVE)
+    session.execute(update(Job).where(*of_first).values(state=jobs.FAILED))
+    second = session.scalars(select(Revision).order_by(Revision.id.desc())).first()
+    assert second is not None
+    failed = (Job.owner == second.id, Job.kind == jobs.PREPARE_DOMAIN)
+    session.execute(update(Job).where(*failed).values(state=jobs.FAILED))
+    for revision in session.scalars(select(Revision)):
+        revision.tokenizer_path = str(settings.artifacts / "tokenizers" / "ours.json")
+    tokenizer_file(settings.artifacts / "tokenizers" / "ours.json", "some text")
+    save_ours(settings.artifacts / "runs" / stored.runs[0] / "model", learning_rate=1e-4, tokens=9)
+    machine = {"host": "one", "device": "cpu", "process": 1, "versions": {}}
+    rows = [WorkerRow(name=f"one/{number}", **machine) for number in range(2)]
+    session.add_all(rows)
+    session.flush()
+    worker = {"worker_id": rows[0].id}
+    return {
+        "GET /v1/domain-sets/{name}": {"name": "pool-0"},
+        "GET /v1/domain-sets/{name}/revisions": {"name": "pool-0"},
+        "GET /v1/domain-sets/{name}/revisions/{number}": {"name": "pool-0", "number": 1},
+        "POST /v1/domain-sets/{name}/revisions": {"name": "real"},
+        "POST /v1/domain-sets/{name}/revisions/{number}:retry": {"name": "pool-1", "number": 1},
+        "GET /v1/runs/{run_id}/model": {"run_id": stored.runs[0]},
+        "GET /v1/runs/{run_id}/metrics": {"run_id": stored.runs[0]},
+        "POST /v1/optimizations/{optimization_id}:cancel": {"optimization_id": stored.optimizations[-1]},
+        "POST /v1/optimizations/{optimization_id}:retry": {"optimization_id": stored.optimizations[0]},
+        "POST /v1/launches/{launch_id}:cancel": {"launch_id": launches[0]},
+        "POST /v1/launches/{launch_id}:retry": {"launch_id": launches[1]},
+        "GET /v1/workers/{worker_id}": worker,
+        "POST /v1/workers/{worker_id}:pause": worker,
+        "POST /v1/workers/{worker_id}:resume": worker,
+        "POST /v1/workers/{worker_id}:drain": worker,
+    }
+
+
+def with_examples(document: Document, good: dict[str, Document]) -> Document:
+    """The published document, with a good request for what this store holds: a schema cannot know it."""
+    for operation, given in good.items():
+        method, _, path = operation.partition(" ")
+        published = document["paths"][path][method.lower()]
+        if given["body"] is not None:
+            published["requestBody"]["content"]["application/json"]["example"] = given["body"]
+        for parameter in published.get("parameters", ()):
+            if parameter["name"] in given["parameters"]:
+                parameter["example"] = given["parameters"][parameter["name"]]
+    return document
+
+
+def never_good(document: Document, log: Path) -> set[str]:
+    """The operations that no request of the log was answered 2xx by."""
+    patterns = {
+        f"{method.upper()} {path}": re.compile(re.sub(r"\\{\w+\\}", "[^/:]+", re.escape(path)))
+        for path, item in document["paths"].items()
+        for method in item
+    }
+    seen = {
+        operation
+        for entry in json.loads(log.read_text())["log"]["entries"]
+        if 200 <= entry["response"]["status"] < 300
+        for operation, pattern in patterns.items()
+        if operation.startswith(f"{entry['request']['method']} ")
+        and pattern.fullmatch(urlsplit(entry["request"]["url"]).path)
+    }
+    return patterns.keys() - seen
+
+
+def test_every_answer_is_as_published_and_every_operation_is_reached(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Every check of Schemathesis but one, on good requests, boundary cases, random requests and sequences of them.
 
     Left out is that what the schema allows is accepted: a schema cannot say that a file exists or that weights sum
     to one. Such a request is refused with a problem document, which the other checks look at.
     """
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/v1/openapi.json", "--no-color"]
-    command += ["--header", f"Authorization: Bearer {TOKEN}", "--seed", SEED, "--max-examples", EXAMPLES]
-    command += ["--checks", "all", "--exclude-checks", "positive_data_acceptance"]
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    good = fill_store(settings)
+    with served(settings, workers=1) as web:
+        published = httpx.get(f"{web.url}/v1/openapi.json").json()
+        real = {**good["POST /v1/domain-sets"]["body"], "name": "real"}
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        assert httpx.post(f"{web.url}/v1/domain-sets", json=real, headers=headers).status_code == 201
+        (tmp_path / "openapi.json").write_text(json.dumps(with_examples(published, good)))
+        command = [
+            sys.executable,
+            "-m",
+            "schemathesis.cli",
+            "run",
+            str(tmp_path / "openapi.json"),
+            "--no-color",
+        ]
+        command += ["--url", web.url, "--header", f"Authorization: Bearer {TOKEN}", "--seed", SEED]
+        command += [
+            "--max-examples",
+            EXAMPLES,
+            "--report",
+            "har",
+            "--report-har-path",
+            str(tmp_path / "log.har"),
+        ]
+        command += ["--checks", "all", "--exclude-checks", "positive_data_acceptance"]
+        outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert never_good(published, tmp_path / "log.har") == set()
