@@ -40,7 +40,7 @@ class Prior:
     def beside(cls, priors: Sequence["Prior"]) -> "Prior":
         """Of parameters that are independent of each other."""
         means = np.concatenate([prior.mean for prior in priors])
-        return cls(means, block_diag(*(prior.precision for prior in priors)))
+        return cls(means, np.asarray(block_diag(*(prior.precision for prior in priors))))
 
 
 @dataclass(frozen=True)
