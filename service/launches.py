@@ -18,7 +18,7 @@ from service.http.schemas import After, FailureView, Limit, Listing, Name, Page,
 from service.mixtures.service import mixture_with_id
 from service.optimizations.schemas import TaskRequest, TrainingRequest
 from service.swarms.service import RunProgress
-from service.training.checks import check_tasks, check_training, check_vocabulary
+from service.training.checks import check_rows, check_tasks, check_training, check_vocabulary
 from service.training.device import WorkerDevice, check_counted, check_memory, worker_device
 from store import jobs
 from store.documents import VERSION, LaunchDocument, Measurements, SwarmDocument, TrainingDocument
@@ -119,6 +119,7 @@ def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice)
     check_vocabulary(checked.start, mixture.revision.vocabulary_size, "start")
     _check_repetition(document, mixture)
     if document.launcher == BUILT_IN:
+        check_rows(document, sum(weight > 0 for weight in mixture.weights.values()), "")
         check_memory(device, mixture.revision, document, "")
     if not document.tasks and mixture.optimization_id is not None:
         asked = SwarmDocument.of(session.get_one(Optimization, mixture.optimization_id))

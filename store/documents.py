@@ -85,6 +85,11 @@ class TrainingDocument(ModelDocument):
         return tokens // step * step
 
     @property
+    def rows(self) -> int:
+        """Rows a run of `tokens` trains, each of one domain's text."""
+        return self.whole_steps(self.tokens) // self.sequence_length
+
+    @property
     def chosen(self) -> dict[str, Any]:
         """The fields of a `TrainingConfig`; its seed is each run's own."""
         return {name: getattr(self, name) for name in TRAINING}

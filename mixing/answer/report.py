@@ -75,6 +75,8 @@ class Report:
             "optimism": None if intervals is None else intervals.optimism,
             "nearest_run_distance": self.nearest_run_distance,
             "runs_used": len(self.evidence.weights),
+            "rounding": float(self.evidence.table.rounding.max()),
+            "without_rows": dict(self.evidence.without_rows),
             "left_out": dict(self.evidence.left_out),
             "notes": [*self.evidence.notes, *self.how_solved()],
             "warnings": [asdict(warning) for warning in warnings_of(self)],

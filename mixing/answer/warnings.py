@@ -17,6 +17,9 @@ LOW_RANK_CORRELATION = 0.7
 UNVARIED = 1e-4
 """A domain whose weight has a smaller standard deviation over the runs was, for a regression, held fixed."""
 
+COARSE = 0.02
+"""A run whose whole rows are further (L1) from what was asked of it was not the experiment that was designed."""
+
 
 @dataclass(frozen=True)
 class Warning:
@@ -110,6 +113,16 @@ def _swarm(report: "Report") -> Iterator[Warning]:
             f"The proposed mixture lies beyond what the runs support: its leverage is {supports[-1]:.2f}, that of "
             f"the runs at most {supports[:-1].max():.2f}, and the nearest one is {report.nearest_run_distance:.2f} "
             "away (L1). The prediction extrapolates.",
+        )
+    rounding = float(report.evidence.table.rounding.max())
+    missed = report.evidence.without_rows
+    if rounding > COARSE:
+        domains = ", ".join(f"{name} in {runs} of {len(weights)} runs" for name, runs in missed.items())
+        yield Warning(
+            "coarse_rows",
+            f"The proxies are so short that whole rows were up to {rounding:.3f} (L1) from the mixtures asked for"
+            f"{f', and no row fell to {domains}' if missed else ''}. The law is fitted to what was trained; longer"
+            " proxies, or shorter rows, would come closer.",
         )
     pins = [share for share in report.question.constraints if share.lower == share.upper]
     pinned = {name for pin in pins if len(pin.coefficients) == 1 for name in pin.coefficients}

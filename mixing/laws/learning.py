@@ -12,6 +12,7 @@ Whatever was fitted, what comes out is a law of the newest revision's domains.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +33,7 @@ if TYPE_CHECKING:  # only named here
 
 CONTENTS, VIRTUAL = "contents", "virtual domains"
 ON_RATIOS = 1e-3
-"""L1 distance from the frozen ratios within which a run keeps them: realised weights are whole rows."""
+"""L1 distance from the frozen ratios within which a run keeps them, as far as whole rows can."""
 
 
 _DIGITS = 9
@@ -151,7 +152,7 @@ def gather_over(
     width = len(space.contents) if least_weights is None else least_weights
     others = {name: other.minimum_runs(width) for name, other in REGRESSIONS.items() if other.offered}
     if not space.is_plain:
-        runs = [replace(run, mixture=space.carry(space.revision, run.mixture)) for run in runs]
+        runs = [run.carried(partial(space.carry, space.revision)) for run in runs]
     return gather(
         space.contents,
         (*runs, *_not_repeated(runs, older)),
@@ -239,7 +240,9 @@ def _better(
     """
     space, runs = question.space, evidence.table
     searched = space.collapse(runs.weights)
-    keeping = runs.off + np.abs(space.expand(searched) - runs.weights).sum(axis=1) <= ON_RATIOS
+    # One that was asked to keep them is off by its rounding to whole rows, and its projection by as much again.
+    apart = runs.off + np.abs(space.expand(searched) - runs.weights).sum(axis=1)
+    keeping = apart <= ON_RATIOS + 2 * runs.rounding
     reduced = runs.over(space.free, searched).rows(keeping)
     try:
         over_virtual = _fitted(VIRTUAL, REGRESSIONS[question.parts.regression], reduced, generator)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from mixing.change.lineage import EvidenceSpace
 from mixing.domains import Domains
@@ -96,8 +97,7 @@ def older_run(run: RunEvidence, revision: str, space: EvidenceSpace, seed: int |
     """
     doubted = run.seed is not None and seed is not None and run.seed != seed
     return replace(
-        run,
-        mixture=space.carry(revision, run.mixture),
+        run.carried(partial(space.carry, revision)),
         older=revision != space.revision,
         doubt=OTHER_SEED if doubted else run.doubt,
     )

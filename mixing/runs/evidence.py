@@ -10,8 +10,9 @@ never taken for one.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class RunEvidence:
 
     Attributes:
         id: names the run in messages; nothing is ordered by it.
-        mixture: weights by domain; every domain of the set, 0 where it has none.
+        mixture: weights by domain, as they were trained; every domain of the set, 0 where it has none.
         metrics: `{task: value}`, BPB where nothing else is said.
         noise: `{task: standard deviation of the measurement}` where known, in the same unit.
         seed: of the training run, where known; tells a replicate from a run given twice.
@@ -43,6 +44,7 @@ class RunEvidence:
             for the others.
         doubt: how far its metrics may be off beside their noise because it was trained otherwise (with another
             seed), as a share of each metric's standard deviation over the runs.
+        requested: the mixture that was asked for, where the whole rows a run trains came to another.
 
     >>> run = RunEvidence("run-0", {"web": 0.7, "code": 0.3}, {"humaneval": 1.41, "reading": 1.02})
     >>> sorted(run.metrics)
@@ -58,6 +60,19 @@ class RunEvidence:
     round: int = 0
     older: bool = False
     doubt: float = 0.0
+    requested: Mapping[str, float] | None = None
+
+    def carried(self, carry: Callable[[Mapping[str, float]], Mapping[str, float]]) -> "RunEvidence":
+        """The run over other domains."""
+        requested = None if self.requested is None else carry(self.requested)
+        return replace(self, mixture=carry(self.mixture), requested=requested)
+
+    @property
+    def rounding(self) -> float:
+        """L1 distance between what was trained and what was asked for."""
+        asked = self.mixture if self.requested is None else self.requested
+        names = {*self.mixture, *asked}
+        return math.fsum(abs(self.mixture.get(name, 0.0) - asked.get(name, 0.0)) for name in names)
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,7 @@ class Evidence:
         left_out: `{watched task: why it could not be fitted}`.
         dropped: the runs left out, in the order given; empty unless asked for.
         notes: what was changed on the way in, in plain words.
+        without_rows: `{domain: runs that were to read it and got no row of it}`.
     """
 
     table: RunTable
@@ -94,6 +110,7 @@ class Evidence:
     left_out: Mapping[str, str]
     dropped: tuple[DroppedRun, ...]
     notes: tuple[str, ...]
+    without_rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def weights(self) -> np.ndarray:
@@ -172,7 +189,18 @@ def gather(
     left_out = {task: why for task in watched if (why := _unfit(task, kept, spec, needs.positive))}
     tasks = tuple(sorted({*spec.tasks, *watched} - set(left_out)))
     notes = _notes(sums[:, 0], dropped, lacking, spec, tasks)
-    return Evidence(*_table(domains, kept, weights, spec, tasks), left_out, dropped, tuple(notes))
+    table = _table(domains, kept, weights, spec, tasks)
+    return Evidence(*table, left_out, dropped, tuple(notes), _without_rows(kept))
+
+
+def _without_rows(runs: Sequence[RunEvidence]) -> dict[str, int]:
+    missed = (
+        name
+        for run in runs
+        for name, weight in (run.requested or {}).items()
+        if weight > 0 and run.mixture.get(name, 0.0) == 0
+    )
+    return dict(sorted(Counter(missed).items()))
 
 
 def _table(
@@ -212,6 +240,7 @@ def _table(
         rounds=np.array([run.round for run in runs])[order],
         older=np.array([run.older for run in runs])[order],
         off=np.zeros(len(runs)),
+        rounding=np.array([run.rounding for run in runs])[order],
     )
     return table, tasks, columns, np.where(known, np.median(noise, axis=0), np.nan)
 

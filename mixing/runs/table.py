@@ -28,6 +28,7 @@ class RunTable:
         older: (K,) whether it was trained for an older revision.
         off: (K,) L1 distance between each run and the mixture it is shown as here; 0 but for older runs with text
             that the newest revision has not.
+        rounding: (K,) L1 distance between each run and the mixture that was asked for: a run trains whole rows.
 
     >>> runs = RunTable.of(("code", "web"), ("reading",), np.eye(2), np.array([[1.2], [0.9]]))
     >>> runs.rows(np.array([False, True])).metrics
@@ -43,6 +44,7 @@ class RunTable:
     rounds: np.ndarray
     older: np.ndarray
     off: np.ndarray
+    rounding: np.ndarray
 
     @classmethod
     def of(
@@ -61,6 +63,7 @@ class RunTable:
             "rounds": np.zeros(runs, int),
             "older": np.zeros(runs, bool),
             "off": np.zeros(runs),
+            "rounding": np.zeros(runs),
         }
         return cls(domains, names, weights, metrics, **{**usual, **told})
 
@@ -69,7 +72,7 @@ class RunTable:
 
     def rows(self, kept: np.ndarray) -> Self:
         """Some of the runs: (K,) booleans, or their positions."""
-        each = ("weights", "metrics", "noise", "tokens", "rounds", "older", "off")
+        each = ("weights", "metrics", "noise", "tokens", "rounds", "older", "off", "rounding")
         return replace(self, **{name: getattr(self, name)[kept] for name in each})
 
     def columns(self, positions: np.ndarray) -> Self:

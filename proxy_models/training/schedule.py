@@ -10,17 +10,25 @@ from proxy_models.errors import InvalidSpec
 def allocate_rows(weights: np.ndarray, rows: int, caps: np.ndarray) -> np.ndarray:
     """Rows per domain by largest remainder: within one row of ``weights * rows`` or at the cap, never above it.
 
+    A domain that would get no row though it wants half of one goes before those that have some.
     What full caps leave over goes to the other weighted domains, those furthest below their request first.
 
     ``weights`` (m,) sum to 1; ``caps`` (m,) are whole rows and at least ``floor(weights * rows)``, which the caller
     has checked. Returns (m,) int64 summing to ``rows``. Ties go to the earlier domain. Raises `InvalidSpec` where
-    all caps together leave no room.
+    all caps together leave no room, and where there are fewer rows than weighted domains.
     """
+    if rows < (weighted := np.count_nonzero(weights)):
+        raise InvalidSpec(
+            f"{rows} rows cannot hold {weighted} domains: some would be trained on no text; train on more tokens, or"
+            " in shorter sequences",
+            "tokens",
+        )
     ideal = weights * rows
     share = np.floor(ideal * (1 + 1e-12)).astype(np.int64)
     share = np.minimum(share, caps)
     for _ in range(int(rows - share.sum())):
-        remainder = np.where((share < caps) & (weights > 0), ideal - share, -np.inf)
+        lacking = (share == 0) & (ideal >= 0.5)
+        remainder = np.where((share < caps) & (weights > 0), ideal - share + lacking, -np.inf)
         best = int(np.argmax(remainder))
         if remainder[best] == -np.inf:
             raise InvalidSpec(f"the repetition caps leave room for fewer than {rows} rows", "max_epochs")

@@ -18,7 +18,7 @@ from mixing.terms import TaskGuard, Terms, check_heeded
 from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import revision_of
 from service.optimizations.schemas import OptimizationRequest
-from service.training.checks import check_tasks, check_training
+from service.training.checks import check_rows, check_tasks, check_training
 from store.documents import VERSION, OptimizationDocument, TrainingDocument
 from store.problems import Invalid, invalid
 from store.settings import Settings
@@ -144,6 +144,8 @@ def check_answerable(session: Session, checked: CheckedRequest) -> None:
     known = {name: tokens for name, tokens in counts.items() if tokens is not None}
     if checked.document.recipe is not None:
         _check_objective(checked, list(counts))
+    if checked.document.proxy is not None:
+        check_rows(checked.document.proxy, len(counts), "proxy.")
     if len(known) < len(counts):
         return
     shares, terms = shares_of(request, list(counts)), checked.document

@@ -41,6 +41,17 @@ def check_training(
     return document, start
 
 
+def check_rows(training: TrainingDocument, domains: int, prefix: str) -> None:
+    """Raise Invalid where a run has fewer rows than domains to read: some would be trained on none of them."""
+    if training.rows < domains:
+        raise Invalid(
+            "too_few_rows",
+            f"{training.tokens} tokens are {training.rows} rows of {training.sequence_length}, of one domain each,"
+            f" and there are {domains} domains: some would not be read. Train on more tokens, or shorten the rows.",
+            f"{prefix}tokens",
+        )
+
+
 def check_vocabulary(start: StartFolder | None, vocabulary_size: int | None, field: str) -> None:
     """Raise Invalid where the checkpoint's vocabulary is not the tokenizer's; unknown before there is one."""
     if start is None or vocabulary_size is None:

@@ -99,7 +99,8 @@ class Comparison:
 
         return RunEvidence(
             id=finished.run.id,
-            mixture=finished.run.weights,
+            mixture=measured.realised_weights or finished.run.weights,
+            requested=finished.run.weights,
             metrics=renamed(measured.metrics),
             noise=renamed(measured.noise),
             seed=finished.run.seed,

@@ -59,7 +59,30 @@ def test_rows_are_within_one_of_the_request_and_are_the_rows_drawn(
     assert not counted[ideal == 0].any()
 
 
-@given(mixtures(), st.integers(1, 20_000))
+@given(mixtures(), st.integers(1, 60))
+@settings(max_examples=200, deadline=None)
+def test_no_domain_that_wants_half_a_row_goes_without_while_another_is_rounded_up(
+    weights: tuple[float, ...], rows: int
+) -> None:
+    wanted = np.array(weights) * rows
+    if rows < np.count_nonzero(wanted):
+        with pytest.raises(InvalidSpec, match="domains"):
+            allocate_rows(np.array(weights), rows, np.full(len(weights), rows))
+        return
+    shares = allocate_rows(np.array(weights), rows, np.full(len(weights), rows))
+    assert shares.sum() == rows
+    assert (np.abs(shares - wanted) < 1 + 1e-9).all()
+    if ((shares == 0) & (wanted >= 0.5)).any():
+        assert not ((shares > wanted + 1e-9) & ~((shares == 1) & (wanted >= 0.5))).any()
+
+
+def test_two_rows_for_five_domains_are_refused() -> None:
+    with pytest.raises(InvalidSpec, match="2 rows cannot hold 5 domains") as refused:
+        allocate_rows(np.full(5, 0.2), 2, np.full(5, 2))
+    assert refused.value.field == "tokens"
+
+
+@given(mixtures(), st.integers(12, 20_000))
 @settings(max_examples=40, deadline=None)
 def test_every_stretch_of_training_sees_the_mixture(weights: tuple[float, ...], rows: int) -> None:
     shares = allocate_rows(np.array(weights), rows, np.full(len(weights), rows))

@@ -183,7 +183,8 @@ def _evidence(run: Run, document: OptimizationDocument) -> RunEvidence:
     measured = Measurements.of(run.result)
     return RunEvidence(
         id=run.id,
-        mixture=run.weights,
+        mixture=measured.realised_weights or run.weights,
+        requested=run.weights,
         metrics=measured.final,
         noise=measured.noise,
         tokens=run.requested_tokens / document.proxy.tokens,

@@ -1,0 +1,66 @@
+"""What a law is fitted to: the rows that a run trained, not the mixture it was asked for."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mixing.answer.proposal import propose
+from mixing.domains import Domains
+from mixing.methods import combine, method_named
+from mixing.question import Question
+from mixing.runs.evidence import RunEvidence
+from proxy_models.training.schedule import allocate_rows
+from store.documents import OptimizationDocument, TrainingDocument
+from workers.jobs.question import _evidence
+
+SLOPES = {"books": 1.0, "code": 3.0, "web": 2.0}
+ROWS = 16
+
+
+def stored(weights: dict[str, float], result: dict[str, Any]) -> RunEvidence:
+    run: Any = SimpleNamespace(id="run", weights=weights, result=result, requested_tokens=2048, round=0)
+    document = OptimizationDocument(target_tokens=1.0, proxy=TrainingDocument(tokens=2048))
+    return _evidence(run, document)
+
+
+def test_a_run_counts_as_what_it_trained_and_an_old_one_as_what_was_asked() -> None:
+    asked = {"books": 0.3, "web": 0.7}
+    run = stored(asked, {"final": {"t": 1.0}, "realised_tokens": {"books": 256, "web": 768}})
+    assert run.mixture == {"books": 0.25, "web": 0.75}
+    assert run.requested == asked
+    assert run.rounding == pytest.approx(0.1)
+    old = stored(asked, {"final": {"t": 1.0}})
+    assert (old.mixture, old.rounding) == (asked, 0.0)
+
+
+def test_a_law_of_short_runs_is_fitted_to_what_they_trained() -> None:
+    generator = np.random.default_rng(0)
+    runs = []
+    for number, asked in enumerate(generator.dirichlet(np.ones(3) / 2, 12)):
+        trained = allocate_rows(asked, ROWS, np.full(3, ROWS)) / ROWS
+        runs.append(
+            RunEvidence(
+                f"run-{number}",
+                dict(zip(SLOPES, trained.tolist(), strict=True)),
+                {"t": float(trained @ list(SLOPES.values()))},
+                requested=dict(zip(SLOPES, asked.tolist(), strict=True)),
+            )
+        )
+    recipe = combine(method_named("mixwright"), regression="linear")
+    domains = Domains.of(dict.fromkeys(SLOPES, 1e6))
+    question = Question(domains=domains, target_tokens=1e6, objective={"t": 1.0}, rounds=(12,), recipe=recipe)
+    evidence = propose(question, runs).to_dict()
+    as_trained = propose(question, [replace(run, requested=None) for run in runs]).to_dict()
+    as_asked = propose(question, [replace(run, mixture=run.requested or {}) for run in runs]).to_dict()
+    assert evidence["objective"] == as_trained["objective"]
+    assert evidence["objective"]["mae"] < as_asked["objective"]["mae"]
+    assert evidence["rounding"] == max(run.rounding for run in runs)
+    missed = {name: sum(run.mixture[name] == 0 for run in runs) for name in SLOPES}
+    assert sum(missed.values()) > 0
+    assert evidence["without_rows"] == {name: runs for name, runs in missed.items() if runs}
+    (warning,) = [warning for warning in evidence["warnings"] if warning["code"] == "coarse_rows"]
+    assert all(f"{name} in {runs} of 12" in warning["message"] for name, runs in missed.items() if runs)
+    assert f"{evidence['rounding']:.3f}" in warning["message"]
