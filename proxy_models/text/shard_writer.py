@@ -17,6 +17,8 @@ from proxy_models.storage import write_json
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.corpus import byte_limits, documents_of, up_to
 from proxy_models.text.data_roots import Digests
+from proxy_models.text.document_index import HELD_OUT as NEVER_TRAINED
+from proxy_models.text.document_index import IndexWriter
 from proxy_models.text.formats.catalogue import format_of
 from proxy_models.text.formats.opened import opened
 from proxy_models.text.held_out import (
@@ -31,7 +33,7 @@ from proxy_models.text.held_out import (
 from proxy_models.text.reading import BY_CONTENT, Reading
 from proxy_models.text.token_files import TokenReader
 from proxy_models.text.token_shard import HELD_OUT, META, TOKENS, ShardMeta, smallest_dtype
-from proxy_models.text.tokenizer import TextTokenizer
+from proxy_models.text.tokenizer import TextTokenizer, check_lossless, example_text
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class PreparationProgress:
 
 
 BATCH_CHARACTERS = 2**20
-LAYOUT = 1
+LAYOUT = 2
 """Part of every shard's key; raise it when the content of a shard directory changes."""
 
 
@@ -102,7 +104,8 @@ class _Writer:
     stream: IO[bytes]
     evaluation: EvaluationSlice
     dtype: np.dtype[np.unsignedinteger]
-    waiting: list[tuple[str, bool]] = field(default_factory=list)
+    index: IndexWriter
+    waiting: list[tuple[str, bytes | None]] = field(default_factory=list)
     characters: int = 0
     documents: int = 0
     size_bytes: int = 0
@@ -125,37 +128,40 @@ class _Writer:
             self.held_out_documents += 1
             self.held_out_bytes += len(held_out.encode())
             self.evaluation.add(digest, held_out, held_ids)
-            self.send(held_out, True, held_ids)
+            self.send(held_out, None, held_ids)
         if trained:
-            self.send(trained, False, None if ids is None else ids[cut:])
+            self.send(trained, digest, None if ids is None else ids[cut:])
+        else:
+            self.index.add(digest, NEVER_TRAINED, 0)
 
-    def send(self, text: str, held_out: bool, ids: Sequence[int] | None) -> None:
-        """Write a part that has ids; one that has none waits to be tokenized."""
+    def send(self, text: str, digest: bytes | None, ids: Sequence[int] | None) -> None:
+        """Write a part that has ids; one that has none waits to be tokenized. A held-out part has no ``digest``."""
         if ids is not None:
-            self.write(ids, held_out)
+            self.write(ids, digest)
             return
-        self.waiting.append((text, held_out))
+        self.waiting.append((text, digest))
         self.characters += len(text)
         if self.characters >= BATCH_CHARACTERS:
             self.flush()
 
     def flush(self) -> None:
         """Tokenize and write what waits."""
-        for (_, held_out), ids in zip(
+        for (_, digest), ids in zip(
             self.waiting, self.spec.tokenizer.encode_batch([text for text, _ in self.waiting]), strict=True
         ):
-            self.write(ids, held_out)
+            self.write(ids, digest)
         self.waiting, self.characters = [], 0
 
-    def write(self, ids: Sequence[int], held_out: bool) -> None:
+    def write(self, ids: Sequence[int], digest: bytes | None) -> None:
         """Append a training document and its end-of-text; only count a held-out one."""
-        if held_out:
+        if digest is None:
             self.held_out_tokens += len(ids)
             return
         row = np.empty(len(ids) + 1, self.dtype)
         row[:-1] = ids
         row[-1] = self.spec.tokenizer.end_of_text
         self.stream.write(row.tobytes())
+        self.index.add(digest, self.tokens, len(row))
         self.tokens += len(row)
 
 
@@ -175,7 +181,8 @@ def write_shard(
     ):
         split = held_out_split(_kept(documents, begun), spec.held_out_fraction, spec.minimum_held_out_bytes)
         begun.seek(0)
-        writer = _Writer(spec, split, stream, EvaluationSlice(spec.evaluation_bytes), dtype)
+        evaluated, index = EvaluationSlice(spec.evaluation_bytes), IndexWriter(directory)
+        writer = _Writer(spec, split, stream, evaluated, dtype, index)
         for text, ids in chain(map(json.loads, begun), documents):
             writer.add(text, ids)
         writer.flush()
@@ -196,10 +203,45 @@ def write_shard(
         evaluation_bytes=sum(size for size, _ in evaluation),
         evaluation_tokens=sum(count for _, count in evaluation),
         content=writer.content.hexadecimal,
+        findings=_findings(spec, writer, directory),
     )
     check_held_out(spec, meta)
     write_json(directory / META, asdict(meta))
     return meta
+
+
+def _findings(spec: PreparationSpec, writer: _Writer, directory: Path) -> dict[str, object]:
+    """What there is to know about the text beside its counts: repeated documents, and what the tokenizer loses."""
+    repeated = writer.index.write()
+    tokens = np.memmap(directory / TOKENS, writer.dtype, mode="r") if writer.tokens else ()
+    return {
+        "unique_tokens": writer.tokens - repeated.tokens,
+        "repeated_documents": repeated.documents,
+        "repeated": [
+            {
+                "copies": int(record["copies"]),
+                "text": None
+                if record["begin"] == NEVER_TRAINED
+                else example_text(spec.tokenizer, tokens, int(record["begin"]), int(record["tokens"])),
+            }
+            for record in repeated.most
+        ],
+        "lost_characters": _lost(spec, writer.evaluation),
+    }
+
+
+def _lost(spec: PreparationSpec, evaluation: EvaluationSlice) -> float:
+    """Share of the evaluated text that the tokenizer does not give back.
+
+    Raises `TokenizerError` where that is so much that bits per byte of it would mean nothing.
+    """
+    tokenizer, lost, total = spec.tokenizer, 0, 0
+    for _, (whole, ids) in evaluation.documents_by_digest():
+        text = beginning(whole, evaluation.part_bytes)
+        gone, size = tokenizer.lost(text) if ids is None else tokenizer.unknown_among(ids)
+        lost, total = lost + gone, total + size
+    check_lossless(lost, total, f"of the text of domain {spec.domain!r}")
+    return lost / max(1, total)
 
 
 def _key(spec: PreparationSpec, files: Sequence[tuple[str, str]]) -> str:

@@ -1,13 +1,15 @@
 """A prepared domain on disk: training tokens, held-out documents, counts. Free of torch.
 
 A shard directory holds ``tokens.bin`` (little-endian uint16 or uint32, every document followed by end-of-text),
-``held_out.jsonl`` (``{"text", "bytes", "tokens"}`` per document) and ``meta.json`` (`ShardMeta`).
+``held_out.jsonl`` (``{"text", "bytes", "tokens"}`` per document), ``documents.bin`` (`document_index`) and
+``meta.json`` (`ShardMeta`).
 """
 
 import json
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,7 @@ class ShardMeta:
     ``documents`` and ``size_bytes`` (UTF-8) are of the whole domain; ``tokens`` are the training tokens, end-of-text
     ids included; ``held_out_*`` is everything never trained on, of which ``evaluation_*`` is what gets evaluated.
     ``content`` says which text it is (`proxy_models.text.held_out`); None in a shard from before it was noted.
+    ``findings`` is what else counting found (`shard_writer`), likewise.
     """
 
     key: str
@@ -40,15 +43,18 @@ class ShardMeta:
     evaluation_bytes: int
     evaluation_tokens: int
     content: str | None = None
+    findings: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "ShardMeta":
         """What ``meta.json`` holds. Raises ValueError, KeyError or TypeError."""
         content = json.loads(text)
-        return cls(**{name: content[name] for name in _REQUIRED}, content=content.get("content"))
+        noted = {name: content.get(name) for name in _NOTED_LATER}
+        return cls(**{name: content[name] for name in _REQUIRED}, **noted)
 
 
-_REQUIRED = tuple(field.name for field in fields(ShardMeta) if field.name != "content")
+_NOTED_LATER = ("content", "findings")
+_REQUIRED = tuple(field.name for field in fields(ShardMeta) if field.name not in _NOTED_LATER)
 
 
 @dataclass(frozen=True)

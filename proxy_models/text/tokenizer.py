@@ -1,7 +1,10 @@
 """Byte-level BPE: training our own, and loading it or any fast Hugging Face tokenizer."""
 
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +53,49 @@ class TextTokenizer:
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of some ids, special tokens included."""
         return self.backend.decode([int(token) for token in ids], skip_special_tokens=False)
+
+    @cached_property
+    def unknown(self) -> int | None:
+        """The id of what the vocabulary has no id for; None where it has one for everything."""
+        model = json.loads(self.backend.to_str())["model"]
+        if isinstance(model.get("unk_token"), str):
+            return self.backend.token_to_id(model["unk_token"])
+        return model.get("unk_id")
+
+    def lost(self, text: str) -> tuple[int, int]:
+        """How many of a text's characters do not come back from its ids, and how many it has; spaces aside."""
+        known = [token for token in self.encode(text) if token != self.unknown]
+        before, after = (Counter("".join(side.split())) for side in (text, self.decode(known)))
+        return (before - after).total(), before.total()
+
+    def unknown_among(self, ids: Sequence[int]) -> tuple[int, int]:
+        """How many of some ids are the unknown one, and how many there are."""
+        unknown = self.unknown
+        return 0 if unknown is None else list(ids).count(unknown), len(ids)
+
+
+MOST_LOST = 0.01
+"""Of a text's characters: bits per byte divides by the bytes of all of it, and what is lost costs next to nothing."""
+
+
+def check_lossless(lost: int, total: int, what: str) -> None:
+    """Raise `TokenizerError` where of a text (``what`` it is) so much is lost that its bits per byte mean nothing."""
+    if lost > MOST_LOST * total:
+        raise TokenizerError(
+            f"the tokenizer loses {100 * lost / total:.0f}% {what}: what it has no ids for does not come back, so"
+            " bits per byte would look far too good; take a tokenizer with an id for every byte"
+        )
+
+
+def example_text(
+    tokenizer: TextTokenizer, tokens: Sequence[int] | np.ndarray, begin: int, length: int
+) -> str:
+    """The beginning of a training document, of ``length`` tokens with its end-of-text, in a line."""
+    shown = tokenizer.decode(tokens[begin : begin + min(length - 1, EXAMPLE_TOKENS)])
+    return " ".join(shown.split())[:EXAMPLE_CHARACTERS]
+
+
+EXAMPLE_TOKENS, EXAMPLE_CHARACTERS = 60, 120
 
 
 def train_byte_level_bpe(documents: Iterable[str], vocabulary_size: int, path: Path) -> TextTokenizer:

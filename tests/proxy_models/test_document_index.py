@@ -1,0 +1,137 @@
+"""Copies of documents, found from digests and held against a count of the texts themselves."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers
+
+from proxy_models.errors import TokenizerError
+from proxy_models.text import document_index
+from proxy_models.text.document_index import (
+    DOCUMENTS,
+    HELD_OUT,
+    IndexWriter,
+    shared_texts,
+    trained_on,
+)
+from proxy_models.text.held_out import document_digest, is_held_out
+from proxy_models.text.preparation import PreparationSpec, prepare_domain
+from proxy_models.text.tokenizer import TextTokenizer
+from tests.proxy_models.conftest import Pool, write_documents
+
+corpora = st.lists(st.lists(st.integers(0, 30), max_size=40), min_size=1, max_size=4)
+
+
+def length(document: int) -> int:
+    return document % 7 + 2
+
+
+@given(corpora, st.sampled_from([1, 3, 2**19]))
+@settings(max_examples=60, deadline=None)
+def test_copies_within_and_between_domains_are_those_a_count_of_texts_finds(
+    domains: list[list[int]], stretch: int
+) -> None:
+    with TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document_index, "STRETCH", stretch)
+        indexes = {}
+        for number, texts in enumerate(domains):
+            directory = Path(root) / str(number)
+            directory.mkdir()
+            writer, begin = IndexWriter(directory), 0
+            for text in texts:
+                writer.add(document_digest(str(text)), begin, length(text))
+                begin += length(text)
+            counts, repeated = Counter(texts), writer.write()
+            assert repeated.documents == len(texts) - len(counts)
+            assert repeated.tokens == sum(length(text) * (copies - 1) for text, copies in counts.items())
+            most = sorted((copies for copies in counts.values() if copies > 1), reverse=True)[:3]
+            assert repeated.most["copies"].tolist() == most
+            assert [file.name for file in directory.iterdir()] == [DOCUMENTS]
+            indexes[str(number)] = directory / DOCUMENTS
+        held = {str(number): set(texts) for number, texts in enumerate(domains)}
+        found = {text.domains: text for text in shared_texts(indexes)}
+        for size in range(2, len(held) + 1):
+            for names in combinations(sorted(held), size):
+                others = set[int]().union(*(held[name] for name in held if name not in names))
+                texts = set.intersection(*(held[name] for name in names)) - others
+                assert (found[names].documents if names in found else 0) == len(texts)
+                if texts:
+                    assert found[names].tokens == dict.fromkeys(names, sum(map(length, texts)))
+        asked = [document_digest(str(text)) for text in range(40)]
+        for name, index in indexes.items():
+            assert trained_on(index, asked).tolist() == [text in held[name] for text in range(40)]
+
+
+def spec_of(pool: Pool, tmp_path: Path, *files: Path) -> PreparationSpec:
+    return PreparationSpec("d", files, pool.tokenizer, tmp_path / "shards", 0.2, 4096, 16)
+
+
+def test_counting_tells_repeated_documents_and_names_the_most_frequent(pool: Pool, tmp_path: Path) -> None:
+    texts = [f"text number {i} " * 20 for i in range(60)]
+    trained = [text for text in texts if not is_held_out(document_digest(text), 0.2)]
+    often = trained[7]
+    path = write_documents(tmp_path / "a.jsonl", [*texts, *texts, often])
+    meta = prepare_domain(spec_of(pool, tmp_path, path)).meta
+    assert meta.documents == 121
+    assert meta.findings is not None
+    assert meta.findings["repeated_documents"] == 61
+    once = sum(len(pool.tokenizer.encode(text)) + 1 for text in trained)
+    assert meta.findings["unique_tokens"] == once
+    assert meta.tokens == 2 * once + len(pool.tokenizer.encode(often)) + 1
+    assert meta.findings["repeated"][0]["copies"] == 3
+    assert often.startswith(meta.findings["repeated"][0]["text"])
+    assert meta.findings["lost_characters"] == 0
+
+
+def test_the_same_text_in_two_formats_is_shared_and_its_place_is_known(pool: Pool, tmp_path: Path) -> None:
+    texts = [f"text number {i} " * 20 for i in range(60)]
+    first = prepare_domain(spec_of(pool, tmp_path, write_documents(tmp_path / "a.jsonl", texts)))
+    ids = [
+        token for text in texts[:30] for token in [*pool.tokenizer.encode(text), pool.tokenizer.end_of_text]
+    ]
+    np.save(tmp_path / "b.npy", np.array(ids, dtype=np.uint16))
+    second = prepare_domain(spec_of(pool, tmp_path, tmp_path / "b.npy"))
+    (shared,) = shared_texts({"one": first.directory / DOCUMENTS, "two": second.directory / DOCUMENTS})
+    assert shared.domains == ("one", "two")
+    assert shared.documents == 30
+    assert shared.tokens == {"one": second.meta.tokens, "two": second.meta.tokens}
+    tokens = np.fromfile(first.directory / "tokens.bin", np.uint16)
+    for begin, count in shared.begins:
+        assert pool.tokenizer.decode(tokens[begin : begin + count - 1]) in texts[:30]
+
+
+def test_what_is_held_out_is_not_trained_on(tmp_path: Path) -> None:
+    writer = IndexWriter(tmp_path)
+    digests = [document_digest(text) for text in ("trained", "kept back", "absent")]
+    writer.add(digests[0], 0, 5)
+    writer.add(digests[1], HELD_OUT, 0)
+    writer.write()
+    assert trained_on(tmp_path / DOCUMENTS, digests).tolist() == [True, False, False]
+
+
+def words(*known: str) -> TextTokenizer:
+    vocabulary = {word: number for number, word in enumerate(["[UNK]", "</s>", *known])}
+    backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    return TextTokenizer(backend, 1)
+
+
+def test_a_tokenizer_that_loses_text_is_refused_and_a_little_loss_is_told(pool: Pool, tmp_path: Path) -> None:
+    path = write_documents(tmp_path / "a.jsonl", [f"known words {'known ' * 40}" for _ in range(60)])
+    spec = replace(spec_of(pool, tmp_path, path), tokenizer=words("known"))
+    with pytest.raises(TokenizerError, match=r"loses 2% of the text of domain 'd'"):
+        prepare_domain(spec)
+    mostly = write_documents(tmp_path / "b.jsonl", [f"{'known ' * (60 + i)}x" for i in range(24)])
+    findings = prepare_domain(replace(spec, files=(mostly,))).meta.findings
+    assert findings is not None
+    assert findings["lost_characters"] == pytest.approx(1 / 360, rel=0.2)  # one character of 301 to 416
+    assert words("known").lost("known 你好 known") == (2, 12)
+    assert words("known").unknown_among([0, 2, 0]) == (2, 3)
