@@ -158,6 +158,8 @@ class Domains:
     Attributes:
         names: (m,) domain names, sorted.
         tokens: (m,) available tokens N_j, read-only, same order.
+        unique: (m,) how many of them are of different documents; None where nothing is known of copies.
+        shared: the sets of domains that hold the same text.
 
     >>> domains = Domains.of({"web": 6e9, "code": 3e9, "books": 1e9})
     >>> domains.names
@@ -168,10 +170,22 @@ class Domains:
 
     names: tuple[str, ...]
     tokens: np.ndarray
+    unique: np.ndarray | None = None
+    shared: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
-    def of(cls, tokens: Mapping[str, int | float | None]) -> Self:
+    def of(
+        cls,
+        tokens: Mapping[str, int | float | None],
+        unique: Mapping[str, float] | None = None,
+        shared: tuple[tuple[str, ...], ...] = (),
+    ) -> Self:
         """Domains from `{name: available tokens}`, in any order.
+
+        Args:
+            tokens: of every domain.
+            unique: the share of a domain's tokens that are of different documents, where it has copies.
+            shared: the sets of domains that hold the same text.
 
         Raises:
             InvalidDomainName: a malformed name.
@@ -190,10 +204,16 @@ class Domains:
                     names=[name],
                 )
         counts.setflags(write=False)
-        return cls(names, counts)
+        different = None if not unique else counts * [unique.get(name, 1.0) for name in names]
+        return cls(names, counts, different, shared)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def unique_tokens(self) -> np.ndarray:
+        """(m,) tokens of different documents: how much text there is to read before any of it is repeated."""
+        return self.tokens if self.unique is None else self.unique
 
     @property
     def natural_weights(self) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The limits of a mixture: what every answer keeps to, whoever looks for it.
 
 Within R target tokens a domain of N_j tokens and weight p_j is read p_j R / N_j times (epochs); a repetition cap of
-k epochs is the bound p_j <= k N_j / R.
+k epochs is the bound p_j <= k N_j / R. What a domain holds twice is read twice as often, so N_j counts different text
+here; and what several domains hold is read as often as all of them are: sum_j p_j R / N_j <= k over these domains.
 """
 
 import math
@@ -60,29 +61,59 @@ class Limits:
     @cached_property
     def caps(self) -> np.ndarray:
         """(m,) the largest weight of each domain, k N_j / R, read-only; above 1 where it cannot bind, infinite
-        without a cap."""
+        without a cap. N_j is of different text."""
         if self.repetition_cap is None:
             caps = np.full(len(self.domains), np.inf)
         else:
-            caps = self.repetition_cap * self.domains.tokens / self.target_tokens
+            caps = self.repetition_cap * self.domains.unique_tokens / self.target_tokens
         caps.setflags(write=False)
         return caps
 
     def epochs(self, weights: np.ndarray) -> np.ndarray:
-        """(m,) times each domain is read: p_j R / N_j."""
-        return weights * self.target_tokens / self.domains.tokens
+        """(m,) times each domain's text is read: p_j R / N_j."""
+        return weights * self.target_tokens / self.domains.unique_tokens
+
+    @cached_property
+    def sharing(self) -> tuple[LinearConstraint, ...]:
+        """The caps of what several domains hold: sum_j p_j / cap_j <= 1, as a weight of the smallest of them."""
+        caps = dict(zip(self.domains.names, self.caps.tolist(), strict=True))
+        limits = []
+        for names in self.domains.shared:
+            smallest = min(caps[name] for name in names)
+            if smallest < 1:
+                coefficients = {name: smallest / caps[name] for name in names}
+                name = f"text that {' and '.join(names)} share"
+                limits.append(LinearConstraint(name, coefficients, upper=smallest))
+        return tuple(limits)
+
+    @cached_property
+    def all_constraints(self) -> tuple[LinearConstraint, ...]:
+        """What was asked for beside the caps, and the caps of shared text."""
+        return (*self.constraints, *self.sharing)
+
+    @cached_property
+    def separate_caps(self) -> np.ndarray:
+        """(m,) caps that keep to those of shared text without looking at each other, for who knows no other limit."""
+        shared = self.domains.shared
+        holders = [max([1, *(len(held) for held in shared if name in held)]) for name in self.domains.names]
+        return self.caps / holders
 
     def binding(self, weights: np.ndarray) -> np.ndarray:
         """(m,) which caps hold the (m,) weights back."""
         return (self.caps < 1) & (weights >= self.caps * (1 - BINDING))
 
     def exceeded(self, weights: np.ndarray) -> np.ndarray:
-        """(m,) which caps the (m,) weights break."""
-        return weights > self.caps * (1 + BINDING)
+        """(m,) which caps the (m,) weights break, those of shared text included."""
+        above = weights > self.caps * (1 + BINDING)
+        for limit in self.sharing:
+            row = limit.row(self.domains.names)
+            if row @ weights > limit.upper * (1 + BINDING):
+                above |= (row > 0) & (weights > 0)
+        return above
 
     def is_feasible(self, space: SimplexMap | None = None) -> bool:
         """Whether some mixture keeps to caps and constraints, of those that `space` reaches where it is given."""
-        if self.constraints:
+        if self.all_constraints:
             return is_feasible(self._system(space))
         # Caps alone leave a mixture where they sum to 1, which takes no linear programme.
         caps = self.caps if space is None else space.pull_back_caps(self.caps)[0]
@@ -105,7 +136,7 @@ class Limits:
             UnknownDomain: a constraint on a domain that is not there.
         """
         self._check_reachable()
-        check_names(self.domains.names, [limit.name for limit in (*self.constraints, *self.guard_rails)])
+        check_names(self.domains.names, [limit.name for limit in (*self.all_constraints, *self.guard_rails)])
         if not self.is_feasible(space):
             raise self.conflict(space)
 
@@ -114,7 +145,7 @@ class Limits:
         cap, target = self.repetition_cap, self.target_tokens
         if cap is None or np.minimum(self.caps, 1).sum() >= _WHOLE:
             return
-        available = float(self.domains.tokens.sum())
+        available = float(self.domains.unique_tokens.sum())
         largest = math.floor(cap * available)
         missing = math.ceil(target / cap - available)
         enough = _rounded_up(target / available)
@@ -129,7 +160,7 @@ class Limits:
         )
 
     def _system(self, space: SimplexMap | None) -> LinearSystem:
-        return LinearSystem.of(space or SimplexMap.identity(self.domains.names), self.caps, self.constraints)
+        return LinearSystem.of(space or SimplexMap.identity(self.domains.names), self.caps, self.all_constraints)
 
 
 def _rounded_up(value: float) -> float:

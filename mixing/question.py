@@ -17,6 +17,7 @@ from mixing.methods import method_named
 from mixing.objective import Groups, ObjectiveSpec
 from mixing.reuse.reuse import NOTHING_REUSED, Reuse, check_reusable
 from mixing.simplex_map import SimplexMap
+from mixing.solve.catalogue import SOLVERS
 from mixing.solve.constraints import LinearConstraint
 from mixing.solve.problem import GuardRail, MixtureProblem, Objective, RepetitionCost, TaskMean
 from mixing.terms import TaskGuard, Terms, check_heeded
@@ -104,13 +105,13 @@ def problem_of(question: Question, groups: Groups, law: Fitted) -> MixtureProble
         InvalidMetrics: a guard rail for a task that was not fitted.
         InvalidSetting: the worst of standardised families, whose offsets no solver takes.
     """
-    domains = question.domains
+    domains, heeded = question.domains, SOLVERS[question.parts.solver].respects_constraints
     if groups.worst and groups.offsets.any():
         raise InvalidSetting("the worst of standardised families cannot be minimised", field="standardize")
     families = tuple(
         TaskMean(name, row) for name, row in zip(groups.families, groups.membership, strict=True)
     )
-    repetition = RepetitionCost(question.repetition_price, domains.tokens / question.target_tokens)
+    repetition = RepetitionCost(question.repetition_price, domains.unique_tokens / question.target_tokens)
     return MixtureProblem(
         Objective(
             law,
@@ -121,8 +122,8 @@ def problem_of(question: Question, groups: Groups, law: Fitted) -> MixtureProble
             repetition if question.repetition_price else None,
         ),
         question.space,
-        question.limits.caps,
-        question.constraints,
+        question.limits.caps if heeded else question.limits.separate_caps,
+        question.limits.all_constraints if heeded else (),
         tuple(_rail(guard, groups, law, question) for guard in question.guard_rails),
     )
 

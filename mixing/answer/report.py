@@ -240,11 +240,21 @@ class Report:
     def shares(self) -> Iterator[Document]:
         """The shares at one of their bounds."""
         prices = self._prices("constraint", "pin")
-        for constraint in self.question.constraints:
+        for constraint in self.question.limits.all_constraints:
             weight = float(constraint.row(self.question.domains.names) @ self.weights)
             if (bound := _bound_reached(constraint, weight)) is None:
                 continue
             price, worth = prices.get(constraint.name), ""
+            if constraint in self.question.limits.sharing:
+                yield {
+                    "kind": "shared_cap",
+                    "name": constraint.name,
+                    "domains": sorted(constraint.coefficients),
+                    "bound": bound,
+                    "shadow_price": price,
+                    "statement": f"The {constraint.name} is read {self.question.repetition_cap:g} times, its cap.",
+                }
+                continue
             if price is not None:
                 worth = f"; a hundredth more room would be worth about {price / 100:.4f}{self.sense.suffix}"
             yield {

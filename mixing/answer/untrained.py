@@ -78,13 +78,14 @@ def _under(limits: Limits, weights: np.ndarray) -> Mixture:
     if limits.repetition_cap is None:
         return limits.domains.mixture(weights)
     limits.check()
-    filled = water_fill(weights, limits.caps)
+    caps = limits.separate_caps
+    filled = water_fill(weights, caps)
     # A weight too small for a float is zero, and what the others cannot hold has nowhere else to go.
     if filled.sum() < 1 - 1e-9:
         raise Infeasible(
             "the domains with a weight cannot hold the whole mixture under their caps", field="caps"
         )
-    return limits.domains.mixture(settle(filled, limits.caps))
+    return limits.domains.mixture(settle(filled, caps))
 
 
 _BASELINES: Mapping[str, Callable[[Question], Mixture]] = {
