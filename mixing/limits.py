@@ -160,7 +160,9 @@ class Limits:
         )
 
     def _system(self, space: SimplexMap | None) -> LinearSystem:
-        return LinearSystem.of(space or SimplexMap.identity(self.domains.names), self.caps, self.all_constraints)
+        return LinearSystem.of(
+            space or SimplexMap.identity(self.domains.names), self.caps, self.all_constraints
+        )
 
 
 def _rounded_up(value: float) -> float:

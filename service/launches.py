@@ -23,6 +23,7 @@ from service.training.device import WorkerDevice, check_counted, check_memory, w
 from store import jobs
 from store.documents import VERSION, LaunchDocument, Measurements, SwarmDocument, TrainingDocument
 from store.problems import Conflict, Invalid, NotFound
+from store.revisions.shared_text import shared_sets, unique_shares
 from store.settings import BUILT_IN, BadLaunchers, Settings, read_launchers
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
 
@@ -145,16 +146,27 @@ def _check_repetition(launch: LaunchDocument, mixture: MixtureRow) -> None:
     """Refuse at once a run over its cap; the sampler checks again, by counted rows, before its first step."""
     if launch.repetition_cap is None:
         return
+    shares = unique_shares(mixture.revision)
+    read: dict[str, float] = {}
     for row in mixture.revision.domains:
         weight = float(mixture.weights[row.name])
         if row.tokens is None or weight == 0.0:
             continue
-        epochs = weight * launch.tokens / row.tokens
+        read[row.name] = epochs = weight * launch.tokens / (row.tokens * shares.get(row.name, 1.0))
         if epochs > launch.repetition_cap * (1 + BINDING):
             raise Invalid(
                 "over_cap",
                 f"Domain {row.name!r} has {row.tokens} tokens; a weight of {weight:.4f} within {launch.tokens} "
                 f"tokens reads them {epochs:.2f} times, over the cap of {launch.repetition_cap:g}.",
+                "repetition_cap",
+            )
+    for names in shared_sets(mixture.revision):
+        epochs = sum(read.get(name, 0.0) for name in names)
+        if epochs > launch.repetition_cap * (1 + BINDING):
+            raise Invalid(
+                "over_cap",
+                f"Domains {', '.join(map(repr, names))} hold the same text, which {launch.tokens} tokens of this"
+                f" mixture read {epochs:.2f} times, over the cap of {launch.repetition_cap:g}.",
                 "repetition_cap",
             )
 

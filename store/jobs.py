@@ -20,6 +20,7 @@ ENDED: Final = (SUCCEEDED, FAILED, CANCELLED)
 
 PREPARE_TOKENIZER: Final = "prepare_tokenizer"
 PREPARE_DOMAIN: Final = "prepare_domain"
+COMPARE_DOMAINS: Final = "compare_domains"
 SAMPLE_SWARM: Final = "sample_swarm"
 PROXY_RUN: Final = "proxy_run"
 SOLVE: Final = "solve"
@@ -33,6 +34,7 @@ TRAINING: Final = (FULL_RUN, PROXY_RUN)
 PRIORITY: Final = {
     PREPARE_TOKENIZER: 10,
     PREPARE_DOMAIN: 20,
+    COMPARE_DOMAINS: 20,
     SAMPLE_SWARM: 30,
     SOLVE: 40,
     FULL_RUN: 50,
@@ -153,8 +155,9 @@ def preparation_state(states: Mapping[str, int], domains: int) -> str:
     for ended_badly in (FAILED, CANCELLED):
         if states.get(ended_badly):
             return ended_badly
-    # One job for the tokenizer and one a domain; the latter are made when the tokenizer is there.
-    if states.get(SUCCEEDED) == domains + 1:
+    # One job for the tokenizer, one a domain, made when the tokenizer is there, and one to compare them, made with
+    # the last domain's count; older versions had none.
+    if states.get(SUCCEEDED, 0) > domains and not set(states) - {SUCCEEDED}:
         return SUCCEEDED
     return RUNNING if set(states) - {QUEUED} else QUEUED
 

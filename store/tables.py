@@ -149,6 +149,8 @@ class Revision(Base):
     found since is read with it (`store.revisions.changes`)."""
     said: Mapped[Document | None]
     """``{domain: word}``: the answers to what was ambiguous."""
+    shared_text: Mapped[Document | None]
+    """What its domains have in common (`workers.jobs.compare_domains`); None before they were compared."""
     created_at: Mapped[float] = _time()
     domain_set: Mapped[DomainSet] = relationship(back_populates="revisions")
     domains: Mapped[list["DomainRow"]] = relationship(back_populates="revision", order_by="DomainRow.name")
@@ -179,6 +181,8 @@ class DomainRow(Base):
     shard_directory: Mapped[str | None] = mapped_column(Text)
     sample: Mapped[str | None] = mapped_column(Text)
     """The beginning of one of its documents, as it was read or decoded."""
+    findings: Mapped[Document | None]
+    """What counting found beside the counts (`proxy_models.text.shard_writer`); None before it looked for that."""
     revision: Mapped[Revision] = relationship(back_populates="domains")
 
     @property
@@ -212,6 +216,8 @@ class Swarm(Base):
     id: Mapped[str] = _id("swarm")
     optimization_id: Mapped[str] = mapped_column(ForeignKey("optimizations.id"), unique=True)
     revision_id: Mapped[str] = mapped_column(ForeignKey("revisions.id"))
+    contamination: Mapped[Document | None]
+    """Which tasks' texts are trained on (`workers.jobs.sample_swarm`); None before that was looked for."""
     created_at: Mapped[float] = _time()
 
 

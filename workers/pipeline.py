@@ -48,7 +48,7 @@ def settle(session: Session, job: Job) -> None:
     """In the transaction that ended ``job``: go on with what waited for it."""
     if job.kind in _OPTIMIZATION_KINDS:
         advance(session, job.owner)
-    elif job.kind in (jobs.PREPARE_TOKENIZER, jobs.PREPARE_DOMAIN):
+    elif job.kind in (jobs.PREPARE_TOKENIZER, jobs.PREPARE_DOMAIN, jobs.COMPARE_DOMAINS):
         waiting = select(Optimization.id).where(
             Optimization.revision_id == job.owner, Optimization.state.in_(jobs.LIVE)
         )

@@ -158,15 +158,19 @@ class ArtifactStore:
 
     def read_file(self, path: Path, file: str) -> bytes | None:
         """One small file of a published artifact, checked, without fetching the rest; None where it is not there."""
-        manifest = patiently(lambda: self.published(path))
-        if manifest is None or file not in manifest.files:
-            return None
         temporary = path.with_name(f".{path.name}.{file}.part")
         try:
-            patiently(lambda: self._download_file(self.name_of(path), manifest, file, temporary))
-            return temporary.read_bytes()
+            return temporary.read_bytes() if self.fetch_file(path, file, temporary) else None
         finally:
             temporary.unlink(missing_ok=True)
+
+    def fetch_file(self, path: Path, file: str, target: Path) -> bool:
+        """Write one file of a published artifact, checked, to ``target``; False where it is not there."""
+        manifest = patiently(lambda: self.published(path))
+        if manifest is None or file not in manifest.files:
+            return False
+        patiently(lambda: self._download_file(self.name_of(path), manifest, file, target))
+        return True
 
     def remove(self, path: Path) -> None:
         """Take an artifact out of the store, its manifest first. What is here locally stays."""

@@ -7,9 +7,10 @@ they outlive the machine that trains.
 import logging
 import resource
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from proxy_models.errors import ObjectDamaged, ObjectMissing, StoreError, StoreMisconfigured, StoreUnreachable
@@ -84,6 +85,23 @@ def local_artifact(reference: str) -> str:
             reference, "is an artifact in a store; set MIXWRIGHT_ARTIFACT_STORE here to that of the service"
         )
     return str(_current.require(_current.path_of(reference)))
+
+
+@contextmanager
+def one_file_each(references: Mapping[str, str], file: str) -> Iterator[dict[str, Path]]:
+    """One file of each artifact, by its name, without fetching the rest; those without such a file are left out."""
+    with ExitStack() as stack:
+        paths = {}
+        for name, reference in sorted(references.items()):
+            path = Path(reference) if _current is None else _current.path_of(reference)
+            if not (path / file).exists() and _current is not None:
+                folder = Path(stack.enter_context(TemporaryDirectory(dir=_current.directory)))
+                if not _current.fetch_file(path, file, folder / file):
+                    continue
+                path = folder
+            if (path / file).exists():
+                paths[name] = path / file
+        yield paths
 
 
 log = logging.getLogger("mixwright.stores")

@@ -24,6 +24,7 @@ from service.http.schemas import Listing, Page, ProgressView, failure_of, view_o
 from store import jobs
 from store.problems import Conflict, NotFound, NotReady
 from store.revisions.changes import KnownChanges, known_changes
+from store.revisions.shared_text import domain_warnings, shared_warnings
 from store.tables import DomainRow, DomainSet, Job, Revision
 
 
@@ -140,6 +141,7 @@ def describe_revision(session: Session, revision: Revision) -> RevisionView:
         changes=changes_view(known_changes(session, revision)),
         said=revision.said or {},
         domains=domains,
+        warnings=list(shared_warnings(revision)),
         failure=failure_of(*(jobs.preparation_failure(revision, list(work.values())) or (None, None))),
     )
 
@@ -153,11 +155,14 @@ def _pool_of(domains: Sequence[DomainView]) -> str | None:
 
 
 def _describe_domain(row: DomainRow, job: Job | None) -> DomainView:
-    progress = job.progress if job else None
+    progress, findings = job.progress if job else None, row.findings or {}
+    noted = ("unique_tokens", "repeated_documents", "held_out_documents", "held_out_tokens")
     return view_of(
         DomainView,
         row,
         size_bytes=row.counted_bytes,
+        warnings=list(domain_warnings(row)),
+        **{name: findings.get(name) for name in noted},
         state=job.state if job else jobs.QUEUED,
         progress=ProgressView(**{name: progress[name] for name in ("done", "total", "unit")})
         if progress and job and job.state in jobs.HELD

@@ -172,6 +172,9 @@ class DomainSetRequest(TreeRequest):
 class DomainView(BaseModel):
     """A leaf and what counting its files found; ``tokens`` is the N_j the mathematics uses.
 
+    That is what was declared, else ``counted_tokens``: those that are trained on, ``unique_tokens`` of these of
+    different documents. ``documents`` and ``size_bytes`` are of all of its text, ``held_out_*`` what is never
+    trained on.
     Equal ``files_hash`` are the same unchanged files, equal ``content_hash`` the same documents in whatever files.
     ``sample`` is the beginning of a held-out document as it was read, of token ids as they were decoded.
     """
@@ -182,9 +185,15 @@ class DomainView(BaseModel):
     declared_tokens: int | None
     declared_bytes: int | None
     tokens: int | None
+    counted_tokens: int | None
+    unique_tokens: int | None
     size_bytes: int | None
     documents: int | None
+    repeated_documents: int | None
     held_out_bytes: int | None
+    held_out_documents: int | None
+    held_out_tokens: int | None
+    warnings: list[str]
     files_hash: str | None
     content_hash: str | None
     sample: str | None
@@ -266,6 +275,10 @@ class RevisionView(BaseModel):
     changes: ChangesView
     said: dict[str, str]
     domains: list[DomainView]
+    shared_text: dict[str, object] | None = Field(
+        description="What domains have in common; null until compared."
+    )
+    warnings: list[str] = Field(description="What to know of text that several domains hold.")
     failure: FailureView | None
     created_at: Time
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from mixing.domains import Domains
 from mixing.errors import MixingError
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.limits import Limits
@@ -21,6 +20,7 @@ from service.optimizations.schemas import OptimizationRequest
 from service.training.checks import check_rows, check_tasks, check_training
 from store.documents import VERSION, OptimizationDocument, TrainingDocument
 from store.problems import Invalid, invalid
+from store.revisions.shared_text import counted_domains
 from store.settings import Settings
 
 
@@ -141,16 +141,15 @@ def check_answerable(session: Session, checked: CheckedRequest) -> None:
     request = checked.request
     revision = revision_of(session, request.domain_set, request.revision)
     counts = {row.name: row.tokens for row in revision.domains}
-    known = {name: tokens for name, tokens in counts.items() if tokens is not None}
     if checked.document.recipe is not None:
         _check_objective(checked, list(counts))
     if checked.document.proxy is not None:
         check_rows(checked.document.proxy, len(counts), "proxy.")
-    if len(known) < len(counts):
+    if None in counts.values():
         return
     shares, terms = shares_of(request, list(counts)), checked.document
     limits = Limits(
-        Domains.of(known), terms.target_tokens, terms.repetition_cap, tuple(shares), terms.guard_rails
+        counted_domains(revision), terms.target_tokens, terms.repetition_cap, tuple(shares), terms.guard_rails
     )
     try:
         limits.check()

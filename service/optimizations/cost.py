@@ -19,6 +19,7 @@ from service.optimizations.schemas import CostView, Hours, PlanView
 from service.optimizations.service import PlannedOptimization
 from service.training.device import WorkerDevice, check_memory, vocabulary_of
 from store.documents import TaskDocument, TrainingDocument
+from store.revisions.shared_text import text_warnings
 from store.tables import Revision
 
 Source = Literal["own_runs", "past_runs", "calibration"]
@@ -229,5 +230,6 @@ def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevi
         else ["Nothing is trained, so nothing is reused."],
         hours=hours,
         cost=cost,
+        warnings=list(text_warnings(revision)),
         plan=document,
     )

@@ -19,7 +19,7 @@ from service.optimizations.schemas import (
     StageView,
     run_counts,
 )
-from service.optimizations.service import mixtures_of, swarm_id_of
+from service.optimizations.service import mixtures_of, swarm_of
 from service.training.device import WorkerDevice
 from store import jobs
 from store.documents import ReuseDocument, SwarmDocument
@@ -152,7 +152,7 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
     """The whole document of ``GET /v1/optimizations/{id}``; ``row`` comes with its revision and domain set."""
     work = work_of(session, row)
     text = counted_text(session, row.revision)
-    mixtures = mixtures_of(session, row.id)
+    mixtures, (swarm, warnings) = mixtures_of(session, row.id), swarm_of(session, row.id)
     document = SwarmDocument.of(row)
     progress = _progress(row.state, document, work, text.domains)
     asked = None
@@ -168,7 +168,8 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
         stage=_current_stage(progress.stages),
         progress=progress,
         cost=_cost(document.reuse, asked, work, device),
-        swarm_id=swarm_id_of(session, row.id),
+        swarm_id=swarm,
+        warnings=warnings,
         mixture_id=mixtures.get("proposed"),
         natural_mixture_id=mixtures.get("natural"),
         lost_runs=[

@@ -332,6 +332,7 @@ class OptimizationView(BaseModel):
     progress: OptimizationProgress
     cost: CostView | None = Field(description="Null: nothing is trained, or the vocabulary is not known yet.")
     swarm_id: str | None
+    warnings: list[str] = Field(description="Tasks that are trained on, found when the swarm was sampled.")
     mixture_id: str | None
     natural_mixture_id: str | None
     lost_runs: list[LostRun]
@@ -357,6 +358,7 @@ class PlanView(BaseModel):
     sentences: list[str]
     hours: Hours
     cost: CostView | None = Field(description="Null: nothing is trained, or the vocabulary is not known yet.")
+    warnings: list[str] = Field(description="What to know of the text: copies, shared text, declared counts.")
     plan: dict[str, object]
 
 

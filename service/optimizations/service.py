@@ -16,6 +16,7 @@ from service.training.checks import check_vocabulary
 from store import jobs
 from store.documents import OptimizationDocument, ShareDocument
 from store.problems import Conflict, Invalid, NotFound, invalid
+from store.revisions.shared_text import contamination_warnings
 from store.tables import DomainSet, MixtureRow, Optimization, Revision, Swarm, database_now
 
 _ONE = (
@@ -23,7 +24,7 @@ _ONE = (
     .options(joinedload(Optimization.revision).joinedload(Revision.domain_set))
     .where(Optimization.id == bindparam("id"))
 )
-_SWARM_ID = select(Swarm.id).where(Swarm.optimization_id == bindparam("id"))
+_SWARM = select(Swarm.id, Swarm.contamination).where(Swarm.optimization_id == bindparam("id"))
 _MIXTURES = select(MixtureRow.kind, MixtureRow.id).where(MixtureRow.optimization_id == bindparam("id"))
 
 
@@ -35,9 +36,10 @@ def optimization_with_id(session: Session, optimization_id: str) -> Optimization
     return row
 
 
-def swarm_id_of(session: Session, optimization_id: str) -> str | None:
-    """The optimization's swarm, once it is sampled."""
-    return session.scalar(_SWARM_ID, {"id": optimization_id})
+def swarm_of(session: Session, optimization_id: str) -> tuple[str | None, list[str]]:
+    """The optimization's swarm, once it is sampled, and which tasks were then found to be trained on."""
+    row = session.execute(_SWARM, {"id": optimization_id}).first()
+    return (None, []) if row is None else (row.id, list(contamination_warnings(row.contamination)))
 
 
 def mixtures_of(session: Session, optimization_id: str) -> dict[str, str]:

@@ -41,6 +41,7 @@ CHOOSE_WAVE = "choose_wave"
 MODULES: Final = {
     jobs.PREPARE_TOKENIZER: "prepare_tokenizer",
     jobs.PREPARE_DOMAIN: "prepare_domain",
+    jobs.COMPARE_DOMAINS: "compare_domains",
     jobs.SAMPLE_SWARM: "sample_swarm",
     jobs.PROXY_RUN: "training",
     jobs.SOLVE: "solve",

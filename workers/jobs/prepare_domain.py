@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_models.stores.current import local_artifact, reference_of, using_store
 from proxy_models.stores.object_path import data_path
+from store import jobs
 from store.settings import Settings
-from store.tables import Document, DomainRow, Job
+from store.tables import Document, DomainRow, Job, Revision
 
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:
@@ -64,3 +66,12 @@ def store(session: Session, job: Job, result: Document) -> None:
     row.content_hash = result["content"]
     row.shard_directory = result["directory"]
     row.sample = result.get("sample")
+    beside = {name: result[name] for name in ("held_out_documents", "held_out_tokens")}
+    row.findings = {**(result.get("findings") or {}), **beside}
+    # Whoever counts the last domain queues what compares them; the lock is so that there is a last one.
+    session.execute(select(Revision.id).where(Revision.id == row.revision_id).with_for_update())
+    waiting = select(DomainRow.id).where(
+        DomainRow.revision_id == row.revision_id, DomainRow.id != row.id, DomainRow.counted_tokens.is_(None)
+    )
+    if session.scalar(waiting.limit(1)) is None:
+        session.add(jobs.new_job(jobs.COMPARE_DOMAINS, row.revision_id, row.revision_id))

@@ -6,7 +6,7 @@ questions nothing tells an error of 0 from one of 1 / (2 n), so a perfect one co
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -20,7 +20,13 @@ from store import jobs
 from store.documents import Measurements, OptimizationDocument
 from store.revisions.lineage import ancestry, lineage_nodes, node_id
 from store.revisions.past_runs import Comparison, Conditions, finished_runs
-from store.tables import Job, Optimization, Revision, Run
+from store.revisions.shared_text import (
+    contamination_warnings,
+    shared_sets,
+    text_warnings,
+    unique_shares,
+)
+from store.tables import Job, Optimization, Revision, Run, Swarm
 from workers.claims.failures import JobError
 
 if TYPE_CHECKING:  # the worker, which never solves, need not load what does
@@ -50,6 +56,9 @@ class JobQuestion:
     Attributes:
         document: what was asked for.
         tokens: `{domain: N_j}`.
+        unique: the share of a domain's tokens that are of different documents, where it has copies.
+        shared: the sets of domains that hold the same text.
+        warnings: about the text.
         runs: those that have finished, in order.
         lost: those that have not, each with its `run_id` and the `reason`.
         older: the older runs that count; None where none do.
@@ -60,6 +69,9 @@ class JobQuestion:
     runs: tuple[RunEvidence, ...] = ()
     lost: tuple[Mapping[str, str], ...] = ()
     older: OlderRuns | None = None
+    unique: Mapping[str, float] = field(default_factory=dict)
+    shared: tuple[tuple[str, ...], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, session: Session, optimization: Optimization) -> "JobQuestion":
@@ -75,6 +87,7 @@ class JobQuestion:
             .where(Job.owner == optimization.id, Job.kind == jobs.PROXY_RUN)
             .order_by(Job.position)
         )
+        contaminated = select(Swarm.contamination).where(Swarm.optimization_id == optimization.id)
         finished: list[RunEvidence] = []
         lost: list[Mapping[str, str]] = []
         for run, job in session.execute(query):
@@ -88,6 +101,12 @@ class JobQuestion:
             runs=tuple(finished),
             lost=tuple(lost),
             older=_older_runs(session, optimization, document),
+            unique=unique_shares(optimization.revision),
+            shared=shared_sets(optimization.revision),
+            warnings=(
+                *text_warnings(optimization.revision),
+                *contamination_warnings(session.scalar(contaminated)),
+            ),
         )
 
     @classmethod
@@ -105,7 +124,7 @@ class JobQuestion:
 
     def question(self) -> "Question":
         """What was asked for, over the counted domains, with what it reuses."""
-        return self.document.question(Domains.of(self.tokens), self._reuse())
+        return self.document.question(Domains.of(self.tokens, self.unique, self.shared), self._reuse())
 
     def _reuse(self) -> "Reuse":
         from mixing.reuse.reuse import NOTHING_REUSED, Reuse, older_run

@@ -1,15 +1,20 @@
 """Sampling one round of an optimization's swarm and queueing its proxy runs."""
 
-from collections.abc import Callable
-from dataclasses import astuple
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from proxy_models.stores.current import local_artifact, using_store
+from proxy_models.stores.current import local_artifact, one_file_each, using_store
+from proxy_models.stores.object_path import data_path
+from proxy_models.text.contamination import contamination
+from proxy_models.text.document_index import DOCUMENTS
+from proxy_models.text.task_file import read_task
 from store import jobs
+from store.documents import TaskDocument
 from store.settings import Settings
 from store.tables import Document, Job, Optimization, Run, Swarm
 from workers.jobs.question import JobQuestion
@@ -50,8 +55,20 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
                 "tokens": tokens if run.tokens == 1 else round(run.tokens * tokens),
             }
             for run in runs
-        ]
+        ],
+        "contamination": _contamination(spec, asked.document.tasks) if spec["round"] == 0 else None,
     }
+
+
+def _contamination(spec: Document, tasks: Sequence[TaskDocument]) -> Document:
+    """Which tasks have examples that are trained on, by name."""
+    with using_store(spec.get("artifact_store")), one_file_each(spec["shards"], DOCUMENTS) as indexes:
+        found = {}
+        for task in tasks:
+            told = contamination(read_task(data_path(task.path), task.metric), indexes)
+            if told is not None:
+                found[task.name] = asdict(told)
+        return found
 
 
 def _entropies(question: "Question", spec: Document) -> dict[str, tuple[float, ...]] | None:
@@ -84,7 +101,11 @@ def store(session: Session, job: Job, result: Document) -> None:
     optimization = session.get_one(Optimization, job.owner)
     swarm = session.scalar(select(Swarm).where(Swarm.optimization_id == optimization.id))
     if swarm is None:
-        swarm = Swarm(optimization_id=optimization.id, revision_id=optimization.revision_id)
+        swarm = Swarm(
+            optimization_id=optimization.id,
+            revision_id=optimization.revision_id,
+            contamination=result.get("contamination"),
+        )
         session.add(swarm)
         session.flush()
     rounds = session.scalars(select(Run.round).where(Run.swarm_id == swarm.id)).all()

@@ -22,13 +22,15 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     asked = JobQuestion.from_dict(spec)
     question = asked.question()
     if question.recipe is None:
-        return {"evidence": {**baseline(question), "runs_lost": []}}
-    if (ratios := asked.kept_ratios()) is not None:
-        return {"evidence": {**renormalised(question, ratios), "runs_lost": []}}
+        evidence = baseline(question)
+    elif (ratios := asked.kept_ratios()) is not None:
+        evidence = renormalised(question, ratios)
+    else:
+        from mixing.answer.proposal import propose
 
-    from mixing.answer.proposal import propose
-
-    evidence = asked.with_standard_errors(propose(question, asked.evidence()).to_dict())
+        evidence = asked.with_standard_errors(propose(question, asked.evidence()).to_dict())
+    of_text = [{"code": "text", "message": said} for said in asked.warnings]
+    evidence["warnings"] = [*evidence["warnings"], *of_text]
     return {"evidence": {**evidence, "runs_lost": list(asked.lost)}}
 
 

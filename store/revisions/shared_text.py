@@ -1,0 +1,109 @@
+"""What counting and comparing found of copies, as the mathematics and people are told of it."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from mixing.domains import Domains
+from store.tables import DomainRow, Revision
+
+MATERIAL = 0.01
+"""Share of the smallest of some domains from which on the text they share has one cap over all of them: the cap is of
+whole domains, and a few common documents must not bind them."""
+
+
+def counted_domains(revision: Revision) -> Domains:
+    """The domains with their tokens, how many of these are of different text, and which hold the same.
+
+    Raises:
+        InvalidTokens: a domain that is not counted yet.
+    """
+    return Domains.of(
+        {row.name: row.tokens for row in revision.domains}, unique_shares(revision), shared_sets(revision)
+    )
+
+
+def unique_shares(revision: Revision) -> dict[str, float]:
+    """The share of its tokens that are of different documents, for each domain with copies."""
+    shares = {}
+    for row in revision.domains:
+        unique = unique_tokens(row)
+        if unique and row.counted_tokens and unique < row.counted_tokens:
+            shares[row.name] = unique / row.counted_tokens
+    return shares
+
+
+def unique_tokens(row: DomainRow) -> int | None:
+    """Training tokens of different documents; None where nothing is known of copies."""
+    return (row.findings or {}).get("unique_tokens")
+
+
+def shared_sets(revision: Revision) -> tuple[tuple[str, ...], ...]:
+    """The largest sets of domains that have a part of their text in common that matters."""
+    rows = {row.name: row for row in revision.domains}
+    sets: list[tuple[str, ...]] = []
+    texts = (revision.shared_text or {}).get("texts", [])
+    for text in sorted(texts, key=lambda text: -len(text["domains"])):
+        counts = [(unique_tokens(rows[name]) or 0, text["tokens"][name]) for name in text["domains"]]
+        smallest, held = min(counts)
+        is_part = any(set(text["domains"]) <= set(larger) for larger in sets)
+        if held and held >= MATERIAL * smallest and not is_part:
+            sets.append(tuple(text["domains"]))
+    return tuple(sets)
+
+
+def domain_warnings(row: DomainRow) -> Iterator[str]:
+    """What is to be known of a domain's text before relying on its counts."""
+    findings, counted = row.findings or {}, row.counted_tokens
+    if counted is None:
+        return
+    if row.declared_tokens is not None and row.declared_tokens < counted:
+        yield (
+            f"It is declared to have {row.declared_tokens:,} tokens, and its files hold {counted:,} to train on; the"
+            " declared number counts. Leave it out to use what the files hold."
+        )
+    if copies := findings.get("repeated_documents"):
+        most = findings["repeated"][0]
+        shown = f": {most['text']!r}" if most["text"] else ""
+        yield (
+            f"{copies:,} of its {row.documents:,} documents are copies of others, the most frequent"
+            f" {most['copies']:,} times{shown}. Caps count different text: {findings['unique_tokens']:,}"
+            f" of {counted:,} tokens."
+        )
+    if lost := findings.get("lost_characters"):
+        share = f"{100 * lost:.2g}%"
+        yield f"The tokenizer loses {share} of its characters, so its bits per byte look better than they are."
+
+
+def shared_warnings(revision: Revision) -> Iterator[str]:
+    """What is to be known of text that several domains hold, the most of it first."""
+    found = revision.shared_text or {}
+    capped = shared_sets(revision)
+    for text in islice(found.get("texts", []), 20):
+        names = text["domains"]
+        tokens = max(text["tokens"].values())
+        said = f"{' and '.join(names)} share {text['documents']:,} documents of {tokens:,} tokens"
+        said += f", such as {text['examples'][0]!r}" if text["examples"] else ""
+        if any(set(names) <= set(one) for one in capped):
+            said += ": one cap counts for all of them. Take the text out of all but one, or merge them"
+        yield f"{said}."
+    if missing := found.get("not_compared"):
+        yield f"Counted by an older version, so not compared with the others: {', '.join(missing)}."
+
+
+def contamination_warnings(found: Mapping[str, Any] | None) -> Iterator[str]:
+    """What is to be known of tasks that are trained on."""
+    for task, told in sorted((found or {}).items()):
+        domains = ", ".join(f"{count:,} of them in {name}" for name, count in told["domains"].items())
+        yield (
+            f"Of the {told['examples']:,} examples of task {task}, {told['total']:,} are documents that are trained"
+            f" on ({domains}), such as {told['shown']!r}: it measures what was read, not what was learned. Take them"
+            " out of the task or of the domains."
+        )
+
+
+def text_warnings(revision: Revision) -> Iterator[str]:
+    """Everything to be known of the text of a revision, each domain by name."""
+    for row in revision.domains:
+        yield from (f"Domain {row.name}: {said}" for said in domain_warnings(row))
+    yield from shared_warnings(revision)

@@ -1,0 +1,145 @@
+"""What a revision is told of its domains' text: from files to the caps, on both databases."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from mixing.limits import Limits
+from service.domain_sets.repository import describe_revision
+from service.launches import _check_repetition
+from store import jobs
+from store.documents import LaunchDocument
+from store.engine import Database
+from store.problems import Invalid
+from store.revisions.shared_text import counted_domains, text_warnings
+from store.settings import Settings
+from store.tables import DomainRow, Job, MixtureRow, Optimization, Revision, Swarm
+from tests.workers.conftest import new_revision
+from workers.jobs import KINDS
+from workers.jobs.question import JobQuestion
+from workers.jobs.sample_swarm import _contamination
+
+TEXTS = [f"document {number} of the shared text, " + f"word{number} " * 30 for number in range(150)]
+OTHERS = [f"another document {number}, " + f"thing{number} " * 30 for number in range(150)]
+
+
+def write(path: Path, texts: list[str]) -> str:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(path)
+
+
+def work(session: Session, kind: str, settings: Settings) -> Iterator[Job]:
+    """Do every queued job of a kind as a worker does, without the processes between."""
+    for job in session.scalars(select(Job).where(Job.kind == kind, Job.state == jobs.QUEUED)).all():
+        spec = KINDS[kind].describe(session, job, settings)
+        KINDS[kind].store(session, job, KINDS[kind].execute(spec, lambda progress: None))
+        job.state = jobs.SUCCEEDED
+        session.flush()
+        yield job
+
+
+@pytest.fixture
+def prepared(database: Database, tmp_path: Path) -> str:
+    """A revision of four counted domains, two of which hold the same text and one of which holds some of it twice."""
+    settings = Settings(data_directory=tmp_path)
+    files = {
+        "books": write(tmp_path / "books.jsonl", OTHERS),
+        "copy": write(tmp_path / "copy.jsonl", TEXTS),
+        "twice": write(tmp_path / "twice.jsonl", [*TEXTS[:50], *TEXTS[:50], *OTHERS[:1]]),
+        "web": write(tmp_path / "web.jsonl", TEXTS),
+    }
+    with database.write() as session:
+        revision = new_revision(session)
+        session.add_all(
+            DomainRow(revision_id=revision.id, name=name, files=[path]) for name, path in files.items()
+        )
+        session.add(jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id))
+        session.flush()
+        for kind in (jobs.PREPARE_TOKENIZER, jobs.PREPARE_DOMAIN, jobs.COMPARE_DOMAINS):
+            done = list(work(session, kind, settings))
+            assert len(done) == (4 if kind == jobs.PREPARE_DOMAIN else 1)
+        return revision.id
+
+
+def test_copies_are_told_by_revision_plan_and_evidence_and_share_a_cap(
+    database: Database, prepared: str
+) -> None:
+    with database.read() as session:
+        revision = session.get_one(Revision, prepared)
+        view = describe_revision(session, revision)
+        assert view.state == jobs.SUCCEEDED
+        rows = {domain.name: domain for domain in view.domains}
+        assert rows["twice"].documents == 101
+        assert rows["twice"].repeated_documents == 50
+        assert rows["web"].repeated_documents == 0
+        assert rows["web"].unique_tokens == rows["web"].counted_tokens == rows["web"].tokens
+        assert view.shared_text is not None
+        sets = {tuple(text["domains"]): text for text in view.shared_text["texts"]}  # type: ignore[attr-defined]
+        assert sets["copy", "twice", "web"]["documents"] == 50
+        assert sets["copy", "web"]["documents"] == 100
+        assert sets["books", "twice"]["documents"] == 1
+        assert any(text.startswith(sets["copy", "web"]["examples"][0][:20]) for text in TEXTS)
+        domains = counted_domains(revision)
+        assert domains.shared[0] == ("copy", "twice", "web")
+        limits, halves = Limits(domains, 7.2 * domains.tokens[1], 4.0), np.array([0, 0.5, 0, 0.5])
+        read = dict(zip(domains.names, limits.epochs(halves), strict=True))
+        assert read["copy"] + read["web"] == pytest.approx(7.2)
+        assert limits.exceeded(halves).tolist() == [False, True, False, True]
+        said = " ".join(text_warnings(revision))
+        assert "Domain twice: 50 of its 101 documents are copies" in said
+        assert "copy and twice and web share 50 documents" in said
+
+
+def test_a_launch_that_reads_shared_text_more_often_than_its_cap_is_refused(
+    database: Database, prepared: str
+) -> None:
+    with database.read() as session:
+        revision = session.get_one(Revision, prepared)
+        tokens = next(row.tokens for row in revision.domains if row.name == "web")
+        assert tokens is not None
+        mixture = MixtureRow(revision=revision, weights={"books": 0.0, "copy": 0.5, "twice": 0.0, "web": 0.5})
+        launch = LaunchDocument(tokens=round(7.2 * tokens), repetition_cap=4.0)
+        with pytest.raises(Invalid, match=r"hold the same text, which .* read 7\.20 times") as refused:
+            _check_repetition(launch, mixture)
+        assert refused.value.field == "repetition_cap"
+        _check_repetition(LaunchDocument(tokens=round(3.9 * tokens), repetition_cap=4.0), mixture)
+
+
+def test_tasks_that_are_trained_on_are_told_with_the_swarm_and_the_evidence(
+    database: Database, prepared: str, tmp_path: Path
+) -> None:
+    task = tmp_path / "task.jsonl"
+    parts = [
+        {"context": text[:40], "continuation": text[40:]} for text in [*TEXTS[:20], "never written " * 9]
+    ]
+    task.write_text("".join(json.dumps(part) + "\n" for part in parts))
+    with database.write() as session:
+        revision = session.get_one(Revision, prepared)
+        optimization = Optimization(
+            revision_id=revision.id,
+            method="mixwright",
+            seed=0,
+            settings={
+                "target_tokens": 1000,
+                "tasks": [{"name": "quiz", "path": str(task)}],
+                "proxy": {"tokens": 65_536},
+            },
+        )
+        session.add(optimization)
+        session.flush()
+        asked = JobQuestion.of(session, optimization)
+        shards = {row.name: row.shard_directory for row in revision.domains}
+        found = _contamination({"shards": shards}, asked.document.tasks)
+        trained = found["quiz"]["total"]
+        assert 10 <= trained <= 20  # a tenth of the documents is held out, and never trained on
+        assert found["quiz"]["domains"] == dict.fromkeys(["copy", "twice", "web"], trained)
+        assert found["quiz"]["examples"] == 21
+        session.add(Swarm(optimization_id=optimization.id, revision_id=revision.id, contamination=found))
+        session.flush()
+        said = JobQuestion.of(session, optimization).warnings
+        assert f"Of the 21 examples of task quiz, {trained} are documents that are trained on" in said[-1]
