@@ -20,6 +20,8 @@ from mixing.terms import TaskGuard
 
 BINDING = 1e-6
 """A bound this close, relative to itself, binds; a weight above it by no more still keeps to it."""
+LITTLE = 0.1
+"""Share of a mixture's tokens; what differs in less can hardly be told apart by any swarm."""
 _WHOLE = 1 - 1e-12
 """Weights that may sum to so much may sum to 1: the rest is rounding."""
 
@@ -110,6 +112,30 @@ class Limits:
             if row @ weights > limit.upper * (1 + BINDING):
                 above |= (row > 0) & (weights > 0)
         return above
+
+    @property
+    def freedom(self) -> float:
+        """The largest share of the tokens in which a mixture under the caps can differ from reading all evenly.
+
+        Where that is n, of e epochs under a cap of k, it is 1 - e / k: p_j <= (k / e) n_j, so of the domains S
+        that gain at most (k / e - 1) n(S) is gained, and of the others at most 1 - n(S) is lost.
+        """
+        if self.repetition_cap is None:
+            return 1.0
+        return max(
+            0.0, 1 - self.target_tokens / (self.repetition_cap * float(self.domains.unique_tokens.sum()))
+        )
+
+    def little_to_decide(self) -> str | None:
+        """A sentence where the caps leave hardly any mixture but one; None elsewhere."""
+        if self.freedom >= LITTLE:
+            return None
+        read = self.target_tokens / float(self.domains.unique_tokens.sum())
+        return (
+            f"There is little to decide: read evenly, all text is read {read:.2f} times, and the cap is"
+            f" {self.repetition_cap:g}, so any mixture differs from that in at most"
+            f" {100 * self.freedom:.1f}% of its tokens; lower the target or raise the cap for a real choice."
+        )
 
     def is_feasible(self, space: SimplexMap | None = None) -> bool:
         """Whether some mixture keeps to caps and constraints, of those that `space` reaches where it is given."""

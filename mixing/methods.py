@@ -63,6 +63,10 @@ class RunCount:
         return round(self.per_domain * domains + self.constant)
 
 
+SPARE_RUNS = 1
+"""Beyond what a regression is fitted with: without one to hold out nothing would be known of how well it does."""
+
+
 @dataclass(frozen=True)
 class Method(Part):
     """One way to find a mixture.
@@ -87,13 +91,16 @@ class Method(Part):
         return self.recipe is not None
 
     def default_runs(self, domains: int, recipe: Recipe | None = None) -> int:
-        """Runs asked for when the user names no number; 3(m + 1) for Olmix. `recipe` has other parts (`combine`)."""
+        """Runs asked for when the user names no number; 3(m + 1) for Olmix. `recipe` has other parts (`combine`).
+
+        Enough to hold runs out and judge the regression by them.
+        """
         recipe = recipe or self.recipe
         if recipe is None:
             return 0
         if (each := SAMPLERS[recipe.sampler].exact_runs(domains)) is not None:
             return len(self.rounds) * each
-        return max(self.runs.at(domains), recipe.minimum_runs(domains) + len(self.rounds) - 1)
+        return max(self.runs.at(domains), recipe.minimum_runs(domains) + len(self.rounds) - 1 + SPARE_RUNS)
 
     def split(self, recipe: Recipe, runs: int, domains: int, least: int | None = None) -> tuple[int, ...]:
         """How many of `runs` each round trains; they sum to `runs` and none is empty. No runs are no rounds.

@@ -50,8 +50,7 @@ class Report:
     def document(self) -> Document:
         """The whole of it."""
         proposal, recipe = self.proposal, self.question.parts
-        counted = np.flatnonzero(self.evidence.objective > 0)
-        held_out, intervals = proposal.learned.held_out, proposal.intervals
+        intervals = proposal.intervals
         return {
             "weights": self.by_domain(self.weights),
             "natural": self.by_domain(self.natural),
@@ -60,9 +59,7 @@ class Report:
             "objective": self.objective,
             "tasks": self.tasks,
             "worse": self.worse(),
-            "held_out_rank_correlation": (
-                None if held_out is None else float(held_out.rank_correlation[counted].mean())
-            ),
+            "held_out_rank_correlation": self.held_out_rank_correlation,
             "domains": self.domains,
             "constraints": [*self.caps(), *self.shares(), *self.guard_rails()],
             "effects": self.effects(),
@@ -81,6 +78,14 @@ class Report:
             "notes": [*self.evidence.notes, *self.how_solved()],
             "warnings": [asdict(warning) for warning in warnings_of(self)],
         }
+
+    @cached_property
+    def held_out_rank_correlation(self) -> float | None:
+        """Mean over the objective's tasks of how well each is ordered on runs not seen; None where none was."""
+        held_out = self.proposal.learned.held_out
+        if held_out is None:
+            return None
+        return float(held_out.rank_correlation[self.evidence.objective > 0].mean())
 
     def by_domain(self, values: np.ndarray) -> dict[str, float]:
         """(m,) values by name."""

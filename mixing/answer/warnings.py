@@ -31,7 +31,13 @@ class Warning:
 
 def warnings_of(report: "Report") -> tuple[Warning, ...]:
     """Everything a person should know before acting on the mixture."""
-    return (*_gain(report), *_tasks(report), *_regression(report), *_swarm(report), *_left_out(report))
+    parts = (_limits, _gain, _tasks, _regression, _swarm, _left_out)
+    return tuple(warning for part in parts for warning in part(report))
+
+
+def _limits(report: "Report") -> Iterator[Warning]:
+    if (said := report.question.limits.little_to_decide()) is not None:
+        yield Warning("little_to_decide", said)
 
 
 def _gain(report: "Report") -> Iterator[Warning]:
@@ -81,12 +87,12 @@ def _tasks(report: "Report") -> Iterator[Warning]:
 
 
 def _regression(report: "Report") -> Iterator[Warning]:
-    correlation = report.objective["rank_correlation"]
-    if correlation is not None and correlation < LOW_RANK_CORRELATION:
+    whole, each = report.objective["rank_correlation"], report.held_out_rank_correlation
+    if whole is not None and each is not None and min(whole, each) < LOW_RANK_CORRELATION:
         yield Warning(
             "low_rank_correlation",
-            f"On runs it has not seen, the regression orders the objective with a rank correlation of only "
-            f"{correlation:.2f}.",
+            f"On runs it has not seen, the regression orders the objective with a rank correlation of {whole:.2f} and"
+            f" its tasks, each by itself, with {each:.2f} on average.",
         )
     names = report.evidence.table.names
     if unfinished := ", ".join(names[column] for column in report.proposal.learned.law.unfinished()):

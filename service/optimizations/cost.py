@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
+from mixing.errors import InvalidTokens
+from mixing.limits import Limits
 from proxy_models.config import TrainingConfig
 from proxy_models.planning.cost import SwarmWork, swarm_cost
 from service.dashboard.formatting import flops, quantity, size
@@ -18,8 +20,8 @@ from service.domain_sets.repository import CountedText, counted_text
 from service.optimizations.schemas import CostView, Hours, PlanView
 from service.optimizations.service import PlannedOptimization
 from service.training.device import WorkerDevice, check_memory, vocabulary_of
-from store.documents import TaskDocument, TrainingDocument
-from store.revisions.shared_text import text_warnings
+from store.documents import OptimizationDocument, TaskDocument, TrainingDocument
+from store.revisions.shared_text import counted_domains, text_warnings
 from store.tables import Revision
 
 Source = Literal["own_runs", "past_runs", "calibration"]
@@ -207,6 +209,16 @@ def _listed(names: list[str] | tuple[str, ...]) -> str:
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
 
 
+def _little_to_decide(revision: Revision, document: OptimizationDocument) -> list[str]:
+    """What the caps leave open, once all domains are counted."""
+    try:
+        limits = Limits(counted_domains(revision), document.target_tokens, document.repetition_cap)
+    except InvalidTokens:
+        return []
+    said = limits.little_to_decide()
+    return [] if said is None else [said]
+
+
 def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevice) -> PlanView:
     """What a dry run answers; a method that trains nothing has nothing to reuse."""
     revision = session.get_one(Revision, planned.revision_id)
@@ -230,6 +242,6 @@ def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevi
         else ["Nothing is trained, so nothing is reused."],
         hours=hours,
         cost=cost,
-        warnings=list(text_warnings(revision)),
+        warnings=[*_little_to_decide(revision, planned.document), *text_warnings(revision)],
         plan=document,
     )

@@ -112,7 +112,7 @@ def test_the_default_number_of_runs_is_enough_for_a_replaced_regression() -> Non
     method = METHODS["olmix"]
     recipe = combine(method, regression="lightgbm")
     assert method.default_runs(2) == 9 < recipe.minimum_runs(2)
-    assert sum(method.split(recipe, method.default_runs(2, recipe), 2)) == recipe.minimum_runs(2)
+    assert sum(method.split(recipe, method.default_runs(2, recipe), 2)) == recipe.minimum_runs(2) + 1
     perturbed = combine(method, sampler="perturbation", regression="multi-fidelity")
     assert method.default_runs(5, perturbed) == 11
     with pytest.raises(InvalidSetting, match="takes 9 runs") as caught:
