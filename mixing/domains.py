@@ -38,12 +38,22 @@ class Mixture(Mapping[str, float]):
         self._weights = {name: weights[name] for name in sorted(weights)}
 
     @classmethod
-    def of(cls, weights: Mapping[str, float], tolerance: float = SUM_TOLERANCE) -> Self:
+    def of(
+        cls, weights: Mapping[str, float], tolerance: float = SUM_TOLERANCE, over: Sequence[str] | None = None
+    ) -> Self:
         """A mixture from weights whose sum differs from 1 by at most `tolerance`, kept as they are.
+
+        Args:
+            weights: by name.
+            tolerance: of their sum.
+            over: the domains it must be of; a name that is wrong or left out is told before the sum, which it breaks.
 
         Raises:
             InvalidWeights: a weight is negative or not finite (named), or the sum is off.
+            UnknownDomain, MissingDomain: as `align`.
         """
+        if over is not None:
+            cls(weights).check_names(over)
         values = {name: as_number(weight) for name, weight in weights.items()}
         for name, value in values.items():
             if not math.isfinite(value) or value < 0:
@@ -67,6 +77,11 @@ class Mixture(Mapping[str, float]):
             UnknownDomain: the mixture has a domain that `names` lacks.
             MissingDomain: `names` has a domain that the mixture lacks (write 0 to leave it out).
         """
+        self.check_names(names)
+        return np.array([self._weights[name] for name in names])
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raise as `align` where its domains are not these."""
         known = set(names)
         if unknown := [name for name in self if name not in known]:
             raise UnknownDomain(
@@ -80,7 +95,6 @@ class Mixture(Mapping[str, float]):
                 field="weights",
                 names=missing,
             )
-        return np.array([self._weights[name] for name in names])
 
     def as_dict(self) -> dict[str, float]:
         """A plain dict, in sorted order of the names."""

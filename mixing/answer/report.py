@@ -85,7 +85,7 @@ class Report:
         held_out = self.proposal.learned.held_out
         if held_out is None:
             return None
-        return float(held_out.rank_correlation[self.evidence.objective > 0].mean())
+        return float(held_out.rank_correlation[np.flatnonzero(self.evidence.objective > 0)].mean())
 
     def by_domain(self, values: np.ndarray) -> dict[str, float]:
         """(m,) values by name."""

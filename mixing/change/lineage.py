@@ -120,7 +120,7 @@ def _aligned(mixture: Mapping[str, float], names: tuple[str, ...]) -> np.ndarray
         weights = np.fromiter(map(mixture.__getitem__, names), float, len(names))
         if (weights >= 0).all() and abs(weights.sum() - 1) <= SUM_TOLERANCE:
             return weights
-    return Mixture.of(mixture).align(names)
+    return Mixture.of(mixture, over=names).align(names)
 
 
 def space_of(nodes: Iterable[RevisionNode], revision: str) -> EvidenceSpace:

@@ -116,7 +116,7 @@ def plan_reuse(continuation: Continuation) -> ReusePlan:
     >>> question = Question(domains=newest_domains(space), objective={"humaneval": 1.0}, target_tokens=4e9)
     >>> plan = plan_reuse(Continuation(question, space))
     >>> plan.kind, plan.new_runs, plan.recompute_runs  # there are no older runs
-    ('none', 9, 9)
+    ('none', 10, 10)
     """
     past = _Past.of(continuation)
     reused, set_aside = _sort_runs(continuation, past)

@@ -331,7 +331,8 @@ def _notes(
 def _aligned(run: RunEvidence, domains: Domains) -> np.ndarray:
     """(m,) weights, not yet divided by their sum."""
     try:
-        return Mixture.of(run.mixture, tolerance=RENORMALIZED + _ROUNDING).align(domains.names)
+        tolerance = RENORMALIZED + _ROUNDING
+        return Mixture.of(run.mixture, tolerance, domains.names).align(domains.names)
     except MixingError as error:
         raise type(error)(
             f"in the mixture of run {run.id!r}: {error}", field=error.field, names=[run.id, *error.names]

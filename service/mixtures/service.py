@@ -58,8 +58,7 @@ def create_mixture(session: Session, request: MixtureRequest) -> str:
     """Store a mixture made by hand; raises Invalid naming the domain whose weight is wrong."""
     revision = revision_of(session, request.domain_set, request.revision)
     try:
-        mixture = Mixture.of(request.weights)
-        mixture.align([row.name for row in revision.domains])
+        mixture = Mixture.of(request.weights, over=[row.name for row in revision.domains])
     except MixingError as error:
         raise invalid(error, "weights") from error
     row = MixtureRow(

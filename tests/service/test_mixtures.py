@@ -28,6 +28,9 @@ def test_a_mixture_keeps_its_weights_by_name(client: TestClient, optimization: D
     [
         ({"web:news": 0.5, "web:forums": 0.3, "boks": 0.2}, "boks"),
         ({"web:news": 0.7, "web:forums": 0.3}, "books"),
+        ({"web:news": 0.5, "web:forums": 0.3}, "lacks a weight for books"),
+        ({"web:news": 0.5, "web:forums": 0.3, "books": "0.2"}, "weights.books"),
+        ({"web:news": 0.0, "web:forums": 0.0, "books": True}, "weights.books"),
         ({"web:news": 0.9, "web:forums": 0.3, "books": -0.2}, "books"),
         ({"web:news": 0.5, "web:forums": 0.3, "books": 0.3}, "1.1"),
         ({"web:news": 0.5, "web:forums": 0.5, "books": float("nan")}, "books"),
