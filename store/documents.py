@@ -34,6 +34,7 @@ class TaskDocument(Task):
         examples: how many there are.
         size_bytes: of the file.
         digest: SHA-256 of its content.
+        warnings: what is doubtful about the examples.
     """
 
     path: str
@@ -41,6 +42,7 @@ class TaskDocument(Task):
     examples: int | None = None
     size_bytes: int | None = None
     digest: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def measure(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ continuation of the context and the likeliest one is the answer. A file holds re
 HellaSwag and lm-eval's samples are read too (`task_layouts`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -103,6 +103,22 @@ def _records(file: OpenedFile) -> Iterator[tuple[int, dict[str, object]]]:
             yield number, of_ours(record)
         except ValueError as error:
             raise CorpusError(file.path, number, str(error)) from error
+
+
+def spacing_warnings(examples: Sequence[TaskExample]) -> Iterator[str]:
+    """What is doubtful about the spaces between contexts and what is scored after them."""
+    doubled = [
+        number
+        for number, example in enumerate(examples, 1)
+        if example.context[-1:].isspace() and any(text[0].isspace() for text in example.scored)
+    ]
+    blank = [number for number, example in enumerate(examples, 1) if any(map(str.isspace, example.scored))]
+    for numbers, said in (
+        (doubled, "have a space at the end of the context and another at the beginning of what follows"),
+        (blank, "score nothing but spaces"),
+    ):
+        if numbers:
+            yield f"{len(numbers):,} of {len(examples):,} examples {said}, the first is number {numbers[0]}."
 
 
 def _gold(path: DataPath, number: int, record: dict[str, object]) -> TaskExample:

@@ -4,7 +4,7 @@ Nothing here commits.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select
@@ -123,7 +123,7 @@ def retry_preparation(session: Session, name: str, number: int) -> Revision:
 def describe_revision(session: Session, revision: Revision) -> RevisionView:
     """The revision with what its preparation has counted so far."""
     work = {job.subject: job for job in jobs_of(session, revision.id)}
-    domains = [_describe_domain(row, work.get(row.id)) for row in revision.domains]
+    domains = [_describe_domain(row, work.get(row.id, _failed_before(row, work))) for row in revision.domains]
     state = jobs.preparation_state(Counter(job.state for job in work.values()), len(domains))
     counts = [domain.tokens for domain in domains]
     parent = session.get(Revision, revision.parent_id) if revision.parent_id else None
@@ -144,6 +144,13 @@ def describe_revision(session: Session, revision: Revision) -> RevisionView:
         warnings=list(shared_warnings(revision)),
         failure=failure_of(*(jobs.preparation_failure(revision, list(work.values())) or (None, None))),
     )
+
+
+def _failed_before(row: DomainRow, work: Mapping[str, Job]) -> Job | None:
+    """The tokenizer's job, where it failed for this domain's files: the domain waits for it in vain."""
+    job = work.get(row.revision_id)
+    named = job is not None and job.state == jobs.FAILED and repr(row.name) in (job.failure_detail or "")
+    return job if named else None
 
 
 def _pool_of(domains: Sequence[DomainView]) -> str | None:

@@ -242,6 +242,9 @@ def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevi
         else ["Nothing is trained, so nothing is reused."],
         hours=hours,
         cost=cost,
-        warnings=[*_little_to_decide(revision, planned.document), *text_warnings(revision)],
+        warnings=[
+            *_little_to_decide(revision, planned.document),
+            *text_warnings(revision, planned.document.tasks),
+        ],
         plan=document,
     )

@@ -23,6 +23,7 @@ from service.optimizations.service import mixtures_of, swarm_of
 from service.training.device import WorkerDevice
 from store import jobs
 from store.documents import ReuseDocument, SwarmDocument
+from store.revisions.shared_text import task_warnings
 from store.tables import Job, Optimization, Run, big_integer, database_now
 
 Span = tuple[float, float]
@@ -169,7 +170,7 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
         progress=progress,
         cost=_cost(document.reuse, asked, work, device),
         swarm_id=swarm,
-        warnings=warnings,
+        warnings=[*task_warnings(document.tasks), *warnings],
         mixture_id=mixtures.get("proposed"),
         natural_mixture_id=mixtures.get("natural"),
         lost_runs=[

@@ -332,7 +332,9 @@ class OptimizationView(BaseModel):
     progress: OptimizationProgress
     cost: CostView | None = Field(description="Null: nothing is trained, or the vocabulary is not known yet.")
     swarm_id: str | None
-    warnings: list[str] = Field(description="Tasks that are trained on, found when the swarm was sampled.")
+    warnings: list[str] = Field(
+        description="What is doubtful about the tasks; whether they are trained on is found with the swarm."
+    )
     mixture_id: str | None
     natural_mixture_id: str | None
     lost_runs: list[LostRun]

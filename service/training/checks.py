@@ -11,7 +11,7 @@ from proxy_models.families.architecture import Architecture, checked_architectur
 from proxy_models.families.start import StartFolder, read_published_start, read_start
 from proxy_models.stores.object_path import file_identity, is_address
 from proxy_models.text.data_roots import open_data
-from proxy_models.text.task_file import DEFAULT_NORMALIZATION, read_task
+from proxy_models.text.task_file import DEFAULT_NORMALIZATION, read_task, spacing_warnings
 from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
 from store.documents import TaskDocument, TrainingDocument
 from store.files import identity_hash, resolve_files, resolve_place, store_problems
@@ -150,6 +150,7 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> tuple[TaskD
                 examples=len(examples),
                 size_bytes=size,
                 digest=digest,
+                warnings=tuple(spacing_warnings(examples)),
             )
         )
     if tasks and not any(task.weight > 0 for task in tasks):

@@ -1,10 +1,11 @@
 """What counting and comparing found of copies, as the mathematics and people are told of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from mixing.domains import Domains
+from store.documents import TaskDocument
 from store.tables import DomainRow, Revision
 
 MATERIAL = 0.01
@@ -102,8 +103,15 @@ def contamination_warnings(found: Mapping[str, Any] | None) -> Iterator[str]:
         )
 
 
-def text_warnings(revision: Revision) -> Iterator[str]:
-    """Everything to be known of the text of a revision, each domain by name."""
+def task_warnings(tasks: Iterable[TaskDocument]) -> Iterator[str]:
+    """What is doubtful about tasks, each by name."""
+    for task in tasks:
+        yield from (f"Task {task.name}: {said}" for said in task.warnings)
+
+
+def text_warnings(revision: Revision, tasks: Iterable[TaskDocument]) -> Iterator[str]:
+    """Everything to be known of the text of a revision and of tasks, each domain and task by name."""
+    yield from task_warnings(tasks)
     for row in revision.domains:
         yield from (f"Domain {row.name}: {said}" for said in domain_warnings(row))
     yield from shared_warnings(revision)

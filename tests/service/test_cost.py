@@ -252,3 +252,34 @@ def test_an_architecture_that_cannot_be_or_fits_nowhere_is_refused_when_it_is_as
     weights = 80 * layer + 16_384 + 2 * counted_vocabulary(client) * 16_384
     assert answer.json()["missing_bytes"] == 16 * weights - total_memory()
     assert client.get("/v1/optimizations").json()["items"] == []
+
+
+def test_a_plan_tells_of_copies_of_declared_counts_and_of_how_little_there_is_to_decide(
+    client: TestClient, counted: Document, settings: Settings
+) -> None:
+    database = Database(settings.resolved_database_url)
+    with database.write() as session:
+        books = session.query(DomainRow).filter_by(name="books").one()
+        books.counted_tokens, books.documents = 333_505, 900
+        most = [{"copies": 5, "text": "the same again"}]
+        books.findings = {"unique_tokens": 300_000, "repeated_documents": 90, "repeated": most}
+        shared = {"domains": ["books", "web:news"], "documents": 7, "examples": ["one of them"]}
+        texts = [{**shared, "tokens": {"books": 200_000, "web:news": 900}}]
+        books.revision.shared_text = {"texts": texts, "not_compared": []}
+    database.close()
+    said = dry_run(client, {**counted, "target_tokens": 4_000_000})["warnings"]
+    assert said[0].startswith("There is little to decide: read evenly, all text is read 3.61 times")
+    assert said[1] == (
+        "Domain books: It is declared to have 10,000 tokens, and its files hold 333,505 to train on; the declared"
+        " number counts. Leave it out to use what the files hold."
+    )
+    assert (
+        "90 of its 900 documents are copies of others, the most frequent 5 times: 'the same again'" in said[2]
+    )
+    assert said[3].startswith("books and web:news share 7 documents of 200,000 tokens, such as 'one of them'")
+    view = client.get("/v1/domain-sets/pool/revisions/1").json()
+    (books_view,) = [domain for domain in view["domains"] if domain["name"] == "books"]
+    assert (books_view["tokens"], books_view["counted_tokens"]) == (10_000, 333_505)
+    assert books_view["unique_tokens"] == 300_000
+    assert [f"Domain books: {warning}" for warning in books_view["warnings"]] == said[1:3]
+    assert view["warnings"] == said[3:]

@@ -123,3 +123,31 @@ def test_the_worst_of_two_units_is_refused(
         "tasks": [tasks[0], task("quiz2", QUESTIONS, metric="accuracy"), {**tasks[1], "weight": 0}],
     }
     assert post(client, watched)["settings"]["aggregate"] == "worst_family"
+
+
+def test_doubtful_spaces_and_numbers_no_reader_takes_are_told_with_their_lines(
+    client: TestClient, optimization: Document, task: Callable[..., Document], settings: Settings
+) -> None:
+    doubtful = task(
+        "doubtful",
+        [
+            {"context": "a", "continuation": " b"},
+            {"context": "a ", "continuation": " b"},
+            {"context": "a\n", "continuation": " b"},
+            {"context": "a", "continuation": "  "},
+        ],
+    )
+    said = post(client, {**optimization, "tasks": [doubtful]})["warnings"]
+    assert said == [
+        "Task doubtful: 2 of 4 examples have a space at the end of the context and another at the beginning of what"
+        " follows, the first is number 2.",
+        "Task doubtful: 1 of 4 examples score nothing but spaces, the first is number 4.",
+    ]
+    path = settings.data_directory / "corpora" / "long.jsonl"
+    number = "1" * 5000
+    path.write_text(
+        json.dumps(PLAIN[0]) + "\n" + f'{{"context": "a", "continuation": " b", "id": {number}}}\n'
+    )
+    problem = refused(client, {**optimization, "tasks": [{"name": "long", "path": str(path)}]})
+    assert (problem["code"], problem["field"]) == ("corpus_error", "tasks[0].path")
+    assert "line 2: not JSON" in problem["detail"]

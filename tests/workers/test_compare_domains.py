@@ -90,7 +90,7 @@ def test_copies_are_told_by_revision_plan_and_evidence_and_share_a_cap(
         read = dict(zip(domains.names, limits.epochs(halves), strict=True))
         assert read["copy"] + read["web"] == pytest.approx(7.2)
         assert limits.exceeded(halves).tolist() == [False, True, False, True]
-        said = " ".join(text_warnings(revision))
+        said = " ".join(text_warnings(revision, ()))
         assert "Domain twice: 50 of its 101 documents are copies" in said
         assert "copy and twice and web share 50 documents" in said
 

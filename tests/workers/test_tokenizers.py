@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from mixing.change.revision import Changes
 from proxy_models.text.hub import fetch_tokenizer
 from proxy_models.text.tokenizer import load_tokenizer, train_byte_level_bpe
+from service.domain_sets.repository import describe_revision
 from store import jobs
 from store.engine import Database
 from store.settings import Settings
@@ -106,3 +107,32 @@ def test_a_name_on_the_hub_is_fetched_where_that_is_allowed_and_told_by_its_comm
         assert made.tokenizer_path is not None
         assert load_tokenizer(made.tokenizer_path).vocabulary_size == made.vocabulary_size
     assert described(database, tmp_path, chain[1])["hub"] is None, "a successor takes what was fetched"
+
+
+@pytest.mark.parametrize("broken", [None, b'{"text": "fine"}\n{"text": 1}\n'], ids=["deleted", "malformed"])
+def test_a_domain_whose_files_are_gone_before_they_are_counted_fails_and_does_not_wait(
+    sqlite: Database, tmp_path: Path, broken: bytes | None
+) -> None:
+    there, gone = tmp_path / "there.jsonl", tmp_path / "gone.jsonl"
+    there.write_text('{"text": "some text"}\n')
+    if broken is not None:
+        gone.write_bytes(broken)
+    with sqlite.write() as session:
+        revision = new_revision(session)
+        for name, path in (("gone", gone), ("there", there)):
+            session.add(DomainRow(revision_id=revision.id, name=name, files=[str(path)]))
+        session.add(jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id))
+        session.flush()
+        job = session.query(Job).one()
+        spec = prepare_tokenizer.describe(session, job, Settings(data_directory=tmp_path))
+        with pytest.raises(JobError, match=r"domain 'gone': .*gone\.jsonl") as raised:
+            prepare_tokenizer.execute(spec, lambda progress: None)
+        assert raised.value.code == ("data_missing" if broken is None else "corpus_error")
+        assert not raised.value.retryable
+        job.state, job.failure_code, job.failure_detail = jobs.FAILED, raised.value.code, raised.value.detail
+        session.flush()
+        rows = {row.name: row for row in describe_revision(session, revision).domains}
+    assert rows["gone"].state == jobs.FAILED
+    assert rows["gone"].failure is not None
+    assert "gone.jsonl" in rows["gone"].failure.detail
+    assert (rows["there"].state, rows["there"].failure) == (jobs.QUEUED, None)

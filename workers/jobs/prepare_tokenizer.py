@@ -7,18 +7,20 @@ whoever comes first writes it, and the other finds it.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from proxy_models.errors import CorpusError
 from proxy_models.stores.current import is_here, local_artifact, reference_of, using_store
 from proxy_models.stores.object_path import DataPath, data_path, file_identity
 from store import jobs
 from store.settings import Settings
 from store.tables import Document, Job, Revision
-from workers.claims.failures import JobError
+from workers.claims.failures import Failure, JobError
 
 SAMPLE_BYTES = 5_000_000
 """Text a tokenizer is trained on, the same amount from every domain: a small one must not be spelled in bytes."""
@@ -91,8 +93,9 @@ def _train(spec: Document) -> Path:
         sample = (
             text
             for name, paths in files.items()
-            for text in training_sample(
-                paths, spec["held_out_fraction"], share, Reading.of(readings.get(name))
+            for text in _of_domain(
+                name,
+                training_sample(paths, spec["held_out_fraction"], share, Reading.of(readings.get(name))),
             )
         )
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +106,7 @@ def _train(spec: Document) -> Path:
 def _key(spec: Document, files: dict[str, list[DataPath]]) -> str:
     """The tokenizer's name: equal for equal files, size and split, so that a second revision finds it."""
     identity: Document = {
-        "files": {name: [file_identity(path) for path in paths] for name, paths in files.items()},
+        "files": {name: list(_of_domain(name, map(file_identity, paths))) for name, paths in files.items()},
         "vocabulary_size": spec["vocabulary_size"],
         "held_out_fraction": spec["held_out_fraction"],
         "sample_bytes": SAMPLE_BYTES,
@@ -111,6 +114,15 @@ def _key(spec: Document, files: dict[str, list[DataPath]]) -> str:
     if spec.get("readings"):
         identity["readings"] = spec["readings"]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _of_domain(name: str, parts: Iterable[Any]) -> Iterator[Any]:
+    """What is read of a domain's files; what cannot be names the domain, which fails with it."""
+    try:
+        yield from parts
+    except (CorpusError, FileNotFoundError, PermissionError) as error:
+        code = Failure.of(error).code
+        raise JobError(code, f"domain {name!r}: {error}") from error
 
 
 def store(session: Session, job: Job, result: Document) -> None:

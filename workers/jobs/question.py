@@ -104,7 +104,7 @@ class JobQuestion:
             unique=unique_shares(optimization.revision),
             shared=shared_sets(optimization.revision),
             warnings=(
-                *text_warnings(optimization.revision),
+                *text_warnings(optimization.revision, document.tasks),
                 *contamination_warnings(session.scalar(contaminated)),
             ),
         )
