@@ -377,7 +377,7 @@ def objective_of(
 
     Args:
         tasks: of which accuracies enter as error rates. One without a family is a family of its own.
-        domains: m names.
+        domains: names of those that have a held-out slice.
         granularity: of the recipe.
         worst_family: minimise the worst family's mean instead of the weighted mean of all tasks.
 
@@ -385,6 +385,8 @@ def objective_of(
         InvalidWeights, InvalidSetting: as `ObjectiveSpec`.
     """
     counted = tasks or [Task(name=f"{HELD_OUT_PREFIX}{name}") for name in domains]
+    if not counted:
+        raise InvalidSetting("no domain has enough text for a held-out slice; give tasks", field="tasks")
     weights = {task.name: float(task.weight) for task in counted}
     _check_weights("task", weights)
     higher = [task.name for task in counted if task.metric == "accuracy"]

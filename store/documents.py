@@ -5,7 +5,7 @@ optimization is asked, `OptimizationDocument`, knows the parts of the mathematic
 gone; what is trained for it, its `SwarmDocument`, is read without them, so that it can be looked at for ever.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -217,8 +217,12 @@ class OptimizationDocument(SwarmDocument, Terms):
         is_worst = self.aggregate == "worst_family"
         return objective_of(self.tasks, domains, self.parts.granularity, worst_family=is_worst)
 
-    def question(self, domains: "Domains", reuse: "Reuse") -> "Question":
-        """The question over counted domains, with what the plan came to; raises MixingError as a `Question`."""
+    def question(self, domains: "Domains", reuse: "Reuse", unmeasured: Collection[str] = ()) -> "Question":
+        """The question over counted domains, with what the plan came to; raises MixingError as a `Question`.
+
+        ``unmeasured`` domains are too small for a held-out slice.
+        """
+        measured = [name for name in domains.names if name not in unmeasured]
         from mixing.question import Question
         from mixing.solve.constraints import share_of
 
@@ -229,7 +233,7 @@ class OptimizationDocument(SwarmDocument, Terms):
                 share_of(share.domains, domains.names, share.minimum, share.maximum, share.name)
                 for share in self.shares
             ),
-            objective={} if self.recipe is None else self.objective(domains.names),
+            objective={} if self.recipe is None else self.objective(measured),
             proxy_tokens=None if self.proxy is None else self.proxy.tokens,
             reuse=reuse,
         )

@@ -107,8 +107,7 @@ class FileLook:
         format: it is of.
         size_bytes: as it is stored.
         text_bytes: of the documents that were read, in UTF-8; of token ids their own bytes.
-        texts: the documents of a file that was read to its end.
-        complete: whether it was.
+        complete: whether the file was read to its end.
         sample: the beginning of the first document.
         fault: why it cannot be read, as far as it was.
         tokenizer: the fingerprint that the sidecar of token ids gives of their tokenizer.
@@ -118,7 +117,6 @@ class FileLook:
     format: Format
     size_bytes: int
     text_bytes: int = 0
-    texts: tuple[str, ...] = ()
     complete: bool = True
     sample: str | None = None
     fault: CorpusError | None = None
@@ -141,7 +139,6 @@ def look_at(paths: Iterable[DataPath], byte_limit: int, reading: Reading = BY_CO
 
 def _look(file: OpenedFile, byte_limit: int, reading: Reading) -> FileLook:
     found = format_of(file, reading)
-    texts: list[str] = []
     text_bytes, complete, sample, fault = 0, True, None, None
     try:
         if found.layout is not None:
@@ -152,12 +149,10 @@ def _look(file: OpenedFile, byte_limit: int, reading: Reading) -> FileLook:
             sample = document[:SAMPLE_CHARACTERS] if sample is None else sample
             text_bytes += len(document.encode())
             if not (complete := text_bytes < byte_limit):
-                texts = []
                 break
-            texts.append(document)
     except CorpusError as error:
         fault = error
-    return FileLook(file.path, found, file.size, text_bytes, tuple(texts), complete, sample, fault)
+    return FileLook(file.path, found, file.size, text_bytes, complete, sample, fault)
 
 
 @dataclass(frozen=True)

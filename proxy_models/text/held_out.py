@@ -5,7 +5,8 @@ every domain, and no later addition of files moves a document. The same digest o
 the part that is evaluated is a fixed sample too.
 
 A few long documents may all fall on the training side. Such a domain holds out those of the smallest digests, as many
-as make up the fraction of its text, and of a long one only the beginning (`held_out_split`).
+as make up the fraction of its text, and of a long one only the beginning (`held_out_split`). A domain of so little
+text that a slice would be most of it holds out nothing: it is trained on, and its own slice is not measured.
 """
 
 import hashlib
@@ -65,7 +66,8 @@ def held_out_split(
     """The split of a domain: whole documents by their digests alone, where that holds out `minimum_bytes`.
 
     Else the documents of the smallest digests, up to ``fraction`` of the text or `minimum_bytes`; the last of them
-    with its beginning only where that is less than half of it. Neither the order of documents nor their files play a
+    with its beginning only where that is less than half of it, and never more than half of what is there, copies
+    aside. Less than twice `minimum_bytes` holds out nothing. Neither the order of documents nor their files play a
     part. Reads no further than it must: of a large domain only a little.
     """
     sizes: dict[bytes, int] = {}
@@ -75,19 +77,26 @@ def held_out_split(
         total += size
         if is_held_out(digest, fraction):
             held_out += size
-            if held_out >= minimum_bytes:
+            if held_out >= minimum_bytes and held_out < total:
                 return HeldOutSplit(fraction)
         sizes[digest] = size
         if len(sizes) > 2 * MOST_BEGINNINGS:
             sizes = dict(sorted(sizes.items())[:MOST_BEGINNINGS])
-    missing = max(minimum_bytes, round(fraction * total))
+    if minimum_bytes <= held_out < total:
+        return HeldOutSplit(fraction)
+    most = sum(sizes.values()) // 2
+    if most < minimum_bytes:
+        return HeldOutSplit(0.0)
+    missing = min(max(minimum_bytes, round(fraction * total)), most)
     beginnings: dict[bytes, int] = {}
     for digest, size in sorted(sizes.items())[:MOST_BEGINNINGS]:
         if missing <= 0:
             break
-        beginnings[digest] = size if size <= 2 * missing else missing
+        beginnings[digest] = size if size <= min(2 * missing, most) else missing
         missing -= beginnings[digest]
-    return HeldOutSplit(fraction, beginnings)
+        most -= beginnings[digest]
+    # By their digests alone others would be held out too, which may be all that is left to train on.
+    return HeldOutSplit(0.0, beginnings)
 
 
 @dataclass

@@ -23,7 +23,7 @@ from proxy_models.text.shard_writer import (
     LAYOUT,
     PreparationProgress,
     PreparationSpec,
-    check_held_out,
+    check_trainable,
     write_shard,
 )
 from proxy_models.text.token_files import beside
@@ -66,7 +66,7 @@ def prepare_domain(
             meta, reused = _prepare(spec, name, progress)
             write_atomically(note, meta.key.encode())
             reference_of(note)
-    check_held_out(spec, meta)
+    check_trainable(spec, meta)
     progress(PreparationProgress(total, total))
     return PreparedDomain(spec.directory / meta.key, meta, reused)
 

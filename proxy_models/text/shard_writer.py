@@ -79,14 +79,8 @@ LAYOUT = 2
 """Part of every shard's key; raise it when the content of a shard directory changes."""
 
 
-def check_held_out(spec: PreparationSpec, meta: ShardMeta) -> None:
-    """Raise `TooLittleText` where a side has less than it needs."""
-    if meta.held_out_bytes < spec.minimum_held_out_bytes:
-        raise TooLittleText(
-            spec.domain,
-            f"it has {meta.size_bytes} bytes, of which {spec.minimum_held_out_bytes} must be held out and some be "
-            "left to train on; add text to it, or make it a part of another domain",
-        )
+def check_trainable(spec: PreparationSpec, meta: ShardMeta) -> None:
+    """Raise `TooLittleText` where nothing is left to train on."""
     if meta.tokens < 2:
         raise TooLittleText(
             spec.domain,
@@ -205,7 +199,7 @@ def write_shard(
         content=writer.content.hexadecimal,
         findings=_findings(spec, writer, directory),
     )
-    check_held_out(spec, meta)
+    check_trainable(spec, meta)
     write_json(directory / META, asdict(meta))
     return meta
 

@@ -72,12 +72,13 @@ def scored_tasks(spec: RunSpec) -> dict[str, Scored]:
 
 
 def scored_slices(spec: RunSpec, shards: dict[str, TokenShard]) -> dict[str, Scored]:
-    """Each domain's held-out slice, under ``held-out/<domain>``."""
+    """Each domain's held-out slice, under ``held-out/<domain>``; of a domain too small to have one there is none."""
     return {
         HELD_OUT_PREFIX + name: held_out_task(
             shard.held_out(), shard.meta.end_of_text, spec.training.sequence_length
         )
         for name, shard in shards.items()
+        if shard.meta.evaluation_documents
     }
 
 

@@ -14,11 +14,10 @@ from pathlib import Path
 
 from mixing.domains import check_names
 from mixing.errors import InvalidDomainName, MixingError
-from proxy_models.errors import CorpusError, ProxyError, StoreUnreachable, TooLittleText
+from proxy_models.errors import CorpusError, ProxyError, StoreUnreachable
 from proxy_models.stores.object_path import DataPath, FileIdentity, file_identity
 from proxy_models.text.corpus import Choice, FileLook, choose, look_at
 from proxy_models.text.data_roots import found
-from proxy_models.text.held_out import MINIMUM_BYTES, document_digest, held_out_split
 from proxy_models.text.reading import BY_CONTENT, Reading
 from proxy_models.text.token_files import TOKENIZER_FILES
 from service.domain_sets.schemas import DomainPlanView, DomainRequest, FilesView, TokenizerRequest
@@ -99,7 +98,6 @@ class FileRules:
     """
 
     settings: Settings
-    held_out_fraction: float
     counted: Collection[str] = ()
     trains_tokenizer: bool = False
 
@@ -165,12 +163,6 @@ def _look_into(
     try:
         choice = choose(look_at(paths, PROBE_BYTES, domain.reading), named)
         _check_ids(choice, rules)
-        is_read = all(look.complete and look.format.layout is None for look in choice.taken)
-        if is_read and domain.reading.max_bytes is None:
-            texts = [text for look in choice.taken for text in look.texts]
-            _check_held_out(name, texts, rules.held_out_fraction)
-    except TooLittleText as error:
-        raise Invalid(error.code, str(error), field) from error
     except StoreUnreachable as error:
         raise Unavailable(error.code, f"Domain {name!r}: {error}", field) from error
     except ProxyError as error:
@@ -188,22 +180,6 @@ def _check_ids(choice: Choice, rules: FileRules) -> None:
                 f"holds {look.format.name}, and this domain set trains a tokenizer of its own, which did not make "
                 "them; give the one that did as tokenizer.huggingface",
             )
-
-
-def _check_held_out(name: str, documents: Sequence[str], fraction: float) -> None:
-    """Refuse a small domain at once whose split leaves too little on either side; a large one is counted first."""
-    split = held_out_split(documents, fraction)
-    held_out = trained = 0
-    for document in documents:
-        kept_back, rest = split.divide(document_digest(document), document)
-        held_out += len(kept_back.encode())
-        trained += len(rest.encode())
-    if held_out < MINIMUM_BYTES or trained == 0:
-        raise TooLittleText(
-            name,
-            f"it has {held_out + trained} bytes, of which {MINIMUM_BYTES} must be held out and some be left to train "
-            "on; add text to it, or make it a part of another domain",
-        )
 
 
 def check_tokenizer(request: TokenizerRequest, settings: Settings) -> dict[str, object]:

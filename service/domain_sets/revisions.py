@@ -27,9 +27,7 @@ def check_first_domains(request: DomainSetRequest, settings: Settings) -> list[C
     """Validate the names and files of a new domain set. Raises Invalid naming the field and the domain."""
     placed = [PlacedDomain(domain, f"domains[{index}]") for index, domain in enumerate(request.domains)]
     check_tree(placed, settings)
-    rules = FileRules(
-        settings, request.held_out_fraction, trains_tokenizer=request.tokenizer.huggingface is None
-    )
+    rules = FileRules(settings, trains_tokenizer=request.tokenizer.huggingface is None)
     return [check_domain(domain, rules) for domain in placed]
 
 
@@ -112,7 +110,6 @@ def plan_revision(
         old = leaves_of(session, parent)
         rules = FileRules(
             settings,
-            parent.held_out_fraction,
             _counted_files(session, parent),
             "vocabulary_size" in parent.tokenizer,
         )

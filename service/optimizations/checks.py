@@ -20,7 +20,7 @@ from service.optimizations.schemas import OptimizationRequest
 from service.training.checks import check_rows, check_tasks, check_training
 from store.documents import VERSION, OptimizationDocument, TrainingDocument
 from store.problems import Invalid, invalid
-from store.revisions.shared_text import counted_domains
+from store.revisions.shared_text import counted_domains, unmeasured
 from store.settings import Settings
 
 
@@ -142,7 +142,7 @@ def check_answerable(session: Session, checked: CheckedRequest) -> None:
     revision = revision_of(session, request.domain_set, request.revision)
     counts = {row.name: row.tokens for row in revision.domains}
     if checked.document.recipe is not None:
-        _check_objective(checked, list(counts))
+        _check_objective(checked, [name for name in counts if name not in unmeasured(revision)])
     if checked.document.proxy is not None:
         check_rows(checked.document.proxy, len(counts), "proxy.")
     if None in counts.values():

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from mixing.change.lineage import space_of
 from mixing.errors import Infeasible, MixingError, TooFewRuns
-from mixing.reuse.choice import Continuation, ReuseKind, StartMixture, newest_domains
+from mixing.reuse.choice import Continuation, ReuseKind, StartMixture
 from mixing.reuse.plan import ReusePlan, plan_reuse
 from mixing.reuse.reuse import NOTHING_REUSED
 from service.mixtures.service import mixture_with_id
@@ -20,6 +20,7 @@ from store.documents import ReuseDocument
 from store.problems import Invalid, NotCounted, invalid
 from store.revisions.lineage import ancestry, is_known, lineage_nodes, node_id
 from store.revisions.past_runs import Comparison, Conditions, FinishedRun, finished_runs, mean_seconds
+from store.revisions.shared_text import counted_domains, unmeasured
 from store.tables import MixtureRow, Revision
 
 PROPOSED = "proposed"
@@ -175,7 +176,9 @@ def _plan(
         unlike = {run.id for run in past if run.unlike is not None}
         plan = plan_reuse(
             Continuation(
-                question=document.question(newest_domains(space), NOTHING_REUSED),
+                question=document.question(
+                    counted_domains(lineage.revision), NOTHING_REUSED, unmeasured(lineage.revision)
+                ),
                 space=space,
                 past=past,
                 start=None if start is None else _start(start),

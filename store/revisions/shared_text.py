@@ -34,6 +34,11 @@ def unique_shares(revision: Revision) -> dict[str, float]:
     return shares
 
 
+def unmeasured(revision: Revision) -> tuple[str, ...]:
+    """The domains that were found too small for a held-out slice."""
+    return tuple(row.name for row in revision.domains if row.held_out_bytes == 0)
+
+
 def unique_tokens(row: DomainRow) -> int | None:
     """Training tokens of different documents; None where nothing is known of copies."""
     return (row.findings or {}).get("unique_tokens")
@@ -62,6 +67,11 @@ def domain_warnings(row: DomainRow) -> Iterator[str]:
         yield (
             f"It is declared to have {row.declared_tokens:,} tokens, and its files hold {counted:,} to train on; the"
             " declared number counts. Leave it out to use what the files hold."
+        )
+    if row.held_out_bytes == 0:
+        yield (
+            f"It has too little text for a held-out slice: all of it is trained on, and held-out/{row.name} is not"
+            " measured."
         )
     if copies := findings.get("repeated_documents"):
         most = findings["repeated"][0]

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from proxy_models.errors import CorpusError, DataMissing, TooLittleText
+from proxy_models.errors import CorpusError, DataMissing
 from proxy_models.text.held_out import document_digest, held_out_split, is_held_out
 from proxy_models.text.preparation import (
     PreparationProgress,
@@ -149,14 +151,46 @@ def test_a_damaged_shard_is_named(pool: Pool, tmp_path: Path) -> None:
         TokenShard.open(directory)
 
 
-def test_too_little_text_names_the_domain(pool: Pool, tmp_path: Path) -> None:
+def test_a_tiny_domain_is_trained_on_whole_and_has_no_held_out_slice(pool: Pool, tmp_path: Path) -> None:
     path = write_documents(tmp_path / "a.jsonl", ["one document of some length"])
-    with pytest.raises(TooLittleText, match="domain 'd'") as caught:
-        prepare_domain(spec_of(pool, tmp_path, path))
-    assert caught.value.domain == "d"
-    assert not any(child.is_dir() for child in (tmp_path / "shards").iterdir())
+    prepared = prepare_domain(replace(spec_of(pool, tmp_path, path), minimum_held_out_bytes=1024))
+    shard = TokenShard.open(prepared.directory)
+    assert documents_of(shard, pool)[0] == "one document of some length"
+    assert (prepared.meta.held_out_bytes, prepared.meta.evaluation_documents, shard.held_out()) == (0, 0, ())
     with pytest.raises(CorpusError, match=r"blank\.jsonl: holds no text"):
         prepare_domain(spec_of(pool, tmp_path, write_documents(tmp_path / "blank.jsonl", [" "])))
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=40), min_size=1, max_size=30), st.floats(0.01, 0.49))
+@settings(max_examples=200, deadline=None)
+def test_every_split_leaves_text_on_both_sides_where_there_is_enough(
+    texts: list[str], fraction: float
+) -> None:
+    split = held_out_split(texts, fraction, minimum_bytes=16)
+    sides = [split.divide(document_digest(text), text) for text in texts]
+    held_out, trained = (sum(len(side[at]) for side in sides) for at in (0, 1))
+    assert trained > 0
+    assert held_out + trained == sum(map(len, texts))
+    if sum(map(len, set(texts))) >= 32:
+        assert held_out >= 16
+    else:
+        assert held_out in (0, *range(16, sum(map(len, texts))))
+    assert all("".join(side) == text for side, text in zip(sides, texts, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_plain_text_of_a_few_hundred_kilobytes_always_has_a_held_out_slice(
+    pool: Pool, tmp_path: Path, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    words = generator.choice(
+        ["a", "few", "words", "of", "no", "meaning"], int(generator.integers(70_000, 140_000))
+    )
+    path = tmp_path / "book.txt"
+    path.write_text("\n\n".join(" ".join(words[at : at + 80]) for at in range(0, len(words), 80)))
+    meta = prepare_domain(PreparationSpec("d", (path,), pool.tokenizer, tmp_path / "shards")).meta
+    assert 280_000 < meta.size_bytes < 620_000
+    assert 1024 <= meta.held_out_bytes < meta.size_bytes / 8
 
 
 def long_texts(documents: int, size_bytes: int) -> list[str]:
@@ -169,32 +203,32 @@ def long_texts(documents: int, size_bytes: int) -> list[str]:
 @pytest.mark.parametrize(
     ("documents", "size_bytes", "held_out_bytes"),
     # 2% of the text where that is more than the 1024 bytes a slice needs, or the whole document if it is no more
-    # than twice as long; None where nothing is left to train on, or where there are no 1024 bytes.
+    # than twice as long; nothing where that would be more than half.
     [
         (26, 19_500, 19_500),
         (20, 40_000, 16_000),
         (1, 500_000, 10_000),
         (1, 5_000, 1024),
         (9, 1_500, 1_500),
-        (1, 1_500, None),
-        (1, 900, None),
+        (1, 2_100, 1024),
+        (1, 1_500, 0),
+        (1, 900, 0),
     ],
 )
 def test_a_few_long_documents_hold_out_the_fraction_of_their_text(
-    pool: Pool, tmp_path: Path, documents: int, size_bytes: int, held_out_bytes: int | None
+    pool: Pool, tmp_path: Path, documents: int, size_bytes: int, held_out_bytes: int
 ) -> None:
     texts = long_texts(documents, size_bytes)
     spec = PreparationSpec(
         "d", (write_documents(tmp_path / "a.jsonl", texts),), pool.tokenizer, tmp_path / "shards"
     )
-    if held_out_bytes is None:
-        with pytest.raises(TooLittleText, match="add text to it"):
-            prepare_domain(spec)
-        return
     prepared = prepare_domain(spec)
     trained = sorted(set(documents_of(TokenShard.open(prepared.directory), pool)) - {""})
     assert prepared.meta.held_out_bytes == held_out_bytes
     assert sum(map(len, trained)) == documents * size_bytes - held_out_bytes
+    if not held_out_bytes:
+        assert trained == texts
+        return
     whole = set(trained) & set(texts)
     assert len(whole) == documents - 1
     (divided,) = set(texts) - whole

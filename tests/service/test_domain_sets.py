@@ -250,15 +250,6 @@ def test_an_unreadable_line_is_named_with_its_file(
     assert "broken.jsonl.gz, line 3" in problem["detail"]
 
 
-def test_too_little_text_for_the_held_out_slice_names_the_domain(
-    client: TestClient, domain_set: Document, write_corpus: Callable[..., str]
-) -> None:
-    domain_set["domains"][2]["files"] = [write_corpus("tiny", documents=1)]
-    problem = refused(client, domain_set)
-    assert problem["code"] == "too_little_text"
-    assert "books" in problem["detail"]
-
-
 def test_a_few_long_documents_are_enough(
     client: TestClient, settings: Settings, domain_set: Document
 ) -> None:

@@ -1,15 +1,20 @@
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mixing.change.revision import Changes
+from store import jobs
 from store.engine import Database
 from store.schema import upgrade
-from store.tables import Base, DomainSet, Revision
+from store.settings import Settings
+from store.tables import Base, DomainRow, DomainSet, Job, Revision
+from workers.jobs import KINDS
 
 Until = Callable[..., None]
 
@@ -69,3 +74,29 @@ def until() -> Until:
             Event().wait(0.02)  # leaves the core to what is waited for
 
     return wait
+
+
+def write_texts(path: Path, texts: list[str]) -> str:
+    """A file of JSON lines; answers its path."""
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(path)
+
+
+def prepare(database: Database, settings: Settings, files: dict[str, str]) -> str:
+    """A counted revision of domains of a file each, as workers make it without the processes between; its id."""
+    with database.write() as session:
+        revision = new_revision(session)
+        session.add_all(
+            DomainRow(revision_id=revision.id, name=name, files=[path]) for name, path in files.items()
+        )
+        session.add(jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id))
+        session.flush()
+        for kind in (jobs.PREPARE_TOKENIZER, jobs.PREPARE_DOMAIN, jobs.COMPARE_DOMAINS):
+            queued = session.scalars(select(Job).where(Job.kind == kind, Job.state == jobs.QUEUED)).all()
+            assert len(queued) == (len(files) if kind == jobs.PREPARE_DOMAIN else 1)
+            for job in queued:
+                spec = KINDS[kind].describe(session, job, settings)
+                KINDS[kind].store(session, job, KINDS[kind].execute(spec, lambda progress: None))
+                job.state = jobs.SUCCEEDED
+                session.flush()
+        return revision.id

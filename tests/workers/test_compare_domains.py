@@ -1,13 +1,10 @@
 """What a revision is told of its domains' text: from files to the caps, on both databases."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from mixing.limits import Limits
 from service.domain_sets.repository import describe_revision
@@ -18,9 +15,8 @@ from store.engine import Database
 from store.problems import Invalid
 from store.revisions.shared_text import counted_domains, text_warnings
 from store.settings import Settings
-from store.tables import DomainRow, Job, MixtureRow, Optimization, Revision, Swarm
-from tests.workers.conftest import new_revision
-from workers.jobs import KINDS
+from store.tables import MixtureRow, Optimization, Revision, Swarm
+from tests.workers.conftest import prepare, write_texts
 from workers.jobs.question import JobQuestion
 from workers.jobs.sample_swarm import _contamination
 
@@ -28,42 +24,17 @@ TEXTS = [f"document {number} of the shared text, " + f"word{number} " * 30 for n
 OTHERS = [f"another document {number}, " + f"thing{number} " * 30 for number in range(150)]
 
 
-def write(path: Path, texts: list[str]) -> str:
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return str(path)
-
-
-def work(session: Session, kind: str, settings: Settings) -> Iterator[Job]:
-    """Do every queued job of a kind as a worker does, without the processes between."""
-    for job in session.scalars(select(Job).where(Job.kind == kind, Job.state == jobs.QUEUED)).all():
-        spec = KINDS[kind].describe(session, job, settings)
-        KINDS[kind].store(session, job, KINDS[kind].execute(spec, lambda progress: None))
-        job.state = jobs.SUCCEEDED
-        session.flush()
-        yield job
-
-
 @pytest.fixture
 def prepared(database: Database, tmp_path: Path) -> str:
     """A revision of four counted domains, two of which hold the same text and one of which holds some of it twice."""
     settings = Settings(data_directory=tmp_path)
     files = {
-        "books": write(tmp_path / "books.jsonl", OTHERS),
-        "copy": write(tmp_path / "copy.jsonl", TEXTS),
-        "twice": write(tmp_path / "twice.jsonl", [*TEXTS[:50], *TEXTS[:50], *OTHERS[:1]]),
-        "web": write(tmp_path / "web.jsonl", TEXTS),
+        "books": write_texts(tmp_path / "books.jsonl", OTHERS),
+        "copy": write_texts(tmp_path / "copy.jsonl", TEXTS),
+        "twice": write_texts(tmp_path / "twice.jsonl", [*TEXTS[:50], *TEXTS[:50], *OTHERS[:1]]),
+        "web": write_texts(tmp_path / "web.jsonl", TEXTS),
     }
-    with database.write() as session:
-        revision = new_revision(session)
-        session.add_all(
-            DomainRow(revision_id=revision.id, name=name, files=[path]) for name, path in files.items()
-        )
-        session.add(jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id))
-        session.flush()
-        for kind in (jobs.PREPARE_TOKENIZER, jobs.PREPARE_DOMAIN, jobs.COMPARE_DOMAINS):
-            done = list(work(session, kind, settings))
-            assert len(done) == (4 if kind == jobs.PREPARE_DOMAIN else 1)
-        return revision.id
+    return prepare(database, settings, files)
 
 
 def test_copies_are_told_by_revision_plan_and_evidence_and_share_a_cap(

@@ -25,6 +25,7 @@ from store.revisions.shared_text import (
     shared_sets,
     text_warnings,
     unique_shares,
+    unmeasured,
 )
 from store.tables import Job, Optimization, Revision, Run, Swarm
 from workers.claims.failures import JobError
@@ -58,6 +59,7 @@ class JobQuestion:
         tokens: `{domain: N_j}`.
         unique: the share of a domain's tokens that are of different documents, where it has copies.
         shared: the sets of domains that hold the same text.
+        unmeasured: domains too small for a held-out slice.
         warnings: about the text.
         runs: those that have finished, in order.
         lost: those that have not, each with its `run_id` and the `reason`.
@@ -71,6 +73,7 @@ class JobQuestion:
     older: OlderRuns | None = None
     unique: Mapping[str, float] = field(default_factory=dict)
     shared: tuple[tuple[str, ...], ...] = ()
+    unmeasured: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -103,6 +106,7 @@ class JobQuestion:
             older=_older_runs(session, optimization, document),
             unique=unique_shares(optimization.revision),
             shared=shared_sets(optimization.revision),
+            unmeasured=unmeasured(optimization.revision),
             warnings=(
                 *text_warnings(optimization.revision, document.tasks),
                 *contamination_warnings(session.scalar(contaminated)),
@@ -124,7 +128,9 @@ class JobQuestion:
 
     def question(self) -> "Question":
         """What was asked for, over the counted domains, with what it reuses."""
-        return self.document.question(Domains.of(self.tokens, self.unique, self.shared), self._reuse())
+        return self.document.question(
+            Domains.of(self.tokens, self.unique, self.shared), self._reuse(), self.unmeasured
+        )
 
     def _reuse(self) -> "Reuse":
         from mixing.reuse.reuse import NOTHING_REUSED, Reuse, older_run

@@ -7,7 +7,7 @@ import lzma
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import zstandard
 
@@ -18,12 +18,16 @@ BROKEN = (zstandard.ZstdError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOF
 _READ_BYTES = 1024  # compressed bytes per step: a step of hostile zstd expands to about 32 MB at the worst
 
 
+LARGEST_WINDOW = 2**31
+"""Bytes a Zstandard decoder keeps of what it wrote, the most that ``zstd --long=31`` asks for; taken as it fills."""
+
+
 class _ZstandardStream(io.RawIOBase):
     """Decompress frame after frame; unlike zstandard's own reader, a truncated last frame is an error."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self.source, self.pending = source, memoryview(b"")
-        self.frame = zstandard.ZstdDecompressor().decompressobj()
+        self.frame = _frame()
         self.inside = False  # within an unfinished frame
 
     def readable(self) -> bool:
@@ -34,17 +38,27 @@ class _ZstandardStream(io.RawIOBase):
             compressed = self.frame.unused_data if self.frame.eof else b""
             compressed = compressed or self.source.read(_READ_BYTES)
             if self.frame.eof:
-                self.frame, self.inside = zstandard.ZstdDecompressor().decompressobj(), False
+                self.frame, self.inside = _frame(), False
             if not compressed:
                 if self.inside:
                     raise EOFError("the last Zstandard frame is cut short")
                 return 0
             self.inside = True
-            self.pending = memoryview(self.frame.decompress(compressed))
+            try:
+                self.pending = memoryview(self.frame.decompress(compressed))
+            except zstandard.ZstdError as error:
+                if "too much memory" not in str(error):
+                    raise
+                reason = f"its Zstandard window is over the limit of {LARGEST_WINDOW} bytes (--long=31)"
+                raise zstandard.ZstdError(reason) from error
         count = min(len(buffer), len(self.pending))
         buffer[:count] = self.pending[:count]
         self.pending = self.pending[count:]
         return count
+
+
+def _frame() -> Any:  # of a type that the package does not name
+    return zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj()
 
 
 @dataclass(frozen=True)
