@@ -127,7 +127,7 @@ def words(*known: str) -> TextTokenizer:
 def test_a_tokenizer_that_loses_text_is_refused_and_a_little_loss_is_told(pool: Pool, tmp_path: Path) -> None:
     path = write_documents(tmp_path / "a.jsonl", [f"known words {'known ' * 40}" for _ in range(60)])
     spec = replace(spec_of(pool, tmp_path, path), tokenizer=words("known"))
-    with pytest.raises(TokenizerError, match=r"loses 2% of the text of domain 'd'"):
+    with pytest.raises(TokenizerError, match=r"loses 5% of the text of domain 'd'"):
         prepare_domain(spec)
     mostly = write_documents(tmp_path / "b.jsonl", [f"{'known ' * (60 + i)}x" for i in range(24)])
     findings = prepare_domain(replace(spec, files=(mostly,))).meta.findings

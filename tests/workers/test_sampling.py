@@ -1,11 +1,16 @@
 """What sampling refuses where the token counts were not known when the optimization was asked for."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
+from tokenizers import models
 
 from mixing.errors import Infeasible
-from store.documents import OptimizationDocument
+from proxy_models.errors import TokenizerError
+from store.documents import OptimizationDocument, TaskDocument
 from workers.jobs import sample_swarm
 from workers.jobs.question import JobQuestion
 
@@ -64,3 +69,15 @@ def test_shares_that_agree_are_kept_by_every_run_where_they_are_of_one_domain() 
     runs = sampled([share("some code", ["code"], 0.2)])
     assert len(runs) == 8
     assert min(run["weights"]["code"] for run in runs) >= 0.2 - 1e-9
+
+
+def test_a_task_whose_text_the_tokenizer_loses_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    path, task = tmp_path / "tokenizer.json", tmp_path / "task.jsonl"
+    vocabulary = {"[UNK]": 0, "</s>": 1, "known": 2}
+    tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]")).save(str(path))
+    task.write_text(json.dumps({"context": "", "continuation": "known"}) + "\n")
+    asked = [TaskDocument(name="quiz", path=str(task))]
+    assert sample_swarm._contamination({"shards": {}, "tokenizer": str(path)}, asked) == {}
+    task.write_text(json.dumps({"context": "", "continuation": "你好"}) + "\n")
+    with pytest.raises(TokenizerError, match=r"loses 100% of the text of task 'quiz'"):
+        sample_swarm._contamination({"shards": {}, "tokenizer": str(path)}, asked)

@@ -12,7 +12,7 @@ from proxy_models.stores.current import local_artifact, one_file_each, using_sto
 from proxy_models.stores.object_path import data_path
 from proxy_models.text.contamination import contamination
 from proxy_models.text.document_index import DOCUMENTS
-from proxy_models.text.task_file import read_task
+from proxy_models.text.task_file import TaskExample, read_task
 from store import jobs
 from store.documents import TaskDocument
 from store.settings import Settings
@@ -21,10 +21,15 @@ from workers.jobs.question import JobQuestion
 
 if TYPE_CHECKING:
     from mixing.question import Question
+    from proxy_models.text.tokenizer import TextTokenizer
 
 
 ENTROPY_TOKENS = 4_000_000
 """Tokens of a domain its entropies are measured on: enough for them to settle, and little to count."""
+
+
+LOOKED_AT = 500
+"""Examples of a task that are held against what their ids give back."""
 
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:
@@ -35,6 +40,7 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
         "round": job.position,
         "shards": {row.name: row.shard_directory for row in optimization.revision.domains},
         "vocabulary_size": optimization.revision.vocabulary_size,
+        "tokenizer": optimization.revision.tokenizer_path,
         **settings.store_order,
     }
 
@@ -63,12 +69,34 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
 def _contamination(spec: Document, tasks: Sequence[TaskDocument]) -> Document:
     """Which tasks have examples that are trained on, by name."""
     with using_store(spec.get("artifact_store")), one_file_each(spec["shards"], DOCUMENTS) as indexes:
+        tokenizer = _tokenizer(spec) if tasks else None
         found = {}
         for task in tasks:
-            told = contamination(read_task(data_path(task.path), task.metric), indexes)
+            examples = read_task(data_path(task.path), task.metric)
+            if tokenizer is not None:
+                _check_lossless(task, examples, tokenizer)
+            told = contamination(examples, indexes)
             if told is not None:
                 found[task.name] = asdict(told)
         return found
+
+
+def _tokenizer(spec: Document) -> "TextTokenizer | None":
+    if spec.get("tokenizer") is None:
+        return None
+    from proxy_models.text.tokenizer import load_tokenizer
+
+    return load_tokenizer(local_artifact(spec["tokenizer"]))
+
+
+def _check_lossless(task: TaskDocument, examples: Sequence[TaskExample], tokenizer: "TextTokenizer") -> None:
+    """Refuse a task whose text the tokenizer loses, before anything is trained for it."""
+    from proxy_models.text.tokenizer import check_lossless
+
+    counts = [
+        tokenizer.lost(example.context + text) for example in examples[:LOOKED_AT] for text in example.scored
+    ]
+    check_lossless(*map(sum, zip(*counts, strict=True)), f"of the text of task {task.name!r}")
 
 
 def _entropies(question: "Question", spec: Document) -> dict[str, tuple[float, ...]] | None:
