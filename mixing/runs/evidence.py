@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mixing.domains import SUM_TOLERANCE, Domains, Mixture
-from mixing.errors import DuplicateRun, InvalidMetrics, MixingError, TooFewRuns, as_number, shown
+from mixing.errors import InvalidMetrics, MixingError, TooFewRuns, as_number, shown
 from mixing.objective import Groups, ObjectiveSpec, groups
+from mixing.runs.seen import SeenRuns
 from mixing.runs.table import RunTable
 
 RENORMALIZED = 0.01
@@ -249,12 +250,16 @@ def _sound(
     domains: Domains, runs: Sequence[RunEvidence], spec: ObjectiveSpec, positive: bool, drop_faulty: bool
 ) -> tuple[list[tuple[RunEvidence, np.ndarray]], tuple[DroppedRun, ...]]:
     """The runs that are kept, each with its (m,) weights as given, and those that are not."""
-    seen, kept, dropped = _Seen(), [], []
+    seen, kept, dropped = SeenRuns(), [], []
     for run in runs:
         try:
             row = _aligned(run, domains)
             _check_metrics(run, spec, positive)
-            seen.add(run)
+            if (other := seen.add(run)) is not None:
+                dropped.append(
+                    DroppedRun(run.id, f"it trained the very rows of run {other!r}, and counts once")
+                )
+                continue
         except MixingError as fault:
             if not drop_faulty:
                 raise
@@ -279,30 +284,6 @@ def _watched(
         task for task in watched if task not in guarded and any(task not in run.metrics for run in older)
     ]
     return [task for task in watched if task not in lacking], lacking
-
-
-class _Seen:
-    """The runs so far, to recognise one given twice."""
-
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
-        self._measured: dict[object, list[RunEvidence]] = {}
-
-    def add(self, run: RunEvidence) -> None:
-        if run.id in self._ids:
-            raise DuplicateRun(f"run {run.id!r} is given twice", field="runs", names=[run.id])
-        said = (tuple(sorted(run.mixture.items())), tuple(sorted(run.metrics.items())))
-        for other in self._measured.get(said, ()):
-            if run.seed is not None and other.seed is not None and run.seed != other.seed:
-                continue
-            raise DuplicateRun(
-                f"runs {other.id!r} and {run.id!r} have the same mixture and the same metrics to the last bit, so"
-                " they are one run given twice; leave one out, or state the seeds if they are two",
-                field="runs",
-                names=[other.id, run.id],
-            )
-        self._ids.add(run.id)
-        self._measured.setdefault(said, []).append(run)
 
 
 def _notes(

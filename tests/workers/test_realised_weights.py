@@ -9,9 +9,10 @@ import pytest
 
 from mixing.answer.proposal import propose
 from mixing.domains import Domains
+from mixing.errors import DuplicateRun
 from mixing.methods import combine, method_named
 from mixing.question import Question
-from mixing.runs.evidence import RunEvidence
+from mixing.runs.evidence import Needs, RunEvidence, gather
 from proxy_models.training.schedule import allocate_rows
 from store.documents import OptimizationDocument, TrainingDocument
 from workers.jobs.question import _evidence
@@ -64,3 +65,23 @@ def test_a_law_of_short_runs_is_fitted_to_what_they_trained() -> None:
     (warning,) = [warning for warning in evidence["warnings"] if warning["code"] == "coarse_rows"]
     assert all(f"{name} in {runs} of 12" in warning["message"] for name, runs in missed.items() if runs)
     assert f"{evidence['rounding']:.3f}" in warning["message"]
+
+
+def test_runs_that_came_to_the_same_rows_are_one_and_no_fault() -> None:
+    rows = [(4, 8, 4), (8, 4, 4), (4, 4, 8), (2, 12, 2), (10, 4, 2), (4, 8, 4)]
+    runs = [
+        RunEvidence(
+            f"run-{number}",
+            dict(zip(SLOPES, (row / ROWS for row in trained), strict=True)),
+            {"t": float(np.dot(trained, list(SLOPES.values())))},
+            requested=dict(zip(SLOPES, [1 / 3 - number / 99, 1 / 3, 1 / 3 + number / 99], strict=True)),
+        )
+        for number, trained in enumerate(rows)
+    ]
+    domains = Domains.of(dict.fromkeys(SLOPES, 1e6))
+    evidence = gather(domains, runs, {"t": 1.0}, Needs(5))
+    assert len(evidence.table) == 5
+    (dropped,) = evidence.dropped
+    assert dropped.reason == "it trained the very rows of run 'run-0', and counts once"
+    with pytest.raises(DuplicateRun):
+        gather(domains, [*runs[:5], replace(runs[0], id="again")], {"t": 1.0}, Needs(5))

@@ -93,10 +93,12 @@ def _check_lossless(task: TaskDocument, examples: Sequence[TaskExample], tokeniz
     """Refuse a task whose text the tokenizer loses, before anything is trained for it."""
     from proxy_models.text.tokenizer import check_lossless
 
-    counts = [
-        tokenizer.lost(example.context + text) for example in examples[:LOOKED_AT] for text in example.scored
-    ]
-    check_lossless(*map(sum, zip(*counts, strict=True)), f"of the text of task {task.name!r}")
+    lost = total = 0
+    for example in examples[:LOOKED_AT]:
+        for text in example.scored:
+            gone, size = tokenizer.lost(example.context + text)
+            lost, total = lost + gone, total + size
+    check_lossless(lost, total, f"of the text of task {task.name!r}")
 
 
 def _entropies(question: "Question", spec: Document) -> dict[str, tuple[float, ...]] | None:
