@@ -168,9 +168,9 @@ def combine(
         InvalidSetting: the method trains no runs, a part is unknown, or two parts cannot be combined.
 
     >>> combine(METHODS["mixwright"])
-    Recipe(sampler='d-optimal', regression='effective-power', granularity='per task', solver='exact')
-    >>> combine(METHODS["mixwright"], regression="ensemble").solver
-    'best'
+    Recipe(sampler='d-optimal', regression='ensemble', granularity='per task', solver='best')
+    >>> combine(METHODS["mixwright"], regression="lightgbm").solver
+    'mean-of-best'
     """
     if method.recipe is None:
         raise InvalidSetting(f"the method {method.name!r} trains no runs, so it has no parts", field="method")

@@ -30,7 +30,7 @@ class Question(Terms):
     >>> domains = Domains.of({"web": 5e9, "code": 1e9})
     >>> question = Question(domains=domains, target_tokens=4e9, objective={"humaneval": 1.0}, rounds=(12,))
     >>> question.parts.regression, question.limits.caps  # `sample_round(question)`, `propose(question, runs)`
-    ('effective-power', array([1., 5.]))
+    ('ensemble', array([1., 5.]))
 
     Attributes:
         domains: m domains with their tokens.
@@ -144,5 +144,5 @@ def _rail(guard: TaskGuard, groups: Groups, law: Fitted, question: Question) -> 
         bound = spec.lower_is_better(guard.task, bound)
     else:
         natural = question.domains.natural_weights[None]
-        bound = float(law.predict(natural)[0][0, column]) + float(guard.worse_than_natural or 0.0)
+        bound = float(law.mean(natural)[0, column]) + float(guard.worse_than_natural or 0.0)
     return GuardRail(TaskMean(guard.name, np.eye(len(groups.names))[column]), bound)

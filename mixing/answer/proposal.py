@@ -90,15 +90,15 @@ def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
     return Proposal(question, learned, problem, solution, intervals)
 
 
-_AGAIN = 0.1
-"""Share of a search's evaluations that each refit's optimum gets: it is one of many, and only their spread counts."""
+_AGAIN = 0.05
+"""Share of a search's evaluations that each refit's optimum gets: it begins at the answer, and is found sooner."""
 
 
 def _optimum(fitted: FittedQuestion, law: Fitted, solution: Solution) -> np.ndarray:
     """(m,) what a refit would have proposed; the answer itself where by its law no mixture keeps the guard rails."""
     problem = problem_of(fitted.question, fitted.evidence.groups, law)
     try:
-        return solution_of(replace(fitted, problem=problem, effort=_AGAIN)).weights
+        return solution_of(replace(fitted, problem=problem, effort=_AGAIN, near=solution.weights)).weights
     except Infeasible:
         return solution.weights
 

@@ -42,7 +42,7 @@ class Report:
         self.weights = proposal.solution.weights
         self.natural = self.question.domains.natural_weights
         both = np.stack([self.natural, self.weights])
-        self.at_natural, self.at_proposed = proposal.learned.law.predict(both)[0]
+        self.at_natural, self.at_proposed = proposal.learned.law.mean(both)
         spec = self.question.specification
         self.senses = {task: sense_of(spec, [task]) for task in self.evidence.tasks}
         self.sense = sense_of(spec, np.array(self.evidence.tasks)[self.evidence.objective > 0])
@@ -75,7 +75,7 @@ class Report:
             "rounding": float(self.evidence.table.rounding.max()),
             "without_rows": dict(self.evidence.without_rows),
             "left_out": dict(self.evidence.left_out),
-            "notes": [*self.evidence.notes, *self.how_solved()],
+            "notes": [*self.evidence.notes, *self.proposal.learned.law.notes(), *self.how_solved()],
             "warnings": [asdict(warning) for warning in warnings_of(self)],
         }
 

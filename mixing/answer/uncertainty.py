@@ -76,7 +76,7 @@ def gain_intervals(
         proposed: (m,) the answer p*.
     """
     # What the law itself says of the two mixtures compared is the gain that is reported, so that is believed.
-    stated = law.predict(np.stack([natural, proposed]))[0]
+    stated = law.mean(np.stack([natural, proposed]))
     judged = _gain(law, evidence, natural, np.concatenate([optima, proposed[None]]), stated)
     claimed = np.stack(
         [
@@ -103,7 +103,7 @@ def _gain(
 
     A prediction outside what was measured counts as far as that is wide, or as far as (s, C) `stated` reach.
     """
-    predicted = law.predict(np.concatenate([natural[None], mixtures]))[0]
+    predicted = law.mean(np.concatenate([natural[None], mixtures]))
     nearest = np.clip(predicted, stated.min(0), stated.max(0))
     clipped = believable(predicted, evidence.table.filled)
     closer = np.abs(predicted - nearest) < np.abs(predicted - clipped)

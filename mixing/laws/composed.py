@@ -42,11 +42,17 @@ class _Through(Fitted):
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.law.predict(weights @ self.matrix.T)
 
+    def mean(self, weights: np.ndarray) -> np.ndarray:
+        return self.law.mean(weights @ self.matrix.T)
+
     def unfinished(self) -> np.ndarray:
         return self.law.unfinished()
 
     def parts(self) -> tuple[dict[str, float], ...]:
         return self.law.parts()
+
+    def notes(self) -> tuple[str, ...]:
+        return self.law.notes()
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         return self.law.gradient(weights @ self.matrix.T) @ self.matrix
@@ -107,9 +113,15 @@ class _Joined(Fitted):
             :, self._order
         ]
 
+    def mean(self, weights: np.ndarray) -> np.ndarray:
+        return np.concatenate([law.mean(weights) for law in self.laws], axis=1)[:, self._order]
+
     def unfinished(self) -> np.ndarray:
         parts = zip(self.laws, self.columns, strict=True)
         return np.sort(np.concatenate([columns[law.unfinished()] for law, columns in parts]))
+
+    def notes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(note for law in self.laws for note in law.notes()))
 
     def parts(self) -> tuple[dict[str, float], ...]:
         each = [part for law in self.laws for part in law.parts()]

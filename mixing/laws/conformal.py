@@ -73,7 +73,7 @@ class FittedConformal(Fitted):
 
     def interval(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper end, both (n, T), of where a new run's metric is expected."""
-        return self.intervals.around(self.fitted.predict(weights)[0])
+        return self.intervals.around(self.fitted.mean(weights))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from mixing.laws.regression import Expansion, Fitted, Regression, importance
 
 _STEEPNESS = 2
 _USUAL_NOISE = 0.05  # of a metric's deviation over the runs
+MOST_WORK = 1e6
+"""About 20 CPU seconds of a proposal: of 512 runs with 13 tasks over 17 domains, or of 100 with 70 over 30."""
 WORTH_SEARCHING = 0.05
 """Share of the held-out error by which the members that are not convex must lower it to be asked."""
 
@@ -36,23 +38,31 @@ class FittedEnsemble(Fitted):
         shares: (M, T), each task's summing to 1.
         held_out_error: (M, T) cross-validated mean absolute error, in the metric's unit; NaN for one that is alone.
         names: (M,) of the members.
+        absent: those that would have taken too long, in words.
     """
 
     members: tuple[Fitted, ...]
     shares: np.ndarray
     held_out_error: np.ndarray
     names: tuple[str, ...]
+    absent: tuple[str, ...] = ()
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, both (n, T), of (n, m) mixtures.
 
         The variance is that of the mixture of the members: their own variances, and how far they disagree.
         """
-        means, deviations = (np.stack(part) for part in zip(*self._predictions(weights), strict=True))
+        predictions = [member.predict(weights) for member in self.members]
+        means, deviations = (np.stack(part) for part in zip(*predictions, strict=True))
         shares = self.shares[:, None, :]
         mean = (shares * means).sum(0)
         variance = (shares * (deviations**2 + (means - mean) ** 2)).sum(0)
         return mean, np.sqrt(variance)
+
+    def mean(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T) the mean alone."""
+        means = [member.mean(weights) for member in self.members]
+        return np.einsum("mt,mnt->nt", self.shares, np.stack(means))
 
     def unfinished(self) -> np.ndarray:
         """(u,) the tasks for which a member's fit ran out of iterations before it reached a minimum."""
@@ -64,6 +74,10 @@ class FittedEnsemble(Fitted):
             {name: float(share) for name, share in zip(self.names, column, strict=True) if share > 0}
             for column in self.shares.T
         )
+
+    def notes(self) -> tuple[str, ...]:
+        """Which members stayed out, and why."""
+        return self.absent
 
     @property
     def has_gradient(self) -> bool:
@@ -103,9 +117,6 @@ class FittedEnsemble(Fitted):
             gradients.append(member.gradient(weights))
         return np.einsum("mt,mntj->ntj", self.shares, np.stack(gradients))
 
-    def _predictions(self, weights: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [member.predict(weights) for member in self.members]
-
 
 PROCESSES = {"Gaussian process", "Gaussian process around the effective power law"}
 """Names of the default members that are not convex."""
@@ -133,6 +144,7 @@ class Ensemble(Regression):
         folds: of the cross-validation.
         repeats: of it, over different folds.
         seed: of the folds.
+        most_work: above which a member stays out where there is another (`Regression.work`).
 
     >>> members = {"law": EffectivePowerLaw(), "process": GaussianProcess()}
     >>> weights = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=20)
@@ -146,6 +158,7 @@ class Ensemble(Regression):
     folds: int = 5
     repeats: int = 2
     seed: int = 0
+    most_work: float = MOST_WORK
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -182,26 +195,41 @@ class Ensemble(Regression):
         return self.fit_and_hold_out(weights, metrics, kept, noise)[1]
 
     def refits(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        kept: np.ndarray,
+        noise: np.ndarray | None = None,
+        whole: Fitted | None = None,
     ) -> list[FittedEnsemble]:
         """(B,) fits, each to the runs that its row of the (B, K) booleans keeps.
 
         What each member counts is decided once, by all runs.
         """
-        fitted = self.fit(weights, metrics, noise)
+        fitted = whole if isinstance(whole, FittedEnsemble) else self.fit(weights, metrics, noise)
         able = self._able(int(kept.sum(1).min()), weights.shape)
         if not set(fitted.names) <= set(able):
             return [
                 self.fit(weights[rows], metrics[rows], None if noise is None else noise[rows])
                 for rows in kept
             ]
-        fits = [able[name].refits(weights, metrics, kept, noise) for name in fitted.names]
+        fits = [
+            able[name].refits(weights, metrics, kept, noise, member)
+            for name, member in zip(fitted.names, fitted.members, strict=True)
+        ]
         return [replace(fitted, members=tuple(each)) for each in zip(*fits, strict=True)]
 
     def fit_and_hold_out(
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
     ) -> tuple[FittedEnsemble, np.ndarray]:
         """What `fit` and `held_out` give, every member fitted to all runs once."""
+        absent = self._too_long(weights.shape, metrics.shape[1])
+        if absent:
+            rest = {name: member for name, member in self.members.items() if name not in absent}
+            fitted, predicted = replace(self, members=rest).fit_and_hold_out(weights, metrics, kept, noise)
+            sizes = f"{weights.shape[0]} runs, {weights.shape[1]} domains and {metrics.shape[1]} tasks"
+            note = f"For {sizes} these would have taken too long, and had no part in the law: {', '.join(absent)}."
+            return replace(fitted, absent=(note,)), predicted
         self._able(len(weights), weights.shape)
         left_out = fold_masks(len(weights), self.folds, self.repeats, np.random.default_rng(self.seed))
         masks = np.concatenate([~left_out, kept])
@@ -228,6 +256,11 @@ class Ensemble(Regression):
             tuple(names[position] for position in used),
         )
         return ensemble, np.einsum("mt,mbkt->bkt", shares, predictions[:, len(left_out) :])
+
+    def _too_long(self, shape: tuple[int, ...], tasks: int) -> list[str]:
+        """Names of the members that (K, m) runs of so many tasks are too much for; none where all are."""
+        found = [name for name, member in self.members.items() if member.work(*shape, tasks) > self.most_work]
+        return found if len(found) < len(self.members) else []
 
     def _able(self, fewest: int, shape: tuple[int, ...]) -> dict[str, Regression]:
         """The members that can be fitted to the smallest part of the (K, m) runs.

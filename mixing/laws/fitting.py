@@ -46,7 +46,9 @@ class Refits:
     left: float
 
 
-def refit(part: RegressionPart, table: RunTable, generator: np.random.Generator) -> Refits | None:
+def refit(
+    part: RegressionPart, table: RunTable, generator: np.random.Generator, law: Fitted | None = None
+) -> Refits | None:
     """Fit again without each of `FOLDS` folds, `part.repeats` times over.
 
     A law that looks at how much a run trained predicts full runs, so it is judged by these alone, and only by runs on
@@ -56,16 +58,17 @@ def refit(part: RegressionPart, table: RunTable, generator: np.random.Generator)
         part: the regression.
         table: the runs in canonical order.
         generator: draws the folds.
+        law: the fit to all runs, where it is at hand.
     """
     judged = judged_runs(part, table)
     if judged.sum() < FEWEST_JUDGED:
         return None
     try:
         kept = kept_in_folds(part.make(table), table.weights, generator, FOLDS, part.repeats)
-        laws = _refits(part, table, kept)
+        laws = _refits(part, table, kept, law)
     except TooFewRuns:
         return None
-    predicted = np.stack([believable(law.predict(table.weights)[0], table.filled) for law in laws])
+    predicted = np.stack([believable(law.mean(table.weights), table.filled) for law in laws])
     runs = joined_folds(predicted, kept, part.repeats)
     left = 1 - part.repeats / len(kept)
     return Refits(tuple(laws), runs[:, judged], table.metrics[judged], table.weights[judged], left)
@@ -93,7 +96,7 @@ def fit(part: RegressionPart, table: RunTable) -> Fitted:
         ],
         [columns for _, columns in blocks],
     )
-    missing = np.unique(np.argwhere(~np.isfinite(law.predict(table.weights)[0]))[:, 1])
+    missing = np.unique(np.argwhere(~np.isfinite(law.mean(table.weights)))[:, 1])
     if len(missing):
         lost = sorted({table.names[column] for column in missing})
         raise InvalidMetrics(
@@ -127,21 +130,25 @@ def _blocks(part: RegressionPart, table: RunTable) -> list[tuple[np.ndarray, np.
     return blocks
 
 
-def _refits(part: RegressionPart, table: RunTable, kept: np.ndarray) -> Sequence[Fitted]:
+def _refits(part: RegressionPart, table: RunTable, kept: np.ndarray, law: Fitted | None) -> Sequence[Fitted]:
     """(B,) fits, each to the runs that its row of the (B, K) booleans `kept` keeps."""
     blocks = _blocks(part, table)
+    whole = law if len(blocks) == 1 else None
     fits = [
-        _refits_of_block(part, table.rows(rows).columns(columns), kept[:, rows]) for rows, columns in blocks
+        _refits_of_block(part, table.rows(rows).columns(columns), kept[:, rows], whole)
+        for rows, columns in blocks
     ]
     return [joined(laws, [columns for _, columns in blocks]) for laws in zip(*fits, strict=True)]
 
 
-def _refits_of_block(part: RegressionPart, block: RunTable, kept: np.ndarray) -> Sequence[Fitted]:
+def _refits_of_block(
+    part: RegressionPart, block: RunTable, kept: np.ndarray, whole: Fitted | None
+) -> Sequence[Fitted]:
     regression = part.make(block)
     if regression.fits_subsets_at_once:
         if kept.sum(axis=1).min() < FEWEST_JUDGED:
             raise TooFewRuns("a fold keeps hardly any run", needed=FEWEST_JUDGED, given=0)
-        return regression.refits(block.weights, block.metrics, kept, block.noise)
+        return regression.refits(block.weights, block.metrics, kept, block.noise, whole)
     folds = [block.rows(rows) for rows in kept]
     return [
         part.make(fold).fit(fold.weights, _varied(fold.weights, fold.metrics, block.metrics), fold.noise)

@@ -200,7 +200,7 @@ class _Fit:
 
 def _fitted(where: str, part: RegressionPart, table: RunTable, generator: np.random.Generator) -> _Fit:
     law = fit(part, table)
-    refits = refit(part, table, generator)
+    refits = refit(part, table, generator, law)
     return _Fit(where, law, refits, judged_runs(part, table), len(table.domains), len(table))
 
 

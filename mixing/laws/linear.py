@@ -18,18 +18,23 @@ class FittedLinear(Fitted):
 
     Attributes:
         coefficients: (T, m) c_t, in the metric's unit: the metric of a mixture of that domain alone.
-        covariance: (T, m, m) of the coefficients.
+        unscaled: (T, m, m), or (1, m, m) where all tasks' runs count alike: their covariance over the variance
+            of the residuals.
         residual_std: (T,) standard deviation of the residuals, corrected for the parameters fitted.
     """
 
     coefficients: np.ndarray
-    covariance: np.ndarray
+    unscaled: np.ndarray
     residual_std: np.ndarray
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the law (not of a new measurement), both (n, T), of (n, m) mixtures."""
-        variance = np.einsum("ni,tij,nj->nt", weights, self.covariance, weights, optimize=True)
-        return weights @ self.coefficients.T, np.sqrt(np.maximum(variance, 0))
+        spread = ((weights @ self.unscaled) * weights).sum(2).T
+        return weights @ self.coefficients.T, self.residual_std * np.sqrt(np.maximum(spread, 0))
+
+    def mean(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T) the mean alone."""
+        return weights @ self.coefficients.T
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         """(n, T, m) derivatives d f_t / d p_j: the coefficients, everywhere."""
@@ -80,28 +85,43 @@ class LinearLaw(Regression):
         require_runs("linear law", self.runs_to_fit(weights.shape[1]), weights)
         require_metrics(metrics)
         trust = importance(metrics, noise).T
+        return self._fitted(weights, metrics, trust)
+
+    def refits(
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        kept: np.ndarray,
+        noise: np.ndarray | None = None,
+        whole: Fitted | None = None,
+    ) -> list[FittedLinear]:
+        """(B,) fits, each to the runs that its row of the (B, K) booleans `kept` keeps.
+
+        A subset smaller than `runs_to_fit` is fitted all the same: the ridge decides what it leaves open.
+        """
+        trust = importance(metrics, noise).T
+        return [self._fitted(weights, metrics, trust * rows) for rows in kept]
+
+    def _fitted(self, weights: np.ndarray, metrics: np.ndarray, trust: np.ndarray) -> FittedLinear:
+        """By the (T, K) importance of each measurement."""
         coefficients, matrix, moments = self._solve(weights, metrics.T, trust)
         residuals = metrics - weights @ coefficients.T
         inverse = np.linalg.inv(matrix)
         spent = np.einsum("tij,tji->t", inverse, moments)
-        variance = (trust.T * residuals**2).sum(0) / np.maximum(len(weights) - spent, 1)
-        return FittedLinear(coefficients, inverse * variance[:, None, None], np.sqrt(variance))
-
-    def held_out(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
-    ) -> np.ndarray:
-        """(B, K, T) predictions at all runs by B fits at once, each to the runs its row of (B, K) `kept` keeps."""
-        tasks, runs = metrics.shape[1], len(weights)
-        trust = (importance(metrics, noise).T[None] * kept[:, None, :]).reshape(-1, runs)
-        coefficients, _, _ = self._solve(weights, np.tile(metrics.T, (len(kept), 1)), trust)
-        return (coefficients @ weights.T).reshape(len(kept), tasks, runs).transpose(0, 2, 1)
+        runs = (trust > 0).sum(1)
+        variance = (trust.T * residuals**2).sum(0) / np.maximum(runs - spent, 1)
+        return FittedLinear(coefficients, inverse, np.sqrt(variance))
 
     def _solve(
         self, weights: np.ndarray, targets: np.ndarray, trust: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(N, m) coefficients, (N, m, m) normal matrix and the runs' part of it, of (N, K) targets."""
+        """(N, m) coefficients, (N, m, m) normal matrix and the runs' part of it, of (N, K) targets.
+
+        One matrix where all targets' runs count alike.
+        """
         width = weights.shape[1]
-        moments = np.einsum("nk,ki,kj->nij", trust, weights, weights, optimize=True)
+        alike = trust[:1] if (trust == trust[:1]).all() else trust
+        moments = (weights.T * alike[:, None, :]) @ weights
         pull = self.ridge * np.square(weights).sum(1).mean() / width
         matrix = moments + pull * (np.eye(width) - 1 / width)
         right = (trust * targets) @ weights

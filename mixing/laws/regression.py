@@ -85,12 +85,20 @@ class Fitted:
         """
         raise NotImplementedError
 
+    def mean(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T) the mean alone, which many laws know at a small part of the cost of `predict`."""
+        return self.predict(weights)[0]
+
     def unfinished(self) -> np.ndarray:
         """(u,) the tasks whose fit ran out of iterations before it reached a minimum."""
         return np.zeros(0, int)
 
     def parts(self) -> tuple[dict[str, float], ...]:
         """(T,) `{law: its share}` of each task where it is an average of several; empty where it is one law."""
+        return ()
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on how it was fitted, for whoever reads its answers."""
         return ()
 
     @property
@@ -128,7 +136,7 @@ class Fitted:
         values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
         upwards = values > 0
         return Expansion(
-            float(self.predict(weights[None])[0][0] @ task_weights),
+            float(self.mean(weights[None])[0] @ task_weights),
             np.einsum("tm,t->m", self.gradient(weights[None])[0], task_weights),
             np.zeros(len(weights)),
             (vectors[:, upwards] * np.sqrt(values[upwards])).T,
@@ -176,6 +184,10 @@ class Regression:
         """Fewest runs `fit` takes over so many domains; a method asks for more where folds are to be left out."""
         return 2
 
+    def work(self, runs: int, domains: int, tasks: int) -> float:
+        """What a proposal computes with it; a million are some 20 CPU seconds, and 0 is little at any size."""
+        return 0.0
+
     def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> Fitted:
         """Fit every task.
 
@@ -200,9 +212,16 @@ class Regression:
         return type(self).refits is not Regression.refits
 
     def refits(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        kept: np.ndarray,
+        noise: np.ndarray | None = None,
+        whole: Fitted | None = None,
     ) -> Sequence[Fitted]:
         """(B,) fits, each to the runs that its row of the (B, K) booleans `kept` keeps.
+
+        `whole` is this regression's fit to all the runs, where it is at hand: refits may start from it.
 
         Raises:
             TooFewRuns, InvalidMetrics: as `fit`.
@@ -215,7 +234,7 @@ class Regression:
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
     ) -> np.ndarray:
         """(B, K, T) predictions at all K runs by B fits, each to the runs its row of the (B, K) booleans keeps."""
-        return np.stack([law.predict(weights)[0] for law in self.refits(weights, metrics, kept, noise)])
+        return np.stack([law.mean(weights) for law in self.refits(weights, metrics, kept, noise)])
 
     def fit_and_hold_out(
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None

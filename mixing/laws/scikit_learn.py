@@ -14,7 +14,14 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import all_estimators
 
 from mixing.errors import InvalidSetting
-from mixing.laws.regression import FittedEach, Regression, importance, require_metrics, require_runs
+from mixing.laws.regression import (
+    Fitted,
+    FittedEach,
+    Regression,
+    importance,
+    require_metrics,
+    require_runs,
+)
 
 _FOLDS = 5
 _FEWEST_RUNS = 10
@@ -57,7 +64,12 @@ class FromScikitLearn(Regression):
         return FittedEach(estimators, np.sqrt(np.square(unseen).mean(0)))
 
     def refits(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        kept: np.ndarray,
+        noise: np.ndarray | None = None,
+        whole: Fitted | None = None,
     ) -> list[FittedEach]:
         """(B,) fits, each to the runs that its row of the (B, K) booleans keeps; its deviation is of the others."""
         trust, laws = importance(metrics, noise), []

@@ -125,7 +125,7 @@ class Objective:
 
     def predicted(self, weights: np.ndarray) -> np.ndarray:
         """(n,) the objective of any law at (n, m) mixtures."""
-        return self.of_predictions(self.law.predict(weights)[0], weights)
+        return self.of_predictions(self.law.mean(weights), weights)
 
     def of_predictions(self, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """(n,) the objective where the law predicts (n, T) at (n, m) mixtures."""

@@ -116,6 +116,7 @@ def search(
     evaluations: int = 100_000,
     evidence_weights: np.ndarray | None = None,
     distance_penalty: float = 0.0,
+    starts: np.ndarray | None = None,
 ) -> Solution:
     """Minimise the predicted objective of any law.
 
@@ -125,6 +126,7 @@ def search(
         evaluations: predictions to spend, at least 1,000.
         evidence_weights: (K, m) mixtures of the runs the law was fitted to.
         distance_penalty: BPB per unit of L1 distance to the nearest run.
+        starts: (s, m) feasible mixtures to begin from besides what is drawn.
 
     Raises:
         Infeasible: the constraints conflict, or no mixture was found within the guard rails.
@@ -136,12 +138,14 @@ def search(
     centre = problem.centre / problem.centre.sum()
     pool = region.draw(centre, int(_POOL * evaluations), generator)
     pool[0] = region.towards(region.inside[None], centre[None])[0]
+    if starts is not None:
+        pool = np.concatenate([pool, problem.space.collapse(starts)])
     values = np.concatenate([score(part) for part in np.array_split(pool, -(-len(pool) // 10_000))])
-    starts = _apart(pool, values)
+    begun = _apart(pool, values)
     left = evaluations - len(pool)
-    free = _refine(region, score, pool[starts], values[starts], left, generator)
+    free = _refine(region, score, pool[begun], values[begun], left, generator)
     weights = settle(problem.space.expand(free), problem.caps)
-    predictions = problem.objective.law.predict(weights[None])[0]
+    predictions = problem.objective.law.mean(weights[None])
     if (excess := problem.excess(predictions)[0]) > 1e-9:
         raise Infeasible(
             f"no mixture was found within the guard rails; the nearest breaks one by {excess:.4g}",
@@ -205,7 +209,7 @@ class _Score:
     def __call__(self, free: np.ndarray) -> np.ndarray:
         weights = self.problem.space.expand(free)
         self.evaluations += len(weights)
-        predictions = self.problem.objective.law.predict(weights)[0]
+        predictions = self.problem.objective.law.mean(weights)
         value = self.problem.objective.of_predictions(predictions, weights)
         value = value + _BROKEN * np.maximum(self.problem.excess(predictions), 0.0)
         if self.distance_penalty > 0:

@@ -82,6 +82,7 @@ class FittedQuestion:
         held_out: how far off it was on runs it had not seen, where that is known.
         generator: for solvers that draw.
         effort: share of a solver's usual evaluations to spend.
+        near: (m,) a mixture to begin a search from, if any.
     """
 
     question: Question
@@ -90,6 +91,7 @@ class FittedQuestion:
     held_out: HeldOutError | None
     generator: np.random.Generator
     effort: float = 1.0
+    near: np.ndarray | None = None
 
     @property
     def law(self) -> Fitted:
@@ -144,6 +146,7 @@ def refined_search(fitted: FittedQuestion) -> Solution:
         evaluations=max(1000, round(fitted.effort * SEARCH_EVALUATIONS)),
         evidence_weights=weights,
         distance_penalty=penalty,
+        starts=None if fitted.near is None else fitted.near[None],
     )
     return priced(fitted.problem, solution) if fitted.effort == 1 else solution
 
@@ -193,7 +196,7 @@ def best_posterior_mean(fitted: FittedQuestion) -> Solution:
 
 def _excess(fitted: FittedQuestion, candidates: np.ndarray) -> np.ndarray:
     """(n,) by how much (n, m) candidates are predicted to break the worst guard rail."""
-    return fitted.problem.excess(fitted.law.predict(candidates)[0])
+    return fitted.problem.excess(fitted.law.mean(candidates))
 
 
 def _within_guard_rails(fitted: FittedQuestion, candidates: np.ndarray) -> np.ndarray:

@@ -117,7 +117,12 @@ class LogLinearLaw(Regression):
         return self.refits(weights, metrics, every, noise)[0]
 
     def refits(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        kept: np.ndarray,
+        noise: np.ndarray | None = None,
+        whole: Fitted | None = None,
     ) -> list[FittedLogLinear]:
         """(B,) fits in one batch, each to the runs that its row of the (B, K) booleans `kept` keeps.
 

@@ -101,9 +101,13 @@ class FittedEffectivePower(Fitted):
         The deviation is what the runs leave open of the parameters; that the law has another shape than the truth,
         which with many runs is most of its error, is not in it.
         """
-        rows = max(1, _MEMORY // self.theta.size)
-        parts = [self._predict(weights[at : at + rows]) for at in range(0, max(len(weights), 1), rows)]
+        parts = [self._predict(rows) for rows in self._chunks(weights)]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def mean(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T) the mean alone."""
+        gaps = [np.exp(self.log_gap(rows)).T for rows in self._chunks(weights)]
+        return self.constants + np.concatenate(gaps)
 
     def unfinished(self) -> np.ndarray:
         """(u,) the tasks whose fit ran out of iterations before it reached a minimum."""
@@ -176,6 +180,10 @@ class FittedEffectivePower(Fitted):
         moved = ((terms * moves).sum(2) + self.rest[:, None] * rest)[:, :, None]
         gradient = slopes * (1 + moves + decay[:, :, None] - moved / total) + terms * bend / present
         return -self.decay[:, None, None] * gradient / total
+
+    def _chunks(self, weights: np.ndarray) -> list[np.ndarray]:
+        rows = max(1, _MEMORY // self.theta.size)
+        return [weights[at : at + rows] for at in range(0, max(len(weights), 1), rows)]
 
     def _predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         gap = np.exp(self.log_gap(weights))
@@ -268,7 +276,12 @@ class EffectivePowerLaw(Regression):
         )
 
     def refits(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        kept: np.ndarray,
+        noise: np.ndarray | None = None,
+        whole: Fitted | None = None,
     ) -> tuple[FittedEffectivePower, ...]:
         """(B,) fits in one batch, each to the runs that its row of the (B, K) booleans `kept` keeps.
 
@@ -276,8 +289,17 @@ class EffectivePowerLaw(Regression):
         """
         self._check(int(kept.sum(1).min()), weights.shape[1], metrics)
         importance = self.importance(metrics, noise)[None]
-        (whole,) = self.refit(weights, metrics[None], importance)
+        if not isinstance(whole, FittedEffectivePower):
+            (whole,) = self.refit(weights, metrics[None], importance)
         return self.refit(weights, metrics[None], importance * kept[:, :, None], near=whole)
+
+    def fit_and_hold_out(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> tuple[FittedEffectivePower, np.ndarray]:
+        """What `fit` and `held_out` give; the folds start from the fit to all runs."""
+        whole = self.fit(weights, metrics, noise)
+        laws = self.refits(weights, metrics, kept, noise, whole) if len(kept) else ()
+        return whole, np.array([law.mean(weights) for law in laws]).reshape(-1, *metrics.shape)
 
     def _check(self, runs: int, domains: int, metrics: np.ndarray) -> None:
         if runs < (needed := self.runs_to_fit(domains)):

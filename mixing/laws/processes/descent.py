@@ -10,7 +10,7 @@ more than one. theta holds the logarithms of l (m), of s, of n and, with z, of l
 of the marginal likelihood and of independent normal priors on theta.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.linalg import get_lapack_funcs
@@ -66,12 +66,36 @@ class Posterior:
     """N processes given their targets.
 
     Attributes:
-        precision: (N, K, K) inverse of the covariance of the targets.
-        dual: (N, K) precision times targets.
+        whole: (N, K, K) inverse of the covariance of the targets of all runs.
+        dual: (N, K) precision times targets, 0 for runs that are left out.
+        out: (o,) runs that are left out.
     """
 
-    precision: np.ndarray
+    whole: np.ndarray
     dual: np.ndarray
+    out: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+
+    @property
+    def precision(self) -> np.ndarray:
+        """(N, K, K) inverse of the covariance of the targets, 0 for runs that are left out."""
+        if not len(self.out):
+            return self.whole
+        across = self.whole[:, :, self.out]
+        kept = self.whole - across @ np.linalg.solve(across[:, self.out], across.transpose(0, 2, 1))
+        kept[:, self.out] = kept[:, :, self.out] = 0.0
+        return kept
+
+    def without(self, out: np.ndarray) -> tuple["Posterior", np.ndarray]:
+        """The same processes given the other runs' targets alone, and by how much they miss the (N, o) left out.
+
+        With Q the precision and a = Q t of all runs and B those left out, the targets predicted at B are
+        t_B - Q_BB^-1 a_B, and a without them is a - Q_.B Q_BB^-1 a_B. The hyperparameters stay.
+        """
+        across = self.whole[:, :, out]
+        missed = np.linalg.solve(across[:, out], self.dual[:, out, None])
+        alone = self.dual - (across @ missed)[:, :, 0]
+        alone[:, out] = 0.0
+        return replace(self, dual=alone, out=out), missed[:, :, 0]
 
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
         """(N, K) residual of each target from its prediction by the other runs, and the variance of that residual."""
@@ -83,31 +107,40 @@ def correlation(
     theta: np.ndarray, left: np.ndarray, right: np.ndarray, apart: np.ndarray | None
 ) -> np.ndarray:
     """(N, n, K) prior covariance s^2 k of (n, m) and (K, m) features whose z lie (n, K) `apart`."""
-    distance = _distance(theta, left, right)
-    width = left.shape[1]
-    covariance = (1 + _ROOT * distance + 5 / 3 * distance**2) * np.exp(-_ROOT * distance)
-    covariance *= np.exp(2 * theta[:, width])[:, None, None]
-    if apart is not None:
-        covariance *= np.exp(-0.5 * (apart * np.exp(-theta[:, width + 2])[:, None, None]) ** 2)
-    return covariance
+    return _correlation_and_slope(theta, left, right, apart)[0]
 
 
 def slope(theta: np.ndarray, left: np.ndarray, right: np.ndarray, apart: np.ndarray | None) -> np.ndarray:
     """(N, n, K) by which (x_j - x'_j) / l_j^2 is multiplied for minus d covariance / d x_j."""
-    distance = _distance(theta, left, right)
+    return _correlation_and_slope(theta, left, right, apart)[1]
+
+
+def _correlation_and_slope(
+    theta: np.ndarray, left: np.ndarray, right: np.ndarray, apart: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both (N, n, K): with d the distance times the root of 5 they share (1 + d) exp(-d)."""
+    squared = _squared_distance(theta, left, right)
     width = left.shape[1]
-    factor = 5 / 3 * (1 + _ROOT * distance) * np.exp(-_ROOT * distance)
-    factor *= np.exp(2 * theta[:, width])[:, None, None]
+    distance = np.sqrt(squared)
+    falling = np.negative(distance)
+    np.exp(falling, out=falling)
+    falling *= np.exp(2 * theta[:, width])[:, None, None]
     if apart is not None:
-        factor *= np.exp(-0.5 * (apart * np.exp(-theta[:, width + 2])[:, None, None]) ** 2)
-    return factor
+        falling *= np.exp(-0.5 * (apart * np.exp(-theta[:, width + 2])[:, None, None]) ** 2)
+    squared *= falling
+    squared /= 3
+    distance += 1
+    distance *= falling
+    squared += distance
+    distance *= 5 / 3
+    return squared, distance
 
 
 def posterior(problems: ProcessProblems, theta: np.ndarray) -> Posterior:
     """Condition every process on its targets."""
     given = [_posterior(problems.part(part), theta[part]) for part in _parts(problems)]
     return Posterior(
-        np.concatenate([each.precision for each in given]), np.concatenate([each.dual for each in given])
+        np.concatenate([each.whole for each in given]), np.concatenate([each.dual for each in given])
     )
 
 
@@ -162,7 +195,7 @@ def _posterior(problems: ProcessProblems, theta: np.ndarray) -> Posterior:
 def _evaluate(problems: ProcessProblems, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     features, width = problems.features, problems.features.shape[1]
     apart = _apart(problems)
-    kernel = correlation(theta, features, features, apart)
+    kernel, slopes = _correlation_and_slope(theta, features, features, apart)
     precision, log_determinant = _invert(problems, theta, kernel)
     dual = (precision @ problems.targets[:, :, None])[:, :, 0]
     deviation = (theta - problems.centre) / problems.width
@@ -176,7 +209,7 @@ def _evaluate(problems: ProcessProblems, theta: np.ndarray) -> tuple[np.ndarray,
     if apart is not None:
         scaled = (apart * np.exp(-theta[:, width + 2])[:, None, None]) ** 2
         gradient[:, width + 2] += 0.5 * (pull * kernel * scaled).sum((1, 2))
-    pull *= slope(theta, features, features, apart)
+    pull *= slopes
     # sum_kl M_kl (x_k - x_l)^2 / 2 without the differences
     own = pull.sum(2) @ features**2 - (features * (pull @ features)).sum(1)
     gradient[:, :width] += own * np.exp(-2 * theta[:, :width])
@@ -201,13 +234,14 @@ def _apart(problems: ProcessProblems) -> np.ndarray | None:
     return problems.fidelity[:, None] - problems.fidelity[None, :]
 
 
-def _distance(theta: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(N, n, K) Euclidean distance of the features over their length scales."""
-    inverse = np.exp(-theta[:, None, : left.shape[1]])
+def _squared_distance(theta: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(N, n, K) 5 times the squared Euclidean distance of the features over their length scales."""
+    inverse = _ROOT * np.exp(-theta[:, None, : left.shape[1]])
     first, second = left * inverse, right * inverse
-    squared = (first**2).sum(2)[:, :, None] + (second**2).sum(2)[:, None, :]
-    squared -= 2 * first @ second.transpose(0, 2, 1)
-    return np.sqrt(np.maximum(squared, 0))
+    squared = first @ (-2 * second).transpose(0, 2, 1)
+    squared += np.square(first).sum(2)[:, :, None]
+    squared += np.square(second).sum(2)[:, None, :]
+    return np.maximum(squared, 0, out=squared)
 
 
 def _invert(

@@ -11,7 +11,7 @@ from mixing.laws.processes.descent import Posterior, ProcessProblems, correlatio
 from mixing.laws.processes.mean import Frame
 from mixing.laws.regression import Fitted
 
-_MEMORY = 2_000_000  # numbers in the largest array of a prediction: 16 MB
+_MEMORY = 250_000  # numbers in the largest array of a prediction: 2 MB, which a cache can hold
 
 
 class Features(Protocol):
@@ -87,11 +87,8 @@ class FittedProcess(Fitted):
         """
         return self._chunked(weights, lambda rows: (self._gradient(rows).transpose(1, 0, 2),))[0]
 
-    def held_out(self, kept: np.ndarray) -> np.ndarray:
-        """(B, K, T) predictions at the K runs by the processes given only the runs kept by each row of (B, K).
-
-        With Q the precision and a = Q t of all runs and B those left out, the targets predicted at B are
-        t_B - Q_BB^-1 a_B, and a without them is a - Q_.B Q_BB^-1 a_B. Hyperparameters stay those of all runs.
+    def without(self, out: np.ndarray) -> "FittedProcess":
+        """The processes given all runs but (o,) `out`; the hyperparameters stay those of all runs.
 
         Raises:
             InvalidSetting: the mean is a regression that would have to be fitted again.
@@ -102,18 +99,21 @@ class FittedProcess(Fitted):
                 " use the regression's own held_out",
                 field="mean",
             )
-        precision, dual = self.posterior.precision, self.posterior.dual
+        return replace(self, posterior=self.posterior.without(out)[0])
+
+    def held_out(self, kept: np.ndarray) -> np.ndarray:
+        """(B, K, T) predictions at the K runs by `without` those that a row of the (B, K) booleans does not keep."""
         noise = np.exp(2 * self.theta[:, self.weights.shape[1] + 1])[:, None] * self.problems.inflation
-        predictions = []
-        for rows in kept:
+        fixed = self.frame.fixed(self.weights)
+        predictions = np.empty((len(kept), *self.problems.targets.T.shape))
+        for prediction, rows in zip(predictions, kept, strict=True):
             out = np.flatnonzero(~rows)
-            share = np.linalg.solve(precision[:, out][:, :, out], dual[:, out, None])
-            alone = dual - (precision[:, :, out] @ share)[:, :, 0]
-            targets = self.problems.targets - noise * alone
-            targets[:, out] = self.problems.targets[:, out] - share[:, :, 0]
-            modelled = self.frame.fixed(self.weights) + self.frame.unit[:, None] * targets
-            predictions.append(self.frame.metrics(modelled, self.weights).T)
-        return np.stack(predictions)
+            alone, missed = self.posterior.without(out)
+            targets = self.problems.targets - noise * alone.dual
+            targets[:, out] -= missed
+            modelled = fixed + self.frame.unit[:, None] * targets
+            prediction[:] = self.frame.metrics(modelled, self.weights).T
+        return predictions
 
     def at(self, size: float) -> "FittedProcess":
         """The same processes, predicting at another centred logarithm of the proxy size."""

@@ -18,6 +18,7 @@ Hyperparameters cost K^3 a step. Beyond `search_runs` runs they are searched on 
 Far from all runs g returns to 0 and the mean decides: with a constant mean a process does not extrapolate.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,7 +28,7 @@ from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.processes.descent import ProcessProblems, descend, posterior
 from mixing.laws.processes.fitted_process import FittedProcess
 from mixing.laws.processes.mean import Frame, constant_frame, law_frame, residual_frame
-from mixing.laws.regression import Regression
+from mixing.laws.regression import Fitted, Regression
 
 FREEDOM = 4.0
 """Degrees of freedom of the Student-t noise."""
@@ -127,6 +128,10 @@ class GaussianProcess(Regression):
         needed = self.mean.runs_to_fit(domains)
         return max(8, needed if isinstance(self.mean, EffectivePowerLaw) else -(-needed * 5 // 4))
 
+    def work(self, runs: int, domains: int, tasks: int) -> float:
+        """Covariances of a search's mixtures with the runs, and of the runs with each other."""
+        return tasks * runs * (runs / 8 + domains + 50)
+
     def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> FittedProcess:
         """Fit every task to (K, m) mixtures and (K, T) metrics.
 
@@ -144,27 +149,44 @@ class GaussianProcess(Regression):
         usual = ProcessPrior(amplitude=(0.0, 1.0), noise=(-1.0, 1.0)) if frame.law else ProcessPrior()
         return condition(self, frame, weights, metrics, noise, self.prior or usual, None)
 
-    def held_out(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
-    ) -> np.ndarray:
-        """(B, K, T) predictions at all K runs by B fits, each to the runs its row of the (B, K) booleans keeps.
+    @property
+    def fits_subsets_at_once(self) -> bool:
+        """Whether its mean is fitted together with it."""
+        return self.mean is None or isinstance(self.mean, EffectivePowerLaw)
+
+    def refits(
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        kept: np.ndarray,
+        noise: np.ndarray | None = None,
+        whole: Fitted | None = None,
+    ) -> Sequence[Fitted]:
+        """(B,) fits, each to the runs that its row of the (B, K) booleans `kept` keeps.
 
         With a constant or the effective power law as mean the processes are conditioned on the kept runs alone, in
         closed form; their hyperparameters, C and the point around which the law is linear stay those of all runs.
         """
-        return self.fit_and_hold_out(weights, metrics, kept, noise)[1]
+        if not self.fits_subsets_at_once:
+            return super().refits(weights, metrics, kept, noise)
+        fitted = whole if isinstance(whole, FittedProcess) else self.fit(weights, metrics, noise)
+        return [fitted.without(np.flatnonzero(~rows)) for rows in kept]
 
     def fit_and_hold_out(
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
     ) -> tuple[FittedProcess, np.ndarray]:
         """What `fit` and `held_out` give, at the cost of one fit where the latter has a closed form."""
         fitted = self.fit(weights, metrics, noise)
-        if fitted.frame.constants is not None:
+        if self.fits_subsets_at_once:
             return fitted, fitted.held_out(kept)
-        fits = [
-            self.fit(weights[rows], metrics[rows], None if noise is None else noise[rows]) for rows in kept
-        ]
-        return fitted, np.stack([fit.mean(weights) for fit in fits])
+        laws = self.refits(weights, metrics, kept, noise)
+        return fitted, np.array([law.mean(weights) for law in laws]).reshape(-1, *metrics.shape)
+
+    def held_out(
+        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(B, K, T) predictions at all K runs by `refits`."""
+        return self.fit_and_hold_out(weights, metrics, kept, noise)[1]
 
     def _frame(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None) -> Frame:
         if self.mean is None:

@@ -77,7 +77,7 @@ class Frame:
         if self.constants is not None:
             return self.constants[:, None] + np.exp(modelled)
         assert self.mean is not None
-        return self.mean.predict(weights)[0].T + modelled
+        return self.mean.mean(weights).T + modelled
 
     def gradient(self, weights: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """(T, n, m) by the weights, of the fixed mean and the linear one with these (T, c) coefficients.

@@ -189,7 +189,7 @@ class CurvedLaw(LinearLaw):
 
     def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> FittedLinear:
         fitted = super().fit(weights, metrics, noise)
-        return Curved(fitted.coefficients, fitted.covariance, fitted.residual_std, self.off)
+        return Curved(fitted.coefficients, fitted.unscaled, fitted.residual_std, self.off)
 
     def held_out(
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
