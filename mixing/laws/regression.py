@@ -240,7 +240,11 @@ class Regression:
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
     ) -> tuple[Fitted, np.ndarray]:
         """What `fit` and `held_out` give, for a family of which the second is a by-product of the first."""
-        return self.fit(weights, metrics, noise), self.held_out(weights, metrics, kept, noise)
+        fitted = self.fit(weights, metrics, noise)
+        if not self.fits_subsets_at_once:
+            return fitted, self.held_out(weights, metrics, kept, noise)
+        laws = self.refits(weights, metrics, kept, noise, fitted) if len(kept) else ()
+        return fitted, np.array([law.mean(weights) for law in laws]).reshape(-1, *metrics.shape)
 
 
 # What every regression refuses before it fits, and how it weighs noisy runs.
@@ -282,7 +286,9 @@ def require_metrics(metrics: np.ndarray, positive: bool = False) -> None:
         raise InvalidMetrics(f"task {constant[0]} has the same metric in every run", field="metrics")
 
 
-def importance(metrics: np.ndarray, noise: np.ndarray | None, unit: float = NOISE_UNIT) -> np.ndarray:
+def importance(
+    metrics: np.ndarray, noise: np.ndarray | None, unit: float | np.ndarray = NOISE_UNIT
+) -> np.ndarray:
     """(K, T) weight of each measurement, of mean 1 per task: unit^2 / (unit^2 + noise^2)."""
     if noise is None:
         return np.ones_like(metrics)

@@ -84,6 +84,10 @@ class FittedLaw(Fitted):
         mean = self.location[:, None] + self.scale[:, None] * values
         return mean.T, (self.scale[:, None] * np.sqrt(np.maximum(variance, 0))).T
 
+    def mean(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T) the mean alone."""
+        return self.location + self.scale * self.formula.values(self.parameters, weights).T
+
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         """(n, T, m) derivatives d f_t / d p_j, the weights taken as independent."""
         return (self.scale[:, None, None] * self.formula.gradient(self.parameters, weights)).transpose(
@@ -137,28 +141,37 @@ class ParametricRegression(Regression, ABC):
         """
         require_runs(self.name, self.runs_to_fit(weights.shape[1]), weights)
         require_metrics(metrics)
-        formula, trust = self.formula(), importance(metrics, noise).T
-        location, scale = _standard(metrics.T, trust, self.standardised)
-        problems = Problems(Runs(weights), (metrics.T - location[:, None]) / scale[:, None], trust)
-        parameters, residual = _lowest(formula, self.starts(problems), problems, self.settings)
-        covariance = _covariance(formula, problems, parameters, residual)
-        return FittedLaw(formula, parameters, covariance, location, scale, residual * scale)
+        return self.refits(weights, metrics, np.ones((1, len(weights)), bool), noise)[0]
 
-    def held_out(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
-    ) -> np.ndarray:
-        """(B, K, T) predictions at all runs by B fits at once, each to the runs its row of (B, K) `kept` keeps."""
-        formula, runs = self.formula(), len(weights)
+    def refits(
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        kept: np.ndarray,
+        noise: np.ndarray | None = None,
+        whole: Fitted | None = None,
+    ) -> list[FittedLaw]:
+        """(B,) fits in one batch, each to the runs that its row of the (B, K) booleans `kept` keeps.
+
+        A subset smaller than `runs_to_fit` is fitted all the same: the priors decide what it leaves open. From
+        the `whole` fit there is one start instead of several.
+        """
+        formula, (runs, tasks) = self.formula(), metrics.shape
         trust = (importance(metrics, noise).T[None] * kept[:, None, :]).reshape(-1, runs)
         targets = np.tile(metrics.T, (len(kept), 1))
         location, scale = _standard(targets, trust, self.standardised)
         problems = Problems(Runs(weights), (targets - location[:, None]) / scale[:, None], trust)
-        parameters, _ = _lowest(formula, self.starts(problems), problems, self.settings)
-        values = [
-            formula.values(parameters[part], weights) for part in _chunks(problems, parameters.shape[1])
-        ]
-        predicted = location[:, None] + scale[:, None] * np.concatenate(values)
-        return predicted.reshape(len(kept), metrics.shape[1], runs).transpose(0, 2, 1)
+        near = isinstance(whole, FittedLaw)
+        starts = [np.tile(whole.parameters, (len(kept), 1))] if near else self.starts(problems)
+        parameters, residual = _lowest(formula, starts, problems, self.settings)
+        laws = []
+        for part in (slice(first, first + tasks) for first in range(0, len(targets), tasks)):
+            covariance = _covariance(formula, problems.part(part), parameters[part], residual[part])
+            unit = scale[part]
+            laws.append(
+                FittedLaw(formula, parameters[part], covariance, location[part], unit, residual[part] * unit)
+            )
+        return laws
 
 
 def _standard(

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mixing.errors import InvalidMetrics, TooFewRuns
 from mixing.laws.powers.descent import (
     SHARED,
     PowerProblems,
@@ -26,16 +25,22 @@ from mixing.laws.powers.descent import (
     information,
     useful_terms,
 )
-from mixing.laws.regression import Expansion, Fitted, Regression, posterior_covariance
+from mixing.laws.regression import (
+    Expansion,
+    Fitted,
+    Regression,
+    importance,
+    posterior_covariance,
+    require_metrics,
+    require_runs,
+)
 
 MOVABLE = ("exponent", "decay", "scale", "rest")
 """The shared parameters that move log(y - C) at a fixed C."""
 
 _MEMORY = 2_000_000  # numbers in the largest array of a prediction: 16 MB
 _COARSE = 1.5  # runs a parameter that starts are tried on
-_RIDGE = (
-    0.05  # of the linear fit a descent may begin with, relative to what the runs know of a domain on average
-)
+_RIDGE = 0.05  # of a descent's first linear fit, relative to what the runs know of a domain on average
 
 
 @dataclass(frozen=True)
@@ -235,16 +240,12 @@ class EffectivePowerLaw(Regression):
             TooFewRuns: K < max(8, m // 2).
             InvalidMetrics: a metric that is not finite, or that is constant.
         """
-        self._check(len(weights), weights.shape[1], metrics)
+        self._check(weights, metrics)
         return self.refit(weights, metrics[None], self.importance(metrics, noise)[None])[0]
 
     def importance(self, metrics: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
         """(K, T) weight of each measurement, of mean 1 per task: v / (v + noise^2), v = (5% of the deviation)^2."""
-        if noise is None:
-            return np.ones_like(metrics)
-        usual = (0.05 * metrics.std(0)) ** 2
-        trust = usual / (usual + np.square(noise))
-        return trust / trust.mean(0)
+        return importance(metrics, noise, 0.05 * metrics.std(0))
 
     def refit(
         self,
@@ -267,9 +268,7 @@ class EffectivePowerLaw(Regression):
         data = information(problems, theta)[:, :-1, :-1] - precision
         spread = posterior_covariance(data, precision)
         tasks = metrics.shape[2]
-        batches = [
-            slice(first, first + tasks) for first in range(0, len(theta), tasks)
-        ]  # one fit's tasks lie together
+        batches = [slice(first, first + tasks) for first in range(0, len(theta), tasks)]  # of one fit each
         constants = lowest - unit * np.exp(theta[:, column("gap")])
         return tuple(
             self._fitted(theta[at], constants[at], unit[at], spread[at], converged[at]) for at in batches
@@ -287,35 +286,15 @@ class EffectivePowerLaw(Regression):
 
         They start from the fit to all runs, of which they take a tenth of the steps.
         """
-        self._check(int(kept.sum(1).min()), weights.shape[1], metrics)
+        self._check(weights[: kept.sum(1).min()], metrics)
         importance = self.importance(metrics, noise)[None]
         if not isinstance(whole, FittedEffectivePower):
             (whole,) = self.refit(weights, metrics[None], importance)
         return self.refit(weights, metrics[None], importance * kept[:, :, None], near=whole)
 
-    def fit_and_hold_out(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
-    ) -> tuple[FittedEffectivePower, np.ndarray]:
-        """What `fit` and `held_out` give; the folds start from the fit to all runs."""
-        whole = self.fit(weights, metrics, noise)
-        laws = self.refits(weights, metrics, kept, noise, whole) if len(kept) else ()
-        return whole, np.array([law.mean(weights) for law in laws]).reshape(-1, *metrics.shape)
-
-    def _check(self, runs: int, domains: int, metrics: np.ndarray) -> None:
-        if runs < (needed := self.runs_to_fit(domains)):
-            raise TooFewRuns(
-                f"{runs} runs are too few for the effective power law over {domains} domains; it needs {needed}",
-                needed=needed,
-                given=runs,
-            )
-        if not np.isfinite(metrics).all():
-            run, task = np.argwhere(~np.isfinite(metrics))[0]
-            raise InvalidMetrics(
-                f"the metric of run {run}, task {task} is {metrics[run, task]}; the law needs finite numbers",
-                field="metrics",
-            )
-        if (constant := np.flatnonzero(np.ptp(metrics, axis=0) == 0)).size:
-            raise InvalidMetrics(f"task {constant[0]} has the same metric in every run", field="metrics")
+    def _check(self, weights: np.ndarray, metrics: np.ndarray) -> None:
+        require_runs("effective power law", self.runs_to_fit(weights.shape[1]), weights)
+        require_metrics(metrics)
 
     def _problems(
         self, weights: np.ndarray, metrics: np.ndarray, importance: np.ndarray
