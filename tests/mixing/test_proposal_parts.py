@@ -232,8 +232,8 @@ def test_a_task_that_few_runs_tell_from_a_constant_does_not_end_the_proposal() -
 
 def test_a_law_that_predicts_no_numbers_is_refused_by_the_tasks_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "mixing.laws.powers.effective_power.FittedEffectivePower.predict",
-        lambda law, weights: 2 * (np.array([0.0, np.nan, 0.0]) * np.ones((len(weights), 3)),),
+        "mixing.laws.powers.effective_power.FittedEffectivePower.mean",
+        lambda law, weights: np.array([0.0, np.nan, 0.0]) * np.ones((len(weights), 3)),
     )
     with pytest.raises(InvalidMetrics, match="facts") as caught:
         propose(*question_of("mixwright", 14))
