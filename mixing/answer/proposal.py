@@ -90,7 +90,7 @@ def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
     return Proposal(question, learned, problem, solution, intervals)
 
 
-_AGAIN = 0.05
+_AGAIN = 0.025
 """Share of a search's evaluations that each refit's optimum gets: it begins at the answer, and is found sooner."""
 
 

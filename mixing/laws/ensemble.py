@@ -223,7 +223,7 @@ class Ensemble(Regression):
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
     ) -> tuple[FittedEnsemble, np.ndarray]:
         """What `fit` and `held_out` give, every member fitted to all runs once."""
-        absent = self._too_long(weights.shape, metrics.shape[1])
+        absent = self._too_long(*weights.shape, metrics.shape[1])
         if absent:
             rest = {name: member for name, member in self.members.items() if name not in absent}
             fitted, predicted = replace(self, members=rest).fit_and_hold_out(weights, metrics, kept, noise)
@@ -257,9 +257,13 @@ class Ensemble(Regression):
         )
         return ensemble, np.einsum("mt,mbkt->bkt", shares, predictions[:, len(left_out) :])
 
-    def _too_long(self, shape: tuple[int, ...], tasks: int) -> list[str]:
-        """Names of the members that (K, m) runs of so many tasks are too much for; none where all are."""
-        found = [name for name, member in self.members.items() if member.work(*shape, tasks) > self.most_work]
+    def _too_long(self, runs: int, domains: int, tasks: int) -> list[str]:
+        """Names of the members that so much is too much for; none where it is for all."""
+        found = [
+            name
+            for name, member in self.members.items()
+            if member.work(runs, domains, tasks) > self.most_work
+        ]
         return found if len(found) < len(self.members) else []
 
     def _able(self, fewest: int, shape: tuple[int, ...]) -> dict[str, Regression]:

@@ -241,7 +241,7 @@ class Regression:
     ) -> tuple[Fitted, np.ndarray]:
         """What `fit` and `held_out` give, for a family of which the second is a by-product of the first."""
         fitted = self.fit(weights, metrics, noise)
-        if not self.fits_subsets_at_once:
+        if type(self).held_out is not Regression.held_out:
             return fitted, self.held_out(weights, metrics, kept, noise)
         laws = self.refits(weights, metrics, kept, noise, fitted) if len(kept) else ()
         return fitted, np.array([law.mean(weights) for law in laws]).reshape(-1, *metrics.shape)

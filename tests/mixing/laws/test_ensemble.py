@@ -226,3 +226,15 @@ def test_an_average_of_convex_laws_is_expanded_to_its_own_second_derivatives() -
         step[domain] = 1e-5
         slopes = [task_weights @ law.gradient((point + sign * step)[None])[0] for sign in (1, -1)]
         np.testing.assert_allclose(hessian[domain], (slopes[0] - slopes[1]) / 2e-5, rtol=1e-4, atol=1e-5)
+
+
+def test_members_that_would_take_too_long_stay_out_and_are_named() -> None:
+    weights, metrics = power_world(30, 0)
+    processes = {"Gaussian process", "Gaussian process around the effective power law"}
+    whole, brief = Ensemble().fit(weights, metrics), Ensemble(most_work=1.0).fit(weights, metrics)
+    assert whole.notes() == ()
+    assert not processes & set(brief.names)
+    (note,) = brief.notes()
+    assert all(name in note for name in ("30 runs", "5 domains", "2 tasks", *processes))
+    only = Ensemble({"process": GaussianProcess()}, most_work=1.0).fit(weights, metrics)
+    assert only.names == ("process",)  # nothing would be left without it

@@ -1,6 +1,6 @@
 """Gaussian processes, held against textbook formulas, finite differences, and brute force."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -192,6 +192,30 @@ def test_held_out_predictions_are_those_of_processes_given_the_kept_runs_alone()
         targets = (cross @ given.dual[:, :, None])[:, :, 0]
         expected = fitted.frame.metrics(level + fitted.frame.unit[:, None] * targets, weights).T
         np.testing.assert_allclose(predicted, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mean", MEANS)
+def test_refits_are_processes_given_the_kept_runs_alone(mean: EffectivePowerLaw | None) -> None:
+    """Held against the closed form at the runs, and by brute force against the covariance of fewer runs."""
+    weights = mixtures(24)
+    process = GaussianProcess(mean=mean)
+    fitted = process.fit(weights, truth(weights))
+    kept = np.random.default_rng(8).random((3, 24)) < 0.7
+    refits = process.refits(weights, truth(weights), kept, whole=fitted)
+    for law, predicted, rows in zip(refits, fitted.held_out(kept), kept, strict=True):
+        # What keeps the covariance invertible is noise to the one and signal to the other.
+        np.testing.assert_allclose(law.mean(weights), predicted, rtol=1e-4)
+        chosen = np.flatnonzero(rows)
+        alone = posterior(fitted.problems.runs(chosen), fitted.theta)
+        fewer = replace(
+            fitted,
+            weights=weights[chosen],
+            problems=fitted.problems.runs(chosen),
+            posterior=alone,
+            columns=fitted.columns[:, chosen],
+        )
+        for found, expected in zip(law.predict(weights), fewer.predict(weights), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
 @dataclass(frozen=True)
