@@ -18,6 +18,7 @@ _NAMES = {
     "Changes": "mixing.change.revision",
     "Leaf": "mixing.change.revision",
     "diff": "mixing.change.diff",
+    "fit": "exchange.fit",
     "Domains": "mixing.domains",
     "Mixture": "mixing.domains",
     "METHODS": "mixing.methods",

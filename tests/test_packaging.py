@@ -15,7 +15,7 @@ import mixwright
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = ("mixwright", "service", "store", "workers", "proxy_models", "mixing", "migrations")
+PACKAGES = ("mixwright", "service", "exchange", "store", "workers", "proxy_models", "mixing", "migrations")
 LOADED_BY_OTHERS = {"psycopg", "scikit-learn"}
 """SQLAlchemy loads its PostgreSQL driver by name, LightGBM its estimators' base."""
 

@@ -9,6 +9,7 @@ import click
 from service.cli import complaint_of, data_option, port_option, settings_with, shown_link
 from service.cli.backup import backup, copy_database, restore
 from service.cli.calibrate import calibrate
+from service.cli.fit import fit
 from service.cli.tokens import tokens
 from service.http.auth import UnprotectedBind, load_token
 from service.processes.address import AlreadyServed, PortInUse, UnusableDirectory, address, listen
@@ -25,13 +26,13 @@ _EXPECTED = (
 _host_option = click.option("--host", help="Address to listen on.  [MIXWRIGHT_HOST, 127.0.0.1]")
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mixwright")
 def main() -> None:
     """Find the data mixture for pretraining a language model, with its evidence."""
 
 
-for _command in (backup, calibrate, copy_database, restore, tokens):
+for _command in (backup, calibrate, copy_database, fit, restore, tokens):
     main.add_command(_command)
 
 

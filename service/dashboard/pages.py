@@ -178,7 +178,7 @@ def _optimization_page(
         "optimization": optimization,
         "sentence": progress_sentence(optimization),
         "is_live": any(document["state"] in LIVE for document in (optimization, *launches)),
-        "answer": _answer(evidence) if evidence else None,
+        "answer": answer_view(evidence) if evidence else None,
         "measured": _measured(evidence, launches) if evidence else None,
         "reuse": _reuse(settings["reuse"]) if settings.get("reuse") else None,
         "runs": with_objective(runs["items"], settings),
@@ -201,7 +201,8 @@ def _reuse(settings: Document) -> dict[str, Any]:
     }
 
 
-def _answer(evidence: Document) -> dict[str, Any]:
+def answer_view(evidence: Document) -> dict[str, Any]:
+    """What `_answer.html` shows of a mixture's evidence."""
     domains = sorted(evidence["domains"], key=lambda domain: (-domain["weight"], domain["name"]))
     return {
         "evidence": evidence,

@@ -1,0 +1,341 @@
+"""From the runs people have to a mixture with its evidence: what ``mixwright fit`` and `mixwright.fit` do."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+from exchange.formats.base import Blend, Source
+from exchange.sheets import Sheet, listed, matches, read_sheet
+from exchange.swarm import Reading, Swarm, read_swarm
+from mixing.answer.proposal import Proposal, propose
+from mixing.domains import Domains
+from mixing.errors import InvalidSetting, InvalidTokens, MissingDomain
+from mixing.methods import Recipe, combine, method_named
+from mixing.objective import ObjectiveSpec, Turn
+from mixing.question import Question
+from mixing.runs.evidence import RunEvidence
+from mixing.solve.constraints import share_of
+from mixing.terms import TaskGuard
+
+_ACCURACY = re.compile(
+    r"(^|[/_.,:-])(acc|accuracy|exact_match|em|f1|pass@?\d*|mc[12]|bleu|rouge\w*|auc)($|[/_.,:@-])", re.I
+)
+
+
+@dataclass(frozen=True)
+class Asked(Reading):
+    """What a mixture is asked for, beside how the tables are to be read.
+
+    Attributes:
+        objective: `{pattern of metrics: weight}`; empty for all metrics, each counting alike.
+        families: `{family: patterns of its metrics}`; a family counts as one, by the mean of its metrics.
+        higher_is_better: patterns of the metrics that are better when higher.
+        lower_is_better: patterns of those that are not, though their names look like it.
+        tokens: `{domain or its column: available tokens}`, or a table of domains with their tokens (and documents,
+            which some exports need): the natural distribution, and with the target's tokens the caps. Without it
+            gains are against the mean of the runs.
+        target_tokens: of the training run the mixture is for.
+        repetition_cap: most epochs of a domain; needs both of the above.
+        shares: `{domain or group: (least, most)}`.
+        guard_rails: `{metric: by how much it may be worse than on the natural distribution}`.
+        method: its name.
+        regression: another law than the method's.
+        kl_weight: lambda of the KL term; None for the method's.
+        seed: of the folds and of a search.
+    """
+
+    objective: Mapping[str, float] = field(default_factory=dict)
+    families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    higher_is_better: tuple[str, ...] = ()
+    lower_is_better: tuple[str, ...] = ()
+    tokens: Any = None
+    target_tokens: float | None = None
+    repetition_cap: float | None = 4.0
+    shares: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    guard_rails: Mapping[str, float] = field(default_factory=dict)
+    method: str = "mixwright"
+    regression: str | None = None
+    kl_weight: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A mixture, and everything known about it.
+
+    Attributes:
+        swarm: the runs as they were read.
+        proposal: the answer.
+        has_tokens: whether token counts were given; without them the natural distribution is the mean of the runs.
+        has_target: whether the tokens of the training run were given.
+        documents: of each domain, where the table of tokens has them.
+        kind: the data frames' library that `weights` and `tasks` are made with.
+    """
+
+    swarm: Swarm
+    proposal: Proposal
+    has_tokens: bool
+    has_target: bool
+    documents: Mapping[str, float] = field(default_factory=dict)
+    kind: Any = None
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """JSON: weights by domain, the objective, every task, what binds, warnings and notes."""
+        document = self.proposal.to_dict()
+        document["labels"] = dict(self.swarm.labels)
+        document["notes"] = [*self.swarm.notes, *self._on_tokens(), *document["notes"]]
+        if not self.has_tokens:
+            for row in document["domains"]:
+                row.update(tokens=None, cap=None, epochs=None, natural_epochs=None)
+        return document
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document."""
+        return self.document
+
+    def blend(self, path: str = "", **run: Any) -> Blend:
+        """The mixture for a trainer (`exchange.formats.export`), its domains called as the table calls them.
+
+        Args:
+            path: of a domain's files, with `{domain}` in it; empty where the format needs none.
+            run: what else `Blend` knows, such as `sequence_length`.
+        """
+        rows = [row for row in self.document["domains"] if row["weight"] > 0]
+        total = math.fsum(row["weight"] for row in rows)
+        question = self.proposal.question
+        return Blend(
+            tuple(
+                Source(
+                    self.swarm.labels[row["name"]],
+                    row["weight"] / total,
+                    row["tokens"],
+                    self.documents.get(row["name"]),
+                    (path.format(domain=self.swarm.labels[row["name"]]),) if path else (),
+                )
+                for row in rows
+            ),
+            target_tokens=round(question.target_tokens) if self.has_target else None,
+            repetition_cap=question.repetition_cap,
+            **run,
+        )
+
+    @property
+    def mixture(self) -> dict[str, float]:
+        """`{domain: weight}`, summing to 1."""
+        return self.document["weights"]
+
+    @property
+    def weights(self) -> Any:
+        """A frame of a row a domain: its label in the table, its weights, and epochs and cap where they are known."""
+        rows = sorted(self.document["domains"], key=lambda row: -row["weight"])
+        names = ("name", "natural", "weight", "tokens", "epochs", "cap", "binding")
+        columns = {name: [row[name] for row in rows] for name in names}
+        return self._frame({"label": [self.swarm.labels[row["name"]] for row in rows], **columns})
+
+    @property
+    def tasks(self) -> Any:
+        """A frame of a row a metric: its weight, predictions, gain with interval, and how well it is predicted."""
+        rows = self.document["tasks"]
+        names = ("name", "weight", "natural", "proposed", "gain", "rank_correlation", "mae")
+        columns = {name: [row[name] for row in rows] for name in names}
+        for end, name in enumerate(("gain_low", "gain_high")):
+            bounds = [row["gain_interval"] for row in rows]
+            columns[name] = [None if pair is None else pair[end] for pair in bounds]
+        return self._frame(columns)
+
+    def _frame(self, columns: Mapping[str, list[Any]]) -> Any:
+        import narwhals as nw
+
+        return nw.from_dict(columns, backend=self.kind or "pyarrow").to_native()
+
+    def _on_tokens(self) -> list[str]:
+        if self.has_tokens:
+            return []
+        return [
+            "No token counts were given: 'natural' is the mean of the runs' mixtures, and nothing limits how often a"
+            " domain is repeated."
+        ]
+
+
+def fit(table: Any, metrics_table: Any = None, /, **settings: Any) -> Fit:
+    """The best mixture by the runs of one table or two, with its evidence.
+
+        answer = mixwright.fit(frame, weights=["train_*"], metrics=["eval/*"])
+        answer.mixture, answer.weights, answer.tasks, answer.document["objective"]["gain_interval"]
+
+    Args:
+        table: a path or a data frame: a row a run, with the weights it trained on.
+        metrics_table: likewise, what the runs measured, joined by the run's id; None where `table` has it.
+        settings: what `Asked` names.
+
+    Raises:
+        InvalidSetting: no such setting; metrics of two directions and no objective; a direction that is unclear.
+        InvalidTable, InvalidTokens, MissingDomain: the tables.
+        TooFewRuns, InvalidMetrics, Infeasible, ...: as `mixing.answer.proposal.propose`.
+    """
+    known = {each.name for each in fields(Asked)}
+    if stray := sorted(set(settings) - known):
+        raise InvalidSetting(
+            f"there is no setting {stray[0]!r}; there are {', '.join(sorted(known))}", field=stray[0]
+        )
+    asked = Asked(**settings)
+    kind = _kind_of(table)
+    sheets = read_sheet(table), None if metrics_table is None else read_sheet(metrics_table)
+    swarm = read_swarm(*sheets, asked)
+    pool = {} if asked.tokens is None else _pool(swarm, asked.tokens)
+    domains = _domains(swarm, pool)
+    capped = bool(pool) and asked.target_tokens is not None
+    question = Question(
+        domains=domains,
+        method=asked.method,
+        recipe=_recipe(asked),
+        objective=_objective(swarm, asked),
+        target_tokens=asked.target_tokens or float(domains.tokens.sum()),
+        repetition_cap=asked.repetition_cap if capped else None,
+        constraints=tuple(
+            share_of([group], domains.names, minimum=least, maximum=most)
+            for group, (least, most) in asked.shares.items()
+        ),
+        guard_rails=tuple(
+            TaskGuard(task, worse_than_natural=worse) for task, worse in asked.guard_rails.items()
+        ),
+        kl_weight=method_named(asked.method).kl_weight if asked.kl_weight is None else asked.kl_weight,
+        seed=asked.seed,
+    )
+    documents = {name: count for name, (_, count) in pool.items() if count is not None}
+    has_target = asked.target_tokens is not None
+    return Fit(swarm, propose(question, _over(domains, swarm)), bool(pool), has_target, documents, kind)
+
+
+def _kind_of(frame: Any) -> Any:
+    """The library of a data frame; None for a path."""
+    import narwhals as nw
+
+    known = nw.from_native(frame, eager_only=True, pass_through=True)
+    return known.implementation if isinstance(known, nw.DataFrame) else None
+
+
+def _recipe(asked: Asked) -> Recipe | None:
+    if asked.regression is None:
+        return None
+    return combine(method_named(asked.method), regression=asked.regression)
+
+
+def _pool(swarm: Swarm, given: Any) -> dict[str, tuple[float, float | None]]:
+    """`{domain: (tokens, documents)}` of a mapping or a table, whether it names domains or their columns.
+
+    Raises:
+        InvalidTokens: what is no domain, or a table without a column of domains and one of tokens.
+        MissingDomain: a domain without tokens.
+    """
+    counts = {name: (count, None) for name, count in given.items()} if isinstance(given, Mapping) else None
+    counts = counts or _counts_of(read_sheet(given))
+    called = {
+        alias: name for name in swarm.domains for alias in (swarm.columns[name], swarm.labels[name], name)
+    }
+    if stray := [name for name in counts if name not in called]:
+        raise InvalidTokens(
+            f"tokens are given for {listed(stray)}, which no run has; there are {listed(swarm.domains)}",
+            field="tokens",
+            names=stray,
+        )
+    pool = {called[name]: count for name, count in counts.items()}
+    if missing := [name for name in swarm.domains if name not in pool]:
+        raise MissingDomain(f"no tokens are given for {listed(missing)}", field="tokens", names=missing)
+    return pool
+
+
+def _domains(swarm: Swarm, pool: Mapping[str, tuple[float, float | None]]) -> Domains:
+    """The swarm's domains with their tokens, or with the mean of the runs in their place."""
+    if pool:
+        return Domains.of({name: tokens for name, (tokens, _) in pool.items()})
+    means = {
+        name: math.fsum(run.mixture[name] for run in swarm.runs) / len(swarm.runs) for name in swarm.domains
+    }
+    return Domains.of({name: mean for name, mean in means.items() if mean > 0})
+
+
+def _counts_of(sheet: Sheet) -> dict[str, tuple[float, float | None]]:
+    texts = [name for name in sheet.columns if not sheet.is_numeric(name)]
+    if len(texts) != 1 or "tokens" not in sheet.columns:
+        raise InvalidTokens(
+            f"{sheet.source} needs a column of domains and one called tokens; it has {listed(sheet.columns)}",
+            field="tokens",
+        )
+    has_documents = "documents" in sheet.columns
+    return {
+        str(name): (
+            sheet.number(row, "tokens") or 0.0,
+            sheet.number(row, "documents") if has_documents else None,
+        )
+        for row, name in enumerate(sheet.columns[texts[0]])
+    }
+
+
+def _over(domains: Domains, swarm: Swarm) -> list[RunEvidence]:
+    """The runs, without the domains that none of them used where tokens are not known."""
+    return [replace(run, mixture={name: run.mixture[name] for name in domains.names}) for run in swarm.runs]
+
+
+def _objective(swarm: Swarm, asked: Asked) -> ObjectiveSpec:
+    """What the metrics that were named, or all of them, are worth, with their directions.
+
+    Raises:
+        InvalidSetting: a pattern that stands for no metric; a direction that is unclear; an objective that was not
+            named over metrics of both directions.
+    """
+    higher = _matching(swarm.metrics, asked.higher_is_better, "higher_is_better")
+    lower = _matching(swarm.metrics, asked.lower_is_better, "lower_is_better")
+    if both := sorted(higher & lower):
+        raise InvalidSetting(
+            f"{listed(both)} cannot be better both ways", field="higher_is_better", names=both
+        )
+    tasks = dict.fromkeys(swarm.metrics, 1.0)
+    if asked.objective:
+        tasks = {}
+        for pattern, weight in asked.objective.items():
+            tasks |= dict.fromkeys(sorted(_matching(swarm.metrics, [pattern], "objective")), float(weight))
+    if unclear := [name for name in swarm.metrics if _ACCURACY.search(name) and name not in higher | lower]:
+        raise InvalidSetting(
+            f"is {listed(unclear)} better when higher? Say so, or that lower is better",
+            field="higher_is_better",
+            names=unclear,
+        )
+    if not asked.objective and higher and higher != set(swarm.metrics):
+        raise InvalidSetting(
+            "some metrics are better when higher and some when lower, and a mean of both means nothing; name the"
+            " objective",
+            field="objective",
+        )
+    families = {
+        family: tuple(task for task in tasks if any(matches(task, each) for each in patterns))
+        for family, patterns in asked.families.items()
+    }
+    return ObjectiveSpec(
+        tasks,
+        families=families,
+        directions=dict.fromkeys(sorted(higher), "higher"),
+        turned={name: _turn(swarm, name) for name in sorted(higher)},
+    )
+
+
+def _matching(names: tuple[str, ...], patterns: Iterable[str], setting: str) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = {name for name in names if matches(name, pattern)}
+        if not matched:
+            raise InvalidSetting(
+                f"there is no metric {pattern!r}; there are {listed(names)}", field=setting, names=[pattern]
+            )
+        found |= matched
+    return found
+
+
+def _turn(swarm: Swarm, name: str) -> Turn:
+    """A share of 1 becomes what is missing to it; any other metric that is better when higher is negated."""
+    values = [run.metrics[name] for run in swarm.runs if name in run.metrics]
+    return "error rate" if values and min(values) >= 0 and max(values) <= 1 else "negated"

@@ -1,0 +1,79 @@
+"""litdata (LitGPT): `CombinedStreamingDataset` draws rows by chance, but by the same chance in every epoch.
+
+Its epoch ends as soon as one domain is read to its end, and the next begins with the same seed: the same rows of the
+same domains in the same order. With a small domain in the mixture an epoch is short, so what chance made of the
+weights stays so for the whole run. The draws follow from the seed, so the report has them exactly; and the seed
+written is the one of `_SEEDS` whose draws lie nearest to the weights.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from exchange.formats.base import Blend, Format
+
+_SEEDS = 200
+_LONGEST = 100_000
+"""Rows of an epoch that are followed; a longer one is within chance of its weights, .3% at most."""
+
+
+class LitData(Format):
+    """What `CombinedStreamingDataset` is called with, as JSON; needs a folder and the tokens of every domain."""
+
+    name = "litdata"
+    title = "litdata 0.2.76 (LitGPT)"
+    unit = "rows"
+    checked = "drawn with litdata 0.2.76"
+
+    def files(self, blend: Blend) -> dict[str, str]:
+        """See `Format`."""
+        told = {
+            "datasets": [{"input_dir": paths[0]} for paths in blend.each("paths")],
+            "weights": [source.weight for source in blend.sources],
+            "seed": _best_seed(blend)[0],
+            # With it the weights are refused.
+            "iterate_over_all": False,
+        }
+        return {"combined.json": json.dumps(told, indent=2) + "\n"}
+
+    def tokens(self, blend: Blend) -> Sequence[float]:
+        """See `Format`."""
+        drawn = _run(_best_seed(blend)[1], blend.rows, len(blend.sources))
+        return (drawn * float(blend.sequence_length)).tolist()
+
+
+def _best_seed(blend: Blend) -> tuple[int, np.ndarray]:
+    """The seed, and the domain of every row of its epoch."""
+    weights = np.array([source.weight for source in blend.sources])
+    rows = np.array([int(tokens) // blend.sequence_length for tokens in blend.each("tokens")])
+    best: tuple[float, int, np.ndarray] | None = None
+    for seed in range(blend.seed, blend.seed + _SEEDS):
+        epoch = _epoch(seed, weights, rows, blend.rows)
+        error = float(np.abs(_run(epoch, blend.rows, len(weights)) / blend.rows - weights).max())
+        if best is None or error < best[0]:
+            best = error, seed, epoch
+    assert best is not None
+    return best[1], best[2]
+
+
+def _epoch(seed: int, weights: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
+    """The domain of every row until one has no more, as `random.Random(seed).choices` draws them."""
+    draws = min(most, _LONGEST)
+    generator = random.Random(seed)
+    uniform = np.array([generator.random() for _ in range(draws)])
+    order = np.minimum(
+        np.searchsorted(np.cumsum(weights), uniform * weights.sum(), side="right"), len(rows) - 1
+    )
+    ends = [np.flatnonzero(order == j)[count : count + 1] for j, count in enumerate(rows)]
+    return order[: min([draws, *(int(end[0]) for end in ends if len(end))])]
+
+
+def _run(epoch: np.ndarray, rows: int, domains: int) -> np.ndarray:
+    """(m,) rows of each domain in a run of so many: whole epochs and the beginning of one."""
+    if not len(epoch):
+        return np.zeros(domains)
+    whole, rest = divmod(rows, len(epoch))
+    counts = np.bincount(epoch, minlength=domains)
+    return whole * counts + np.bincount(epoch[:rest], minlength=domains)

@@ -1,0 +1,68 @@
+"""Trainers whose own code was read but not run: Nanotron, and open-instruct."""
+
+import json
+from collections.abc import Sequence
+
+from exchange.formats.base import Blend, Format, InvalidExport
+from exchange.formats.plain import decimal
+
+_BYTES = {"uint16": 2, "uint32": 4, "int32": 4}
+
+
+class Nanotron(Format):
+    """A stage of `data_stages`; needs a folder of datatrove's `.ds` files each."""
+
+    name = "nanotron"
+    title = "Nanotron"
+    unit = "rows"
+    checked = "against its documented schema"
+
+    def files(self, blend: Blend) -> dict[str, str]:
+        """See `Format`."""
+        folders = [paths[0] for paths in blend.each("paths")]
+        if blend.dtype not in _BYTES:
+            raise InvalidExport(f"Nanotron reads tokens of 2 or 4 bytes, not {blend.dtype}", field="dtype")
+        lines = [
+            "data_stages:",
+            "- name: mixture",
+            "  start_training_step: 1",
+            "  data:",
+            f"    seed: {blend.seed}",
+            "    dataset:",
+            f"      dataset_folder: {json.dumps(folders)}",
+            f"      dataset_weights: [{', '.join(decimal(source.weight) for source in blend.sources)}]",
+            f"      token_size_in_bytes: {_BYTES[blend.dtype]}",
+        ]
+        if blend.vocabulary is not None:
+            lines.append(f"      vocab_size: {blend.vocabulary}")
+        return {"data_stages.yaml": "\n".join([*lines, ""])}
+
+    def tokens(self, blend: Blend) -> Sequence[float]:
+        """See `Format`."""
+        return [source.weight * float(blend.target_tokens or 1.0) for source in blend.sources]
+
+
+class OpenInstruct(Format):
+    """`--dataset_mixer_list`: a fraction of every domain's own documents; needs tokens and a target.
+
+    A number without a point would be a count of documents, so every fraction is written with one.
+    """
+
+    name = "open-instruct"
+    title = "open-instruct"
+    unit = "share of the domain"
+    checked = "against its documented schema"
+
+    def files(self, blend: Blend) -> dict[str, str]:
+        """See `Format`."""
+        paths, tokens = blend.each("paths"), blend.each("tokens")
+        target = blend.needed("target_tokens")
+        parts = [
+            f"{files[0]} {decimal(source.weight * target / available)}"
+            for source, files, available in zip(blend.sources, paths, tokens, strict=True)
+        ]
+        return {"dataset_mixer_list.txt": " ".join(parts) + "\n"}
+
+    def tokens(self, blend: Blend) -> Sequence[float]:
+        """See `Format`."""
+        return [source.weight * float(blend.needed("target_tokens")) for source in blend.sources]

@@ -1,0 +1,212 @@
+"""``mixwright fit``: a mixture from the runs somebody has, without a service."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from exchange.formats import FORMATS, InvalidExport, export
+from exchange.text import summary
+from mixing.errors import MixingError
+from service.cli import complaint_of
+
+if TYPE_CHECKING:
+    from exchange.fit import Fit
+
+Options = Mapping[str, Any]
+
+
+def _pairs(_: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """``NAME=VALUE`` options as a mapping."""
+    parted = [text.rpartition("=") for text in given]
+    if wrong := [text for text, (name, _, value) in zip(given, parted, strict=True) if not (name and value)]:
+        raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE", param=option)
+    return {name: value for name, _, value in parted}
+
+
+def _numbers(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, float]:
+    """``NAME=NUMBER`` options; a name alone counts 1."""
+    pairs = _pairs(context, option, tuple(text if "=" in text else f"{text}=1" for text in given))
+    try:
+        return {name: float(value) for name, value in pairs.items()}
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=option) from error
+
+
+def _shares(
+    context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, tuple[float, float]]:
+    """``GROUP=LEAST:MOST``; either may be left out."""
+    shares = {}
+    for name, value in _pairs(context, option, given).items():
+        least, _, most = value.partition(":")
+        try:
+            shares[name] = (float(least or 0), float(most or 1))
+        except ValueError as error:
+            raise click.BadParameter(f"{name}={value} is not GROUP=LEAST:MOST", param=option) from error
+    return shares
+
+
+def _families(
+    context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(value.split(",")) for name, value in _pairs(context, option, given).items()}
+
+
+def _listed(_: click.Context, __: click.Parameter, given: str | None) -> tuple[float, ...]:
+    return tuple(map(float, given.split(","))) if given else ()
+
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUT = click.Path(dir_okay=False, path_type=Path)
+_OUTPUTS = ("json_file", "html_file", "mixture_out", "format_name", "path", "sequence_length", "batch_rows")
+
+
+@click.command(epilog="Example: mixwright fit ratios.csv metrics.csv --tokens pool.csv --target-tokens 1e12")
+@click.argument("weights", type=_FILE)
+@click.argument("metrics_table", metavar="[METRICS]", type=_FILE, required=False)
+@click.option("--run-id", metavar="COLUMN", help="The column of the run's id, in both tables.")
+@click.option(
+    "--weights", "weight_columns", multiple=True, metavar="GLOB", help="Columns that are weights: 'train_*'."
+)
+@click.option("--metrics", multiple=True, metavar="GLOB", help="Columns that are metrics: 'eval/*'.")
+@click.option("--ignore", "ignored", multiple=True, metavar="GLOB", help="Columns that are neither.")
+@click.option(
+    "--keep", multiple=True, callback=_pairs, metavar="COLUMN=VALUE", help="Rows to keep: status=completed."
+)
+@click.option("--phase", type=int, help="The phase whose weights count, of columns such as phase_0_web.")
+@click.option(
+    "--phase-shares",
+    callback=_listed,
+    metavar="A,B",
+    help="Average the phases by their shares of the tokens.",
+)
+@click.option(
+    "--leave-out-runs", "without_faulty", is_flag=True, help="Leave out runs that cannot be read, by name."
+)
+@click.option(
+    "--leave-out-cells", "with_gaps", is_flag=True, help="Fit each metric on the runs that have it."
+)
+@click.option(
+    "--objective",
+    multiple=True,
+    callback=_numbers,
+    metavar="GLOB[=WEIGHT]",
+    help="Metrics that count; all by default.",
+)
+@click.option(
+    "--family",
+    "families",
+    multiple=True,
+    callback=_families,
+    metavar="NAME=GLOB,...",
+    help="Metrics that count as one.",
+)
+@click.option(
+    "--higher-is-better", multiple=True, metavar="GLOB", help="Metrics that are better when higher: 'acc*'."
+)
+@click.option(
+    "--lower-is-better", multiple=True, metavar="GLOB", help="Metrics that are not, whatever their name."
+)
+@click.option(
+    "--tokens",
+    type=_FILE,
+    help="Table of domain,tokens: the natural distribution, and with a target the caps.",
+)
+@click.option("--target-tokens", type=float, help="Tokens of the training run the mixture is for.")
+@click.option(
+    "--cap", "repetition_cap", type=float, default=4.0, show_default=True, help="Most epochs of a domain."
+)
+@click.option(
+    "--share",
+    "shares",
+    multiple=True,
+    callback=_shares,
+    metavar="GROUP=LEAST:MOST",
+    help="Bounds: web=0.2:0.6.",
+)
+@click.option(
+    "--guard",
+    "guard_rails",
+    multiple=True,
+    callback=_numbers,
+    metavar="METRIC=WORSE",
+    help="By how much a metric may be worse than natural.",
+)
+@click.option("--method", default="mixwright", show_default=True)
+@click.option("--regression", help="Another law than the method's.")
+@click.option("--kl", "kl_weight", type=float, help="Weight of the distance to the natural distribution.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="Write the answer with its evidence; - for standard output alone.",
+)
+@click.option("--html", "html_file", type=_OUT, help="Write the answer as one page that needs nothing else.")
+@click.option(
+    "--mixture",
+    "mixture_out",
+    type=click.Path(path_type=Path),
+    help="Write the mixture: a .csv, .json or .yaml file, or with --format a directory.",
+)
+@click.option("--format", "format_name", metavar="TRAINER", help=f"How to write it: {', '.join(FORMATS)}.")
+@click.option(
+    "--path",
+    metavar="TEMPLATE",
+    default="",
+    help="Of a domain's files, for a trainer: '/data/{domain}/*.npy'.",
+)
+@click.option(
+    "--sequence-length", type=click.IntRange(1), default=2048, show_default=True, help="Tokens of a row."
+)
+@click.option(
+    "--batch-rows", type=click.IntRange(1), default=512, show_default=True, help="Rows of a training step."
+)
+def fit(weights: Path, metrics_table: Path | None, **given: Any) -> None:
+    """The best mixture by the runs of two tables, WEIGHTS and METRICS, or of one that has both.
+
+    Tables are CSV, TSV, Parquet or JSON lines; two are joined by the run's id, never by position.
+    """
+    from exchange.fit import fit as fit_tables  # loads the solvers, which no other command needs
+
+    out = {name: given.pop(name) for name in _OUTPUTS}
+    given["weights"] = given.pop("weight_columns")
+    with complaint_of(MixingError):
+        answer = fit_tables(weights, metrics_table, **given)
+        written = None if out["mixture_out"] is None else _export(answer, out)
+    document = {**answer.document, "export": written}
+    if (path := out["json_file"]) is not None:
+        with click.open_file(str(path), "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=2)
+            file.write("\n")
+    if (path := out["html_file"]) is not None:
+        from service.dashboard.standalone import standalone_page
+
+        path.write_text(standalone_page(document, weights.stem), encoding="utf-8")
+    if str(out["json_file"]) != "-":
+        click.echo(summary(document))
+
+
+def _export(answer: "Fit", out: Options) -> dict[str, Any]:
+    """Write the mixture; what the trainer will draw of it."""
+    target: Path = out["mixture_out"]
+    plain = target.suffix.removeprefix(".")
+    name = out["format_name"] or ("yaml" if plain == "yml" else plain)
+    if not name:
+        raise InvalidExport(
+            "--mixture: end the file in .csv, .json or .yaml, or name a --format", field="format"
+        )
+    length = out["sequence_length"]
+    made = export(
+        answer.blend(out["path"], sequence_length=length, batch_tokens=length * out["batch_rows"]), name
+    )
+    if target.suffix and len(made.files) == 1:
+        target.write_text(next(iter(made.files.values())), encoding="utf-8")
+    else:
+        target.mkdir(parents=True, exist_ok=True)
+        for file, content in made.files.items():
+            (target / file).write_text(content, encoding="utf-8")
+    return made.realised.to_dict()

@@ -1,0 +1,230 @@
+"""Tables as people have them: every format and layout gives the same runs, and what is wrong is named."""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from exchange.sheets import InvalidTable, read_sheet
+from exchange.swarm import Reading, Swarm, read_swarm
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def rows(count: int = 6) -> list[dict[str, Any]]:
+    """Runs over three domains with two metrics; the numbers survive being written as text."""
+    mixtures = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], size=count).round(6)
+    return [
+        {
+            "run": f"r{k}",
+            "web": float(a),
+            "code": float(b),
+            "books": float(c),
+            "loss": 2 - a,
+            "eval/x": 1 + b * c,
+        }
+        for k, (a, b, c) in enumerate(mixtures.tolist())
+    ]
+
+
+def csv_file(path: Path, table: Rows, separator: str = ",", columns: Sequence[str] | None = None) -> Path:
+    names = list(columns or table[0])
+    lines = [separator.join(names)]
+    lines += [separator.join("" if row[name] is None else str(row[name]) for name in names) for row in table]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def read(path: Path, measured: Path | None = None, /, **reading: Any) -> Swarm:
+    return read_swarm(
+        read_sheet(path), None if measured is None else read_sheet(measured), Reading(**reading)
+    )
+
+
+def same(one: Swarm, other: Swarm) -> bool:
+    return [(run.id, run.mixture, run.metrics) for run in one.runs] == [
+        (run.id, run.mixture, run.metrics) for run in other.runs
+    ]
+
+
+def test_every_format_gives_the_same_runs(tmp_path: Path) -> None:
+    table, asked = rows(), {"weights": ("web", "code", "books"), "metrics": ("loss", "eval/x")}
+    files = {name: tmp_path / name for name in ("a.csv", "a.tsv", "a.parquet", "a.jsonl", "a.json")}
+    csv_file(files["a.csv"], table)
+    csv_file(files["a.tsv"], table, "\t")
+    pq.write_table(pa.Table.from_pylist(table), files["a.parquet"])
+    files["a.jsonl"].write_text("\n".join(map(json.dumps, table)))
+    nested = [
+        {**{k: v for k, v in row.items() if k != "eval/x"}, "eval": {"x": row["eval/x"]}} for row in table
+    ]
+    files["a.json"].write_text(json.dumps(nested, indent=1))
+    expected = [(row["run"], {k: row[k] for k in ("web", "code", "books")}, row["loss"]) for row in table]
+    for path in files.values():
+        swarm = read(path, **asked)
+        assert [(run.id, dict(run.mixture), run.metrics["loss"]) for run in swarm.runs] == expected
+        assert [run.metrics["eval/x"] for run in swarm.runs] == [row["eval/x"] for row in table]
+
+
+def test_a_format_is_told_by_content_not_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    pq.write_table(pa.Table.from_pylist(rows()), path)
+    assert list(read_sheet(path).columns) == list(rows()[0])
+
+
+def test_two_tables_are_joined_by_the_run_and_not_by_its_place(tmp_path: Path) -> None:
+    table = rows(20)
+    ratios = csv_file(tmp_path / "ratios.csv", table, columns=["run", "web", "code", "books"])
+    shuffled = random.Random(1).sample(table, len(table))
+    expected = read(ratios, csv_file(tmp_path / "m.csv", table, columns=["run", "loss", "eval/x"]))
+    assert same(
+        read(ratios, csv_file(tmp_path / "n.csv", shuffled, columns=["loss", "eval/x", "run"])), expected
+    )
+    assert expected.metrics == ("loss", "eval/x")
+
+
+def test_a_runs_number_is_the_same_however_it_is_written(tmp_path: Path) -> None:
+    weights = tmp_path / "w.csv"
+    weights.write_text("index,a,b\n1,.5,.5\n2,.25,.75\n")
+    metrics = tmp_path / "m.csv"
+    metrics.write_text("index,x\n2.0,3\n1.0,4\n")
+    assert [(run.id, run.metrics) for run in read(weights, metrics).runs] == [
+        ("1", {"x": 4.0}),
+        ("2", {"x": 3.0}),
+    ]
+
+
+def test_olmixs_labels_are_no_domains(tmp_path: Path) -> None:
+    ratios = tmp_path / "ratios.csv"
+    ratios.write_text("run,name,index,dclm:art,wiki\na1,swarm-1,0,.4,.6\nb2,swarm-2,1,.5,.5\n")
+    metrics = tmp_path / "metrics.csv"
+    metrics.write_text("run,name,index,arc_bpb\nb2,swarm-2,1,1.5\na1,swarm-1,0,1.25\n")
+    swarm = read(ratios, metrics)
+    assert swarm.domains == ("dclm:art", "wiki")
+    assert [run.metrics["arc_bpb"] for run in swarm.runs] == [1.25, 1.5]
+
+
+def marin(domains: int = 39, runs: int = 8) -> list[dict[str, Any]]:
+    """A tracker's export: two phases, epochs beside the weights, states, and metrics named by a path."""
+    random_state = np.random.default_rng(2)
+    table = []
+    for run in range(runs):
+        first, second = random_state.dirichlet(np.ones(domains), size=2)
+        weights = {
+            f"phase_{phase}_cc/d{j}": float(weight)
+            for phase, mixture in enumerate((first, second))
+            for j, weight in enumerate(mixture)
+        }
+        epochs = {f"phase_0_cc/d{j}_epochs": 3.0 for j in range(domains)}
+        metrics = {f"eval/t{t}/bpb": float(1 + t + first[0]) for t in range(300)}
+        state = "completed" if run else "crashed"
+        table.append({"run_id": f"w{run}", "status": state, **weights, **epochs, **metrics})
+    return table
+
+
+def test_an_export_with_two_phases_is_read_by_phase_or_by_their_shares(tmp_path: Path) -> None:
+    table = marin()
+    path = csv_file(tmp_path / "runs.csv", table)
+    with pytest.raises(InvalidTable, match="2 phases"):
+        read(path)
+    swarm = read(path, phase=1, keep={"status": "completed"})
+    assert len(swarm.domains) == 39
+    assert len(swarm.metrics) == 300
+    assert [run.id for run in swarm.runs] == [f"w{k}" for k in range(1, 8)]
+    assert swarm.domains[:2] == ("cc:d0", "cc:d1")
+    assert swarm.runs[0].mixture["cc:d3"] == table[1]["phase_1_cc/d3"]
+    averaged = read(path, phase_shares=(0.75, 0.25)).runs[2].mixture["cc:d5"]
+    assert averaged == pytest.approx(0.75 * table[2]["phase_0_cc/d5"] + 0.25 * table[2]["phase_1_cc/d5"])
+    assert any("1 of 8 rows" in note for note in swarm.notes)
+
+
+def test_the_weights_of_one_table_are_the_columns_of_a_prefix_that_sum_to_1(tmp_path: Path) -> None:
+    table = [
+        {"run": row["run"], **{f"ratio/{k}": row[k] for k in ("web", "code", "books")}, "eval/a": row["loss"]}
+        for row in rows()
+    ]
+    swarm = read(csv_file(tmp_path / "t.csv", table))
+    assert [swarm.columns[name] for name in swarm.domains] == ["ratio/web", "ratio/code", "ratio/books"]
+    assert swarm.metrics == ("eval/a",)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("run,a,b\nx,50,50\n", r"percent: divide them by 100"),
+        ("run,a,b,step\nx,.5,.5,100\n", r"without step they would: is it a domain"),
+        ("run,a,b\nx,.5,.3\n", r"sum to 0\.8, not 1; is a domain's column forgotten"),
+        ("run,a,b\nx,1.5,-.5\n", r"row 2, column 'b': a weight of -0\.5 is below 0"),
+        ("run,a,b\nx,,1\n", r"row 2, column 'a': no weight; write 0"),
+        ("run,a,b\nx,half,.5\n", r"row 2, column 'a': 'half' is no finite number"),
+        ("run,a,b\nx,.5,inf\n", r"row 2, column 'b': 'inf' is no finite number"),
+        ("run,a,a\nx,.5,.5\n", r"two columns a"),
+        ("run,a,b\nx,.5,.5\nx,.4,.6\n", r"two rows of run x"),
+        ("run,a,b\nx,.5\n", r"row 2: 2 cells under 3 column names"),
+        ("run,a,b\n", r"no rows"),
+        ("number,a,b\nx,.5,.5\n", r"is a run's id"),
+    ],
+)
+def test_what_is_wrong_with_a_table_of_weights_is_named(text: str, complaint: str, tmp_path: Path) -> None:
+    weights, metrics = tmp_path / "weights.csv", tmp_path / "metrics.csv"
+    weights.write_text(text)
+    metrics.write_text("run,loss\nx,2\n")
+    with pytest.raises(InvalidTable, match=complaint):
+        read(weights, metrics)
+
+
+def test_runs_of_one_table_only_are_listed(tmp_path: Path) -> None:
+    table = rows(4)
+    weights = csv_file(tmp_path / "w.csv", table, columns=["run", "web", "code", "books"])
+    metrics = csv_file(tmp_path / "m.csv", table[1:], columns=["run", "loss"])
+    with pytest.raises(InvalidTable, match=r"1 runs are not in m\.csv, by run: r0") as caught:
+        read(weights, metrics)
+    assert caught.value.names == ("r0",)
+    swarm = read(weights, metrics, without_faulty=True)
+    assert [run.id for run in swarm.runs] == ["r1", "r2", "r3"]
+
+
+def test_every_run_with_a_gap_is_named_and_left_out_only_as_asked(tmp_path: Path) -> None:
+    table = rows(6)
+    table[2]["loss"] = None
+    table[4]["loss"] = "nan"
+    path = csv_file(tmp_path / "t.csv", table)
+    asked = {"weights": ("web", "code", "books"), "metrics": ("loss", "eval/x")}
+    with pytest.raises(
+        InvalidTable, match=r"2 of 6 runs cannot be read: run r2: t\.csv, row 4, column 'loss'"
+    ) as caught:
+        read(path, **asked)
+    assert caught.value.names == ("r2", "r4")
+    assert [run.id for run in read(path, without_faulty=True, **asked).runs] == ["r0", "r1", "r3", "r5"]
+    kept = read(path, with_gaps=True, **asked)
+    assert [sorted(run.metrics) for run in kept.runs][2] == ["eval/x"]
+    assert any("loss in 2" in note for note in kept.notes)
+
+
+def test_a_number_that_may_or_may_not_be_a_metric_is_asked_for(tmp_path: Path) -> None:
+    table = [{**row, "step": 1000} for row in rows()]
+    path = csv_file(tmp_path / "t.csv", table)
+    with pytest.raises(InvalidTable, match=r"is loss, step of t\.csv a metric"):
+        read(path, weights=("web", "code", "books"))
+    swarm = read(path, weights=("web", "code", "books"), ignored=("step", "loss"))
+    assert swarm.metrics == ("eval/x",)
+
+
+def test_columns_that_would_be_one_domain_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv"
+    path.write_text("run,a/b,a:b\nx,.5,.5\n")
+    with pytest.raises(InvalidTable, match=r"a/b, a:b would all be the domain 'a:b'"):
+        read(path, path, metrics=("a/b",))
+
+
+def test_rows_are_named_as_the_file_has_them(tmp_path: Path) -> None:
+    weights, metrics = tmp_path / "w.csv", tmp_path / "m.csv"
+    weights.write_text("run,a,b\n\nx,.5,.5\n\ny,oops,.5\n")
+    metrics.write_text("run,loss\nx,1\ny,2\n")
+    with pytest.raises(InvalidTable, match=r"w\.csv, row 5, column 'a'"):
+        read(weights, metrics)
