@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Makes .consumers/NAME, an environment for each trainer whose loader draws from our exports. `make test-consumers` runs this.
+# Each pins another torch or transformers than ours, so none of them shares the project's environment.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+make_environment() {
+    local name=$1 directory=.consumers/$1
+    shift
+    [ -e "$directory/.installed" ] && return
+    echo "Installing $name"
+    .venv/bin/python -m venv --clear "$directory"
+    local pip=("$directory/bin/python" -m pip --disable-pip-version-check --no-input install --quiet)
+    # In every call, or the package's own requirement brings a build for accelerators.
+    "${pip[@]}" "torch==2.13.0" numpy
+    "$@" "${pip[@]}"
+    touch "$directory/.installed"
+}
+
+olmo_core() { "$@" "torch==2.13.0" ai2-olmo-core==3.0.0; }
+megatron() { "$@" "torch==2.13.0" megatron-core==0.16.1; }
+datasets() { "$@" datasets==5.2.0; }
+litdata() { "$@" "torch==2.13.0" litdata==0.2.76; }
+streaming() {
+    # Its own requirements bring torchvision, and with it another torch.
+    "$@" --no-deps mosaicml-streaming==0.13.0
+    "$@" "torch==2.13.0" brotli python-snappy "xxhash<4" zstd catalogue matplotlib boto3 "transformers<5" tqdm requests \
+        pyyaml pillow oci azure-storage-blob azure-identity azure-storage-file-datalake google-cloud-storage "paramiko<4"
+}
+
+make_environment olmo-core olmo_core
+make_environment megatron megatron
+make_environment datasets datasets
+make_environment litdata litdata
+make_environment streaming streaming
