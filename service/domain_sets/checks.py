@@ -45,7 +45,7 @@ class PlacedDomain:
 class CheckedDomain:
     """A domain whose files were found to be good; ``identity`` has each one's path, size and time.
 
-    ``choice`` is what a look found in them and beside them; None for files that were counted before.
+    ``found`` is what a look found in them and beside them, by format; nothing for files that were counted before.
     """
 
     name: str
@@ -53,7 +53,12 @@ class CheckedDomain:
     declared_tokens: int | None
     declared_bytes: int | None
     reading: Reading = BY_CONTENT
-    choice: Choice | None = None
+    found: DomainPlanView | None = None
+
+    @property
+    def view(self) -> DomainPlanView:
+        """What was found in its files."""
+        return self.found or DomainPlanView(name=self.name, files=[], sample=None)
 
     @property
     def files(self) -> list[str]:
@@ -64,29 +69,6 @@ class CheckedDomain:
     def files_hash(self) -> str:
         """Equal for the same files, unchanged since."""
         return identity_hash(self.identity, self.reading.said)
-
-    def view(self) -> DomainPlanView:
-        """What was found in its files, by format."""
-        if self.choice is None:
-            return DomainPlanView(name=self.name, files=[], sample=None)
-        groups: dict[tuple[str, str | None], list[FileLook]] = {}
-        for look in self.choice.taken:
-            groups.setdefault((look.format.name, None), []).append(look)
-        for look, reason in self.choice.left_out:
-            said = reason.removeprefix(f"{look.path}: ")  # the files that it is said of are listed
-            groups.setdefault((look.format.name, said), []).append(look)
-        files = [
-            FilesView(
-                format=name,
-                files=len(looks),
-                size_bytes=sum(look.size_bytes for look in looks),
-                taken=reason is None,
-                reason=reason,
-                examples=[str(look.path) for look in looks[:EXAMPLES]],
-            )
-            for (name, reason), looks in groups.items()
-        ]
-        return DomainPlanView(name=self.name, files=files, sample=self.choice.taken[0].sample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +98,11 @@ def check_tree(domains: Sequence[PlacedDomain], settings: Settings) -> None:
         raise invalid(error, f"{domains[index].field}.name") from error
 
 
+def check_domains(domains: Sequence[PlacedDomain], rules: FileRules) -> list[CheckedDomain]:
+    """`check_domain` for each; what hostile files cost is bounded where this is called in a process of its own."""
+    return [check_domain(domain, rules) for domain in domains]
+
+
 def check_domain(domain: PlacedDomain, rules: FileRules) -> CheckedDomain:
     """Resolve and look into a domain's files. Raises Invalid naming the field and the domain."""
     request = domain.request
@@ -142,7 +129,28 @@ def check_domain(domain: PlacedDomain, rules: FileRules) -> CheckedDomain:
     choice = _look_into(checked, files, named, f"{domain.field}.files", rules)
     taken = {str(look.path) for look in choice.taken}
     identity = tuple(one for one in checked.identity if one[0] in taken)
-    return replace(checked, identity=identity, choice=choice)
+    return replace(checked, identity=identity, found=_view(checked.name, choice))
+
+
+def _view(name: str, choice: Choice) -> DomainPlanView:
+    groups: dict[tuple[str, str | None], list[FileLook]] = {}
+    for look in choice.taken:
+        groups.setdefault((look.format.name, None), []).append(look)
+    for look, reason in choice.left_out:
+        said = reason.removeprefix(f"{look.path}: ")  # the files that it is said of are listed
+        groups.setdefault((look.format.name, said), []).append(look)
+    files = [
+        FilesView(
+            format=format_name,
+            files=len(looks),
+            size_bytes=sum(look.size_bytes for look in looks),
+            taken=reason is None,
+            reason=reason,
+            examples=[str(look.path) for look in looks[:EXAMPLES]],
+        )
+        for (format_name, reason), looks in groups.items()
+    ]
+    return DomainPlanView(name=name, files=files, sample=choice.taken[0].sample)
 
 
 def _resolved(pattern: str, name: str, rules: FileRules, field: str) -> list[DataPath]:

@@ -45,7 +45,7 @@ def create_domain_set(
     domains = revisions.check_first_domains(body, settings)
     if dry_run:
         response.status_code = 200
-        return DomainSetPlanView(domain_set=body.name, domains=[domain.view() for domain in domains])
+        return DomainSetPlanView(domain_set=body.name, domains=[domain.view for domain in domains])
     revision_id = do_once(
         database,
         IdempotentRequest("domain-sets", key, body),

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from mixing.change.diff import diff
 from mixing.change.revision import Changes, Leaf, Leaves
 from mixing.errors import AmbiguousChange, MixingError
-from service.domain_sets.checks import CheckedDomain, FileRules, PlacedDomain, check_domain, check_tree
+from service.domain_sets.checks import CheckedDomain, FileRules, PlacedDomain, check_domains, check_tree
 from service.domain_sets.patches import PatchedTree, requested_domains
 from service.domain_sets.repository import changes_view, domain_set_named, revision_of
 from service.domain_sets.schemas import DomainSetRequest, RevisionPlanView, RevisionRequest
@@ -28,7 +28,7 @@ def check_first_domains(request: DomainSetRequest, settings: Settings) -> list[C
     placed = [PlacedDomain(domain, f"domains[{index}]") for index, domain in enumerate(request.domains)]
     check_tree(placed, settings)
     rules = FileRules(settings, trains_tokenizer=request.tokenizer.huggingface is None)
-    return [check_domain(domain, rules) for domain in placed]
+    return check_domains(placed, rules)
 
 
 def create_domain_set(
@@ -91,7 +91,7 @@ class PlannedRevision:
             number=self.number,
             parent=self.parent.number,
             changes=changes_view(confirm(self.changes, self.old, self.new)),
-            domains=[domain.view() for domain in self.domains],
+            domains=[domain.view for domain in self.domains],
         )
 
 
@@ -115,7 +115,9 @@ def plan_revision(
         )
     rows = {row.name: row for row in parent.domains}
     if request.patch is not None:
-        checked = {one.field: check_domain(one, rules) for one in requested_domains(request.patch)}
+        brought_in = [*requested_domains(request.patch)]
+        found = check_domains(brought_in, rules)
+        checked = {one.field: domain for one, domain in zip(brought_in, found, strict=True)}
         tree = PatchedTree(request.patch, rows, checked)
         with database.read() as session:
             brought = _leaves(session, parent, list(checked.values()))
@@ -128,7 +130,7 @@ def plan_revision(
             PlacedDomain(domain, f"domains[{index}]") for index, domain in enumerate(request.domains or ())
         ]
         check_tree(placed, settings)
-        domains, field = [check_domain(domain, rules) for domain in placed], "domains"
+        domains, field = check_domains(placed, rules), "domains"
         changes = None
     if len(domains) < 2:
         raise Invalid("too_few_domains", "A domain set has at least two domains.", field)

@@ -31,8 +31,8 @@ class UserKey:
 
     @property
     def stored(self) -> str:
-        """Under which it is kept; no user's name has a space."""
-        return f"{self.user} {self.key}"
+        """Under which it is kept, of one length; no user's name has a space."""
+        return hashlib.sha256(f"{self.user} {self.key}".encode()).hexdigest()
 
 
 async def _user_key(

@@ -70,7 +70,7 @@ def test_a_key_is_its_users_own_and_one_from_before_there_were_users_is_everybod
         return lambda session: name
 
     mine, others = (
-        IdempotentRequest("e", UserKey(user, "key"), Body(name=user)) for user in ("alice", "bob")
+        IdempotentRequest("e", UserKey(user, "k" * 255), Body(name=user)) for user in ("alice", "bob")
     )
     assert do_once(database, mine, made("first")) == "first"
     assert do_once(database, others, made("second")) == "second"
