@@ -11,6 +11,7 @@ from service.training.checks import check_vocabulary
 from store.documents import ModelDocument
 from store.files import identity_hash
 from store.problems import Invalid
+from store.settings import Settings
 from tests.service.test_families import save_ours
 from workers.claims.failures import JobError
 from workers.jobs.training import unchanged_start
@@ -29,6 +30,23 @@ def test_a_checkpoint_that_was_changed_or_removed_since_is_not_started_from(tmp_
     (folder / "config.json").unlink()
     with pytest.raises(JobError, match="is gone"):
         unchanged_start(training)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "training.json", ""])
+def test_a_checkpoint_that_leads_outside_by_now_is_not_started_from(tmp_path: Path, name: str) -> None:
+    """Whoever can write below a root may exchange it after it was checked, for one of the same size and time."""
+    settings = Settings(data_directory=tmp_path / "data", data_roots=str(tmp_path / "root"))
+    folder = save_ours(tmp_path / "root" / "model", learning_rate=1e-4, tokens=10)
+    training = ModelDocument(
+        start=str(folder), start_content=identity_hash(map(file_identity, read_start(folder).files))
+    )
+    with settings.reading():
+        assert unchanged_start(training) == str(folder)
+    (folder / name).rename(tmp_path / "outside")
+    (folder / name).symlink_to(tmp_path / "outside")
+    with settings.reading(), pytest.raises(JobError, match="leads outside the data roots"):
+        unchanged_start(training)
+    assert unchanged_start(training) == str(folder), "without roots it is the same model"
 
 
 def test_another_vocabulary_than_the_tokenizers_is_refused_where_that_is_known(tmp_path: Path) -> None:
