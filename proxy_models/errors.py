@@ -57,7 +57,7 @@ class CorpusError(ProxyError):
     def __init__(self, path: object, line: int | None, reason: str) -> None:
         where = f"{path}, line {line}" if line is not None else f"{path}"
         super().__init__(f"{where}: {reason}", "files")
-        self.path, self.line = path, line
+        self.path, self.line, self.reason = path, line, reason
 
 
 class NoChoices(CorpusError):

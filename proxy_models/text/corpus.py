@@ -139,7 +139,8 @@ def look_at(paths: Iterable[DataPath], byte_limit: int, reading: Reading = BY_CO
 
 def _look(file: OpenedFile, byte_limit: int, reading: Reading) -> FileLook:
     found = format_of(file, reading)
-    text_bytes, complete, sample, fault = 0, True, None, None
+    documents = text_bytes = 0
+    complete, sample, fault = True, None, None
     try:
         if found.layout is not None:
             layout = found.layout(file, None)
@@ -148,8 +149,11 @@ def _look(file: OpenedFile, byte_limit: int, reading: Reading) -> FileLook:
         for document in documents_of(file, found, reading):
             sample = document[:SAMPLE_CHARACTERS] if sample is None else sample
             text_bytes += len(document.encode())
+            documents += 1
             if not (complete := text_bytes < byte_limit):
                 break
+        else:
+            file.faults.check(documents, reading)
     except CorpusError as error:
         fault = error
     return FileLook(file.path, found, file.size, text_bytes, complete, sample, fault)

@@ -128,6 +128,7 @@ def training_sample(
     What a held-out ``fraction`` of them keeps back (`held_out_split`) is left out: the files are those of one domain.
     Token ids have no say. The order and the choice depend on the files alone.
     """
+    fraction = reading.held_out_fraction or fraction
     limits = zip(files, byte_limits(files, reading), strict=True)
     texts = [(path, limit) for path, limit in limits if holds_text(path, reading)]
 

@@ -18,6 +18,9 @@ class Reading:
         chat: template of one message, ``"<|{role}|>\\n{content}\\n"``, or the name of one (`formats.messages`); the
             text is then a list of messages, by default the member or column ``messages``.
         max_bytes: of text that are read, about: of every file the beginning, as long as is its part of all bytes.
+        bad_lines: share of a domain's lines, rows and elements that may be none of a document, and are passed over.
+        held_out_fraction: of this domain's text; None for the domain set's. What one domain holds out another that
+            holds out less may train on, where both have it.
 
     >>> Reading(text_field="content").said
     {'text_field': 'content'}
@@ -27,6 +30,8 @@ class Reading:
     format: PlainText | None = None
     chat: str | None = None
     max_bytes: int | None = None
+    bad_lines: float = 0.0
+    held_out_fraction: float | None = None
 
     @property
     def member(self) -> str:

@@ -20,7 +20,7 @@ from proxy_models.text.data_roots import Digests
 from proxy_models.text.document_index import HELD_OUT as NEVER_TRAINED
 from proxy_models.text.document_index import IndexWriter
 from proxy_models.text.formats.catalogue import format_of
-from proxy_models.text.formats.opened import opened
+from proxy_models.text.formats.opened import Faults, opened
 from proxy_models.text.held_out import (
     MINIMUM_BYTES,
     ContentKey,
@@ -168,7 +168,8 @@ def write_shard(
     """
     tokenizer, dtype = spec.tokenizer, smallest_dtype(spec.tokenizer.vocabulary_size)
     files: list[tuple[str, str]] = []
-    documents = _documents(spec, files, progress)
+    faults = Faults()
+    documents = _documents(spec, files, faults, progress)
     with (
         (directory / TOKENS).open("wb") as stream,
         SpooledTemporaryFile(BATCH_CHARACTERS, "w+", dir=str(directory)) as begun,
@@ -197,15 +198,15 @@ def write_shard(
         evaluation_bytes=sum(size for size, _ in evaluation),
         evaluation_tokens=sum(count for _, count in evaluation),
         content=writer.content.hexadecimal,
-        findings=_findings(spec, writer, directory),
+        findings=_findings(spec, writer, directory, faults),
     )
     check_trainable(spec, meta)
     write_json(directory / META, asdict(meta))
     return meta
 
 
-def _findings(spec: PreparationSpec, writer: _Writer, directory: Path) -> dict[str, object]:
-    """What there is to know about the text beside its counts: repeated documents, and what the tokenizer loses."""
+def _findings(spec: PreparationSpec, writer: _Writer, directory: Path, faults: Faults) -> dict[str, object]:
+    """What there is to know about the text beside its counts: copies, what the tokenizer loses, lines passed over."""
     repeated = writer.index.write()
     tokens = np.memmap(directory / TOKENS, writer.dtype, mode="r") if writer.tokens else ()
     return {
@@ -221,6 +222,7 @@ def _findings(spec: PreparationSpec, writer: _Writer, directory: Path) -> dict[s
             for record in repeated.most
         ],
         "lost_characters": _lost(spec, writer.evaluation),
+        "bad_lines": {"lines": faults.lines, "first": str(faults.first)} if faults.lines else None,
     }
 
 
@@ -257,17 +259,22 @@ def _kept(documents: Iterable[Document], begun: IO[str]) -> Iterator[str]:
 
 
 def _documents(
-    spec: PreparationSpec, files: list[tuple[str, str]], progress: Callable[[PreparationProgress], None]
+    spec: PreparationSpec,
+    files: list[tuple[str, str]],
+    faults: Faults,
+    progress: Callable[[PreparationProgress], None],
 ) -> Iterator[Document]:
-    """Every document, in order; each file's format and digest are added to ``files`` when it is read."""
+    """Every document, in order; each file's format and digest are added to ``files``, its faults, when it is read."""
+    documents = 0
     sizes = [path.stat().st_size for path in spec.files]
     total, before = sum(sizes), 0
     limits = byte_limits(spec.files, spec.reading)
     for path, size, limit in zip(spec.files, sizes, limits, strict=True):
         read = reported = 0
-        whole = _documents_of(path, spec, files)
-        for text, ids in whole if limit == inf else _sample_of(path, spec, files, limit):
+        whole = _documents_of(path, spec, files, faults)
+        for text, ids in whole if limit == inf else _sample_of(path, spec, files, faults, limit):
             yield text, ids
+            documents += 1
             read += len(text.encode())
             done = min(size, read)  # compressed files run ahead, and wait at their end
             if done - reported >= BATCH_CHARACTERS:
@@ -275,16 +282,17 @@ def _documents(
                 progress(PreparationProgress(before + done, total))
         before += size
         progress(PreparationProgress(before, total))
+    faults.check(documents, spec.reading)
     if not files:
         raise CorpusError(spec.files[0], None, "holds no text")
 
 
 def _sample_of(
-    path: DataPath, spec: PreparationSpec, files: list[tuple[str, str]], limit: float
+    path: DataPath, spec: PreparationSpec, files: list[tuple[str, str]], faults: Faults, limit: float
 ) -> Iterator[Document]:
     """The first documents of a file, which is not read to its end: what stands for its content is what was read."""
     digest, documents = hashlib.sha256(), 0
-    for text, ids in up_to(_documents_of(path, spec, []), limit):
+    for text, ids in up_to(_documents_of(path, spec, [], faults), limit):
         digest.update(len(text).to_bytes(8, "big") + text.encode())
         documents += 1
         yield text, ids
@@ -292,7 +300,9 @@ def _sample_of(
         files.append(("sample", digest.hexdigest()))
 
 
-def _documents_of(path: DataPath, spec: PreparationSpec, files: list[tuple[str, str]]) -> Iterator[Document]:
+def _documents_of(
+    path: DataPath, spec: PreparationSpec, files: list[tuple[str, str]], faults: Faults
+) -> Iterator[Document]:
     tokenizer, documents = spec.tokenizer, 0
     digests: Digests = {}
     with opened(path, digests) as file:
@@ -303,9 +313,12 @@ def _documents_of(path: DataPath, spec: PreparationSpec, files: list[tuple[str, 
                 documents += 1
                 yield tokenizer.decode(ids), ids.tolist()
         else:
-            for text in documents_of(file, found, spec.reading):
-                documents += 1
-                yield text, None
+            try:
+                for text in documents_of(file, found, spec.reading):
+                    documents += 1
+                    yield text, None
+            finally:  # a sample ends before the file does
+                faults.add(file.faults)
         parts = [digests[one].digest() for one in sorted(digests, key=lambda one: one != path)]
         if documents:
             files.append((found.key(file), hashlib.sha256(b"".join(parts)).hexdigest()))

@@ -34,6 +34,12 @@ class TokenizerRequest(RequestModel):
         return self
 
 
+class BadLines(RequestModel):
+    """How many lines, rows and elements may be no documents, such as texts that are null: they are passed over."""
+
+    at_most: float = Field(gt=0.0, le=0.5, description="Share of all lines of the domain.")
+
+
 class ReadingRequest(RequestModel):
     """What is said about reading a domain's files; their formats are told by their content."""
 
@@ -70,10 +76,16 @@ class ReadingRequest(RequestModel):
             raise ValueError(f"a template has {{content}} once, or is the name of one ({known})")
         return chat
 
+    bad_lines: BadLines | None = Field(default=None, description="Without it the first bad line is refused.")
+    held_out_fraction: float | None = Field(
+        default=None, gt=0.0, lt=0.5, description="Of this domain; the domain set's when left out."
+    )
+
     @property
     def settings(self) -> Reading:
         """For the readers."""
-        return Reading(**self.model_dump())
+        allowed = 0.0 if self.bad_lines is None else self.bad_lines.at_most
+        return Reading(**{**self.model_dump(), "bad_lines": allowed})
 
 
 class DomainRequest(RequestModel):

@@ -81,6 +81,8 @@ def domain_warnings(row: DomainRow) -> Iterator[str]:
             f" {most['copies']:,} times{shown}. Caps count different text: {findings['unique_tokens']:,}"
             f" of {counted:,} tokens."
         )
+    if bad := findings.get("bad_lines"):
+        yield f"{bad['lines']:,} lines of its files are no documents and were passed over, the first: {bad['first']}"
     if lost := findings.get("lost_characters"):
         share = f"{100 * lost:.2g}%"
         yield f"The tokenizer loses {share} of its characters, so its bits per byte look better than they are."

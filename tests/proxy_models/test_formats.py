@@ -252,7 +252,7 @@ def test_a_link_into_a_store_of_blobs_is_read_as_what_it_is(tmp_path: Path) -> N
 
 
 def test_shards_of_before_are_found_again(tmp_path: Path) -> None:
-    """The key of a shard is of suffix, content, tokenizer and split, as it was when suffixes told formats."""
+    """The key of a shard is of layout, suffix, content, tokenizer and split, as it was when suffixes told formats."""
     texts = [f"document {number} " * 30 for number in range(300)]
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
     tokenizer = train_byte_level_bpe(texts, 300, tmp_path / "t.json")
@@ -270,7 +270,7 @@ def test_shards_of_before_are_found_again(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         spec = PreparationSpec("d", (tmp_path / name,), tokenizer, tmp_path / "shards", 0.1, 4096, 512)
         files = [[suffix, hashlib.sha256(hashlib.sha256(content).digest()).hexdigest()]]
-        key = json.dumps([1, files, tokenizer.fingerprint, 0.1, 4096])
+        key = json.dumps([2, files, tokenizer.fingerprint, 0.1, 4096])
         assert prepare_domain(spec).directory.name == hashlib.sha256(key.encode()).hexdigest()[:32], name
 
 

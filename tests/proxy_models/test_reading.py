@@ -1,6 +1,7 @@
 """The text of a file is where its reading says: a member or column of another name, messages, a line, a sample."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pyarrow.parquet
 import pytest
 
 from proxy_models.errors import CorpusError
-from proxy_models.text.corpus import read_documents
+from proxy_models.text.corpus import look_at, read_documents
+from proxy_models.text.held_out import document_digest, is_held_out
 from proxy_models.text.preparation import PreparationSpec, prepare_domain, training_sample
 from proxy_models.text.reading import Reading
 from proxy_models.text.tokenizer import train_byte_level_bpe
+from tests.proxy_models.conftest import Pool
 
 TEXTS = ["plain", "naïve ☃ snow\n", "  indented\nlines\n\n"]
 
@@ -135,3 +138,51 @@ def test_a_sample_is_the_beginning_of_every_file_and_the_same_again(tmp_path: Pa
     whole = prepare_domain(PreparationSpec("d", files, tokenizer, tmp_path / "one", 0.1, 4096, 512))
     assert whole.meta.documents == 5001
     assert whole.directory != first.directory
+
+
+GOOD = [f"document number {number} " + "of some length " * 9 for number in range(400)]
+BAD = {
+    "a.jsonl": [b'{"text": null}', b"not json", b"[1]", b'{"text": "\xff"}', b'{"text": "\\ud800"}', b"a\0b"],
+    "a.json": [b'{"text": null}', b"5"],
+}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet"])
+def test_bad_lines_are_refused_or_counted_and_shown_within_their_budget(
+    pool: Pool, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    lines = [json.dumps({"text": text}).encode() for text in GOOD]
+    bad = BAD.get(name, [])
+    if name == "a.parquet":
+        texts: list[str | None] = [*GOOD[:9], None, *GOOD[9:]]
+        pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path)
+        count = 1
+    else:
+        lines[9:9], count = bad, len(bad)
+        path.write_bytes(b"\n".join(lines) if name == "a.jsonl" else b"[" + b",".join(lines) + b"]")
+    with pytest.raises(CorpusError) as refused:
+        list(read_documents(path))
+    assert refused.value.line == 10
+    share = count / (len(GOOD) + count)
+    spec = PreparationSpec("d", (path,), pool.tokenizer, tmp_path / "shards", 0.2, 4096, 16)
+    allowed = replace(spec, reading=Reading(bad_lines=share * 1.01))
+    assert list(read_documents(path, reading=allowed.reading)) == GOOD
+    meta = prepare_domain(allowed).meta
+    assert meta.documents == len(GOOD)
+    assert meta.findings is not None
+    assert meta.findings["bad_lines"] == {"lines": count, "first": str(refused.value)}
+    with pytest.raises(CorpusError, match=f"{count} of {len(GOOD) + count} lines are no documents") as over:
+        prepare_domain(replace(spec, reading=Reading(bad_lines=share * 0.99)))
+    assert over.value.line == 10
+    (look,) = look_at([path], 10**9, Reading(bad_lines=share * 0.99))
+    assert look.fault is not None
+
+
+def test_a_domain_may_hold_out_a_fraction_of_its_own(pool: Pool, tmp_path: Path) -> None:
+    path = json_lines(tmp_path / "a.jsonl", [{"text": text} for text in GOOD])
+    half = Reading(held_out_fraction=0.4)
+    sample = list(training_sample([path], 0.02, 10**6, half))
+    kept = {text for text in GOOD if is_held_out(document_digest(text), 0.4)}
+    assert 120 < len(kept) < 200
+    assert set(sample) == set(GOOD) - kept

@@ -294,3 +294,33 @@ def test_pages_hold_every_domain_set_once(client: TestClient, domain_set: Docume
             break
     assert sorted(seen) == names
     assert client.get("/v1/domain-sets", params={"limit": 201}).status_code == 422
+
+
+def test_bad_lines_within_their_budget_and_a_split_of_its_own_are_said_with_the_domain(
+    client: TestClient, domain_set: Document, write_corpus: Callable[..., str]
+) -> None:
+    path = Path(write_corpus("bad"))
+    path.write_text(path.read_text() + '{"text": null}\n')
+    domain_set["domains"][0]["files"] = [str(path)]
+    problem = refused(client, domain_set)
+    assert problem["code"] == "corpus_error"
+    assert "line 401" in problem["detail"]
+    reading = {"bad_lines": {"at_most": 0.01}, "held_out_fraction": 0.2}
+    domain_set["domains"][0]["reading"] = {**reading, "bad_lines": {"at_most": 0.001}}
+    assert "1 of 401 lines are no documents" in refused(client, domain_set)["detail"]
+    domain_set["domains"][0]["reading"] = reading
+    created = client.post("/v1/domain-sets", json=domain_set)
+    assert created.status_code == 201, created.text
+    (news,) = [domain for domain in created.json()["domains"] if domain["name"] == "web:news"]
+    assert news["reading"] == {"bad_lines": 0.01, "held_out_fraction": 0.2}
+
+
+def test_a_number_of_5000_digits_is_refused_with_its_line(
+    client: TestClient, domain_set: Document, settings: Settings
+) -> None:
+    path = settings.data_directory / "corpora" / "long.jsonl"
+    path.write_text('{"text": "fine"}\n{"text": "fine", "id": ' + "1" * 5000 + "}\n")
+    domain_set["domains"][0]["files"] = [str(path)]
+    problem = refused(client, domain_set)
+    assert (problem["code"], problem["field"]) == ("corpus_error", "domains[0].files")
+    assert "long.jsonl, line 2: not JSON" in problem["detail"]

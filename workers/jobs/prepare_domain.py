@@ -1,5 +1,6 @@
 """Counting a domain, splitting off its held-out slice, and writing its token shard."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from proxy_models.stores.current import local_artifact, reference_of, using_store
 from proxy_models.stores.object_path import data_path
+from proxy_models.text.reading import Reading
 from store import jobs
 from store.settings import Settings
 from store.tables import Document, DomainRow, Job, Revision
@@ -32,12 +34,11 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """Write the shard, or find the one already written from the same content."""
     from proxy_models.text.preparation import prepare_domain
-    from proxy_models.text.reading import Reading
     from proxy_models.text.shard_writer import PreparationSpec
     from proxy_models.text.token_shard import sample_of
     from proxy_models.text.tokenizer import load_tokenizer
 
-    directory = Path(spec["directory"])
+    directory, reading = Path(spec["directory"]), Reading.of(spec.get("reading"))
     directory.mkdir(parents=True, exist_ok=True)
     with using_store(spec.get("artifact_store")):
         prepared = prepare_domain(
@@ -46,14 +47,22 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
                 files=tuple(data_path(path) for path in spec["files"]),
                 tokenizer=load_tokenizer(local_artifact(spec["tokenizer"])),
                 directory=directory,
-                held_out_fraction=spec["held_out_fraction"],
+                held_out_fraction=reading.held_out_fraction or spec["held_out_fraction"],
                 evaluation_bytes=spec["evaluation_bytes"],
-                reading=Reading.of(spec.get("reading")),
+                reading=reading,
             ),
             lambda progress: report(progress.to_dict()),
         )
         directory = reference_of(prepared.directory)
         return {**asdict(prepared.meta), "directory": directory, "sample": sample_of(prepared.directory)}
+
+
+def _content(content: str | None, reading: Document | None) -> str | None:
+    """Which text it is; of a fraction of its own also that, for its held-out slice is another."""
+    fraction = Reading.of(reading).held_out_fraction
+    if content is None or fraction is None:
+        return content
+    return hashlib.sha256(f"{content} {fraction}".encode()).hexdigest()
 
 
 def store(session: Session, job: Job, result: Document) -> None:
@@ -63,7 +72,7 @@ def store(session: Session, job: Job, result: Document) -> None:
     row.counted_bytes = result["size_bytes"]
     row.documents = result["documents"]
     row.held_out_bytes = result["held_out_bytes"]
-    row.content_hash = result["content"]
+    row.content_hash = _content(result["content"], row.reading)
     row.shard_directory = result["directory"]
     row.sample = result.get("sample")
     beside = {name: result[name] for name in ("held_out_documents", "held_out_tokens")}

@@ -89,13 +89,22 @@ def _texts(file: OpenedFile, reading: Reading, batches: Any, name: str) -> Itera
                     size += _length(text)
                     if size > max(FREE_BYTES, MOST_EXPANSION * file.size):
                         raise CorpusError(file.path, row, f"expands to over {MOST_EXPANSION} times its size")
-                    if reading.chat is not None:
-                        text = rendered(file.path, row, text, reading.chat)
-                    elif not isinstance(text, str):
-                        raise CorpusError(file.path, row, f"column {reading.member!r} is not a string")
-                    yield encodable(file.path, row, text)
+                    try:
+                        document = _text_of(file, row, text, reading)
+                    except CorpusError as fault:
+                        file.faults.pass_over(fault, reading)
+                    else:
+                        yield document
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(file.path, row + 1 if row else None, f"not readable as {name}: {error}") from error
+
+
+def _text_of(file: OpenedFile, row: int, value: Any, reading: Reading) -> str:
+    if reading.chat is not None:
+        return encodable(file.path, row, rendered(file.path, row, value, reading.chat))
+    if not isinstance(value, str):
+        raise CorpusError(file.path, row, f"column {reading.member!r} is not a string")
+    return encodable(file.path, row, value)
 
 
 def _length(value: Any) -> int:

@@ -24,12 +24,20 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 def documents(file: OpenedFile, reading: Reading) -> Iterator[str]:
     """The text of each element. Raises `CorpusError` naming the element by its number, from 1, as a line."""
     for number, element in _Array(file).elements():
-        if isinstance(element, str):
-            yield encodable(file.path, number, element)
-        elif isinstance(element, dict):
-            yield text_of(file.path, number, element, reading)
+        try:
+            text = _text_of(file, number, element, reading)
+        except CorpusError as fault:
+            file.faults.pass_over(fault, reading)
         else:
-            raise CorpusError(file.path, number, "an element is neither an object nor a string")
+            yield text
+
+
+def _text_of(file: OpenedFile, number: int, element: object, reading: Reading) -> str:
+    if isinstance(element, str):
+        return encodable(file.path, number, element)
+    if isinstance(element, dict):
+        return text_of(file.path, number, element, reading)
+    raise CorpusError(file.path, number, "an element is neither an object nor a string")
 
 
 @dataclass

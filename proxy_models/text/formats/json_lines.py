@@ -8,7 +8,7 @@ from proxy_models.stores.object_path import DataPath
 from proxy_models.text.formats.compression import BROKEN
 from proxy_models.text.formats.messages import rendered
 from proxy_models.text.formats.opened import OpenedFile
-from proxy_models.text.reading import Reading
+from proxy_models.text.reading import BY_CONTENT, Reading
 
 MAX_LINE_BYTES = 64 * 2**20
 MOST_EXPANSION = 200
@@ -19,8 +19,8 @@ MOST_BLANK_LINES = 100_000
 """Blank lines on end; more are no text, and take long to skip."""
 
 
-def text_lines(file: OpenedFile) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line with its ending) of UTF-8 text.
+def text_lines(file: OpenedFile, reading: Reading = BY_CONTENT) -> Iterator[tuple[int, str]]:
+    """(line number from 1, line with its ending) of UTF-8 text; what is none is passed over where that is allowed.
 
     Raises `CorpusError` for a file that is not UTF-8, holds NUL bytes, a line over `MAX_LINE_BYTES` or too many
     blank ones, whose compression is damaged, or that expands over `MOST_EXPANSION` times.
@@ -38,28 +38,42 @@ def text_lines(file: OpenedFile) -> Iterator[tuple[int, str]]:
                 raise CorpusError(path, number, f"over {MOST_BLANK_LINES} blank lines on end")
             if len(line) > MAX_LINE_BYTES:
                 raise CorpusError(path, number, f"longer than {MAX_LINE_BYTES} bytes")
-            if b"\0" in line:
-                raise CorpusError(path, number, "holds NUL bytes, so it is not text")
-            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            try:
+                text = _decoded(path, number, line)
+            except CorpusError as fault:
+                file.faults.pass_over(fault, reading)
+            else:
+                yield number, text
+    except BROKEN as error:
+        raise CorpusError(path, number + 1, f"broken compression: {error}") from error
+
+
+def _decoded(path: DataPath, number: int, line: bytes) -> str:
+    if b"\0" in line:
+        raise CorpusError(path, number, "holds NUL bytes, so it is not text")
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         reason = f"not UTF-8 (byte {error.object[error.start]:#04x} at column {error.start + 1})"
         raise CorpusError(path, number, reason) from error
-    except BROKEN as error:
-        raise CorpusError(path, number + 1, f"broken compression: {error}") from error
 
 
 def json_objects(file: OpenedFile) -> Iterator[tuple[int, dict[str, object]]]:
     """(line number, object) of every line that is not blank; `CorpusError` where a line is not a JSON object."""
     for number, line in text_lines(file):
-        if line.isspace():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise CorpusError(file.path, number, f"not JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise CorpusError(file.path, number, "not a JSON object")
-        yield number, record
+        if not line.isspace():
+            yield number, json_object(file.path, number, line)
+
+
+def json_object(path: DataPath, number: int, line: str) -> dict[str, object]:
+    """The object of a line. Raises `CorpusError` where there is none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(path, number, f"not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise CorpusError(path, number, "not a JSON object")
+    return record
 
 
 def text_field(path: DataPath, number: int, record: dict[str, object], field: str) -> str:
@@ -104,6 +118,13 @@ def encodable(path: DataPath, number: int, text: str) -> str:
 
 
 def documents(file: OpenedFile, reading: Reading) -> Iterator[str]:
-    """The text of each line. Raises `CorpusError` as `json_objects` does."""
-    for number, record in json_objects(file):
-        yield text_of(file.path, number, record, reading)
+    """The text of each line. Raises `CorpusError` as `json_objects` does, where nothing else is allowed for."""
+    for number, line in text_lines(file, reading):
+        if line.isspace():
+            continue
+        try:
+            text = text_of(file.path, number, json_object(file.path, number, line), reading)
+        except CorpusError as fault:
+            file.faults.pass_over(fault, reading)
+        else:
+            yield text

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -14,6 +14,7 @@ from proxy_models.errors import CorpusError, ProxyError
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.data_roots import Digests, open_data, undigested
 from proxy_models.text.formats.compression import BROKEN, Compression, compression_of
+from proxy_models.text.reading import Reading
 
 HEAD_BYTES = 4096
 """Of the decompressed content, by which a format is told."""
@@ -32,6 +33,7 @@ class OpenedFile:
         head: how the content begins, `HEAD_BYTES` of it or all.
         is_whole: whether that is all of it.
         digests: where those of files beside it go that belong to it; None where nobody wants them.
+        faults: of lines that were passed over.
     """
 
     path: DataPath
@@ -42,6 +44,7 @@ class OpenedFile:
     head: bytes
     is_whole: bool
     digests: Digests | None
+    faults: "Faults" = field(default_factory=lambda: Faults())
 
     def read_to_end(self) -> None:
         """Read what is left, which belongs to the digest whoever needs it."""
@@ -63,6 +66,34 @@ class OpenedFile:
                 shutil.copyfileobj(self.stored, copy, 2**20)
                 copy.seek(0)
                 yield copy
+
+
+@dataclass
+class Faults:
+    """Lines that are none of a document, where some are allowed for: how many, and the first."""
+
+    lines: int = 0
+    first: CorpusError | None = None
+
+    def pass_over(self, fault: CorpusError, reading: Reading) -> None:
+        """Count a line; raises what is wrong with it where none may be."""
+        if not reading.bad_lines:
+            raise fault
+        self.lines += 1
+        self.first = self.first or fault
+
+    def add(self, other: "Faults") -> None:
+        """Take in those of another file."""
+        self.lines += other.lines
+        self.first = self.first or other.first
+
+    def check(self, documents: int, reading: Reading) -> None:
+        """Raise the first, with how many there are, where they are more than is allowed for beside the documents."""
+        total = documents + self.lines
+        if self.first is not None and self.lines > reading.bad_lines * total:
+            said = f"{self.first.reason}; {self.lines} of {total} lines are no documents, more than"
+            reason = f"{said} the {reading.bad_lines:g} of them that bad_lines allows"
+            raise CorpusError(self.first.path, self.first.line, reason)
 
 
 @contextmanager

@@ -15,11 +15,11 @@ def documents(file: OpenedFile, reading: Reading) -> Iterator[str]:
     Raises `CorpusError`.
     """
     if reading.format == "lines":
-        yield from (line.rstrip("\r\n") for _, line in text_lines(file))
+        yield from (line.rstrip("\r\n") for _, line in text_lines(file, reading))
         return
     part: list[str] = []
     length = 0
-    for _, line in text_lines(file):
+    for _, line in text_lines(file, reading):
         border = line.isspace() and length >= LONG_TEXT
         part.append(line)
         length += len(line)
