@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,7 +41,7 @@ def reading_below(roots: Sequence[Root] | None, own: Sequence[Root] = ()) -> Ite
     What is named below the one may not lie below the other. With None every file is opened. Holds for this thread
     or request, and for the threads it hands its context to.
     """
-    groups = None if roots is None else (_both_names(roots), _both_names(own))
+    groups = None if roots is None else (_both_names(tuple(roots)), _both_names(tuple(own)))
     before = _allowed.set(groups)
     try:
         yield
@@ -48,7 +49,8 @@ def reading_below(roots: Sequence[Root] | None, own: Sequence[Root] = ()) -> Ite
         _allowed.reset(before)
 
 
-def _both_names(roots: Sequence[Root]) -> tuple[DataPath, ...]:
+@lru_cache(maxsize=64)
+def _both_names(roots: tuple[Root, ...]) -> tuple[DataPath, ...]:
     """The roots as they are named and as they are found: the operator may have made one of them a link."""
     places = [data_path(str(root)) for root in roots]
     return (*places, *(place.resolve() for place in places if isinstance(place, Path)))

@@ -10,6 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from proxy_models.text.data_roots import reading_below
 from service.http.errors import problem_response
 from store.settings import Settings
 
@@ -128,11 +129,11 @@ class DataRootsOnly:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._settings = settings
+        self._roots, self._own = settings.roots, (settings.artifacts,)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; the threads that answer it inherit the context."""
-        with self._settings.reading():
+        with reading_below(self._roots, self._own):
             await self._app(scope, receive, send)
 
 
