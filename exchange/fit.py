@@ -13,6 +13,7 @@ from exchange.swarm import Reading, Swarm, read_swarm
 from mixing.answer.proposal import Proposal, propose
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting, InvalidTokens, MissingDomain
+from mixing.laws.ensemble import MOST_WORK, work
 from mixing.methods import Recipe, combine, method_named
 from mixing.objective import ObjectiveSpec, Turn
 from mixing.question import Question
@@ -23,6 +24,10 @@ from mixing.terms import TaskGuard
 _ACCURACY = re.compile(
     r"(^|[/_.,:-])(acc|accuracy|exact_match|em|f1|pass@?\d*|mc[12]|bleu|rouge\w*|auc)($|[/_.,:@-])", re.I
 )
+
+
+_QUICK = MOST_WORK / 5
+"""What takes longer, some 4 seconds, is not done without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Asked(Reading):
         shares: `{domain or group: (least, most)}`.
         guard_rails: `{metric: by how much it may be worse than on the natural distribution}`.
         method: its name.
-        regression: another law than the method's.
+        regression: another law than the method's. Without one, an ensemble that would take more than some seconds
+            gives way to the effective power law, and the notes say so.
         kl_weight: lambda of the KL term; None for the method's.
         seed: of the folds and of a search.
     """
@@ -189,10 +195,11 @@ def fit(table: Any, metrics_table: Any = None, /, **settings: Any) -> Fit:
     pool = {} if asked.tokens is None else _pool(swarm, asked.tokens)
     domains = _domains(swarm, pool)
     capped = bool(pool) and asked.target_tokens is not None
+    recipe, notes = _recipe(swarm, domains, asked)
     question = Question(
         domains=domains,
         method=asked.method,
-        recipe=_recipe(asked),
+        recipe=recipe,
         objective=_objective(swarm, asked),
         target_tokens=asked.target_tokens or float(domains.tokens.sum()),
         repetition_cap=asked.repetition_cap if capped else None,
@@ -208,7 +215,9 @@ def fit(table: Any, metrics_table: Any = None, /, **settings: Any) -> Fit:
     )
     documents = {name: count for name, (_, count) in pool.items() if count is not None}
     has_target = asked.target_tokens is not None
-    return Fit(swarm, propose(question, _over(domains, swarm)), bool(pool), has_target, documents, kind)
+    proposal = propose(question, _over(domains, swarm))
+    swarm = replace(swarm, notes=(*swarm.notes, *notes))
+    return Fit(swarm, proposal, bool(pool), has_target, documents, kind)
 
 
 def _kind_of(frame: Any) -> Any:
@@ -219,10 +228,19 @@ def _kind_of(frame: Any) -> Any:
     return known.implementation if isinstance(known, nw.DataFrame) else None
 
 
-def _recipe(asked: Asked) -> Recipe | None:
-    if asked.regression is None:
-        return None
-    return combine(method_named(asked.method), regression=asked.regression)
+def _recipe(swarm: Swarm, domains: Domains, asked: Asked) -> tuple[Recipe | None, list[str]]:
+    """What replaces the method's own, and why; None where nothing does."""
+    method = method_named(asked.method)
+    if asked.regression is not None:
+        return combine(method, regression=asked.regression), []
+    size = len(swarm.runs), len(domains), len(swarm.metrics)
+    if not method.trains_runs or combine(method).regression != "ensemble" or work(*size) <= _QUICK:
+        return None, []
+    note = (
+        f"{size[0]} runs of {size[2]} metrics were fitted by the effective power law alone, which takes seconds; the"
+        " regression 'ensemble' takes longer and mostly predicts better."
+    )
+    return combine(method, regression="effective-power"), [note]
 
 
 def _pool(swarm: Swarm, given: Any) -> dict[str, tuple[float, float | None]]:

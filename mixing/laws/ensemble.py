@@ -288,6 +288,11 @@ class Ensemble(Regression):
         return able
 
 
+def work(runs: int, domains: int, tasks: int) -> float:
+    """Of the member that takes longest, as `MOST_WORK` has it."""
+    return max(member.work(runs, domains, tasks) for member in Ensemble().members.values())
+
+
 def fold_masks(runs: int, folds: int, repeats: int, generator: np.random.Generator) -> np.ndarray:
     """(repeats folds, K) booleans: the runs of each fold; each repeat has every run in one of its folds."""
     folds = min(folds, runs)
