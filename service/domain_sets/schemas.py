@@ -1,5 +1,6 @@
 """Requests and answers about domain sets."""
 
+from dataclasses import replace
 from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -38,6 +39,12 @@ class BadLines(RequestModel):
     """How many lines, rows and elements may be no documents, such as texts that are null: they are passed over."""
 
     at_most: float = Field(gt=0.0, le=0.5, description="Share of all lines of the domain.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share(cls, value: object) -> object:
+        """The share alone is what a domain's view says."""
+        return {"at_most": value} if isinstance(value, float) else value
 
 
 class ReadingRequest(RequestModel):
@@ -85,7 +92,7 @@ class ReadingRequest(RequestModel):
     def settings(self) -> Reading:
         """For the readers."""
         allowed = 0.0 if self.bad_lines is None else self.bad_lines.at_most
-        return Reading(**{**self.model_dump(), "bad_lines": allowed})
+        return replace(Reading(**self.model_dump(exclude={"bad_lines"})), bad_lines=allowed)
 
 
 class DomainRequest(RequestModel):

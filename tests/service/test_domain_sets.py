@@ -313,6 +313,9 @@ def test_bad_lines_within_their_budget_and_a_split_of_its_own_are_said_with_the_
     assert created.status_code == 201, created.text
     (news,) = [domain for domain in created.json()["domains"] if domain["name"] == "web:news"]
     assert news["reading"] == {"bad_lines": 0.01, "held_out_fraction": 0.2}
+    again = {**domain_set["domains"][0], "reading": news["reading"], "name": "copied"}
+    patch = {"patch": {"add": [again]}}
+    assert client.post("/v1/domain-sets/pool/revisions", json=patch).status_code == 201
 
 
 def test_a_number_of_5000_digits_is_refused_with_its_line(
