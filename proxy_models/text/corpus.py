@@ -14,9 +14,9 @@ not. Documents of white space only are left out. A file is a local one or an obj
 (`stores.object_path`). Files are streamed, and every failure names its file and line.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from math import inf
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, inf
 from typing import TypeVar
 
 from proxy_models.errors import CorpusError
@@ -29,6 +29,8 @@ from proxy_models.text.token_files import TokenArray, TokenReader
 from proxy_models.text.token_shard import SAMPLE_CHARACTERS
 
 Text = TypeVar("Text", str, tuple[str, Sequence[int] | None])
+MOST_OPENED = 2048
+"""Files of one folder and suffix that are opened while somebody waits."""
 MOST_EMPTY_DOCUMENTS = 100_000
 """On end; a file of them would hold up whoever looks for its first text."""
 
@@ -123,18 +125,31 @@ class FileLook:
     tokenizer: object = None
 
 
-def look_at(paths: Iterable[DataPath], byte_limit: int, reading: Reading = BY_CONTENT) -> list[FileLook]:
-    """Open every file, tell its format, and read up to ``byte_limit`` bytes of text over all of them.
+def look_at(paths: Collection[DataPath], byte_limit: int, reading: Reading = BY_CONTENT) -> list[FileLook]:
+    """Open the files, tell their formats, and read up to ``byte_limit`` bytes of text over all of them.
 
-    Of each file the first document is read, limit or not. Raises `CorpusError` for a file that cannot be opened.
+    Of each file the first document is read, limit or not. Of a folder's files of one suffix only about `MOST_OPENED`
+    are opened, evenly over their order; the others are taken for what those are until they are counted, when every
+    file is told by its own content. Raises `CorpusError` for a file that cannot be opened.
     """
-    looks = []
+    shelves: dict[tuple[str, str], list[DataPath]] = {}
     for path in paths:
-        with opened(path) as file:
-            looks.append(_look(file, byte_limit, reading))
-        if looks[-1].format.layout is None:
-            byte_limit -= looks[-1].text_bytes
-    return looks
+        folder, _, name = str(path).rpartition("/")
+        shelves.setdefault((folder, name.rpartition(".")[2] if "." in name else ""), []).append(path)
+    looks: dict[DataPath, FileLook] = {}
+    for shelf in shelves.values():
+        step, last = ceil(len(shelf) / MOST_OPENED), None
+        for number, path in enumerate(shelf):
+            size = 0 if last is None or number % step == 0 else path.stat().st_size
+            if last is not None and size:
+                looks[path] = replace(last, path=path, size_bytes=size, text_bytes=0, complete=False)
+                continue
+            with opened(path) as file:
+                looks[path] = look = _look(file, byte_limit, reading)
+            if look.format.layout is None:
+                byte_limit -= look.text_bytes
+            last = look if look.text_bytes else None
+    return [looks[path] for path in paths]
 
 
 def _look(file: OpenedFile, byte_limit: int, reading: Reading) -> FileLook:

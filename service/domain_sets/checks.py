@@ -8,7 +8,7 @@ Latin one; people who write in that script need it.
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -162,7 +162,7 @@ def _resolved(pattern: str, name: str, rules: FileRules, field: str) -> list[Dat
 
 def _look_into(
     domain: CheckedDomain,
-    paths: Iterable[DataPath],
+    paths: Collection[DataPath],
     named: Collection[DataPath],
     field: str,
     rules: FileRules,

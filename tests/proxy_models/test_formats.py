@@ -22,6 +22,7 @@ import zstandard
 
 from proxy_models.errors import CorpusError
 from proxy_models.text.corpus import choose, look_at, read_documents
+from proxy_models.text.data_roots import Digests
 from proxy_models.text.formats.catalogue import FORMATS, format_of
 from proxy_models.text.formats.opened import opened
 from proxy_models.text.preparation import PreparationSpec, prepare_domain
@@ -327,3 +328,29 @@ def test_a_format_is_told_from_a_stream_that_is_then_whole(tmp_path: Path) -> No
             assert file.content.read() == LINES
             file.read_to_end()
         assert digests[path].digest() == hashlib.sha256(path.read_bytes()).digest()
+
+
+def test_of_very_many_files_some_are_opened_and_every_one_is_counted_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy_models.text.corpus.MOST_OPENED", 10)
+    paths = [tmp_path / f"{number:03d}.jsonl" for number in range(100)]
+    for path in paths:
+        path.write_bytes(LINES)
+    (tmp_path / "050.jsonl").write_bytes(b"")
+    (tmp_path / "051.jsonl").write_bytes(gzip.compress(LINES))
+    (tmp_path / "README.md").write_text("Read me.")
+    opened_paths: list[Path] = []
+
+    def noted(path: Path, digests: Digests | None = None) -> object:
+        opened_paths.append(path)
+        return opened(path, digests)
+
+    monkeypatch.setattr("proxy_models.text.corpus.opened", noted)
+    choice = choose(look_at([*paths, tmp_path / "README.md"], 2**30))
+    assert 10 <= len(opened_paths) <= 14
+    assert [look.path.name for look, _ in choice.left_out] == ["050.jsonl", "README.md"]
+    assert len(choice.taken) == 99
+    assert sum(look.size_bytes for look in choice.taken) == sum(path.stat().st_size for path in paths)
+    assert not all(look.complete for look in choice.taken)
+    assert [text for look in choice.taken for text in read_documents(look.path)] == TEXTS * 99
