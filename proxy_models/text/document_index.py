@@ -58,6 +58,36 @@ class IndexWriter:
         return repeated
 
 
+_MOST_RUNS = 8
+_RUN = 2**16
+
+
+@dataclass
+class SeenDocuments:
+    """The documents so far, to tell which is new: 8 bytes for each different one, in sorted runs that are merged."""
+
+    runs: list[np.ndarray] = field(default_factory=list)
+    newest: set[int] = field(default_factory=set)
+
+    def is_new(self, digest: bytes) -> bool:
+        """Whether a document was not seen before; it is from now on."""
+        key = int.from_bytes(digest[:8], "big")
+        if key in self.newest or any(_holds(run, np.uint64(key)) for run in self.runs):
+            return False
+        self.newest.add(key)
+        if len(self.newest) == _RUN:
+            self.runs.append(np.sort(np.fromiter(self.newest, np.uint64, _RUN)))
+            self.newest = set()
+        if len(self.runs) > _MOST_RUNS:
+            self.runs = [np.sort(np.concatenate(self.runs))]
+        return True
+
+
+def _holds(run: np.ndarray, key: np.uint64) -> bool:
+    at = int(np.searchsorted(run, key))
+    return at < len(run) and run[at] == key
+
+
 @dataclass
 class Repeated:
     """Documents that occur more than once in a domain.

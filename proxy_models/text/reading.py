@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 PlainText = Literal["text", "lines"]
+Copies = Literal["keep", "drop"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Reading:
         bad_lines: share of a domain's lines, rows and elements that may be none of a document, and are passed over.
         held_out_fraction: of this domain's text; None for the domain set's. What one domain holds out another that
             holds out less may train on, where both have it.
+        copies: what becomes of a document that the domain has already: "keep" it, or "drop" it.
 
     >>> Reading(text_field="content").said
     {'text_field': 'content'}
@@ -32,6 +34,7 @@ class Reading:
     max_bytes: int | None = None
     bad_lines: float = 0.0
     held_out_fraction: float | None = None
+    copies: Copies = "keep"
 
     @property
     def member(self) -> str:

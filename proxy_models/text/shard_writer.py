@@ -18,7 +18,7 @@ from proxy_models.stores.object_path import DataPath
 from proxy_models.text.corpus import byte_limits, documents_of, up_to
 from proxy_models.text.data_roots import Digests
 from proxy_models.text.document_index import HELD_OUT as NEVER_TRAINED
-from proxy_models.text.document_index import IndexWriter
+from proxy_models.text.document_index import IndexWriter, SeenDocuments
 from proxy_models.text.formats.catalogue import format_of
 from proxy_models.text.formats.opened import Faults, opened
 from proxy_models.text.held_out import (
@@ -99,6 +99,8 @@ class _Writer:
     evaluation: EvaluationSlice
     dtype: np.dtype[np.unsignedinteger]
     index: IndexWriter
+    seen: SeenDocuments | None = None
+    dropped: int = 0
     waiting: list[tuple[str, bytes | None]] = field(default_factory=list)
     characters: int = 0
     documents: int = 0
@@ -112,6 +114,9 @@ class _Writer:
     def add(self, text: str, ids: Sequence[int] | None = None) -> None:
         """Count a document and send its parts to their sides; ``ids`` where the file brought them."""
         digest = document_digest(text)
+        if self.seen is not None and not self.seen.is_new(digest):
+            self.dropped += 1
+            return
         held_out, trained = self.split.divide(digest, text)
         self.content.add(digest)
         self.documents += 1
@@ -177,7 +182,8 @@ def write_shard(
         split = held_out_split(_kept(documents, begun), spec.held_out_fraction, spec.minimum_held_out_bytes)
         begun.seek(0)
         evaluated, index = EvaluationSlice(spec.evaluation_bytes), IndexWriter(directory)
-        writer = _Writer(spec, split, stream, evaluated, dtype, index)
+        seen = SeenDocuments() if spec.reading.copies == "drop" else None
+        writer = _Writer(spec, split, stream, evaluated, dtype, index, seen)
         for text, ids in chain(map(json.loads, begun), documents):
             writer.add(text, ids)
         writer.flush()
@@ -212,6 +218,7 @@ def _findings(spec: PreparationSpec, writer: _Writer, directory: Path, faults: F
     return {
         "unique_tokens": writer.tokens - repeated.tokens,
         "repeated_documents": repeated.documents,
+        "dropped_documents": writer.dropped,
         "repeated": [
             {
                 "copies": int(record["copies"]),

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from proxy_models.text.formats.messages import CHAT_TEMPLATES
-from proxy_models.text.reading import PlainText, Reading
+from proxy_models.text.reading import Copies, PlainText, Reading
 from service.http.schemas import FailureView, Name, ProgressView, RequestModel, Time
 
 
@@ -86,6 +86,9 @@ class ReadingRequest(RequestModel):
     bad_lines: BadLines | None = Field(default=None, description="Without it the first bad line is refused.")
     held_out_fraction: float | None = Field(
         default=None, gt=0.0, lt=0.5, description="Of this domain; the domain set's when left out."
+    )
+    copies: Copies = Field(
+        default="keep", description="Whether a document is left out that the domain has already."
     )
 
     @property

@@ -79,8 +79,11 @@ def domain_warnings(row: DomainRow) -> Iterator[str]:
         yield (
             f"{copies:,} of its {row.documents:,} documents are copies of others, the most frequent"
             f" {most['copies']:,} times{shown}. Caps count different text: {findings['unique_tokens']:,}"
-            f" of {counted:,} tokens."
+            f" of {counted:,} tokens; to leave copies out, say"
+            ' "reading": {"copies": "drop"}.'
         )
+    if dropped := findings.get("dropped_documents"):
+        yield f"{dropped:,} copies of its documents were left out, as was asked for."
     if bad := findings.get("bad_lines"):
         yield f"{bad['lines']:,} lines of its files are no documents and were passed over, the first: {bad['first']}"
     if lost := findings.get("lost_characters"):

@@ -19,11 +19,13 @@ from proxy_models.text.document_index import (
     DOCUMENTS,
     HELD_OUT,
     IndexWriter,
+    SeenDocuments,
     shared_texts,
     trained_on,
 )
 from proxy_models.text.held_out import document_digest, is_held_out
 from proxy_models.text.preparation import PreparationSpec, prepare_domain
+from proxy_models.text.reading import Reading
 from proxy_models.text.tokenizer import TextTokenizer
 from tests.proxy_models.conftest import Pool, write_documents
 
@@ -135,3 +137,25 @@ def test_a_tokenizer_that_loses_text_is_refused_and_a_little_loss_is_told(pool: 
     assert findings["lost_characters"] == pytest.approx(1 / 360, rel=0.2)  # one character of 301 to 416
     assert words("known").lost("known 你好 known") == (2, 12)
     assert words("known").unknown_among([0, 2, 0]) == (2, 3)
+
+
+@given(st.lists(st.integers(0, 200), max_size=300), st.integers(1, 16))
+@settings(max_examples=60, deadline=None)
+def test_only_the_first_of_equal_documents_is_new(texts: list[int], run: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document_index, "_RUN", run)
+        seen = SeenDocuments()
+        new = [seen.is_new(document_digest(str(text))) for text in texts]
+    assert new == [text not in texts[:at] for at, text in enumerate(texts)]
+
+
+def test_copies_are_left_out_where_that_is_said(pool: Pool, tmp_path: Path) -> None:
+    texts = [f"text number {i} " * 20 for i in range(60)]
+    once = prepare_domain(spec_of(pool, tmp_path, write_documents(tmp_path / "once.jsonl", texts))).meta
+    twice = write_documents(tmp_path / "twice.jsonl", [text for text in texts for _ in range(2)])
+    spec = replace(spec_of(pool, tmp_path, twice), reading=Reading(copies="drop"))
+    meta = prepare_domain(spec).meta
+    assert meta.findings is not None
+    assert (meta.findings["dropped_documents"], meta.findings["repeated_documents"]) == (60, 0)
+    assert (meta.documents, meta.tokens, meta.content) == (once.documents, once.tokens, once.content)
+    assert (meta.size_bytes, meta.held_out_bytes) == (once.size_bytes, once.held_out_bytes)
