@@ -93,6 +93,7 @@ class Fit:
         """JSON: weights by domain, the objective, every task, what binds, warnings and notes."""
         document = self.proposal.to_dict()
         document["labels"] = dict(self.swarm.labels)
+        document["recipe"]["sampler"] = "as given"
         document["notes"] = [*self.swarm.notes, *self._on_tokens(), *document["notes"]]
         if not self.has_tokens:
             for row in document["domains"]:

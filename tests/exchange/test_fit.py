@@ -186,6 +186,8 @@ def test_the_command_prints_the_mixture_and_writes_its_evidence(
     assert "10.00%" in line
     assert "(its cap)" in line
     assert "a gain of" in done.output
+    # Who drew these runs is not known.
+    assert document["recipe"]["sampler"] == "as given"
 
 
 class _Addresses(HTMLParser):
