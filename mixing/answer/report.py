@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 _UNCHANGED = 1e-9
 """A prediction this much worse is the same one, rounded."""
+_NAMED = 5
+"""Tasks a note names; the rest are counted."""
 _COUPLED = 50
 """Domains a domain's couplings are listed for."""
 
@@ -181,8 +183,9 @@ class Report:
             for task, parts in zip(self.evidence.tasks, law.parts(), strict=False)
             if PROCESSES & set(parts)
         ]
+        others = f" and {len(curved) - _NAMED} more" if len(curved) > _NAMED else ""
         return [
-            f"Gaussian processes lower the held-out error of {', '.join(curved)} by more than"
+            f"Gaussian processes lower the held-out error of {', '.join(curved[:_NAMED])}{others} by more than"
             f" {WORTH_SEARCHING:.0%}, so the mixture was searched for: it is the best found, without a certificate."
         ]
 
