@@ -1,5 +1,7 @@
 """A revision never reads other tokens than its parent, whoever's tokenizer is made first."""
 
+import hashlib
+import json
 from functools import partial
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from mixing.change.revision import Changes
+from proxy_models.stores.object_path import file_identity
 from proxy_models.text.hub import fetch_tokenizer
 from proxy_models.text.tokenizer import load_tokenizer, train_byte_level_bpe
 from service.domain_sets.repository import describe_revision
@@ -136,3 +139,30 @@ def test_a_domain_whose_files_are_gone_before_they_are_counted_fails_and_does_no
     assert rows["gone"].failure is not None
     assert "gone.jsonl" in rows["gone"].failure.detail
     assert (rows["there"].state, rows["there"].failure) == (jobs.QUEUED, None)
+
+
+def test_a_tokenizer_of_json_that_was_read_as_plain_text_is_not_found_again(tmp_path: Path) -> None:
+    """Under the names of before lie one of a file that its suffix told right, and one of a file that it did not."""
+    texts = [f"document {number} " + "a few words more " * 20 for number in range(100)]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    older = train_byte_level_bpe([lines] * 3, 300, tmp_path / "older.json")
+    for name, is_found in (("a.jsonl", True), ("a.json", False)):
+        path = tmp_path / name
+        path.write_text(lines)
+        identity = {
+            "files": {"d": [file_identity(path)]},
+            "vocabulary_size": 300,
+            "held_out_fraction": 0.1,
+            "sample_bytes": prepare_tokenizer.SAMPLE_BYTES,
+        }
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+        (tmp_path / f"{key}.json").write_bytes((tmp_path / "older.json").read_bytes())
+        spec = {
+            "existing": None,
+            "vocabulary_size": 300,
+            "files": {"d": [str(path)]},
+            "held_out_fraction": 0.1,
+            "directory": str(tmp_path),
+        }
+        made = load_tokenizer(prepare_tokenizer.execute(spec, lambda progress: None)["path"])
+        assert (made.fingerprint == older.fingerprint) == is_found, name

@@ -103,8 +103,14 @@ def _train(spec: Document) -> Path:
     return path
 
 
+TOLD_BY_NAME = frozenset({".jsonl", ".ndjson", ".parquet", ".npy", ".bin"})
+"""Suffixes of files that were read as they are before formats were told by content."""
+
+
 def _key(spec: Document, files: dict[str, list[DataPath]]) -> str:
     """The tokenizer's name: equal for equal files, size and split, so that a second revision finds it."""
+    from proxy_models.text.formats.compression import plain_suffix
+
     identity: Document = {
         "files": {name: list(_of_domain(name, map(file_identity, paths))) for name, paths in files.items()},
         "vocabulary_size": spec["vocabulary_size"],
@@ -113,6 +119,8 @@ def _key(spec: Document, files: dict[str, list[DataPath]]) -> str:
     }
     if spec.get("readings"):
         identity["readings"] = spec["readings"]
+    if not {plain_suffix(path) for paths in files.values() for path in paths} <= TOLD_BY_NAME:
+        identity["told"] = "by content"  # an older tokenizer of these files may be of JSON read as plain text
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
