@@ -51,6 +51,9 @@ class _Through(Fitted):
     def parts(self) -> tuple[dict[str, float], ...]:
         return self.law.parts()
 
+    def by_member(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.law.by_member(weights @ self.matrix.T)
+
     def notes(self) -> tuple[str, ...]:
         return self.law.notes()
 
@@ -119,6 +122,15 @@ class _Joined(Fitted):
     def unfinished(self) -> np.ndarray:
         parts = zip(self.laws, self.columns, strict=True)
         return np.sort(np.concatenate([columns[law.unfinished()] for law, columns in parts]))
+
+    def by_member(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = [law.by_member(weights) for law in self.laws]
+        most = max(len(shares) for shares, _ in parts)  # laws of fewer have others that do not count
+        shares = [np.pad(part, ((0, most - len(part)), (0, 0))) for part, _ in parts]
+        means = [np.pad(part, ((0, most - len(part)), (0, 0), (0, 0))) for _, part in parts]
+        return np.concatenate(shares, axis=1)[:, self._order], np.concatenate(means, axis=2)[
+            :, :, self._order
+        ]
 
     def notes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(note for law in self.laws for note in law.notes()))

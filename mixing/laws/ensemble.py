@@ -61,8 +61,11 @@ class FittedEnsemble(Fitted):
 
     def mean(self, weights: np.ndarray) -> np.ndarray:
         """(n, T) the mean alone."""
-        means = [member.mean(weights) for member in self.members]
-        return np.einsum("mt,mnt->nt", self.shares, np.stack(means))
+        return np.einsum("mt,mnt->nt", *self.by_member(weights))
+
+    def by_member(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(M, T) shares and (M, n, T) means of the members."""
+        return self.shares, np.stack([member.mean(weights) for member in self.members])
 
     def unfinished(self) -> np.ndarray:
         """(u,) the tasks for which a member's fit ran out of iterations before it reached a minimum."""

@@ -97,6 +97,11 @@ class Fitted:
         """(T,) `{law: its share}` of each task where it is an average of several; empty where it is one law."""
         return ()
 
+    def by_member(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(M, T) shares and (M, n, T) means of the laws it is an average of; of itself where it is one law."""
+        mean = self.mean(weights)
+        return np.ones((1, mean.shape[1])), mean[None]
+
     def notes(self) -> tuple[str, ...]:
         """Sentences on how it was fitted, for whoever reads its answers."""
         return ()

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from mixing.answer.uncertainty import MISFIT_SHARE, gain_intervals
+from mixing.laws.composed import joined, through
+from mixing.laws.ensemble import FittedEnsemble
 from mixing.laws.fitting import Refits
 from mixing.laws.regression import Fitted
 from mixing.objective import ObjectiveSpec, groups
@@ -39,14 +41,19 @@ def evidence_of(worst: bool = False) -> Evidence:
     return Evidence(table, ("a", "b"), groups(spec, ("a", "b")), np.full(2, np.nan), {}, (), ())
 
 
-def refits_of(*laws: Linear, missed: np.ndarray | None = None) -> Refits:
+def refits_of(*laws: Fitted, missed: np.ndarray | None = None) -> Refits:
     errors = np.zeros((2, 4, 2)) if missed is None else missed
     return Refits(tuple(laws), METRICS + errors, METRICS, np.tile(NATURAL, (4, 1)), 0.8)
 
 
-def intervals_of(refits: Refits, evidence: Evidence | None = None, optima: np.ndarray | None = None):
+def intervals_of(
+    refits: Refits,
+    evidence: Evidence | None = None,
+    optima: np.ndarray | None = None,
+    law: Fitted = LAW,
+):
     chosen = np.tile(PROPOSED, (len(refits.laws), 1)) if optima is None else optima
-    return gain_intervals(LAW, refits, evidence or evidence_of(), chosen, NATURAL, PROPOSED)
+    return gain_intervals(law, refits, evidence or evidence_of(), chosen, NATURAL, PROPOSED)
 
 
 def test_refits_that_agree_and_miss_nothing_leave_no_doubt() -> None:
@@ -100,3 +107,41 @@ def test_the_gain_that_is_reported_is_within_reach_however_far_the_law_reaches()
     stated = (far.predict(NATURAL[None])[0] - far.predict(PROPOSED[None])[0])[0] @ [0.25, 0.75]
     assert found.bounds[-1][0] == pytest.approx(stated)
     assert found.bounds[-1][1] == pytest.approx(stated)
+
+
+OTHER = Linear(np.array([[1.5, 2.5], [2.1, 3.0]]))
+"""The gains are .3 and .25."""
+
+
+def average(first: float, second: float) -> FittedEnsemble:
+    """Of `LAW`, which counts so much for each task, and `OTHER`."""
+    share = np.array([first, second])
+    return FittedEnsemble((LAW, OTHER), np.stack([share, 1 - share]), np.zeros((2, 2)), ("law", "other"))
+
+
+def test_members_that_disagree_about_the_gain_widen_it_by_their_deviation() -> None:
+    """Two values a and b of probabilities s and 1 - s have the deviation |a - b| sqrt(s (1 - s))."""
+    law = average(0.8, 0.5)
+    found = intervals_of(refits_of(law, law), law=law)
+    half = 1.6449 * np.array([0.2 * 0.4, 0.25 * 0.5])
+    np.testing.assert_allclose(found.bounds[:2, 1] - found.bounds[:2, 0], 2 * half)
+    np.testing.assert_allclose(found.bounds[:2].mean(1), [0.8 * 0.5 + 0.2 * 0.3, 0.5 * 0.5 + 0.5 * 0.25])
+    shares, gains = np.array([0.575, 0.425]), np.array([0.5, 0.25 * 0.3 + 0.75 * 0.25])
+    spread = np.sqrt(shares @ (gains - (0.25 * 0.46 + 0.75 * 0.375)) ** 2)  # b weighs three times what a does
+    assert np.ptp(found.bounds[2]) == pytest.approx(2 * 1.6449 * spread)
+
+
+def test_what_a_member_says_of_a_task_it_has_no_share_of_counts_nowhere() -> None:
+    law = average(1.0, 1.0)
+    found = intervals_of(refits_of(law), law=law)
+    np.testing.assert_allclose(found.bounds, 0.5)
+
+
+def test_tasks_fitted_apart_and_laws_read_through_a_map_keep_their_members_disagreement() -> None:
+    law, alone = average(0.8, 0.5), Linear(np.array([[1.0], [2.0]]))
+    shares, means = joined([alone, law], [np.array([1]), np.array([0, 2])]).by_member(np.eye(2))
+    np.testing.assert_allclose(shares, [[0.8, 1.0, 0.5], [0.2, 0.0, 0.5]])
+    np.testing.assert_allclose(means[:, :, [0, 2]], law.by_member(np.eye(2))[1])
+    np.testing.assert_allclose(means[0, :, 1], [1.0, 2.0])
+    swapped = through(law, np.eye(2)[::-1]).by_member(np.eye(2)[::-1])
+    np.testing.assert_allclose(swapped[1], law.by_member(np.eye(2))[1])
