@@ -173,6 +173,10 @@ class Report:
         law = self.proposal.learned.law
         if not law.parts():
             return []
+        if law.is_convex and law.notes():
+            return [
+                "The laws that had a part are convex in the mixture, so it is the certified best by them."
+            ]
         if law.is_convex:
             return [
                 "Laws that are convex in the mixture predict every task about as well as any, so the mixture is the"

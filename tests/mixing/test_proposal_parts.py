@@ -281,3 +281,18 @@ def test_what_the_closed_form_would_pass_over_is_refused() -> None:
     with pytest.raises(InvalidSetting) as caught:
         replace(question, seed=-1)
     assert caught.value.field == "seed"
+
+
+def test_processes_that_would_take_too_long_are_named_and_the_answer_is_certified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "mixing.laws.processes.gaussian_process.GaussianProcess.work",
+        lambda process, runs, domains, tasks: np.inf,
+    )
+    document = propose(*question_of("mixwright", 24)).to_dict()
+    told, solved = document["notes"][-2:]
+    assert "24 runs" in told
+    assert "Gaussian process around the effective power law" in told
+    assert "certified best" in solved
+    assert document["optimality_gap"] < 1e-8
