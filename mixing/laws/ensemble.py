@@ -226,7 +226,7 @@ class Ensemble(Regression):
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
     ) -> tuple[FittedEnsemble, np.ndarray]:
         """What `fit` and `held_out` give, every member fitted to all runs once."""
-        absent = self._too_long(*weights.shape, metrics.shape[1])
+        absent = self._too_long(len(weights), weights.shape[1], metrics.shape[1])
         if absent:
             rest = {name: member for name, member in self.members.items() if name not in absent}
             fitted, predicted = replace(self, members=rest).fit_and_hold_out(weights, metrics, kept, noise)
