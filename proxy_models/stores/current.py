@@ -90,17 +90,16 @@ def local_artifact(reference: str) -> str:
 @contextmanager
 def one_file_each(references: Mapping[str, str], file: str) -> Iterator[dict[str, Path]]:
     """One file of each artifact, by its name, without fetching the rest; those without such a file are left out."""
+    store, paths = _current, {}
     with ExitStack() as stack:
-        paths = {}
-        for name, reference in sorted(references.items()):
-            path = Path(reference) if _current is None else _current.path_of(reference)
-            if not (path / file).exists() and _current is not None:
-                folder = Path(stack.enter_context(TemporaryDirectory(dir=_current.directory)))
-                if not _current.fetch_file(path, file, folder / file):
-                    continue
-                path = folder
-            if (path / file).exists():
-                paths[name] = path / file
+        for name, reference in references.items():
+            if store is None or not is_address(reference):
+                place = Path(reference)
+            elif not ((place := store.path_of(reference)) / file).exists():
+                place = Path(stack.enter_context(TemporaryDirectory(dir=store.directory)))
+                store.fetch_file(store.path_of(reference), file, place / file)
+            if (place / file).exists():
+                paths[name] = place / file
         yield paths
 
 

@@ -20,6 +20,7 @@ from proxy_models.errors import (
 )
 from proxy_models.stores import file_system as file_system_module
 from proxy_models.stores.artifact_store import ArtifactStore
+from proxy_models.stores.current import one_file_each, using_store
 from proxy_models.stores.file_system import file_system, patiently, waiting
 from proxy_models.stores.local_copies import MANIFEST, Manifest
 from tests.s3 import S3Server
@@ -259,3 +260,21 @@ def test_a_store_whose_package_is_missing_says_what_to_install(monkeypatch: pyte
     monkeypatch.undo()
     with pytest.raises(StoreMisconfigured, match="nonesuch:// cannot be used"):
         file_system("nonesuch://bucket")
+
+
+def test_one_file_of_each_artifact_is_fetched_without_the_rest(machines: Machines, tmp_path: Path) -> None:
+    here, there = machines
+    for key, files in (("k1", FILES), ("k2", {"meta.json": b"{}"})):
+        here.publish(write_folder(here.directory / "shards" / key, files))
+    local = write_folder(tmp_path / "local", {"tokens.bin": b"mine"})
+    references = {key: f"{here.address}/shards/{key}" for key in ("k1", "k2", "none")}
+    there.directory.mkdir(exist_ok=True)
+    with (
+        using_store(there.to_dict()),
+        one_file_each({**references, "local": str(local)}, "tokens.bin") as paths,
+    ):
+        content = {name: path.read_bytes() for name, path in paths.items()}
+        assert content == {"k1": FILES["tokens.bin"], "local": b"mine"}
+        assert [file.name for file in paths["k1"].parent.iterdir()] == ["tokens.bin"]
+    assert not (there.directory / "shards").exists()
+    assert not list(there.directory.iterdir())
