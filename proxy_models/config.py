@@ -158,13 +158,13 @@ def size_named(name: str, vocabulary_size: int = DEFAULT_VOCABULARY_SIZE) -> Mod
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How one model is trained.
+class TrainingSettings:
+    """How models are trained, as far as it can be chosen; nothing is checked.
 
     ``tokens`` is the budget, rounded down to whole steps of ``batch_rows * sequence_length`` tokens.
     The rate rises linearly over ``warmup_fraction`` of the steps (None: a tenth, or none of a run that starts from a
     checkpoint) to ``learning_rate`` (None: the default of the size, or what the checkpoint ended with) and falls
-    linearly to ``floor_fraction`` of it. ``clip`` bounds the gradient's norm.
+    linearly to ``floor_fraction`` of it.
     Rows are cut from documents end to end; ``attend_across_documents`` false keeps attention within a document.
     ``evaluations`` checkpoints, spread over the last tenth of the steps, are evaluated on the tasks.
     ``precision`` is what the products of training are computed in; everything else, and evaluation, is float32.
@@ -177,11 +177,22 @@ class TrainingConfig:
     warmup_fraction: float | None = None
     floor_fraction: float = 0.05
     weight_decay: float = 0.1
-    clip: float = 1.0
-    seed: int = 0
     evaluations: int = 3
     attend_across_documents: bool = True
     precision: str = FLOAT32
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens predicted in one step."""
+        return self.batch_rows * self.sequence_length
+
+
+@dataclass(frozen=True)
+class TrainingConfig(TrainingSettings):
+    """How one model is trained: the settings, checked, its seed, and ``clip``, which bounds the gradient's norm."""
+
+    clip: float = 1.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -209,11 +220,6 @@ class TrainingConfig:
             raise InvalidSpec(
                 f"{self.tokens} tokens are less than one step of {self.tokens_per_step}", "tokens"
             )
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens predicted in one step."""
-        return self.batch_rows * self.sequence_length
 
     @property
     def steps(self) -> int:

@@ -207,7 +207,7 @@ class StoreError(ProxyError):
         self.address, self.reason = str(address), reason
 
 
-class BadAddress(StoreError):
+class BadAddress(StoreError, ValueError):
     """An address that could mean another object than it says, or that no store has."""
 
     code = "bad_path"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
@@ -14,10 +14,10 @@ from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import require_usable
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.routes import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency, ThreadRoute, slow
-from service.http.schemas import After, FailureView, Limit, Listing, Name, Page, Time, failure_of, view_of
+from service.http.schemas import After, Limit, Listing, Name, Page
 from service.mixtures.service import mixture_with_id
 from service.optimizations.schemas import TaskRequest, TrainingRequest
-from service.swarms.service import RunProgress
+from service.swarms.service import ModelView, TrainingView, training_view
 from service.training.checks import check_rows, check_tasks, check_training, check_vocabulary
 from service.training.device import WorkerDevice, check_counted, check_memory, worker_device
 from store import jobs
@@ -47,26 +47,15 @@ class LaunchRequest(TrainingRequest):
     )
 
 
-class LaunchView(BaseModel):
+class LaunchView(TrainingView, ModelView):
     """A launch, its model and what was measured on it."""
 
-    id: str
     mixture_id: str
     mixture_kind: str
     optimization_id: str | None
     run_id: str
-    state: str
     settings: dict[str, object]
-    progress: RunProgress | None
-    metrics: dict[str, float]
     exit_status: int | None
-    realised_tokens: dict[str, int] | None
-    tokens: int | None
-    seconds: float | None
-    parameters: int | None
-    non_embedding_parameters: int | None
-    failure: FailureView | None
-    created_at: Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +199,7 @@ def describe_launch(session: Session, launch_id: str) -> LaunchView:
 
 
 def _view(row: Any) -> LaunchView:
-    return view_of(
-        LaunchView,
-        row,
-        Measurements.of(row.result),
-        progress=row.progress or None if row.state in jobs.HELD else None,
-        failure=failure_of(row.failure_code, row.failure_detail),
-    )
+    return training_view(LaunchView, row, Measurements.of(row.result))
 
 
 LAUNCHES = Listing(

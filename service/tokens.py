@@ -16,7 +16,6 @@ office) goes on working, and the guesser learns nothing.
 import hashlib
 import hmac
 import ipaddress
-import itertools
 import logging
 import math
 import secrets
@@ -29,7 +28,7 @@ from enum import StrEnum
 from typing import Any, cast
 
 from cachetools import LRUCache, TLRUCache
-from sqlalchemy import delete, event, or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -103,25 +102,6 @@ ROTATION_GRACE_SECONDS = 24 * 3600.0
 """How long the old secret still works after a rotation, unless another time is asked for."""
 
 
-_changes = itertools.count(1)
-_last_change = 0
-
-
-def last_change() -> int:
-    """How many changes this process has made to tokens: another number than before makes a look-up an old one."""
-    return _last_change
-
-
-def forget_when_committed(session: Session) -> None:
-    """Make every look-up of this process a new one once ``session`` has committed what it changes about tokens."""
-    event.listen(session, "after_commit", _forget, once=True)
-
-
-def _forget(_session: Session) -> None:
-    global _last_change
-    _last_change = next(_changes)
-
-
 class TokenError(ValueError):
     """What was asked of a token cannot be done; the message says why."""
 
@@ -155,7 +135,6 @@ def rotate_token(session: Session, name: str, grace_seconds: float = ROTATION_GR
     A second rotation ends the grace of the first. Raises TokenError for a token that is not valid.
     """
     row = _named(session, name)
-    forget_when_committed(session)
     now = now_of(session)
     if row.revoked_at is not None:
         raise TokenError(f"the token {name!r} was revoked: create another")
@@ -170,10 +149,9 @@ def rotate_token(session: Session, name: str, grace_seconds: float = ROTATION_GR
 def revoke_token(session: Session, name: str) -> None:
     """End a token, both its secrets and the browsers it signed in; twice does no harm.
 
-    At once in this process; another one believes in the token for `TRUST_SECONDS` more at most.
+    A web process believes in it for `TRUST_SECONDS` more at most.
     """
     row = _named(session, name)
-    forget_when_committed(session)
     if row.revoked_at is None:
         row.revoked_at = now_of(session)
 
@@ -292,8 +270,7 @@ MOST_ADDRESSES = 10_000
 """Addresses and good tokens remembered; the ones not seen for longest are forgotten."""
 TRUST_SECONDS = 2.0
 """How long what was looked up about a token is believed, so that a client which polls costs no query each time: a
-token that ends (revoked, rotated without grace, expired) works so much longer at most. What this process itself
-changes about tokens it knows at once."""
+token that ends (revoked, rotated without grace, expired) works so much longer at most."""
 MOST_LOOKUPS = 10_000
 
 
@@ -394,16 +371,15 @@ class Authenticator:
         self._database = database
         self._attempts = FailedAttempts(most=wrong_tokens)
         self._clock, self._guard = clock, threading.Lock()
-        # (address, secret's hash, changes made by then) -> (who, when the store was asked): an answer is as old as
-        # its question.
-        self._recent: TLRUCache[tuple[str, str, int], tuple[Principal, float]] = TLRUCache(
+        # (address, secret's hash) -> (who, when the store was asked): an answer is as old as its question.
+        self._recent: TLRUCache[tuple[str, str], tuple[Principal, float]] = TLRUCache(
             MOST_LOOKUPS, lambda _key, answer, _now: answer[1] + TRUST_SECONDS, clock
         )
         self._last_uses = LastUses(database)
 
     def recent(self, secret: str, address: str) -> Principal | None:
         """Whose token it is, if `by_token` answered that for this address within `TRUST_SECONDS`; asks nobody."""
-        key = (address, hash_of(secret), last_change())
+        key = (address, hash_of(secret))
         with self._guard:
             answer = self._recent.get(key)
         return None if answer is None else answer[0]
@@ -414,7 +390,7 @@ class Authenticator:
         if wait:
             raise TooManyAttempts(wait)
         secret_hash = hash_of(secret)
-        key, asked_at = (address, secret_hash, last_change()), self._clock()
+        key, asked_at = (address, secret_hash), self._clock()
         principal = self._look_up(secret_hash)
         if principal is None:
             self._attempts.failed(address)

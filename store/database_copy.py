@@ -14,10 +14,8 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     Connection,
-    Integer,
     MetaData,
     Table,
-    func,
     insert,
     make_url,
     select,
@@ -76,7 +74,6 @@ def copy_database(
                 copied.append(_copy(table, reading, writing.connection()))
                 on_table(copied[-1])
             _give_back_leases(writing)
-            _advance_sequences(writing)
             return copied
     finally:
         source.close()
@@ -155,18 +152,3 @@ def _give_back_leases(session: Session) -> None:
         )
     )
     session.execute(update(Job).values(hinted_at=None))  # the hints went to the other service's broker
-
-
-def _advance_sequences(session: Session) -> None:
-    """Let PostgreSQL's sequences go on behind the rows that came with their numbers; ids made here have none."""
-    connection = session.connection()
-    if connection.dialect.name != "postgresql":
-        return
-    for table in Base.metadata.sorted_tables:
-        column = table.autoincrement_column
-        if column is None or not isinstance(column.type, Integer):
-            continue
-        sequence = session.scalar(select(func.pg_get_serial_sequence(table.name, column.name)))
-        if sequence is not None:
-            behind = select(func.coalesce(func.max(column), 0) + 1).scalar_subquery()
-            session.execute(select(func.setval(sequence, behind, False)))

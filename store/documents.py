@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from mixing.document import Document, from_document, to_document
 from mixing.objective import ObjectiveSpec, Task, objective_of
 from mixing.terms import Terms
+from proxy_models.config import TrainingSettings
 
 if TYPE_CHECKING:  # a process that only passes jobs on need not load the mathematics
     from mixing.domains import Domains
@@ -63,28 +64,17 @@ class ModelDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingDocument(ModelDocument):
-    """Which model, and how it is trained: the fields of `proxy_models.config.TrainingConfig` that can be chosen.
+class TrainingDocument(ModelDocument, TrainingSettings):
+    """Which model, and how it is trained.
 
     ``repetition_cap`` is the epochs at which the sampler refuses a domain; None for none.
     """
 
-    tokens: int
-    sequence_length: int = 128
-    batch_rows: int = 8
-    learning_rate: float | None = None
-    warmup_fraction: float | None = None
-    floor_fraction: float = 0.05
-    weight_decay: float = 0.1
-    evaluations: int = 3
-    attend_across_documents: bool = True
-    precision: str = "float32"
     repetition_cap: float | None = None
 
     def whole_steps(self, tokens: int) -> int:
         """What a run that is to train so many tokens really trains."""
-        step = self.batch_rows * self.sequence_length
-        return tokens // step * step
+        return tokens // self.tokens_per_step * self.tokens_per_step
 
     @property
     def rows(self) -> int:
@@ -98,9 +88,7 @@ class TrainingDocument(ModelDocument):
 
 
 MODEL: Final = tuple(part.name for part in fields(ModelDocument))
-TRAINING: Final = tuple(
-    part.name for part in fields(TrainingDocument) if part.name not in (*MODEL, "repetition_cap")
-)
+TRAINING: Final = tuple(part.name for part in fields(TrainingSettings))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,7 +25,6 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from proxy_models.errors import BadAddress
 from proxy_models.stores.artifact_store import ArtifactStore
 from proxy_models.stores.object_path import DataPath, data_path, split_roots, store_address
 from proxy_models.text.data_roots import reading_below
@@ -50,15 +49,6 @@ def _available_cpus() -> int:
 @cache
 def _artifact_store(address: str, directory: Path, limit_bytes: int) -> ArtifactStore:
     return ArtifactStore(address, directory, limit_bytes)  # it knows which copies are in use, so there is one
-
-
-@contextmanager
-def _told_by_pydantic() -> Iterator[None]:
-    """An address that is none is said of the setting like every other bad value."""
-    try:
-        yield
-    except BadAddress as error:
-        raise ValueError(str(error)) from error
 
 
 class Settings(BaseSettings):
@@ -148,15 +138,13 @@ class Settings(BaseSettings):
     @field_validator("artifact_store")
     @classmethod
     def _one_spelling(cls, value: str | None) -> str | None:
-        with _told_by_pydantic():
-            return store_address(value) if value else None
+        return store_address(value) if value else None
 
     @field_validator("data_roots")
     @classmethod
     def _known_roots(cls, value: str) -> str:
-        with _told_by_pydantic():
-            for part in split_roots(value):
-                data_path(part)
+        for part in split_roots(value):
+            data_path(part)
         return value
 
     @property

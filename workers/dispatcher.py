@@ -7,8 +7,7 @@ killed at any moment, and several may run. While the broker is away, leases and 
 import logging
 import signal
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from kombu.exceptions import OperationalError as BrokerIsAway
 from redis.exceptions import RedisError
@@ -42,18 +41,9 @@ MOST_WAITING = 100
 """Hints that may wait at the broker. Workers busy for hours take none, and what is sent again would pile up."""
 
 
-@dataclass(frozen=True)
-class Hint:
-    """That a job of this kind waits, and how urgently: lower ``priority`` first."""
-
-    job_id: str
-    kind: str
-    priority: int
-
-
 def send_hints(
     database: Database,
-    send: Callable[[Hint], None],
+    send: Callable[[Job], None],
     resend_seconds: float = RESEND_SECONDS,
     limit: int = MOST_WAITING,
 ) -> int:
@@ -65,13 +55,13 @@ def send_hints(
     if limit <= 0:
         return 0
     with database.write() as session:
-        hints = _note(session, resend_seconds, limit)
-    for hint in hints:
-        send(hint)
-    return len(hints)
+        waiting = _note(session, resend_seconds, limit)
+    for job in waiting:
+        send(job)
+    return len(waiting)
 
 
-def _note(session: Session, resend_seconds: float, limit: int) -> list[Hint]:
+def _note(session: Session, resend_seconds: float, limit: int) -> Sequence[Job]:
     due = (
         claimable()
         .where(
@@ -87,7 +77,7 @@ def _note(session: Session, resend_seconds: float, limit: int) -> list[Hint]:
     rows = session.scalars(due).all()
     for row in rows:
         row.hinted_at = database_now()  # pyright: ignore[reportAttributeAccessIssue]
-    return [Hint(row.id, row.kind, row.priority) for row in rows]
+    return rows
 
 
 def dispatch(settings: Settings, stopping: threading.Event) -> None:
@@ -111,12 +101,12 @@ def _whatever_answers(what: str, do: Callable[[], object]) -> None:
         log.warning("%s: %s", what, first_line(error))
 
 
-def _send(hint: Hint) -> None:
+def _send(job: Job) -> None:
     app.send_task(
         RUN_JOB,
-        (hint.job_id,),
-        queue=queue_of(hint.kind),
-        priority=min(9, hint.priority // 10),
+        (job.id,),
+        queue=queue_of(job.kind),
+        priority=min(9, job.priority // 10),
         retry=False,
     )
 

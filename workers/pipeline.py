@@ -21,7 +21,7 @@ from store import jobs
 from store.documents import SwarmDocument
 from store.engine import Database
 from store.tables import DomainRow, Job, Optimization, database_now
-from workers.claims.claim import Reaped, reap
+from workers.claims.claim import reap
 
 log = logging.getLogger("mixwright.pipeline")
 
@@ -30,11 +30,11 @@ Step = Callable[[], None]
 """Something missing, to be written in the session it was noticed in."""
 
 
-def tick(database: Database) -> list[Reaped]:
+def tick(database: Database) -> list[Job]:
     """Take back expired leases and advance every live optimization; answers what was taken back."""
     reaped = reap(database, settle)
     for taken in reaped:
-        log.warning("%s %s: lease expired, now %s", taken.kind, taken.job_id, taken.state)
+        log.warning("%s %s: lease expired, now %s", taken.kind, taken.id, taken.state)
     with database.read() as session:
         live = session.scalars(select(Optimization).where(Optimization.state.in_(jobs.LIVE))).all()
         due = [optimization.id for optimization in live if _next_step(session, optimization) is not None]

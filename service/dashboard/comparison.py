@@ -120,30 +120,24 @@ def _settings(launch: Document) -> tuple[Any, ...]:
     return document.size, document.architecture, document.start_content, document.seed, document.chosen
 
 
-def objective_value(metrics: Mapping[str, float], weights: Mapping[str, float]) -> float | None:
-    """Weighted mean of the objective's tasks, or None when one was not measured."""
-    total = math.fsum(weights.values())
-    if total <= 0 or not weights.keys() <= metrics.keys():
-        return None
-    return math.fsum(weight * metrics[name] for name, weight in weights.items()) / total
-
-
-def worst_value(metrics: Mapping[str, float], families: Sequence[Mapping[str, float]]) -> float | None:
-    """The highest of the families' weighted means, or None when a task was not measured."""
-    means = [objective_value(metrics, family) for family in families]
-    known = [mean for mean in means if mean is not None]
-    return max(known) if known and len(known) == len(means) else None
-
-
 def _measured(
     metrics: Mapping[str, float],
     families: Sequence[Mapping[str, float]],
     turned: Sequence[str],
     is_accuracy: bool,
 ) -> float | None:
-    """The worst family's mean, the ``turned`` tasks' accuracies as error rates, and turned back if all are."""
-    value = worst_value(minimised(metrics, turned), families)
-    return 1 - value if value is not None and is_accuracy else value
+    """The worst family's weighted mean, the ``turned`` tasks' accuracies as error rates, and turned back if all are.
+
+    None where there is no family, or a task was not measured.
+    """
+    if not families or not {name for family in families for name in family} <= metrics.keys():
+        return None
+    values = minimised(metrics, turned)
+    worst = max(
+        math.fsum(weight * values[name] for name, weight in family.items()) / math.fsum(family.values())
+        for family in families
+    )
+    return 1 - worst if is_accuracy else worst
 
 
 def objective_weights(document: Document) -> dict[str, float]:

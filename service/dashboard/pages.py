@@ -23,14 +23,13 @@ from service.http.routes import DatabaseDependency, SettingsDependency
 from service.launches import LAUNCHES, describe_launch
 from service.mixtures.lineage import describe_lineage
 from service.mixtures.service import describe_mixture
-from service.optimizations import service as optimizations
 from service.optimizations.cost import plan_sentences
 from service.optimizations.progress import describe
+from service.optimizations.service import OPTIMIZATIONS, optimization_with_id
 from service.swarms.service import run_page
 from service.training.device import worker_device
 from service.workers import WORKERS
 from store.jobs import LIVE
-from store.settings import Settings
 
 Document = dict[str, Any]
 
@@ -45,64 +44,13 @@ def _json(view: BaseModel) -> Document:
     return view.model_dump(mode="json")
 
 
-class Documents:
-    """One consistent view of the store; every method answers what the API would (NotFound included)."""
-
-    def __init__(self, session: Session, settings: Settings) -> None:
-        self._session = session
-        self._settings = settings
-
-    def domain_sets(self, after: str | None) -> Document:
-        """A page of domain sets, newest first."""
-        return _json(DOMAIN_SETS.page(self._session, after, LIST_LENGTH))
-
-    def revision(self, name: str, number: int | None) -> Document:
-        """A revision of a domain set, the latest one when ``number`` is None."""
-        return _json(describe_revision(self._session, revision_of(self._session, name, number)))
-
-    def optimizations(self, after: str | None, domain_set: str | None = None) -> Document:
-        """A page of optimizations, newest first; of one domain set if it is named."""
-        page = optimizations.OPTIMIZATIONS.page(self._session, after, LIST_LENGTH, domain_set=domain_set)
-        return _json(page)
-
-    def optimization(self, optimization_id: str) -> Document:
-        """An optimization and how far it has come."""
-        row = optimizations.optimization_with_id(self._session, optimization_id)
-        return _json(describe(self._session, row, worker_device(self._settings)))
-
-    def mixture(self, mixture_id: str) -> Document:
-        """A mixture with its evidence."""
-        return _json(describe_mixture(self._session, mixture_id))
-
-    def lineage(self, mixture_id: str) -> Document:
-        """Where a mixture comes from."""
-        return _json(describe_lineage(self._session, mixture_id))
-
-    def runs(self, swarm_id: str, after: str | None) -> Document:
-        """A page of a swarm's runs, in the order they were sampled."""
-        return _json(run_page(self._session, swarm_id, after, LIST_LENGTH))
-
-    def workers(self, after: str | None) -> Document:
-        """A page of workers, newest first."""
-        return _json(WORKERS.page(self._session, after, MOST_WORKERS))
-
-    def launches(self, optimization_id: str | None = None, after: str | None = None) -> Document:
-        """A page of launches, newest first; those of one optimization's mixtures if it is named."""
-        limit = LIST_LENGTH if optimization_id is None else MOST_LAUNCHES
-        return _json(LAUNCHES.page(self._session, after, limit, optimization=optimization_id))
-
-    def launch(self, launch_id: str) -> Document:
-        """A launch, its progress and what was measured on it."""
-        return _json(describe_launch(self._session, launch_id))
+def open_view(database: DatabaseDependency) -> Iterator[Session]:
+    """FastAPI dependency: one consistent view of the store, which ends before the page is sent."""
+    with database.read() as view:
+        yield view
 
 
-def open_documents(database: DatabaseDependency, settings: SettingsDependency) -> Iterator[Documents]:
-    """FastAPI dependency: documents over one read transaction, which ends before the page is sent."""
-    with database.read() as session:
-        yield Documents(session, settings)
-
-
-DocumentsDependency = Annotated[Documents, Depends(open_documents, scope="function")]
+Store = Annotated[Session, Depends(open_view, scope="function")]
 
 
 router = APIRouter(include_in_schema=False)
@@ -112,18 +60,18 @@ After = Annotated[str | None, Query(max_length=300)]
 
 @_pages.get("/")
 def overview(
-    documents: DocumentsDependency,
+    store: Store,
     sets_after: After = None,
     after: After = None,
     launches_after: After = None,
 ) -> Response:
     """Domain sets, optimizations and launches, newest first."""
-    optimizations = documents.optimizations(after)
-    launches = documents.launches(after=launches_after)
+    optimizations = _json(OPTIMIZATIONS.page(store, after, LIST_LENGTH))
+    launches = _json(LAUNCHES.page(store, launches_after, LIST_LENGTH))
     shown = (*optimizations["items"], *launches["items"])
     return page(
         "overview.html",
-        domain_sets=documents.domain_sets(sets_after),
+        domain_sets=_json(DOMAIN_SETS.page(store, sets_after, LIST_LENGTH)),
         optimizations=optimizations,
         launches={**launches, "items": with_objective(launches["items"])},
         is_live=any(document["state"] in LIVE for document in shown),
@@ -133,33 +81,38 @@ def overview(
 @_pages.get("/domain-sets/{name}")
 def domain_set(
     name: str,
-    documents: DocumentsDependency,
+    store: Store,
     revision: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
     after: After = None,
 ) -> Response:
     """One revision of a domain set and what was asked of the set."""
-    document = documents.revision(name, revision)
-    latest = documents.revision(name, None)["number"] if revision else document["number"]
+    document = _json(describe_revision(store, revision_of(store, name, revision)))
+    latest = revision_of(store, name, None).number if revision else document["number"]
     return page(
         "domain_set.html",
         revision=document,
         latest=latest,
         changes=changes_sentence(document["changes"]),
-        optimizations=documents.optimizations(after, name),
+        optimizations=_json(OPTIMIZATIONS.page(store, after, LIST_LENGTH, domain_set=name)),
         is_live=document["state"] in LIVE,
     )
 
 
 @_pages.get("/optimizations/{optimization_id}")
-def optimization(optimization_id: str, documents: DocumentsDependency, runs_after: After = None) -> Response:
+def optimization(
+    optimization_id: str, store: Store, settings: SettingsDependency, runs_after: After = None
+) -> Response:
     """The mixture, its evidence, and the swarm behind it."""
-    document = documents.optimization(optimization_id)
+    row = optimization_with_id(store, optimization_id)
+    document = _json(describe(store, row, worker_device(settings)))
     swarm_id, mixture_id = document["swarm_id"], document["mixture_id"]
     view = _optimization_page(
         document,
-        documents.mixture(mixture_id) if mixture_id else None,
-        documents.runs(swarm_id, runs_after) if swarm_id else {"items": [], "next": None},
-        documents.launches(optimization_id)["items"],
+        _json(describe_mixture(store, mixture_id)) if mixture_id else None,
+        _json(run_page(store, swarm_id, runs_after, LIST_LENGTH))
+        if swarm_id
+        else {"items": [], "next": None},
+        _json(LAUNCHES.page(store, None, MOST_LAUNCHES, optimization=optimization_id))["items"],
     )
     return page("optimization.html", runs_after=runs_after, **view)
 
@@ -228,26 +181,26 @@ def _measured(evidence: Document, launches: Sequence[Document]) -> dict[str, Any
 
 
 @_pages.get("/mixtures/{mixture_id}/lineage")
-def lineage(mixture_id: str, documents: DocumentsDependency) -> Response:
+def lineage(mixture_id: str, store: Store) -> Response:
     """Where a mixture comes from, down to any run."""
-    document = documents.lineage(mixture_id)
+    document = _json(describe_lineage(store, mixture_id))
     return page("lineage.html", lineage=document, sentence=lineage_sentence(document))
 
 
 @_pages.get("/workers")
-def workers(documents: DocumentsDependency, after: After = None) -> Response:
+def workers(store: Store, after: After = None) -> Response:
     """The machines that do the work."""
-    return page("workers.html", workers=documents.workers(after), is_live=True)
+    return page("workers.html", workers=_json(WORKERS.page(store, after, MOST_WORKERS)), is_live=True)
 
 
 @_pages.get("/launches/{launch_id}")
-def launch(launch_id: str, documents: DocumentsDependency) -> Response:
+def launch(launch_id: str, store: Store) -> Response:
     """A full training run and what was measured on its model."""
-    document = documents.launch(launch_id)
+    document = _json(describe_launch(store, launch_id))
     return page(
         "launch.html",
         launch=document,
-        mixture=documents.mixture(document["mixture_id"]),
+        mixture=_json(describe_mixture(store, document["mixture_id"])),
         objective=objective_bpb(document["metrics"], document["settings"]),
         weights=objective_weights(document),
         is_live=document["state"] in LIVE,

@@ -318,15 +318,21 @@ class CostView(BaseModel):
     largest_wave: int | None
 
 
-class OptimizationView(BaseModel):
-    """An optimization, how far it has come, and where its result is."""
+class OptimizationSummary(BaseModel):
+    """An optimization in a list."""
 
     id: str
     domain_set: str
     revision: int
     method: str
-    seed: int
     state: str
+    created_at: Time
+
+
+class OptimizationView(OptimizationSummary):
+    """An optimization, how far it has come, and where its result is."""
+
+    seed: int
     stage: str
     settings: dict[str, object]
     progress: OptimizationProgress
@@ -339,7 +345,6 @@ class OptimizationView(BaseModel):
     natural_mixture_id: str | None
     lost_runs: list[LostRun]
     failure: FailureView | None
-    created_at: Time
     updated_at: Time
 
 
@@ -362,14 +367,3 @@ class PlanView(BaseModel):
     cost: CostView | None = Field(description="Null: nothing is trained, or the vocabulary is not known yet.")
     warnings: list[str] = Field(description="What to know of the text: copies, shared text, declared counts.")
     plan: dict[str, object]
-
-
-class OptimizationSummary(BaseModel):
-    """An optimization in a list."""
-
-    id: str
-    domain_set: str
-    revision: int
-    method: str
-    state: str
-    created_at: Time

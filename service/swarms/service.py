@@ -38,24 +38,16 @@ class RunProgress(BaseModel):
     loss: float | None = None
 
 
-class RunSummary(BaseModel):
-    """A run in a list.
+class TrainingView(BaseModel):
+    """What a run and a launch tell of training.
 
     ``metrics`` has every task, every domain's held-out slice, and of a task with choices its other metric as
-    ``<task>/accuracy`` or ``<task>/bpb``. ``round`` is the one it was sampled in, from 0; ``requested_tokens`` is
-    what it was asked to train, and ``tokens`` what it has trained.
+    ``<task>/accuracy`` or ``<task>/bpb``. ``tokens`` is what was trained.
     """
 
     id: str
-    swarm_id: str | None
-    launch_id: str | None
-    index: int
-    round: int
     state: str
-    attempt: int
-    seed: int
     metrics: dict[str, float]
-    requested_tokens: int
     tokens: int | None
     seconds: float | None
     progress: RunProgress | None
@@ -63,14 +55,34 @@ class RunSummary(BaseModel):
     created_at: Time
 
 
-class RunView(RunSummary):
+class ModelView(BaseModel):
+    """What was trained on, and how large the model is."""
+
+    realised_tokens: dict[str, int] | None
+    parameters: int | None
+    non_embedding_parameters: int | None
+
+
+class RunSummary(TrainingView):
+    """A run in a list.
+
+    ``round`` is the one it was sampled in, from 0; ``requested_tokens`` is what it was asked to train.
+    """
+
+    swarm_id: str | None
+    launch_id: str | None
+    index: int
+    round: int
+    attempt: int
+    seed: int
+    requested_tokens: int
+
+
+class RunView(RunSummary, ModelView):
     """One model, one mixture, one seed; ``realised_weights`` are counted tokens over their sum."""
 
     weights: Weights
     realised_weights: Weights | None
-    realised_tokens: dict[str, int] | None
-    parameters: int | None
-    non_embedding_parameters: int | None
 
 
 class MetricView(BaseModel):
@@ -177,7 +189,9 @@ def run_page(session: Session, swarm: str | None, after: str | None, limit: int)
     ids = session.scalars(_ids(swarm is not None, after is not None), wanted).all()
     rows = session.execute(_SUMMARIES, {"ids": ids[:limit]}).all()
     following = f"{rows[-1].position}.{rows[-1].id}" if len(ids) > limit else None
-    views = [_run_view(RunSummary, row, Measurements.of(row._asdict())) for row in rows]
+    views = [
+        training_view(RunSummary, row, Measurements.of(row._asdict()), index=row.position) for row in rows
+    ]
     return Page(items=views, next=following)
 
 
@@ -203,20 +217,21 @@ def describe_run(session: Session, run_id: str) -> RunView:
     row = session.execute(_ONE_RUN, {"id": run_id}).first()
     if row is None:
         raise NotFound("run", run_id)
-    return _run_view(RunView, row, Measurements.of(row.result))
+    return training_view(RunView, row, Measurements.of(row.result), index=row.position)
 
 
-Shown = TypeVar("Shown", RunSummary, RunView)
+Shown = TypeVar("Shown", bound=TrainingView)
 
 
-def _run_view(kind: type[Shown], row: Any, measured: Measurements) -> Shown:
+def training_view(kind: type[Shown], row: Any, measured: Measurements, **given: object) -> Shown:
+    """The view of a row with the columns of a run and its job, and of what was measured on it."""
     return view_of(
         kind,
         row,
         measured,
-        index=row.position,
         progress=row.progress or None if row.state in jobs.HELD else None,
         failure=failure_of(row.failure_code, row.failure_detail),
+        **given,
     )
 
 

@@ -15,7 +15,7 @@ from store.schema import upgrade
 from store.settings import Settings
 from store.tables import DomainRow, Job
 from tests.workers.conftest import new_revision
-from workers.dispatcher import Hint, send_hints
+from workers.dispatcher import send_hints
 
 Until = Callable[..., None]
 
@@ -77,11 +77,11 @@ def test_a_worker_does_what_the_hints_name_and_what_follows(
 def test_hints_lost_with_the_broker_are_sent_again(
     store: Database, settings: Settings, start_worker: Callable[[], None], until: Until
 ) -> None:
-    sent: list[Hint] = []
+    sent: list[Job] = []
     assert send_hints(store, sent.append) == 1
     assert send_hints(store, sent.append) == 0, "a hint just sent is not sent again at once"
     redis.Redis.from_url(settings.broker_url).flushdb()
     assert send_hints(store, sent.append, resend_seconds=0.0) == 1
-    assert sent[0] == sent[1]
+    assert sent[0].id == sent[1].id
     with store.read() as session:
-        assert session.get(Job, sent[0].job_id) is not None, "a hint is a job's id and nothing else"
+        assert session.get(Job, sent[0].id) is not None, "a hint is a job's id and nothing else"

@@ -254,17 +254,7 @@ BATCH = 100
 """Leases taken back in one transaction, so that a crash of many workers does not hold up the writers."""
 
 
-@dataclass(frozen=True)
-class Reaped:
-    """A job taken back, and the state it is in now."""
-
-    job_id: str
-    kind: str
-    subject: str
-    state: str
-
-
-def reap(database: Database, settled: InTransaction | None = None) -> list[Reaped]:
+def reap(database: Database, settled: InTransaction | None = None) -> list[Job]:
     """Take back up to `BATCH` expired leases; ``settled`` is called for each in the same transaction.
 
     A job goes back to the queue, fails as ``worker_lost`` with the last worker it may lose
@@ -278,10 +268,10 @@ def reap(database: Database, settled: InTransaction | None = None) -> list[Reape
         return [_take_back(session, job, settled) for job in session.scalars(first).all()]
 
 
-def _take_back(session: Session, job: Job, settled: InTransaction | None) -> Reaped:
+def _take_back(session: Session, job: Job, settled: InTransaction | None) -> Job:
     lost = Failure(WORKER_LOST, f"worker {job.worker} stopped renewing its lease", retryable=True)
     retry_or_end(job, lost, reaped=True)
     session.flush()
     if settled is not None and job.state != QUEUED:
         settled(session, job)
-    return Reaped(job.id, job.kind, job.subject, job.state)
+    return job

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.dashboard.comparison import compare, objective_bpb, objective_value
+from service.dashboard.comparison import compare, objective_bpb
 from service.dashboard.sentences import predicted_verdict
 from tests.service.dashboard.store import TOKENS, evidence
 
@@ -61,9 +61,10 @@ def test_without_a_pair_nothing_is_compared(launches: list[dict[str, Any]]) -> N
 
 
 def test_an_objective_needs_all_its_tasks() -> None:
-    assert objective_value({"a": 1.0, "b": 3.0}, {"a": 3.0, "b": 1.0}) == pytest.approx(1.5)
-    assert objective_value({"a": 1.0}, {"a": 0.5, "b": 0.5}) is None
-    assert objective_value({}, {}) is None
+    settings = {"tasks": [{"name": "a", "weight": 3.0}, {"name": "b", "weight": 1.0}]}
+    assert objective_bpb({"a": 1.0, "b": 3.0}, settings) == pytest.approx(1.5)
+    assert objective_bpb({"a": 1.0}, settings) is None
+    assert objective_bpb({}, {"tasks": []}) is None
 
 
 @pytest.mark.parametrize(("gain", "tone"), [(0.05, "good"), (0.01, "open"), (-0.05, "bad")])

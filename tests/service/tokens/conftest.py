@@ -10,6 +10,12 @@ from service.cli.main import main
 from store.settings import Settings
 
 
+@pytest.fixture(autouse=True)
+def suspicious(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody believes in a token for two seconds: what a command changed is seen by the next request."""
+    monkeypatch.setattr("service.tokens.TRUST_SECONDS", 0.0)
+
+
 @pytest.fixture
 def run_tokens(client: TestClient, settings: Settings) -> Callable[..., str]:
     """Run ``mixwright tokens ...`` on the application's store; answers what it printed on standard output."""
