@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from store.engine import Database
 from store.tables import ATTEMPTS
-from workers.claims.failures import LOST_ALLOWED
+from workers.claims.claim import LOST_ALLOWED
 
 NEVER = {
     "lost: jobs that did not succeed": "SELECT count(*) FROM jobs WHERE state <> 'succeeded'",

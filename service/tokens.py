@@ -187,12 +187,6 @@ def find_by_hash(
     return Principal(row.name, granted(row.scopes), row.id, secret_hash), is_old
 
 
-def note_uses(session: Session, token_ids: Collection[str]) -> None:
-    """Write down that the tokens were used now."""
-    query = update(AccessToken).where(AccessToken.id.in_(token_ids))
-    session.execute(query.values(last_used_at=database_now()))
-
-
 def _named(session: Session, name: str) -> AccessToken:
     row = session.scalars(select(AccessToken).where(AccessToken.name == name).with_for_update()).first()
     if row is None:
@@ -324,38 +318,6 @@ def _network(address: str) -> str:
 _log = logging.getLogger("mixwright.tokens")
 
 
-class LastUses:
-    """One thread that writes; what is noted while it does is written together next."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._writer = ThreadPoolExecutor(1, "last-uses")
-        self._guard = threading.Lock()
-        self._pending: set[str] = set()
-
-    def note(self, token_id: str) -> None:
-        """Have it written that the token is used now; answers at once."""
-        with self._guard:
-            is_waiting = bool(self._pending)
-            self._pending.add(token_id)
-        if not is_waiting:
-            self._writer.submit(self._write)
-
-    def close(self) -> None:
-        """Wait until everything noted is written."""
-        self._writer.shutdown()
-
-    def _write(self) -> None:
-        with self._guard:
-            used, self._pending = self._pending, set()
-        try:
-            with self._database.write() as session:
-                note_uses(session, used)
-        except DBAPIError:
-            # It says when a token was used, no more: the next request with it tries again.
-            _log.warning("the last use of %d tokens could not be written down", len(used), exc_info=True)
-
-
 class Authenticator:
     """Knows the operator's token and looks the others up. Blocking but for `recent`: it asks the database."""
 
@@ -375,7 +337,7 @@ class Authenticator:
         self._recent: TLRUCache[tuple[str, str], tuple[Principal, float]] = TLRUCache(
             MOST_LOOKUPS, lambda _key, answer, _now: answer[1] + TRUST_SECONDS, clock
         )
-        self._last_uses = LastUses(database)
+        self._writer = ThreadPoolExecutor(1, "last-uses")
 
     def recent(self, secret: str, address: str) -> Principal | None:
         """Whose token it is, if `by_token` answered that for this address within `TRUST_SECONDS`; asks nobody."""
@@ -435,7 +397,7 @@ class Authenticator:
 
     def close(self) -> None:
         """Write down what is not written yet."""
-        self._last_uses.close()
+        self._writer.shutdown()
 
     def _look_up(self, secret_hash: str, token_id: str | None = None) -> Principal | None:
         if token_id is None and same(secret_hash, self._operator_hash):
@@ -443,5 +405,14 @@ class Authenticator:
         with self._database.read() as session:
             principal, last_use_is_old = find_by_hash(session, secret_hash, token_id) or (None, False)
         if principal is not None and last_use_is_old:
-            self._last_uses.note(principal.token_id or "")
+            self._writer.submit(self._note_use, principal.token_id)  # no request waits for a writer's turn
         return principal
+
+    def _note_use(self, token_id: str | None) -> None:
+        used = update(AccessToken).where(AccessToken.id == token_id).values(last_used_at=database_now())
+        try:
+            with self._database.write() as session:
+                session.execute(used)
+        except DBAPIError:
+            # It says when a token was used, no more: the next request with it tries again.
+            _log.warning("the last use of a token could not be written down", exc_info=True)

@@ -6,7 +6,6 @@
   - NotReady             409  what the request needs is still being prepared
     - NotCounted         409  it will be: ask again (``Retry-After``)
   - Invalid              422  a field is wrong; ``field`` names it
-  - BodyTooLarge         413
   - Unauthorized         401
   - Forbidden            403
   - TooManyAttempts      429
@@ -72,12 +71,6 @@ class Unavailable(Problem):
 
     status = 503
     headers = MappingProxyType({"Retry-After": "5"})
-
-
-class BodyTooLarge(Problem):
-    """The body is longer than the operator allows."""
-
-    status = 413
 
 
 class Unauthorized(Problem):

@@ -50,7 +50,7 @@ def _postgresql(element: Any, compiler: Any, **kw: Any) -> str:
 
 Document = dict[str, Any]
 ATTEMPTS = 3
-"""Attempts at a job that may fail by its own fault (`workers.claims.failures`)."""
+"""Attempts at a job that may fail by its own fault (`workers.claims.claim`)."""
 _Json = JSON().with_variant(JSONB(), "postgresql")
 
 

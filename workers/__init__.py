@@ -5,8 +5,8 @@ celery_app       a team: a hint wakes a worker, which claims as the supervisor d
 dispatcher       a team: takes back leases, advances optimizations, sends hints
 pipeline         which jobs an optimization needs next, and whether it has ended
 claims/          the row is the job
-    claim        a lease on it: take, renew, finish, fail, give back, reap
-    failures     why a job did not succeed, and whether it is tried again
+    claim        a lease on it: take, renew, finish, fail, give back, reap, try again
+    failures     why a job did not succeed
     registry     the slots' own rows: seen, paused, draining
     slots        the slots of a machine, what its devices are, and how it hears that it stops
 execution/       execute (the worker's side), child_handle and child (the process), waves (runs at once), launcher

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service.dashboard import session
-from service.dashboard.charts import MOST_ROWS, effects_table, gain_chart, mixture_chart
+from service.dashboard.charts import effects_table, gain_scale, weight_scale
 from service.dashboard.comparison import compare, objective_bpb, objective_weights, with_objective
 from service.dashboard.sentences import (
     changes_sentence,
@@ -36,6 +36,8 @@ Document = dict[str, Any]
 LIST_LENGTH = 25
 """Rows of one page of a list."""
 MOST_WORKERS = 100
+MOST_ROWS = 40
+"""Domains drawn; the table beside the chart has them all."""
 MOST_LAUNCHES = 50
 """Launches shown with their optimization."""
 
@@ -163,8 +165,8 @@ def answer_view(evidence: Document) -> dict[str, Any]:
         "objective_tasks": [task for task in evidence["tasks"] if task["weight"] > 0],
         "watched_tasks": [task for task in evidence["tasks"] if task["weight"] <= 0],
         "verdict": predicted_verdict(evidence),
-        "chart": mixture_chart(domains),
-        "undrawn": max(len(domains) - MOST_ROWS, 0),
+        "drawn": domains[:MOST_ROWS],
+        "scale": weight_scale(domains[:MOST_ROWS]),
         "effects": effects_table(evidence, [domain["name"] for domain in domains]),
     }
 
@@ -176,7 +178,7 @@ def _measured(evidence: Document, launches: Sequence[Document]) -> dict[str, Any
     return {
         "comparison": comparison,
         "verdict": measured_verdict(comparison),
-        "chart": gain_chart(comparison),
+        "scale": gain_scale(comparison.rows),
     }
 
 

@@ -26,20 +26,21 @@ from store.documents import ReuseDocument, SwarmDocument
 from store.revisions.shared_text import task_warnings
 from store.tables import Job, Optimization, Run, big_integer, database_now
 
-Span = tuple[float, float]
-
 
 @dataclass(frozen=True, slots=True)
 class StageWork:
-    """One stage: jobs by state, seconds workers spent on them, and from when to when (now, while one is under way).
+    """One stage: jobs by state, whether any was ever started, the seconds workers spent on them.
 
-    ``spans`` are of each job, or one around all of them.
+    ``job_seconds`` are those that passed during each, ``start`` and ``end`` are of all; what is under way lasts until
+    now.
     """
 
     states: Counter[str]
     is_started: bool
-    spans: Sequence[Span]
     busy_seconds: float
+    job_seconds: float
+    start: float | None
+    end: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,54 +64,55 @@ class Work:
         return tokens, sum(group.finished_seconds or 0.0 for group in self.groups)
 
 
+_STAGES = {
+    "prepare": (jobs.PREPARE_TOKENIZER, jobs.PREPARE_DOMAIN),
+    "sample": (jobs.SAMPLE_SWARM,),
+    "train": (jobs.PROXY_RUN,),
+    "solve": (jobs.SOLVE,),
+}
+
+
 def work_of(session: Session, row: Optimization) -> Work:
-    """The optimization's work, in two queries and one for each of held and lost."""
-    few = session.execute(_FEW, {"owners": [row.id, row.revision_id]}).all()
-    now = max((job.now for job in few), default=0.0)
+    """The optimization's work, in one query and one for each of held and lost."""
     owner = {"owner": row.id}
-    groups = session.execute(_GROUPS, owner).all()
-    train = _training(groups, now)
+    groups = session.execute(_GROUPS, {"owners": [row.id, row.revision_id]}).all()
+    now = max((group.now for group in groups), default=0.0)
+    stages = {
+        name: _stage_work([group for group in groups if group.kind in kinds])
+        for name, kinds in _STAGES.items()
+    }
+    states = stages["train"].states
     return Work(
         now,
-        {
-            "prepare": _stage_work([job for job in few if job.owner == row.revision_id], now),
-            "sample": _stage_work([job for job in few if job.kind == jobs.SAMPLE_SWARM], now),
-            "train": train,
-            "solve": _stage_work([job for job in few if job.kind == jobs.SOLVE], now),
-        },
-        groups,
-        session.execute(_HELD, owner).all() if any(train.states[state] for state in jobs.HELD) else [],
-        session.execute(_LOST, owner).all() if train.states[jobs.FAILED] else [],
+        stages,
+        [group for group in groups if group.kind == jobs.PROXY_RUN],
+        session.execute(_HELD, owner).all() if any(states[state] for state in jobs.HELD) else [],
+        session.execute(_LOST, owner).all() if states[jobs.FAILED] else [],
     )
 
 
 _IS_SPAN = and_(Job.started_at.is_not(None), or_(Job.finished_at.is_not(None), Job.state.in_(jobs.LIVE)))
-_FEW = select(
-    Job.owner,
-    Job.kind,
-    Job.state,
-    Job.started_at,
-    Job.finished_at,
-    Job.busy_seconds,
-    database_now().label("now"),
-).where(Job.owner.in_(bindparam("owners", expanding=True)), Job.kind != jobs.PROXY_RUN)
 _TOKENS = big_integer(Run.result["tokens"])
 _GROUPS = (
     select(
+        Job.kind,
         Job.state,
         Run.requested_tokens.label("asked"),
+        database_now().label("now"),
         func.count().label("number"),
         func.sum(Job.busy_seconds).label("busy_seconds"),
         func.count(Job.started_at).label("started"),
-        func.min(case((_IS_SPAN, Job.started_at))).label("first_start"),
-        func.max(case((_IS_SPAN, Job.finished_at))).label("last_end"),
-        func.count(case((and_(_IS_SPAN, Job.finished_at.is_(None)), 1))).label("open"),
+        func.min(case((_IS_SPAN, Job.started_at))).label("start"),
+        func.max(case((_IS_SPAN, func.coalesce(Job.finished_at, database_now())))).label("end"),
+        func.sum(case((_IS_SPAN, func.coalesce(Job.finished_at, database_now()) - Job.started_at))).label(
+            "job_seconds"
+        ),
         func.sum(_TOKENS).label("finished_tokens"),
         func.sum(case((_TOKENS > 0, Run.result["seconds"].as_float()))).label("finished_seconds"),
     )
-    .join(Run, Run.id == Job.subject)
-    .where(Job.owner == bindparam("owner"), Job.kind == jobs.PROXY_RUN)
-    .group_by(Job.state, literal_column("asked"))
+    .outerjoin(Run, Run.id == Job.subject)
+    .where(Job.owner.in_(bindparam("owners", expanding=True)))
+    .group_by(Job.kind, Job.state, literal_column("asked"))
 )
 _HELD = select(Job.progress, Job.shared_by).where(
     Job.owner == bindparam("owner"), Job.kind == jobs.PROXY_RUN, Job.state.in_(jobs.HELD)
@@ -122,30 +124,17 @@ _LOST = (
 )
 
 
-def _stage_work(work: Sequence[Any], now: float) -> StageWork:
-    return StageWork(
-        states=Counter(job.state for job in work),
-        is_started=any(job.started_at is not None for job in work),
-        spans=[
-            (job.started_at, now if job.finished_at is None else job.finished_at)
-            for job in work
-            if job.started_at is not None and (job.finished_at is not None or job.state in jobs.LIVE)
-        ],
-        busy_seconds=sum(job.busy_seconds for job in work),
-    )
-
-
-def _training(groups: Sequence[Any], now: float) -> StageWork:
+def _stage_work(groups: Sequence[Any]) -> StageWork:
     states: Counter[str] = Counter()
     for group in groups:
         states[group.state] += group.number
-    starts = [group.first_start for group in groups if group.first_start is not None]
-    ends = [now if group.open else group.last_end for group in groups if group.first_start is not None]
     return StageWork(
         states,
         is_started=any(group.started for group in groups),
-        spans=[(min(starts), max(ends))] if starts else [],
         busy_seconds=sum(group.busy_seconds for group in groups),
+        job_seconds=sum(group.job_seconds or 0.0 for group in groups),
+        start=min((group.start for group in groups if group.start is not None), default=None),
+        end=max((group.end for group in groups if group.end is not None), default=None),
     )
 
 
@@ -241,19 +230,13 @@ def _stage(optimization: str, now: float, name: str, work: StageWork, total: int
         state = jobs.QUEUED  # the next round waits for the runs of this one
     else:
         state = jobs.RUNNING if work.is_started else jobs.QUEUED
-    until = now if state in (jobs.RUNNING, jobs.QUEUED) else None
-    seconds = _seconds(name, work.spans, until)
-    return StageView(name=name, state=state, done=done, total=total, seconds=seconds)
-
-
-def _seconds(name: str, spans: Sequence[Span], until: float | None) -> float:
-    """From the first start to ``until`` or the last end; rounds are sampled one by one, with time between them."""
-    if not spans:
-        return 0.0
-    if name == "sample":
-        return round(sum(max(end - start, 0.0) for start, end in spans), 3)
-    end = max(end for _, end in spans) if until is None else until
-    return round(max(end - min(start for start, _ in spans), 0.0), 3)
+    seconds = 0.0
+    if name == "sample":  # rounds are sampled one by one, with time between them
+        seconds = max(work.job_seconds, 0.0)
+    elif work.start is not None and work.end is not None:
+        end = now if state in (jobs.RUNNING, jobs.QUEUED) else work.end
+        seconds = max(end - work.start, 0.0)
+    return StageView(name=name, state=state, done=done, total=total, seconds=round(seconds, 3))
 
 
 def _current_stage(stages: Sequence[StageView]) -> str:

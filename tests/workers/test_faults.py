@@ -24,7 +24,7 @@ from workers.dispatcher import send_hints
 from workers.execution.child import _finite
 from workers.execution.child_handle import Child
 from workers.execution.execute import Worker, run_claims
-from workers.jobs import KINDS
+from workers.jobs import kind_named
 
 Until = Callable[..., None]
 
@@ -145,7 +145,7 @@ def test_a_result_that_cannot_be_stored_fails_its_job_and_not_the_worker(
     def broken(session: Session, job: Job, result: dict[str, Any]) -> None:
         raise KeyError("vocabulary_size")
 
-    monkeypatch.setattr(KINDS[jobs.PREPARE_TOKENIZER], "store", broken)
+    monkeypatch.setattr(kind_named(jobs.PREPARE_TOKENIZER), "store", broken)
     claimed = claim(sqlite, "tester", 30.0)
     assert claimed is not None
     child = Child()
@@ -169,7 +169,7 @@ def test_a_connection_that_dies_in_a_step_of_a_job_is_not_the_jobs_fault(
     Base.metadata.drop_all(database.engine)
     Base.metadata.create_all(database.engine)
     job_id = add_short_job(database, settings)
-    real: Callable[..., Any] = getattr(KINDS[jobs.PREPARE_TOKENIZER], step)
+    real: Callable[..., Any] = getattr(kind_named(jobs.PREPARE_TOKENIZER), step)
     cuts: list[int] = []
 
     def cut_once(session: Session, *arguments: Any) -> Any:
@@ -179,7 +179,7 @@ def test_a_connection_that_dies_in_a_step_of_a_job_is_not_the_jobs_fault(
                 another.execute(select(func.pg_terminate_backend(cuts[0], 30_000)))
         return real(session, *arguments)
 
-    monkeypatch.setattr(KINDS[jobs.PREPARE_TOKENIZER], step, cut_once)
+    monkeypatch.setattr(kind_named(jobs.PREPARE_TOKENIZER), step, cut_once)
     claimed = claim(database, "tester", 60.0)
     assert claimed is not None
     child = Child()

@@ -27,7 +27,7 @@ from workers.claims.claim import Claim, Standing, claim, heartbeat
 from workers.execution.child_handle import Child
 from workers.execution.execute import Worker, run_claims
 from workers.execution.waves import claim_companions, next_work
-from workers.jobs import KINDS
+from workers.jobs import kind_named
 
 Until = Callable[..., None]
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
@@ -147,7 +147,7 @@ def alone(worker: Worker, run_id: str, tmp_path: Path) -> dict[str, float]:
     """What the run measures when it is trained by itself, elsewhere."""
     with worker.database.read() as session:
         job = session.scalars(select(Job).where(Job.subject == run_id)).one()
-        spec = KINDS[jobs.PROXY_RUN].describe(session, job, worker.settings)
+        spec = kind_named(jobs.PROXY_RUN).describe(session, job, worker.settings)
     result = train_run(RunSpec.from_dict({**spec, "directory": str(tmp_path / "alone" / run_id)}))
     return result.final
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from proxy_models.planning.memory import processor_name, total_memory
-from store.jobs import TRAINING
+from store.jobs import PRIORITY, TRAINING
 from store.settings import Settings
-from workers.jobs import KINDS
 
-NOT_TRAINING = tuple(kind for kind in KINDS if kind not in TRAINING)
+NOT_TRAINING = tuple(kind for kind in PRIORITY if kind not in TRAINING)
 _SHOWN = ("mixwright", "torch", "transformers", "numpy")
 
 

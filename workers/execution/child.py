@@ -24,12 +24,10 @@ from functools import partial
 from typing import Any, TextIO
 
 from proxy_models.text.data_roots import reading_below
-from store.jobs import TRAINING
 from store.logs import bound, configure_logging
 from store.settings import Settings
 from workers.claims.failures import Failure
-from workers.jobs import CHOOSE_WAVE, KINDS
-from workers.jobs.training import choose_wave, train_runs
+from workers.jobs import CHOOSE_WAVE, kind_named, training
 
 ALIVE_SECONDS = 1.0
 
@@ -122,11 +120,11 @@ class Order:
             reading, *_ = [(spec["run"] if asked else spec).pop("reading", None) for spec in specs]
             with reading_below(**(reading or {"roots": None})):
                 if asked:
-                    self.succeeded(0, choose_wave(specs[0]))
-                elif self.order["kind"] in TRAINING:
-                    train_runs(specs, self.order["backend"], self)
+                    self.succeeded(0, training.choose_wave(specs[0]))
+                elif (kind := kind_named(self.order["kind"])) is training:
+                    training.train_runs(specs, self.order["backend"], self)
                 else:
-                    result = KINDS[self.order["kind"]].execute(specs[0], partial(self.progress, 0))
+                    result = kind.execute(specs[0], partial(self.progress, 0))
                     self.succeeded(0, result)
         except Exception as error:  # the edge of the worker: whatever went wrong is recorded with the job
             for member in sorted(self.unanswered):

@@ -26,7 +26,7 @@ from workers.claims.claim import Claim, LeaseLost, acknowledge_cancel, fail, fin
 from workers.claims.failures import DEVICE_FAILED, STOPPED, WORKER_LOST, Failure
 from workers.claims.slots import Flag, Slot
 from workers.execution.child_handle import Child, ChildDied
-from workers.jobs import KINDS
+from workers.jobs import kind_named
 from workers.pipeline import settle
 
 log = logging.getLogger("mixwright.worker")
@@ -83,7 +83,7 @@ def specification(worker: Worker, claim: Claim) -> dict[str, Any]:
     """What is to be done, as the store says, and what the child may read for it (`data_roots.reading_below`)."""
     settings = worker.own_settings
     with settings.reading(), worker.database.read() as session:
-        spec = KINDS[claim.kind].describe(session, session.get_one(Job, claim.job_id), settings)
+        spec = kind_named(claim.kind).describe(session, session.get_one(Job, claim.job_id), settings)
     roots = [str(root) for root in settings.roots]
     return {**spec, "reading": {"roots": roots, "own": [str(settings.artifacts)]}}
 
@@ -301,7 +301,7 @@ class _Execution:
 
 
 def _store(session: Session, job: Job, result: dict[str, Any]) -> None:
-    KINDS[job.kind].store(session, job, result)
+    kind_named(job.kind).store(session, job, result)
     session.flush()
     if job.kind in TRAINING:
         note_tokens(session, job, result["tokens"])

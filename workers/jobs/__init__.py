@@ -6,31 +6,31 @@ the transaction that ends the job). So a child can be killed at any moment, and 
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Protocol, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, cast
 
-from sqlalchemy.orm import Session
+if TYPE_CHECKING:  # a child that trains knows no database
+    from sqlalchemy.orm import Session
 
-from store import jobs
-from store.settings import Settings
-from store.tables import Document, Job
+    from store.settings import Settings
+    from store.tables import Document, Job
 
 
 class JobKind(Protocol):
-    """The three steps of a kind of job; each kind is a module of this package (`MODULES`)."""
+    """The three steps of a kind of job; each kind is a module of this package."""
 
-    def describe(self, session: Session, job: Job, settings: Settings) -> Document:
+    def describe(self, session: "Session", job: "Job", settings: "Settings") -> "Document":
         """What is to be done, as JSON. Raises JobError when the store does not have what it needs."""
         ...
 
-    def execute(self, spec: Document, report: Callable[[Document], None]) -> Document:
+    def execute(self, spec: "Document", report: "Callable[[Document], None]") -> "Document":
         """Do it, tell ``report`` how far it is, and answer the result, as JSON.
 
         Of runs to train there is none: `training.train_runs` does several at once.
         """
         ...
 
-    def store(self, session: Session, job: Job, result: Document) -> None:
+    def store(self, session: "Session", job: "Job", result: "Document") -> None:
         """Write the result."""
         ...
 
@@ -38,32 +38,13 @@ class JobKind(Protocol):
 CHOOSE_WAVE = "choose_wave"
 """Not a job but a question a worker has for its child (`workers.jobs.training.choose_wave`)."""
 
-MODULES: Final = {
-    jobs.PREPARE_TOKENIZER: "prepare_tokenizer",
-    jobs.PREPARE_DOMAIN: "prepare_domain",
-    jobs.COMPARE_DOMAINS: "compare_domains",
-    jobs.SAMPLE_SWARM: "sample_swarm",
-    jobs.PROXY_RUN: "training",
-    jobs.SOLVE: "solve",
-    jobs.FULL_RUN: "training",
-    jobs.EXTERNAL_RUN: "external_run",
-}
+_MODULES = {"proxy_run": "training", "full_run": "training"}
+"""Of the kinds that are not called like theirs."""
 
 
-class _Kinds(Mapping[str, JobKind]):
-    """The kinds by name, each module imported when it is first asked for.
+def kind_named(name: str) -> JobKind:
+    """The module of a kind, imported when it is first asked for.
 
     A process that was started again to train need not load the mathematics of solving, which takes two CPU seconds.
     """
-
-    def __getitem__(self, name: str) -> JobKind:
-        return cast(JobKind, importlib.import_module(f"{__name__}.{MODULES[name]}"))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(MODULES)
-
-    def __len__(self) -> int:
-        return len(MODULES)
-
-
-KINDS: Mapping[str, JobKind] = _Kinds()
+    return cast(JobKind, importlib.import_module(f"{__name__}.{_MODULES.get(name, name)}"))

@@ -6,23 +6,23 @@ A worker describes the run and stores what was measured; its child trains it, an
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.orm import Session
-
+from mixing.document import Document
 from proxy_models.errors import ProxyError
 from proxy_models.families.start import read_start
 from proxy_models.stores.current import current_store, local_artifact, using_store
 from proxy_models.stores.object_path import file_identity, is_address
-from store import jobs
 from store.documents import LaunchDocument, ModelDocument, SwarmDocument
 from store.files import identity_hash
 from store.settings import Settings
-from store.tables import Document, Job, Launch, Metric, Optimization, Run
 from workers.claims.failures import JobError
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from proxy_models.planning.calibration import Calibration, Swarm
     from proxy_models.training.run_record import RunResult
     from proxy_models.training.run_spec import RunSpec
+    from store.tables import Job
     from workers.execution.child import Order
 
 ALONE = "one-by-one"
@@ -36,10 +36,13 @@ USUAL_FLOPS = {"cpu": 3e10, "cuda": 2e13}
 """FLOPs per second taken for granted to decide that; nano-0.1M reached 5e10 on one core of an EPYC."""
 
 
-def describe(session: Session, job: Job, settings: Settings) -> Document:
+def describe(session: "Session", job: "Job", settings: Settings) -> Document:
     """The specification ``proxy_models.training.run_spec.RunSpec`` reads: of a swarm's run, or of a launch's."""
+    from store.jobs import PROXY_RUN
+    from store.tables import Launch, Optimization, Run
+
     run = session.get_one(Run, job.subject)
-    if job.kind == jobs.PROXY_RUN:
+    if job.kind == PROXY_RUN:
         optimization = session.get_one(Optimization, job.owner)
         revision, swarm = optimization.revision, SwarmDocument.of(optimization)
         training, tasks = swarm.proxy, swarm.tasks
@@ -93,8 +96,10 @@ def _changed(start: str) -> JobError:
     return JobError("data_changed", f"the model to start from, {start}, was changed since it was asked for")
 
 
-def store(session: Session, job: Job, result: Document) -> None:
+def store(session: "Session", job: "Job", result: Document) -> None:
     """Store a run's measurements: the series as rows, the rest as one document."""
+    from store.tables import Metric, Run
+
     run = session.get_one(Run, job.subject)
     run.result = {name: value for name, value in result.items() if name != "metrics"}
     session.add_all(Metric(run_id=run.id, **metric) for metric in result["metrics"])
