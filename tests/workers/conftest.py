@@ -14,7 +14,7 @@ from store.engine import Database
 from store.schema import upgrade
 from store.settings import Settings
 from store.tables import Base, DomainRow, DomainSet, Job, Revision
-from workers.jobs import KINDS
+from workers.jobs import kind_named
 
 Until = Callable[..., None]
 
@@ -95,8 +95,8 @@ def prepare(database: Database, settings: Settings, files: dict[str, str]) -> st
             queued = session.scalars(select(Job).where(Job.kind == kind, Job.state == jobs.QUEUED)).all()
             assert len(queued) == (len(files) if kind == jobs.PREPARE_DOMAIN else 1)
             for job in queued:
-                spec = KINDS[kind].describe(session, job, settings)
-                KINDS[kind].store(session, job, KINDS[kind].execute(spec, lambda progress: None))
+                spec = kind_named(kind).describe(session, job, settings)
+                kind_named(kind).store(session, job, kind_named(kind).execute(spec, lambda progress: None))
                 job.state = jobs.SUCCEEDED
                 session.flush()
         return revision.id
