@@ -65,7 +65,7 @@ class Work:
 
 
 _STAGES = {
-    "prepare": (jobs.PREPARE_TOKENIZER, jobs.PREPARE_DOMAIN),
+    "prepare": (jobs.PREPARE_TOKENIZER, jobs.PREPARE_DOMAIN, jobs.COMPARE_DOMAINS),
     "sample": (jobs.SAMPLE_SWARM,),
     "train": (jobs.PROXY_RUN,),
     "solve": (jobs.SOLVE,),
@@ -194,8 +194,9 @@ def _progress(state: str, swarm: SwarmDocument, work: Work, domains: int) -> Opt
     trained = work.trained[0] + sum(int((run.progress or {}).get("done", 0)) for run in work.held)
     rate = _rate(work)
     remaining = max(tokens_total - lost - trained, 0)
-    # The tokenizer's job counts as one piece of work beside the domains'.
-    totals = (domains + 1, len(swarm.rounds), total_runs, 1)
+    # Beside the domains' jobs the tokenizer's counts, and their comparison's once it is there.
+    prepared = max(domains + 1, work.stages["prepare"].states.total())
+    totals = (prepared, len(swarm.rounds), total_runs, 1)
     return OptimizationProgress(
         stages=[
             _stage(state, work.now, name, stage, total)
