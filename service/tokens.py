@@ -409,10 +409,10 @@ class Authenticator:
         return principal
 
     def _note_use(self, token_id: str | None) -> None:
-        used = update(AccessToken).where(AccessToken.id == token_id).values(last_used_at=database_now())
+        token = update(AccessToken).where(AccessToken.id == token_id)
         try:
             with self._database.write() as session:
-                session.execute(used)
+                session.execute(token.values(last_used_at=database_now()))
         except DBAPIError:
             # It says when a token was used, no more: the next request with it tries again.
             _log.warning("the last use of a token could not be written down", exc_info=True)

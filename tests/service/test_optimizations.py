@@ -40,6 +40,23 @@ def test_an_unchanged_optimization_is_not_sent_again(client: TestClient, optimiz
     assert client.get(location, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
+@pytest.mark.parametrize("state", [jobs.QUEUED, jobs.SUCCEEDED, jobs.FAILED])
+def test_text_that_is_compared_is_prepared_only_then(
+    client: TestClient, settings: Settings, optimization: Document, state: str
+) -> None:
+    location = client.post("/v1/optimizations", json=optimization).headers["location"]
+    with Database(settings.resolved_database_url).write() as session:
+        tokenizer = session.query(Job).filter(Job.kind == jobs.PREPARE_TOKENIZER).one()
+        tokenizer.state, owner = jobs.SUCCEEDED, tokenizer.owner
+        counted = [jobs.new_job(jobs.PREPARE_DOMAIN, name, owner) for name in ("a", "b", "c")]
+        compared = jobs.new_job(jobs.COMPARE_DOMAINS, owner, owner)
+        for job in (*counted, compared):
+            job.state = state if job is compared else jobs.SUCCEEDED
+        session.add_all([*counted, compared])
+    stage = client.get(location).json()["progress"]["stages"][0]
+    assert (stage["state"], stage["done"], stage["total"]) == (state, 4 + (state != jobs.QUEUED), 5)
+
+
 def test_a_running_optimization_without_progress_is_not_sent_again(
     client: TestClient, settings: Settings, optimization: Document
 ) -> None:
