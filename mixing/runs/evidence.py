@@ -195,13 +195,8 @@ def gather(
 
 
 def _without_rows(runs: Sequence[RunEvidence]) -> dict[str, int]:
-    missed = (
-        name
-        for run in runs
-        for name, weight in (run.requested or {}).items()
-        if weight > 0 and run.mixture.get(name, 0.0) == 0
-    )
-    return dict(sorted(Counter(missed).items()))
+    asked = ((name, run) for run in runs for name, weight in (run.requested or {}).items() if weight > 0)
+    return dict(sorted(Counter(name for name, run in asked if not run.mixture.get(name)).items()))
 
 
 def _table(
