@@ -94,6 +94,16 @@ class Database:
         self.engine.dispose()
 
 
+@contextmanager
+def database_for(url: str) -> Iterator[Database]:
+    """The database with a connection of one's own, for a process that has something to compute and then ends."""
+    database = Database(url, connections=1)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
 IDLE_SECONDS = 30.0
 """A connection unused for so long is asked; shorter than firewalls forget (minutes)."""
 _USED_AT = "mixwright_used_at"

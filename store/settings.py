@@ -114,6 +114,12 @@ class Settings(BaseSettings):
     metrics_public: bool = False
     """Whether ``/metrics`` is answered without the token."""
     body_limit_bytes: int = Field(default=2**20, gt=0)
+    compute_processes: int = Field(default=2, ge=1, le=64)
+    """Computations of requests at once: checks of an optimization, dry runs, lineages."""
+    compute_seconds: float = Field(default=20.0, gt=0)
+    """How long one may take."""
+    compute_memory_bytes: int = Field(default=2 * 2**30, ge=2**26)
+    """How much memory one may take."""
     max_domains: int = Field(default=2000, gt=0)
     max_runs: int = Field(default=20_000, gt=0)
 

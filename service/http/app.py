@@ -22,6 +22,7 @@ from service.observability import health, metrics
 from service.observability.health import Readiness
 from service.observability.requests import RequestLog, request_telemetry
 from service.optimizations import endpoints as optimizations
+from service.processes.computation import Computations
 from service.swarms import endpoints as swarms
 from service.tokens import Authenticator
 from store.engine import CONNECTIONS, Database
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.database = database
     app.state.readiness = readiness
+    app.state.computations = Computations(settings)
     app.state.registry = metrics.make_registry(database)
     app.state.authenticator = Authenticator(
         load_token(settings), database, wrong_tokens=settings.wrong_tokens

@@ -5,13 +5,14 @@ where every other request waits for it. A hop to a thread costs about as much as
 answer in the thread that made it, and reads a body's JSON strictly, once.
 """
 
+import asyncio
 import difflib
 import functools
 import inspect
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -24,6 +25,7 @@ from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from service.processes.computation import Computation
 from store.engine import Database
 from store.problems import Invalid, Problem
 from store.settings import Settings
@@ -223,6 +225,25 @@ async def _settings(request: Request) -> Settings:
 
 DatabaseDependency = Annotated[Database, Depends(_database)]
 SettingsDependency = Annotated[Settings, Depends(_settings)]
+
+
+async def _computation(request: Request) -> AsyncIterator[Computation]:
+    """What the request computes; ended when its client leaves."""
+    computation = Computation(request.app.state.computations)
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass  # the body, where nobody has read it
+        computation.leave()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield computation
+    finally:
+        watching.cancel()
+
+
+ComputeDependency = Annotated[Computation, Depends(_computation, scope="function")]
 
 DryRun = Annotated[bool, Query(description="Answer what would be, and store nothing.")]
 

@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Response
 
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
-from service.http.routes import DatabaseDependency, ThreadRoute
+from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Page
 from service.mixtures import service
-from service.mixtures.lineage import LineageView, describe_lineage
+from service.mixtures.lineage import LineageView, lineage_of
 from service.mixtures.service import MixtureRequest, MixtureSummary, MixtureView
 
 router = APIRouter(prefix="/v1/mixtures", tags=["mixtures"], route_class=ThreadRoute)
@@ -43,7 +43,7 @@ def get_mixture(mixture_id: str, database: DatabaseDependency) -> MixtureView:
 
 
 @router.get("/{mixture_id}/lineage", response_model=LineageView)
-def get_lineage(mixture_id: str, database: DatabaseDependency) -> LineageView:
+@slow
+def get_lineage(mixture_id: str, settings: SettingsDependency, compute: ComputeDependency) -> LineageView:
     """Where a mixture comes from: revisions, the maps between them, and every run, whether it counted and why."""
-    with database.read() as session:
-        return describe_lineage(session, mixture_id)
+    return compute(lineage_of, settings, mixture_id)

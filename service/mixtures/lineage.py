@@ -15,8 +15,10 @@ from service.http.schemas import Time, Weights, view_of
 from service.mixtures.service import MixtureSummary, mixture_with_id, summarize_mixture
 from store import jobs
 from store.documents import SwarmDocument
+from store.engine import database_for
 from store.revisions.changes import KnownChanges, known_changes
 from store.revisions.lineage import ancestry
+from store.settings import Settings
 from store.tables import Job, MixtureRow, Optimization, Revision, Run, Swarm
 
 
@@ -99,6 +101,12 @@ def describe_lineage(session: Session, mixture_id: str) -> LineageView:
             _revision(session, revision, optimizations.get(revision.id, []), verdict) for revision in chain
         ],
     )
+
+
+def lineage_of(settings: Settings, mixture_id: str) -> LineageView:
+    """`describe_lineage` as a computation: of thousands of runs it takes seconds. Raises NotFound."""
+    with database_for(settings.resolved_database_url) as database, database.read() as session:
+        return describe_lineage(session, mixture_id)
 
 
 Verdict = Callable[[Run, Job], tuple[bool, str]]

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from mixing.errors import MixingError
 from mixing.laws.catalogue import REGRESSIONS
 from mixing.limits import Limits
@@ -15,13 +13,13 @@ from mixing.parts import HELD_OUT_PREFIX
 from mixing.solve.constraints import LinearConstraint, share_of
 from mixing.terms import TaskGuard, Terms, check_heeded
 from proxy_models.families.start import StartFolder
-from service.domain_sets.repository import revision_of
 from service.optimizations.schemas import OptimizationRequest
 from service.training.checks import check_rows, check_tasks, check_training
 from store.documents import VERSION, OptimizationDocument, TrainingDocument
 from store.problems import Invalid, invalid
 from store.revisions.shared_text import counted_domains, unmeasured
 from store.settings import Settings
+from store.tables import Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +130,12 @@ def _check_parts(request: OptimizationRequest, recipe: Recipe) -> None:
         raise Invalid("no_temperature", "Only the method 'temperature' has a temperature.", "temperature")
 
 
-def check_answerable(session: Session, checked: CheckedRequest) -> None:
+def check_answerable(checked: CheckedRequest, revision: Revision) -> None:
     """Refuse an objective the revision cannot be measured on, and a target or shares that no mixture satisfies.
 
-    With counts still missing, sampling the swarm checks it. Reads only: solving for the smallest conflict among
-    many shares takes its time, in which nobody should wait for the store.
+    With counts still missing, sampling the swarm checks it. Nothing is read: the revision comes with its domains.
     """
     request = checked.request
-    revision = revision_of(session, request.domain_set, request.revision)
     counts = {row.name: row.tokens for row in revision.domains}
     if checked.document.recipe is not None:
         _check_objective(checked, [name for name in counts if name not in unmeasured(revision)])

@@ -17,14 +17,23 @@ from proxy_models.config import TrainingConfig
 from proxy_models.planning.cost import SwarmWork, swarm_cost
 from service.dashboard.formatting import flops, quantity, size
 from service.domain_sets.repository import CountedText, counted_text
+from service.optimizations.reuse import PlannedReuse
 from service.optimizations.schemas import CostView, Hours, PlanView
-from service.optimizations.service import PlannedOptimization
 from service.training.device import WorkerDevice, check_memory, vocabulary_of
 from store.documents import OptimizationDocument, TaskDocument, TrainingDocument
 from store.revisions.shared_text import counted_domains, text_warnings
 from store.tables import Revision
 
 Source = Literal["own_runs", "past_runs", "calibration"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedOptimization:
+    """An optimization found to be good and not stored: its runs, in which rounds, and what it reuses."""
+
+    revision_id: str
+    document: OptimizationDocument
+    reuse: PlannedReuse | None
 
 
 @dataclass(frozen=True)

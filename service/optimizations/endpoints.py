@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Response
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.routes import (
     RETRY_AFTER_SECONDS,
+    ComputeDependency,
     DatabaseDependency,
     DryRun,
     SettingsDependency,
@@ -16,8 +17,8 @@ from service.http.routes import (
 )
 from service.http.schemas import After, Limit, Page
 from service.optimizations import service
-from service.optimizations.checks import check_answerable, check_request
-from service.optimizations.cost import check_planned_memory, plan_view
+from service.optimizations.cost import PlannedOptimization
+from service.optimizations.planning import Uncounted, planned
 from service.optimizations.progress import describe
 from service.optimizations.schemas import (
     OptimizationRequest,
@@ -46,26 +47,25 @@ def create_optimization(
     response: Response,
     database: DatabaseDependency,
     settings: SettingsDependency,
+    compute: ComputeDependency,
     key: KeyHeader = None,
     dry_run: DryRun = False,
 ) -> OptimizationView | PlanView:
     """Ask for a mixture: what is known is reused, the rest sampled, trained, fitted and solved by the workers."""
-    checked = check_request(body, settings)
     request = IdempotentRequest("optimizations", key, body)
-    device = worker_device(settings)
     with database.read() as session:
         made = None if dry_run else request.earlier(session)
-        if made is None:
-            check_answerable(session, checked)
     if made is None:
-        check_counted(settings, checked.document.proxy, "proxy.")
-        with database.read() as session:
-            planned = service.plan_optimization(session, checked, settings.max_runs, dry_run)
-            check_planned_memory(session, planned, device)
-            if dry_run:
-                response.status_code = 200
-                return plan_view(session, planned, device)
-        made = do_once(database, request, lambda session: service.create_optimization(session, planned))
+        plan = compute(planned, settings, body, dry_run, True)
+        if isinstance(plan, Uncounted):
+            check_counted(settings, plan.proxy, "proxy.")
+            plan = compute(planned, settings, body, dry_run, False)
+        if isinstance(plan, PlanView):
+            response.status_code = 200
+            return plan
+        assert isinstance(plan, PlannedOptimization), "it was counted"
+        asked = plan
+        made = do_once(database, request, lambda session: service.create_optimization(session, asked))
     optimization_id = str(made)
     response.headers["Location"] = f"/v1/optimizations/{optimization_id}"
     response.headers["Retry-After"] = RETRY_AFTER_SECONDS

@@ -8,18 +8,24 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from mixing.change.lineage import space_of
+from mixing.change.lineage import RevisionNode, space_of
 from mixing.errors import Infeasible, MixingError, TooFewRuns
-from mixing.reuse.choice import Continuation, ReuseKind, StartMixture
+from mixing.reuse.choice import Continuation, PastRun, StartMixture
 from mixing.reuse.plan import ReusePlan, plan_reuse
 from mixing.reuse.reuse import NOTHING_REUSED
 from service.mixtures.service import mixture_with_id
 from service.optimizations.checks import CheckedRequest
 from service.optimizations.schemas import ReuseRequest
-from store.documents import ReuseDocument
-from store.problems import Invalid, NotCounted, invalid
+from store.documents import OptimizationDocument, ReuseDocument
+from store.problems import Invalid, invalid
 from store.revisions.lineage import ancestry, is_known, lineage_nodes, node_id
-from store.revisions.past_runs import Comparison, Conditions, FinishedRun, finished_runs, mean_seconds
+from store.revisions.past_runs import (
+    Comparison,
+    Conditions,
+    finished_runs,
+    has_finished_runs,
+    mean_seconds,
+)
 from store.revisions.shared_text import counted_domains, unmeasured
 from store.tables import MixtureRow, Revision
 
@@ -50,13 +56,57 @@ class PlannedReuse:
         )
 
 
-def planned_reuse(
+@dataclass(frozen=True)
+class ReuseQuestion:
+    """What is read of the store for a plan; `plan` computes it and reads nothing more.
+
+    Attributes:
+        asked: kind, freed domains and whether older runs may count.
+        start: the mixture to go on from, None where there is none.
+        revision: the newest, with its domains.
+        nodes: the lineage, the newest revision first.
+        past: the finished runs of its revisions.
+        seconds_per_run: mean worker seconds of those that can be compared with new ones.
+    """
+
+    asked: ReuseRequest
+    start: StartMixture | None
+    revision: Revision
+    nodes: Sequence[RevisionNode]
+    past: tuple[PastRun, ...]
+    seconds_per_run: float | None
+
+    def plan(self, document: OptimizationDocument, runs: int | None) -> PlannedReuse:
+        """The plan for a question whose shares are resolved. Raises Invalid naming the field at fault."""
+        try:
+            plan = plan_reuse(
+                Continuation(
+                    question=document.question(
+                        counted_domains(self.revision), NOTHING_REUSED, unmeasured(self.revision)
+                    ),
+                    space=space_of(self.nodes, self.nodes[0].id),
+                    past=self.past,
+                    start=self.start,
+                    kind=self.asked.kind,
+                    free=tuple(self.asked.free),
+                    most_coupled=self.asked.most_coupled,
+                    reuse_runs=self.asked.runs,
+                    runs=runs,
+                    seconds_per_run=self.seconds_per_run,
+                )
+            )
+        except MixingError as error:
+            raise _refused(error) from error
+        return PlannedReuse(self.asked, None if self.start is None else self.start.id, plan)
+
+
+def reuse_question(
     session: Session,
     revision: Revision,
     checked: CheckedRequest,
     dry_run: bool = False,
-) -> PlannedReuse | None:
-    """The plan that was asked for, or that goes without saying; None where there is nothing to reuse.
+) -> ReuseQuestion | None:
+    """What the plan is made of that was asked for, or goes without saying; None where there is nothing to reuse.
 
     Without a word, a revision with an ancestor that has a proposed mixture goes on from it (`auto`), and any other
     begins anew.
@@ -75,21 +125,27 @@ def planned_reuse(
     _check(asked, chain)
     if asked.kind == "none" and not asked.runs and not dry_run:
         return None
-    runs = finished_runs(session, chain)
-    if not dry_run and start is None and not runs and asked.kind in ("none", "auto"):
+    if (
+        not dry_run
+        and start is None
+        and asked.kind in ("none", "auto")
+        and not has_finished_runs(session, chain)
+    ):
         return None
+    # Before the runs are read, which may be many.
     if not is_known(revision):
         reuses_nothing = asked.kind == "none" and not asked.runs
         instead = (
             "send it without dry_run" if reuses_nothing else 'ask for reuse {"kind": "none", "runs": false}'
         )
-        raise NotCounted(
-            "not_counted",
-            f"Revision {revision.number} of {revision.domain_set.name!r} is still being counted, and the plan "
-            f"follows from the count; ask again when it is done, or {instead}, which waits for it.",
-            "reuse",
-        )
-    return _plan(_Lineage(session, revision, runs), checked, asked, start)
+    nodes, document = lineage_nodes(session, revision), checked.document
+    known = {node.id for node in nodes}
+    runs = [one for one in finished_runs(session, chain) if node_id(one.optimization.revision) in known]
+    comparison = Comparison(nodes, Conditions(revision.tokenizer_path, document.proxy, document.tasks))
+    past = tuple(comparison.past_run(one) for one in runs)
+    alike = [one for one, run in zip(runs, past, strict=True) if run.unlike is None]
+    begin = None if start is None else _start(start)
+    return ReuseQuestion(asked, begin, revision, nodes, past, mean_seconds(alike))
 
 
 def _asked(
@@ -152,47 +208,6 @@ def _check(asked: ReuseRequest, chain: Sequence[Revision]) -> None:
             f"reuse.free[{index}]",
             names=[name],
         )
-
-
-@dataclass(frozen=True)
-class _Lineage:
-    session: Session
-    revision: Revision
-    runs: Sequence[FinishedRun]
-
-
-def _plan(
-    lineage: _Lineage, checked: CheckedRequest, asked: ReuseRequest, start: MixtureRow | None
-) -> PlannedReuse:
-    nodes, document = lineage_nodes(lineage.session, lineage.revision), checked.document
-    conditions = Conditions(lineage.revision.tokenizer_path, document.proxy, document.tasks)
-    comparison = Comparison(nodes, conditions)
-    known = {node.id for node in nodes}
-    runs = [one for one in lineage.runs if node_id(one.optimization.revision) in known]
-    kind: ReuseKind = asked.kind
-    try:
-        space = space_of(nodes, node_id(lineage.revision))
-        past = tuple(comparison.past_run(one) for one in runs)
-        unlike = {run.id for run in past if run.unlike is not None}
-        plan = plan_reuse(
-            Continuation(
-                question=document.question(
-                    counted_domains(lineage.revision), NOTHING_REUSED, unmeasured(lineage.revision)
-                ),
-                space=space,
-                past=past,
-                start=None if start is None else _start(start),
-                kind=kind,
-                free=tuple(asked.free),
-                most_coupled=asked.most_coupled,
-                reuse_runs=asked.runs,
-                runs=checked.request.runs,
-                seconds_per_run=mean_seconds([one for one in runs if one.run.id not in unlike]),
-            )
-        )
-    except MixingError as error:
-        raise _refused(error) from error
-    return PlannedReuse(asked, None if start is None else start.id, plan)
 
 
 def _start(row: MixtureRow) -> StartMixture:

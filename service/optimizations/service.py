@@ -1,21 +1,14 @@
 """Optimizations: finding them, planning and storing them, cancelling and retrying them. Nothing here commits."""
 
-from dataclasses import dataclass, replace
-
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
-from mixing.errors import MixingError, TooFewRuns
-from mixing.methods import Method, Recipe, method_named
-from service.domain_sets.repository import require_usable, revision_of
+from service.domain_sets.repository import require_usable
 from service.http.schemas import Listing, views_of
-from service.optimizations.checks import CheckedRequest, shares_of
-from service.optimizations.reuse import PlannedReuse, planned_reuse
+from service.optimizations.cost import PlannedOptimization
 from service.optimizations.schemas import OptimizationSummary
-from service.training.checks import check_vocabulary
 from store import jobs
-from store.documents import OptimizationDocument, ShareDocument
-from store.problems import Conflict, Invalid, NotFound, invalid
+from store.problems import Conflict, NotFound
 from store.revisions.shared_text import contamination_warnings
 from store.tables import DomainSet, MixtureRow, Optimization, Revision, Swarm, database_now
 
@@ -64,62 +57,6 @@ OPTIMIZATIONS = Listing(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedOptimization:
-    """An optimization found to be good and not stored: its runs, in which rounds, and what it reuses."""
-
-    revision_id: str
-    document: OptimizationDocument
-    reuse: PlannedReuse | None
-
-
-def plan_optimization(
-    session: Session, checked: CheckedRequest, maximum_runs: int, dry_run: bool = False
-) -> PlannedOptimization:
-    """Find what can be reused and how many runs that takes. Reads only.
-
-    Raises:
-        NotFound, NotReady, NotCounted: the revision or the mixture to go on from.
-        Invalid: naming the field at fault.
-    """
-    request, recipe = checked.request, checked.document.recipe
-    method = method_named(request.method)
-    revision = revision_of(session, request.domain_set, request.revision)
-    require_usable(session, revision)
-    check_vocabulary(checked.start, revision.vocabulary_size, "proxy.start")
-    shares = shares_of(request, [row.name for row in revision.domains])
-    document = replace(checked.document, shares=tuple(map(ShareDocument.of, shares)))
-    reuse = None
-    if recipe is not None:
-        reuse = planned_reuse(session, revision, replace(checked, document=document), dry_run)
-    domains = len(revision.domains)
-    if reuse is not None:
-        runs = reuse.plan.new_runs
-    else:
-        runs = request.runs if request.runs is not None else method.default_runs(domains, recipe)
-    if runs > maximum_runs:
-        raise Invalid(
-            "too_many_runs",
-            f"{method.title} over {domains} domains asks for {runs} runs, and at most {maximum_runs} are allowed.",
-            "runs",
-        )
-    if recipe is None:
-        needed, rounds = 0, ()
-    elif reuse is None:
-        needed, rounds = recipe.minimum_runs(domains), _rounds(method, recipe, runs, domains)
-    else:
-        needed = reuse.plan.least_new_runs
-        rounds = _rounds(method, recipe, runs, domains, needed)
-    document = replace(
-        document,
-        runs=runs,
-        rounds=rounds,
-        minimum_runs=needed,
-        reuse=None if reuse is None else reuse.document(),
-    )
-    return PlannedOptimization(revision.id, document, reuse)
-
-
 def create_optimization(session: Session, planned: PlannedOptimization) -> str:
     """Store the optimization; the workers take it from there. Answers its id."""
     document = planned.document
@@ -132,17 +69,6 @@ def create_optimization(session: Session, planned: PlannedOptimization) -> str:
     session.add(row)
     session.flush()
     return row.id
-
-
-def _rounds(
-    method: Method, recipe: Recipe, runs: int, domains: int, least: int | None = None
-) -> tuple[int, ...]:
-    try:
-        return method.split(recipe, runs, domains, least)
-    except TooFewRuns as error:
-        raise Invalid("too_few_runs", f"{error}.", "runs", needed=error.needed) from error
-    except MixingError as error:
-        raise invalid(error, "runs") from error
 
 
 def cancel(session: Session, optimization_id: str) -> Optimization:

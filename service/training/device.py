@@ -66,6 +66,12 @@ def known_counts(directory: Path, architecture: Mapping[str, Any]) -> CountsByVo
         return None
 
 
+def is_counted(settings: Settings, training: TrainingDocument) -> bool:
+    """Whether nothing has to be counted of a proxy before it can be held against the library."""
+    architecture = training.architecture
+    return architecture is None or bool(_read(_file(settings.model_counts, architecture)))
+
+
 def check_counted(settings: Settings, training: TrainingDocument | None, prefix: str) -> None:
     """Have the architecture of a proxy or a launch counted, unless it is known or has none.
 

@@ -9,8 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from mixing.change.lineage import RevisionNode
@@ -43,19 +44,15 @@ class FinishedRun:
     seconds: float
 
 
+def has_finished_runs(session: Session, revisions: Sequence[Revision]) -> bool:
+    """Whether `finished_runs` has any."""
+    return session.scalar(_finished(revisions, Run.id).limit(1)) is not None
+
+
 def finished_runs(session: Session, revisions: Sequence[Revision]) -> list[FinishedRun]:
     """Every proxy run that succeeded for an optimization of one of these revisions, oldest first."""
-    query = (
-        select(Run, Optimization, Job.busy_seconds)
-        .join(Job, Job.subject == Run.id)
-        .join(Optimization, Optimization.id == Job.owner)
-        .where(
-            Job.kind == jobs.PROXY_RUN,
-            Job.state == jobs.SUCCEEDED,
-            Run.result.is_not(None),
-            Optimization.revision_id.in_([revision.id for revision in revisions]),
-        )
-        .order_by(Optimization.created_at, Optimization.id, Run.position)
+    query = _finished(revisions, Run, Optimization, Job.busy_seconds).order_by(
+        Optimization.created_at, Optimization.id, Run.position
     )
     swarms: dict[str, SwarmDocument] = {}
     found = []
@@ -64,6 +61,21 @@ def finished_runs(session: Session, revisions: Sequence[Revision]) -> list[Finis
             swarms[optimization.id] = SwarmDocument.of(optimization)
         found.append(FinishedRun(run, optimization, swarms[optimization.id], seconds))
     return found
+
+
+def _finished(revisions: Sequence[Revision], *columns: Any) -> Select[*tuple[Any, ...]]:
+    return (
+        select(*columns)
+        .select_from(Run)
+        .join(Job, Job.subject == Run.id)
+        .join(Optimization, Optimization.id == Job.owner)
+        .where(
+            Job.kind == jobs.PROXY_RUN,
+            Job.state == jobs.SUCCEEDED,
+            Run.result.is_not(None),
+            Optimization.revision_id.in_([revision.id for revision in revisions]),
+        )
+    )
 
 
 @dataclass(frozen=True)

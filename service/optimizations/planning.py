@@ -1,0 +1,124 @@
+"""What a request for a mixture comes to before it is stored: its checks, its runs, and what it reuses.
+
+Run as a computation (`service.processes.computation`): first everything is read, then it is computed with no session
+open. What can be refused cheaply is refused first.
+"""
+
+from dataclasses import dataclass, replace
+
+from mixing.errors import MixingError, TooFewRuns
+from mixing.methods import Method, Recipe, method_named
+from service.domain_sets.repository import require_usable, revision_of
+from service.optimizations.checks import CheckedRequest, check_answerable, check_request, shares_of
+from service.optimizations.cost import PlannedOptimization, check_planned_memory, plan_view
+from service.optimizations.reuse import ReuseQuestion, reuse_question
+from service.optimizations.schemas import OptimizationRequest, PlanView
+from service.training.checks import check_vocabulary
+from service.training.device import check_counted, is_counted, worker_device
+from store.documents import ShareDocument, TrainingDocument
+from store.engine import Database, database_for
+from store.problems import Invalid, invalid
+from store.settings import Settings
+from store.tables import Revision
+
+
+@dataclass(frozen=True)
+class Uncounted:
+    """The proxy has an architecture that has to be counted first; then the same is asked again."""
+
+    proxy: TrainingDocument
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the store says of a request."""
+
+    checked: CheckedRequest
+    revision: Revision
+    reuse: ReuseQuestion | None
+
+
+def planned(
+    settings: Settings, request: OptimizationRequest, dry_run: bool, count_first: bool
+) -> PlannedOptimization | PlanView | Uncounted:
+    """The optimization that is to be stored, or, for a dry run, what is answered of it.
+
+    ``count_first`` answers Uncounted instead where that is to be done before.
+
+    Raises:
+        NotFound, NotReady, NotCounted: the revision or the mixture to go on from.
+        Invalid: naming the field at fault.
+    """
+    checked = check_request(request, settings)
+    with database_for(settings.resolved_database_url) as database:
+        read = _read(database, checked, dry_run)
+        check_answerable(checked, read.revision)
+        optimization = _plan(read, settings.max_runs)
+        proxy = checked.document.proxy
+        if count_first and proxy is not None:
+            if not is_counted(settings, proxy):
+                return Uncounted(proxy)
+            check_counted(settings, proxy, "proxy.")
+        device = worker_device(settings)
+        with database.read() as session:
+            check_planned_memory(session, optimization, device)
+            return plan_view(session, optimization, device) if dry_run else optimization
+
+
+def _read(database: Database, checked: CheckedRequest, dry_run: bool) -> _Read:
+    request = checked.request
+    with database.read() as session:
+        revision = revision_of(session, request.domain_set, request.revision)
+        require_usable(session, revision)
+        check_vocabulary(checked.start, revision.vocabulary_size, "proxy.start")
+        reuse = None
+        if checked.document.recipe is not None:
+            reuse = reuse_question(session, revision, checked, dry_run)
+        return _Read(checked, revision, reuse)
+
+
+def _plan(read: _Read, maximum_runs: int) -> PlannedOptimization:
+    """How many runs it takes, in which rounds, and what is reused."""
+    request, recipe = read.checked.request, read.checked.document.recipe
+    names = [row.name for row in read.revision.domains]
+    domains = len(names)
+    method = method_named(request.method)
+    shares = tuple(map(ShareDocument.of, shares_of(request, names)))
+    document = replace(read.checked.document, shares=shares)
+    reuse = None if read.reuse is None else read.reuse.plan(document, request.runs)
+    if reuse is not None:
+        runs = reuse.plan.new_runs
+    else:
+        runs = request.runs if request.runs is not None else method.default_runs(domains, recipe)
+    if runs > maximum_runs:
+        raise Invalid(
+            "too_many_runs",
+            f"{method.title} over {domains} domains asks for {runs} runs, and at most {maximum_runs} are allowed.",
+            "runs",
+        )
+    if recipe is None:
+        needed, rounds = 0, ()
+    elif reuse is None:
+        needed, rounds = recipe.minimum_runs(domains), _rounds(method, recipe, runs, domains)
+    else:
+        needed = reuse.plan.least_new_runs
+        rounds = _rounds(method, recipe, runs, domains, needed)
+    document = replace(
+        document,
+        runs=runs,
+        rounds=rounds,
+        minimum_runs=needed,
+        reuse=None if reuse is None else reuse.document(),
+    )
+    return PlannedOptimization(read.revision.id, document, reuse)
+
+
+def _rounds(
+    method: Method, recipe: Recipe, runs: int, domains: int, least: int | None = None
+) -> tuple[int, ...]:
+    try:
+        return method.split(recipe, runs, domains, least)
+    except TooFewRuns as error:
+        raise Invalid("too_few_runs", f"{error}.", "runs", needed=error.needed) from error
+    except MixingError as error:
+        raise invalid(error, "runs") from error

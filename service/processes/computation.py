@@ -1,0 +1,201 @@
+"""What takes longer than a tenth of a second, in a process of its own: few at once, bounded in time and memory.
+
+    planned = compute(plan, settings, body)
+
+``plan`` is a function of a module, its arguments and its answer can be pickled, and a `Problem` it raises is raised
+here. The process is forked from one that has everything imported and does nothing else, so it starts in some
+milliseconds, and what it took of memory is given back when it ends: with its answer, at its limit, or as soon as the
+client that waits for it has left. It opens a connection of its own to the database; those of the web process stay
+with the requests that are answered at once.
+"""
+
+import logging
+import multiprocessing
+import os
+import resource
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from traceback import format_exc
+from typing import ParamSpec, TypeVar
+
+import psutil
+
+from store.problems import Problem, Unavailable
+from store.settings import Settings
+
+WAIT_SECONDS = 1.0
+"""How long a request waits for its turn; one that is refused after that comes again."""
+NICE = 5
+"""Of a computation: where there are too few cores, those who only look come first."""
+
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+_log = logging.getLogger("mixwright.computation")
+_PRELOADED = ["service.optimizations.planning", "service.mixtures.lineage"]
+
+
+class Busy(Unavailable):
+    """Too many computations at once; the same request will do in a moment."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "busy", f"As much is computed as may be at once, and nothing ended within {WAIT_SECONDS:g} s."
+        )
+        self.headers = {"Retry-After": "2"}
+
+
+class TooMuch(Unavailable):
+    """A computation went over one of its limits."""
+
+    def __init__(self, code: str, what: str, setting: str) -> None:
+        super().__init__(code, f"The computation {what}; ask for less, or have the operator raise {setting}.")
+        self.headers = {"Retry-After": "60"}
+
+
+class Computations:
+    """The computations of one web process. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._places = threading.BoundedSemaphore(settings.compute_processes)
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(_PRELOADED)
+
+    def warm_up(self) -> None:
+        """Import now what the first computation would wait for."""
+        Computation(self)(os.getpid)
+
+    def start(
+        self, function: Callable[..., object], arguments: tuple[object, ...]
+    ) -> "tuple[BaseProcess, Connection]":
+        """A process that computes, and where its answer comes from."""
+        receiver, sender = self._context.Pipe(duplex=False)
+        limits = self._settings.compute_seconds, self._settings.compute_memory_bytes
+        process = self._context.Process(
+            target=_compute, args=(sender, dict(os.environ), limits, function, arguments), daemon=True
+        )
+        try:
+            process.start()
+        finally:
+            sender.close()
+        return process, receiver
+
+    def take(self) -> None:
+        """Wait for a place; raises Busy."""
+        if not self._places.acquire(timeout=WAIT_SECONDS):
+            raise Busy
+
+    def give_back(self) -> None:
+        """Leave the place to the next."""
+        self._places.release()
+
+    @property
+    def seconds(self) -> float:
+        """How long one may take."""
+        return self._settings.compute_seconds
+
+
+class Computation:
+    """What one request computes, one thing after another; `leave` ends it from another thread."""
+
+    def __init__(self, all_of_them: Computations) -> None:
+        self._all = all_of_them
+        self._guard = threading.Lock()
+        self._process: BaseProcess | None = None
+        self._has_left = False
+
+    def __call__(
+        self, function: Callable[Given, Answer], *given: Given.args, **named: Given.kwargs
+    ) -> Answer:
+        """What the function answers, from a process of its own.
+
+        Raises:
+            Busy, TooMuch: nothing was computed, or not to the end.
+            Problem: the function's own.
+        """
+        assert not named, "arguments are given by position"
+        self._all.take()
+        try:
+            with self._guard:
+                if self._has_left:
+                    raise Unavailable("client_left", "Nobody waits for the answer any more.")
+                self._process, receiver = self._all.start(function, given)
+            with receiver:
+                return self._answer(receiver, self._process)
+        finally:
+            self._end()
+            self._all.give_back()
+
+    def leave(self) -> None:
+        """End what is computed now, and begin nothing more."""
+        with self._guard:
+            self._has_left = True
+            if self._process is not None:
+                self._process.kill()
+
+    def _answer(self, receiver: Connection, process: BaseProcess) -> Answer:
+        if not receiver.poll(self._all.seconds):
+            raise TooMuch("takes_too_long", f"took over {self._all.seconds:g} s", "MIXWRIGHT_COMPUTE_SECONDS")
+        try:
+            kind, value = receiver.recv()
+        except EOFError:
+            process.join(1)
+            raise Unavailable(
+                "computation_lost",
+                f"The computation ended without an answer (exit status {process.exitcode}).",
+            ) from None
+        if kind == "answer":
+            return value
+        if kind == "memory":
+            raise TooMuch("takes_too_much", "needs too much memory", "MIXWRIGHT_COMPUTE_MEMORY_BYTES")
+        if kind == "problem":
+            raise _raised(value)
+        raise RuntimeError(f"a computation failed:\n{value}")
+
+    def _end(self) -> None:
+        with self._guard:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.join()
+            process.close()
+
+
+def _compute(
+    sender: Connection,
+    environment: Mapping[str, str],
+    limits: tuple[float, int],
+    function: Callable[..., object],
+    arguments: tuple[object, ...],
+) -> None:
+    """In the process: the function within the limits, and how it ended."""
+    seconds, memory = limits
+    os.environ.update(environment)
+    os.nice(NICE)
+    used = psutil.Process().memory_info().vms
+    # The first bounds it even where the web process was killed and nobody waits any more.
+    for kind, most in ((resource.RLIMIT_CPU, int(seconds) + 2), (resource.RLIMIT_AS, used + memory)):
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    try:
+        message = ("answer", function(*arguments))
+    except MemoryError:
+        message = ("memory", None)
+    except Problem as problem:
+        shown = (problem.status, problem.code, problem.detail, problem.field, problem.extra)
+        message = ("problem", (*shown, None if problem.headers is None else dict(problem.headers)))
+    except Exception:
+        message = ("failure", format_exc())
+    with suppress(BrokenPipeError):
+        sender.send(message)
+    sender.close()
+
+
+def _raised(value: tuple[int, str, str, str | None, dict[str, object], dict[str, str] | None]) -> Problem:
+    status, code, detail, field, extra, headers = value
+    problem = Problem(code, detail, field, **extra)
+    problem.status, problem.headers = status, headers
+    return problem
