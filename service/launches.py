@@ -13,6 +13,7 @@ from mixing.limits import BINDING
 from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import require_usable
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
+from service.http.limits import User
 from service.http.routes import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Listing, Name, Page
 from service.mixtures.service import mixture_with_id
@@ -102,8 +103,8 @@ def _check_launcher(request: LaunchRequest, settings: Settings) -> None:
             raise Invalid("not_built_in", f"A launcher has no use for {name!r}; leave it out.", name)
 
 
-def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice) -> str:
-    """Store the launch, its run and its job; answers the launch's id."""
+def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice, user: str) -> str:
+    """Store the launch, its run and its job for a user; answers the launch's id."""
     document, mixture = checked.document, mixture_with_id(session, checked.mixture_id)
     require_usable(session, mixture.revision)
     check_vocabulary(checked.start, mixture.revision.vocabulary_size, "start")
@@ -127,7 +128,7 @@ def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice)
     session.add(run)
     session.flush()
     kind = jobs.FULL_RUN if document.launcher == BUILT_IN else jobs.EXTERNAL_RUN
-    session.add(jobs.new_job(kind, run.id, launch.id))
+    session.add(jobs.new_job(kind, run.id, launch.id, user=user))
     return launch.id
 
 
@@ -245,6 +246,7 @@ def create_launch(
     response: Response,
     database: DatabaseDependency,
     settings: SettingsDependency,
+    user: User,
     key: KeyHeader = None,
 ) -> LaunchView:
     """Train the full model on a mixture."""
@@ -254,7 +256,7 @@ def create_launch(
     launch_id = do_once(
         database,
         IdempotentRequest("launches", key, body),
-        lambda session: store_launch(session, checked, device),
+        lambda session: store_launch(session, checked, device, user.name),
     )
     response.headers["Location"] = f"/v1/launches/{launch_id}"
     response.headers["Retry-After"] = RETRY_AFTER_SECONDS

@@ -70,6 +70,11 @@ class Principal:
     token_id: str | None = None
     secret_hash: str | None = None
 
+    @property
+    def is_operator(self) -> bool:
+        """Whether it is the operator's own token, which no quota holds for."""
+        return self.token_id is None
+
 
 PREFIX = "mw_"
 """Lets scanners for leaked secrets recognise one."""

@@ -43,9 +43,11 @@ PRIORITY: Final = {
 }
 
 
-def new_job(kind: str, subject: str, owner: str, position: int = 0) -> Job:
+def new_job(kind: str, subject: str, owner: str, position: int = 0, user: str = "") -> Job:
     """A queued job of ``kind``; unique per subject, so the store refuses the same work a second time."""
-    return Job(kind=kind, subject=subject, owner=owner, position=position, priority=PRIORITY[kind])
+    return Job(
+        kind=kind, subject=subject, owner=owner, position=position, priority=PRIORITY[kind], user_name=user
+    )
 
 
 def of_run() -> ColumnElement[bool]:

@@ -8,7 +8,8 @@
   - Invalid              422  a field is wrong; ``field`` names it
   - Unauthorized         401
   - Forbidden            403
-  - TooManyAttempts      429
+  - TooManyRequests      429  more than one user may have (``Retry-After``)
+    - TooManyAttempts    429
   - Unavailable          503  a store of corpora or artifacts does not answer (``Retry-After``)
 """
 
@@ -86,17 +87,25 @@ class Forbidden(Problem):
     status = 403
 
 
-class TooManyAttempts(Problem):
-    """Too many wrong tokens came from one address."""
+class TooManyRequests(Problem):
+    """A user has asked for more than one user may have; the same request may do later."""
 
     status = 429
+
+    def __init__(self, code: str, detail: str, wait_seconds: int) -> None:
+        super().__init__(code, detail)
+        self.headers = MappingProxyType({"Retry-After": str(wait_seconds)})
+
+
+class TooManyAttempts(TooManyRequests):
+    """Too many wrong tokens came from one address."""
 
     def __init__(self, wait_seconds: int) -> None:
         super().__init__(
             "too_many_attempts",
             f"Too many wrong tokens came from this address; try again in {wait_seconds} s.",
+            wait_seconds,
         )
-        self.headers = MappingProxyType({"Retry-After": str(wait_seconds)})
 
 
 def invalid(error: MixingError, field: str | None = None) -> Invalid:

@@ -114,6 +114,18 @@ class Settings(BaseSettings):
     metrics_public: bool = False
     """Whether ``/metrics`` is answered without the token."""
     body_limit_bytes: int = Field(default=2**20, gt=0)
+    user_requests_per_second: float = Field(default=100.0, gt=0)
+    """Of each user; for a moment twice as many. A user is a token's name, and the operator's token has no quota."""
+    user_slow_requests: int = Field(default=4, ge=1)
+    """Requests that check files, plan or compute, of each user at once."""
+    user_domain_sets: int = Field(default=1000, ge=1)
+    """Domain sets each user may store."""
+    user_optimizations: int = Field(default=100, ge=1)
+    """Optimizations each user may have under way."""
+    user_device_hours: float = Field(default=10_000.0, ge=0)
+    """Estimated device-hours of training that each user may have under way."""
+    wait_seconds: float = Field(default=1.0, ge=0)
+    """How long a request waits for its turn where as many are under way as may be; then it is refused (503)."""
     compute_processes: int = Field(default=2, ge=1, le=64)
     """Computations of requests at once: checks of an optimization, dry runs, lineages."""
     compute_seconds: float = Field(default=20.0, gt=0)

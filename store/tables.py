@@ -21,6 +21,7 @@ from sqlalchemy import (
     cast,
     func,
     select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
@@ -111,12 +112,18 @@ def _time() -> Mapped[float]:
     return mapped_column(Double, default=database_now())
 
 
+def _user() -> Mapped[str]:
+    """Who asked for it: a token's name; empty in rows of versions that did not note it."""
+    return mapped_column(default="", server_default=text("''"))
+
+
 class DomainSet(Base):
     """A named, versioned tree of domains."""
 
     __tablename__ = "domain_sets"
     id: Mapped[str] = _id("ds")
     name: Mapped[str] = mapped_column(unique=True)
+    user_name: Mapped[str] = _user()
     created_at: Mapped[float] = _time()
     revisions: Mapped[list["Revision"]] = relationship(
         back_populates="domain_set", order_by="Revision.number"
@@ -200,6 +207,9 @@ class Optimization(Base):
     method: Mapped[str]
     seed: Mapped[int] = mapped_column(BigInteger)
     settings: Mapped[Document]
+    user_name: Mapped[str] = _user()
+    device_hours: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    """What its training was estimated to take when it was asked for; 0 where nobody knew."""
     state: Mapped[str] = mapped_column(default="queued", index=True)
     failure_code: Mapped[str | None]
     failure_detail: Mapped[str | None] = mapped_column(Text)
@@ -305,11 +315,14 @@ class Job(Base):
         UniqueConstraint("kind", "subject"),
         Index(None, "state", "priority", "position"),
         Index(None, "owner", "kind", "state"),  # jobs of an owner are counted by state from it alone
+        Index(None, "state", "user_name", "priority", "position"),  # a user's next job, and who has any
+        Index(None, "user_name", "started_at"),
     )
     id: Mapped[str] = _id("job")
     kind: Mapped[str]
     subject: Mapped[str] = mapped_column(String(40))
     owner: Mapped[str] = mapped_column(String(40))
+    user_name: Mapped[str] = _user()
     priority: Mapped[int]
     position: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(default="queued")

@@ -180,21 +180,20 @@ def _beat() -> None:
 
 @app.task(name=RUN_JOB)
 def run_job(job_id: str) -> None:
-    """Claim the job and see it through, then whatever else waits; nothing to do when others have it all."""
+    """Claim what waits, whatever job the hint is about, and see it through; nothing to do when others have it all."""
     with _at_work:
         try:
-            _work(job_id)
+            _work()
         except BaseException:
             _child().kill()  # whatever it still does belongs to nobody
             raise
 
 
-def _work(job_id: str) -> None:
+def _work() -> None:
     slot, registry = _slot(), _registry()
     worker = Worker(_database(), SETTINGS, SlotFlag(_stopping, registry, slot))
-    hint: str | None = job_id
-    while not _stopping.is_set() and (work_once(worker, slot, registry, _child(), hint) or hint):
-        hint = None
+    while not _stopping.is_set() and work_once(worker, slot, registry, _child()):
+        pass
 
 
 @worker_shutting_down.connect

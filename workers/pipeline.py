@@ -162,7 +162,7 @@ def _requeue_cancelled(session: Session, optimization: Optimization) -> None:
 def _queue(session: Session, optimization: Optimization, kind: str, number: int) -> None:
     # One job a round: the subject, which is unique, names the round from the second on.
     subject = f"{optimization.id}.{number}" if number else optimization.id
-    session.add(jobs.new_job(kind, subject, optimization.id, number))
+    session.add(jobs.new_job(kind, subject, optimization.id, number, optimization.user_name))
     if optimization.state == jobs.QUEUED:
         _start(optimization)
 

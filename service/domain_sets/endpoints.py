@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
+from sqlalchemy.orm import Session
 
 from service.domain_sets import repository, revisions
 from service.domain_sets.checks import check_tokenizer
@@ -17,6 +18,7 @@ from service.domain_sets.schemas import (
     RevisionView,
 )
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
+from service.http.limits import User, check_domain_sets
 from service.http.routes import DatabaseDependency, DryRun, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Page
 from store.tables import Revision
@@ -37,6 +39,7 @@ def create_domain_set(
     response: Response,
     database: DatabaseDependency,
     settings: SettingsDependency,
+    user: User,
     key: KeyHeader = None,
     dry_run: DryRun = False,
 ) -> RevisionView | DomainSetPlanView:
@@ -46,11 +49,12 @@ def create_domain_set(
     if dry_run:
         response.status_code = 200
         return DomainSetPlanView(domain_set=body.name, domains=[domain.view for domain in domains])
-    revision_id = do_once(
-        database,
-        IdempotentRequest("domain-sets", key, body),
-        lambda session: revisions.create_domain_set(session, body, tokenizer, domains),
-    )
+
+    def store(session: Session) -> str:
+        check_domain_sets(session, settings, user)
+        return revisions.create_domain_set(session, body, tokenizer, domains, user.name)
+
+    revision_id = do_once(database, IdempotentRequest("domain-sets", key, body), store)
     return _created(database, revision_id, response)
 
 
@@ -83,6 +87,7 @@ def create_revision(
     response: Response,
     database: DatabaseDependency,
     settings: SettingsDependency,
+    user: User,
     key: KeyHeader = None,
     dry_run: DryRun = False,
 ) -> RevisionView | RevisionPlanView:
@@ -95,7 +100,9 @@ def create_revision(
         response.status_code = 200
         return planned.view()
     if planned is not None:
-        made = do_once(database, request, lambda session: revisions.store_revision(session, planned))
+        made = do_once(
+            database, request, lambda session: revisions.store_revision(session, planned, user.name)
+        )
     return _created(database, str(made), response)
 
 

@@ -36,15 +36,16 @@ def create_domain_set(
     request: DomainSetRequest,
     tokenizer: dict[str, object],
     domains: Sequence[CheckedDomain],
+    user: str = "",
 ) -> str:
-    """Store a new domain set with revision 1 and the job that prepares it; answers the revision's id."""
+    """Store a user's new domain set with revision 1 and the job that prepares it; answers the revision's id."""
     if session.scalar(select(DomainSet.id).where(DomainSet.name == request.name)):
         raise Conflict(
             "domain_set_exists",
             f"There is a domain set {request.name!r} already; POST a revision of it instead.",
             "name",
         )
-    domain_set = DomainSet(name=request.name)
+    domain_set = DomainSet(name=request.name, user_name=user)
     session.add(domain_set)
     session.flush()
     revision = Revision(
@@ -56,7 +57,7 @@ def create_domain_set(
         content_hash=_definition_hash(tokenizer, request.held_out_fraction, domains),
         changes=Changes(added=tuple(sorted(domain.name for domain in domains))).to_dict(),
     )
-    return _store(session, revision, domains)
+    return _store(session, revision, domains, user)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def plan_revision(
     )
 
 
-def store_revision(session: Session, planned: PlannedRevision) -> str:
+def store_revision(session: Session, planned: PlannedRevision, user: str = "") -> str:
     """Store a planned revision, with its parent's tokenizer so that old runs stay comparable; answers its id.
 
     Raises Conflict when another revision came first: what the latest one changes would no longer be what was found.
@@ -173,7 +174,7 @@ def store_revision(session: Session, planned: PlannedRevision) -> str:
         changes=planned.changes.to_dict(),
         said=dict(planned.said),
     )
-    return _store(session, revision, planned.domains)
+    return _store(session, revision, planned.domains, user)
 
 
 def _found(old: Leaves, new: Leaves, said: Mapping[str, str]) -> Changes:
@@ -236,7 +237,7 @@ def _latest_number(session: Session, domain_set_id: str) -> int:
     ).one()
 
 
-def _store(session: Session, revision: Revision, domains: Sequence[CheckedDomain]) -> str:
+def _store(session: Session, revision: Revision, domains: Sequence[CheckedDomain], user: str) -> str:
     session.add(revision)
     session.flush()
     for domain in domains:
@@ -251,7 +252,7 @@ def _store(session: Session, revision: Revision, domains: Sequence[CheckedDomain
                 declared_bytes=domain.declared_bytes,
             )
         )
-    session.add(jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id))
+    session.add(jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id, user=user))
     session.flush()
     return revision.id
 

@@ -15,6 +15,7 @@ from service.domain_sets import endpoints as domain_sets
 from service.http.auth import load_token, require_launch, require_token
 from service.http.errors import install_error_handlers
 from service.http.guards import BodyLimit, DataRootsOnly, PlainHead, SecurityHeaders
+from service.http.limits import Limits
 from service.http.openapi import publish
 from service.http.routes import known_query
 from service.mixtures import endpoints as mixtures
@@ -64,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.database = database
     app.state.readiness = readiness
     app.state.computations = Computations(settings)
+    app.state.limits = Limits(settings)
     app.state.registry = metrics.make_registry(database)
     app.state.authenticator = Authenticator(
         load_token(settings), database, wrong_tokens=settings.wrong_tokens

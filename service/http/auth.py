@@ -148,7 +148,10 @@ async def require_launch(request: Request) -> None:
 
 async def _require(request: Request, scope: Scope) -> None:
     principal = _recent_principal(request)
-    _check_scope(request, principal or await run_in_threadpool(principal_of, request), scope)
+    principal = principal or await run_in_threadpool(principal_of, request)
+    _check_scope(request, principal, scope)
+    if principal is not None:
+        request.app.state.limits.admit(principal)
 
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from service.http.limits import SLOW_THREADS, take_place
 from service.processes.computation import Computation
 from store.engine import Database
 from store.problems import Invalid, Problem
@@ -115,8 +116,6 @@ def _too_deep() -> Invalid:
 
 
 JSON = "application/json"
-SLOW_THREADS = 8
-"""Of requests that wait for files, stores or child processes; the others have threads that these never take."""
 _slow_threads: RunVar[anyio.CapacityLimiter] = RunVar("mixwright_slow_threads")
 
 
@@ -127,6 +126,11 @@ class ThreadRoute(APIRoute):
         model = options.get("response_model")
         if not inspect.iscoroutinefunction(endpoint):
             is_slow = endpoint in _slow_endpoints
+            if is_slow:
+                options["dependencies"] = [
+                    *(options.get("dependencies") or ()),
+                    Depends(take_place, scope="function"),
+                ]
             if not (model is None or isinstance(model, DefaultPlaceholder)):
                 endpoint = _answering(endpoint, TypeAdapter(model), options.get("status_code") or 200)
             endpoint = _in_slow_thread(endpoint) if is_slow else endpoint
@@ -151,9 +155,10 @@ _slow_endpoints: set[Callable[..., Any]] = set()
 
 
 def slow(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark an endpoint that waits for files, stores or child processes: it runs in one of `SLOW_THREADS`.
+    """Mark an endpoint that waits for files, stores or computations: it runs in one of `SLOW_THREADS`.
 
-    However many of them wait, every other request has its thread and its connection. Hold no session meanwhile.
+    However many of them wait, every other request has its thread and its connection; one that gets no place is
+    refused (`service.http.limits`). Hold no session meanwhile.
     """
     _slow_endpoints.add(endpoint)
     return endpoint

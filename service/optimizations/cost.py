@@ -29,11 +29,15 @@ Source = Literal["own_runs", "past_runs", "calibration"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedOptimization:
-    """An optimization found to be good and not stored: its runs, in which rounds, and what it reuses."""
+    """An optimization found to be good and not stored: its runs, in which rounds, and what it reuses.
+
+    ``device_hours`` is what its training takes by the estimate, 0 where there is none.
+    """
 
     revision_id: str
     document: OptimizationDocument
     reuse: PlannedReuse | None
+    device_hours: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,13 @@ def _little_to_decide(revision: Revision, document: OptimizationDocument) -> lis
         return []
     said = limits.little_to_decide()
     return [] if said is None else [said]
+
+
+def planned_hours(session: Session, planned: PlannedOptimization, device: WorkerDevice) -> float:
+    """The estimate's device-hours, 0 where nobody knows."""
+    seconds = None if planned.reuse is None else planned.reuse.plan.new_seconds
+    cost = cost_view(planned_swarm(session, planned), device, seconds)
+    return 0.0 if cost is None or cost.device_hours is None else cost.device_hours
 
 
 def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevice) -> PlanView:

@@ -4,8 +4,10 @@ import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
+from sqlalchemy.orm import Session
 
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
+from service.http.limits import User, check_queue
 from service.http.routes import (
     RETRY_AFTER_SECONDS,
     ComputeDependency,
@@ -48,6 +50,7 @@ def create_optimization(
     database: DatabaseDependency,
     settings: SettingsDependency,
     compute: ComputeDependency,
+    user: User,
     key: KeyHeader = None,
     dry_run: DryRun = False,
 ) -> OptimizationView | PlanView:
@@ -65,7 +68,12 @@ def create_optimization(
             return plan
         assert isinstance(plan, PlannedOptimization), "it was counted"
         asked = plan
-        made = do_once(database, request, lambda session: service.create_optimization(session, asked))
+
+        def store(session: Session) -> str:
+            check_queue(session, settings, user, asked.device_hours)
+            return service.create_optimization(session, asked, user.name)
+
+        made = do_once(database, request, store)
     optimization_id = str(made)
     response.headers["Location"] = f"/v1/optimizations/{optimization_id}"
     response.headers["Retry-After"] = RETRY_AFTER_SECONDS

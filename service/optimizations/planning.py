@@ -10,7 +10,12 @@ from mixing.errors import MixingError, TooFewRuns
 from mixing.methods import Method, Recipe, method_named
 from service.domain_sets.repository import require_usable, revision_of
 from service.optimizations.checks import CheckedRequest, check_answerable, check_request, shares_of
-from service.optimizations.cost import PlannedOptimization, check_planned_memory, plan_view
+from service.optimizations.cost import (
+    PlannedOptimization,
+    check_planned_memory,
+    plan_view,
+    planned_hours,
+)
 from service.optimizations.reuse import ReuseQuestion, reuse_question
 from service.optimizations.schemas import OptimizationRequest, PlanView
 from service.training.checks import check_vocabulary
@@ -62,7 +67,9 @@ def planned(
         device = worker_device(settings)
         with database.read() as session:
             check_planned_memory(session, optimization, device)
-            return plan_view(session, optimization, device) if dry_run else optimization
+            if dry_run:
+                return plan_view(session, optimization, device)
+            return replace(optimization, device_hours=planned_hours(session, optimization, device))
 
 
 def _read(database: Database, checked: CheckedRequest, dry_run: bool) -> _Read:

@@ -57,13 +57,15 @@ OPTIMIZATIONS = Listing(
 )
 
 
-def create_optimization(session: Session, planned: PlannedOptimization) -> str:
-    """Store the optimization; the workers take it from there. Answers its id."""
+def create_optimization(session: Session, planned: PlannedOptimization, user: str) -> str:
+    """Store the optimization of a user; the workers take it from there. Answers its id."""
     document = planned.document
     row = Optimization(
         revision_id=planned.revision_id,
         method=document.method,
         seed=document.seed,
+        user_name=user,
+        device_hours=planned.device_hours,
         settings=document.to_dict(),
     )
     session.add(row)

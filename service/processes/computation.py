@@ -26,8 +26,6 @@ import psutil
 from store.problems import Problem, Unavailable
 from store.settings import Settings
 
-WAIT_SECONDS = 1.0
-"""How long a request waits for its turn; one that is refused after that comes again."""
 NICE = 5
 """Of a computation: where there are too few cores, those who only look come first."""
 
@@ -42,7 +40,7 @@ class Busy(Unavailable):
 
     def __init__(self) -> None:
         super().__init__(
-            "busy", f"As much is computed as may be at once, and nothing ended within {WAIT_SECONDS:g} s."
+            "busy", "As many requests that take long are under way as may be at once; come again in a moment."
         )
         self.headers = {"Retry-After": "2"}
 
@@ -73,9 +71,8 @@ class Computations:
     ) -> "tuple[BaseProcess, Connection]":
         """A process that computes, and where its answer comes from."""
         receiver, sender = self._context.Pipe(duplex=False)
-        limits = self._settings.compute_seconds, self._settings.compute_memory_bytes
         process = self._context.Process(
-            target=_compute, args=(sender, dict(os.environ), limits, function, arguments), daemon=True
+            target=_compute, args=(sender, dict(os.environ), self._settings, function, arguments), daemon=True
         )
         try:
             process.start()
@@ -85,7 +82,7 @@ class Computations:
 
     def take(self) -> None:
         """Wait for a place; raises Busy."""
-        if not self._places.acquire(timeout=WAIT_SECONDS):
+        if not self._places.acquire(timeout=self._settings.wait_seconds):
             raise Busy
 
     def give_back(self) -> None:
@@ -167,21 +164,24 @@ class Computation:
 def _compute(
     sender: Connection,
     environment: Mapping[str, str],
-    limits: tuple[float, int],
+    settings: Settings,
     function: Callable[..., object],
     arguments: tuple[object, ...],
 ) -> None:
     """In the process: the function within the limits, and how it ended."""
-    seconds, memory = limits
     os.environ.update(environment)
     os.nice(NICE)
     used = psutil.Process().memory_info().vms
     # The first bounds it even where the web process was killed and nobody waits any more.
-    for kind, most in ((resource.RLIMIT_CPU, int(seconds) + 2), (resource.RLIMIT_AS, used + memory)):
+    for kind, most in (
+        (resource.RLIMIT_CPU, int(settings.compute_seconds) + 2),
+        (resource.RLIMIT_AS, used + settings.compute_memory_bytes),
+    ):
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
     try:
-        message = ("answer", function(*arguments))
+        with settings.reading():
+            message = ("answer", function(*arguments))
     except MemoryError:
         message = ("memory", None)
     except Problem as problem:

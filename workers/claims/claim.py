@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, select, update
+from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import Select
 
@@ -64,6 +64,22 @@ def claimable(kinds: Collection[str] | None = None) -> Select[Any]:
     return query.order_by(Job.priority, Job.position, Job.created_at, Job.id)
 
 
+def users_in_turn(session: Session, kinds: Collection[str] | None = None) -> list[str]:
+    """Who has jobs that may be claimed now: first who holds the fewest slots, then who was given none for longest.
+
+    Runs trained together hold one slot. So a user's thousand runs do not keep another's ten from being trained, and a
+    machine of one slot takes from each in turn.
+    """
+    waiting = claimable(kinds).with_only_columns(Job.user_name).order_by(None).distinct().subquery()
+    of_user = Job.user_name == waiting.c.user_name
+    slots = select(func.sum(1.0 / Job.shared_by)).where(of_user, Job.state.in_(HELD)).scalar_subquery()
+    last = select(func.max(Job.started_at)).where(of_user).scalar_subquery()
+    turns = select(waiting.c.user_name, func.coalesce(slots, 0.0), func.coalesce(last, 0.0))
+    return [
+        row[0] for row in sorted(session.execute(turns).all(), key=lambda row: (round(row[1], 6), row[2]))
+    ]
+
+
 def is_any(database: Database, query: Select[Any]) -> bool:
     """Whether a query finds a job: asked before SQLite's only writer is kept, for mostly there is nothing to do."""
     with database.read() as session:
@@ -77,15 +93,20 @@ def claim(
     kinds: Collection[str] | None = None,
     job_id: str | None = None,
 ) -> Claim | None:
-    """Take the first job that waits (or ``job_id``, if it still does) for ``lease_seconds``; None: there is none."""
+    """Take the first job that waits (or ``job_id``, if it still does) for ``lease_seconds``; None: there is none.
+
+    The first of the user whose turn it is (`users_in_turn`).
+    """
     query = claimable(kinds) if job_id is None else claimable(kinds).where(Job.id == job_id)
     if not is_any(database, query):
         return None
+    first = query.limit(1).with_for_update(skip_locked=True)
     with database.write() as session:
-        job: Job | None = session.scalars(query.limit(1).with_for_update(skip_locked=True)).first()
-        if job is None:
-            return None
-        return take(job, worker, lease_seconds)
+        for user in users_in_turn(session, kinds):
+            job: Job | None = session.scalars(first.where(Job.user_name == user)).first()
+            if job is not None:
+                return take(job, worker, lease_seconds)
+    return None
 
 
 def take(job: Job, worker: str, lease_seconds: float) -> Claim:

@@ -120,14 +120,13 @@ def next_work(
     name: str,
     child: Child,
     kinds: Collection[str] | None = None,
-    job_id: str | None = None,
 ) -> Work | None:
-    """Claim the first job that waits (or ``job_id``, if it still does) and the runs to be trained with it.
+    """Claim the first job that waits and the runs to be trained with it.
 
     ``child``, which will train them, may be asked how. None: there is nothing to do.
     """
     database, settings = worker.database, worker.settings
-    first = claim(database, name, settings.lease_seconds, kinds, job_id)
+    first = claim(database, name, settings.lease_seconds, kinds)
     if first is None:
         return None
     if first.kind != PROXY_RUN:
@@ -137,13 +136,11 @@ def next_work(
     return Work(claims, wave.backend)
 
 
-def work_once(
-    worker: Worker, slot: Slot, registry: Registry, child: Child, job_id: str | None = None
-) -> bool:
-    """Do the first thing that waits for a slot (or ``job_id``) and note how it ended; False: nothing did."""
+def work_once(worker: Worker, slot: Slot, registry: Registry, child: Child) -> bool:
+    """Do the first thing that waits for a slot and note how it ended; False: nothing did."""
     if registry.state(slot) != ACTIVE:
         return False
-    work = next_work(worker, f"{slot.full_name}:{os.getpid()}", child, slot.kinds, job_id)
+    work = next_work(worker, f"{slot.full_name}:{os.getpid()}", child, slot.kinds)
     if work is not None:
         registry.ended(slot, run_claims(worker, work.claims, child, work.backend))
     return work is not None

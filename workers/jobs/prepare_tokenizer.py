@@ -141,4 +141,4 @@ def store(session: Session, job: Job, result: Document) -> None:
     if result["fetched"] is not None:
         revision.tokenizer = {**revision.tokenizer, "fetched": result["fetched"]}
     for position, row in enumerate(revision.domains):
-        session.add(jobs.new_job(jobs.PREPARE_DOMAIN, row.id, revision.id, position))
+        session.add(jobs.new_job(jobs.PREPARE_DOMAIN, row.id, revision.id, position, job.user_name))

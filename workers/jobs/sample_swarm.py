@@ -152,4 +152,4 @@ def store(session: Session, job: Job, result: Document) -> None:
         )
         session.add(run)
         session.flush()
-        session.add(jobs.new_job(jobs.PROXY_RUN, run.id, optimization.id, position))
+        session.add(jobs.new_job(jobs.PROXY_RUN, run.id, optimization.id, position, job.user_name))

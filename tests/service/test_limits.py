@@ -1,0 +1,133 @@
+"""What one user may take: requests a second, requests that take long, domain sets, optimizations, device-hours."""
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import update
+
+from service.http.limits import Limits
+from service.tokens import ALL_SCOPES, OPERATOR, Principal, create_token
+from store.engine import Database
+from store.problems import TooManyRequests
+from store.settings import Settings
+from store.tables import DomainSet, Job, Optimization
+
+ANN = Principal("ann", ALL_SCOPES, token_id="1")
+BEN = Principal("ben", ALL_SCOPES, token_id="2")
+CHIEF = Principal(OPERATOR, ALL_SCOPES)
+
+
+@pytest.fixture
+def settings(on_both_databases: Settings) -> Settings:
+    return on_both_databases.model_copy(
+        update={"user_domain_sets": 1, "user_optimizations": 1, "user_device_hours": 10.0}
+    )
+
+
+def users(client: TestClient, settings: Settings, *names: str) -> list[dict[str, str]]:
+    database = Database(settings.resolved_database_url, connections=1)
+    with database.write() as session:
+        secrets = [create_token(session, name, ALL_SCOPES) for name in names]
+    database.close()
+    return [{"Authorization": f"Bearer {secret}"} for secret in secrets]
+
+
+def test_a_user_sends_so_many_requests_a_second_and_twice_as_many_after_a_rest(settings: Settings) -> None:
+    now = 0.0
+    limits = Limits(settings.model_copy(update={"user_requests_per_second": 10.0}), lambda: now)
+
+    waits: list[object] = []
+
+    def admitted(user: Principal, most: int = 100) -> int:
+        for number in range(most):
+            try:
+                limits.admit(user)
+            except TooManyRequests as refused:
+                waits.append(refused.headers)
+                return number
+        return most
+
+    assert admitted(ANN) == 20
+    assert admitted(BEN) == 20, "another user has a budget of one's own"
+    assert admitted(CHIEF) == 100, "the operator has none"
+    now = 1.0
+    assert admitted(ANN) == 10
+    now = 1.5
+    assert admitted(ANN) == 5
+    assert waits == 4 * [{"Retry-After": "1"}]
+
+
+def test_a_user_has_so_many_slow_requests_under_way_and_the_others_have_theirs(settings: Settings) -> None:
+    limits = Limits(settings.model_copy(update={"user_slow_requests": 1}))
+
+    async def together() -> None:
+        async with limits.place(ANN):
+            with pytest.raises(TooManyRequests, match="'ann' may have 1"):
+                async with limits.place(ANN):
+                    pass
+            async with limits.place(BEN), limits.place(CHIEF), limits.place(CHIEF):
+                pass
+        async with limits.place(ANN):
+            pass
+
+    anyio.run(together)
+
+
+def test_a_user_stores_so_many_domain_sets_and_the_operator_as_many_as_there_is_room_for(
+    client: TestClient, settings: Settings, domain_set: dict[str, Any]
+) -> None:
+    ann, ben = users(client, settings, "ann", "ben")
+    key = {"Idempotency-Key": "once"}
+    assert client.post("/v1/domain-sets", json=domain_set, headers=ann | key).status_code == 201
+    again = client.post("/v1/domain-sets", json=domain_set, headers=ann | key)
+    assert again.status_code == 201, "what was made is answered, whatever the quota"
+    refused = client.post("/v1/domain-sets", json=domain_set | {"name": "more"}, headers=ann)
+    assert (refused.status_code, refused.json()["code"]) == (403, "too_many_domain_sets")
+    assert client.post("/v1/domain-sets", json=domain_set | {"name": "bens"}, headers=ben).status_code == 201
+    for name in ("chiefs", "chiefs-too"):
+        assert client.post("/v1/domain-sets", json=domain_set | {"name": name}).status_code == 201
+
+
+def test_a_user_has_so_much_under_way_and_what_ended_counts_no_longer(
+    client: TestClient, settings: Settings, optimization: dict[str, Any]
+) -> None:
+    ann, ben = users(client, settings, "ann", "ben")
+    first = client.post("/v1/optimizations", json=optimization, headers=ann)
+    assert first.status_code == 202
+    refused = client.post("/v1/optimizations", json=optimization, headers=ann)
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_optimizations")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert client.post("/v1/optimizations", json=optimization, headers=ben).status_code == 202
+    client.post(f"/v1/optimizations/{first.json()['id']}:cancel", headers=ann)
+    assert client.post("/v1/optimizations", json=optimization, headers=ann).status_code == 202
+
+
+def test_a_user_has_so_many_device_hours_under_way(
+    client: TestClient, settings: Settings, optimization: dict[str, Any]
+) -> None:
+    (ann,) = users(client, settings, "ann")
+    client.app.state.settings = settings.model_copy(update={"user_optimizations": 2})  # pyright: ignore
+    assert client.post("/v1/optimizations", json=optimization, headers=ann).status_code == 202
+    database: Database = client.app.state.database  # pyright: ignore[reportAttributeAccessIssue]
+    with database.write() as session:
+        session.execute(update(Optimization).values(device_hours=10.5))
+    refused = client.post("/v1/optimizations", json=optimization, headers=ann)
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_device_hours")
+    assert "10.5" in refused.json()["detail"]
+
+
+def test_everything_that_is_made_is_noted_with_who_asked_for_it(
+    client: TestClient, settings: Settings, domain_set: dict[str, Any], write_corpus: Callable[..., str]
+) -> None:
+    (ann,) = users(client, settings, "ann")
+    assert client.post("/v1/domain-sets", json=domain_set, headers=ann).status_code == 201
+    patch = {"patch": {"add": [{"name": "more", "files": [write_corpus("more")]}]}}
+    assert client.post("/v1/domain-sets/pool/revisions", json=patch).status_code == 201
+    database: Database = client.app.state.database  # pyright: ignore[reportAttributeAccessIssue]
+    with database.read() as session:
+        assert [one.user_name for one in session.query(DomainSet)] == ["ann"]
+        jobs = session.query(Job).order_by(Job.created_at, Job.id)
+        assert [job.user_name for job in jobs] == ["ann", OPERATOR]
