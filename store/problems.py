@@ -13,11 +13,18 @@
   - Unavailable          503  a store of corpora or artifacts does not answer (``Retry-After``)
 """
 
+import errno
+import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
 from mixing.errors import MixingError
+
+_FULL = ("53100", "53400")  # disk_full, configuration_limit_exceeded
 
 
 class Problem(Exception):
@@ -106,6 +113,25 @@ class TooManyAttempts(TooManyRequests):
             f"Too many wrong tokens came from this address; try again in {wait_seconds} s.",
             wait_seconds,
         )
+
+
+def unavailable(error: Exception) -> Unavailable | None:
+    """What is answered where the database or a disk cannot take what it is given now; None for any other fault."""
+    code, orig = getattr(error, "errno", None), getattr(error, "orig", None)
+    said = str(orig or error).strip().partition("\n")[0]
+    full = code in (errno.ENOSPC, errno.EDQUOT) or getattr(orig, "sqlstate", None) in _FULL
+    primary = getattr(orig, "sqlite_errorcode", 0) & 0xFF  # an extended code says more in its other bytes
+    if full or primary == sqlite3.SQLITE_FULL:
+        return Unavailable("storage_full", f"There is no room left to store anything ({said}).")
+    if primary == sqlite3.SQLITE_IOERR:  # as where there is no room for what lies beside the database
+        return Unavailable("storage_failed", f"The database's disk does not take what it is given ({said}).")
+    if code == errno.EROFS or "readonly database" in said:
+        return Unavailable("storage_read_only", f"What is stored cannot be changed ({said}).")
+    if isinstance(error, OperationalError | PoolTimeout):
+        return Unavailable(
+            "database_unavailable", f"The database does not answer ({type(orig or error).__name__})."
+        )
+    return None
 
 
 def invalid(error: MixingError, field: str | None = None) -> Invalid:

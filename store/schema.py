@@ -20,6 +20,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, func, make_url, select
+from sqlalchemy.exc import OperationalError
 
 from store.engine import Database
 
@@ -39,12 +40,17 @@ class DanglingReference(RuntimeError):
 def upgrade(url: str, revision: str = "head") -> None:
     """Bring the database at ``url`` up to ``revision``; does nothing when it is there already.
 
-    A SQLite file and its directory are made when missing. Raises UnknownRevision for a database that a
-    newer version has upgraded.
+    A SQLite file and its directory are made when missing, for their owner alone. Raises UnknownRevision for a
+    database that a newer version has upgraded, UnusableDatabase for one that cannot be opened or written.
     """
-    with _locked(url) as connection:
-        _refuse_newer(_revision(connection))
-        command.upgrade(alembic_config(connection), revision)
+    try:
+        with _locked(url) as connection:
+            _refuse_newer(_revision(connection))
+            command.upgrade(alembic_config(connection), revision)
+    except (OperationalError, OSError) as error:
+        said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        where = make_url(url).render_as_string(hide_password=True)
+        raise UnusableDatabase(f"the database {where} cannot be used: {said}") from error
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -116,7 +122,9 @@ def _locked(url: str) -> Iterator[Connection]:
                 yield session.connection()
         else:
             event.listen(database.engine, "connect", _without_foreign_keys)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            path.chmod(0o600)  # of an older version; what SQLite writes beside it is as readable as it is
             with _directory_lock(path.parent), database.write() as session:
                 connection = session.connection()
                 before = _revision(connection)
@@ -160,6 +168,10 @@ def _require_references(connection: Connection) -> None:
         raise DanglingReference(
             f"row {dangling[1]} of table {dangling[0]!r} names a row of {dangling[2]!r} that does not exist"
         )
+
+
+class UnusableDatabase(RuntimeError):
+    """The database cannot be opened or written: its directory is read-only, or its server does not answer."""
 
 
 class OldSchema(RuntimeError):

@@ -124,6 +124,10 @@ class Settings(BaseSettings):
     """Optimizations each user may have under way."""
     user_device_hours: float = Field(default=10_000.0, ge=0)
     """Estimated device-hours of training that each user may have under way."""
+    connections: int = Field(default=500, ge=10)
+    """Of clients to the web process in all; it needs a file descriptor for each."""
+    client_connections: int = Field(default=100, ge=1)
+    """Of one address that is none of the trusted proxies."""
     wait_seconds: float = Field(default=1.0, ge=0)
     """How long a request waits for its turn where as many are under way as may be; then it is refused (503)."""
     compute_processes: int = Field(default=2, ge=1, le=64)

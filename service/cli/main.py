@@ -14,12 +14,13 @@ from service.cli.tokens import tokens
 from service.http.auth import UnprotectedBind, load_token
 from service.processes.address import AlreadyServed, PortInUse, UnusableDirectory, address, listen
 from store.logs import configure_logging
-from store.schema import OldSchema, UnknownRevision, require_schema
+from store.schema import OldSchema, UnknownRevision, UnusableDatabase, require_schema
 from store.settings import NoSuchDevice, Settings
 
 _EXPECTED = (
     *(AlreadyServed, NoSuchDevice, OldSchema, PortInUse),
-    *(UnknownRevision, UnprotectedBind, UnusableDirectory),
+    *(UnknownRevision, UnprotectedBind, UnusableDatabase, UnusableDirectory),
+    OSError,  # of the data directory: it says what cannot be done with which file
 )
 
 
@@ -102,8 +103,8 @@ def migrate(**given: Any) -> None:
     from store.schema import upgrade
 
     settings = settings_with(**given)
-    settings.data_directory.mkdir(parents=True, exist_ok=True)
     with complaint_of(*_EXPECTED):
+        settings.data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         upgrade(settings.resolved_database_url)
     click.echo("The database has the newest schema.")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import CollectorRegistry
 
 from service import launches, planning, workers
 from service.dashboard import pages
@@ -20,7 +19,7 @@ from service.http.openapi import publish
 from service.http.routes import known_query
 from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics
-from service.observability.health import Readiness
+from service.observability.health import Pulse, Readiness
 from service.observability.requests import RequestLog, request_telemetry
 from service.optimizations import endpoints as optimizations
 from service.processes.computation import Computations
@@ -63,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.database = database
-    app.state.readiness = readiness
+    app.state.readiness, app.state.pulse = readiness, Pulse()
     app.state.computations = Computations(settings)
     app.state.limits = Limits(settings)
     app.state.registry = metrics.make_registry(database)
@@ -72,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     install_error_handlers(app)
     _add_routes(app)
-    _add_middleware(app, settings, app.state.registry)
+    _add_middleware(app, settings)
     return app
 
 
@@ -87,12 +86,12 @@ def _add_routes(app: FastAPI) -> None:
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
-def _add_middleware(app: FastAPI, settings: Settings, registry: CollectorRegistry) -> None:
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """The last one added sees a request first: any answer is named, counted, guarded and in the log."""
     app.add_middleware(DataRootsOnly, settings=settings)
     app.add_middleware(BodyLimit, limit=settings.body_limit_bytes)
     app.add_middleware(PlainHead, names=_host_names(settings))
-    app.add_middleware(RequestLog, registry=registry)
+    app.add_middleware(RequestLog, registry=app.state.registry, pulse=app.state.pulse)
     app.add_middleware(SecurityHeaders)
 
 

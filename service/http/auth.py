@@ -53,7 +53,7 @@ def load_token(settings: Settings) -> str:
 def _create_token(path: Path) -> None:
     # Written whole beside its place and linked there: of two processes that start at once the first wins,
     # and no reader ever sees half a token.
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".token-{os.getpid()}-{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:

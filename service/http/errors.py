@@ -1,5 +1,6 @@
 """Failures of a request as ``application/problem+json`` (RFC 9457), with a stable ``code``."""
 
+import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -9,12 +10,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from store.logs import bound_fields
-from store.problems import Problem
+from store.problems import Problem, unavailable
 
+log = logging.getLogger("mixwright.web")
 MEDIA_TYPE = "application/problem+json"
 LONGEST_FIELD, LONGEST_MESSAGE, MOST_COMPLAINTS = 300, 1000, 20
 """What of a request that is wrong throughout is sent back."""
@@ -74,6 +78,15 @@ def install_error_handlers(app: FastAPI) -> None:
         first = complaints[0]
         detail = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
         return problem_response(422, "invalid_request", detail, field=first["field"], errors=complaints)
+
+    @app.exception_handler(DBAPIError)
+    @app.exception_handler(PoolTimeout)
+    @app.exception_handler(OSError)
+    def _store(request: Request, error: Exception) -> JSONResponse:
+        if (away := unavailable(error)) is None:
+            raise error
+        log.error("%s %s: %s", request.method, request.url.path, away.detail, exc_info=error)
+        return _problem(request, away)
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
 
+import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,13 +15,19 @@ from proxy_models.text.data_roots import reading_below
 from service.http.errors import problem_response
 from store.settings import Settings
 
+BODY_SECONDS = 30.0
+"""Of a body of a megabyte, so also of a slow line."""
+
 
 class BodyLimit:
-    """ASGI middleware that answers 413 as soon as more than ``limit`` bytes were announced or received."""
+    """ASGI middleware that answers 413 as soon as more than ``limit`` bytes were announced or received.
+
+    And 408 where they do not come within `BODY_SECONDS`.
+    """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
-        self._limit = limit
+        self._limit, self._seconds = limit, BODY_SECONDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its body, or refuse it."""
@@ -32,16 +39,22 @@ class BodyLimit:
             await self._refuse(scope, receive, send)
             return
         body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return  # the client went away
-            body += message.get("body", b"")
-            if len(body) > self._limit:
-                await self._refuse(scope, receive, send)
-                return
-            if not message.get("more_body", False):
-                break
+        with anyio.move_on_after(self._seconds) as reading:
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return  # the client went away
+                body += message.get("body", b"")
+                if len(body) > self._limit:
+                    await self._refuse(scope, receive, send)
+                    return
+                if not message.get("more_body", False):
+                    break
+        if reading.cancelled_caught:
+            detail = f"The body did not come within {self._seconds:g} s."
+            refusal = problem_response(408, "body_too_slow", detail, {"Connection": "close"})
+            await refusal(scope, receive, send)
+            return
         whole: Message = {"type": "http.request", "body": bytes(body), "more_body": False}
         await self._app(scope, _replayed(whole, receive), send)
 

@@ -1,4 +1,4 @@
-"""``/healthz`` (the process answers) and ``/readyz`` (what it needs answers too). Neither wants a token.
+"""``/healthz`` (the process answers requests) and ``/readyz`` (what it needs answers too). Neither wants a token.
 
 Each check has its own time limit: one that hangs is a failed check, and asked once.
 """
@@ -6,6 +6,7 @@ Each check has its own time limit: one that hangs is a failed check, and asked o
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLate
@@ -29,6 +30,43 @@ CHECK_SECONDS = 2.0
 LEAST_FREE_BYTES = 256 * 2**20
 """Free space below which a checkpoint or a token shard may not fit any more."""
 OK = "ok"
+
+
+SILENT_SECONDS = 90.0
+"""Longer than any request may wait for its answer to begin: one that has an architecture counted, a minute."""
+_OWN = ("/healthz", "/readyz", "/metrics")
+
+
+class Pulse:
+    """For how long requests have waited and none was answered. Every answer that begins counts, a refusal too.
+
+    The process may run and serve nobody: its threads all wait for something that does not come.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._waiting: dict[object, float] = {}
+        self._answered = clock()
+
+    def begin(self, path: str) -> Callable[[], None]:
+        """Note a request; what is answered is called when its answer begins, and may be again."""
+        if path in _OWN:
+            return lambda: None
+        request = object()
+        self._waiting[request] = self._clock()
+
+        def end() -> None:
+            if self._waiting.pop(request, None) is not None:
+                self._answered = self._clock()
+
+        return end
+
+    @property
+    def silence(self) -> float:
+        """Seconds."""
+        if not self._waiting:
+            return 0.0
+        return self._clock() - max(self._answered, next(iter(self._waiting.values())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +187,17 @@ def _readiness(request: Request) -> Readiness:
     return request.app.state.readiness
 
 
-@router.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """The web process is alive."""
+@router.get(
+    "/healthz",
+    response_model=dict[str, str],
+    responses={503: {"content": PROBLEM_CONTENT, "description": "Requests wait and none is answered."}},
+)
+async def healthz(request: Request) -> dict[str, str] | JSONResponse:
+    """The web process answers requests; where it does not for a minute and a half, start it again."""
+    silence = request.app.state.pulse.silence
+    if silence > SILENT_SECONDS:
+        detail = f"Requests wait, and none was answered for {silence:.0f} s."
+        return problem_response(503, "serves_nobody", detail, {"Retry-After": "5"})
     return {"status": "ok"}
 
 

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.auth import SAFE_METHODS
 from service.http.errors import problem_response
+from service.observability.health import Pulse
 from store.logs import bound
 
 if TYPE_CHECKING:
@@ -93,8 +94,9 @@ class RequestLog:
     The histogram has seconds by method, route and status; one that its client left has status 0.
     """
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry, pulse: Pulse) -> None:
         self._app = app
+        self._pulse = pulse
         self._seconds = Histogram(
             "mixwright_http_request_seconds",
             "Seconds from a request's arrival to the end of its answer.",
@@ -117,9 +119,11 @@ class RequestLog:
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = name
                 answer.status = message["status"]
+                end()
                 answer.made = headers.get("location") if answer.status in (201, 202) else None
             await send(message)
 
+        end = self._pulse.begin(scope["path"])
         with bound(request_id=name):
             try:
                 await self._app(scope, receive, named)
@@ -130,6 +134,7 @@ class RequestLog:
                     detail = "This is a fault of the service, and is in its log under the request's id."
                     await problem_response(500, "internal_error", detail)(scope, receive, named)
             finally:
+                end()
                 self._note_end(scope, answer, time.perf_counter() - started)
 
     def _note_end(self, scope: Scope, answer: _Answer, seconds: float) -> None:

@@ -70,7 +70,7 @@ class ServeLock:
     def __enter__(self) -> Self:
         """Take the lock; raises AlreadyServed naming the service that has it, and UnusableDirectory."""
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise UnusableDirectory(

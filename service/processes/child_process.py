@@ -123,6 +123,11 @@ class KeptProcess:
         self._forget()
         return True
 
+    def kill(self) -> None:
+        """Send SIGKILL; `tend` starts it again."""
+        if self._process is not None and self.is_running:
+            self._process.kill()
+
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""
         self._start_at = None

@@ -1,5 +1,6 @@
 """The whole service on one machine: one process that keeps the web process and the supervisor running."""
 
+import logging
 import os
 import signal
 import socket
@@ -24,6 +25,8 @@ STOP_SECONDS = 3.0
 ORPHANS_END_SECONDS = 10.0
 """How long the web process of a killed service may take to leave its port."""
 START_SECONDS = 90.0
+LOOK_SECONDS, SICK_SECONDS = 5.0, 30.0
+"""How often the web process is asked whether it is well, and for how long it may not be."""
 LOCAL_STOP_SECONDS = STOP_SECONDS + 4.0
 CHILD_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -31,6 +34,8 @@ CHILD_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
 }
+
+_log = logging.getLogger("mixwright.serve")
 
 
 class StartFailed(RuntimeError):
@@ -95,17 +100,40 @@ def _keep_running(
     on_ready: Callable[[str], None],
 ) -> None:
     web = children[0]
-    ready = False
+    ready, health = False, _Health(web, record.url)
     while not stop.wait(TEND_SECONDS):
         ended = [child for child in children if child.tend()]
         for child in ended:
             # A web process that never answered will not do better the second time.
             if child.never_came_up or (child is web and not ready):
                 raise StartFailed(f"{child.name} does not start{child.end_of_log()}")
-        if not ready and answers(record.url):
+        if ready:
+            health.look()
+        elif answers(record.url):
             ready = True
             record.write(data_directory)
             on_ready(record.url)
+
+
+class _Health:
+    """Replaces a web process that runs and does not answer: it was stopped, hangs, or serves nobody."""
+
+    def __init__(self, web: KeptProcess, url: str) -> None:
+        self._web, self._url = web, url
+        self._next = self._last_good = time.monotonic()
+        self._pid: int | None = None
+
+    def look(self) -> None:
+        """Ask it now and then."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + LOOK_SECONDS
+        if self._web.pid != self._pid or answers(self._url, LOOK_SECONDS):
+            self._pid, self._last_good = self._web.pid, now
+        elif now - self._last_good > SICK_SECONDS:
+            _log.error("the web process has not been well for %.0f s; replacing it", now - self._last_good)
+            self._web.kill()
 
 
 def stop_all(children: Sequence[KeptProcess], seconds: float = STOP_SECONDS) -> None:

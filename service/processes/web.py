@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 
 import click
 import uvicorn
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 from service.http.app import create_app
 from service.observability.requests import install_audit_log
 from service.processes.address import listen
+from service.processes.connections import bounded
 from store.lifeline import exit_with_parent
 from store.logs import configure_logging
 from store.schema import require_schema
@@ -27,7 +29,10 @@ def run_web(settings: Settings, listener: socket.socket) -> None:
     configure_logging(settings)
     install_audit_log()
     require_schema(settings.resolved_database_url)
-    uvicorn.Server(server_config(create_app(settings), settings)).run(sockets=[listener])
+    app = create_app(settings)
+    # The first that is computed would wait for imports, those who only look must not.
+    threading.Thread(target=app.state.computations.warm_up, name="warm-up", daemon=True).start()
+    uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -40,6 +45,8 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
             settings.trusted_proxies
         ),  # uvicorn's own default believes anybody on this machine
         forwarded_allow_ips=settings.trusted_proxies,
+        http=bounded(settings),
+        limit_concurrency=settings.connections,
         timeout_graceful_shutdown=GRACE_SECONDS,
         log_config=None,  # everything goes through store.logs
     )

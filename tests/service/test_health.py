@@ -1,6 +1,8 @@
 """``/readyz`` has a line for everything the service needs, and says in it what is wrong and what to do."""
 
+import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from service.http.app import create_app
-from service.observability.health import check_storage
+from service.observability.health import SILENT_SECONDS, Pulse, check_storage
+from service.processes import serving
+from service.processes.child_process import KeptProcess
+from service.processes.serving import stop_all
 from store.engine import Database
 from store.schema import head, upgrade
 from store.settings import Settings
@@ -116,3 +121,35 @@ def test_storage_must_be_a_directory_with_room(tmp_path: Path) -> None:
     assert "cannot be written" in check_storage(file).detail
     full = check_storage(tmp_path, least_free=2**80)
     assert (full.is_good, "MiB left" in full.detail) == (False, True)
+
+
+def test_a_process_that_answers_nobody_is_not_healthy_and_one_that_nobody_asks_is(client: TestClient) -> None:
+    now = 0.0
+    pulse = Pulse(lambda: now)
+    client.app.state.pulse = pulse  # pyright: ignore[reportAttributeAccessIssue]
+    now = 1e6
+    assert client.get("/healthz").status_code == 200
+    first, second = pulse.begin("/v1/runs"), pulse.begin("/v1/optimizations")
+    now += SILENT_SECONDS / 2
+    first()
+    now += SILENT_SECONDS
+    assert client.get("/healthz").status_code == 200, "an answer began in time"
+    pulse.begin("/readyz")()
+    now += 1
+    silent = client.get("/healthz")
+    assert (silent.status_code, silent.json()["code"]) == (503, "serves_nobody")
+    second()
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_web_process_that_does_not_answer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(serving, "SICK_SECONDS", 0.0)
+    process = KeptProcess("web", [sys.executable, "-c", "import sys; sys.stdin.read()"], os.environ, None)
+    process.start()
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # connections are taken, and nobody answers
+        health = serving._Health(process, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        while process.is_running:
+            health.look()
+    assert process.tend(), "it ended, and is started again"
+    stop_all([process])

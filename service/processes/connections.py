@@ -1,0 +1,94 @@
+"""Connections of clients that are slow, or many: a head has its time, and a client its number of connections.
+
+uvicorn closes a connection that says nothing after an answer, and takes no more connections in all than it is told
+(`limit_concurrency`); one that never ends its first line, or one client with all the connections there are, it lets
+be.
+"""
+
+import asyncio
+import ipaddress
+from collections import Counter
+from typing import ClassVar
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from store.settings import Settings
+
+HEAD_SECONDS = 10.0
+"""From the opening of a connection, or its first byte after an answer, to the end of a request's head."""
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
+
+
+class BoundedConnection(H11Protocol):
+    """uvicorn's connection with the bounds of `bounded`, which makes the class that is served."""
+
+    most = 1
+    trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    open: ClassVar[Counter[str]] = Counter()
+    _head: asyncio.TimerHandle | None = None
+    _address: str | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count the connection, or refuse it."""
+        super().connection_made(transport)
+        address = self.client[0] if self.client else ""
+        if self.open[address] >= self.most and not self._is_trusted(address):
+            transport.write(_REFUSAL)
+            transport.close()
+            return
+        self._address = address
+        self.open[address] += 1
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count it no longer."""
+        if self._address is not None:
+            self.open[self._address] -= 1
+            if not self.open[self._address]:
+                del self.open[self._address]
+            self._address = None
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came; of one that is being closed nothing more."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self._watch_head()
+        else:
+            self._stop_watching()
+
+    def _watch_head(self) -> None:
+        if self._head is None:
+            self._head = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _stop_watching(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _give_up(self) -> None:
+        self._head = None
+        if self.conn.their_state is h11.IDLE:
+            self.timeout_keep_alive_handler()
+
+    def _is_trusted(self, address: str) -> bool:
+        # A proxy's connections are many clients'.
+        try:
+            return any(ipaddress.ip_address(address) in network for network in self.trusted)
+        except ValueError:
+            return False
+
+
+def bounded(settings: Settings) -> type[BoundedConnection]:
+    """The class of connections for these settings, with a count of its own."""
+    named = (part.strip() for part in settings.trusted_proxies.split(","))
+    trusted = tuple(ipaddress.ip_network(part, strict=False) for part in named if part and part != "*")
+    most = settings.client_connections if settings.trusted_proxies.strip() != "*" else settings.connections
+    bounds = {"most": most, "trusted": trusted, "open": Counter()}
+    return type("Connection", (BoundedConnection,), bounds)
