@@ -93,7 +93,7 @@ def test_more_revisions_over_a_slow_disk_than_connections(
     assert client.post("/v1/domain-sets", json=domain_set).status_code == 201
     patch = {"patch": {"add": [{"name": "more", "files": [write_corpus("more")]}]}}
     gate = Gate()
-    monkeypatch.setattr(checks, "probe", gate.wait)
+    monkeypatch.setattr(checks, "look_at", gate.wait)
     with in_flight(lambda: client.post("/v1/domain-sets/pool/revisions", json=patch), gate) as revisions:
         check_that_others_answer(client)
     assert {revision.result().status_code for revision in revisions} == {503}
