@@ -17,9 +17,9 @@ from service.http.errors import PROBLEM_CONTENT, ProblemView
 Document = dict[str, Any]
 
 _METHODS = frozenset({"get", "post", "put", "patch", "delete"})
-_ALWAYS = (400, 401, 403, 422, 429)
+_ALWAYS = (400, 401, 403, 422, 429, 503)
 _BY_PATH = (404,)
-_BY_WRITE = (404, 409, 413)
+_BY_WRITE = (404, 408, 409, 413)
 _REPLACED = ("HTTPValidationError", "ValidationError")
 """FastAPI's own form of a refusal, which this service does not use."""
 
