@@ -50,6 +50,11 @@ class Web:
             for _ in range(self.workers)
         ]
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes."""
+        return [process.pid for process in self._processes]
+
     def cpu_seconds(self) -> float:
         """What they have used of a core: on a machine that others use too, what says more than a clock."""
         used = [psutil.Process(process.pid).cpu_times() for process in self._processes]

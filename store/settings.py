@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     """Estimated device-hours of training that each user may have under way."""
     connections: int = Field(default=500, ge=10)
     """Of clients to the web process in all; it needs a file descriptor for each."""
-    client_connections: int = Field(default=100, ge=1)
+    client_connections: int = Field(default=200, ge=1)
     """Of one address that is none of the trusted proxies."""
     wait_seconds: float = Field(default=1.0, ge=0)
     """How long a request waits for its turn where as many are under way as may be; then it is refused (503)."""

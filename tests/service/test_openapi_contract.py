@@ -170,7 +170,7 @@ def test_every_answer_is_as_published_and_every_operation_is_reached(
     """
     good = fill_store(settings)
     with served(settings, workers=1) as web:
-        published = httpx.get(f"{web.url}/v1/openapi.json").json()
+        published = httpx.get(f"{web.url}/v1/openapi.json", timeout=120).json()
         real = {**good["POST /v1/domain-sets"]["body"], "name": "real"}
         headers = {"Authorization": f"Bearer {TOKEN}"}
         assert httpx.post(f"{web.url}/v1/domain-sets", json=real, headers=headers).status_code == 201
