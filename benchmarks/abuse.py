@@ -235,7 +235,7 @@ def _service(kind: str) -> Iterator[tuple[Web, Settings, dict[str, list[str]], d
         with database.write() as session:
             tokens = {name: create_token(session, name, [Scope.WRITE]) for name in ("good", "attacker")}
         database.close()
-        with served(settings, workers=1) as web:
+        with served(settings, workers=1, log=data / "web.log") as web:
             yield web, settings, wanted, tokens
 
 
@@ -264,11 +264,12 @@ def measured(kind: str, seconds: float) -> dict[str, Any]:
         load = Load(GOOD_CLIENTS, whole, 1.0)
         clients = threading.Thread(target=lambda: good.append(drive(web.url, tokens["good"], wanted, load)))
         clients.start()
-        slowest = {}
+        slowest, held = {}, {}
         for how, at_once in ATTACKS.items():
             attack(target, how, at_once, seconds * 0.8)
             slowest[how.__name__] = round(max(target.seconds, default=0.0), 3)
             target.seconds.clear()
+            held[how.__name__] = _held_bytes(web) - fresh
         clients.join()
         time.sleep(1.0)  # what the last attack left is ended
         seen = good[0]
@@ -281,6 +282,7 @@ def measured(kind: str, seconds: float) -> dict[str, Any]:
             "memory_kept_bytes": max(0, _held_bytes(web) - fresh),
             "slowest_attack_seconds": max(slowest.values()),
             "attacks": slowest,
+            "held_bytes_after": held,
             "attack_answers": {str(status): number for status, number in sorted(target.statuses.items())},
         }
 

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import psutil
 
@@ -15,10 +16,12 @@ from store.settings import Settings
 
 
 @contextmanager
-def served(settings: Settings, workers: int, seconds: float = 60.0) -> Iterator["Web"]:
+def served(
+    settings: Settings, workers: int, seconds: float = 60.0, log: Path | None = None
+) -> Iterator["Web"]:
     """Web processes on one socket, as a balancer in front of them would share connections out; one answers."""
     with listen("127.0.0.1", 0) as listener:
-        web = Web(settings, workers, listener.fileno(), listener.getsockname()[1])
+        web = Web(settings, workers, listener.fileno(), listener.getsockname()[1], log)
         web.start()
         try:
             give_up = time.monotonic() + seconds
@@ -34,7 +37,10 @@ def served(settings: Settings, workers: int, seconds: float = 60.0) -> Iterator[
 class Web:
     """The processes, which can be killed and started again."""
 
-    def __init__(self, settings: Settings, workers: int, descriptor: int, port: int) -> None:
+    def __init__(
+        self, settings: Settings, workers: int, descriptor: int, port: int, log: Path | None = None
+    ) -> None:
+        self._log = log
         self.url = f"http://127.0.0.1:{port}"
         self.workers = workers
         self._environment = {**os.environ, **settings.environment(), "MIXWRIGHT_PORT": str(port)}
@@ -45,10 +51,11 @@ class Web:
     def start(self) -> None:
         """Start them."""
         command = [sys.executable, "-m", "service.processes.web", "--fd", str(self._descriptor)]
-        self._processes = [
-            subprocess.Popen(command, env=self._environment, pass_fds=(self._descriptor,))
-            for _ in range(self.workers)
-        ]
+        with self._log.open("ab") if self._log else nullcontext() as log:
+            self._processes = [
+                subprocess.Popen(command, env=self._environment, pass_fds=(self._descriptor,), stderr=log)
+                for _ in range(self.workers)
+            ]
 
     @property
     def pids(self) -> list[int]:

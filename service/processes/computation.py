@@ -26,9 +26,6 @@ import psutil
 from store.problems import Problem, Unavailable
 from store.settings import Settings
 
-NICE = 5
-"""Of a computation: where there are too few cores, those who only look come first."""
-
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 _log = logging.getLogger("mixwright.computation")
@@ -170,7 +167,6 @@ def _compute(
 ) -> None:
     """In the process: the function within the limits, and how it ended."""
     os.environ.update(environment)
-    os.nice(NICE)
     used = psutil.Process().memory_info().vms
     # The first bounds it even where the web process was killed and nobody waits any more.
     for kind, most in (

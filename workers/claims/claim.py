@@ -64,17 +64,24 @@ def claimable(kinds: Collection[str] | None = None) -> Select[Any]:
     return query.order_by(Job.priority, Job.position, Job.created_at, Job.id)
 
 
-def users_in_turn(session: Session, kinds: Collection[str] | None = None) -> list[str]:
-    """Who has jobs that may be claimed now: first who holds the fewest slots, then who was given none for longest.
+def users_in_turn(session: Session) -> list[str]:
+    """Who has queued jobs: first who holds the fewest slots, then who was given none for longest.
 
     Runs trained together hold one slot. So a user's thousand runs do not keep another's ten from being trained, and a
     machine of one slot takes from each in turn.
     """
-    waiting = claimable(kinds).with_only_columns(Job.user_name).order_by(None).distinct().subquery()
+    # From one user to the next in an index, however many jobs each has: whether one of these may be claimed now, the
+    # claim itself sees.
+    queued = select(func.min(Job.user_name).label("user_name")).where(Job.state == QUEUED)
+    first = queued.cte("waiting", recursive=True)
+    following = queued.where(Job.user_name > first.c.user_name).scalar_subquery()
+    waiting = first.union_all(select(following).where(first.c.user_name.is_not(None)))
     of_user = Job.user_name == waiting.c.user_name
     slots = select(func.sum(1.0 / Job.shared_by)).where(of_user, Job.state.in_(HELD)).scalar_subquery()
     last = select(func.max(Job.started_at)).where(of_user).scalar_subquery()
-    turns = select(waiting.c.user_name, func.coalesce(slots, 0.0), func.coalesce(last, 0.0))
+    turns = select(waiting.c.user_name, func.coalesce(slots, 0.0), func.coalesce(last, 0.0)).where(
+        waiting.c.user_name.is_not(None)
+    )
     return [
         row[0] for row in sorted(session.execute(turns).all(), key=lambda row: (round(row[1], 6), row[2]))
     ]
@@ -102,7 +109,7 @@ def claim(
         return None
     first = query.limit(1).with_for_update(skip_locked=True)
     with database.write() as session:
-        for user in users_in_turn(session, kinds):
+        for user in users_in_turn(session):
             job: Job | None = session.scalars(first.where(Job.user_name == user)).first()
             if job is not None:
                 return take(job, worker, lease_seconds)
