@@ -1,8 +1,8 @@
 """Connections of clients that are slow, or many: a head has its time, and a client its number of connections.
 
-uvicorn closes a connection that says nothing after an answer, and takes no more connections in all than it is told
-(`limit_concurrency`); one that never ends its first line, or one client with all the connections there are, it lets
-be.
+uvicorn closes a connection that says nothing after an answer; one that never ends its first line, or one client with
+all the connections there are, it lets be. Beyond its `limit_concurrency` it refuses requests, also of those who are
+connected already, so it is not told of one: here it is new connections that are refused.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import get_remote_addr
 
 from store.settings import Settings
 
@@ -25,7 +26,7 @@ _REFUSAL = (
 class BoundedConnection(H11Protocol):
     """uvicorn's connection with the bounds of `bounded`, which makes the class that is served."""
 
-    most = 1
+    most = most_in_all = 1
     trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
     open: ClassVar[Counter[str]] = Counter()
     _head: asyncio.TimerHandle | None = None
@@ -33,12 +34,14 @@ class BoundedConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection, or refuse it."""
-        super().connection_made(transport)
-        address = self.client[0] if self.client else ""
-        if self.open[address] >= self.most and not self._is_trusted(address):
+        address = (get_remote_addr(transport) or ("", 0))[0]
+        is_crowd = self.open[address] >= self.most and not self._is_trusted(address)
+        if is_crowd or self.open.total() >= self.most_in_all:
+            self.transport = transport  # uvicorn does not hear of it
             transport.write(_REFUSAL)
             transport.close()
             return
+        super().connection_made(transport)
         self._address = address
         self.open[address] += 1
         self._watch_head()
@@ -90,5 +93,5 @@ def bounded(settings: Settings) -> type[BoundedConnection]:
     named = (part.strip() for part in settings.trusted_proxies.split(","))
     trusted = tuple(ipaddress.ip_network(part, strict=False) for part in named if part and part != "*")
     most = settings.client_connections if settings.trusted_proxies.strip() != "*" else settings.connections
-    bounds = {"most": most, "trusted": trusted, "open": Counter()}
+    bounds = {"most": most, "most_in_all": settings.connections, "trusted": trusted, "open": Counter()}
     return type("Connection", (BoundedConnection,), bounds)

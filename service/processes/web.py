@@ -46,7 +46,6 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         ),  # uvicorn's own default believes anybody on this machine
         forwarded_allow_ips=settings.trusted_proxies,
         http=bounded(settings),
-        limit_concurrency=settings.connections,
         timeout_graceful_shutdown=GRACE_SECONDS,
         log_config=None,  # everything goes through store.logs
     )
