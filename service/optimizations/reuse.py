@@ -17,7 +17,7 @@ from service.mixtures.service import mixture_with_id
 from service.optimizations.checks import CheckedRequest
 from service.optimizations.schemas import ReuseRequest
 from store.documents import OptimizationDocument, ReuseDocument
-from store.problems import Invalid, invalid
+from store.problems import Invalid, NotCounted, invalid
 from store.revisions.lineage import ancestry, is_known, lineage_nodes, node_id
 from store.revisions.past_runs import (
     Comparison,
@@ -137,6 +137,12 @@ def reuse_question(
         reuses_nothing = asked.kind == "none" and not asked.runs
         instead = (
             "send it without dry_run" if reuses_nothing else 'ask for reuse {"kind": "none", "runs": false}'
+        )
+        raise NotCounted(
+            "not_counted",
+            f"Revision {revision.number} of {revision.domain_set.name!r} is still being counted, and the plan "
+            f"follows from the count; ask again when it is done, or {instead}, which waits for it.",
+            "reuse",
         )
     nodes, document = lineage_nodes(session, revision), checked.document
     known = {node.id for node in nodes}
