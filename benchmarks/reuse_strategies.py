@@ -326,7 +326,7 @@ class _Step:
             return propose(question, runs)  # the next choice reads the standard error of the gain
         generator = np.random.default_rng(self._seed)
         learned = learn(question, runs, generator) if question.reuse.groups else _fitted(question, runs)
-        problem = problem_of(question, learned.evidence.groups, learned.law)
+        problem = problem_of(question, learned.evidence, learned.law)
         found = solution_of(FittedQuestion(question, problem, learned.evidence, learned.held_out, generator))
         return Proposal(question, learned, problem, found, None)
 

@@ -1,7 +1,8 @@
 """The mathematics of mixtures: arrays and small frozen dataclasses in and out, in the order data flows.
 
 domains, simplex_map            what there is, weights by name, and linear maps between simplices
-objective, terms, limits        what is minimised, every parameter once, caps and what is reachable
+objective, sense                what is minimised; its direction and unit, as people read them
+terms, limits                   every parameter once, caps and what is reachable
 question, document              one question for swarm, proposal, plan and baselines, and its stored form
 methods, parts                  a method is data: sampler, regression, granularity, solver
 swarm/                          which mixtures to train

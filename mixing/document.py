@@ -15,6 +15,9 @@ import numpy as np
 
 Document = dict[str, Any]
 
+OLDER = "older"
+"""Key of a field's metadata: what a document from before there was the field meant, where that is not its default."""
+
 
 def to_document(value: Any) -> Any:
     """JSON of dataclasses, mappings, sequences, arrays and plain values; an infinity is its name."""
@@ -35,7 +38,7 @@ Read = TypeVar("Read")
 
 
 def from_document(kind: type[Read], document: Mapping[str, Any]) -> Read:
-    """The dataclass `kind` that a document says, with defaults for what it does not say.
+    """The dataclass `kind` that a document says, with what it meant before, or the default, for what it does not say.
 
     Raises:
         KeyError: a field without a default is missing.
@@ -44,6 +47,8 @@ def from_document(kind: type[Read], document: Mapping[str, Any]) -> Read:
     for field in fields(kind):  # pyright: ignore[reportArgumentType] - a dataclass, which no type can ask for
         if field.name in document:
             values[field.name] = _read(hints[field.name], document[field.name])
+        elif OLDER in field.metadata:
+            values[field.name] = field.metadata[OLDER]
         elif field.init and field.default is MISSING and field.default_factory is MISSING:
             raise KeyError(f"{kind.__name__} has no {field.name!r}")
     return kind(**values)

@@ -2,7 +2,7 @@
 
 Inside, an objective is a weighted mean of lower-is-better metrics (or the worst of several such means). A task
 that is better when higher says so and says how it is turned, `1 - value` or `-value`; it is never averaged with
-its opposite as it stands. Outside, an accuracy is an accuracy (`Sense`).
+its opposite as it stands. Outside, an accuracy is an accuracy (`mixing.sense`).
 
 Weights are divided by their sum wherever they are used: all ones are the same as none given, and doubling them
 does not halve the strength of lambda in the KL term beside them. Standardisation keeps to that too. It divides
@@ -10,7 +10,7 @@ a task's weight by the standard deviation of its metric over the runs and divide
 so tasks count by what mixtures change in them and the objective stays in the unit of the metrics.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -25,22 +25,20 @@ from mixing.errors import (
     shown,
 )
 from mixing.parts import HELD_OUT_PREFIX
+from mixing.sense import Direction, Turn, suggested_direction, turned
 
-Direction = Literal["lower", "higher"]
-"""Which values of a metric are better."""
-Turn = Literal["error rate", "negated"]
-"""How a higher-is-better metric becomes lower-is-better: 1 - value (a share of 1, such as an accuracy) or -value."""
 Aggregation = Literal["weighted mean", "worst family"]
 Granularity = Literal["per task", "per family", "aggregated"]
 """What one law is fitted to: each task, each family's mean, or the objective itself."""
 
 
-def turned(value: float, turn: Turn | None) -> float:
-    """A measured value as it is minimised, and a minimised one as it is measured."""
-    if turn is None:
-        return value
-    return 1 - value if turn == "error rate" else -value
+USUAL_SPREAD = 0.2
+"""Standard deviation of a metric over a swarm's runs at which constants stated in BPB are taken as they stand.
 
+On the swarms of `benchmarks/swarms` that of the mean BPB is .15 to .30. The KL weight and the Huber threshold of the
+log-linear law are published in BPB, where they mean nothing for a metric of another size; they count in proportion
+to what the metric varies by, so that no answer hangs on its unit.
+"""
 
 AGGREGATED = "objective"
 """Name of the one column that is left when everything is aggregated before the fit."""
@@ -60,6 +58,8 @@ class ObjectiveSpec:
         directions: `{task: "lower" or "higher"}`, whichever is better; lower where nothing is said. May name
             tasks outside the objective.
         turned: `{higher-is-better task: how it is turned}`.
+        units: `{task: what it is measured in}`, for what people read; one that names a direction, as "nats" or
+            "accuracy" does, must agree with the task's. Nothing is called by a unit nobody stated.
         aggregation: the worst family is the one of the highest mean, which has no use for weights.
         granularity: what one law is fitted to.
         standardize: weigh each task by the inverse of its standard deviation over the runs; the worst family is
@@ -69,6 +69,10 @@ class ObjectiveSpec:
         InvalidWeights: a negative or infinite weight, or none above 0.
         OppositeDirections: a task of the objective is better when higher and nothing says how to turn it.
         InvalidSetting: families that overlap, name unknown tasks or are empty, and settings that contradict.
+
+    >>> spec = ObjectiveSpec({"mmlu": 1.0}, directions={"mmlu": "higher"}, turned={"mmlu": "error rate"})
+    >>> spec.lower_is_better("mmlu", 0.625)
+    0.375
     """
 
     tasks: Mapping[str, float]
@@ -76,6 +80,7 @@ class ObjectiveSpec:
     family_weights: Mapping[str, float] = field(default_factory=dict)
     directions: Mapping[str, Direction] = field(default_factory=dict)
     turned: Mapping[str, Turn] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
     aggregation: Aggregation = "weighted mean"
     granularity: Granularity = "per task"
     standardize: bool = False
@@ -171,10 +176,11 @@ class Groups:
         return self.aggregation == "worst family"
 
     def value(self, columns: np.ndarray) -> np.ndarray:
-        """(...,) the objective, lower is better, of (..., G) column values."""
+        """(...,) the objective, lower is better, of (..., G) column values; NaN where one it counts is NaN."""
+        counted = self.membership.any(axis=0)
         if self.worst:
-            return (columns @ self.membership.T - self.offsets).max(axis=-1)
-        return columns @ self.column_weights
+            return (columns[..., counted] @ self.membership[:, counted].T - self.offsets).max(axis=-1)
+        return columns[..., counted] @ self.column_weights[counted]
 
     def with_value(self, columns: np.ndarray) -> np.ndarray:
         """(..., G + 1) the (..., G) column values and the objective of them."""
@@ -334,6 +340,15 @@ def _check_directions(spec: ObjectiveSpec) -> None:
             field="directions",
             names=unturned,
         )
+    for task, unit in spec.units.items():
+        direction = spec.directions.get(task, "lower")
+        if suggested_direction(unit) not in (None, direction):
+            raise InvalidSetting(
+                f"task {task!r} is measured in {unit!r} and is said to be better when {direction}; state its"
+                " direction (`directions`), or another unit (`units`)",
+                field="directions",
+                names=[task],
+            )
 
 
 def _check_worst(spec: ObjectiveSpec, parts: Sequence[FamilyPart]) -> None:
@@ -407,65 +422,7 @@ def objective_of(
         totals,
         directions=dict.fromkeys(higher, "higher"),
         turned=dict.fromkeys(higher, "error rate"),
+        units={task.name: "accuracy" if task.metric == "accuracy" else "BPB" for task in counted},
         aggregation="worst family" if worst_family else "weighted mean",
         granularity=chosen,
     )
-
-
-@dataclass(frozen=True)
-class Sense:
-    """How a number that is minimised is shown: as it was measured, with the unit and the direction it has there.
-
-    Of one task, or of a mean of tasks. A gain is the same number either way: natural minus proposed of what is
-    minimised, so positive is better.
-
-    Attributes:
-        turn: how it was turned; None for what is shown as it is minimised.
-        unit: "BPB", "accuracy" (a share of 1), or None where it has no name, such as a mean of both.
-    """
-
-    turn: Turn | None
-    unit: str | None
-
-    @property
-    def direction(self) -> Direction:
-        """Which values are better."""
-        return "lower" if self.turn is None else "higher"
-
-    @property
-    def suffix(self) -> str:
-        """The unit behind a number in a sentence; nothing where it has no name."""
-        return f" {self.unit}" if self.unit else ""
-
-    def measured(self, value: float) -> float:
-        """A minimised value as it is measured."""
-        return turned(value, self.turn)
-
-    def pair(self, natural: float, proposed: float) -> dict[str, Any]:
-        """Two minimised values as they are measured, with unit and direction: for JSON."""
-        return {
-            "unit": self.unit,
-            "direction": self.direction,
-            "natural": self.measured(float(natural)),
-            "proposed": self.measured(float(proposed)),
-        }
-
-    def interval(self, low: float, high: float) -> list[float]:
-        """The ends of an interval of the minimised value as they are measured, the lower first."""
-        return sorted([self.measured(float(low)), self.measured(float(high))])
-
-    def slope(self, values: np.ndarray) -> np.ndarray:
-        """Changes of the minimised value as changes of the measured one."""
-        return values if self.turn is None else -values
-
-
-_UNITS: Mapping[Turn | None, str | None] = {None: "BPB", "error rate": "accuracy", "negated": None}
-
-
-def sense_of(spec: ObjectiveSpec, tasks: Iterable[str]) -> Sense:
-    """Of a mean of tasks whose weights sum to 1: theirs where they have one, else that of what is minimised."""
-    turns: set[Turn | None] = {spec.turned.get(task) for task in tasks}
-    if len(turns) != 1:
-        return Sense(None, None)
-    turn = turns.pop()
-    return Sense(turn, _UNITS[turn])

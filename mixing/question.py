@@ -14,8 +14,9 @@ from mixing.errors import InvalidMetrics, InvalidSetting
 from mixing.laws.regression import Fitted
 from mixing.limits import Limits
 from mixing.methods import method_named
-from mixing.objective import Groups, ObjectiveSpec
+from mixing.objective import USUAL_SPREAD, ObjectiveSpec
 from mixing.reuse.reuse import NOTHING_REUSED, Reuse, check_reusable
+from mixing.runs.evidence import Evidence
 from mixing.simplex_map import SimplexMap
 from mixing.solve.catalogue import SOLVERS
 from mixing.solve.constraints import LinearConstraint
@@ -98,39 +99,46 @@ class Question(Terms):
         return replace(ObjectiveSpec.of(self.objective), granularity=granularity)
 
 
-def problem_of(question: Question, groups: Groups, law: Fitted) -> MixtureProblem:
+def problem_of(question: Question, evidence: Evidence, law: Fitted) -> MixtureProblem:
     """The problem a fitted law poses; a guard rail set against the natural distribution is set by the law itself.
+
+    Everything in it is counted in what the objective varies by over the runs, and a guard rail in what its task
+    varies by, so that no tolerance of a solver hangs on a metric's unit.
 
     Raises:
         InvalidMetrics: a guard rail for a task that was not fitted.
         InvalidSetting: the worst of standardised families, whose offsets no solver takes.
     """
     domains, heeded = question.domains, SOLVERS[question.parts.solver].respects_constraints
+    groups, unit = evidence.groups, evidence.spread
     if groups.worst and groups.offsets.any():
         raise InvalidSetting("the worst of standardised families cannot be minimised", field="standardize")
     families = tuple(
-        TaskMean(name, row) for name, row in zip(groups.families, groups.membership, strict=True)
+        TaskMean(name, row / unit) for name, row in zip(groups.families, groups.membership, strict=True)
     )
-    repetition = RepetitionCost(question.repetition_price, domains.unique_tokens / question.target_tokens)
+    price = question.repetition_price / unit
+    repetition = RepetitionCost(price, domains.unique_tokens / question.target_tokens)
+    of_spread = USUAL_SPREAD if question.kl_unit == "spread" else unit
     return MixtureProblem(
         Objective(
             law,
-            groups.column_weights,
+            groups.column_weights / unit,
             domains.natural_weights,
-            question.kl_weight,
+            question.kl_weight / of_spread,
             families if groups.worst else (),
             repetition if question.repetition_price else None,
+            unit,
         ),
         question.space,
         question.limits.caps if heeded else question.limits.separate_caps,
         question.limits.all_constraints if heeded else (),
-        tuple(_rail(guard, groups, law, question) for guard in question.guard_rails),
+        tuple(_rail(guard, evidence, law, question) for guard in question.guard_rails),
     )
 
 
-def _rail(guard: TaskGuard, groups: Groups, law: Fitted, question: Question) -> GuardRail:
+def _rail(guard: TaskGuard, evidence: Evidence, law: Fitted, question: Question) -> GuardRail:
     """The bound on what the law predicts, which is better when lower whatever the task is."""
-    spec = question.specification
+    spec, groups = question.specification, evidence.groups
     guard.check_direction(spec.directions.get(guard.task) == "higher")
     if guard.task not in groups.names:
         raise InvalidMetrics(
@@ -145,4 +153,5 @@ def _rail(guard: TaskGuard, groups: Groups, law: Fitted, question: Question) -> 
     else:
         natural = question.domains.natural_weights[None]
         bound = float(law.mean(natural)[0, column]) + float(guard.worse_than_natural or 0.0)
-    return GuardRail(TaskMean(guard.name, np.eye(len(groups.names))[column]), bound)
+    unit = float(evidence.spreads[column])
+    return GuardRail(TaskMean(guard.name, np.eye(len(groups.names))[column] / unit), bound / unit, unit)

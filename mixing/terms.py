@@ -5,12 +5,16 @@ They are declared here and nowhere else. A request fills them by name, the store
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
+from mixing.document import OLDER
 from mixing.errors import InvalidSetting, NotHeeded
 from mixing.methods import Recipe, combine, method_named
 from mixing.solve.catalogue import SOLVERS
 
+KLUnit = Literal["spread", "metric"]
+"""What lambda is counted in: `mixing.objective.USUAL_SPREAD`s of the objective's spread, or its own unit."""
 STRENGTHS = (0.1, 5.0)
 """Olmix's range of s: most draws are nearly all one source, which 3(m + 1) long runs of a large proxy can use."""
 
@@ -81,6 +85,8 @@ class Terms:
         seed: non-negative; the same question gives the same answer.
         rounds: how many runs each round of the swarm trains.
         kl_weight: lambda of the KL term to the natural distribution.
+        kl_unit: what it is counted in. Per `spread` it means the same for every metric: it is in the objective's unit
+            where that varies by .2 over the runs, as BPB does, and in proportion to what it varies by elsewhere.
         repetition_price: what a share of the training run's tokens that repetition wastes costs, in the metric's unit
             (`mixing.solve.problem.RepetitionCost`); beside the cap, or instead of it.
         strengths: lowest and highest strength of the Dirichlet draws; stronger is closer to the natural
@@ -88,7 +94,7 @@ class Terms:
         temperature: exponent tau of the method `temperature`; None is 0.5.
 
     Raises:
-        InvalidSetting: a negative seed, or strengths that do not rise from above 0.
+        InvalidSetting: a negative seed, strengths that do not rise from above 0, or no such unit.
     """
 
     method: str = "mixwright"
@@ -99,6 +105,7 @@ class Terms:
     seed: int = 0
     rounds: tuple[int, ...] = ()
     kl_weight: float = 0.0
+    kl_unit: KLUnit = field(default="spread", metadata={OLDER: "metric"})
     repetition_price: float = 0.0
     strengths: tuple[float, float] = STRENGTHS
     temperature: float | None = None
@@ -106,6 +113,11 @@ class Terms:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise InvalidSetting(f"the seed is {self.seed}; it must be at least 0", field="seed")
+        if self.kl_unit not in get_args(KLUnit):
+            raise InvalidSetting(
+                f"kl_unit is {self.kl_unit!r}; it is one of {', '.join(map(repr, get_args(KLUnit)))}",
+                field="kl_unit",
+            )
         lowest, highest = self.strengths
         if not 0 < lowest <= highest < math.inf:
             raise InvalidSetting(
@@ -131,10 +143,10 @@ def check_heeded(recipe: Recipe, **given: object) -> None:
     solver = SOLVERS[recipe.solver]
     if solver.respects_constraints:
         return
-    for field, value in given.items():
+    for name, value in given.items():
         if value:
             raise NotHeeded(
-                f"the solver {solver.name!r} knows repetition caps only and would ignore {field}; leave it out, or"
+                f"the solver {solver.name!r} knows repetition caps only and would ignore {name}; leave it out, or"
                 " ask for another solver, such as 'search'",
-                field=field,
+                field=name,
             )

@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # a process that only passes jobs on need not load the mathem
     from mixing.solve.constraints import LinearConstraint
     from store.tables import Launch, Optimization
 
-VERSION: Final = 2
-"""Of the documents; rows from before there was one are version 1."""
+VERSION: Final = 3
+"""Of the documents; rows from before there was one are version 1. Up to 2 the KL weight is in the metric's unit."""
 
 
 @dataclass(frozen=True, kw_only=True)

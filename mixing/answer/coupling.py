@@ -20,7 +20,7 @@ _LEAST = 1e-12
 
 
 def couplings(problem: MixtureProblem, weights: np.ndarray) -> np.ndarray | None:
-    """(m, m) cost in the metric's unit of keeping the column's ratio when the row's whole weight changes.
+    """(m, m) cost, in the metrics' unit, of keeping the column's ratio when the row's whole weight changes.
 
     Args:
         problem: whose optimum, over domains that are all free, the weights are.
@@ -53,7 +53,7 @@ def couplings(problem: MixtureProblem, weights: np.ndarray) -> np.ndarray | None
             room = (-now, np.maximum(caps - now, 0.0))
             cost = _gain(rest + sign * slope, curvature, room) - _gain(rest, curvature, room)
             costs[a] = np.maximum(costs[a], np.where(np.arange(len(weights)) == a, 0.0, cost))
-    return costs
+    return objective.unit * costs
 
 
 def _gain(slope: np.ndarray, curvature: np.ndarray, room: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -79,7 +79,7 @@ def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
             field="proxy_tokens",
         )
     learned = learn(question, runs, _stream(question, _FOLDS))
-    problem = problem_of(question, learned.evidence.groups, learned.law)
+    problem = problem_of(question, learned.evidence, learned.law)
     fitted = FittedQuestion(question, problem, learned.evidence, learned.held_out, _stream(question, _SEARCH))
     solution = solution_of(fitted)
     intervals = None
@@ -96,7 +96,7 @@ _AGAIN = 0.025
 
 def _optimum(fitted: FittedQuestion, law: Fitted, solution: Solution) -> np.ndarray:
     """(m,) what a refit would have proposed; the answer itself where by its law no mixture keeps the guard rails."""
-    problem = problem_of(fitted.question, fitted.evidence.groups, law)
+    problem = problem_of(fitted.question, fitted.evidence, law)
     try:
         return solution_of(replace(fitted, problem=problem, effort=_AGAIN, near=solution.weights)).weights
     except Infeasible:

@@ -16,8 +16,8 @@ from mixing.laws.conformal import RunIntervals, fewest_runs
 from mixing.laws.diagnostics import effects, weight_spread
 from mixing.laws.ensemble import PROCESSES, WORTH_SEARCHING
 from mixing.limits import BINDING
-from mixing.objective import Sense, sense_of
 from mixing.runs.noise import TaskSignal, rank_tasks
+from mixing.sense import Sense, sense_of
 from mixing.solve.constraints import LinearConstraint
 from mixing.solve.solution import Kind
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mixing.answer.proposal import Proposal
 
 Document = dict[str, Any]
-_UNCHANGED = 1e-9
-"""A prediction this much worse is the same one, rounded."""
+_UNCHANGED = 1e-8
+"""Of what a task varies by over the runs: a prediction this much worse is the same one, rounded."""
 _NAMED = 5
 """Tasks a note names; the rest are counted."""
 _COUPLED = 50
@@ -114,24 +114,29 @@ class Report:
         expected, intervals, errors = self._expected, self.proposal.intervals, self.proposal.learned.held_out
         return {
             **sense.pair(natural, proposed),
-            "natural_interval": None if expected is None else sense.interval(*expected[:, column]),
+            "natural_interval": None
+            if np.isnan(expected[0, column])
+            else sense.interval(*expected[:, column]),
             "gain": natural - proposed,
             "gain_interval": None if intervals is None else intervals.bounds[column].tolist(),
             **{
-                score: None if errors is None else float(getattr(errors, score)[column])
+                score: None if errors is None else _finite(getattr(errors, score)[column])
                 for score in ("rank_correlation", "mae", "decision_accuracy")
             },
         }
 
     @cached_property
-    def _expected(self) -> np.ndarray | None:
-        """(2, C + 1) lower and upper ends; None with too few runs."""
-        refits = self.proposal.learned.refits
-        if refits is None or len(refits.measured) < fewest_runs(CONFIDENCE):
-            return None
-        widened = self.groups.with_value
-        intervals = RunIntervals.of(widened(refits.predicted), widened(refits.measured), CONFIDENCE)
-        return np.concatenate(intervals.around(widened(self.at_natural)[None]))
+    def _expected(self) -> np.ndarray:
+        """(2, C + 1) lower and upper ends; NaN with too few runs."""
+        refits, widened = self.proposal.learned.refits, self.groups.with_value
+        if refits is None:
+            return np.full((2, len(self.at_natural) + 1), np.nan)
+        measured = widened(refits.measured)
+        enough = np.isfinite(measured).sum(axis=0) >= fewest_runs(CONFIDENCE)
+        ends = np.full((2, len(enough)), np.nan)
+        intervals = RunIntervals.of(widened(refits.predicted)[:, :, enough], measured[:, enough], CONFIDENCE)
+        ends[:, enough] = np.concatenate(intervals.around(widened(self.at_natural)[None, enough]))
+        return ends
 
     def families(self) -> list[Document]:
         """The means of which the worst is minimised, by their tasks; none where all tasks count together."""
@@ -152,7 +157,10 @@ class Report:
 
     @cached_property
     def tasks(self) -> list[Document]:
-        """What is predicted of each task; `signal_to_noise` is its range over the runs in units of its noise."""
+        """What is predicted of each task, and how many runs measured it.
+
+        `signal_to_noise` is its range over the runs in units of its noise.
+        """
         evidence = self.evidence
         alone = {self.question.parts.regression: 1.0}
         laws = self.proposal.learned.law.parts() or (alone,) * len(evidence.tasks)
@@ -162,6 +170,7 @@ class Report:
                 "laws": laws[t],
                 "weight": float(evidence.objective[t]),
                 **self.predicted(t, self.senses[name], float(self.at_natural[t]), float(self.at_proposed[t])),
+                "runs": int(evidence.table.measured[:, t].sum()),
                 "noise": _finite(evidence.noise[t]),
                 "signal_to_noise": _finite(self.signals[name].ratio) if name in self.signals else None,
             }
@@ -199,7 +208,12 @@ class Report:
         `change` is by how much, above 0, and `interval` that of the change; `is_certain` says whether it excludes 0,
         and both are None where nothing is held out.
         """
-        rows = [(row, row["gain_interval"]) for row in self.tasks if row["gain"] < -_UNCHANGED]
+        rounded = _UNCHANGED * self.evidence.spreads
+        rows = [
+            (row, row["gain_interval"])
+            for row, least in zip(self.tasks, rounded, strict=False)
+            if row["gain"] < -least
+        ]
         return [
             {
                 "task": row["name"],
@@ -214,17 +228,12 @@ class Report:
     @cached_property
     def signals(self) -> dict[str, TaskSignal]:
         """By task, what tells runs apart, of the tasks whose noise is known."""
-        evidence = self.evidence
-        known = [
-            t
-            for t in range(len(evidence.tasks))
-            if np.isfinite(evidence.noise[t]) and evidence.metrics[:, t].mean() > 0
-        ]
-        if not known:
-            return {}
-        tasks = [evidence.tasks[t] for t in known]
-        ranked = rank_tasks(tasks, evidence.metrics[:, known], evidence.noise[known])
-        return {row.task: row for row in ranked}
+        evidence, found = self.evidence, {}
+        for task, values, noise in zip(evidence.tasks, evidence.metrics.T, evidence.noise, strict=True):
+            measured = values[np.isfinite(values)]
+            if np.isfinite(noise) and measured.mean() > 0:
+                (found[task],) = rank_tasks([task], measured[:, None], noise[None])
+        return found
 
     @cached_property
     def domains(self) -> list[Document]:
@@ -245,7 +254,7 @@ class Report:
                 continue
             price, tokens, worth = row["shadow_price"], row["tokens"], ""
             if price is not None:
-                worth = f"{price * tokens:.4f}{self.sense.suffix}"
+                worth = self.sense.change(price * tokens)
                 worth = f": {tokens:,.0f} more tokens of it would be worth about {worth}"
             yield cap_row(self.question, row, worth)
 
@@ -268,7 +277,7 @@ class Report:
                 }
                 continue
             if price is not None:
-                worth = f"; a hundredth more room would be worth about {price / 100:.4f}{self.sense.suffix}"
+                worth = f"; a hundredth more room would be worth about {self.sense.change(price / 100)}"
             yield {
                 "kind": "share",
                 "name": constraint.name,
@@ -282,14 +291,14 @@ class Report:
         prices = self._prices("guard_rail")
         for guard, rail in zip(self.question.guard_rails, self.proposal.problem.guard_rails, strict=True):
             predicted = float(rail.mean.weights @ self.at_proposed)
-            if predicted < rail.bound - BINDING * max(abs(rail.bound), 1.0):
+            if predicted < rail.bound - BINDING:
                 continue
             sense = self.senses[guard.task]
-            at = f"{sense.measured(predicted):.4f}{sense.suffix}"
+            at = sense.in_words(predicted * rail.unit)
             yield {
                 "kind": "guard_rail",
                 "task": guard.task,
-                "bound": sense.measured(rail.bound),
+                "bound": sense.measured(rail.bound * rail.unit),
                 "shadow_price": prices.get(rail.mean.name),
                 "statement": f"{guard.task} is predicted at {at}, its guard rail.",
             }
@@ -306,7 +315,7 @@ class Report:
         }
 
     def coupling(self) -> dict[str, dict[str, float]] | None:
-        """`{domain: {domain: BPB}}`: what keeping the second's ratio costs when the first's whole weight changes.
+        """`{domain: {domain: cost}}`: what keeping the second's ratio costs when the first's whole weight changes.
 
         Of each domain the `_COUPLED` strongest.
         """

@@ -24,6 +24,10 @@ that the runs leave the shape open. Of an average of laws half the width is wide
 of the deviation of the members' gains, each counting by its share: the part between the models of the variance of
 an averaged prediction (Hoeting et al., Statistical Science 14, 1999).
 
+Of a domain that no run varied a law knows nothing. Where the answer moves it by d from the natural distribution, the
+interval is widened, in quadrature again, by as much as moving another domain by d does at the natural distribution:
+1.645 root mean squares over the domains that were varied.
+
 What a law misses only where no run lies cannot be seen: the distance of the mixture to the nearest run is
 reported beside it.
 """
@@ -33,6 +37,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixing.laws.diagnostics import FEWEST_JUDGED, UNVARIED, weight_spread
 from mixing.laws.exponential.log_linear import believable
 from mixing.laws.fitting import Refits
 from mixing.laws.regression import Fitted
@@ -94,12 +99,20 @@ def gain_intervals(
     with_objective = evidence.groups.with_value
     missed = with_objective(refits.predicted) - with_objective(refits.measured)
     away = np.minimum(np.abs(refits.weights - natural).sum(1), np.abs(refits.weights - proposed).sum(1))
+    away = np.where(np.isfinite(missed[0]).any(axis=1), away, np.inf)
     nearest = np.argsort(away, kind="stable")[: max(_FEWEST_NEAR, len(away) // 3)]
+    differently = _difference(missed[:, nearest])
+    if not np.isfinite(
+        differently[-1]
+    ):  # hardly a run measured all of the objective: at most its parts' together
+        differently[-1] = evidence.groups.value(differently[:-1])
     apart = _disagreement(law, evidence, np.stack([natural, proposed]))
+    unseen = _unseen(law, evidence, natural, proposed)
     half = np.sqrt(
         (_DEVIATIONS * scale * error.std(0)) ** 2
-        + (MISFIT_SHARE * _difference(missed[:, nearest])) ** 2
+        + (MISFIT_SHARE * differently) ** 2
         + (_DEVIATIONS * apart) ** 2
+        + (_DEVIATIONS * unseen) ** 2
     )
     centre = judged[-1] + error.mean(0)
     bounds = np.stack([centre - half, centre + half], axis=1)
@@ -137,10 +150,33 @@ def _disagreement(law: Fitted, evidence: Evidence, both: np.ndarray) -> np.ndarr
     return np.sqrt((counts * away**2).sum(0) / np.maximum(counts.sum(0), 1e-300))
 
 
+def _unseen(law: Fitted, evidence: Evidence, natural: np.ndarray, proposed: np.ndarray) -> np.ndarray:
+    """(C + 1,) deviation of the gains for domains that no run varied and the answer moves; see the module."""
+    varied = weight_spread(evidence.weights) >= UNVARIED
+    moved = np.flatnonzero(~varied & (np.abs(proposed - natural) > UNVARIED))
+    squares = np.zeros(len(evidence.table.names) + 1)
+    if not varied.any():
+        return squares
+    for by in (proposed - natural)[moved]:
+        to = np.clip(natural + by, 0, 1)[varied]
+        others = (1 - to)[:, None] * natural / (1 - natural[varied])[:, None]
+        others[np.arange(len(to)), np.flatnonzero(varied)] = to
+        effects = _gain(law, evidence, natural, others, law.mean(natural[None]))
+        squares += np.square(effects).mean(axis=0)
+    return np.sqrt(squares)
+
+
 def _difference(missed: np.ndarray) -> np.ndarray:
-    """(C + 1,) the 90% quantile of how differently two of the runs are missed, of (R, J, C + 1) held-out errors."""
-    first, second = np.triu_indices(missed.shape[1], 1)
-    apart = np.zeros((len(first), missed.shape[2]))
-    for errors in missed:  # one division at a time: the pairs are many
-        apart += np.abs(errors[first] - errors[second])
-    return np.quantile(apart / len(missed), CONFIDENCE, axis=0)
+    """(C + 1,) the 90% quantile of how differently two of the runs are missed, of (R, J, C + 1) held-out errors.
+
+    Over the runs that were measured; NaN where hardly a run was.
+    """
+    quantiles = np.full(missed.shape[2], np.nan)
+    for column in range(missed.shape[2]):
+        errors = missed[:, np.isfinite(missed[0, :, column]), column]
+        if errors.shape[1] < FEWEST_JUDGED:
+            continue
+        first, second = np.triu_indices(errors.shape[1], 1)
+        apart = np.abs(errors[:, first] - errors[:, second]).mean(axis=0)
+        quantiles[column] = np.quantile(apart, CONFIDENCE)
+    return quantiles

@@ -1,21 +1,20 @@
 """When the evidence does not support a decision, in plain words."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixing.laws.diagnostics import leverage, weight_spread
+from mixing.laws.diagnostics import UNVARIED, leverage, weight_spread
 from mixing.methods import method_named
+from mixing.sense import Sense
 
 if TYPE_CHECKING:
     from mixing.answer.report import Report
 
 LOW_RANK_CORRELATION = 0.7
 """Below this a proxy swarm orders mixtures hardly better than their largest effect alone."""
-UNVARIED = 1e-4
-"""A domain whose weight has a smaller standard deviation over the runs was, for a regression, held fixed."""
 
 COARSE = 0.02
 """A run whose whole rows are further (L1) from what was asked of it was not the experiment that was designed."""
@@ -31,7 +30,7 @@ class Warning:
 
 def warnings_of(report: "Report") -> tuple[Warning, ...]:
     """Everything a person should know before acting on the mixture."""
-    parts = (_limits, _gain, _tasks, _regression, _swarm, _left_out)
+    parts = (_limits, _gain, _tasks, _regression, _swarm, _doubtful, _left_out)
     return tuple(warning for part in parts for warning in part(report))
 
 
@@ -49,12 +48,12 @@ def _gain(report: "Report") -> Iterator[Warning]:
         )
         return
     low, high = report.objective["gain_interval"]
-    unit = f" {report.objective['unit']}" if report.objective["unit"] else ""
+    sense = report.sense
     if low <= 0 <= high:
         yield Warning(
             "gain_uncertain",
-            f"The interval of the predicted gain, {low:+.4f} to {high:+.4f}{unit}, includes 0: these runs do not "
-            "show that the proposed mixture is better than the natural distribution.",
+            f"The interval of the predicted gain, {Sense(None, None).change(low, '+')} to {sense.change(high, '+')}, "
+            "includes 0: these runs do not show that the proposed mixture is better than the natural distribution.",
         )
     elif high < 0:
         yield Warning(
@@ -66,8 +65,8 @@ def _gain(report: "Report") -> Iterator[Warning]:
         if noise >= abs(report.objective["gain"]):
             yield Warning(
                 "noise_comparable_to_gain",
-                f"The noise of one run's objective, {noise:.4f}{unit}, is as large as the predicted gain, "
-                f"{report.objective['gain']:.4f}{unit}.",
+                f"The noise of one run's objective, {sense.change(noise)}, is as large as the predicted gain, "
+                f"{sense.change(report.objective['gain'])}.",
             )
 
 
@@ -139,7 +138,23 @@ def _swarm(report: "Report") -> Iterator[Warning]:
     ]
     if fixed:
         yield Warning(
-            "domain_not_varied", f"The runs never varied {', '.join(fixed)}; their effect is a guess."
+            "domain_not_varied",
+            f"The runs never varied {', '.join(fixed)}; their effect is a guess, and the intervals allow for one as"
+            " large as other domains have.",
+        )
+
+
+def _doubtful(report: "Report") -> Iterator[Warning]:
+    runs: dict[str, list[str]] = {}
+    for one in report.evidence.set_aside:
+        sense = replace(report.senses[one.task], turn=None)
+        said = f"{sense.change(one.value)} on {one.task} where the other runs predict {sense.change(one.expected)}"
+        runs.setdefault(one.run, []).append(said)
+    for run, said in runs.items():
+        yield Warning(
+            "doubtful_run",
+            f"Run {run} measured {', '.join(said)}: no mixture explains that, so it counts for nothing there. Look"
+            " whether it diverged or was evaluated wrongly.",
         )
 
 

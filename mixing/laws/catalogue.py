@@ -17,7 +17,7 @@ class RegressionPart(Part):
 
     Attributes:
         make: the regression with its default settings.
-        runs_per_domain: with `runs_beyond`, fewest runs over m domains: runs_per_domain m + runs_beyond, rounded up.
+        runs_per_domain: with `runs_beyond`, fewest runs of a proposal: runs_per_domain m + runs_beyond, rounded up.
         runs_beyond: see above.
         convex: whether it is convex in the mixture, so that it can be minimised exactly.
         sampler: the one sampler whose runs it reads, or None for any.
@@ -47,7 +47,7 @@ class RegressionPart(Part):
     repeats: int = 2
 
     def minimum_runs(self, domains: int) -> int:
-        """Fewest runs it can be fitted with over so many domains."""
+        """Fewest runs of a proposal over so many domains: those a law is fitted to, and a fold to judge it by."""
         return -int(-self.runs_per_domain * domains // 1) + self.runs_beyond
 
 

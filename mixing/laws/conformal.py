@@ -41,12 +41,14 @@ class RunIntervals:
 
     @classmethod
     def of(cls, unseen: np.ndarray, metrics: np.ndarray, confidence: float) -> Self:
-        """From (R, K, T) predictions of K runs by fits that did not see them and the (K, T) metrics measured."""
-        constants = metrics.min(0) - _BELOW * metrics.std(0)
-        lowest = 0.5 * _BELOW * metrics.std(0)
+        """From (R, K, T) predictions of K runs by fits that did not see them and the (K, T) metrics measured.
+
+        A metric is NaN where a run was not measured; a task that too few runs measured has ends that are NaN.
+        """
+        usual = np.nanstd(metrics, axis=0)
+        constants, lowest = np.nanmin(metrics, axis=0) - _BELOW * usual, 0.5 * _BELOW * usual
         residuals = (metrics - unseen) / np.maximum(unseen - constants, lowest)
-        joined = residuals.reshape(-1, metrics.shape[1])
-        return cls(constants, lowest, _outer_quantiles(joined, len(metrics), confidence))
+        return cls(constants, lowest, _outer_quantiles(residuals, confidence))
 
     def around(self, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper end, both (n, T), around (n, T) predictions."""
@@ -127,8 +129,15 @@ class Conformal(Regression):
         return FittedConformal(fitted, RunIntervals.of(unseen, metrics, self.confidence))
 
 
-def _outer_quantiles(residuals: np.ndarray, runs: int, confidence: float) -> np.ndarray:
-    """(2, T): as many residuals outside as K + 1 exchangeable runs would have, K of them and a new one."""
+def _outer_quantiles(residuals: np.ndarray, confidence: float) -> np.ndarray:
+    """(2, T) of (R, K, T): as many residuals outside as of K + 1 exchangeable runs, K of them and a new one."""
     tail = (1 - confidence) / 2
-    upper = min(1.0, (1 - tail) * (runs + 1) / runs)
-    return np.stack([-np.quantile(-residuals, upper, axis=0), np.quantile(residuals, upper, axis=0)])
+    found = np.full((2, residuals.shape[2]), np.nan)
+    for column in range(residuals.shape[2]):
+        measured = residuals[:, np.isfinite(residuals[0, :, column]), column]
+        runs = measured.shape[1]
+        if runs < 2:
+            continue
+        upper = min(1.0, (1 - tail) * (runs + 1) / runs)
+        found[:, column] = -np.quantile(-measured, upper), np.quantile(measured, upper)
+    return found

@@ -10,6 +10,8 @@ from mixing.errors import InvalidSetting, TooFewRuns
 from mixing.laws.exponential.log_linear import believable
 from mixing.laws.regression import Fitted, Regression
 
+FEWEST_JUDGED = 4
+"""Runs below which a held-out error is no more than an accident."""
 FOLDS = 5
 REPEATS = 6
 """Enough for a family that fits all folds as one batch; one that fits them one by one is asked for fewer."""
@@ -21,7 +23,9 @@ class HeldOutError:
 
     Attributes:
         predictions: (repeats, K, T + 1) every run predicted by fits that did not see it, the objective's last.
-        rank_correlation: (T + 1,) Spearman of predicted and measured over the runs; 0 where undefined.
+        rank_correlation: (T + 1,) Spearman of predicted and measured over the runs; 0 where undefined. This and the
+            next two are over the runs that were measured, of the objective those of all it counts; NaN where these
+            are too few.
         mae: (T + 1,) mean absolute error, in the metric's unit.
         decision_accuracy: (T + 1,) share of pairs of runs whose better one was predicted to be the better one.
     """
@@ -73,12 +77,24 @@ def joined_folds(predicted: np.ndarray, kept: np.ndarray, repeats: int) -> np.nd
 
 
 def held_out_error(predicted: np.ndarray, measured: np.ndarray) -> HeldOutError:
-    """The errors of (repeats, K, T + 1) held-out predictions (`joined_folds`) of what (K, T + 1) was measured."""
-    return HeldOutError(
-        predictions=predicted,
-        rank_correlation=np.mean([rank_correlation(repeat, measured) for repeat in predicted], axis=0),
-        mae=np.abs(predicted - measured).mean((0, 1)),
-        decision_accuracy=np.mean([decision_accuracy(repeat, measured) for repeat in predicted], axis=0),
+    """The errors of (repeats, K, T + 1) held-out predictions (`joined_folds`) of what (K, T + 1) was measured.
+
+    NaN where a run was not.
+    """
+    columns = zip(predicted.transpose(2, 0, 1), measured.T, strict=True)
+    return HeldOutError(predicted, *np.array([_errors(own, truth) for own, truth in columns]).T)
+
+
+def _errors(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float, float]:
+    """Rank correlation, mean absolute error and decision accuracy of (repeats, K) predictions of (K,) values."""
+    known = np.isfinite(measured)
+    if known.sum() < FEWEST_JUDGED:
+        return (np.nan,) * 3
+    truth, guesses = measured[known][:, None], predicted[:, known]
+    return (
+        float(np.mean([rank_correlation(guess[:, None], truth)[0] for guess in guesses])),
+        float(np.abs(guesses - truth[:, 0]).mean()),
+        float(np.mean([decision_accuracy(guess[:, None], truth)[0] for guess in guesses])),
     )
 
 
@@ -206,6 +222,10 @@ def effects(fitted: Fitted, mixture: np.ndarray, step: float = 0.02) -> np.ndarr
     ahead, _ = fitted.predict(mixture + step * towards)
     behind, _ = fitted.predict(mixture - back[:, None] * towards)
     return (ahead - behind) / (step + back)[:, None]
+
+
+UNVARIED = 1e-4
+"""A domain whose weight has a smaller standard deviation over the runs was, for a regression, held fixed."""
 
 
 def weight_spread(weights: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from mixing.errors import InvalidMetrics, TooFewRuns
 from mixing.laws.catalogue import RegressionPart
 from mixing.laws.composed import joined, measured_alike
-from mixing.laws.diagnostics import joined_folds, kept_in_folds
+from mixing.laws.diagnostics import FEWEST_JUDGED, joined_folds, kept_in_folds
 from mixing.laws.exponential.log_linear import believable
 from mixing.laws.regression import Fitted
 from mixing.runs.table import RunTable
@@ -20,8 +20,6 @@ from mixing.runs.table import RunTable
 FOLDS = 5
 _TRACE = 1e-5
 """Of a metric's deviation over all runs: a slope that changes no prediction that matters."""
-FEWEST_JUDGED = 4
-"""Runs below which a held-out error is no more than an accident."""
 _ROUNDED = 1e-2
 """A run's tokens are counted in whole ones, so a full run may be said to be a little less or more than one."""
 
@@ -34,7 +32,7 @@ class Refits:
         laws: (B,) the refits, fold by fold, division by division.
         predicted: (R, J, C) every run that can be judged by, predicted by the refit that did not see it, for each
             of R divisions.
-        measured: (J, C) what these runs measured.
+        measured: (J, C) what these runs measured; NaN where one was not.
         weights: (J, m) their mixtures.
         left: share of the runs every refit was fitted to.
     """
@@ -51,8 +49,8 @@ def refit(
 ) -> Refits | None:
     """Fit again without each of `FOLDS` folds, `part.repeats` times over.
 
-    A law that looks at how much a run trained predicts full runs, so it is judged by these alone, and only by runs on
-    which everything was measured. None where too few runs would be left to fit, or are there to judge by.
+    A law that looks at how much a run trained predicts full runs, so it is judged by these alone. None where too few
+    runs would be left to fit, or measured a task to judge it by.
 
     Args:
         part: the regression.
@@ -61,7 +59,7 @@ def refit(
         law: the fit to all runs, where it is at hand.
     """
     judged = judged_runs(part, table)
-    if judged.sum() < FEWEST_JUDGED:
+    if table.measured[judged].sum(axis=0).min() < FEWEST_JUDGED:
         return None
     try:
         kept = kept_in_folds(part.make(table), table.weights, generator, FOLDS, part.repeats)
@@ -76,9 +74,8 @@ def refit(
 
 def judged_runs(part: RegressionPart, table: RunTable) -> np.ndarray:
     """(K,) the runs a regression is judged by, see `refit`."""
-    if part.reads_tokens:
-        return table.complete & np.isclose(table.tokens, 1.0, rtol=_ROUNDED)
-    return table.complete
+    some = np.asarray(table.measured.any(axis=1))
+    return some & np.isclose(table.tokens, 1.0, rtol=_ROUNDED) if part.reads_tokens else some
 
 
 def fit(part: RegressionPart, table: RunTable) -> Fitted:
@@ -109,7 +106,7 @@ def fit(part: RegressionPart, table: RunTable) -> Fitted:
 
 
 def _blocks(part: RegressionPart, table: RunTable) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(k,) runs and the (c,) columns they all measured, to be fitted together: one block but for older runs' gaps.
+    """(k,) runs and the (c,) columns they all measured, to be fitted together: one block but for gaps.
 
     Raises:
         TooFewRuns: a block's runs are fewer than the regression needs.

@@ -166,15 +166,19 @@ class FittedEach(Fitted):
     Attributes:
         estimators: with a `predict` of their own.
         residual_std: (T,) root mean square error on runs they had not seen; it holds the noise of a measurement too.
+        scale: (T,) and
+        level: (T,) or a number: metric = level + scale * what the estimator says.
     """
 
     estimators: tuple[Any, ...]
     residual_std: np.ndarray
+    scale: np.ndarray
+    level: np.ndarray | float = 0.0
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, both (n, T), of (n, m) mixtures; the deviation is the same at each."""
-        mean = np.column_stack([np.ravel(estimator.predict(weights)) for estimator in self.estimators])
-        return mean, np.tile(self.residual_std, (len(weights), 1))
+        values = np.column_stack([np.ravel(estimator.predict(weights)) for estimator in self.estimators])
+        return self.level + self.scale * values, np.tile(self.residual_std, (len(weights), 1))
 
 
 class Regression:
@@ -254,8 +258,8 @@ class Regression:
 
 # What every regression refuses before it fits, and how it weighs noisy runs.
 
-NOISE_UNIT = 0.02
-"""Noise (in the metric's unit, BPB) at which a run counts half: the Huber threshold of the published laws."""
+_HALF_TRUSTED = 0.05
+"""Noise, of a metric's standard deviation over the runs, at which a run counts half."""
 
 
 def require_runs(law: str, needed: int, weights: np.ndarray) -> None:
@@ -292,12 +296,19 @@ def require_metrics(metrics: np.ndarray, positive: bool = False) -> None:
 
 
 def importance(
-    metrics: np.ndarray, noise: np.ndarray | None, unit: float | np.ndarray = NOISE_UNIT
+    metrics: np.ndarray, noise: np.ndarray | None, unit: float | np.ndarray | None = None
 ) -> np.ndarray:
-    """(K, T) weight of each measurement, of mean 1 per task: unit^2 / (unit^2 + noise^2)."""
+    """(K, T) weight of each measurement, of mean 1 per task: unit^2 / (unit^2 + noise^2).
+
+    Args:
+        metrics: (K, T).
+        noise: (K, T) standard deviations, 0 where unknown; None for none.
+        unit: (T,) noise at which a run counts half; a twentieth of the task's deviation where nothing is said.
+    """
     if noise is None:
         return np.ones_like(metrics)
-    trust = unit**2 / (unit**2 + np.square(noise))
+    usual = np.square(_HALF_TRUSTED * metrics.std(0) if unit is None else unit)
+    trust = usual / (usual + np.square(noise))
     return trust / trust.mean(0)
 
 

@@ -42,6 +42,8 @@ class FromScikitLearn(Regression):
 
     estimator: BaseEstimator
 
+    # An estimator's settings know no unit, so it is fitted to metrics of deviation 1.
+
     def runs_to_fit(self, domains: int) -> int:
         """Two runs in each fold; what the estimator itself needs is not known."""
         return _FEWEST_RUNS
@@ -60,8 +62,9 @@ class FromScikitLearn(Regression):
         unseen = np.stack(
             [law.residual_std for law in self.refits(weights, metrics, _without_each(folds), noise)]
         )
-        estimators = self._fitted(weights, metrics, importance(metrics, noise))
-        return FittedEach(estimators, np.sqrt(np.square(unseen).mean(0)))
+        scale = metrics.std(0)
+        estimators = self._fitted(weights, metrics / scale, importance(metrics, noise))
+        return FittedEach(estimators, np.sqrt(np.square(unseen).mean(0)), scale)
 
     def refits(
         self,
@@ -72,10 +75,10 @@ class FromScikitLearn(Regression):
         whole: Fitted | None = None,
     ) -> list[FittedEach]:
         """(B,) fits, each to the runs that its row of the (B, K) booleans keeps; its deviation is of the others."""
-        trust, laws = importance(metrics, noise), []
+        trust, scale, laws = importance(metrics, noise), metrics.std(0), []
         for rows in kept:
-            estimators = self._fitted(weights[rows], metrics[rows], trust[rows])
-            alone = FittedEach(estimators, np.zeros(metrics.shape[1]))
+            estimators = self._fitted(weights[rows], metrics[rows] / scale, trust[rows])
+            alone = FittedEach(estimators, np.zeros(metrics.shape[1]), scale)
             away = alone.predict(weights[~rows])[0] - metrics[~rows] if not rows.all() else np.zeros((1, 1))
             laws.append(replace(alone, residual_std=alone.residual_std + np.sqrt(np.square(away).mean(0))))
         return laws
@@ -83,7 +86,7 @@ class FromScikitLearn(Regression):
     def _fitted(self, weights: np.ndarray, metrics: np.ndarray, trust: np.ndarray) -> tuple[Any, ...]:
         weighs = "sample_weight" in inspect.signature(self.estimator.fit).parameters  # pyright: ignore[reportAttributeAccessIssue]
         fits = []
-        for metric, own in zip(metrics.T, trust.T, strict=True):
+        for metric, own in zip(metrics.T.copy(), trust.T.copy(), strict=True):  # SVR takes no strides
             estimator: Any = clone(self.estimator)
             try:
                 fits.append(estimator.fit(weights, metric, **({"sample_weight": own} if weighs else {})))

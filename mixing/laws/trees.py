@@ -19,6 +19,7 @@ import numpy as np
 
 from mixing.errors import InvalidSetting
 from mixing.laws.regression import FittedEach, Regression, importance, require_metrics, require_runs
+from mixing.objective import USUAL_SPREAD
 
 _FEWEST_RUNS = 10
 """Two leaves of 3 runs, and at least 2 runs that decide when to stop."""
@@ -87,11 +88,14 @@ class Trees(Regression):
         trust = importance(metrics, noise)
         order = np.random.default_rng(self.seed).permutation(len(weights))
         held = max(2, round(self.validation_share * len(weights)))
+        # LightGBM counts in single precision, and its penalties in the unit of what it predicts.
+        level, scale = metrics.mean(0), metrics.std(0) / USUAL_SPREAD
         grown = [
-            self._grow(weights, metrics[:, task], trust[:, task], order[:held], order[held:])
-            for task in range(metrics.shape[1])
+            self._grow(weights, values, own, order[:held], order[held:])
+            for values, own in zip(((metrics - level) / scale).T, trust.T, strict=True)
         ]
-        return FittedEach(tuple(trees for trees, _ in grown), np.array([error for _, error in grown]))
+        errors = scale * np.array([error for _, error in grown])
+        return FittedEach(tuple(trees for trees, _ in grown), errors, scale, level)
 
     def _grow(
         self,

@@ -284,7 +284,7 @@ def _automatic(
             freed.append(name)
             left -= costs[name]
         said = (
-            f"By the law fitted then, keeping all ratios costs the objective {whole:.4f}; {tolerated:.4f} are"
+            f"By the law fitted then, keeping all ratios costs the objective {whole:.4g}; {tolerated:.4g} are"
             " tolerated"
         )
         said += f", which is met by freeing {', '.join(freed)}." if freed else "."

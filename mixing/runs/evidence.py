@@ -1,7 +1,9 @@
 """Runs joined into one table, by name and id, with everything that cannot be fitted refused by name.
 
 What is refused can be left out instead with `drop_faulty`: the runs dropped are then counted and named in the
-answer. Weights that sum to within 1% of 1, as published tables round them, are divided by their sum and noted.
+answer. A metric that is missing, no finite number, or that no mixture explains (`mixing.runs.outliers`) is a gap: the
+task is fitted to the other runs, and the answer names the run. Weights that sum to within 1% of 1, as published
+tables round them, are divided by their sum and noted.
 
 A run given twice under two ids, with the same mixture and the same metrics to the last bit, is refused like one
 given twice under one id: measured again it would have differed, so it is the same run submitted again, which would
@@ -11,77 +13,52 @@ never taken for one.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from mixing.domains import SUM_TOLERANCE, Domains, Mixture
-from mixing.errors import InvalidMetrics, MixingError, TooFewRuns, as_number, shown
+from mixing.domains import SUM_TOLERANCE, Domains
+from mixing.errors import OppositeDirections, TooFewRuns
 from mixing.objective import Groups, ObjectiveSpec, groups
-from mixing.runs.seen import SeenRuns
+from mixing.runs.outliers import outliers
+from mixing.runs.sound import (
+    DroppedRun,
+    RunEvidence,
+    check_measured,
+    check_varies,
+    sound_runs,
+    unfit,
+    values_of,
+)
 from mixing.runs.table import RunTable
+from mixing.sense import turned, unclear_direction
 
-RENORMALIZED = 0.01
-"""Weights whose sum is further than this from 1 are not rounded but wrong."""
-_ROUNDING = 1e-9
+_CANCELLED = 1e-3
+"""An objective that varies by a smaller share of what its tasks do is their noise."""
+_FEWEST_KNOWN = 4
+_NAMED = 5
+"""Runs that a note names of those that lack a task."""
 _MIXTURE_DIGITS = 9
 """Mixtures alike to so many digits are one mixture, written down by two programs."""
 
 
 @dataclass(frozen=True)
-class RunEvidence:
-    """What one proxy run says.
+class SetAside:
+    """A measurement that no mixture explains, and that counts for nothing.
 
     Attributes:
-        id: names the run in messages; nothing is ordered by it.
-        mixture: weights by domain, as they were trained; every domain of the set, 0 where it has none.
-        metrics: `{task: value}`, BPB where nothing else is said.
-        noise: `{task: standard deviation of the measurement}` where known, in the same unit.
-        seed: of the training run, where known; tells a replicate from a run given twice.
-        tokens: how much it trained, in units of a full proxy run.
-        round: of the swarm it was sampled in, from 0.
-        older: whether it was trained for an older revision; it may then lack tasks that are measured now, and counts
-            for the others.
-        doubt: how far its metrics may be off beside their noise because it was trained otherwise (with another
-            seed), as a share of each metric's standard deviation over the runs.
-        requested: the mixture that was asked for, where the whole rows a run trains came to another.
-
-    >>> run = RunEvidence("run-0", {"web": 0.7, "code": 0.3}, {"humaneval": 1.41, "reading": 1.02})
-    >>> sorted(run.metrics)
-    ['humaneval', 'reading']
+        run: its id.
+        task: its name.
+        value: as it was measured.
+        expected: by the other runs.
     """
 
-    id: str
-    mixture: Mapping[str, float]
-    metrics: Mapping[str, float]
-    noise: Mapping[str, float] = field(default_factory=dict)
-    seed: int | None = None
-    tokens: float = 1.0
-    round: int = 0
-    older: bool = False
-    doubt: float = 0.0
-    requested: Mapping[str, float] | None = None
-
-    def carried(self, carry: Callable[[Mapping[str, float]], Mapping[str, float]]) -> "RunEvidence":
-        """The run over other domains."""
-        requested = None if self.requested is None else carry(self.requested)
-        return replace(self, mixture=carry(self.mixture), requested=requested)
-
-    @property
-    def rounding(self) -> float:
-        """L1 distance between what was trained and what was asked for."""
-        asked = self.mixture if self.requested is None else self.requested
-        names = {*self.mixture, *asked}
-        return math.fsum(abs(self.mixture.get(name, 0.0) - asked.get(name, 0.0)) for name in names)
-
-
-@dataclass(frozen=True)
-class DroppedRun:
-    """A run that was left out because the caller asked for that, and why."""
-
-    id: str
-    reason: str
+    run: str
+    task: str
+    value: float
+    expected: float
 
 
 @dataclass(frozen=True)
@@ -99,8 +76,10 @@ class Evidence:
         groups: the objective as it is read from the columns.
         noise: (T,) median standard deviation of a measurement; NaN where not every run that was measured states one.
         left_out: `{watched task: why it could not be fitted}`.
-        dropped: the runs left out, in the order given; empty unless asked for.
+        dropped: the runs left out, in the order given: those with no metric of the objective, and faulty ones where
+            that was asked for.
         notes: what was changed on the way in, in plain words.
+        set_aside: what no mixture explains, by run and task.
         without_rows: `{domain: runs that were to read it and got no row of it}`.
     """
 
@@ -111,6 +90,7 @@ class Evidence:
     left_out: Mapping[str, str]
     dropped: tuple[DroppedRun, ...]
     notes: tuple[str, ...]
+    set_aside: tuple[SetAside, ...] = ()
     without_rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -122,6 +102,22 @@ class Evidence:
     def metrics(self) -> np.ndarray:
         """(K, T) what was measured of each task."""
         return self.table.metrics[:, : len(self.tasks)]
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation of the objective over the runs, in its unit: what counts there as much and as little.
+
+        Where tasks cancel to nothing, and where too few runs measured all of them, that of the tasks by weight.
+        """
+        measured = self.groups.value(self.table.metrics)
+        apart = float(self.groups.column_weights @ np.nan_to_num(self.spreads))
+        known = measured[np.isfinite(measured)]
+        return max(float(known.std()), _CANCELLED * apart) if len(known) >= _FEWEST_KNOWN else apart
+
+    @cached_property
+    def spreads(self) -> np.ndarray:
+        """(C,) standard deviation of each column over the runs that measured it."""
+        return np.nanstd(self.table.metrics, axis=0)
 
     @property
     def objective(self) -> np.ndarray:
@@ -156,9 +152,9 @@ def gather(
 ) -> Evidence:
     """Join the runs.
 
-    Tasks of the objective must be sound in every run. Other tasks the runs measured are fitted too, so that
-    their gain is seen; one of these that cannot be fitted is left out and says why, and those that older runs did not
-    measure are named in a note.
+    A task is fitted to the runs that measured it. Tasks beside the objective's are fitted too, so that their gain is
+    seen; one of these that cannot be fitted is left out and says why, and those that older runs did not measure are
+    named in a note.
 
     Args:
         domains: m domains, which every mixture must be over.
@@ -173,25 +169,41 @@ def gather(
         TooFewRuns: fewer different mixtures than needed.
         UnknownDomain, MissingDomain: a run's mixture is not over these domains.
         InvalidWeights: a run's weights do not sum to 1 within 1%, or are negative or not finite.
-        InvalidMetrics: a metric of the objective that is missing, not finite, not positive, no share of 1 where
-            it is to be turned into an error rate, or the same in every run.
+        InvalidMetrics: a metric of the objective that no run has, that is no number, not positive, no share of 1
+            where it is to be turned into an error rate, or the same in every run.
+        OppositeDirections: one called like an accuracy of which nothing says that it is better when higher.
     """
     spec = ObjectiveSpec.of(objective)
-    _check_measured(spec, runs)
-    sound, dropped = _sound(domains, runs, spec, needs.positive, drop_faulty)
+    check_measured(spec, runs)
+    sound, dropped = sound_runs(domains, runs, spec, needs.positive, drop_faulty)
     kept = [run for run, _ in sound]
     given = np.array([row for _, row in sound]).reshape(len(sound), len(domains))
     sums = given.sum(axis=1, keepdims=True)
     weights = np.where(np.abs(sums - 1) > SUM_TOLERANCE, given / sums, given)
     _check_enough(weights, kept, len(runs), needs, domains)
     for task in sorted(spec.tasks):
-        _check_varies(task, kept)
+        if why := unclear_direction(spec, task, values_of(task, kept)):
+            raise OppositeDirections(why, field="directions", names=[task])
+        check_varies(task, kept)
+        if (count := len(values_of(task, kept))) < min(needs.runs, len(kept)):
+            raise TooFewRuns(
+                f"only {count} of {len(kept)} runs measured task {task!r}, and a proposal over {len(domains)} domains"
+                f" needs {needs.runs}; evaluate it on more of them, or take it out of the objective",
+                needed=needs.runs,
+                given=count,
+                names=[task],
+            )
     watched, lacking = _watched(kept, spec, needs.guarded)
-    left_out = {task: why for task in watched if (why := _unfit(task, kept, spec, needs.positive))}
+    least = {
+        task: 0 if task in needs.guarded else needs.runs for task in watched
+    }  # a guarded one is not left out
+    left_out = {
+        task: why for task in watched if (why := unfit(task, kept, spec, needs.positive, least[task]))
+    }
     tasks = tuple(sorted({*spec.tasks, *watched} - set(left_out)))
-    notes = _notes(sums[:, 0], dropped, lacking, spec, tasks)
-    table = _table(domains, kept, weights, spec, tasks)
-    return Evidence(*table, left_out, dropped, tuple(notes), _without_rows(kept))
+    notes = (*_notes(sums[:, 0], dropped, lacking, spec, tasks), *_gaps(kept, tasks))
+    table, columns, noise, set_aside = _table(domains, kept, weights, spec, tasks)
+    return Evidence(table, tasks, columns, noise, left_out, dropped, notes, set_aside, _without_rows(kept))
 
 
 def _without_rows(runs: Sequence[RunEvidence]) -> dict[str, int]:
@@ -205,20 +217,23 @@ def _table(
     weights: np.ndarray,
     spec: ObjectiveSpec,
     tasks: tuple[str, ...],
-) -> tuple[RunTable, tuple[str, ...], Groups, np.ndarray]:
-    """The first four attributes of the evidence."""
+) -> tuple[RunTable, Groups, np.ndarray, tuple[SetAside, ...]]:
+    """The table, how the objective is read from it, the tasks' noise, and what was set aside."""
+    given = [run.measured for run in runs]
     metrics = np.array(
-        [
-            [spec.lower_is_better(task, float(run.metrics.get(task, math.nan))) for task in tasks]
-            for run in runs
-        ]
+        [[spec.lower_is_better(task, float(own.get(task, math.nan))) for task in tasks] for own in given]
     )
+    tokens = np.array([run.tokens for run in runs])
+    doubtful = outliers(weights, metrics, tokens)
+    for one in doubtful:
+        metrics[one.run, one.column] = math.nan
     measured = ~np.isnan(metrics)
     stated = np.array([[float(run.noise.get(task, math.nan)) for task in tasks] for run in runs])
     known = np.all((np.isfinite(stated) & (stated >= 0)) | ~measured, axis=0)
     noise = np.where(known & measured, stated, 0.0)
     order = np.lexsort(np.concatenate([metrics, weights, noise], axis=1).T[::-1])
-    metrics, noise = metrics[order], noise[order]
+    order = order[measured[order].any(axis=1)]
+    metrics, noise, measured = metrics[order], noise[order], measured[order]
     columns = groups(spec, tasks, metrics).beside(tasks)
     used = columns.matrix != 0
     # The noise of tasks in one group is taken as independent; it is known where that of all of them is.
@@ -232,36 +247,22 @@ def _table(
         weights=weights[order],
         metrics=values,
         noise=np.hypot(joint, doubt[:, None] * np.nanstd(values, axis=0)),
-        tokens=np.array([run.tokens for run in runs])[order],
+        tokens=tokens[order],
         rounds=np.array([run.round for run in runs])[order],
         older=np.array([run.older for run in runs])[order],
-        off=np.zeros(len(runs)),
+        off=np.zeros(len(order)),
         rounding=np.array([run.rounding for run in runs])[order],
     )
-    return table, tasks, columns, np.where(known, np.median(noise, axis=0), np.nan)
-
-
-def _sound(
-    domains: Domains, runs: Sequence[RunEvidence], spec: ObjectiveSpec, positive: bool, drop_faulty: bool
-) -> tuple[list[tuple[RunEvidence, np.ndarray]], tuple[DroppedRun, ...]]:
-    """The runs that are kept, each with its (m,) weights as given, and those that are not."""
-    seen, kept, dropped = SeenRuns(), [], []
-    for run in runs:
-        try:
-            row = _aligned(run, domains)
-            _check_metrics(run, spec, positive)
-            if (other := seen.add(run)) is not None:
-                dropped.append(
-                    DroppedRun(run.id, f"it trained the very rows of run {other!r}, and counts once")
-                )
-                continue
-        except MixingError as fault:
-            if not drop_faulty:
-                raise
-            dropped.append(DroppedRun(run.id, str(fault)))
-        else:
-            kept.append((run, row))
-    return kept, tuple(dropped)
+    usual = [np.median(column[there]) for column, there in zip(noise.T, measured.T, strict=True)]
+    set_aside = tuple(
+        SetAside(
+            runs[one.run].id,
+            tasks[one.column],
+            *(turned(value, spec.turned.get(tasks[one.column])) for value in (one.value, one.expected)),
+        )
+        for one in sorted(doubtful, key=lambda one: (runs[one.run].id, one.column))
+    )
+    return table, columns, np.where(known, usual, np.nan), set_aside
 
 
 def _watched(
@@ -273,10 +274,10 @@ def _watched(
     """
     # What only older runs measured is no longer asked about, such as the held-out slice of a domain taken out.
     asking = [run for run in runs if not run.older] or runs
-    watched = sorted({task for run in asking for task in run.metrics} - set(spec.tasks))
+    watched = sorted({task for run in asking for task in run.measured} - set(spec.tasks))
     older = [run for run in runs if run.older]
     lacking = [
-        task for task in watched if task not in guarded and any(task not in run.metrics for run in older)
+        task for task in watched if task not in guarded and any(task not in run.measured for run in older)
     ]
     return [task for task in watched if task not in lacking], lacking
 
@@ -304,74 +305,25 @@ def _notes(
             yield f"Task {task} is better when higher and enters as {formula}."
 
 
-def _aligned(run: RunEvidence, domains: Domains) -> np.ndarray:
-    """(m,) weights, not yet divided by their sum."""
-    try:
-        tolerance = RENORMALIZED + _ROUNDING
-        return Mixture.of(run.mixture, tolerance, domains.names).align(domains.names)
-    except MixingError as error:
-        raise type(error)(
-            f"in the mixture of run {run.id!r}: {error}", field=error.field, names=[run.id, *error.names]
-        ) from error
-
-
-def _check_measured(spec: ObjectiveSpec, runs: Sequence[RunEvidence]) -> None:
-    """Refuse an objective that names a task no run has, however many runs may be dropped."""
-    measured = {task for run in runs for task in run.metrics}
-    if runs and (empty := sorted(set(spec.tasks) - measured)):
-        raise InvalidMetrics(
-            f"no run has a metric for {', '.join(empty)}: an empty column; take it out of the objective, or"
-            f" evaluate it. There are {', '.join(sorted(measured)) or 'no metrics at all'}",
-            field="metrics",
-            names=empty,
+def _gaps(runs: Sequence[RunEvidence], tasks: Sequence[str]) -> Iterator[str]:
+    """Of each set of runs of this revision that lacks a task, which tasks and why."""
+    new = [run for run in runs if not run.older]
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for task in tasks:
+        if missed := tuple(_without(run, task) for run in new if task not in run.measured):
+            lacking.setdefault(missed, []).append(task)
+    for missed, names in sorted(lacking.items()):
+        more = len(missed) - _NAMED
+        named = ", ".join(missed[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        yield (
+            f"{', '.join(names)}: no number for {len(missed)} of {len(new)} runs ({named}); fitted to the other"
+            f" {len(new) - len(missed)}."
         )
 
 
-def _check_metrics(run: RunEvidence, spec: ObjectiveSpec, positive: bool) -> None:
-    for task in sorted(spec.tasks):
-        if why := _fault(run, task, spec, positive):
-            raise InvalidMetrics(why, field="metrics", names=[run.id, task])
-
-
-def _check_varies(task: str, runs: Sequence[RunEvidence]) -> None:
-    if why := _constant(task, runs):
-        raise InvalidMetrics(why, field="metrics", names=[task])
-
-
-def _unfit(task: str, runs: Sequence[RunEvidence], spec: ObjectiveSpec, positive: bool) -> str | None:
-    """Why a watched task cannot be fitted, or None."""
-    if spec.directions.get(task) == "higher" and task not in spec.turned:
-        return f"task {task!r} is better when higher; say how it is turned"
-    faults = (why for run in runs if (why := _fault(run, task, spec, positive)))
-    return next(faults, None) or _constant(task, runs)
-
-
-def _fault(run: RunEvidence, task: str, spec: ObjectiveSpec, positive: bool) -> str | None:
-    """Why a run's metric cannot be fitted, or None."""
+def _without(run: RunEvidence, task: str) -> str:
     value = run.metrics.get(task)
-    if value is None and run.older:
-        return None
-    if value is None:
-        return f"run {run.id!r} has no metric for task {task!r}; evaluate it again or leave the run out"
-    given = f"run {run.id!r} has {shown(value)} for task {task!r}"
-    if not math.isfinite(as_number(value)):
-        return f"{given}; a metric must be a finite number"
-    noise = run.noise.get(task, 0.0)
-    unknown = isinstance(noise, float) and math.isnan(noise)
-    if not (unknown or as_number(noise) >= 0):
-        return f"run {run.id!r} states a noise of {shown(noise)} for task {task!r}; it must be a number of at least 0"
-    if spec.turned.get(task) == "error rate" and not 0 <= value <= 1:
-        return f"{given}; to become an error rate it must be a share of 1"
-    if positive and not spec.lower_is_better(task, value) > 0:
-        entered = ", which enters the objective as a value not above 0" if task in spec.turned else ""
-        return f"{given}{entered}; the regression needs metrics finite and above 0"
-    return None
-
-
-def _constant(task: str, runs: Sequence[RunEvidence]) -> str | None:
-    if len({run.metrics[task] for run in runs if task in run.metrics}) > 1:
-        return None
-    return f"task {task!r} has the same metric in every run, so nothing can be learned from it; leave it out"
+    return run.id if value is None else f"{run.id}: {value}"
 
 
 def _check_enough(
@@ -392,7 +344,7 @@ def _check_enough(
         kind = " different ones"
     offer = f"; so few still do for {', '.join(possible)}" if possible else ""
     raise TooFewRuns(
-        f"{counted} are too few: the regression over {len(domains)} domains needs {needs.runs}{kind}{offer}",
+        f"{counted} are too few: a proposal over {len(domains)} domains needs {needs.runs}{kind}{offer}",
         needed=needs.runs,
         given=different,
         names=possible,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from mixing.errors import DuplicateRun
 
 if TYPE_CHECKING:  # only named here
-    from mixing.runs.evidence import RunEvidence
+    from mixing.runs.sound import RunEvidence
 
 
 class SeenRuns:

@@ -224,5 +224,9 @@ def _conflict(problem: MixtureProblem, excesses: Sequence[float], suspects: Sequ
     names = (*guards, *problem.system.names)
     conflict = deletion_filter(suspects if proof(suspects) else names, proof)
     conflict, smallest = smallest_conflict(conflict, names, proof)
-    relaxed = {name: excess for name, excess in zip(guards, excesses, strict=True) if excess > INTERIOR}
+    relaxed = {
+        name: excess * guard.unit
+        for (name, guard), excess in zip(guards.items(), excesses, strict=True)
+        if excess > INTERIOR
+    }
     return Conflict(conflict, smallest, relaxed).error()

@@ -33,12 +33,12 @@ class RepetitionCost:
     where every task's loss falls in every weight, which on the simplex, where a log-linear law's effects are defined
     up to a constant, means nothing; and it would reward repeating a domain that the law says does harm.
 
-    The price is in BPB per share of the run's tokens. A loss that falls with the tokens as dL / d log D = -s loses
-    s l to first order when the share l of its tokens teaches nothing, so the price is s: for L = E + B D^-b it is
-    b B D^-b.
+    The price is per share of the run's tokens, in the objective's unit. A loss that falls with the tokens as
+    dL / d log D = -s loses s l to first order when the share l of its tokens teaches nothing, so the price is s: for
+    L = E + B D^-b it is b B D^-b.
 
     Attributes:
-        price: BPB per share of the tokens, at least 0.
+        price: per share of the tokens, at least 0.
         once: (m,) u_j = N_j / R, the weight at which a domain is read exactly once.
     """
 
@@ -55,7 +55,7 @@ class RepetitionCost:
             raise InvalidSetting("every domain needs tokens to be read", field="target_tokens")
 
     def value(self, weights: np.ndarray) -> np.ndarray:
-        """(...) the cost at (..., m) weights, in BPB."""
+        """(...) the cost at (..., m) weights."""
         width = self.once * HALF_LIFE_EPOCHS
         again = np.maximum(weights - self.once, 0.0)
         return self.price * (again + width * np.expm1(-again / width)).sum(axis=-1)
@@ -84,17 +84,19 @@ class TaskMean:
 
 @dataclass(frozen=True)
 class Objective:
-    """sum_t w_t f_t(p) + lambda KL(p || prior) + repetition cost, in the unit of the metrics (BPB), lower better.
+    """sum_t w_t f_t(p) + lambda KL(p || prior) + repetition cost, lower better.
 
-    With `families` the first term is the worst of their means instead: max_k sum_t v_kt f_t(p).
+    With `families` the first term is the worst of their means instead: max_k sum_t v_kt f_t(p). A solver's tolerances
+    are absolute, so everything is counted in a `unit` in which 1 is what mixtures make of a difference.
 
     Attributes:
-        law: T tasks over m domains; a convex one can be solved exactly, any other searched.
-        task_weights: (T,) w_t, summing to 1 (see `normalized`); without say where there are families.
+        law: T tasks over m domains, in the metrics' own units; a convex one is solved exactly, any other searched.
+        task_weights: (T,) w_t, weights that sum to 1 over the unit; without say where there are families.
         prior: (m,) positive, the natural distribution.
         kl_weight: lambda >= 0.
-        families: means of which the worst counts (see `family_means`).
+        families: means of which the worst counts, their weights over the unit too.
         repetition: what reading a domain more than once costs.
+        unit: what the objective is counted in, in the unit of the metrics.
     """
 
     law: Fitted
@@ -103,6 +105,7 @@ class Objective:
     kl_weight: float
     families: tuple[TaskMean, ...] = ()
     repetition: RepetitionCost | None = None
+    unit: float = 1.0
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.kl_weight) and self.kl_weight >= 0):
@@ -166,12 +169,14 @@ class GuardRail:
     """sum_t v_t f_t(p) <= bound: a task or family that must not be predicted worse than `bound`.
 
     Attributes:
-        mean: v and the name a person knows it by.
-        bound: in the metric's unit, the law's constants included.
+        mean: v, over the unit, and the name a person knows it by.
+        bound: the law's constants included.
+        unit: what both are counted in, in the metric's unit.
     """
 
     mean: TaskMean
     bound: float
+    unit: float = 1.0
 
 
 SMALLEST = 1e-290
@@ -270,5 +275,9 @@ class MixtureProblem:
 
     def excess(self, predictions: np.ndarray) -> np.ndarray:
         """(n,) by how much (n, T) predictions break the worst guard rail; below 0 where they keep all."""
+        return self.excesses(predictions).max(axis=0, initial=-np.inf)
+
+    def excesses(self, predictions: np.ndarray) -> np.ndarray:
+        """(G, n) by how much (n, T) predictions break each guard rail."""
         rails = [predictions @ guard.mean.weights - guard.bound for guard in self.guard_rails]
-        return np.max([np.full(len(predictions), -np.inf), *rails], axis=0)
+        return np.array(rails).reshape(len(rails), len(predictions))

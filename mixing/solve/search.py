@@ -107,6 +107,7 @@ _APART = 0.05  # L1 distance between the starts of two searches
 _HALVINGS = 4
 _BATCH = 512  # proposals evaluated in one call
 _BROKEN = 1e3  # what a guard rail broken by 1 counts
+_KEPT = 1e-9  # by how much one may be broken and still count as kept
 
 
 def search(
@@ -125,7 +126,7 @@ def search(
         generator: draws candidates and moves.
         evaluations: predictions to spend, at least 1,000.
         evidence_weights: (K, m) mixtures of the runs the law was fitted to.
-        distance_penalty: BPB per unit of L1 distance to the nearest run.
+        distance_penalty: what a unit of L1 distance to the nearest run costs the objective.
         starts: (s, m) feasible mixtures to begin from besides what is drawn.
 
     Raises:
@@ -146,9 +147,14 @@ def search(
     free = _refine(region, score, pool[begun], values[begun], left, generator)
     weights = settle(problem.space.expand(free), problem.caps)
     predictions = problem.objective.law.mean(weights[None])
-    if (excess := problem.excess(predictions)[0]) > 1e-9:
+    if problem.excess(predictions)[0] > _KEPT:
+        broken = [
+            f"{guard.mean.name!r} by {over * guard.unit:.4g}"
+            for guard, over in zip(problem.guard_rails, problem.excesses(predictions)[:, 0], strict=True)
+            if over > _KEPT
+        ]
         raise Infeasible(
-            f"no mixture was found within the guard rails; the nearest breaks one by {excess:.4g}",
+            f"no mixture was found within the guard rails; the nearest breaks {', '.join(broken)}",
             field="guard_rails",
             names=[guard.mean.name for guard in problem.guard_rails],
         )

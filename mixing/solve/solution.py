@@ -1,8 +1,8 @@
 """The answer of a solve, in the words of the problem."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class ActiveConstraint:
         name: the domain of a cap, else the constraint's, the guard rail's or the family's own name.
         kind: what it is; a `family` is one that attains the worst mean.
         bound: the value it holds the answer at.
-        price: how much the objective (BPB) falls per unit by which the bound is relaxed: a cap, an upper end or a
+        price: how much the objective falls per unit by which the bound is relaxed: a cap, an upper end or a
             guard rail raised, a lower end lowered; for a pin, per unit by which its value is raised; for a
             family, per unit by which its own mean falls.
     """
@@ -53,6 +53,25 @@ class Solution:
     active: tuple[ActiveConstraint, ...] = ()
     cap_prices: np.ndarray | None = None
     evaluations: int | None = None
+
+    def in_metric(self, problem: MixtureProblem) -> Self:
+        """The answer to a problem that is counted in its units, in those of the metrics."""
+        unit = problem.objective.unit
+        rails = {rail.mean.name: rail.unit for rail in problem.guard_rails}
+
+        def measured(item: ActiveConstraint) -> ActiveConstraint:
+            if item.kind == "family":  # its price is a share of the objective
+                return replace(item, bound=item.bound * unit)
+            own = rails[item.name] if item.kind == "guard_rail" else 1.0
+            return replace(item, bound=item.bound * own, price=item.price * unit / own)
+
+        return replace(
+            self,
+            value=self.value * unit,
+            gap=self.gap * unit,
+            active=tuple(map(measured, self.active)),
+            cap_prices=None if self.cap_prices is None else self.cap_prices * unit,
+        )
 
 
 @dataclass(frozen=True)

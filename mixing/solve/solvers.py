@@ -108,12 +108,12 @@ class FittedQuestion:
 
 
 def solution_of(fitted: FittedQuestion) -> Solution:
-    """The mixture, by the solver of the recipe.
+    """The mixture, by the solver of the recipe, in the metrics' units.
 
     Raises:
         Infeasible: no mixture satisfies the constraints; those in conflict are named.
     """
-    return SOLVERS[fitted.question.parts.solver].solve(fitted)
+    return SOLVERS[fitted.question.parts.solver].solve(fitted).in_metric(fitted.problem)
 
 
 def exact(fitted: FittedQuestion) -> Solution:
@@ -139,7 +139,11 @@ def refined_search(fitted: FittedQuestion) -> Solution:
     weights = fitted.evidence.weights
     penalty = 0.0
     if fitted.held_out is not None:
-        penalty = float(fitted.held_out.mae[-1]) / max(_typical_distance(weights), 1e-3)
+        *each, whole = fitted.held_out.mae
+        # Where hardly a run measured all of the objective its error is at most the tasks' together.
+        missed = whole if np.isfinite(whole) else float(fitted.evidence.groups.value(np.array(each)))
+        missed /= fitted.problem.objective.unit
+        penalty = missed / max(_typical_distance(weights), 1e-3)
     solution = search(
         fitted.problem,
         fitted.generator,

@@ -204,11 +204,17 @@ class OptimizationRequest(RequestModel):
         default=None, ge=1e-3, le=1e6, description="Epochs; null: the method's."
     )
     kl_weight: float | None = Field(default=None, ge=0.0, le=1e6)
+    kl_unit: Literal["spread", "metric"] = Field(
+        default="spread",
+        description="What the KL weight is counted in: `spread`, where it weighs the same whatever the tasks are "
+        "measured in (as BPB of an objective that varies by .2 over the runs), or the objective's own unit.",
+    )
     repetition_price: float | None = Field(
         default=None,
         ge=0.0,
         le=1e6,
-        description="BPB that it costs to waste the whole run on repeated tokens; beside the cap, or instead of it.",
+        description="What it costs the objective, in its unit, to waste the whole run on repeated tokens; beside the "
+        "cap, or instead of it.",
     )
     strengths: tuple[float, float] = Field(
         default=(0.1, 5.0),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mixing.document import from_document
+from mixing.sense import suggested_direction
 from proxy_models.config import TrainingConfig, size_named
 from proxy_models.errors import InvalidSpec, ProxyError, StoreUnreachable
 from proxy_models.families.architecture import Architecture, checked_architecture
@@ -117,6 +118,13 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> tuple[TaskD
         if task.name in seen:
             raise Invalid("duplicate_task", f"The task {task.name!r} appears twice.", f"tasks[{index}].name")
         seen.add(task.name)
+        if "metric" not in task.model_fields_set and suggested_direction(task.name) == "higher":
+            raise Invalid(
+                "unclear_direction",
+                f"Task {task.name!r} is called like an accuracy, better when higher, and nothing says what it stands"
+                " for: give its metric, 'accuracy', or 'bpb', which is better when lower.",
+                f"tasks[{index}].metric",
+            )
         field = f"tasks[{index}].path"
         files = resolve_files(task.path, settings.roots, field)
         if len(files) != 1:

@@ -1,7 +1,7 @@
 """A question as JSON and back: every field, to the bit, and a document from before a field was there."""
 
 import json
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def questions(draw: st.DrawFn) -> Question:
         seed=draw(st.integers(1, 2**31)),
         rounds=tuple(draw(st.lists(st.integers(1, 1000), min_size=1, max_size=4))),
         kl_weight=draw(positive),
+        kl_unit="metric",
         repetition_price=draw(positive),
         strengths=(low, high),
         temperature=draw(st.floats(0, 1)),
@@ -78,7 +79,10 @@ def test_what_a_document_does_not_say_has_its_default_and_what_nobody_knows_is_p
     document = {
         name: value for name, value in question.to_dict().items() if name in ("domains", "target_tokens")
     }
-    assert Question.from_dict({**document, "of a later version": 1}).to_dict() == question.to_dict()
+    again = Question.from_dict({**document, "of a later version": 1})
+    # Before lambda had a unit it was in the metric's own.
+    assert again.kl_unit == "metric"
+    assert replace(again, kl_unit="spread").to_dict() == question.to_dict()
     with pytest.raises(KeyError, match="target_tokens"):
         Question.from_dict({"domains": document["domains"]})
 

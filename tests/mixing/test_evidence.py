@@ -80,7 +80,7 @@ def test_noise_stays_with_its_run_and_is_known_only_where_every_run_states_it() 
     assert np.isnan(collect([replace(runs[0], noise={}), *runs[1:]]).noise).all()
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0, -1.0])
+@pytest.mark.parametrize("value", [0.0, -1.0])
 def test_a_bad_metric_names_its_run_and_task_and_is_dropped_only_when_asked(value: float) -> None:
     runs = runs_of()
     runs[3] = with_metric(runs[3], "math", value)
@@ -93,12 +93,20 @@ def test_a_bad_metric_names_its_run_and_task_and_is_dropped_only_when_asked(valu
     assert any("1 of 8 runs" in note and "run3" in note for note in evidence.notes)
 
 
-def test_a_run_without_an_evaluation_is_named() -> None:
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
+def test_a_run_without_a_number_for_a_task_counts_for_the_others_and_is_named(value: float | None) -> None:
     runs = runs_of()
-    runs[2] = replace(runs[2], metrics={"law": 1.5})
-    with pytest.raises(InvalidMetrics, match=r"run2.*math"):
-        collect(runs)
-    assert "no metric" in collect(runs, drop_faulty=True).dropped[0].reason
+    metrics = {"law": 1.5} if value is None else {"law": 1.5, "math": value}
+    runs[2] = replace(runs[2], metrics=metrics)
+    evidence = collect(runs)
+    assert evidence.table.measured.sum(axis=0).tolist() == [8, 7]
+    said = "run2" if value is None else f"run2: {value}"
+    assert evidence.notes == (f"math: no number for 1 of 8 runs ({said}); fitted to the other 7.",)
+    runs[5] = replace(runs[5], metrics={})
+    evidence = collect(runs)
+    assert [run.id for run in evidence.dropped] == ["run5"]
+    assert len(evidence.table) == 7
+    assert any("1 of 8 runs were left out: run5" in note for note in evidence.notes)
 
 
 def test_an_empty_column_is_refused_even_where_runs_may_be_dropped() -> None:
@@ -215,7 +223,7 @@ def test_replicates_of_few_mixtures_are_few_runs() -> None:
 
 
 def test_runs_dropped_no_longer_count() -> None:
-    runs = [with_metric(run, "law", math.nan) if index < 4 else run for index, run in enumerate(runs_of())]
+    runs = [with_metric(run, "law", -1.0) if index < 4 else run for index, run in enumerate(runs_of())]
     with pytest.raises(TooFewRuns, match=r"^8 runs, 4 of them sound, are too few: .* needs 5$") as caught:
         collect(runs, drop_faulty=True)
     assert caught.value.given == 4
@@ -264,11 +272,11 @@ def test_behind_the_tasks_stand_the_families_that_a_coarser_law_is_fitted_to() -
     assert evidence.groups.column_weights.tolist() == [0, 0, 0, 1]
 
 
-@pytest.mark.parametrize("value", ["1.2", "", True, [1.0], math.nan])
+@pytest.mark.parametrize("value", ["1.2", "", True, [1.0]])
 def test_what_is_no_number_is_refused_by_its_run_and_task_and_never_read_as_one(value: Any) -> None:
     runs = runs_of()
     runs[3] = replace(runs[3], metrics={**runs[3].metrics, "math": value})
-    with pytest.raises(InvalidMetrics, match=r"run3.*math.*a finite number") as caught:
+    with pytest.raises(InvalidMetrics, match=r"run3.*math.*must be a number") as caught:
         collect(runs)
     assert caught.value.names == ("run3", "math")
     runs[3] = replace(runs_of()[3], mixture={**runs_of()[3].mixture, "code": value})

@@ -225,7 +225,7 @@ def test_an_older_run_counts_for_the_tasks_it_was_measured_on() -> None:
     task = proposal.to_dict()["tasks"][0]
     assert task["name"] == "held-out/e0"
     assert task["gain"] > 0
-    with pytest.raises(TooFewRuns, match="only 4 runs measured held-out/e0"):
+    with pytest.raises(TooFewRuns, match="only 4 of 34 runs measured task 'held-out/e0'"):
         propose(question, new[:4])
 
 

@@ -85,6 +85,18 @@ def test_what_is_wrong_with_choices_is_named(
         assert Path("quiz.jsonl").name in answer["detail"]
 
 
+def test_a_task_called_like_an_accuracy_has_to_say_what_it_stands_for(
+    client: TestClient, optimization: Document, task: Callable[..., Document]
+) -> None:
+    answer = refused(client, {**optimization, "tasks": [task("arc_acc", QUESTIONS)]})
+    assert (answer["code"], answer["field"]) == ("unclear_direction", "tasks[0].metric")
+    assert "'arc_acc'" in answer["detail"]
+    for metric in ("bpb", "accuracy"):
+        asked = {**optimization, "tasks": [task("arc_acc", QUESTIONS, metric=metric)]}
+        settings = post(client, asked)["settings"]
+        assert (settings["tasks"][0]["metric"], settings["kl_unit"]) == (metric, "spread")
+
+
 @pytest.mark.parametrize(
     ("rail", "field"),
     [

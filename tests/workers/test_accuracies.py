@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from mixing.objective import Task, objective_of, sense_of
+from mixing.objective import Task, objective_of
 from mixing.runs.evidence import RunEvidence
+from mixing.sense import sense_of
 from mixing.terms import TaskGuard
 from store.documents import OptimizationDocument, TaskDocument
 from store.revisions.past_runs import _series_of

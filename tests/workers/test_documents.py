@@ -67,7 +67,8 @@ def test_a_row_of_the_first_version_is_the_question_it_was(database: Database) -
     question = document.question(Domains.of(TOKENS), NOTHING_REUSED)
     assert question.parts == METHODS["olmix"].recipe
     assert question.guard_rails == (TaskGuard("sums", at_most=2.0),)
-    assert (question.rounds, question.strengths, question.kl_weight) == ((9,), (0.1, 5.0), 0.05)
+    assert (question.rounds, question.strengths) == ((9,), (0.1, 5.0))
+    assert (question.kl_weight, question.kl_unit) == (0.05, "metric")
     assert question.proxy_tokens == 65_536
     assert question.limits.caps == pytest.approx([1.6, 2.4])
     assert [(share.coefficients, share.lower) for share in question.constraints] == [({"code": 1.0}, 0.2)]

@@ -2,7 +2,8 @@
 
 The law of Data Mixing Laws (arXiv 2403.16952) as Olmix (arXiv 2602.12237) uses it: convex in p, with
 m + 1 parameters per task. Fitted by the Huber loss with delta = 0.02 in the metric's own unit (BPB, as
-published), so a run off by more than 0.02 pulls linearly and no more.
+published), so a run off by more than 0.02 pulls linearly and no more. By its name, `log-linear`, delta counts in what
+the metric varies by over the runs instead: it is 0.02 where that is `USUAL_SPREAD`, as for BPB.
 
 The Huber objective has several minima, and exp(c) tells them apart: those below the lowest metric lead to
 one minimum, others lie above it. So each task starts from several quantiles of its metric as exp(c), at each of
@@ -14,11 +15,14 @@ With K runs the law has m + 1 parameters: below m + 2 it is refused, from 3(m + 
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from mixing.laws.exponential.huber_descent import LawProblems, Runs, descend, exponents_above, quantiles
 from mixing.laws.regression import Expansion, Fitted, Regression, importance, require_metrics, require_runs
+from mixing.objective import USUAL_SPREAD
+from mixing.runs.table import RunTable
 
 _SCREENING = 16
 """Iterations after which the starts of a task are compared."""
@@ -74,6 +78,7 @@ class LogLinearLaw(Regression):
 
     Attributes:
         delta: Huber threshold, in the metric's unit.
+        per_spread: whether it is rather per `USUAL_SPREAD` of the metric's standard deviation.
         ridge: pull towards equal effects.
         starts: quantiles of the metric at which exp(c) begins.
         iterations: most Levenberg-Marquardt iterations.
@@ -87,10 +92,21 @@ class LogLinearLaw(Regression):
     """
 
     delta: float = 0.02
+    per_spread: bool = False
     ridge: float = 1e-6
     starts: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.55)
     iterations: int = 300
     tolerance: float = 1e-9
+
+    @classmethod
+    def for_runs(cls, runs: RunTable) -> Self:
+        """For metrics of any unit."""
+        return cls(per_spread=True)
+
+    def thresholds(self, metrics: np.ndarray) -> np.ndarray:
+        """(T,) delta of each of (K, T) metrics."""
+        spread = metrics.std(axis=0)
+        return self.delta / USUAL_SPREAD * spread if self.per_spread else np.full(len(spread), self.delta)
 
     def runs_to_fit(self, domains: int) -> int:
         """One run more than a task has parameters."""
@@ -128,7 +144,7 @@ class LogLinearLaw(Regression):
 
         A subset smaller than `runs_to_fit` is fitted all the same: the ridge decides what it leaves open.
         """
-        trust = importance(metrics, noise, self.delta) * kept[:, :, None]
+        trust = importance(metrics, noise, self.thresholds(metrics)) * kept[:, :, None]
         laws = zip(trust, *self._solve(weights, metrics, trust), strict=True)
         return [_with_uncertainty(weights, metrics, *law, self) for law in laws]
 
@@ -140,9 +156,8 @@ class LogLinearLaw(Regression):
         scale = metrics.std(axis=0) + 1e-300
         targets = np.tile((metrics / scale).T, (count, 1))
         trusted = trust.transpose(0, 2, 1).reshape(-1, runs)
-        problems = LawProblems(
-            Runs(weights), targets, trusted, np.tile(self.delta / scale, count), self.ridge
-        )
+        delta = np.tile(self.thresholds(metrics) / scale, count)
+        problems = LawProblems(Runs(weights), targets, trusted, delta, self.ridge)
         best = _lowest(problems, self._starts(problems), self)
         # Dividing a metric by s turns a . p into a . p - log s, and log s is log s times the sum of p.
         coefficients = best[0].reshape(count, tasks, -1) + np.log(scale)[:, None]
@@ -224,7 +239,7 @@ def _with_uncertainty(
     information = np.einsum("tk,tki,tkj->tij", trust, jacobian, jacobian, optimize=True)
     width = weights.shape[1]
     # The fit divides its loss by delta and its metrics by their deviation; here it is in the metric's unit.
-    pull = law.ridge * law.delta * metrics.std(0)[:, None, None]
+    pull = (law.ridge * law.thresholds(metrics) * metrics.std(0))[:, None, None]
     information[:, :width, :width] += pull * (np.eye(width) - 1 / width)
     size = np.trace(information, axis1=1, axis2=2)[:, None, None]
     inverse = np.linalg.inv(information + 1e-10 * size * np.eye(width + 1))

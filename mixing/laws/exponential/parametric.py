@@ -116,8 +116,8 @@ class ParametricRegression(Regression, ABC):
     """
 
     name: ClassVar[str]
-    standardised: ClassVar[bool] = True
-    """Whether a task is divided by its deviation; a formula without a factor of its own must keep the unit."""
+    spread: ClassVar[float] = 1.0
+    """What a task's deviation is made before the fit; what it is matters to a formula without a factor of its own."""
     settings: ClassVar[Settings] = Settings()
 
     @abstractmethod
@@ -159,7 +159,7 @@ class ParametricRegression(Regression, ABC):
         formula, (runs, tasks) = self.formula(), metrics.shape
         trust = (importance(metrics, noise).T[None] * kept[:, None, :]).reshape(-1, runs)
         targets = np.tile(metrics.T, (len(kept), 1))
-        location, scale = _standard(targets, trust, self.standardised)
+        location, scale = _standard(targets, trust, self.spread)
         problems = Problems(Runs(weights), (targets - location[:, None]) / scale[:, None], trust)
         near = isinstance(whole, FittedLaw)
         starts = [np.tile(whole.parameters, (len(kept), 1))] if near else self.starts(problems)
@@ -174,18 +174,14 @@ class ParametricRegression(Regression, ABC):
         return laws
 
 
-def _standard(
-    targets: np.ndarray, importance: np.ndarray, standardise: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) lowest metric and (N,) deviation, of the runs that count."""
+def _standard(targets: np.ndarray, importance: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) lowest metric and (N,) deviation over `spread`, of the runs that count."""
     kept = importance > 0
     location = np.where(kept, targets, np.inf).min(1)
-    if not standardise:
-        return location, np.ones(len(targets))
     count = kept.sum(1)
     mean = np.where(kept, targets, 0).sum(1) / count
     variance = np.where(kept, (targets - mean[:, None]) ** 2, 0).sum(1) / count
-    return location, np.sqrt(variance) + 1e-300
+    return location, np.sqrt(variance) / spread + 1e-300
 
 
 def _chunks(problems: Problems, width: int) -> list[slice]:

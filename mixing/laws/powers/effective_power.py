@@ -244,8 +244,8 @@ class EffectivePowerLaw(Regression):
         return self.refit(weights, metrics[None], self.importance(metrics, noise)[None])[0]
 
     def importance(self, metrics: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-        """(K, T) weight of each measurement, of mean 1 per task: v / (v + noise^2), v = (5% of the deviation)^2."""
-        return importance(metrics, noise, 0.05 * metrics.std(0))
+        """(K, T) weight of each measurement, of mean 1 per task."""
+        return importance(metrics, noise)
 
     def refit(
         self,
@@ -287,10 +287,10 @@ class EffectivePowerLaw(Regression):
         They start from the fit to all runs, of which they take a tenth of the steps.
         """
         self._check(weights[: kept.sum(1).min()], metrics)
-        importance = self.importance(metrics, noise)[None]
+        trust = self.importance(metrics, noise)[None]
         if not isinstance(whole, FittedEffectivePower):
-            (whole,) = self.refit(weights, metrics[None], importance)
-        return self.refit(weights, metrics[None], importance * kept[:, :, None], near=whole)
+            (whole,) = self.refit(weights, metrics[None], trust)
+        return self.refit(weights, metrics[None], trust * kept[:, :, None], near=whole)
 
     def _check(self, weights: np.ndarray, metrics: np.ndarray) -> None:
         require_runs("effective power law", self.runs_to_fit(weights.shape[1]), weights)
