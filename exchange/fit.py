@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from exchange.formats.base import Blend, Source
+from exchange.formats.base import Blend
 from exchange.sheets import Sheet, listed, matches, read_sheet
 from exchange.swarm import Reading, Swarm, read_swarm
 from mixing.answer.proposal import Proposal, propose
@@ -109,22 +109,15 @@ class Fit:
 
         Args:
             path: of a domain's files, with `{domain}` in it; empty where the format needs none.
-            run: what else `Blend` knows, such as `sequence_length`.
+            run: what else `Blend.of` takes, such as `sequence_length`.
         """
-        rows = [row for row in self.document["domains"] if row["weight"] > 0]
-        total = math.fsum(row["weight"] for row in rows)
+        rows, labels = self.document["domains"], self.swarm.labels
         question = self.proposal.question
-        return Blend(
-            tuple(
-                Source(
-                    self.swarm.labels[row["name"]],
-                    row["weight"] / total,
-                    row["tokens"],
-                    self.documents.get(row["name"]),
-                    (path.format(domain=self.swarm.labels[row["name"]]),) if path else (),
-                )
-                for row in rows
-            ),
+        return Blend.of(
+            {labels[row["name"]]: row["weight"] for row in rows},
+            tokens={labels[row["name"]]: row["tokens"] for row in rows},
+            documents={labels[name]: count for name, count in self.documents.items()},
+            path=path,
             target_tokens=round(question.target_tokens) if self.has_target else None,
             repetition_cap=question.repetition_cap,
             **run,

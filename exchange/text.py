@@ -20,7 +20,7 @@ def summary(document: Document) -> str:
             *_listed("What binds", [row["statement"] for row in document["constraints"]]),
             *_listed("Beware", [row["message"] for row in document["warnings"]]),
             *_listed("Notes", document["notes"]),
-            *_drawn(document.get("export")),
+            *(["", drawn(document["export"])] if document.get("export") else []),
         ]
     )
 
@@ -71,12 +71,11 @@ def _worse(document: Document) -> Iterator[str]:
         yield f"  and {len(rows) - _TASKS} more"
 
 
-def _drawn(report: Document | None) -> Iterator[str]:
-    if report is None:
-        return
+def drawn(report: Document) -> str:
+    """How near to its weights a trainer draws what was written for it."""
     how = "draws" if report["exact"] else "draws at random and expects"
     error = report["largest_error"]
-    yield f"\nWritten as {report['format']}, which {how} every share within {error:.1e} of its weight."
+    return f"Written as {report['format']}, which {how} every share within {error:.1e} of its weight."
 
 
 def _listed(title: str, sentences: Sequence[str]) -> Iterator[str]:

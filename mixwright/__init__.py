@@ -18,6 +18,7 @@ _NAMES = {
     "Changes": "mixing.change.revision",
     "Leaf": "mixing.change.revision",
     "diff": "mixing.change.diff",
+    "export": "exchange.formats",
     "fit": "exchange.fit",
     "Domains": "mixing.domains",
     "Mixture": "mixing.domains",

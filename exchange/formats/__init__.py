@@ -5,7 +5,7 @@ checked; with every file comes what the trainer will really draw (`base.Realised
 """
 
 from exchange.formats.base import Blend, Format, InvalidExport, Realised, Source
-from exchange.formats.catalogue import FORMATS, Export, export, format_named
+from exchange.formats.catalogue import FORMATS, Export, export, format_named, write_files
 
 __all__ = [
     "FORMATS",
@@ -17,4 +17,5 @@ __all__ = [
     "Source",
     "export",
     "format_named",
+    "write_files",
 ]

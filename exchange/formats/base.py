@@ -5,8 +5,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Self
 
+from mixing.domains import Mixture
 from mixing.errors import InvalidSetting
 
 Unit = Literal["tokens", "rows", "documents", "share of the domain"]
@@ -64,9 +66,64 @@ class Blend:
     end_of_text: int | None = None
     seed: int = 0
 
+    @classmethod
+    def of(
+        cls,
+        weights: Mapping[str, float],
+        *,
+        tokens: Mapping[str, float | None] = MappingProxyType({}),
+        documents: Mapping[str, float | None] = MappingProxyType({}),
+        path: str = "",
+        sequence_length: int = 2048,
+        batch_rows: int = 512,
+        **run: Any,
+    ) -> Self:
+        """The mixture of these weights.
+
+        Args:
+            weights: `{domain: weight}`, summing to 1; domains of weight 0 are left out.
+            tokens: `{domain: available tokens}`, of those that are known.
+            documents: likewise.
+            path: of a domain's files, with `{domain}` in it; empty where the format needs none.
+            sequence_length: tokens of a row.
+            batch_rows: rows of a step over all devices.
+            run: what else a blend knows, such as `target_tokens`.
+
+        Raises:
+            InvalidWeights: a weight is negative or not finite, or their sum is not 1.
+            InvalidExport: counts of what is no domain; a path that would be the same for several domains.
+        """
+        used = {name: weight for name, weight in Mixture.of(weights).items() if weight > 0}
+        for field, counts in (("tokens", tokens), ("documents", documents)):
+            if stray := sorted(counts.keys() - weights.keys()):
+                raise InvalidExport(
+                    f"{field} are given for {stray[0]!r}, which has no weight", field=field, names=stray
+                )
+        if path and "{domain}" not in path and len(used) > 1:
+            raise InvalidExport(f"the path {path!r} has no {{domain}} in it", field="path")
+        total = math.fsum(used.values())
+        sources = tuple(
+            Source(
+                name,
+                weight / total,
+                tokens.get(name) or None,
+                documents.get(name) or None,
+                # Not `format`: a template may come from anywhere, and only this one name is meant.
+                (path.replace("{domain}", name),) if path else (),
+            )
+            for name, weight in used.items()
+        )
+        batch_tokens = sequence_length * batch_rows
+        return cls(sources, sequence_length=sequence_length, batch_tokens=batch_tokens, **run)
+
     def __post_init__(self) -> None:
         if not self.sources:
             raise InvalidExport("there is no domain of a weight above 0", field="weights")
+        if self.target_tokens is not None and not 1 <= self.target_tokens <= _MOST_TOKENS:
+            raise InvalidExport(
+                f"a run of {self.target_tokens} tokens is not one of 1 to {_MOST_TOKENS:.0e}",
+                field="target_tokens",
+            )
         if self.sequence_length < 1 or self.batch_tokens % self.sequence_length:
             raise InvalidExport(
                 f"a batch of {self.batch_tokens} tokens is not a whole number of rows of {self.sequence_length}",
@@ -104,6 +161,8 @@ class Blend:
 
 
 _ROUNDING = 1e-6
+_MOST_TOKENS = 10**15
+"""Above it rows are no longer counted exactly by floating-point numbers."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +172,16 @@ class Realised:
     Attributes:
         format: its name.
         exact: whether the trainer draws exactly this; else it draws at random, and this is what it expects.
-        tokens: `{source: tokens drawn}`.
+        target_tokens: of the training run; None where nobody said.
+        tokens: `{source: tokens drawn}`, of a run of any length where nobody said one.
         asked: `{source: weight}`.
-        epochs: `{source: how often its text is read}`, of those whose tokens are known.
+        epochs: `{source: how often its text is read}`, of those whose tokens are known; empty without a target.
         checked: how that was checked.
     """
 
     format: str
     exact: bool
+    target_tokens: int | None
     tokens: Mapping[str, float]
     asked: Mapping[str, float]
     epochs: Mapping[str, float]
@@ -144,6 +205,7 @@ class Realised:
             "format": self.format,
             "exact": self.exact,
             "checked": self.checked,
+            "target_tokens": self.target_tokens,
             "largest_error": self.largest_error,
             "domains": [
                 {
@@ -151,7 +213,7 @@ class Realised:
                     "weight": self.asked[name],
                     "realised": shares[name],
                     "error": shares[name] - self.asked[name],
-                    "tokens": self.tokens[name],
+                    "tokens": None if self.target_tokens is None else self.tokens[name],
                     "epochs": self.epochs.get(name),
                 }
                 for name in self.tokens
@@ -195,10 +257,12 @@ class Format(ABC):
         drawn = dict(
             zip((source.name for source in blend.sources), map(float, self.tokens(blend)), strict=True)
         )
-        known = {source.name: source.tokens for source in blend.sources if source.tokens}
+        has_target = blend.target_tokens is not None
+        known = {source.name: source.tokens for source in blend.sources if source.tokens and has_target}
         report = Realised(
             self.name,
             self.exact,
+            blend.target_tokens,
             drawn,
             {source.name: source.weight for source in blend.sources},
             {name: drawn[name] / tokens for name, tokens in known.items()},
@@ -216,7 +280,7 @@ class Format(ABC):
 
 
 def _check_caps(blend: Blend, report: Realised) -> None:
-    if blend.repetition_cap is None or blend.target_tokens is None:
+    if blend.repetition_cap is None:
         return
     over = {
         name: epochs

@@ -7,8 +7,8 @@ written is the one of `_SEEDS` whose draws lie nearest to the weights.
 """
 
 import json
-import random
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class LitData(Format):
         return (drawn * float(blend.sequence_length)).tolist()
 
 
+@lru_cache(maxsize=1)
 def _best_seed(blend: Blend) -> tuple[int, np.ndarray]:
     """The seed, and the domain of every row of its epoch."""
     weights = np.array([source.weight for source in blend.sources])
@@ -60,14 +61,13 @@ def _best_seed(blend: Blend) -> tuple[int, np.ndarray]:
 
 def _epoch(seed: int, weights: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
     """The domain of every row until one has no more, as `random.Random(seed).choices` draws them."""
-    draws = min(most, _LONGEST)
-    generator = random.Random(seed)
-    uniform = np.array([generator.random() for _ in range(draws)])
+    # NumPy's Mersenne twister, seeded by an array, is Python's, and draws a hundred times as fast.
+    uniform = np.random.RandomState([seed]).random_sample(min(most, _LONGEST))
     order = np.minimum(
         np.searchsorted(np.cumsum(weights), uniform * weights.sum(), side="right"), len(rows) - 1
     )
-    ends = [np.flatnonzero(order == j)[count : count + 1] for j, count in enumerate(rows)]
-    return order[: min([draws, *(int(end[0]) for end in ends if len(end))])]
+    short = np.flatnonzero(np.bincount(order, minlength=len(rows)) > rows)
+    return order[: min([len(order), *(np.flatnonzero(order == j)[rows[j]] for j in short)])]
 
 
 def _run(epoch: np.ndarray, rows: int, domains: int) -> np.ndarray:

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from exchange.formats.base import Blend, Format, InvalidExport, Source
 from exchange.formats.plain import decimal
 
+_MOST_READINGS = 1_000_000
+"""Of files: each is an entry of the trainer's own list."""
+
 
 @dataclass
 class _Entry:
@@ -54,8 +57,14 @@ class OlmoCore(Format):
         requested, length = int(blend.needed("target_tokens")), blend.sequence_length
         entries: list[_Entry] = []
         for position, (source, ratio) in enumerate(zip(blend.sources, _ratios(blend), strict=True)):
-            files = source.file_tokens or _one_file(source)
-            entries += _entries(position, files, int(requested * ratio), length)
+            files, wanted = source.file_tokens or _one_file(source), int(requested * ratio)
+            if len(entries) + wanted / sum(files) * len(files) > _MOST_READINGS:
+                raise InvalidExport(
+                    f"{source.name} would be read {wanted / sum(files):.3g} times; lower the target",
+                    field="target_tokens",
+                    names=[source.name],
+                )
+            entries += _entries(position, files, wanted, length)
         missing = blend.rows - _take(entries, length)
         if missing > 0:
             _deal(entries, missing, length)

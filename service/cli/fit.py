@@ -1,13 +1,13 @@
 """``mixwright fit``: a mixture from the runs somebody has, without a service."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from exchange.formats import FORMATS, InvalidExport, export
+from exchange.formats import FORMATS, InvalidExport, export, write_files
 from exchange.text import summary
 from mixing.errors import MixingError
 from service.cli import complaint_of
@@ -59,6 +59,31 @@ def _listed(_: click.Context, __: click.Parameter, given: str | None) -> tuple[f
     return tuple(map(float, given.split(","))) if given else ()
 
 
+def trainer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a trainer's format needs beyond weights and tokens."""
+    for option in reversed(_TRAINER):
+        command = option(command)
+    return command
+
+
+_TRAINER = (
+    click.option(
+        "--path",
+        metavar="TEMPLATE",
+        default="",
+        help="Of a domain's files, for a trainer: '/data/{domain}/*.npy'.",
+    ),
+    click.option(
+        "--sequence-length", type=click.IntRange(1), default=2048, show_default=True, help="Tokens of a row."
+    ),
+    click.option(
+        "--batch-rows",
+        type=click.IntRange(1),
+        default=512,
+        show_default=True,
+        help="Rows of a training step.",
+    ),
+)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, path_type=Path)
 _OUTPUTS = ("json_file", "html_file", "mixture_out", "format_name", "path", "sequence_length", "batch_rows")
@@ -153,18 +178,7 @@ _OUTPUTS = ("json_file", "html_file", "mixture_out", "format_name", "path", "seq
     help="Write the mixture: a .csv, .json or .yaml file, or with --format a directory.",
 )
 @click.option("--format", "format_name", metavar="TRAINER", help=f"How to write it: {', '.join(FORMATS)}.")
-@click.option(
-    "--path",
-    metavar="TEMPLATE",
-    default="",
-    help="Of a domain's files, for a trainer: '/data/{domain}/*.npy'.",
-)
-@click.option(
-    "--sequence-length", type=click.IntRange(1), default=2048, show_default=True, help="Tokens of a row."
-)
-@click.option(
-    "--batch-rows", type=click.IntRange(1), default=512, show_default=True, help="Rows of a training step."
-)
+@trainer_options
 def fit(weights: Path, metrics_table: Path | None, **given: Any) -> None:
     """The best mixture by the runs of two tables, WEIGHTS and METRICS, or of one that has both.
 
@@ -199,14 +213,10 @@ def _export(answer: "Fit", out: Options) -> dict[str, Any]:
         raise InvalidExport(
             "--mixture: end the file in .csv, .json or .yaml, or name a --format", field="format"
         )
-    length = out["sequence_length"]
-    made = export(
-        answer.blend(out["path"], sequence_length=length, batch_tokens=length * out["batch_rows"]), name
-    )
+    run = {option: out[option] for option in ("path", "sequence_length", "batch_rows")}
+    made = export(answer.blend(**run), name)
     if target.suffix and len(made.files) == 1:
         target.write_text(next(iter(made.files.values())), encoding="utf-8")
     else:
-        target.mkdir(parents=True, exist_ok=True)
-        for file, content in made.files.items():
-            (target / file).write_text(content, encoding="utf-8")
+        write_files(made.files, target)
     return made.realised.to_dict()

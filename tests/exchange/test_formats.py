@@ -13,8 +13,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mixwright
 from exchange.formats import FORMATS, Blend, InvalidExport, Source, export
 from exchange.formats.plain import apportioned, decimal, rounded
+from mixing.errors import MixingError
 
 
 def blend(**changed: Any) -> Blend:
@@ -183,6 +185,52 @@ def test_a_domain_that_would_be_read_over_its_cap_is_refused() -> None:
 def test_what_a_format_needs_is_asked_for(changed: dict[str, Any], name: str, complaint: str) -> None:
     with pytest.raises(InvalidExport, match=complaint):
         export(blend(**changed), name)
+
+
+def test_weights_by_name_are_the_blend_they_stand_for() -> None:
+    tokens = {"books": 4e8, "code": 2e9, "web": 6e9, "law": 1e6}
+    told: dict[str, Any] = {
+        "path": "/d/{domain}",
+        "target_tokens": 2**30,
+        "sequence_length": 1024,
+        "repetition_cap": 4.0,
+    }
+    by_name = {"web": 0.625, "code": 0.25, "books": 0.125, "law": 0.0}
+    given = blend(batch_tokens=2**19, vocabulary=None)
+    for name in ("olmo-core", "megatron", "streaming", "litdata", "csv"):
+        assert mixwright.export(by_name, name, tokens=tokens, batch_rows=512, **told) == export(given, name)
+
+
+@pytest.mark.parametrize(
+    ("weights", "told", "field"),
+    [
+        ({"a": 75.0, "b": 25.0}, {}, "weights"),
+        ({"a": 1.5, "b": -0.5}, {}, "weights"),
+        ({"a": 0.5, "b": 0.5}, {"tokens": {"a": 1e9, "bb": 1e9}}, "tokens"),
+        ({"a": 0.5, "b": 0.5}, {"documents": {"c": 1}}, "documents"),
+        ({"a": 0.5, "b": 0.5}, {"path": "/d/*.npy"}, "path"),
+        ({"a": 0.5, "b": 0.5}, {"target_tokens": 10**16}, "target_tokens"),
+        ({"a": 0.5, "b": 0.5}, {"target_tokens": 0}, "target_tokens"),
+    ],
+)
+def test_weights_that_cannot_be_meant_are_refused(
+    weights: dict[str, float], told: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(MixingError) as caught:
+        mixwright.export(weights, "csv", **told)
+    assert caught.value.field == field
+
+
+def test_a_domain_that_is_read_a_million_times_over_is_refused_before_its_readings_are_listed() -> None:
+    weights, tokens = {"a": 0.5, "b": 0.5}, {"a": 1e3, "b": 1e12}
+    told: dict[str, Any] = {"path": "/d/{domain}", "target_tokens": 10**15}
+    with pytest.raises(InvalidExport, match=r"a would be read 5e\+11 times"):
+        mixwright.export(weights, "olmo-core", tokens=tokens, **told)
+
+
+def test_without_a_target_nothing_is_said_of_epochs() -> None:
+    report = mixwright.export({"a": 0.5, "b": 0.5}, "csv", tokens={"a": 9, "b": 9}).realised.to_dict()
+    assert [(row["tokens"], row["epochs"]) for row in report["domains"]] == [(None, None)] * 2
 
 
 def test_a_batch_is_whole_rows() -> None:
