@@ -132,7 +132,12 @@ def _optimization(
         "runs": runs,
         "rounds": [runs],
         "minimum_runs": 30,
-        "recipe": {"sampler": "two-level-dirichlet", "regression": "log-linear"},
+        "recipe": {
+            "sampler": "two-level-dirichlet",
+            "regression": "log-linear",
+            "granularity": "per task",
+            "solver": "exact",
+        },
         "target_tokens": 24_000_000,
         "repetition_cap": 4,
         "proxy": _PROXY,

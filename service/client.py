@@ -114,7 +114,7 @@ class Client:
 
     def pools(self) -> Iterator[Document]:
         """The fully open pools."""
-        return self.pages("/v1/pools")
+        yield from self._get("/v1/pools")["items"]
 
     def pool(self, name: str) -> Document:
         """A fully open pool; ``pool["domain_set"]`` is a request for `create_domain_set`."""
@@ -151,6 +151,18 @@ class Client:
     def mixture(self, mixture_id: str) -> Document:
         """Weights, and the evidence of a proposed mixture."""
         return self._get(f"/v1/mixtures/{mixture_id}")
+
+    def export_formats(self) -> Iterator[Document]:
+        """The formats a mixture can be exported in."""
+        yield from self._get("/v1/export-formats")["items"]
+
+    def export_mixture(self, mixture_id: str, format: str, **asked: str | float) -> Document:
+        """``files`` by name as a trainer reads them, and what it will draw, ``realised``.
+
+        ``asked`` is what the format needs beyond the weights: ``path``, ``target_tokens``, ``repetition_cap``,
+        ``sequence_length``, ``batch_rows``.
+        """
+        return self._get(f"/v1/mixtures/{mixture_id}/export", {"format": format, **asked})
 
     def lineage(self, mixture_id: str) -> Document:
         """Where a mixture comes from: revisions, maps, optimizations and runs."""

@@ -9,14 +9,13 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from mixing.document import to_document
-from mixing.limits import BINDING
 from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import require_usable
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.limits import User
 from service.http.routes import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Listing, Name, Page
-from service.mixtures.service import mixture_with_id
+from service.mixtures.service import check_repetition, mixture_with_id
 from service.optimizations.schemas import TaskRequest, TrainingRequest
 from service.swarms.service import ModelView, TrainingView, training_view
 from service.training.checks import check_rows, check_tasks, check_training, check_vocabulary
@@ -24,7 +23,6 @@ from service.training.device import WorkerDevice, check_counted, check_memory, w
 from store import jobs
 from store.documents import VERSION, LaunchDocument, Measurements, SwarmDocument, TrainingDocument
 from store.problems import Conflict, Invalid, NotFound
-from store.revisions.shared_text import shared_sets, unique_shares
 from store.settings import BUILT_IN, BadLaunchers, Settings, read_launchers
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
 
@@ -108,7 +106,8 @@ def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice,
     document, mixture = checked.document, mixture_with_id(session, checked.mixture_id)
     require_usable(session, mixture.revision)
     check_vocabulary(checked.start, mixture.revision.vocabulary_size, "start")
-    _check_repetition(document, mixture)
+    # The sampler checks again, by counted rows, before its first step.
+    check_repetition(mixture, document.tokens, document.repetition_cap)
     if document.launcher == BUILT_IN:
         check_rows(document, sum(weight > 0 for weight in mixture.weights.values()), "")
         check_memory(device, mixture.revision, document, "")
@@ -130,35 +129,6 @@ def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice,
     kind = jobs.FULL_RUN if document.launcher == BUILT_IN else jobs.EXTERNAL_RUN
     session.add(jobs.new_job(kind, run.id, launch.id, user=user))
     return launch.id
-
-
-def _check_repetition(launch: LaunchDocument, mixture: MixtureRow) -> None:
-    """Refuse at once a run over its cap; the sampler checks again, by counted rows, before its first step."""
-    if launch.repetition_cap is None:
-        return
-    shares = unique_shares(mixture.revision)
-    read: dict[str, float] = {}
-    for row in mixture.revision.domains:
-        weight = float(mixture.weights[row.name])
-        if row.tokens is None or weight == 0.0:
-            continue
-        read[row.name] = epochs = weight * launch.tokens / (row.tokens * shares.get(row.name, 1.0))
-        if epochs > launch.repetition_cap * (1 + BINDING):
-            raise Invalid(
-                "over_cap",
-                f"Domain {row.name!r} has {row.tokens} tokens; a weight of {weight:.4f} within {launch.tokens} "
-                f"tokens reads them {epochs:.2f} times, over the cap of {launch.repetition_cap:g}.",
-                "repetition_cap",
-            )
-    for names in shared_sets(mixture.revision):
-        epochs = sum(read.get(name, 0.0) for name in names)
-        if epochs > launch.repetition_cap * (1 + BINDING):
-            raise Invalid(
-                "over_cap",
-                f"Domains {', '.join(map(repr, names))} hold the same text, which {launch.tokens} tokens of this"
-                f" mixture read {epochs:.2f} times, over the cap of {launch.repetition_cap:g}.",
-                "repetition_cap",
-            )
 
 
 def launch_with_id(session: Session, launch_id: str) -> Launch:

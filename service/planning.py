@@ -1,6 +1,6 @@
-"""What is answered before anything is stored: fully open pools to start from, and quality upsampling.
+"""What is answered before anything is stored: fully open pools to start from, quality upsampling, export formats.
 
-Both are the mathematics of `mixing.pools` and `mixing.quality` over HTTP. A pool comes as a body of
+The first two are the mathematics of `mixing.pools` and `mixing.quality` over HTTP. A pool comes as a body of
 ``POST /v1/domain-sets``; a topic's quality buckets come back with their ratios, as shares of an optimization.
 """
 
@@ -19,6 +19,7 @@ from service.domain_sets.repository import revision_of
 from service.domain_sets.schemas import DomainName, DomainRequest, DomainSetRequest
 from service.http.routes import DatabaseDependency, SettingsDependency, ThreadRoute
 from service.http.schemas import Name, Page, RequestModel, view_of
+from service.mixtures.exports import FormatView, list_formats
 from service.optimizations.schemas import ShareRequest
 from store.engine import Database
 from store.problems import Invalid, NotCounted, NotFound, invalid
@@ -129,6 +130,12 @@ class QualityView(BaseModel):
 def list_pools() -> dict[str, object]:
     """The fully open pools, as published."""
     return {"items": [_summary(pool) for pool in POOLS], "next": None}
+
+
+@router.get("/export-formats", response_model=Page[FormatView])
+def list_export_formats() -> dict[str, object]:
+    """The formats a mixture can be exported in."""
+    return {"items": list_formats(), "next": None}
 
 
 @router.get("/pools/{name}", response_model=PoolView)

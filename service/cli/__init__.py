@@ -9,7 +9,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from service.http.auth import load_token
+from service.http.auth import UnprotectedBind, load_token
 from service.tokens import make_code
 from store.engine import Database
 from store.settings import Settings
@@ -36,6 +36,17 @@ def settings_with(**given: Any) -> Settings:
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
         )
         raise click.ClickException(f"settings: {complaints}") from error
+
+
+def present_token(settings: Settings) -> str:
+    """The operator's token; a complaint where there is neither one nor a service that has made one."""
+    if not (settings.token or settings.data_directory.is_dir()):
+        raise click.ClickException(
+            f"there is no data directory {settings.data_directory}: `mixwright serve` makes it, or choose with"
+            " --data, or set MIXWRIGHT_TOKEN"
+        )
+    with complaint_of(UnprotectedBind):
+        return load_token(settings)
 
 
 def shown_link(url: str, settings: Settings) -> str:

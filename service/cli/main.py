@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from service.cli import complaint_of, data_option, port_option, settings_with, shown_link
+from service.cli import complaint_of, data_option, port_option, present_token, settings_with, shown_link
 from service.cli.backup import backup, copy_database, restore
 from service.cli.calibrate import calibrate
 from service.cli.fit import fit
+from service.cli.mixture import mixture
 from service.cli.tokens import tokens
 from service.http.auth import UnprotectedBind, load_token
 from service.processes.address import AlreadyServed, PortInUse, UnusableDirectory, address, listen
@@ -33,7 +34,7 @@ def main() -> None:
     """Find the data mixture for pretraining a language model, with its evidence."""
 
 
-for _command in (backup, calibrate, copy_database, fit, restore, tokens):
+for _command in (backup, calibrate, copy_database, fit, mixture, restore, tokens):
     main.add_command(_command)
 
 
@@ -113,13 +114,7 @@ def migrate(**given: Any) -> None:
 @data_option
 def token(**given: Any) -> None:
     """Print the bearer token, making one on first use in a data directory that is there."""
-    settings = settings_with(**given)
-    if not (settings.token or settings.data_directory.is_dir()):
-        raise click.ClickException(
-            f"there is no data directory {settings.data_directory}: `mixwright serve` makes it, or choose with --data"
-        )
-    with complaint_of(*_EXPECTED):
-        click.echo(load_token(settings))
+    click.echo(present_token(settings_with(**given)))
 
 
 @main.command()

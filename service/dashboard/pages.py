@@ -1,12 +1,14 @@
 """The dashboard's addresses, and what its pages read: the documents of the API, made by the same functions."""
 
 from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from exchange.formats import FORMATS
 from service.dashboard import session
 from service.dashboard.charts import effects_table, gain_scale, weight_scale
 from service.dashboard.comparison import compare, objective_bpb, objective_weights, with_objective
@@ -19,8 +21,9 @@ from service.dashboard.sentences import (
 )
 from service.dashboard.templating import page
 from service.domain_sets.repository import DOMAIN_SETS, describe_revision, revision_of
-from service.http.routes import DatabaseDependency, SettingsDependency
+from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, slow
 from service.launches import LAUNCHES, describe_launch
+from service.mixtures.exports import ExportQuery, export_of
 from service.mixtures.lineage import describe_lineage
 from service.mixtures.service import describe_mixture
 from service.optimizations.cost import plan_sentences
@@ -30,6 +33,7 @@ from service.swarms.service import run_page
 from service.training.device import worker_device
 from service.workers import WORKERS
 from store.jobs import LIVE
+from store.problems import Invalid, Problem
 
 Document = dict[str, Any]
 
@@ -139,6 +143,7 @@ def _optimization_page(
         "runs": with_objective(runs["items"], settings),
         "runs_next": runs["next"],
         "launches": with_objective(launches),
+        "formats": FORMATS,
     }
 
 
@@ -187,6 +192,37 @@ def lineage(mixture_id: str, store: Store) -> Response:
     """Where a mixture comes from, down to any run."""
     document = _json(describe_lineage(store, mixture_id))
     return page("lineage.html", lineage=document, sentence=lineage_sentence(document))
+
+
+@_pages.get("/mixtures/{mixture_id}/export")
+@slow
+def export(
+    mixture_id: str,
+    database: DatabaseDependency,
+    compute: ComputeDependency,
+    query: Annotated[ExportQuery, Depends()],
+) -> Response:
+    """The files a trainer reads, what it will draw of them, and what else can be asked for."""
+    with database.read() as view:
+        mixture, target = describe_mixture(view, mixture_id), query.target_tokens
+        if target is None and mixture.optimization_id is not None:
+            target = optimization_with_id(view, mixture.optimization_id).settings["target_tokens"]
+    try:
+        made, refusal = _json(export_of(database, compute, mixture_id, query)), None
+    except Problem as error:
+        if error.status != Invalid.status:
+            raise
+        made, refusal = None, error
+    return page(
+        "export.html",
+        HTTPStatus.OK if refusal is None else HTTPStatus(refusal.status),
+        mixture=mixture,
+        query=query,
+        target_tokens=target,
+        formats=FORMATS,
+        made=made,
+        refusal=refusal,
+    )
 
 
 @_pages.get("/workers")

@@ -1,11 +1,14 @@
 """``/v1/mixtures``."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
 
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Page
 from service.mixtures import service
+from service.mixtures.exports import ExportQuery, ExportView, export_of
 from service.mixtures.lineage import LineageView, lineage_of
 from service.mixtures.service import MixtureRequest, MixtureSummary, MixtureView
 
@@ -47,3 +50,15 @@ def get_mixture(mixture_id: str, database: DatabaseDependency) -> MixtureView:
 def get_lineage(mixture_id: str, settings: SettingsDependency, compute: ComputeDependency) -> LineageView:
     """Where a mixture comes from: revisions, the maps between them, and every run, whether it counted and why."""
     return compute(lineage_of, settings, mixture_id)
+
+
+@router.get("/{mixture_id}/export", response_model=ExportView)
+@slow
+def export_mixture(
+    mixture_id: str,
+    database: DatabaseDependency,
+    compute: ComputeDependency,
+    query: Annotated[ExportQuery, Depends()],
+) -> ExportView:
+    """The files a trainer reads, and what it will draw of every domain by its own rounding."""
+    return export_of(database, compute, mixture_id, query)

@@ -8,9 +8,11 @@ from sqlalchemy.orm import Session, joinedload
 
 from mixing.domains import Mixture
 from mixing.errors import MixingError
+from mixing.limits import BINDING
 from service.domain_sets.repository import revision_of
 from service.http.schemas import Listing, Name, RequestModel, Time, Weights, view_of, views_of
-from store.problems import NotFound, invalid
+from store.problems import Invalid, NotFound, invalid
+from store.revisions.shared_text import shared_sets, unique_shares
 from store.tables import DomainSet, MixtureRow, Revision
 
 
@@ -67,6 +69,35 @@ def create_mixture(session: Session, request: MixtureRequest) -> str:
     session.add(row)
     session.flush()
     return row.id
+
+
+def check_repetition(mixture: MixtureRow, tokens: int | None, cap: float | None) -> None:
+    """Raise Invalid for a training run that reads a domain more often than the cap; None for what is not known."""
+    if tokens is None or cap is None:
+        return
+    shares = unique_shares(mixture.revision)
+    read: dict[str, float] = {}
+    for row in mixture.revision.domains:
+        weight = float(mixture.weights[row.name])
+        if row.tokens is None or weight == 0.0:
+            continue
+        read[row.name] = epochs = weight * tokens / (row.tokens * shares.get(row.name, 1.0))
+        if epochs > cap * (1 + BINDING):
+            raise Invalid(
+                "over_cap",
+                f"Domain {row.name!r} has {row.tokens} tokens; a weight of {weight:.4f} within {tokens} "
+                f"tokens reads them {epochs:.2f} times, over the cap of {cap:g}.",
+                "repetition_cap",
+            )
+    for names in shared_sets(mixture.revision):
+        epochs = sum(read.get(name, 0.0) for name in names)
+        if epochs > cap * (1 + BINDING):
+            raise Invalid(
+                "over_cap",
+                f"Domains {', '.join(map(repr, names))} hold the same text, which {tokens} tokens of this"
+                f" mixture read {epochs:.2f} times, over the cap of {cap:g}.",
+                "repetition_cap",
+            )
 
 
 def summarize_mixture(row: MixtureRow) -> MixtureSummary:

@@ -29,7 +29,7 @@ from store.settings import Settings
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 _log = logging.getLogger("mixwright.computation")
-_PRELOADED = ["service.optimizations.planning", "service.mixtures.lineage"]
+_PRELOADED = ["service.optimizations.planning", "service.mixtures.lineage", "service.mixtures.exports"]
 
 
 class Busy(Unavailable):

@@ -51,6 +51,7 @@ def paths(stored: Stored) -> dict[str, str]:
         "/v1/domain-sets/{name}": "/v1/domain-sets/pool-0",
         "/v1/mixtures": "/v1/mixtures",
         "/v1/mixtures/{id}": f"/v1/mixtures/{stored.mixtures[0]}",
+        "/v1/mixtures/{id}/export": f"/v1/mixtures/{stored.mixtures[0]}/export?format=csv&repetition_cap=1000",
         "/v1/launches": "/v1/launches",
         "/v1/launches/{id}": f"/v1/launches/{stored.launches[0]}",
         "/": "/",

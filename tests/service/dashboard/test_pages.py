@@ -78,6 +78,18 @@ def test_an_empty_service_says_what_to_do(read) -> None:
     assert "make demo" in words
 
 
+def test_an_export_shows_its_files_and_what_is_drawn(read, store: Store, client: TestClient) -> None:
+    revision = store.domain_set()
+    store.optimization(revision, "succeeded", ["succeeded"] * 3, proposal=evidence(TOKENS))
+    mixture = client.get("/v1/mixtures").json()["items"][0]["id"]
+    words = read(f"/mixtures/{mixture}/export?format=megatron&path=/d/%3Cb%3E/%7Bdomain%7D&repetition_cap=20")
+    for expected in ("blend.txt", "splits.json", "/d/<b>/web:news", "Exactly this", "poetry", "1.04"):
+        assert expected in words
+    refused = client.get(f"/mixtures/{mixture}/export?format=megatron")
+    assert refused.status_code == 422
+    assert "needs the paths of every domain" in _Document(refused.text).text
+
+
 def test_the_overview_lists_sets_optimizations_and_launches(read, store: Store) -> None:
     revision = store.domain_set()
     done = store.optimization(revision, "succeeded", ["succeeded"] * 3, proposal=evidence(TOKENS))
