@@ -124,7 +124,7 @@ class Blend:
                 f"a run of {self.target_tokens} tokens is not one of 1 to {_MOST_TOKENS:.0e}",
                 field="target_tokens",
             )
-        if self.sequence_length < 1 or self.batch_tokens % self.sequence_length:
+        if min(self.sequence_length, self.batch_tokens) < 1 or self.batch_tokens % self.sequence_length:
             raise InvalidExport(
                 f"a batch of {self.batch_tokens} tokens is not a whole number of rows of {self.sequence_length}",
                 field="batch_tokens",

@@ -236,6 +236,8 @@ def test_without_a_target_nothing_is_said_of_epochs() -> None:
 def test_a_batch_is_whole_rows() -> None:
     with pytest.raises(InvalidExport, match="not a whole number of rows"):
         blend(batch_tokens=1000)
+    with pytest.raises(InvalidExport, match="not a whole number of rows"):
+        blend(batch_tokens=0)
 
 
 def test_litdatas_draws_are_those_of_its_seed() -> None:
