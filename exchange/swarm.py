@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 
 from exchange.sheets import InvalidTable, Sheet, listed, matches, number_of
 from mixing.domains import MAXIMUM_NAME_LENGTH
-from mixing.runs.evidence import RENORMALIZED, RunEvidence
+from mixing.runs.evidence import RunEvidence
+from mixing.runs.sound import RENORMALIZED
 
 IDS = ("run_id", "run", "id", "index", "name", "")
 """Columns a run's id is looked for in, the first one that is there and tells the runs apart."""
