@@ -26,8 +26,9 @@ from store.problems import Invalid, Unavailable, invalid
 from store.settings import Settings
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
-PROBE_BYTES = 4 * 2**20
-"""How much of each domain's text is read while the request waits; the rest is read by its counting job."""
+PROBE_BYTES, PROBE_BYTES_IN_ALL = 2**22, 2**28
+"""How much of each domain's text is read while the request waits, and of all domains' together; the rest is read by
+their counting jobs."""
 
 EXAMPLES = 3
 """Of files of one format, in a listing."""
@@ -82,6 +83,7 @@ class FileRules:
     settings: Settings
     counted: Collection[str] = ()
     trains_tokenizer: bool = False
+    probe_bytes: int = PROBE_BYTES
 
 
 def check_tree(domains: Sequence[PlacedDomain], settings: Settings) -> None:
@@ -100,7 +102,8 @@ def check_tree(domains: Sequence[PlacedDomain], settings: Settings) -> None:
 
 def check_domains(domains: Sequence[PlacedDomain], rules: FileRules) -> list[CheckedDomain]:
     """`check_domain` for each; what hostile files cost is bounded where this is called in a process of its own."""
-    return [check_domain(domain, rules) for domain in domains]
+    share = min(PROBE_BYTES, PROBE_BYTES_IN_ALL // max(1, len(domains)))
+    return [check_domain(domain, replace(rules, probe_bytes=share)) for domain in domains]
 
 
 def check_domain(domain: PlacedDomain, rules: FileRules) -> CheckedDomain:
@@ -169,7 +172,7 @@ def _look_into(
 ) -> Choice:
     name = domain.name
     try:
-        choice = choose(look_at(paths, PROBE_BYTES, domain.reading), named)
+        choice = choose(look_at(paths, rules.probe_bytes, domain.reading), named)
         _check_ids(choice, rules)
     except StoreUnreachable as error:
         raise Unavailable(error.code, f"Domain {name!r}: {error}", field) from error

@@ -19,7 +19,14 @@ from service.domain_sets.schemas import (
 )
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.limits import User, check_domain_sets
-from service.http.routes import DatabaseDependency, DryRun, SettingsDependency, ThreadRoute, slow
+from service.http.routes import (
+    ComputeDependency,
+    DatabaseDependency,
+    DryRun,
+    SettingsDependency,
+    ThreadRoute,
+    slow,
+)
 from service.http.schemas import After, Limit, Page
 from store.tables import Revision
 
@@ -40,12 +47,13 @@ def create_domain_set(
     database: DatabaseDependency,
     settings: SettingsDependency,
     user: User,
+    compute: ComputeDependency,
     key: KeyHeader = None,
     dry_run: DryRun = False,
 ) -> RevisionView | DomainSetPlanView:
     """Name a domain set and give its first revision; counting and tokenizing start at once."""
     tokenizer = check_tokenizer(body.tokenizer, settings)
-    domains = revisions.check_first_domains(body, settings)
+    domains = revisions.check_first_domains(body, settings, compute)
     if dry_run:
         response.status_code = 200
         return DomainSetPlanView(domain_set=body.name, domains=[domain.view for domain in domains])
@@ -88,6 +96,7 @@ def create_revision(
     database: DatabaseDependency,
     settings: SettingsDependency,
     user: User,
+    compute: ComputeDependency,
     key: KeyHeader = None,
     dry_run: DryRun = False,
 ) -> RevisionView | RevisionPlanView:
@@ -95,7 +104,7 @@ def create_revision(
     request = IdempotentRequest(f"domain-sets/{name}/revisions", key, body)
     with database.read() as session:
         made = None if dry_run else request.earlier(session)
-    planned = None if made else revisions.plan_revision(database, name, body, settings)
+    planned = None if made else revisions.plan_revision(database, name, body, settings, compute)
     if planned is not None and dry_run:
         response.status_code = 200
         return planned.view()

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -22,13 +23,24 @@ from store.revisions.changes import FILES, confirm, known_contents, leaves_of
 from store.settings import Settings
 from store.tables import DomainRow, DomainSet, Revision
 
+Checked = TypeVar("Checked")
 
-def check_first_domains(request: DomainSetRequest, settings: Settings) -> list[CheckedDomain]:
-    """Validate the names and files of a new domain set. Raises Invalid naming the field and the domain."""
+
+def _here(function: Callable[..., Checked], *given: object) -> Checked:
+    return function(*given)
+
+
+def check_first_domains(
+    request: DomainSetRequest, settings: Settings, compute: Callable[..., Any] = _here
+) -> list[CheckedDomain]:
+    """Validate the names and files of a new domain set. Raises Invalid naming the field and the domain.
+
+    The files are looked into where ``compute`` calls a function: what a hostile one costs is bounded there.
+    """
     placed = [PlacedDomain(domain, f"domains[{index}]") for index, domain in enumerate(request.domains)]
     check_tree(placed, settings)
     rules = FileRules(settings, trains_tokenizer=request.tokenizer.huggingface is None)
-    return check_domains(placed, rules)
+    return compute(check_domains, placed, rules)
 
 
 def create_domain_set(
@@ -97,9 +109,15 @@ class PlannedRevision:
 
 
 def plan_revision(
-    database: Database, name: str, request: RevisionRequest, settings: Settings
+    database: Database,
+    name: str,
+    request: RevisionRequest,
+    settings: Settings,
+    compute: Callable[..., Any] = _here,
 ) -> PlannedRevision:
     """Check every file the request names and find what changes. Reads only, and no file with a session open.
+
+    ``compute`` as in `check_first_domains`.
 
     Raises:
         NotFound: the domain set, or the parent.
@@ -117,7 +135,7 @@ def plan_revision(
     rows = {row.name: row for row in parent.domains}
     if request.patch is not None:
         brought_in = [*requested_domains(request.patch)]
-        found = check_domains(brought_in, rules)
+        found = compute(check_domains, brought_in, rules)
         checked = {one.field: domain for one, domain in zip(brought_in, found, strict=True)}
         tree = PatchedTree(request.patch, rows, checked)
         with database.read() as session:
@@ -131,7 +149,7 @@ def plan_revision(
             PlacedDomain(domain, f"domains[{index}]") for index, domain in enumerate(request.domains or ())
         ]
         check_tree(placed, settings)
-        domains, field = check_domains(placed, rules), "domains"
+        domains, field = compute(check_domains, placed, rules), "domains"
         changes = None
     if len(domains) < 2:
         raise Invalid("too_few_domains", "A domain set has at least two domains.", field)

@@ -29,7 +29,12 @@ from store.settings import Settings
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 _log = logging.getLogger("mixwright.computation")
-_PRELOADED = ["service.optimizations.planning", "service.mixtures.lineage", "service.mixtures.exports"]
+_PRELOADED = [
+    "service.optimizations.planning",
+    "service.mixtures.lineage",
+    "service.mixtures.exports",
+    "service.domain_sets.checks",
+]
 
 
 class Busy(Unavailable):

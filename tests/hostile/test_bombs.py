@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import subprocess
 import sys
 import tracemalloc
@@ -19,8 +20,11 @@ from proxy_models.errors import CorpusError
 from proxy_models.text.corpus import read_documents
 from proxy_models.text.formats.json_lines import FREE_BYTES, MAX_LINE_BYTES, MOST_EXPANSION, text_lines
 from proxy_models.text.formats.opened import opened
+from service.http.app import create_app
+from store.schema import upgrade
 from store.settings import Settings
 from tests.hostile.conftest import problem
+from tests.service.conftest import TOKEN
 
 MANY = 400  # blocks of 256 KiB: a hundred megabytes
 
@@ -126,6 +130,23 @@ def test_a_bomb_of_columns_is_refused_within_bounded_memory(tmp_path: Path, shap
     said, kilobytes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert "expands to over" in said
     assert int(kilobytes) < 120_000, "the quarter of a gigabyte that the rows are is not in memory"
+
+
+def test_what_a_look_into_columns_takes_is_bounded(settings: Settings, domain_set: dict[str, Any]) -> None:
+    """A value is decompressed whole, whatever its size: in a process that may not take more than it is given."""
+    upgrade(settings.resolved_database_url)
+    path = settings.data_directory / "corpora" / "long.parquet"
+    value = random.Random(0).randbytes(50 * 2**20).hex()
+    pyarrow.parquet.write_table(pyarrow.table({"text": [value]}), path, compression="none")
+    domain_set["domains"][0]["files"] = [str(path)]
+    tight = settings.model_copy(update={"compute_memory_bytes": 2**27})
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with TestClient(create_app(tight), base_url="http://127.0.0.1", headers=headers) as client:
+        answer = client.post("/v1/domain-sets", json=domain_set)
+        # Python says so itself; a library in C++ ends the process.
+        assert answer.json()["code"] in ("takes_too_much", "computation_lost")
+        assert answer.status_code == 503
+        assert client.get("/readyz").status_code == 200
 
 
 def test_a_footer_is_held_against_its_file(tmp_path: Path) -> None:

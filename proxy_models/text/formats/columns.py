@@ -95,6 +95,8 @@ def _texts(file: OpenedFile, reading: Reading, batches: Any, name: str) -> Itera
                         file.faults.pass_over(fault, reading)
                     else:
                         yield document
+    except MemoryError:  # also Arrow's own: it says nothing of the file
+        raise
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(file.path, row + 1 if row else None, f"not readable as {name}: {error}") from error
 
