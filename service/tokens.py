@@ -208,36 +208,6 @@ SESSION_SECONDS = 7 * 24 * 3600
 """How long a browser stays signed in."""
 
 
-def open_session(session: Session, key: str, principal: Principal) -> str:
-    """Sign in a browser of who that is; answers the cookie's value."""
-    session.execute(delete(DashboardSession).where(DashboardSession.expires_at <= database_now()))
-    cookie = secrets.token_urlsafe(SECRET_BYTES)
-    session.add(
-        DashboardSession(
-            cookie_hash=keyed_hash(key, cookie),
-            token_id=principal.token_id,
-            secret_hash=principal.secret_hash,
-            expires_at=cast(Any, database_now() + SESSION_SECONDS),
-        )
-    )
-    return cookie
-
-
-def session_of(session: Session, key: str, cookie: str) -> DashboardSession | None:
-    """The live session of a cookie."""
-    return session.scalars(
-        select(DashboardSession).where(
-            DashboardSession.cookie_hash == keyed_hash(key, cookie),
-            DashboardSession.expires_at > database_now(),
-        )
-    ).first()
-
-
-def close_session(session: Session, key: str, cookie: str) -> None:
-    """Sign the browser out: a copy of its cookie is worth nothing from now on."""
-    session.execute(delete(DashboardSession).where(DashboardSession.cookie_hash == keyed_hash(key, cookie)))
-
-
 CODE_SECONDS = 600
 """How long a link that signs the operator's browser in is good, once. Addresses end up in histories and logs, so it
 carries a code instead of the token; the store keeps its keyed hash as it does a cookie's."""
@@ -382,8 +352,12 @@ class Authenticator:
         """Whose browser it is. A cookie that has run out is no attempt at guessing one."""
         if not cookie:
             return None
+        live = select(DashboardSession).where(
+            DashboardSession.cookie_hash == keyed_hash(self._operator_token, cookie),
+            DashboardSession.expires_at > database_now(),
+        )
         with self._database.read() as session:
-            row = session_of(session, self._operator_token, cookie)
+            row = session.scalars(live).first()
         if row is None:
             return None
         if row.token_id is None:
@@ -392,13 +366,23 @@ class Authenticator:
 
     def sign_in(self, principal: Principal) -> str:
         """A new session's cookie."""
+        cookie = secrets.token_urlsafe(SECRET_BYTES)
+        opened = DashboardSession(
+            cookie_hash=keyed_hash(self._operator_token, cookie),
+            token_id=principal.token_id,
+            secret_hash=principal.secret_hash,
+            expires_at=cast(Any, database_now() + SESSION_SECONDS),
+        )
         with self._database.write() as session:
-            return open_session(session, self._operator_token, principal)
+            session.execute(delete(DashboardSession).where(DashboardSession.expires_at <= database_now()))
+            session.add(opened)
+        return cookie
 
     def sign_out(self, cookie: str) -> None:
-        """End the cookie's session."""
+        """End the cookie's session: a copy of it is worth nothing from now on."""
+        its = DashboardSession.cookie_hash == keyed_hash(self._operator_token, cookie)
         with self._database.write() as session:
-            close_session(session, self._operator_token, cookie)
+            session.execute(delete(DashboardSession).where(its))
 
     def close(self) -> None:
         """Write down what is not written yet."""

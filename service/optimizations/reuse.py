@@ -18,14 +18,8 @@ from service.optimizations.checks import CheckedRequest
 from service.optimizations.schemas import ReuseRequest
 from store.documents import OptimizationDocument, ReuseDocument
 from store.problems import Invalid, NotCounted, invalid
-from store.revisions.lineage import ancestry, is_known, lineage_nodes, node_id
-from store.revisions.past_runs import (
-    Comparison,
-    Conditions,
-    finished_runs,
-    has_finished_runs,
-    mean_seconds,
-)
+from store.revisions.lineage import ancestry, is_known, node_id
+from store.revisions.past_runs import Comparison, finished_runs, has_finished_runs, mean_seconds
 from store.revisions.shared_text import counted_domains, unmeasured
 from store.tables import MixtureRow, Revision
 
@@ -144,14 +138,13 @@ def reuse_question(
             f"follows from the count; ask again when it is done, or {instead}, which waits for it.",
             "reuse",
         )
-    nodes, document = lineage_nodes(session, revision), checked.document
-    known = {node.id for node in nodes}
+    comparison = Comparison.of(session, revision, checked.document)
+    known = {node.id for node in comparison.nodes}
     runs = [one for one in finished_runs(session, chain) if node_id(one.optimization.revision) in known]
-    comparison = Comparison(nodes, Conditions(revision.tokenizer_path, document.proxy, document.tasks))
     past = tuple(comparison.past_run(one) for one in runs)
     alike = [one for one, run in zip(runs, past, strict=True) if run.unlike is None]
     begin = None if start is None else _start(start)
-    return ReuseQuestion(asked, begin, revision, nodes, past, mean_seconds(alike))
+    return ReuseQuestion(asked, begin, revision, comparison.nodes, past, mean_seconds(alike))
 
 
 def _asked(

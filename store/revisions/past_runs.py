@@ -21,17 +21,8 @@ from mixing.runs.evidence import RunEvidence
 from proxy_models.text.task_file import ACCURACY, further_series
 from store import jobs
 from store.documents import MODEL, TRAINING, Measurements, SwarmDocument, TaskDocument, TrainingDocument
-from store.revisions.lineage import node_id, same_held_out
+from store.revisions.lineage import lineage_nodes, node_id, same_held_out
 from store.tables import Job, Optimization, Revision, Run
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What runs to come will be trained and measured with: an optimization's proxy and tasks, as stored."""
-
-    tokenizer: str | None
-    proxy: TrainingDocument | None
-    tasks: Sequence[TaskDocument]
 
 
 @dataclass(frozen=True)
@@ -80,15 +71,24 @@ def _finished(revisions: Sequence[Revision], *columns: Any) -> Select[*tuple[Any
 
 @dataclass(frozen=True)
 class Comparison:
-    """Holds finished runs against the conditions of runs to come, over one lineage.
+    """Holds finished runs against what runs to come will be trained and measured with, over one lineage.
 
     Attributes:
         nodes: the lineage, the newest revision first.
-        conditions: of the runs to come.
+        tokenizer: of the newest.
+        proxy: of the runs to come, as stored.
+        tasks: of the runs to come, as stored.
     """
 
     nodes: Sequence[RevisionNode]
-    conditions: Conditions
+    tokenizer: str | None
+    proxy: TrainingDocument | None
+    tasks: Sequence[TaskDocument]
+
+    @classmethod
+    def of(cls, session: Session, revision: Revision, asked: SwarmDocument) -> "Comparison":
+        """With the runs that ``asked`` trains on a revision that is counted."""
+        return cls(lineage_nodes(session, revision), revision.tokenizer_path, asked.proxy, asked.tasks)
 
     def past_run(self, finished: FinishedRun) -> PastRun:
         """What a plan reads of a run."""
@@ -120,11 +120,11 @@ class Comparison:
 
     def unlike(self, finished: FinishedRun) -> str | None:
         """Why a run cannot be compared with those to come, or None."""
-        if finished.optimization.revision.tokenizer_path != self.conditions.tokenizer:
+        if finished.optimization.revision.tokenizer_path != self.tokenizer:
             return "it read the tokens of another tokenizer"
         proxy = finished.swarm.proxy and replace(finished.swarm.proxy, tokens=finished.run.requested_tokens)
         for name in (*MODEL, *TRAINING):
-            was, will = getattr(proxy, name, None), getattr(self.conditions.proxy, name, None)
+            was, will = getattr(proxy, name, None), getattr(self.proxy, name, None)
             if was != will:
                 return f"its proxy differs: {name} {_said(was)} instead of {_said(will)}"
         return self._other_tasks(finished)
@@ -132,7 +132,7 @@ class Comparison:
     def _other_tasks(self, finished: FinishedRun) -> str | None:
         """Said where a run measured none of the tasks that are asked for, because their files are others now."""
         before = {task.name: task for task in finished.swarm.tasks}
-        shared = [task for task in self.conditions.tasks if task.name in before]
+        shared = [task for task in self.tasks if task.name in before]
         other = [
             task.name for task in shared if _series_of(before[task.name], task, finished.optimization) is None
         ]
@@ -150,7 +150,7 @@ class Comparison:
             for old, news in held_out.items()
         }
         before = {task.name: task for task in finished.swarm.tasks}
-        for task in self.conditions.tasks:
+        for task in self.tasks:
             older = before.get(task.name)
             if older is not None and (series := _series_of(older, task, finished.optimization)):
                 names[series] = (task.name,)

@@ -18,8 +18,8 @@ from mixing.domains import Domains
 from mixing.runs.evidence import RunEvidence
 from store import jobs
 from store.documents import Measurements, OptimizationDocument
-from store.revisions.lineage import ancestry, lineage_nodes, node_id
-from store.revisions.past_runs import Comparison, Conditions, finished_runs
+from store.revisions.lineage import ancestry, node_id
+from store.revisions.past_runs import Comparison, finished_runs
 from store.revisions.shared_text import (
     contamination_warnings,
     shared_sets,
@@ -222,16 +222,14 @@ def _older_runs(
 ) -> OlderRuns | None:
     if document.reuse is None or not (wanted := set(document.reuse.runs)):
         return None
-    nodes = lineage_nodes(session, optimization.revision)
-    conditions = Conditions(optimization.revision.tokenizer_path, document.proxy, document.tasks)
-    comparison = Comparison(nodes, conditions)
+    comparison = Comparison.of(session, optimization.revision, document)
     runs = finished_runs(session, ancestry(session, optimization.revision))
     counted = [finished for finished in runs if finished.run.id in wanted]
     if missing := sorted(wanted - {finished.run.id for finished in counted}):
         raise JobError("data_missing", f"of the older runs {', '.join(missing[:3])} are not there any more")
     return OlderRuns(
         revision=node_id(optimization.revision),
-        lineage=tuple(nodes),
+        lineage=tuple(comparison.nodes),
         runs=tuple(
             (node_id(finished.optimization.revision), comparison.evidence(finished)) for finished in counted
         ),
