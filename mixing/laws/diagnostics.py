@@ -89,7 +89,7 @@ def _errors(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float, 
     """Rank correlation, mean absolute error and decision accuracy of (repeats, K) predictions of (K,) values."""
     known = np.isfinite(measured)
     if known.sum() < FEWEST_JUDGED:
-        return (np.nan,) * 3
+        return np.nan, np.nan, np.nan
     truth, guesses = measured[known][:, None], predicted[:, known]
     return (
         float(np.mean([rank_correlation(guess[:, None], truth)[0] for guess in guesses])),

@@ -215,7 +215,7 @@ class _Trials:
         self._system = system
         rows, self._bound, self._names = _one_sided(system)
         columns = sparse.csc_array(rows)
-        pieces = pairwise(columns.indptr.tolist())
+        pieces = pairwise(np.asarray(columns.indptr).tolist())
         different = {
             (columns.indices[a:b].tobytes(), columns.data[a:b].tobytes()): k
             for k, (a, b) in enumerate(pieces)
@@ -282,7 +282,7 @@ def _solver(rows: sparse.csr_array, bound: np.ndarray, width: int, cost: np.ndar
     count, columns = len(bound), len(cost)
     total = sparse.csr_array(np.arange(columns)[None] < width, dtype=float)
     matrix = sparse.csr_array(sparse.vstack([total, rows]))
-    programme = highspy.HighsLp()
+    programme: Any = highspy.HighsLp()
     programme.num_row_, programme.num_col_ = count + 1, columns
     programme.col_cost_ = cost
     programme.col_lower_, programme.col_upper_ = np.zeros(columns), np.full(columns, highspy.kHighsInf)

@@ -157,7 +157,7 @@ def shared_texts(indexes: Mapping[str, Path]) -> list[SharedText]:
 
 
 def _shared(names: Sequence[str], records: np.ndarray, owner: np.ndarray) -> SharedText:
-    domains = np.unique(owner)
+    domains: list[int] = np.unique(owner).tolist()
     first = records[(owner == domains[0]) & (records["begin"] != HELD_OUT)][:EXAMPLES]
     return SharedText(
         domains=tuple(names[domain] for domain in domains),

@@ -19,7 +19,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from traceback import format_exc
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import psutil
 
@@ -135,7 +135,7 @@ class Computation:
             if self._process is not None:
                 self._process.kill()
 
-    def _answer(self, receiver: Connection, process: BaseProcess) -> Answer:
+    def _answer(self, receiver: Connection, process: BaseProcess) -> Any:
         if not receiver.poll(self._all.seconds):
             raise TooMuch("takes_too_long", f"took over {self._all.seconds:g} s", "MIXWRIGHT_COMPUTE_SECONDS")
         try:

@@ -118,7 +118,7 @@ class Order:
         try:
             asked = self.order["kind"] == CHOOSE_WAVE
             reading, *_ = [(spec["run"] if asked else spec).pop("reading", None) for spec in specs]
-            with reading_below(**(reading or {"roots": None})):
+            with reading_below(**reading) if reading else reading_below(None):
                 if asked:
                     self.succeeded(0, training.choose_wave(specs[0]))
                 elif (kind := kind_named(self.order["kind"])) is training:

@@ -106,13 +106,13 @@ class FittedProcess(Fitted):
         noise = np.exp(2 * self.theta[:, self.weights.shape[1] + 1])[:, None] * self.problems.inflation
         fixed = self.frame.fixed(self.weights)
         predictions = np.empty((len(kept), *self.problems.targets.T.shape))
-        for prediction, rows in zip(predictions, kept, strict=True):
+        for b, rows in enumerate(kept):
             out = np.flatnonzero(~rows)
             alone, missed = self.posterior.without(out)
             targets = self.problems.targets - noise * alone.dual
             targets[:, out] -= missed
             modelled = fixed + self.frame.unit[:, None] * targets
-            prediction[:] = self.frame.metrics(modelled, self.weights).T
+            predictions[b] = self.frame.metrics(modelled, self.weights).T
         return predictions
 
     def at(self, size: float) -> "FittedProcess":
