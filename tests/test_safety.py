@@ -9,7 +9,17 @@ from types import MappingProxyType
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("service", "workers", "proxy_models", "mixing", "migrations", "benchmarks")
+PACKAGES = (
+    "mixwright",
+    "service",
+    "exchange",
+    "store",
+    "workers",
+    "proxy_models",
+    "mixing",
+    "migrations",
+    "benchmarks",
+)
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
