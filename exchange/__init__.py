@@ -1,7 +1,8 @@
 """In and out: tables of runs that people have, and mixtures as the trainers they use read them.
 
 sheets       a table from a CSV, TSV, Parquet or JSON lines file, or a data frame, with every cell's address
-swarm        which columns are weights and which are metrics; the runs, joined by id
+columns      which columns are weights and which are metrics
+swarm        the runs, joined by id
 fit          from the runs to the answer, as ``mixwright fit`` and `mixwright.fit` give it
 text         the answer in a terminal
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
+from exchange.columns import Reading
 from exchange.formats.base import Blend
 from exchange.sheets import Sheet, listed, matches, read_sheet
-from exchange.swarm import Reading, Swarm, read_swarm
+from exchange.swarm import Swarm, read_swarm
 from mixing.answer.proposal import Proposal, propose
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting, InvalidTokens, MissingDomain

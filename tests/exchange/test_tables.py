@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from exchange.columns import Reading
 from exchange.sheets import InvalidTable, read_sheet
-from exchange.swarm import Reading, Swarm, read_swarm
+from exchange.swarm import Swarm, read_swarm
 
 Rows = Sequence[Mapping[str, Any]]
 
