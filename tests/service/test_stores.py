@@ -12,9 +12,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import ValidationError
 
 from service.http.app import create_app
+from service.processes.computation import Computation
 from store.schema import upgrade
 from store.settings import Settings
 from tests.service.conftest import TOKEN
+
+
+@pytest.fixture(autouse=True)
+def computed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks into files does so in this process, for no other has what lies in its memory."""
+    monkeypatch.setattr(Computation, "__call__", lambda _, function, *given: function(*given))
 
 
 @pytest.fixture

@@ -174,14 +174,24 @@ class ParametricRegression(Regression, ABC):
         return laws
 
 
+_FLAT = 1e-9
+"""Of the deviation over all runs: below it those that count are told apart by rounding alone."""
+
+
 def _standard(targets: np.ndarray, importance: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) lowest metric and (N,) deviation over `spread`, of the runs that count."""
+    """(N,) lowest metric and (N,) deviation over `spread`, of the runs that count.
+
+    Where all of these measured the same, the deviation of the others too stands in, so that a run that is left out
+    is no further off than it was.
+    """
     kept = importance > 0
     location = np.where(kept, targets, np.inf).min(1)
     count = kept.sum(1)
     mean = np.where(kept, targets, 0).sum(1) / count
     variance = np.where(kept, (targets - mean[:, None]) ** 2, 0).sum(1) / count
-    return location, np.sqrt(variance) / spread + 1e-300
+    own, every = np.sqrt(variance), targets.std(1)
+    every = np.where(every > 0, every, 1.0)
+    return location, np.where(own > _FLAT * every, own, every) / spread
 
 
 def _chunks(problems: Problems, width: int) -> list[slice]:
