@@ -20,6 +20,7 @@ RUN if [ -n "$TORCH_INDEX" ]; then \
         pip install --no-cache-dir -c constraints.txt torch==2.13.0; \
     fi
 
+COPY exchange exchange
 COPY mixing mixing
 COPY proxy_models proxy_models
 COPY service service

@@ -116,8 +116,8 @@ class ParametricRegression(Regression, ABC):
     """
 
     name: ClassVar[str]
-    spread: ClassVar[float] = 1.0
-    """What a task's deviation is made before the fit; what it is matters to a formula without a factor of its own."""
+    standardised: ClassVar[bool] = True
+    """Whether a task is divided by its deviation; a formula without a factor of its own must keep the unit."""
     settings: ClassVar[Settings] = Settings()
 
     @abstractmethod
@@ -159,7 +159,7 @@ class ParametricRegression(Regression, ABC):
         formula, (runs, tasks) = self.formula(), metrics.shape
         trust = (importance(metrics, noise).T[None] * kept[:, None, :]).reshape(-1, runs)
         targets = np.tile(metrics.T, (len(kept), 1))
-        location, scale = _standard(targets, trust, self.spread)
+        location, scale = _standard(targets, trust, self.standardised)
         problems = Problems(Runs(weights), (targets - location[:, None]) / scale[:, None], trust)
         near = isinstance(whole, FittedLaw)
         starts = [np.tile(whole.parameters, (len(kept), 1))] if near else self.starts(problems)
@@ -178,20 +178,24 @@ _FLAT = 1e-9
 """Of the deviation over all runs: below it those that count are told apart by rounding alone."""
 
 
-def _standard(targets: np.ndarray, importance: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) lowest metric and (N,) deviation over `spread`, of the runs that count.
+def _standard(
+    targets: np.ndarray, importance: np.ndarray, standardise: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) lowest metric and (N,) deviation, of the runs that count.
 
     Where all of these measured the same, the deviation of the others too stands in, so that a run that is left out
     is no further off than it was.
     """
     kept = importance > 0
     location = np.where(kept, targets, np.inf).min(1)
+    if not standardise:
+        return location, np.ones(len(targets))
     count = kept.sum(1)
     mean = np.where(kept, targets, 0).sum(1) / count
     variance = np.where(kept, (targets - mean[:, None]) ** 2, 0).sum(1) / count
     own, every = np.sqrt(variance), targets.std(1)
     every = np.where(every > 0, every, 1.0)
-    return location, np.where(own > _FLAT * every, own, every) / spread
+    return location, np.where(own > _FLAT * every, own, every)
 
 
 def _chunks(problems: Problems, width: int) -> list[slice]:

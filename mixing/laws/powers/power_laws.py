@@ -5,9 +5,7 @@
 
 with F, alpha and gamma positive. Both are sums over domains and convex in each, hence convex in p, with a diagonal
 Hessian. As published BiMix has no eps and cannot take p_j = 0; a floor max(p_j, eps) would not be convex at eps, a
-shift is. AutoScale's terms have no factor of their own, so the unit of the metric and that of N matter: a metric is
-put into one in which its standard deviation over the runs is .8, that of RegMix's losses in nats, for which N was
-chosen.
+shift is. AutoScale's terms have no factor of their own, so the unit of the metric and that of N matter.
 
 The papers' own laws, a domain's loss over its own share or its own tokens, and their optima in closed form are in
 `mixing.laws.powers.budgets`.
@@ -72,7 +70,7 @@ class BiMixLaw(ParametricRegression):
 
 @dataclass(frozen=True)
 class AutoScaleLaw(ParametricRegression):
-    """L + sum_j (N (alpha_j + p_j))^-gamma_j, in a unit in which the metric varies by .8.
+    """L + sum_j (N (alpha_j + p_j))^-gamma_j, the metric in its own unit.
 
     Attributes:
         budget: N > 1, the data of a run, in a unit of which a term's (N (alpha_j + p_j))^-gamma_j is at most about
@@ -90,7 +88,7 @@ class AutoScaleLaw(ParametricRegression):
 
     budget: float = 30.0
     name: ClassVar[str] = "AutoScale law"
-    spread: ClassVar[float] = 0.8
+    standardised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not self.budget > 1:
