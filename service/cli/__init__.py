@@ -45,7 +45,7 @@ def present_token(settings: Settings) -> str:
             f"there is no data directory {settings.data_directory}: `mixwright serve` makes it, or choose with"
             " --data, or set MIXWRIGHT_TOKEN"
         )
-    with complaint_of(UnprotectedBind):
+    with complaint_of(UnprotectedBind, OSError):
         return load_token(settings)
 
 
