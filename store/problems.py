@@ -19,9 +19,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-
 from mixing.errors import MixingError
 
 _FULL = ("53100", "53400")  # disk_full, configuration_limit_exceeded
@@ -127,6 +124,10 @@ def unavailable(error: Exception) -> Unavailable | None:
         return Unavailable("storage_failed", f"The database's disk does not take what it is given ({said}).")
     if code == errno.EROFS or "readonly database" in said:
         return Unavailable("storage_read_only", f"What is stored cannot be changed ({said}).")
+    # Whoever trains raises problems too, and knows no database.
+    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import TimeoutError as PoolTimeout
+
     if isinstance(error, OperationalError | PoolTimeout):
         return Unavailable(
             "database_unavailable", f"The database does not answer ({type(orig or error).__name__})."
