@@ -101,7 +101,8 @@ def test_an_accuracy_is_maximised_and_told_as_one(
         check_runs(runs, len(asked))
         check_evidence(client.mixture(found["mixture_id"])["evidence"], runs, len(asked))
         with httpx.Client(base_url=service.url, follow_redirects=True) as browser:
-            page = browser.get(f"/optimizations/{made}", params={"token": service.token})
+            form = {"token": service.token, "next": f"/optimizations/{made}"}
+            page = browser.post("/login", data=form)
         assert page.status_code == httpx.codes.OK
         assert "accuracy on the objective" in page.text
         assert f"/v1/runs/{runs[0]['id']}/model" in page.text
