@@ -8,7 +8,7 @@ import pytest
 
 from mixing.limits import Limits
 from service.domain_sets.repository import describe_revision
-from service.launches import _check_repetition
+from service.mixtures.service import check_repetition
 from store import jobs
 from store.documents import LaunchDocument
 from store.engine import Database
@@ -76,9 +76,9 @@ def test_a_launch_that_reads_shared_text_more_often_than_its_cap_is_refused(
         mixture = MixtureRow(revision=revision, weights={"books": 0.0, "copy": 0.5, "twice": 0.0, "web": 0.5})
         launch = LaunchDocument(tokens=round(7.2 * tokens), repetition_cap=4.0)
         with pytest.raises(Invalid, match=r"hold the same text, which .* read 7\.20 times") as refused:
-            _check_repetition(launch, mixture)
+            check_repetition(mixture, launch.tokens, launch.repetition_cap)
         assert refused.value.field == "repetition_cap"
-        _check_repetition(LaunchDocument(tokens=round(3.9 * tokens), repetition_cap=4.0), mixture)
+        check_repetition(mixture, round(3.9 * tokens), 4.0)
 
 
 def test_tasks_that_are_trained_on_are_told_with_the_swarm_and_the_evidence(
