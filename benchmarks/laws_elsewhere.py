@@ -26,10 +26,10 @@ import numpy as np
 
 from benchmarks.swarm_table import ACCURACIES, HELD_OUT, TASKS, SwarmTable, read_swarms, regmix_table
 from mixing.errors import MixingError
-from mixing.laws.catalogue import REGRESSIONS
 from mixing.laws.diagnostics import rank_correlation
 from mixing.laws.fitting import fit
 from mixing.methods import METHODS, combine
+from mixing.parts import REGRESSIONS
 
 RUNS = (16, 34, 64, 96)
 SUBSETS = 6

@@ -23,12 +23,12 @@ from mixing.capped_simplex import into_capped_simplex
 from mixing.change.lineage import EvidenceSpace
 from mixing.domains import Mixture
 from mixing.errors import Infeasible, TooFewRuns
-from mixing.laws.catalogue import REGRESSIONS
 from mixing.laws.composed import through
 from mixing.laws.fitting import fit
 from mixing.laws.learning import CONTENTS, Learned, gather_over, learn
 from mixing.limits import Limits
 from mixing.methods import method_named
+from mixing.parts import REGRESSIONS
 from mixing.question import Question, problem_of
 from mixing.reuse.choice import (
     Continuation,

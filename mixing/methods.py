@@ -11,10 +11,7 @@ from pathlib import Path
 
 from mixing.document import from_document
 from mixing.errors import InvalidSetting, TooFewRuns, UnknownMethod
-from mixing.laws.catalogue import REGRESSIONS
-from mixing.parts import GRANULARITIES, Part, index
-from mixing.solve.catalogue import SOLVERS
-from mixing.swarm.catalogue import SAMPLERS
+from mixing.parts import GRANULARITIES, REGRESSIONS, SAMPLERS, SOLVERS, Part, index
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from mixing.laws.regression import Fitted
 from mixing.limits import Limits
 from mixing.methods import method_named
 from mixing.objective import USUAL_SPREAD, ObjectiveSpec
+from mixing.parts import SOLVERS
 from mixing.reuse.reuse import NOTHING_REUSED, Reuse, check_reusable
 from mixing.runs.evidence import Evidence
 from mixing.simplex_map import SimplexMap
-from mixing.solve.catalogue import SOLVERS
 from mixing.solve.constraints import LinearConstraint
 from mixing.solve.problem import GuardRail, MixtureProblem, Objective, RepetitionCost, TaskMean
 from mixing.terms import TaskGuard, Terms, check_heeded

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from mixing.document import OLDER
 from mixing.errors import InvalidSetting, NotHeeded
 from mixing.methods import Recipe, combine, method_named
-from mixing.solve.catalogue import SOLVERS
+from mixing.parts import SOLVERS
 
 KLUnit = Literal["spread", "metric"]
 """What lambda is counted in: `mixing.objective.USUAL_SPREAD`s of the objective's spread, or its own unit."""

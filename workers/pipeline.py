@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from mixing.swarm.catalogue import SAMPLERS
+from mixing.parts import SAMPLERS
 from store import jobs
 from store.documents import SwarmDocument
 from store.engine import Database

@@ -11,9 +11,9 @@ from mixing.answer.uncertainty import GainIntervals, gain_intervals
 from mixing.errors import Infeasible, InvalidSetting
 from mixing.laws.learning import Learned, learn
 from mixing.laws.regression import Fitted
+from mixing.parts import SOLVERS
 from mixing.question import Question, problem_of
 from mixing.runs.evidence import RunEvidence
-from mixing.solve.catalogue import SOLVERS
 from mixing.solve.problem import MixtureProblem
 from mixing.solve.solution import Solution
 from mixing.solve.solvers import FittedQuestion, solution_of

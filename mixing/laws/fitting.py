@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.errors import InvalidMetrics, TooFewRuns
-from mixing.laws.catalogue import RegressionPart
 from mixing.laws.composed import joined, measured_alike
 from mixing.laws.diagnostics import FEWEST_JUDGED, joined_folds, kept_in_folds
 from mixing.laws.exponential.log_linear import believable
 from mixing.laws.regression import Fitted
+from mixing.parts import RegressionPart
 from mixing.runs.table import RunTable
 
 FOLDS = 5

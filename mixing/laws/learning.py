@@ -19,12 +19,12 @@ import numpy as np
 
 from mixing.change.lineage import EvidenceSpace
 from mixing.errors import InvalidMetrics, TooFewRuns
-from mixing.laws.catalogue import REGRESSIONS, RegressionPart
 from mixing.laws.composed import through
 from mixing.laws.diagnostics import FEWEST_JUDGED, HeldOutError, held_out_error
 from mixing.laws.fitting import Refits, fit, judged_runs, refit
 from mixing.laws.regression import Fitted
 from mixing.objective import Groups, ObjectiveSpec
+from mixing.parts import REGRESSIONS, RegressionPart
 from mixing.runs.evidence import Evidence, Needs, RunEvidence, gather
 from mixing.runs.table import RunTable
 

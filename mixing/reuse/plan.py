@@ -20,9 +20,9 @@ import numpy as np
 from mixing.change.lineage import EvidenceSpace
 from mixing.document import to_document
 from mixing.errors import InvalidSetting, TooFewRuns
-from mixing.laws.catalogue import REGRESSIONS
 from mixing.laws.diagnostics import UNVARIED
 from mixing.methods import method_named
+from mixing.parts import REGRESSIONS
 from mixing.reuse.choice import Choice, Continuation, Groups, PastRun, choose, kept_domains
 from mixing.reuse.reuse import Reuse, least_new_runs, not_reusable
 from mixing.runs.evidence import RunEvidence

@@ -7,11 +7,10 @@ from functools import partial
 from mixing.change.lineage import EvidenceSpace
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting, MissingDomain, UnknownDomain
-from mixing.laws.catalogue import REGRESSIONS
 from mixing.methods import Recipe
+from mixing.parts import REGRESSIONS, SAMPLERS
 from mixing.runs.evidence import RunEvidence
 from mixing.simplex_map import SimplexMap
-from mixing.swarm.catalogue import SAMPLERS
 
 
 @dataclass(frozen=True)

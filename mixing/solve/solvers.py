@@ -11,9 +11,9 @@ from mixing.errors import Infeasible, InvalidSetting
 from mixing.laws.diagnostics import HeldOutError
 from mixing.laws.powers.budgets import FittedBudgets
 from mixing.laws.regression import Fitted
+from mixing.parts import SOLVERS
 from mixing.question import Question
 from mixing.runs.evidence import Evidence
-from mixing.solve.catalogue import SOLVERS
 from mixing.solve.exact import solve
 from mixing.solve.problem import MixtureProblem
 from mixing.solve.search import Region, priced, search

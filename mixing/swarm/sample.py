@@ -7,10 +7,10 @@ import numpy as np
 
 from mixing.domains import Domains, Mixture
 from mixing.errors import TooFewDomains, TooFewRuns
+from mixing.parts import SAMPLERS
 from mixing.question import Question
 from mixing.reuse.reuse import least_new_runs
 from mixing.runs.evidence import RunEvidence
-from mixing.swarm.catalogue import SAMPLERS
 from mixing.swarm.dirichlet import strengths_between
 from mixing.swarm.space import SwarmSpace
 

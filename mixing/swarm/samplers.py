@@ -1,4 +1,4 @@
-"""Every sampler as a function of the round it is to draw; `mixing.swarm.catalogue` says what each is."""
+"""Every sampler as a function of the round it is to draw; `mixing.parts` says what each is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.errors import Infeasible, InvalidSetting, InvalidWeights
-from mixing.laws.catalogue import REGRESSIONS
 from mixing.laws.composed import through
 from mixing.laws.fitting import fit
 from mixing.laws.learning import gather_over
 from mixing.laws.regression import Fitted
+from mixing.parts import REGRESSIONS
 from mixing.runs.evidence import Evidence
 from mixing.swarm import acquisition, design, dirichlet, entropy, grid
 from mixing.swarm.sample import Round, SampledRun

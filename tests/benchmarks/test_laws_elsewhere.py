@@ -4,7 +4,7 @@ import pytest
 from benchmarks.laws_elsewhere import PLAIN, compare, default_family, families
 from benchmarks.swarm_table import ACCURACIES, TASKS, SwarmTable
 from mixing.domains import Domains
-from mixing.laws.catalogue import REGRESSIONS
+from mixing.parts import REGRESSIONS
 from mixing.runs.table import RunTable
 
 

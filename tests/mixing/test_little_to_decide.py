@@ -10,10 +10,10 @@ from scipy.optimize import linprog
 
 from mixing.answer.proposal import propose
 from mixing.domains import Domains
-from mixing.laws.catalogue import REGRESSIONS
 from mixing.laws.diagnostics import kept_in_folds
 from mixing.limits import Limits
 from mixing.methods import METHODS, method_named
+from mixing.parts import REGRESSIONS
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.runs.table import RunTable

@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixing.errors import InvalidSetting, TooFewRuns, UnknownMethod
-from mixing.laws.catalogue import REGRESSIONS
 from mixing.methods import METHODS, Recipe, combine, method_named
-from mixing.swarm.catalogue import SAMPLERS
+from mixing.parts import REGRESSIONS, SAMPLERS
 
 TRAINING = sorted(name for name, method in METHODS.items() if method.trains_runs)
 

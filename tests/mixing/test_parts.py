@@ -8,12 +8,9 @@ import pytest
 
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting
-from mixing.laws.catalogue import REGRESSIONS, RegressionPart
 from mixing.laws.regression import Fitted
-from mixing.parts import GRANULARITIES, HELD_OUT_PREFIX
+from mixing.parts import GRANULARITIES, HELD_OUT_PREFIX, REGRESSIONS, SAMPLERS, SOLVERS, RegressionPart
 from mixing.runs.table import RunTable
-from mixing.solve.catalogue import SOLVERS
-from mixing.swarm.catalogue import SAMPLERS
 from mixing.swarm.samplers import perturbed_runs
 from mixing.swarm.space import SwarmSpace
 

@@ -13,10 +13,9 @@ from mixing.errors import InvalidMetrics, InvalidSetting
 from mixing.limits import Limits
 from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec
-from mixing.parts import HELD_OUT_PREFIX
+from mixing.parts import HELD_OUT_PREFIX, SOLVERS
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
-from mixing.solve.catalogue import SOLVERS
 from mixing.swarm.sample import sample_round
 from tests.mixing.objectives import objective_of_tasks
 

@@ -9,10 +9,10 @@ from mixing.domains import Domains
 from mixing.errors import Infeasible, InvalidSetting, UnknownDomain
 from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec
+from mixing.parts import SAMPLERS
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.solve.constraints import LinearConstraint, share_of
-from mixing.swarm.catalogue import SAMPLERS
 from mixing.swarm.sample import SampledRun, sample_round
 from mixing.swarm.samplers import FIDELITIES
 

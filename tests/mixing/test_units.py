@@ -10,9 +10,9 @@ import pytest
 from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting, OppositeDirections
-from mixing.laws.catalogue import REGRESSIONS
 from mixing.methods import Recipe
 from mixing.objective import ObjectiveSpec
+from mixing.parts import REGRESSIONS
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.runs.table import RunTable

@@ -103,7 +103,7 @@ def _check_lossless(task: TaskDocument, examples: Sequence[TaskExample], tokeniz
 
 def _entropies(question: "Question", spec: Document) -> dict[str, tuple[float, ...]] | None:
     """The four entropies of every domain's tokens, for the sampler that weighs domains by them."""
-    from mixing.swarm.catalogue import SAMPLERS
+    from mixing.parts import SAMPLERS
 
     if not SAMPLERS[question.parts.sampler].reads_entropies:
         return None

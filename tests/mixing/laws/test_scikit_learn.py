@@ -10,9 +10,9 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from mixing.answer.proposal import propose
 from mixing.errors import InvalidMetrics, InvalidSetting, TooFewRuns
-from mixing.laws.catalogue import REGRESSIONS
 from mixing.laws.scikit_learn import FromScikitLearn
 from mixing.methods import METHODS, combine
+from mixing.parts import REGRESSIONS
 from tests.mixing.laws.law_checks import swarm
 from tests.mixing.test_proposal_parts import assert_sound, question_of, true_gain
 
