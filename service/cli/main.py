@@ -1,162 +1,68 @@
 """The command line: ``mixwright`` or ``python -m service.cli.main``."""
 
-from contextlib import closing
-from pathlib import Path
-from typing import Any
+import importlib
+from typing import ClassVar
 
 import click
 
-from service.cli import complaint_of, data_option, port_option, present_token, settings_with, shown_link
-from service.cli.backup import backup, copy_database, restore
-from service.cli.calibrate import calibrate
-from service.cli.fit import fit
-from service.cli.mixture import mixture
-from service.cli.tokens import tokens
-from service.http.auth import UnprotectedBind, load_token
-from service.processes.address import AlreadyServed, PortInUse, UnusableDirectory, address, listen
-from store.logs import configure_logging
-from store.schema import OldSchema, UnknownRevision, UnusableDatabase, require_schema
-from store.settings import NoSuchDevice, Settings
-
-_EXPECTED = (
-    *(AlreadyServed, NoSuchDevice, OldSchema, PortInUse),
-    *(UnknownRevision, UnprotectedBind, UnusableDatabase, UnusableDirectory),
-    OSError,  # of the data directory: it says what cannot be done with which file
-)
+from service.cli import EXIT_STATUSES
 
 
-_host_option = click.option("--host", help="Address to listen on.  [MIXWRIGHT_HOST, 127.0.0.1]")
+class Commands(click.Group):
+    """Commands by name, each loaded when it is called: none waits for what another one needs."""
+
+    TABLE: ClassVar[dict[str, dict[str, tuple[str, str]]]] = {
+        "A mixture from runs you have": {
+            "fit": ("service.cli.fit", "The best mixture by the runs of two tables, or of one."),
+        },
+        "With a service": {
+            "mixture": ("service.cli.mixture", "Mixtures of a running service."),
+        },
+        "The service itself": {
+            "serve": ("service.cli.serve", "Run the service: API, dashboard and workers, until Ctrl-C."),
+            "demo": ("service.cli.serve", "Find a mixture for real text, and train a model on it."),
+            "token": ("service.cli.serve", "Print the bearer token, making one on first use."),
+            "tokens": ("service.cli.tokens", "Tokens of users and programs, with scopes."),
+            "web": ("service.cli.serve", "Run one web process alone."),
+            "migrate": ("service.cli.serve", "Bring the database to the newest schema."),
+            "backup": ("service.cli.backup", "Write the data directory to one file."),
+            "restore": ("service.cli.backup", "Make a new data directory from a backup."),
+            "copy-database": ("service.cli.backup", "Copy every row to another, empty database."),
+            "calibrate": ("service.cli.calibrate", "Measure how fast this device trains proxies."),
+            "export": ("service.cli.serve", "Write the model of a finished run as a Hugging Face folder."),
+            "completion": ("service.cli.completion", "Print what makes a shell complete these commands."),
+        },
+    }
+    """Section -> name -> its module and what it does."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every name, section by section."""
+        return [name for section in self.TABLE.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command; None for a name that is none."""
+        for section in self.TABLE.values():
+            if cmd_name in section:
+                module = importlib.import_module(section[cmd_name][0])
+                found = vars(module).values()
+                return next(
+                    each for each in found if isinstance(each, click.Command) and each.name == cmd_name
+                )
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The sections, without loading a command."""
+        for title, section in self.TABLE.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, line) for name, (_, line) in section.items()])
+        with formatter.section("Exit status"):
+            formatter.write_dl([(str(status), meaning) for status, meaning in EXIT_STATUSES.items()])
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mixwright")
 def main() -> None:
     """Find the data mixture for pretraining a language model, with its evidence."""
-
-
-for _command in (backup, calibrate, copy_database, fit, mixture, restore, tokens):
-    main.add_command(_command)
-
-
-@main.command()
-@data_option
-@port_option
-@_host_option
-@click.option(
-    "--data-roots", help="Directories corpora may be read from, separated as in PATH.  [MIXWRIGHT_DATA_ROOTS]"
-)
-@click.option("--slots", type=click.IntRange(0, 1024), help="Jobs run at once.  [MIXWRIGHT_SLOTS, one a CPU]")
-@click.option("--device", help="Torch device of the jobs: cpu, cuda, cuda:1.  [MIXWRIGHT_DEVICE, cpu]")
-@click.option("--exit-with-parent", "with_parent", is_flag=True, hidden=True)
-def serve(with_parent: bool, **given: Any) -> None:
-    """Run the service: API, dashboard and workers, until Ctrl-C."""
-    from service.processes.serving import StartFailed
-    from service.processes.serving import serve as run_service
-    from store.lifeline import exit_with_parent
-
-    settings = settings_with(**given)
-    _require_something_to_serve(settings)
-    configure_logging(settings)
-
-    def announce(url: str) -> None:
-        link = shown_link(url, settings)
-        click.echo(f"Mixwright serves {settings.data_directory}\nDashboard: {link}\nAPI:       {url}/v1")
-
-    if with_parent:
-        exit_with_parent()
-    with complaint_of(*_EXPECTED, StartFailed):
-        run_service(settings, announce)
-
-
-def _require_something_to_serve(settings: Settings) -> None:
-    if settings.slots == 0:
-        raise click.ClickException(
-            "--slots 0 (MIXWRIGHT_SLOTS): nothing would be prepared, sampled or solved; give at least 1, or run "
-            "`mixwright web` where the workers are elsewhere"
-        )
-    for root in settings.roots[:-1]:  # the last is made by the service itself
-        if isinstance(root, Path) and not root.is_dir():
-            raise click.ClickException(f"--data-roots (MIXWRIGHT_DATA_ROOTS): there is no directory {root}")
-
-
-@main.command()
-@data_option
-@port_option
-@_host_option
-def web(**given: Any) -> None:
-    """Run one web process alone (workers run elsewhere, on the same database)."""
-    from service.processes.web import run_web
-
-    settings = settings_with(**given)
-    with complaint_of(*_EXPECTED):
-        load_token(settings)
-        require_schema(settings.resolved_database_url)
-        with listen(settings.host, settings.port) as listener:
-            settings = settings.model_copy(update={"port": listener.getsockname()[1]})
-            click.echo(f"Dashboard: {shown_link(address(listener), settings)}")
-            run_web(settings, listener)
-
-
-@main.command()
-@data_option
-def migrate(**given: Any) -> None:
-    """Bring the database to the newest schema."""
-    from store.schema import upgrade
-
-    settings = settings_with(**given)
-    with complaint_of(*_EXPECTED):
-        settings.data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        upgrade(settings.resolved_database_url)
-    click.echo("The database has the newest schema.")
-
-
-@main.command()
-@data_option
-def token(**given: Any) -> None:
-    """Print the bearer token, making one on first use in a data directory that is there."""
-    click.echo(present_token(settings_with(**given)))
-
-
-@main.command()
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the result, then exit.",
-)
-@data_option
-@port_option
-def demo(json_file: Path | None, **given: Any) -> None:
-    """Find a mixture for real text, train a larger model on it, and compare."""
-    from service.demo.demo import run_demo
-
-    run_demo(settings_with(**given), json_file)
-
-
-@main.command()
-@click.argument("run_id")
-@click.option(
-    "--to",
-    "directory",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Directory to make; it must not exist.",
-)
-@data_option
-def export(run_id: str, directory: Path, **given: Any) -> None:
-    """Write the model of a finished run as a Hugging Face folder, with its tokenizer."""
-    from proxy_models.errors import ProxyError
-    from proxy_models.export import write_folder
-    from service.swarms.endpoints import model_files
-    from store.engine import Database
-    from store.problems import Problem
-
-    settings = settings_with(**given)
-    database = Database(settings.resolved_database_url)
-    with complaint_of(Problem, ProxyError), closing(database), settings.reading():
-        files = model_files(database, settings, run_id)
-        write_folder(files, directory)
-    click.echo(f"{directory}: {', '.join(file.name for file in files)}")
 
 
 if __name__ == "__main__":

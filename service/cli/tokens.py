@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from service import tokens as access
-from service.cli import complaint_of, data_option, settings_with
+from service.cli import complaint_of, data_option, settings_with, table
 from service.http.schemas import NAME_PATTERN
 from service.tokens import LADDER, OPERATOR, Scope
 from store.engine import Database
@@ -77,9 +77,7 @@ def list_(data_directory: Path | None) -> None:
         ("NAME", "SCOPES", "STATE", "CREATED", "LAST USED", "EXPIRES"),
         *(_line(row, now) for row in rows),
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    click.echo(table(lines))
 
 
 @tokens.command()

@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from service import launches, planning, workers
 from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
-from service.http.auth import load_token, require_launch, require_token
+from service.http.auth import require_launch, require_token
 from service.http.errors import install_error_handlers
 from service.http.guards import BodyLimit, DataRootsOnly, PlainHead, SecurityHeaders
 from service.http.limits import Limits
@@ -21,6 +21,7 @@ from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics
 from service.observability.health import Pulse, Readiness
 from service.observability.requests import RequestLog, request_telemetry
+from service.operator_token import load_token
 from service.optimizations import endpoints as optimizations
 from service.processes.computation import Computations
 from service.swarms import endpoints as swarms

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from service.http.auth import load_token
+from service.operator_token import load_token
 from service.processes.address import ServeLock, ServiceRecord, address, answers, listen
 from service.processes.child_process import KeptProcess, tail
 from store.schema import upgrade

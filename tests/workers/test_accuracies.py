@@ -12,8 +12,8 @@ from mixing.runs.evidence import RunEvidence
 from mixing.sense import sense_of
 from mixing.terms import TaskGuard
 from store.documents import OptimizationDocument, TaskDocument
+from store.question import JobQuestion, OlderRuns
 from store.revisions.past_runs import _series_of
-from workers.jobs.question import JobQuestion, OlderRuns
 
 QUIZ = TaskDocument(
     name="quiz", path="/quiz", metric="accuracy", normalization="character", examples=10, digest="d"

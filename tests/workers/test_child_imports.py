@@ -14,7 +14,7 @@ OF_ARCHITECTURES = {"transformers"}
     [
         ("proxy_run", "proxy_models.training.run_spec"),
         ("full_run", "proxy_models.training.run_spec"),
-        ("solve", "workers.jobs.question"),
+        ("solve", "store.question"),
     ],
 )
 def test_a_child_loads_no_web_framework_whatever_it_is_told_to_do(

@@ -13,11 +13,11 @@ from store import jobs
 from store.documents import LaunchDocument
 from store.engine import Database
 from store.problems import Invalid
+from store.question import JobQuestion
 from store.revisions.shared_text import counted_domains, text_warnings
 from store.settings import Settings
 from store.tables import MixtureRow, Optimization, Revision, Swarm
 from tests.workers.conftest import prepare, write_texts
-from workers.jobs.question import JobQuestion
 from workers.jobs.sample_swarm import _contamination
 
 TEXTS = [f"document {number} of the shared text, " + f"word{number} " * 30 for number in range(150)]

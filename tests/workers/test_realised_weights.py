@@ -15,7 +15,7 @@ from mixing.question import Question
 from mixing.runs.evidence import Needs, RunEvidence, gather
 from proxy_models.training.schedule import allocate_rows
 from store.documents import OptimizationDocument, TrainingDocument
-from workers.jobs.question import _evidence
+from store.question import _evidence
 
 SLOPES = {"books": 1.0, "code": 3.0, "web": 2.0}
 ROWS = 16

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from store.documents import OptimizationDocument
+from store.question import JobQuestion
 from workers.jobs import solve
-from workers.jobs.question import JobQuestion
 
 PLANNED: dict[str, Any] = {
     "groups": {"kept": {"books": 0.25, "web": 0.75}},

@@ -11,8 +11,8 @@ from tokenizers import models
 from mixing.errors import Infeasible
 from proxy_models.errors import TokenizerError
 from store.documents import OptimizationDocument, TaskDocument
+from store.question import JobQuestion
 from workers.jobs import sample_swarm
-from workers.jobs.question import JobQuestion
 
 ASKED: dict[str, Any] = {
     "method": "olmix",

@@ -10,11 +10,11 @@ from proxy_models.training.run_inputs import mixture_sampler, open_shards, score
 from proxy_models.training.run_spec import RunSpec
 from store.documents import OptimizationDocument
 from store.engine import Database
+from store.question import JobQuestion
 from store.revisions.shared_text import text_warnings, unmeasured
 from store.settings import Settings
 from store.tables import Optimization, Revision
 from tests.workers.conftest import prepare, write_texts
-from workers.jobs.question import JobQuestion
 
 ASKED = {"target_tokens": 1000, "proxy": {"tokens": 65_536}, "recipe": None}
 

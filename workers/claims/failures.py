@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mixing.errors import MixingError
 from proxy_models.errors import ProxyError
+from store.problems import Problem
 
 WORKER_LOST = "worker_lost"
 OUT_OF_MEMORY = "out_of_memory"
@@ -42,6 +43,8 @@ class Failure:
         """The failure that ``error`` stands for; what nobody foresaw is an ``internal_error``, never retried."""
         if isinstance(error, JobError | ProxyError):
             return cls(error.code, str(error), error.retryable)
+        if isinstance(error, Problem):
+            return cls(error.code, str(error), retryable=False)
         if isinstance(error, MixingError):
             return cls(error.code, str(error), retryable=False)
         # torch's errors by name: this module must not load torch into the parent.

@@ -15,9 +15,9 @@ from proxy_models.text.document_index import DOCUMENTS
 from proxy_models.text.task_file import TaskExample, read_task
 from store import jobs
 from store.documents import TaskDocument
+from store.question import JobQuestion
 from store.settings import Settings
 from store.tables import Document, Job, Optimization, Run, Swarm
-from workers.jobs.question import JobQuestion
 
 if TYPE_CHECKING:
     from mixing.question import Question

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
+from store.question import JobQuestion
 from store.settings import Settings
 from store.tables import Document, Job, MixtureRow, Optimization
-from workers.jobs.question import JobQuestion
 
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:

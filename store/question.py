@@ -18,6 +18,7 @@ from mixing.domains import Domains
 from mixing.runs.evidence import RunEvidence
 from store import jobs
 from store.documents import Measurements, OptimizationDocument
+from store.problems import NotReady
 from store.revisions.lineage import ancestry, node_id
 from store.revisions.past_runs import Comparison, finished_runs
 from store.revisions.shared_text import (
@@ -28,7 +29,6 @@ from store.revisions.shared_text import (
     unmeasured,
 )
 from store.tables import Job, Optimization, Revision, Run, Swarm
-from workers.claims.failures import JobError
 
 if TYPE_CHECKING:  # the worker, which never solves, need not load what does
     from mixing.question import Question
@@ -81,7 +81,7 @@ class JobQuestion:
         """Of an optimization as it stands.
 
         Raises:
-            JobError: a domain without a count, or an older run of the plan that is not there any more.
+            NotReady: a domain without a count, or an older run of the plan that is not there any more.
         """
         document = OptimizationDocument.of(optimization)
         query = (
@@ -194,11 +194,11 @@ class JobQuestion:
 
 
 def token_counts(revision: Revision) -> dict[str, int]:
-    """Domain name -> N_j. Raises JobError naming a domain that has no count yet."""
+    """Domain name -> N_j. Raises NotReady naming a domain that has no count yet."""
     counts = {row.name: row.tokens for row in revision.domains}
     for name, tokens in counts.items():
         if tokens is None:
-            raise JobError("data_missing", f"domain {name!r} has not been counted")
+            raise NotReady("data_missing", f"domain {name!r} has not been counted")
     return {name: tokens for name, tokens in counts.items() if tokens is not None}
 
 
@@ -226,7 +226,7 @@ def _older_runs(
     runs = finished_runs(session, ancestry(session, optimization.revision))
     counted = [finished for finished in runs if finished.run.id in wanted]
     if missing := sorted(wanted - {finished.run.id for finished in counted}):
-        raise JobError("data_missing", f"of the older runs {', '.join(missing[:3])} are not there any more")
+        raise NotReady("data_missing", f"of the older runs {', '.join(missing[:3])} are not there any more")
     return OlderRuns(
         revision=node_id(optimization.revision),
         lineage=tuple(comparison.nodes),
