@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.laws.regression import Expansion, Fitted, Regression, importance, require_metrics, require_runs
+from mixing.laws.regression import Expansion, Fitted, Regression, importance
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class LinearLaw(Regression):
     (20, 1)
     """
 
+    title = "linear law"
+
     ridge: float = 0.3
 
     def __post_init__(self) -> None:
@@ -82,8 +84,7 @@ class LinearLaw(Regression):
             TooFewRuns: K < m + 1.
             InvalidMetrics: a metric that is not finite, or that is constant.
         """
-        require_runs("linear law", self.runs_to_fit(weights.shape[1]), weights)
-        require_metrics(metrics)
+        self.check(weights, metrics)
         trust = importance(metrics, noise).T
         return self._fitted(weights, metrics, trust)
 

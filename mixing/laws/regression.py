@@ -22,7 +22,7 @@ A regression of one's own is two classes, of which only `fit` and `predict` must
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -182,7 +182,15 @@ class FittedEach(Fitted):
 
 
 class Regression:
-    """A family of laws with its settings. `fit` is all that is needed; the rest has defaults that call it."""
+    """A family of laws with its settings. `fit` is all that is needed; the rest has defaults that call it.
+
+    Attributes:
+        title: how messages call it.
+        needs_positive: whether it works with metrics above 0 alone.
+    """
+
+    title: ClassVar[str] = "law"
+    needs_positive: ClassVar[bool] = False
 
     @classmethod
     def for_runs(cls, runs: RunTable) -> Self:
@@ -210,6 +218,31 @@ class Regression:
             InvalidMetrics: a metric the family cannot work with.
         """
         raise NotImplementedError
+
+    def check(self, weights: np.ndarray, metrics: np.ndarray) -> None:
+        """Refuse (K, m) mixtures and (K, T) metrics that nothing can be learned from; `fit` begins with it.
+
+        Raises:
+            TooFewRuns: K < `runs_to_fit(m)`.
+            InvalidMetrics: one that is not finite, not positive where that is needed, or the same in every run.
+        """
+        runs, domains = weights.shape
+        if runs < (needed := self.runs_to_fit(domains)):
+            raise TooFewRuns(
+                f"{runs} runs are too few for the {self.title} over {domains} domains; it needs {needed}",
+                needed=needed,
+                given=runs,
+            )
+        usable = np.isfinite(metrics) & ((metrics > 0) | (not self.needs_positive))
+        if not usable.all():
+            run, task = np.argwhere(~usable)[0]
+            kind = "positive" if self.needs_positive else "finite"
+            raise InvalidMetrics(
+                f"the metric of run {run}, task {task} is {metrics[run, task]}; the law needs {kind} numbers",
+                field="metrics",
+            )
+        if (constant := np.flatnonzero(np.ptp(metrics, axis=0) == 0)).size:
+            raise InvalidMetrics(f"task {constant[0]} has the same metric in every run", field="metrics")
 
     @property
     def fits_subsets_at_once(self) -> bool:
@@ -256,43 +289,10 @@ class Regression:
         return fitted, np.array([law.mean(weights) for law in laws]).reshape(-1, *metrics.shape)
 
 
-# What every regression refuses before it fits, and how it weighs noisy runs.
+# How a regression weighs noisy runs.
 
 _HALF_TRUSTED = 0.05
 """Noise, of a metric's standard deviation over the runs, at which a run counts half."""
-
-
-def require_runs(law: str, needed: int, weights: np.ndarray) -> None:
-    """Refuse (K, m) mixtures with fewer than `needed` runs.
-
-    Raises:
-        TooFewRuns: the message names the law.
-    """
-    runs, domains = weights.shape
-    if runs < needed:
-        raise TooFewRuns(
-            f"{runs} runs are too few for the {law} over {domains} domains; it needs {needed}",
-            needed=needed,
-            given=runs,
-        )
-
-
-def require_metrics(metrics: np.ndarray, positive: bool = False) -> None:
-    """Refuse (K, T) metrics that nothing can be learned from.
-
-    Raises:
-        InvalidMetrics: one that is not finite, not positive where that is needed, or the same in every run.
-    """
-    usable = np.isfinite(metrics) & (metrics > 0) if positive else np.isfinite(metrics)
-    if not usable.all():
-        run, task = np.argwhere(~usable)[0]
-        kind = "positive" if positive else "finite"
-        raise InvalidMetrics(
-            f"the metric of run {run}, task {task} is {metrics[run, task]}; the law needs {kind} numbers",
-            field="metrics",
-        )
-    if (constant := np.flatnonzero(np.ptp(metrics, axis=0) == 0)).size:
-        raise InvalidMetrics(f"task {constant[0]} has the same metric in every run", field="metrics")
 
 
 def importance(

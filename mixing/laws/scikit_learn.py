@@ -19,8 +19,6 @@ from mixing.laws.regression import (
     FittedEach,
     Regression,
     importance,
-    require_metrics,
-    require_runs,
 )
 
 _FOLDS = 5
@@ -44,6 +42,11 @@ class FromScikitLearn(Regression):
 
     # An estimator's settings know no unit, so it is fitted to metrics of deviation 1.
 
+    @property
+    def title(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - the others have one each
+        """The class of the estimator."""
+        return _name(self.estimator)
+
     def runs_to_fit(self, domains: int) -> int:
         """Two runs in each fold; what the estimator itself needs is not known."""
         return _FEWEST_RUNS
@@ -56,8 +59,7 @@ class FromScikitLearn(Regression):
             InvalidMetrics: a metric that is not finite, or that is constant.
             InvalidSetting: the estimator refuses them, in its own words.
         """
-        require_runs(_name(self.estimator), self.runs_to_fit(weights.shape[1]), weights)
-        require_metrics(metrics)
+        self.check(weights, metrics)
         folds = np.random.default_rng(0).permutation(len(weights)) % _FOLDS
         unseen = np.stack(
             [law.residual_std for law in self.refits(weights, metrics, _without_each(folds), noise)]

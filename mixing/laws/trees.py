@@ -18,7 +18,7 @@ import lightgbm
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.laws.regression import FittedEach, Regression, importance, require_metrics, require_runs
+from mixing.laws.regression import FittedEach, Regression, importance
 from mixing.objective import USUAL_SPREAD
 
 _FEWEST_RUNS = 10
@@ -50,6 +50,8 @@ class Trees(Regression):
     >>> mean.shape
     (20, 1)
     """
+
+    title = "trees"
 
     rounds: int = 1000
     learning_rate: float = 0.01
@@ -83,8 +85,7 @@ class Trees(Regression):
             TooFewRuns: K < 10.
             InvalidMetrics: a metric that is not finite, or that is constant.
         """
-        require_runs("trees", self.runs_to_fit(weights.shape[1]), weights)
-        require_metrics(metrics)
+        self.check(weights, metrics)
         trust = importance(metrics, noise)
         order = np.random.default_rng(self.seed).permutation(len(weights))
         held = max(2, round(self.validation_share * len(weights)))

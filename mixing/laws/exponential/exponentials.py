@@ -9,7 +9,6 @@ a domain's first per mille buys, which an exponential cannot follow; eps keeps i
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -47,7 +46,7 @@ class ExponentialsLaw(ParametricRegression):
     """
 
     terms: int = 2
-    name: ClassVar[str] = "law of several exponentials"
+    title = "law of several exponentials"
 
     def __post_init__(self) -> None:
         if self.terms < 1:
@@ -90,7 +89,7 @@ class ExponentialPowerLaw(ParametricRegression):
     """
 
     eps: float = 1e-3
-    name: ClassVar[str] = "exponential plus power law"
+    title = "exponential plus power law"
 
     def __post_init__(self) -> None:
         if not self.eps > 0:

@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 
 from mixing.laws.exponential.huber_descent import LawProblems, Runs, descend, exponents_above, quantiles
-from mixing.laws.regression import Expansion, Fitted, Regression, importance, require_metrics, require_runs
+from mixing.laws.regression import Expansion, Fitted, Regression, importance
 from mixing.objective import USUAL_SPREAD
 from mixing.runs.table import RunTable
 
@@ -91,6 +91,9 @@ class LogLinearLaw(Regression):
     True
     """
 
+    title = "log-linear law"
+    needs_positive = True
+
     delta: float = 0.02
     per_spread: bool = False
     ridge: float = 1e-6
@@ -127,8 +130,7 @@ class LogLinearLaw(Regression):
             TooFewRuns: K < m + 2.
             InvalidMetrics: a metric that is not positive and finite, or that is constant.
         """
-        require_runs("log-linear law", self.runs_to_fit(weights.shape[1]), weights)
-        require_metrics(metrics, positive=True)
+        self.check(weights, metrics)
         every = np.ones((1, len(weights)), bool)
         return self.refits(weights, metrics, every, noise)[0]
 

@@ -9,7 +9,6 @@ convex: returns that diminish along r directions of the mixture.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -48,7 +47,7 @@ class LinearInteractionsLaw(ParametricRegression):
     """
 
     rank: int = 2
-    name: ClassVar[str] = "linear law with interactions"
+    title = "linear law with interactions"
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -93,7 +92,7 @@ class LogLinearInteractionsLaw(LinearInteractionsLaw):
     """
 
     rank: int = 1
-    name: ClassVar[str] = "log-linear law with interactions"
+    title = "log-linear law with interactions"
 
     def formula(self) -> Formula:
         """What is fitted."""

@@ -24,8 +24,6 @@ from mixing.laws.regression import (
     Regression,
     importance,
     posterior_covariance,
-    require_metrics,
-    require_runs,
 )
 
 _NU = 4.0
@@ -115,7 +113,6 @@ class ParametricRegression(Regression, ABC):
     little else than the prior, and is refused.
     """
 
-    name: ClassVar[str]
     standardised: ClassVar[bool] = True
     """Whether a task is divided by its deviation; a formula without a factor of its own must keep the unit."""
     settings: ClassVar[Settings] = Settings()
@@ -139,8 +136,7 @@ class ParametricRegression(Regression, ABC):
             TooFewRuns: K < m + 2.
             InvalidMetrics: a metric that is not finite, or that is constant.
         """
-        require_runs(self.name, self.runs_to_fit(weights.shape[1]), weights)
-        require_metrics(metrics)
+        self.check(weights, metrics)
         return self.refits(weights, metrics, np.ones((1, len(weights)), bool), noise)[0]
 
     def refits(

@@ -31,8 +31,6 @@ from mixing.laws.regression import (
     Regression,
     importance,
     posterior_covariance,
-    require_metrics,
-    require_runs,
 )
 
 MOVABLE = ("exponent", "decay", "scale", "rest")
@@ -217,6 +215,8 @@ class EffectivePowerLaw(Regression):
     True
     """
 
+    title = "effective power law"
+
     floor: float = 5e-5
     prior: PowerPrior = field(default_factory=PowerPrior)
     iterations: int = 1000
@@ -240,7 +240,7 @@ class EffectivePowerLaw(Regression):
             TooFewRuns: K < max(8, m // 2).
             InvalidMetrics: a metric that is not finite, or that is constant.
         """
-        self._check(weights, metrics)
+        self.check(weights, metrics)
         return self.refit(weights, metrics[None], self.importance(metrics, noise)[None])[0]
 
     def importance(self, metrics: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
@@ -286,15 +286,11 @@ class EffectivePowerLaw(Regression):
 
         They start from the fit to all runs, of which they take a tenth of the steps.
         """
-        self._check(weights[: kept.sum(1).min()], metrics)
+        self.check(weights[: kept.sum(1).min()], metrics)
         trust = self.importance(metrics, noise)[None]
         if not isinstance(whole, FittedEffectivePower):
             (whole,) = self.refit(weights, metrics[None], trust)
         return self.refit(weights, metrics[None], trust * kept[:, :, None], near=whole)
-
-    def _check(self, weights: np.ndarray, metrics: np.ndarray) -> None:
-        require_runs("effective power law", self.runs_to_fit(weights.shape[1]), weights)
-        require_metrics(metrics)
 
     def _problems(
         self, weights: np.ndarray, metrics: np.ndarray, importance: np.ndarray

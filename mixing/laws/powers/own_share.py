@@ -10,8 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from mixing.errors import InvalidMetrics
-from mixing.laws.regression import Expansion, Fitted, Regression, require_runs
+from mixing.laws.regression import Expansion, Fitted, Regression
 from mixing.runs.table import RunTable
 
 SHIFT = 1e-4
@@ -72,6 +71,9 @@ class OwnShareLaw(Regression):
         domains: (T,) column of the domain whose held-out slice each task is.
     """
 
+    title = "law of own shares"
+    needs_positive = True
+
     domains: tuple[int, ...]
 
     @classmethod
@@ -90,11 +92,9 @@ class OwnShareLaw(Regression):
 
         Raises:
             TooFewRuns: K < 3.
-            InvalidMetrics: a metric that is not positive and finite.
+            InvalidMetrics: a metric that is not positive and finite, or that is constant.
         """
-        require_runs("law of own shares", self.runs_to_fit(weights.shape[1]), weights)
-        if not (np.isfinite(metrics).all() and (metrics > 0).all()):
-            raise InvalidMetrics("the law of own shares needs positive and finite metrics", field="metrics")
+        self.check(weights, metrics)
         columns = np.array(self.domains)
         logs = np.log(weights[:, columns] + SHIFT)
         measured = np.log(metrics)

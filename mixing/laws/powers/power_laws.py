@@ -47,7 +47,7 @@ class BiMixLaw(ParametricRegression):
     """
 
     eps: float = 1e-2
-    name: ClassVar[str] = "BiMix law"
+    title = "BiMix law"
 
     def __post_init__(self) -> None:
         if not self.eps > 0:
@@ -87,7 +87,7 @@ class AutoScaleLaw(ParametricRegression):
     """
 
     budget: float = 30.0
-    name: ClassVar[str] = "AutoScale law"
+    title = "AutoScale law"
     standardised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mixing.errors import InvalidMetrics, InvalidSetting, TooFewRuns
+from mixing.errors import InvalidSetting
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.processes.descent import ProcessProblems, descend, posterior
 from mixing.laws.processes.fitted_process import FittedProcess
@@ -113,6 +113,8 @@ class GaussianProcess(Regression):
     True
     """
 
+    title = "Gaussian process"
+
     features: FeatureMap = field(default_factory=FeatureMap)
     mean: Regression | None = None
     prior: ProcessPrior | None = None
@@ -144,7 +146,7 @@ class GaussianProcess(Regression):
             TooFewRuns: K < `runs_to_fit(m)`.
             InvalidMetrics: a metric that is not finite, or that is constant.
         """
-        check(self, weights, metrics)
+        self.check(weights, metrics)
         frame = self._frame(weights, metrics, noise)
         usual = ProcessPrior(amplitude=(0.0, 1.0), noise=(-1.0, 1.0)) if frame.law else ProcessPrior()
         return condition(self, frame, weights, metrics, noise, self.prior or usual, None)
@@ -234,25 +236,6 @@ def condition(
         rounds = (process.finishing,)
     theta, problems = _search(problems, theta, rounds, process.tolerance)
     return FittedProcess.of(process.features, frame, weights, problems, theta, columns)
-
-
-def check(process: GaussianProcess, weights: np.ndarray, metrics: np.ndarray) -> None:
-    """Refuse runs and metrics that no process can be fitted to."""
-    runs, domains = weights.shape
-    if runs < (needed := process.runs_to_fit(domains)):
-        raise TooFewRuns(
-            f"{runs} runs are too few for this Gaussian process over {domains} domains; it needs {needed}",
-            needed=needed,
-            given=runs,
-        )
-    if not np.isfinite(metrics).all():
-        run, task = np.argwhere(~np.isfinite(metrics))[0]
-        raise InvalidMetrics(
-            f"the metric of run {run}, task {task} is {metrics[run, task]}; a process needs finite numbers",
-            field="metrics",
-        )
-    if (constant := np.flatnonzero(np.ptp(metrics, axis=0) == 0)).size:
-        raise InvalidMetrics(f"task {constant[0]} has the same metric in every run", field="metrics")
 
 
 def _search(

@@ -11,7 +11,7 @@ import numpy as np
 
 from mixing.errors import InvalidSetting
 from mixing.laws.processes.fitted_process import FittedProcess
-from mixing.laws.processes.gaussian_process import GaussianProcess, ProcessPrior, check, condition
+from mixing.laws.processes.gaussian_process import GaussianProcess, ProcessPrior, condition
 from mixing.laws.processes.mean import constant_frame
 from mixing.laws.regression import Fitted, Regression
 from mixing.runs.table import RunTable
@@ -91,7 +91,7 @@ class MultiFidelityGaussianProcess:
             InvalidMetrics: a metric that is not finite, or that is constant.
             InvalidSetting: a size that is not positive, or not one size per run.
         """
-        check(self.process, weights, metrics)
+        self.process.check(weights, metrics)
         if fidelity.shape != (len(weights),) or not (fidelity > 0).all():
             raise InvalidSetting("every run needs a proxy size above 0", field="fidelity")
         logarithms = np.log(fidelity)
