@@ -33,9 +33,10 @@ class TaskDocument(Task):
         path: of the file, resolved.
         normalization: what the log-likelihood of a choice is divided by before ranking; None without choices.
         examples: how many there are.
-        size_bytes: of the file.
-        digest: SHA-256 of its content.
+        size_bytes: of the file, or of its text where that is more.
+        digest: SHA-256 of its content, and of ``fields`` where there are any.
         warnings: what is doubtful about the examples.
+        fields: where its records have what is scored (`text.task_layouts.TaskFields`), if that is said.
     """
 
     path: str
@@ -44,6 +45,7 @@ class TaskDocument(Task):
     size_bytes: int | None = None
     digest: str | None = None
     warnings: tuple[str, ...] = ()
+    fields: Mapping[str, Any] | None = None
 
     @property
     def measure(self) -> dict[str, str]:

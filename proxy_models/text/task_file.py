@@ -1,20 +1,23 @@
-"""Tasks as JSONL of gold continuations or of choices to rank. Free of torch, so the service can check them.
+"""Tasks as records of gold continuations or of choices to rank. Free of torch, so the service can check them.
 
 A record is ``{"context", "continuation"}``, or ``{"context", "choices": [...], "gold": index}``: the cloze
 formulation of a multiple-choice question (OLMES, arXiv 2406.08446), in which the text of every choice is scored as a
-continuation of the context and the likeliest one is the answer. A file holds records of one kind. Records of ARC,
-HellaSwag and lm-eval's samples are read too (`task_layouts`).
+continuation of the context and the likeliest one is the answer. A file holds records of one kind: JSON lines, a JSON
+array, or rows of Parquet or Arrow. Records of ARC, HellaSwag and lm-eval's samples, and those that the user says how
+to read, are read too (`task_layouts`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from proxy_models.errors import CorpusError, InvalidSpec, NoChoices
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.formats.json_lines import encodable, json_objects, text_field
+from proxy_models.text.formats.catalogue import EMPTY, format_of
+from proxy_models.text.formats.json_lines import encodable, text_field
 from proxy_models.text.formats.opened import OpenedFile, opened
-from proxy_models.text.task_layouts import of_ours
+from proxy_models.text.reading import BY_CONTENT
+from proxy_models.text.task_layouts import TaskFields, of_ours
 
 MetricName = Literal["bpb", "accuracy"]
 Normalization = Literal["none", "character", "token", "byte"]
@@ -71,17 +74,25 @@ class TaskExample:
         """The continuations to score: the choices, or the gold one alone."""
         return self.choices or (self.continuation,)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that is read of it."""
+        return (self.context, *self.scored)
 
-def read_task(path: DataPath, metric: MetricName = BPB) -> tuple[TaskExample, ...]:
-    """All examples of a task file (also ``.gz`` or ``.zst``).
 
-    Raises `CorpusError` naming file and line: not JSON, a field missing or of another type, an empty continuation or
-    choice, fewer than two choices, the same one twice, a gold index out of range, records of both kinds, or a file
-    without examples; `NoChoices` for an accuracy of records without choices. Other fields are ignored.
+def read_task(
+    path: DataPath, metric: MetricName = BPB, fields: Mapping[str, Any] | None = None
+) -> tuple[TaskExample, ...]:
+    """All examples of a task file, compressed or not; ``fields`` are those of `TaskFields`.
+
+    Raises `CorpusError` naming file and line: not of records, a field missing or of another type, an empty
+    continuation or choice, fewer than two choices, the same one twice, a gold index out of range, records of both
+    kinds, or a file without examples; `NoChoices` for an accuracy of records without choices. Other fields are
+    ignored.
     """
     examples: list[TaskExample] = []
     with opened(path) as file:
-        for number, record in _records(file):
+        for number, record in _records(file, fields):
             example = _choices(path, number, record) if "choices" in record else _gold(path, number, record)
             if metric == ACCURACY and not example.choices:
                 raise NoChoices(path, number)
@@ -97,16 +108,27 @@ def read_task(path: DataPath, metric: MetricName = BPB) -> tuple[TaskExample, ..
     return tuple(examples)
 
 
-def _records(file: OpenedFile) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, record in json_objects(file):
+def _records(file: OpenedFile, fields: Mapping[str, Any] | None) -> Iterator[tuple[int, dict[str, object]]]:
+    found = format_of(file, BY_CONTENT)
+    if found is EMPTY:
+        return
+    if found.records is None:
+        reason = f"is {found.name}; a task is JSON lines, a JSON array, Parquet or Arrow"
+        raise CorpusError(file.path, None, reason)
+    as_ours = of_ours if fields is None else TaskFields(**fields).record
+    for number, record in found.records(file):
         try:
-            yield number, of_ours(record)
+            yield number, as_ours(record)
         except ValueError as error:
             raise CorpusError(file.path, number, str(error)) from error
 
 
-def spacing_warnings(examples: Sequence[TaskExample]) -> Iterator[str]:
-    """What is doubtful about the spaces between contexts and what is scored after them."""
+ENOUGH = 20
+"""Questions, of which the first choice is right for one at least."""
+
+
+def example_warnings(examples: Sequence[TaskExample]) -> Iterator[str]:
+    """What is doubtful: spaces between contexts and what is scored after them, answers that may count from 1."""
     doubled = [
         number
         for number, example in enumerate(examples, 1)
@@ -119,6 +141,9 @@ def spacing_warnings(examples: Sequence[TaskExample]) -> Iterator[str]:
     ):
         if numbers:
             yield f"{len(numbers):,} of {len(examples):,} examples {said}, the first is number {numbers[0]}."
+    is_first = [example.choices[:1] == (example.continuation,) for example in examples if example.choices]
+    if len(is_first) >= ENOUGH and not any(is_first):
+        yield "The first choice is never the right one; where answers count from 1, give the choices' labels."
 
 
 def _gold(path: DataPath, number: int, record: dict[str, object]) -> TaskExample:

@@ -1,14 +1,118 @@
-"""Records of the usual benchmarks as records of ours: ARC, HellaSwag, and the samples that lm-eval logs.
+"""Records of other layouts as records of ours: ARC, HellaSwag, the samples that lm-eval logs, and what a user says.
 
 Contexts and choices are worded as lm-eval 0.4.13 does (``lm_eval/tasks/arc``, ``lm_eval/tasks/hellaswag``), which
-joins a context and what follows by a space. A layout is told by its members.
+joins a context and what follows by a space. A layout is told by its members, or said by `TaskFields`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Record = dict[str, Any]
+_BRACES = re.compile(r"\{([^{}]+)\}")
+
+
+@dataclass(frozen=True)
+class TaskFields:
+    """Where the records of a task have what is scored, by the names of their members; a dot leads into a nested one.
+
+    What follows a context is joined to it by a space where neither has one.
+
+    Attributes:
+        context: a member, or a template with members in braces.
+        continuation: likewise; None where there are choices.
+        choices: the member that is their list, or a member for each.
+        gold: which of them is right: by its index from 0, its text, its letter from A, or its label.
+        labels: the member that is the list of their labels; with it ``gold`` is one of these.
+
+    >>> arc = TaskFields("Question: {question}\\nAnswer:", choices="choices.text", gold="key", labels="choices.label")
+    >>> arc.record({"question": "1 + 1?", "choices": {"text": ["1", "2"], "label": ["A", "B"]}, "key": "B"})
+    {'context': 'Question: 1 + 1?\\nAnswer:', 'choices': [' 1', ' 2'], 'gold': 1}
+    """
+
+    context: str
+    continuation: str | None = None
+    choices: str | Sequence[str] | None = None
+    gold: str | None = None
+    labels: str | None = None
+
+    def record(self, record: Record) -> Record:
+        """The record as one of ours. Raises ValueError naming the member at fault."""
+        context = _filled(record, self.context)
+        if self.choices is None:
+            return {
+                "context": context,
+                "continuation": _joined(context, _filled(record, str(self.continuation))),
+            }
+        texts = _texts(record, self.choices)
+        labels = None if self.labels is None else _texts(record, self.labels)
+        gold = _index(_member(record, str(self.gold)), texts, labels, str(self.gold))
+        return {"context": context, "choices": [_joined(context, text) for text in texts], "gold": gold}
+
+
+def _joined(context: str, text: str) -> str:
+    apart = not text or not context or context[-1].isspace() or text[0].isspace()
+    return text if apart else f" {text}"
+
+
+def _filled(record: Record, said: str) -> str:
+    """A member, or a template with its members filled in."""
+    if "{" not in said:
+        return _text(_member(record, said), said)
+    return _BRACES.sub(lambda found: _text(_member(record, found[1]), found[1]), said)
+
+
+def _texts(record: Record, said: str | Sequence[str]) -> list[str]:
+    if not isinstance(said, str):
+        return [_filled(record, name) for name in said]
+    values = _member(record, said)
+    if not isinstance(values, list):
+        raise ValueError(f"its {said!r} is no list")
+    return [_text(value, said) for value in values]
+
+
+def _text(value: object, name: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"its {name!r} is neither text nor a number")
+    return str(value)
+
+
+def _member(value: Any, name: str) -> Any:
+    """What the name leads to; of a list of objects the list of what it leads to in each."""
+    if isinstance(value, Mapping) and name in value:
+        return value[name]
+    for step in name.split("."):
+        if isinstance(value, list):
+            value = [one.get(step) if isinstance(one, Mapping) else None for one in value]
+        elif isinstance(value, Mapping) and step in value:
+            value = value[step]
+        else:
+            raise ValueError(f"has no member {name!r}")
+    return value
+
+
+def _index(gold: object, choices: Sequence[str], labels: Sequence[str] | None, name: str) -> int:
+    if labels is not None:
+        if str(gold) not in labels:
+            raise ValueError(f"its {name!r} is {gold!r}, none of the labels of its choices")
+        return labels.index(str(gold))
+    if isinstance(gold, int) and not isinstance(gold, bool):
+        return gold
+    said = str(gold)
+    means = {choices.index(said)} if said in choices else set()
+    if re.fullmatch(r"[A-Z]", said):
+        means.add(ord(said) - ord("A"))
+    elif said.isdecimal():
+        means.add(int(said))
+    if len(means) != 1:
+        many = (
+            "may be the text of a choice or its number"
+            if means
+            else "is no index, letter or text of a choice"
+        )
+        raise ValueError(f"its {name!r}, {said!r}, {many}; the choices' labels would tell")
+    return means.pop()
 
 
 def of_ours(record: Record) -> Record:

@@ -65,7 +65,7 @@ def scored_tasks(spec: RunSpec) -> dict[str, Scored]:
     length = spec.training.sequence_length
     return {
         task.name: continuation_task(
-            read_task(task.path, task.measure.metric), tokenizer, length, task.measure
+            read_task(task.path, task.measure.metric, task.fields), tokenizer, length, task.measure
         )
         for task in spec.tasks
     }

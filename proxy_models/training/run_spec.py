@@ -30,17 +30,18 @@ DEVICE_KINDS = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task's name, its JSONL file, and how its choices, if it has any, are measured."""
+    """A task's name, its file with the fields of its records (`task_layouts`), and how choices are measured."""
 
     name: str
     path: DataPath
     measure: TaskMeasure = PLAIN
+    fields: Mapping[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, task: Mapping[str, Any]) -> "TaskSpec":
         """Read the JSON form; raises `KeyError` or `TypeError` for a malformed one, `InvalidSpec` for its measure."""
         measure = task.get("measure") or {}
-        return cls(str(task["name"]), data_path(task["path"]), TaskMeasure(**measure))
+        return cls(str(task["name"]), data_path(task["path"]), TaskMeasure(**measure), task.get("fields"))
 
     @property
     def further(self) -> str:
@@ -48,8 +49,10 @@ class TaskSpec:
         return further_series(self.name, self.measure.further)
 
     def identity(self) -> list[Any]:
-        """What the numbers depend on: the file's content, and the measure where it is not the plain one."""
-        return [self.name, _digest(self.path), *([] if self.measure == PLAIN else [asdict(self.measure)])]
+        """What the numbers depend on: the file's content, and the measure and fields where they are said."""
+        measure = [] if self.measure == PLAIN else [asdict(self.measure)]
+        fields = [] if self.fields is None else [dict(self.fields)]
+        return [self.name, _digest(self.path), *measure, *fields]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,37 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from service.http.schemas import FailureView, Name, RequestModel, Time
 from store import jobs
 
+Member = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class TaskFieldsRequest(RequestModel):
+    """Where a task's records have what is scored; a dot in a name leads into a nested one."""
+
+    context: Member = Field(description="A member, or a template with members in braces.")
+    continuation: Member | None = Field(default=None, description="Likewise; of a task without choices.")
+    choices: Member | list[Member] | None = Field(
+        default=None, description="The member that is their list, or a member for each."
+    )
+    gold: Member | None = Field(
+        default=None, description="Which choice is right: its index from 0, text, letter from A, or label."
+    )
+    labels: Member | None = Field(
+        default=None, description="The member that is the list of the choices' labels."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.continuation is None) == (self.choices is None):
+            raise ValueError("give either a continuation or choices")
+        if (self.choices is None) != (self.gold is None) or (
+            self.choices is None and self.labels is not None
+        ):
+            raise ValueError("choices go with gold, the right one, and only they have labels")
+        return self
+
 
 class TaskRequest(RequestModel):
-    """Something measured on every model: a JSONL file of ``{"context", "continuation"}``, scored in BPB.
+    """Something measured on every model: a file of ``{"context", "continuation"}``, scored in BPB.
 
     Or one of ``{"context", "choices", "gold"}``: the BPB of the gold choices and the accuracy of ranking all of them
     are both measured, and ``metric`` says which of the two the task stands for.
@@ -26,6 +54,9 @@ class TaskRequest(RequestModel):
     normalization: Literal["none", "character", "token", "byte"] | None = Field(
         default=None,
         description="What the log-likelihood of a choice is divided by before ranking; `character` when left out.",
+    )
+    fields: TaskFieldsRequest | None = Field(
+        default=None, description="Of records that are of another layout than is told by their members."
     )
 
 

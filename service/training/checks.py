@@ -1,6 +1,7 @@
 """Checks of training settings and task files that an optimization and a launch share."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from proxy_models.families.architecture import Architecture, checked_architectur
 from proxy_models.families.start import StartFolder, read_published_start, read_start
 from proxy_models.stores.object_path import file_identity, is_address
 from proxy_models.text.data_roots import open_data
-from proxy_models.text.task_file import DEFAULT_NORMALIZATION, read_task, spacing_warnings
+from proxy_models.text.task_file import DEFAULT_NORMALIZATION, example_warnings, read_task
 from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
 from store.documents import TaskDocument, TrainingDocument
 from store.files import identity_hash, resolve_files, resolve_place, store_problems
@@ -130,7 +131,8 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> tuple[TaskD
         if len(files) != 1:
             raise Invalid("not_one_file", f"{task.path!r} names {len(files)} files; a task is one.", field)
         try:
-            examples = read_task(files[0], task.metric)
+            fields = None if task.fields is None else task.fields.model_dump(exclude_none=True)
+            examples = read_task(files[0], task.metric, fields)
         except StoreUnreachable as error:
             raise Unavailable(error.code, f"Task {task.name!r}: {error}", field) from error
         except ProxyError as error:
@@ -145,8 +147,10 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> tuple[TaskD
             )
         # Runs are compared by what they measured, and a file may be edited in its place.
         with open_data(files[0]) as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = stream.tell()
+            digest = hashlib.file_digest(stream, "sha256")
+            size = max(stream.tell(), sum(len(text.encode()) for one in examples for text in one.texts))
+        if fields is not None:
+            digest.update(json.dumps(fields, sort_keys=True).encode())
         stored.append(
             TaskDocument(
                 name=task.name,
@@ -157,8 +161,9 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> tuple[TaskD
                 normalization=(task.normalization or DEFAULT_NORMALIZATION) if ranked else None,
                 examples=len(examples),
                 size_bytes=size,
-                digest=digest,
-                warnings=tuple(spacing_warnings(examples)),
+                digest=digest.hexdigest(),
+                warnings=tuple(example_warnings(examples)),
+                fields=fields,
             )
         )
     if tasks and not any(task.weight > 0 for task in tasks):

@@ -15,7 +15,7 @@ from service.cli.main import main
 from service.domain_sets.schemas import DomainRequest, DomainSetRequest, RevisionRequest
 from service.launches import LaunchRequest
 from service.mixtures.service import MixtureRequest
-from service.optimizations.schemas import OptimizationRequest
+from service.optimizations.schemas import OptimizationRequest, TaskRequest
 from service.planning import QualityRequest
 from store.settings import Settings
 
@@ -28,6 +28,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
         DomainRequest,
         RevisionRequest,
         OptimizationRequest,
+        TaskRequest,
         MixtureRequest,
         LaunchRequest,
         QualityRequest,

@@ -160,6 +160,30 @@ def test_a_bad_task_file_names_the_task_and_the_line(
     assert "line 2" in problem["detail"]
 
 
+def test_a_task_of_another_layout_is_read_as_its_fields_say(
+    client: TestClient, settings: Settings, optimization: Document
+) -> None:
+    path = settings.data_directory / "corpora" / "quiz.json"
+    path.write_text(json.dumps([{"stem": "2 + 2 =", "options": ["3", "4"], "key": "B"}] * 3))
+    fields = {"context": "stem", "choices": "options", "gold": "key"}
+    task = {"name": "quiz", "path": str(path), "fields": fields}
+    stored = client.post("/v1/optimizations", json={**optimization, "tasks": [task]}).json()
+    (kept,) = stored["settings"]["tasks"]
+    assert (kept["fields"], kept["examples"], kept["normalization"]) == (fields, 3, "character")
+    again = {**task, "fields": {**fields, "context": "Sum: {stem}"}}
+    other = client.post("/v1/optimizations", json={**optimization, "tasks": [again]}).json()
+    assert other["settings"]["tasks"][0]["digest"] != kept["digest"], (
+        "runs measured on the one are not the other's"
+    )
+    for wrong in (
+        {"context": "stem"},
+        {**fields, "continuation": "key"},
+        {"context": "stem", "choices": "options"},
+    ):
+        answer = client.post("/v1/optimizations", json={**optimization, "tasks": [{**task, "fields": wrong}]})
+        assert (answer.status_code, answer.json()["field"]) == (422, "tasks[0].fields")
+
+
 def test_an_unknown_domain_set_or_revision_is_not_found(client: TestClient, optimization: Document) -> None:
     assert refused(client, {**optimization, "domain_set": "nobody"})["status"] == 404
     assert refused(client, {**optimization, "revision": 7})["status"] == 404

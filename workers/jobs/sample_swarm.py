@@ -72,7 +72,7 @@ def _contamination(spec: Document, tasks: Sequence[TaskDocument]) -> Document:
         tokenizer = _tokenizer(spec) if tasks else None
         found = {}
         for task in tasks:
-            examples = read_task(data_path(task.path), task.metric)
+            examples = read_task(data_path(task.path), task.metric, task.fields)
             if tokenizer is not None:
                 _check_lossless(task, examples, tokenizer)
             told = contamination(examples, indexes)

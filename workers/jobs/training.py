@@ -63,7 +63,10 @@ def describe(session: "Session", job: "Job", settings: Settings) -> Document:
         "mixture": run.weights,
         "shards": shards,
         "tokenizer": revision.tokenizer_path,
-        "tasks": [{"name": task.name, "path": task.path, "measure": task.measure} for task in tasks],
+        "tasks": [
+            {"name": task.name, "path": task.path, "measure": task.measure, "fields": task.fields}
+            for task in tasks
+        ],
         "directory": str(settings.artifacts / "runs" / run.id),
         "max_epochs": training.repetition_cap,
         "device": settings.device,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
@@ -43,6 +43,7 @@ class Format:
         is_it: whether a file's beginning is of it.
         family: None for what is refused.
         documents: reads text; None where there is none.
+        records: reads objects with their numbers, for who wants more of them than a text; None where there are none.
         layout: finds token ids, by the size of their tokenizer's vocabulary where that is known.
         suffixes: of names that promise it; the first stands for it in the keys of shards.
         advice: what to do where it is refused.
@@ -52,6 +53,7 @@ class Format:
     is_it: Callable[[OpenedFile], bool]
     family: Family | None = None
     documents: Callable[[OpenedFile, Reading], Iterator[str]] | None = None
+    records: Callable[[OpenedFile], Iterator[tuple[int, dict[str, Any]]]] | None = None
     layout: Callable[[OpenedFile, int | None], TokenLayout] | None = None
     suffixes: tuple[str, ...] = ()
     advice: str = ""
@@ -215,6 +217,18 @@ def _arrow(file: OpenedFile, reading: Reading) -> Iterator[str]:
     return arrow(file, reading)
 
 
+def _parquet_rows(file: OpenedFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    from proxy_models.text.formats.columns import parquet_rows
+
+    return parquet_rows(file)
+
+
+def _arrow_rows(file: OpenedFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    from proxy_models.text.formats.columns import arrow_rows
+
+    return arrow_rows(file)
+
+
 def _uncompressed(test: Callable[[OpenedFile], bool]) -> Callable[[OpenedFile], bool]:
     return lambda file: file.compression is None and test(file)
 
@@ -229,10 +243,24 @@ PLAIN_TEXT = Format("plain text", lambda file: True, "plain text", plain_text.do
 FORMATS: tuple[Format, ...] = (
     EMPTY,
     Format("a note beside token ids", _is_note, "nothing"),
-    Format("JSON lines", _is_json_lines, "records", json_lines.documents, suffixes=(".jsonl", ".ndjson")),
-    Format("Parquet", _uncompressed(_PARQUET), "records", _parquet, suffixes=(".parquet",)),
-    Format("Arrow", _uncompressed(_ARROW), "records", _arrow, suffixes=(".arrow", ".feather")),
-    Format("an Arrow stream", _uncompressed(_is_arrow_stream), "records", _arrow, suffixes=(".arrow",)),
+    Format(
+        "JSON lines",
+        _is_json_lines,
+        "records",
+        json_lines.documents,
+        json_lines.json_objects,
+        suffixes=(".jsonl", ".ndjson"),
+    ),
+    Format("Parquet", _uncompressed(_PARQUET), "records", _parquet, _parquet_rows, suffixes=(".parquet",)),
+    Format("Arrow", _uncompressed(_ARROW), "records", _arrow, _arrow_rows, suffixes=(".arrow", ".feather")),
+    Format(
+        "an Arrow stream",
+        _uncompressed(_is_arrow_stream),
+        "records",
+        _arrow,
+        _arrow_rows,
+        suffixes=(".arrow",),
+    ),
     Format("compressed Parquet", _PARQUET, advice="decompress it; Parquet is compressed inside"),
     Format("compressed Arrow", _ARROW, advice="decompress it"),
     Format("encrypted Parquet", _begins(b"PARE"), advice="decrypt it"),
@@ -275,7 +303,14 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format("compressed token ids", _begins(b"\x93NUMPY"), advice="decompress them"),
     Format("UTF-16 or UTF-32", _is_wide_text, advice="convert it: iconv -f UTF-16 -t UTF-8"),
-    Format("a JSON array", _is_json_array, "records", json_array.documents, suffixes=(".json",)),
+    Format(
+        "a JSON array",
+        _is_json_array,
+        "records",
+        json_array.documents,
+        json_array.objects,
+        suffixes=(".json",),
+    ),
     Format(
         "JSON that is neither lines of objects nor an array of them",
         _is_other_json,

@@ -34,8 +34,8 @@ def parquet(file: OpenedFile, reading: Reading) -> Iterator[str]:
     return _texts(file, reading, batches, "Parquet")
 
 
-def _held_against(file: OpenedFile, footer: Any, column: str) -> tuple[int, list[str]]:
-    """How many rows to read at once, and the columns of strings in ``column``.
+def _held_against(file: OpenedFile, footer: Any, column: str | None) -> tuple[int, list[str]]:
+    """How many rows to read at once, and the columns of strings in ``column``; None is all columns.
 
     Raises `CorpusError` where the footer's sizes are not those of text, or of this file.
     """
@@ -44,7 +44,7 @@ def _held_against(file: OpenedFile, footer: Any, column: str) -> tuple[int, list
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
         for chunk in (group.column(index) for index in range(group.num_columns)):
-            if f"{chunk.path_in_schema}.".startswith(f"{column}."):
+            if column is None or f"{chunk.path_in_schema}.".startswith(f"{column}."):
                 stored += chunk.total_compressed_size
                 expanded += chunk.total_uncompressed_size
                 if chunk.physical_type == "BYTE_ARRAY":
@@ -64,19 +64,57 @@ def arrow(file: OpenedFile, reading: Reading) -> Iterator[str]:
     """`parquet`, of an Arrow file or stream."""
 
     def batches(source: IO[bytes]) -> Iterator[tuple[Any, list[str]]]:
-        if file.head.startswith(b"ARROW1"):
-            table = pyarrow.ipc.open_file(source)
-            parts = (table.get_batch(number) for number in range(table.num_record_batches))
-        else:
-            parts = table = pyarrow.ipc.open_stream(source)
-        column = _column(file.path, table.schema, reading.member)
+        schema, parts = _arrow_batches(file, source)
+        column = _column(file.path, schema, reading.member)
         for batch in parts:
             yield batch.column(column[0]), column[1:]
 
     return _texts(file, reading, batches, "Arrow")
 
 
+def parquet_rows(file: OpenedFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, row). Raises `CorpusError`, naming the row where there is one."""
+
+    def batches(source: IO[bytes]) -> Iterator[tuple[Any, list[str]]]:
+        with pyarrow.parquet.ParquetFile(source) as table:
+            rows, _ = _held_against(file, table.metadata, None)
+            for batch in table.iter_batches(batch_size=rows, use_threads=False):
+                yield batch.to_struct_array(), []
+
+    return _values(file, batches, "Parquet")
+
+
+def arrow_rows(file: OpenedFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    """`parquet_rows`, of an Arrow file or stream."""
+
+    def batches(source: IO[bytes]) -> Iterator[tuple[Any, list[str]]]:
+        for batch in _arrow_batches(file, source)[1]:
+            yield batch.to_struct_array(), []
+
+    return _values(file, batches, "Arrow")
+
+
+def _arrow_batches(file: OpenedFile, source: IO[bytes]) -> tuple[Any, Iterator[Any]]:
+    """The schema, and the batches."""
+    if not file.head.startswith(b"ARROW1"):
+        stream = pyarrow.ipc.open_stream(source)
+        return stream.schema, iter(stream)
+    table = pyarrow.ipc.open_file(source)
+    return table.schema, (table.get_batch(number) for number in range(table.num_record_batches))
+
+
 def _texts(file: OpenedFile, reading: Reading, batches: Any, name: str) -> Iterator[str]:
+    for row, value in _values(file, batches, name):
+        try:
+            document = _text_of(file, row, value, reading)
+        except CorpusError as fault:
+            file.faults.pass_over(fault, reading)
+        else:
+            yield document
+
+
+def _values(file: OpenedFile, batches: Any, name: str) -> Iterator[tuple[int, Any]]:
+    """(number from 1, value) of each row of the arrays that ``batches`` finds, with the names that lead into them."""
     row = size = 0
     try:
         with file.seekable() as source:
@@ -89,12 +127,7 @@ def _texts(file: OpenedFile, reading: Reading, batches: Any, name: str) -> Itera
                     size += _length(text)
                     if size > max(FREE_BYTES, MOST_EXPANSION * file.size):
                         raise CorpusError(file.path, row, f"expands to over {MOST_EXPANSION} times its size")
-                    try:
-                        document = _text_of(file, row, text, reading)
-                    except CorpusError as fault:
-                        file.faults.pass_over(fault, reading)
-                    else:
-                        yield document
+                    yield row, text
     except MemoryError:  # also Arrow's own: it says nothing of the file
         raise
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:

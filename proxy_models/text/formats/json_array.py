@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from proxy_models.errors import CorpusError
 from proxy_models.text.formats.json_lines import (
@@ -30,6 +31,14 @@ def documents(file: OpenedFile, reading: Reading) -> Iterator[str]:
             file.faults.pass_over(fault, reading)
         else:
             yield text
+
+
+def objects(file: OpenedFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, object) of each element. Raises `CorpusError` where one is none."""
+    for number, element in _Array(file).elements():
+        if not isinstance(element, dict):
+            raise CorpusError(file.path, number, "an element is no object")
+        yield number, element
 
 
 def _text_of(file: OpenedFile, number: int, element: object, reading: Reading) -> str:
