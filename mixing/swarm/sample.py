@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.domains import Domains, Mixture
-from mixing.errors import TooFewDomains, TooFewRuns
+from mixing.errors import Infeasible, TooFewDomains, TooFewRuns
 from mixing.parts import SAMPLERS
 from mixing.question import Question
 from mixing.reuse.reuse import least_new_runs
 from mixing.runs.evidence import RunEvidence
+from mixing.solve.conflicts import inside_of
+from mixing.solve.constraints import LinearSystem
 from mixing.swarm.dirichlet import strengths_between
+from mixing.swarm.filling import distinct
 from mixing.swarm.space import SwarmSpace
 
 
@@ -136,10 +139,41 @@ class Round:
         """Runs of (n, q) weights over what is sampled, each a full proxy run or of (n,) tokens."""
         each = np.broadcast_to(tokens, len(weights))
         domains = self.question.domains
-        leaves = self.question.space.expand(weights)
+        leaves = self.question.space.expand(self.within(weights))
         return tuple(
             SampledRun(domains.mixture(row), float(share)) for row, share in zip(leaves, each, strict=True)
         )
+
+    def within(self, weights: np.ndarray) -> np.ndarray:
+        """(n, q) weights that keep to the caps of what several domains hold.
+
+        One that does not is moved towards the middle of what may be, as far as it has to be: both keep to every other
+        limit, and so does what lies between them.
+
+        Raises:
+            Infeasible: so much has to be moved that runs coincide.
+        """
+        limits, way = self.question.limits, self.question.space
+        if not limits.sharing:
+            return weights
+        caps = np.array([limit.upper for limit in limits.sharing])
+        rows = way.pull_back_rows(np.array([limit.row(way.leaves) for limit in limits.sharing]))
+        over = np.maximum(weights @ rows.T - caps, 0.0)
+        if not over.any():
+            return weights
+        middle = inside_of(LinearSystem.of(way, limits.caps, limits.all_constraints))[0] * self.space.drawn
+        middle = self.space.pinned + middle * (self.space.free_mass / middle.sum())
+        room = np.maximum(caps - rows @ middle, np.finfo(float).tiny)
+        moved = weights + (over / (over + room)).max(axis=1, keepdims=True) * (middle - weights)
+        if distinct(moved, 0.0).sum() < distinct(weights, 0.0).sum():
+            names = sorted({name for limit in limits.sharing for name in limit.coefficients})
+            raise Infeasible(
+                f"the caps leave too few mixtures for {len(weights)} runs, for {', '.join(names)} hold the same text;"
+                " merge them, lower the target tokens or raise the repetition cap",
+                field="runs",
+                names=names,
+            )
+        return moved
 
     def over_contents(self, weights: np.ndarray) -> np.ndarray:
         """(n, c) weights over the contents of (n, q) weights over what is sampled."""

@@ -58,7 +58,7 @@ def _design(
     Older runs count as chosen, so new ones are drawn where those say little.
     """
     count = min(POOL * round_.runs, max(2 * round_.runs, LARGEST_POOL))
-    pool = dirichlet.sample(round_.space, count, round_.generator, round_.strengths)
+    pool = round_.within(dirichlet.sample(round_.space, count, round_.generator, round_.strengths))
     chosen = choose(features(round_.over_contents(pool)), round_.runs, features(round_.older()))
     return round_.sampled(pool[chosen])
 
@@ -81,7 +81,10 @@ def entropy_weighted(round_: Round) -> tuple[SampledRun, ...]:
 def perturbed(round_: Round) -> tuple[SampledRun, ...]:
     """AutoScale's runs at the round's budget: half the proxy's tokens, then all of them."""
     budget = 2.0 ** (round_.number - len(round_.question.rounds) + 1)
-    weights, tokens, held = perturbed_runs(round_.space, budget, round_.generator)
+    question, space = round_.question, round_.space
+    if question.limits.sharing:  # moved afterwards, a run would not be of one domain's tokens any more
+        space = space.with_caps(question.space.pull_back_caps(question.limits.separate_caps)[0])
+    weights, tokens, held = perturbed_runs(space, budget, round_.generator)
     if round_.runs != len(weights):
         raise InvalidSetting(
             f"each budget takes {len(weights)} runs, two a domain and the base, not {round_.runs}",

@@ -11,8 +11,11 @@ from mixing.answer.proposal import propose
 from mixing.answer.untrained import baseline
 from mixing.domains import Domains
 from mixing.limits import Limits
+from mixing.methods import METHODS, Method
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
+from mixing.solve.constraints import share_of
+from mixing.swarm.sample import sample_round
 
 CAP = 4.0
 
@@ -77,6 +80,46 @@ def test_the_best_mixture_reads_shared_text_no_more_than_the_cap_and_says_so() -
     (row,) = [row for row in evidence["constraints"] if row["kind"] == "shared_cap"]
     assert row["domains"] == ["code", "web"]
     assert row["statement"] == "The text that code and web share is read 4 times, its cap."
+
+
+TRAINED = [method for method in METHODS.values() if method.recipe is not None]
+
+
+@pytest.mark.parametrize("method", TRAINED, ids=lambda method: method.name)
+def test_every_swarm_reads_shared_text_no_more_than_its_cap(method: Method) -> None:
+    assert method.recipe is not None
+    runs = method.default_runs(3, method.recipe)
+    asked = replace(
+        question(method=method.name), rounds=method.split(method.recipe, runs, 3), target_tokens=8e6
+    )
+    entropies = {"books": (1.0, 2.0, 3.0, 4.0), "code": (4.0, 1.0, 3.0, 2.0), "web": (2.0, 4.0, 1.0, 3.0)}
+    sampled = sample_round(asked, 0, (), entropies)
+    weights = np.array([[*run.mixture.as_dict().values()] for run in sampled])
+    assert ((weights[:, 1] + weights[:, 2]) * 8e6 / 1e6 <= CAP * (1 + 1e-9)).all()
+    assert len(np.unique(weights.round(9), axis=0)) == len(weights)
+    assert np.ptp(weights, axis=0).min() > 0.05, "every domain is varied"
+
+
+def test_a_run_over_the_cap_of_shared_text_is_moved_and_the_others_stay_as_drawn() -> None:
+    names = ("books", "code", "news", "web")
+    domains = Domains.of({"books": 1e6, "code": 1e6, "news": 1e6, "web": 1e6}, shared=(("code", "web"),))
+    asked = Question(
+        domains=domains,
+        method="olmix",
+        target_tokens=8e6,
+        repetition_cap=CAP,
+        rounds=(40,),
+        constraints=(share_of(["books"], names, 0.2, 0.2), share_of(["news"], names, 0.05, 1.0)),
+    )
+    moved = np.array([[*run.mixture.as_dict().values()] for run in sample_round(asked)])
+    alone = replace(asked, domains=replace(domains, shared=()))
+    drawn = np.array([[*run.mixture.as_dict().values()] for run in sample_round(alone)])
+    over = drawn[:, 1] + drawn[:, 3] > 0.5
+    assert 0 < over.sum() < 40
+    np.testing.assert_array_equal(moved[~over], drawn[~over])
+    np.testing.assert_allclose(moved[over, 1] + moved[over, 3], 0.5, rtol=1e-9)
+    assert (moved[:, 0] == 0.2).all(), "a pin is exact"
+    assert (moved[:, 2] >= 0.05 - 1e-12).all()
 
 
 @pytest.mark.parametrize("method", ["natural", "uniform", "temperature", "unimax"])
