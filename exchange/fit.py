@@ -1,13 +1,13 @@
 """From the runs people have to a mixture with its evidence: what ``mixwright fit`` and `mixwright.fit` do."""
 
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 from exchange.columns import Reading
+from exchange.directions import check_one_direction, directions, named
 from exchange.formats.base import Blend
 from exchange.sheets import Sheet, listed, matches, read_sheet
 from exchange.swarm import Swarm, read_swarm
@@ -16,16 +16,11 @@ from mixing.domains import Domains
 from mixing.errors import InvalidSetting, InvalidTokens, MissingDomain
 from mixing.laws.ensemble import MOST_WORK, work
 from mixing.methods import Recipe, combine, method_named
-from mixing.objective import ObjectiveSpec, Turn
+from mixing.objective import ObjectiveSpec
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.solve.constraints import share_of
 from mixing.terms import TaskGuard
-
-_ACCURACY = re.compile(
-    r"(^|[/_.,:-])(acc|accuracy|exact_match|em|f1|pass@?\d*|mc[12]|bleu|rouge\w*|auc)($|[/_.,:@-])", re.I
-)
-
 
 _QUICK = MOST_WORK / 5
 """What takes longer, some 4 seconds, is not done without being asked for."""
@@ -247,9 +242,7 @@ def _pool(swarm: Swarm, given: Any) -> dict[str, tuple[float, float | None]]:
     """
     counts = {name: (count, None) for name, count in given.items()} if isinstance(given, Mapping) else None
     counts = counts or _counts_of(read_sheet(given))
-    called = {
-        alias: name for name in swarm.domains for alias in (swarm.columns[name], swarm.labels[name], name)
-    }
+    called = swarm.aliases
     if stray := [name for name in counts if name not in called]:
         raise InvalidTokens(
             f"tokens are given for {listed(stray)}, which no run has; there are {listed(swarm.domains)}",
@@ -301,29 +294,14 @@ def _objective(swarm: Swarm, asked: Asked) -> ObjectiveSpec:
         InvalidSetting: a pattern that stands for no metric; a direction that is unclear; an objective that was not
             named over metrics of both directions.
     """
-    higher = _matching(swarm.metrics, asked.higher_is_better, "higher_is_better")
-    lower = _matching(swarm.metrics, asked.lower_is_better, "lower_is_better")
-    if both := sorted(higher & lower):
-        raise InvalidSetting(
-            f"{listed(both)} cannot be better both ways", field="higher_is_better", names=both
-        )
+    turns = directions(swarm.metrics, swarm.runs, asked.higher_is_better, asked.lower_is_better)
     tasks = dict.fromkeys(swarm.metrics, 1.0)
     if asked.objective:
         tasks = {}
         for pattern, weight in asked.objective.items():
-            tasks |= dict.fromkeys(sorted(_matching(swarm.metrics, [pattern], "objective")), float(weight))
-    if unclear := [name for name in swarm.metrics if _ACCURACY.search(name) and name not in higher | lower]:
-        raise InvalidSetting(
-            f"is {listed(unclear)} better when higher? Say so, or that lower is better",
-            field="higher_is_better",
-            names=unclear,
-        )
-    if not asked.objective and higher and higher != set(swarm.metrics):
-        raise InvalidSetting(
-            "some metrics are better when higher and some when lower, and a mean of both means nothing; name the"
-            " objective",
-            field="objective",
-        )
+            tasks |= dict.fromkeys(sorted(named(swarm.metrics, [pattern], "objective")), float(weight))
+    else:
+        check_one_direction(swarm.metrics, turns)
     families = {
         family: tuple(task for task in tasks if any(matches(task, each) for each in patterns))
         for family, patterns in asked.families.items()
@@ -331,24 +309,6 @@ def _objective(swarm: Swarm, asked: Asked) -> ObjectiveSpec:
     return ObjectiveSpec(
         tasks,
         families=families,
-        directions=dict.fromkeys(sorted(higher), "higher"),
-        turned={name: _turn(swarm, name) for name in sorted(higher)},
+        directions=dict.fromkeys(turns, "higher"),
+        turned=turns,
     )
-
-
-def _matching(names: tuple[str, ...], patterns: Iterable[str], setting: str) -> set[str]:
-    found: set[str] = set()
-    for pattern in patterns:
-        matched = {name for name in names if matches(name, pattern)}
-        if not matched:
-            raise InvalidSetting(
-                f"there is no metric {pattern!r}; there are {listed(names)}", field=setting, names=[pattern]
-            )
-        found |= matched
-    return found
-
-
-def _turn(swarm: Swarm, name: str) -> Turn:
-    """A share of 1 becomes what is missing to it; any other metric that is better when higher is negated."""
-    values = [run.metrics[name] for run in swarm.runs if name in run.metrics]
-    return "error rate" if values and min(values) >= 0 and max(values) <= 1 else "negated"

@@ -138,6 +138,15 @@ def _file(path: Path) -> Sheet:
         data = path.read_bytes()
     except OSError as error:
         raise InvalidTable(f"{path}: {error.strerror or error}", field=str(path)) from error
+    return sheet_of(data, path)
+
+
+def sheet_of(data: bytes, path: Path) -> Sheet:
+    """The table that a file's content is; ``path`` is what it is called in messages.
+
+    Raises:
+        InvalidTable: nothing in it, or what is no table.
+    """
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
     if data[:4] == b"PAR1":

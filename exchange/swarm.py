@@ -3,10 +3,11 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exchange.columns import IDS, Reading, domain_names, metric_columns, others, phases_of, weight_columns
 from exchange.sheets import InvalidTable, Sheet, listed, number_of
+from mixing.errors import MissingDomain, UnknownDomain
 from mixing.runs.evidence import RunEvidence
 from mixing.runs.sound import RENORMALIZED
 
@@ -32,6 +33,47 @@ class Swarm:
     metrics: tuple[str, ...]
     runs: tuple[RunEvidence, ...]
     notes: tuple[str, ...]
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """`{column, label or name of a domain: its name}`: all that others may call it by."""
+        return {
+            alias: name for name in self.domains for alias in (self.columns[name], self.labels[name], name)
+        }
+
+    def over(self, domains: Sequence[str]) -> "Swarm":
+        """The same runs with their domains called as a domain set calls them.
+
+        Raises:
+            UnknownDomain: a column of weights that is none of the domains.
+            MissingDomain: a domain that has no column.
+        """
+        aliases = self.aliases
+        called = {aliases[name]: name for name in domains if name in aliases}
+        if stray := [name for name in self.domains if name not in called]:
+            raise UnknownDomain(
+                f"{listed([self.columns[name] for name in stray])} is no domain of the set, which has"
+                f" {listed(domains)}",
+                field="weights",
+                names=stray,
+            )
+        if missing := [name for name in domains if name not in aliases]:
+            raise MissingDomain(
+                f"no run has a weight of {listed(missing)}; write 0 where the domain was left out",
+                field="weights",
+                names=missing,
+            )
+        runs = [
+            replace(run, mixture={called[name]: weight for name, weight in run.mixture.items()})
+            for run in self.runs
+        ]
+        return replace(
+            self,
+            domains=tuple(called[name] for name in self.domains),
+            labels={called[name]: label for name, label in self.labels.items()},
+            columns={called[name]: column for name, column in self.columns.items()},
+            runs=tuple(runs),
+        )
 
 
 def read_swarm(weights: Sheet, metrics: Sheet | None, reading: Reading) -> Swarm:

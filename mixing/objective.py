@@ -12,7 +12,7 @@ so tasks count by what mixtures change in them and the objective stays in the un
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
@@ -373,13 +373,22 @@ class Task:
         name: unique among the tasks.
         weight: its share of the objective, not normalised.
         family: whose tasks count together; None for a family of its own.
-        metric: "bpb", or "accuracy", which is better when higher.
+        metric: "bpb"; "accuracy", a share of 1 that is better when higher; or, of whatever else was measured, which
+            way it is better, "lower" or "higher".
     """
 
     name: str
     weight: float = 1.0
     family: str | None = None
-    metric: Literal["bpb", "accuracy"] = "bpb"
+    metric: Literal["bpb", "accuracy", "lower", "higher"] = "bpb"
+
+    @property
+    def is_higher_better(self) -> bool:
+        """Whether larger values are better."""
+        return self.metric in ("accuracy", "higher")
+
+
+_UNITS: Final = {"bpb": "BPB", "accuracy": "accuracy"}
 
 
 def objective_of(
@@ -391,7 +400,8 @@ def objective_of(
     Of worst families none weighs more than another, so there the weights only say what a family's own mean is.
 
     Args:
-        tasks: of which accuracies enter as error rates. One without a family is a family of its own.
+        tasks: of which accuracies enter as error rates, and what else is better when higher negated. One without a
+            family is a family of its own.
         domains: names of those that have a held-out slice.
         granularity: of the recipe.
         worst_family: minimise the worst family's mean instead of the weighted mean of all tasks.
@@ -404,7 +414,7 @@ def objective_of(
         raise InvalidSetting("no domain has enough text for a held-out slice; give tasks", field="tasks")
     weights = {task.name: float(task.weight) for task in counted}
     _check_weights("task", weights)
-    higher = [task.name for task in counted if task.metric == "accuracy"]
+    higher = [task for task in counted if task.is_higher_better]
     members: dict[str, list[str]] = {}
     if worst_family or granularity == "per family":
         for task in counted:
@@ -420,9 +430,9 @@ def objective_of(
         weights,
         members,
         totals,
-        directions=dict.fromkeys(higher, "higher"),
-        turned=dict.fromkeys(higher, "error rate"),
-        units={task.name: "accuracy" if task.metric == "accuracy" else "BPB" for task in counted},
+        directions={task.name: "higher" for task in higher},
+        turned={task.name: "error rate" if task.metric == "accuracy" else "negated" for task in higher},
+        units={task.name: _UNITS[task.metric] for task in counted if task.metric in _UNITS},
         aggregation="worst family" if worst_family else "weighted mean",
         granularity=chosen,
     )

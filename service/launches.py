@@ -18,7 +18,7 @@ from service.http.schemas import After, Limit, Listing, Name, Page
 from service.mixtures.service import check_repetition, mixture_with_id
 from service.optimizations.schemas import TaskRequest, TrainingRequest
 from service.swarms.service import ModelView, TrainingView, training_view
-from service.training.checks import check_rows, check_tasks, check_training, check_vocabulary
+from service.training.checks import check_rows, check_tasks, check_training, check_vocabulary, require_corpus
 from service.training.device import WorkerDevice, check_counted, check_memory, worker_device
 from store import jobs
 from store.documents import VERSION, LaunchDocument, Measurements, SwarmDocument, TrainingDocument
@@ -109,6 +109,7 @@ def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice,
     # The sampler checks again, by counted rows, before its first step.
     check_repetition(mixture, document.tokens, document.repetition_cap)
     if document.launcher == BUILT_IN:
+        require_corpus(mixture.revision, "mixture_id")
         check_rows(document, sum(weight > 0 for weight in mixture.weights.values()), "")
         check_memory(device, mixture.revision, document, "")
     if not document.tasks and mixture.optimization_id is not None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # a process that only passes jobs on need not load the mathem
     from mixing.question import Question
     from mixing.reuse.reuse import Reuse
     from mixing.solve.constraints import LinearConstraint
-    from store.tables import Launch, Optimization
+    from store.tables import Launch, Optimization, Swarm
 
 VERSION: Final = 3
 """Of the documents; rows from before there was one are version 1. Up to 2 the KL weight is in the metric's unit."""
@@ -30,7 +30,7 @@ class TaskDocument(Task):
     """A task with its file, as it was when it was posted.
 
     Attributes:
-        path: of the file, resolved.
+        path: of the file, resolved; None of a task that is measured elsewhere.
         normalization: what the log-likelihood of a choice is divided by before ranking; None without choices.
         examples: how many there are.
         size_bytes: of the file, or of its text where that is more.
@@ -39,7 +39,7 @@ class TaskDocument(Task):
         fields: where its records have what is scored (`text.task_layouts.TaskFields`), if that is said.
     """
 
-    path: str
+    path: str | None = None
     normalization: str | None = None
     examples: int | None = None
     size_bytes: int | None = None
@@ -147,8 +147,12 @@ class SwarmDocument:
         minimum_runs: fewest that must succeed.
         tasks: what every run is measured on.
         aggregate: "mean" or "worst_family".
-        proxy: the model every run trains, and how; None where nothing is trained.
+        proxy: the model every run trains, and how; None where nothing is trained here.
         reuse: None without.
+        trained: "here" or "elsewhere".
+        proxy_name: what is trained elsewhere, in the words of whoever trains it.
+        run_tokens: what a whole run trains elsewhere, where that was said.
+        swarms: ids of those whose runs are the evidence; nothing is sampled then.
     """
 
     version: int = 1
@@ -159,11 +163,49 @@ class SwarmDocument:
     aggregate: str = "mean"
     proxy: TrainingDocument | None = None
     reuse: ReuseDocument | None = None
+    trained: str = "here"
+    proxy_name: str | None = None
+    run_tokens: int | None = None
+    swarms: tuple[str, ...] = ()
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its runs wait for results instead of workers."""
+        return self.trained == "elsewhere"
+
+    @property
+    def whole_run(self) -> int | None:
+        """Tokens that a run trains where it is not made shorter; None where nobody said."""
+        return self.run_tokens if self.proxy is None else self.proxy.tokens
 
     @classmethod
     def of(cls, row: "Optimization") -> Self:
         """A row's; before version 2 method and seed were in its columns alone."""
         return from_document(cls, {**row.settings, "method": row.method, "seed": row.seed})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BroughtDocument:
+    """`Swarm.brought`: what was said of runs that were sampled and trained elsewhere.
+
+    Attributes:
+        name: of the swarm.
+        proxy_name: what was trained, in words; runs of one swarm have one proxy.
+        higher_is_better: patterns of the metrics that are better when higher.
+        lower_is_better: patterns of those that are not, though their names look like it.
+        notes: on how tables were read.
+    """
+
+    name: str | None = None
+    proxy_name: str | None = None
+    higher_is_better: tuple[str, ...] = ()
+    lower_is_better: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, swarm: "Swarm") -> Self:
+        """A swarm's; where it was sampled here, nothing."""
+        return from_document(cls, swarm.brought or {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +266,7 @@ class OptimizationDocument(SwarmDocument, Terms):
                 for share in self.shares
             ),
             objective={} if self.recipe is None else self.objective(measured),
-            proxy_tokens=None if self.proxy is None else self.proxy.tokens,
+            proxy_tokens=self.whole_run,
             reuse=reuse,
         )
 

@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session, object_session
 
 from store.tables import ATTEMPTS, Attempt, Job, Revision, Run, database_now
 
+WAITING: Final = "waiting"
+"""For the results of a run that is trained elsewhere: nobody here can do it."""
 QUEUED: Final = "queued"
 CLAIMED: Final = "claimed"
 RUNNING: Final = "running"
@@ -15,7 +17,7 @@ SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
 HELD: Final = (CLAIMED, RUNNING)
-LIVE: Final = (QUEUED, CLAIMED, RUNNING)
+LIVE: Final = (WAITING, QUEUED, CLAIMED, RUNNING)
 ENDED: Final = (SUCCEEDED, FAILED, CANCELLED)
 
 PREPARE_TOKENIZER: Final = "prepare_tokenizer"
@@ -74,10 +76,10 @@ def has_jobs(session: Session, owner: str, kinds: Iterable[str], states: Iterabl
 
 
 def cancel_jobs(session: Session, owner: str) -> None:
-    """Cancel what is queued for ``owner``; ask whoever holds the rest to stop at the next heartbeat."""
+    """Cancel what nobody holds for ``owner``; ask whoever holds the rest to stop at the next heartbeat."""
     session.execute(
         update(Job)
-        .where(Job.owner == owner, Job.state == QUEUED)
+        .where(Job.owner == owner, Job.state.in_((QUEUED, WAITING)))
         .values(state=CANCELLED, finished_at=database_now())
     )
     session.execute(update(Job).where(Job.owner == owner, Job.state.in_(HELD)).values(cancel_requested=True))
@@ -103,6 +105,15 @@ def requeue_jobs(session: Session, owner: str, states: Iterable[str] = (FAILED, 
         )
     )
     return result.rowcount  # pyright: ignore[reportAttributeAccessIssue] - an UPDATE always answers a CursorResult
+
+
+def await_results(session: Session, owner: str) -> None:
+    """What is queued of ``owner``'s runs is trained elsewhere: it waits for results instead of a worker."""
+    session.execute(
+        update(Job)
+        .where(Job.owner == owner, Job.kind == PROXY_RUN, Job.state == QUEUED)
+        .values(state=WAITING)
+    )
 
 
 # What became of each attempt at a job, one row each: jobs are queued again and forget, counters must not.
@@ -157,6 +168,8 @@ def preparation_state(states: Mapping[str, int], domains: int) -> str:
     for ended_badly in (FAILED, CANCELLED):
         if states.get(ended_badly):
             return ended_badly
+    if not any(states.values()):
+        return SUCCEEDED  # a revision without text has nothing to prepare, and any other a job from the start
     # One job for the tokenizer, one a domain, made when the tokenizer is there, and one to compare them, made with
     # the last domain's count; older versions had none.
     if states.get(SUCCEEDED, 0) > domains and not set(states) - {SUCCEEDED}:

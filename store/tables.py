@@ -162,9 +162,14 @@ class Revision(Base):
     domain_set: Mapped[DomainSet] = relationship(back_populates="revisions")
     domains: Mapped[list["DomainRow"]] = relationship(back_populates="revision", order_by="DomainRow.name")
 
+    @property
+    def has_corpus(self) -> bool:
+        """Whether its domains have text; all of them, or none has."""
+        return any(row.files for row in self.domains)
+
 
 class DomainRow(Base):
-    """A leaf of one revision: its files as posted, and what counting them found."""
+    """A leaf of one revision: its files as posted, and what counting them found; without files what was declared."""
 
     __tablename__ = "domains"
     __table_args__ = (UniqueConstraint("revision_id", "name"),)
@@ -220,11 +225,15 @@ class Optimization(Base):
 
 
 class Swarm(Base):
-    """The set of proxy runs sampled for one optimization."""
+    """The proxy runs sampled for one optimization; or runs that were brought, sampled and trained elsewhere."""
 
     __tablename__ = "swarms"
     id: Mapped[str] = _id("swarm")
-    optimization_id: Mapped[str] = mapped_column(ForeignKey("optimizations.id"), unique=True)
+    optimization_id: Mapped[str | None] = mapped_column(ForeignKey("optimizations.id"), unique=True)
+    """Null where the runs were brought."""
+    brought: Mapped[Document | None]
+    """What was said of runs that were brought (`store.documents.BroughtDocument`)."""
+    user_name: Mapped[str] = _user()
     revision_id: Mapped[str] = mapped_column(ForeignKey("revisions.id"))
     contamination: Mapped[Document | None]
     """Which tasks' texts are trained on (`workers.jobs.sample_swarm`); None before that was looked for."""
@@ -262,8 +271,14 @@ class Run(Base):
     """One model trained on one mixture with one seed: a proxy run of a swarm, or the run of a launch."""
 
     __tablename__ = "runs"
-    __table_args__ = (UniqueConstraint("swarm_id", "position"), Index(None, "position", "id"))
+    __table_args__ = (
+        UniqueConstraint("swarm_id", "position"),
+        UniqueConstraint("swarm_id", "name"),
+        Index(None, "position", "id"),
+    )
     id: Mapped[str] = _id("run")
+    name: Mapped[str | None]
+    """What it is called where it was trained; null for one that was sampled here."""
     swarm_id: Mapped[str | None] = mapped_column(ForeignKey("swarms.id"))
     launch_id: Mapped[str | None] = mapped_column(ForeignKey("launches.id"), unique=True)
     position: Mapped[int]
@@ -285,10 +300,12 @@ class Run(Base):
             .scalar_subquery(),
         )
     )
-    seed: Mapped[int] = mapped_column(BigInteger)
+    seed: Mapped[int | None] = mapped_column(BigInteger)
+    """Null where nobody said it of a run that was brought."""
     weights: Mapped[Document]
     result: Mapped[Document | None]
-    """What ``proxy_models.training`` returned, without its metric series; set once, with the job's success."""
+    """What ``proxy_models.training`` returned, without its metric series; set once, with the job's success. Of a run
+    trained elsewhere the metrics as they came."""
     created_at: Mapped[float] = _time()
 
 

@@ -67,9 +67,9 @@ class CheckedDomain:
         return [path for path, _, _ in self.identity]
 
     @property
-    def files_hash(self) -> str:
-        """Equal for the same files, unchanged since."""
-        return identity_hash(self.identity, self.reading.said)
+    def files_hash(self) -> str | None:
+        """Equal for the same files, unchanged since; None without any."""
+        return identity_hash(self.identity, self.reading.said) if self.identity else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def check_domain(domain: PlacedDomain, rules: FileRules) -> CheckedDomain:
         request.size_bytes,
         request.reading.settings,
     )
-    if checked.files_hash in rules.counted:
+    if not files or checked.files_hash in rules.counted:
         return checked
     choice = _look_into(checked, files, named, f"{domain.field}.files", rules)
     taken = {str(look.path) for look in choice.taken}

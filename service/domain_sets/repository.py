@@ -170,7 +170,7 @@ def _describe_domain(row: DomainRow, job: Job | None) -> DomainView:
         size_bytes=row.counted_bytes,
         warnings=list(domain_warnings(row)),
         **{name: findings.get(name) for name in noted},
-        state=job.state if job else jobs.QUEUED,
+        state=job.state if job else jobs.QUEUED if row.files else jobs.SUCCEEDED,
         progress=ProgressView(**{name: progress[name] for name in ("done", "total", "unit")})
         if progress and job and job.state in jobs.HELD
         else None,

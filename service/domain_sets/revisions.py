@@ -40,7 +40,9 @@ def check_first_domains(
     placed = [PlacedDomain(domain, f"domains[{index}]") for index, domain in enumerate(request.domains)]
     check_tree(placed, settings)
     rules = FileRules(settings, trains_tokenizer=request.tokenizer.huggingface is None)
-    return compute(check_domains, placed, rules)
+    domains = compute(check_domains, placed, rules)
+    _check_corpus(domains, "domains")
+    return domains
 
 
 def create_domain_set(
@@ -153,6 +155,7 @@ def plan_revision(
         changes = None
     if len(domains) < 2:
         raise Invalid("too_few_domains", "A domain set has at least two domains.", field)
+    _check_corpus(domains, field)
     with database.read() as session:
         new = _leaves(session, parent, domains)
         latest = _latest_number(session, parent.domain_set_id)
@@ -195,6 +198,20 @@ def store_revision(session: Session, planned: PlannedRevision, user: str = "") -
     return _store(session, revision, planned.domains, user)
 
 
+def _check_corpus(domains: Sequence[CheckedDomain], field: str) -> None:
+    """Raise Invalid where some domains have files and some have none: of such a set nothing could be trained."""
+    without = [domain.name for domain in domains if not domain.files]
+    if without and len(without) < len(domains):
+        raise Invalid(
+            "mixed_corpus",
+            f"{', '.join(map(repr, without[:5]))} {'have' if len(without) > 1 else 'has'} no files and the other"
+            " domains have some. Give all of them files, or none and only tokens: then their runs are trained"
+            " elsewhere.",
+            field,
+            names=without,
+        )
+
+
 def _found(old: Leaves, new: Leaves, said: Mapping[str, str]) -> Changes:
     try:
         return diff(old, new, said)
@@ -231,7 +248,7 @@ def _counted_files(session: Session, parent: Revision) -> frozenset[str]:
 
 def _leaves(session: Session, parent: Revision, domains: Sequence[CheckedDomain]) -> dict[str, Leaf]:
     """By name, what is known before anything is counted: what is declared, and what was found of the same files."""
-    hashes = sorted({domain.files_hash for domain in domains})
+    hashes = sorted({domain.files_hash for domain in domains if domain.files_hash})
     within = Revision.domain_set_id == parent.domain_set_id
     contents = known_contents(session, DomainRow.files_hash, hashes, within)
     query = (
@@ -243,7 +260,7 @@ def _leaves(session: Session, parent: Revision, domains: Sequence[CheckedDomain]
     return {
         domain.name: Leaf(
             domain.declared_tokens or counted.get(domain.files_hash),
-            contents.get(domain.files_hash, f"{FILES}{domain.files_hash}"),
+            contents.get(domain.files_hash, f"{FILES}{domain.files_hash}") if domain.files_hash else None,
         )
         for domain in domains
     }
@@ -270,7 +287,8 @@ def _store(session: Session, revision: Revision, domains: Sequence[CheckedDomain
                 declared_bytes=domain.declared_bytes,
             )
         )
-    session.add(jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id, user=user))
+    if any(domain.files for domain in domains):
+        session.add(jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id, user=user))
     session.flush()
     return revision.id
 

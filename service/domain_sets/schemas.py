@@ -99,10 +99,13 @@ class ReadingRequest(RequestModel):
 
 
 class DomainRequest(RequestModel):
-    """One leaf: its name, its files, and its size when it is known (the files may be a sample of it)."""
+    """One leaf: its name, its files, and its size when it is known (the files may be a sample of it).
+
+    Without files it is what its ``tokens`` say: nothing is counted, and nothing can be trained on it here.
+    """
 
     name: str = Field(max_length=255)
-    files: list[str] = Field(min_length=1, max_length=10_000)
+    files: list[str] = Field(default_factory=list, max_length=10_000)
     tokens: int | None = Field(default=None, gt=0, lt=2**63)
     size_bytes: int | None = Field(default=None, gt=0, lt=2**63)
     reading: ReadingRequest = ReadingRequest()
@@ -111,6 +114,10 @@ class DomainRequest(RequestModel):
     def _sized(self) -> Self:
         if self.reading.max_bytes is not None and self.tokens is None:
             raise ValueError("a sample (max_bytes) does not say how large its domain is; give its tokens")
+        if not self.files and self.tokens is None:
+            raise ValueError("give its files, or without any its tokens")
+        if not self.files and self.reading != ReadingRequest():
+            raise ValueError("without files nothing is read; leave reading out")
         return self
 
 

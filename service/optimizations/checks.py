@@ -13,7 +13,7 @@ from mixing.solve.constraints import LinearConstraint, share_of
 from mixing.terms import TaskGuard, Terms, check_heeded
 from proxy_models.families.start import StartFolder
 from service.optimizations.schemas import OptimizationRequest
-from service.training.checks import check_rows, check_tasks, check_training
+from service.training.checks import check_rows, check_tasks, check_training, require_corpus
 from store.documents import VERSION, OptimizationDocument, TrainingDocument
 from store.problems import Invalid, invalid
 from store.revisions.shared_text import counted_domains, unmeasured
@@ -139,6 +139,7 @@ def check_answerable(checked: CheckedRequest, revision: Revision) -> None:
     if checked.document.recipe is not None:
         _check_objective(checked, [name for name in counts if name not in unmeasured(revision)])
     if checked.document.proxy is not None:
+        require_corpus(revision, "proxy")
         check_rows(checked.document.proxy, len(counts), "proxy.")
     if None in counts.values():
         return

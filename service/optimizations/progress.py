@@ -195,7 +195,8 @@ def _progress(state: str, swarm: SwarmDocument, work: Work, domains: int) -> Opt
     rate = _rate(work)
     remaining = max(tokens_total - lost - trained, 0)
     # Beside the domains' jobs the tokenizer's counts, and their comparison's once it is there.
-    prepared = max(domains + 1, work.stages["prepare"].states.total())
+    prepared = work.stages["prepare"].states.total()
+    prepared = max(domains + 1, prepared) if prepared else 0  # without a corpus there is nothing to prepare
     totals = (prepared, len(swarm.rounds), total_runs, 1)
     return OptimizationProgress(
         stages=[

@@ -19,6 +19,7 @@ from store.documents import TaskDocument, TrainingDocument
 from store.files import identity_hash, resolve_files, resolve_place, store_problems
 from store.problems import Invalid, Unavailable
 from store.settings import Settings
+from store.tables import Revision
 
 
 def check_training(
@@ -51,6 +52,18 @@ def check_rows(training: TrainingDocument, domains: int, prefix: str) -> None:
             f"{training.tokens} tokens are {training.rows} rows of {training.sequence_length}, of one domain each,"
             f" and there are {domains} domains: some would not be read. Train on more tokens, or shorten the rows.",
             f"{prefix}tokens",
+        )
+
+
+def require_corpus(revision: Revision, field: str) -> None:
+    """Raise Invalid where the domains have no text: nothing can be trained on what is only declared."""
+    if not revision.has_corpus:
+        raise Invalid(
+            "no_corpus",
+            f"Revision {revision.number} of {revision.domain_set.name!r} only declares its domains' tokens; without"
+            " their files nothing can be trained on it here. Bring runs that were trained elsewhere"
+            " (POST /v1/swarms), or post a revision with files.",
+            field,
         )
 
 

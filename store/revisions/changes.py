@@ -96,6 +96,8 @@ class KnownChanges:
 def known_changes(session: Session, revision: Revision) -> KnownChanges:
     """Of a revision against its parent; everything is added in a first one."""
     declared = Changes.from_dict(revision.changes)
+    if not revision.has_corpus:  # what was found or said is all there will ever be
+        return KnownChanges(declared, dict.fromkeys(declared.affected))
     new = leaves_of(session, revision)
     if revision.parent_id is None:
         return confirm(declared, {}, new)

@@ -32,8 +32,11 @@ def ancestry(session: Session, revision: Revision) -> list[Revision]:
 
 
 def is_known(revision: Revision) -> bool:
-    """Whether every domain is counted: a run can be carried to and from such a revision only."""
-    return all(row.tokens is not None and row.counted_tokens is not None for row in revision.domains)
+    """Whether every domain is counted, or has nothing to count: a run is carried to and from such a revision only."""
+    return all(
+        row.tokens is not None and (row.counted_tokens is not None or not row.files)
+        for row in revision.domains
+    )
 
 
 def node_id(revision: Revision) -> str:

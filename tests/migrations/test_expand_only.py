@@ -34,7 +34,9 @@ def narrows(source: str) -> list[str]:
     found = []
     for call in calls_of_upgrade(source):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-        if name in NARROWING:
+        altered = {word.arg: ast.unparse(word.value) for word in call.keywords}
+        loosens = name == "alter_column" and altered.get("nullable") == "True"
+        if name in NARROWING and not (loosens and set(altered) == {"existing_type", "nullable"}):
             found.append(name)
         if name == "add_column":
             column = next(one for one in ast.walk(call) if isinstance(one, ast.Call) and one is not call)
@@ -58,6 +60,9 @@ def test_the_rule_sees_what_it_is_about() -> None:
     column = 'sa.Column("c", sa.Integer(), nullable={})'
     assert narrows(body.format('op.drop_column("runs", "seed")')) == ["drop_column"]
     assert narrows(body.format(f'op.add_column("runs", {column.format(True)})')) == []
+    altered = 'op.alter_column("runs", "seed", existing_type=sa.Integer(), nullable={})'
+    assert narrows(body.format(altered.format(True))) == []
+    assert narrows(body.format(altered.format(False))) == ["alter_column"]
     assert narrows(body.format(f'op.add_column("runs", {column.format(False)})')) != []
 
 
