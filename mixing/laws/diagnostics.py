@@ -3,18 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from mixing.errors import InvalidSetting, TooFewRuns
-from mixing.laws.exponential.log_linear import believable
 from mixing.laws.regression import Fitted, Regression
 
 FEWEST_JUDGED = 4
 """Runs below which a held-out error is no more than an accident."""
-FOLDS = 5
-REPEATS = 6
-"""Enough for a family that fits all folds as one batch; one that fits them one by one is asked for fewer."""
 
 
 @dataclass(frozen=True)
@@ -34,40 +29,6 @@ class HeldOutError:
     rank_correlation: np.ndarray
     mae: np.ndarray
     decision_accuracy: np.ndarray
-
-
-def cross_validate(
-    regression: Regression,
-    weights: np.ndarray,
-    metrics: np.ndarray,
-    objective: np.ndarray,
-    generator: np.random.Generator,
-    noise: np.ndarray | None = None,
-    folds: int = FOLDS,
-    repeats: int = REPEATS,
-) -> HeldOutError:
-    """Predict every run from folds without it, `repeats` times over different folds.
-
-    Where a fold less leaves fewer runs than the regression needs, the folds are made smaller, down to one run each.
-
-    Args:
-        regression: any; one that fits many subsets at once is asked to.
-        weights: (K, m) mixtures in canonical run order.
-        metrics: (K, T).
-        objective: (T,) weights of the tasks, summing to 1.
-        generator: draws the folds.
-        noise: (K, T) as for `Regression.fit`.
-        folds: into how many parts the runs are split.
-        repeats: how many times they are.
-
-    Raises:
-        InvalidSetting: fewer than 2 folds or 1 repeat.
-        TooFewRuns: the regression cannot be fitted without one of the runs.
-    """
-    kept = kept_in_folds(regression, weights, generator, folds, repeats)
-    predicted = believable(regression.held_out(weights, metrics, kept, noise), metrics)
-    both = joined_folds(predicted, kept, repeats), metrics
-    return held_out_error(*(np.concatenate([each, (each @ objective)[..., None]], axis=-1) for each in both))
 
 
 def joined_folds(predicted: np.ndarray, kept: np.ndarray, repeats: int) -> np.ndarray:
@@ -103,8 +64,11 @@ def kept_in_folds(
 ) -> np.ndarray:
     """(repeats * parts, K) booleans: the runs each fit keeps. Every run is left out once per repeat.
 
+    Where a fold less leaves fewer runs than the regression needs, the folds are made smaller, down to one run each.
+
     Raises:
-        InvalidSetting, TooFewRuns: as for `cross_validate`.
+        InvalidSetting: fewer than 2 folds or 1 repeat.
+        TooFewRuns: the regression cannot be fitted without one of the runs.
     """
     if folds < 2 or repeats < 1:
         raise InvalidSetting(
@@ -151,55 +115,6 @@ def decision_accuracy(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray
         agreement = (np.sign(guess[first] - guess[second]) * winner)[winner != 0]
         shares.append(0.5 + agreement.mean() / 2 if agreement.size else 0.5)
     return np.array(shares)
-
-
-def coverage(measured: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """(T,) share of (n, T) measurements within their intervals, ends included."""
-    return ((low <= measured) & (measured <= high)).mean(axis=0)
-
-
-def interval_coverage(
-    regression: Regression,
-    weights: np.ndarray,
-    metrics: np.ndarray,
-    generator: np.random.Generator,
-    noise: np.ndarray | None = None,
-    folds: int = FOLDS,
-    confidence: float = 0.9,
-) -> np.ndarray:
-    """(T,) share of held-out measurements within the regression's own intervals: `confidence`, where it is honest.
-
-    An interval is mean +- z sqrt(std^2 + s^2), with s the measurement's own noise where it is known (above 0) and
-    the root mean square residual of the runs the fold was fitted to where it is not.
-
-    Args:
-        regression: any; fitted `folds` times.
-        weights: (K, m).
-        metrics: (K, T).
-        generator: draws the folds.
-        noise: (K, T) standard deviation of each measurement, 0 where unknown.
-        folds: as for `cross_validate`.
-        confidence: between 0 and 1.
-
-    Raises:
-        InvalidSetting, TooFewRuns: as for `cross_validate`, and a confidence outside (0, 1).
-    """
-    if not 0 < confidence < 1:
-        raise InvalidSetting(f"confidence is {confidence}; it lies between 0 and 1", field="confidence")
-    width = float(ndtri((1 + confidence) / 2))
-    low, high = np.empty_like(metrics), np.empty_like(metrics)
-    for kept in kept_in_folds(regression, weights, generator, folds, 1):
-        fitted = regression.fit(weights[kept], metrics[kept], None if noise is None else noise[kept])
-        mean, std = fitted.predict(weights)
-        residual = np.sqrt(np.square(mean - metrics)[kept].mean(0))
-        spread = (
-            np.broadcast_to(residual, metrics.shape)
-            if noise is None
-            else np.where(noise > 0, noise, residual)
-        )
-        half = width * np.hypot(std, spread)
-        low[~kept], high[~kept] = (mean - half)[~kept], (mean + half)[~kept]
-    return coverage(metrics, low, high)
 
 
 def effects(fitted: Fitted, mixture: np.ndarray, step: float = 0.02) -> np.ndarray:

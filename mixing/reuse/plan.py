@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from mixing.change.lineage import EvidenceSpace
 from mixing.document import to_document
 from mixing.errors import InvalidSetting, TooFewRuns
 from mixing.laws.diagnostics import UNVARIED
 from mixing.methods import method_named
 from mixing.parts import REGRESSIONS
-from mixing.reuse.choice import Choice, Continuation, Groups, PastRun, choose, kept_domains
+from mixing.reuse.choice import Choice, Continuation, Groups, PastRun, choose
 from mixing.reuse.reuse import Reuse, least_new_runs, not_reusable
 from mixing.runs.evidence import RunEvidence
 from mixing.simplex_map import SimplexMap
@@ -85,16 +84,6 @@ class ReusePlan:
     def to_dict(self) -> dict[str, Any]:
         """JSON: the attributes by name."""
         return to_document(self)
-
-
-def affected_domains(space: EvidenceSpace, start: str) -> tuple[str, ...]:
-    """The newest revision's domains, sorted, whose text no domain of revision `start` has.
-
-    Raises:
-        UnknownRevision: `start` is no ancestor of the newest revision.
-    """
-    kept = kept_domains(space, start)
-    return tuple(name for name in space.newest.free if name not in kept)
 
 
 def plan_reuse(continuation: Continuation) -> ReusePlan:

@@ -3,7 +3,6 @@
 Both are relative to the task's mean: the signal is the range of the metric over the models, the noise its standard
 deviation over the last n checkpoints of one training run. A task whose signal is no larger than the range that noise
 alone would show over so many models tells nothing and is better dropped; up to twice that it is worth a warning.
-Averaging a metric over the last n checkpoints lowers its noise at no cost in training.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from scipy.integrate import quad
 from scipy.special import ndtr
 
-from mixing.errors import InvalidMetrics, InvalidSetting, TooFewRuns
+from mixing.errors import InvalidMetrics, TooFewRuns
 
 Advice = Literal["keep", "warn", "drop"]
 WARNED_BELOW = 2.0
@@ -66,64 +65,19 @@ def rank_tasks(tasks: Sequence[str], metrics: np.ndarray, deviations: np.ndarray
     return tuple(sorted(rows, key=lambda row: (-row.ratio, row.task)))
 
 
-def rank_tasks_by_checkpoints(tasks: Sequence[str], trajectories: np.ndarray) -> tuple[TaskSignal, ...]:
-    """`rank_tasks` with each model's mean over its last checkpoints, and the noise of one checkpoint.
-
-    The signal is of means and the noise is not: the checkpoints of one run are too alike for their mean to be taken
-    as sqrt(n) times quieter.
-
-    Args:
-        tasks: (T,) names.
-        trajectories: (J, n, T) metrics of J >= 2 models at their last n >= 2 checkpoints.
-
-    Raises:
-        InvalidMetrics: values that are not finite, or a run whose mean of a task is not above 0.
-        TooFewRuns: one model.
-        InvalidSetting: one checkpoint; its noise cannot be told.
-    """
-    sound = np.isfinite(trajectories).all(axis=(0, 1)) & (trajectories.mean(axis=1) > 0).all(axis=0)
-    _refuse(tasks, ~sound)
-    finals = last_checkpoints(trajectories, trajectories.shape[1])
-    return rank_tasks(tasks, finals, noise(trajectories) * finals.mean(axis=0))
-
-
 def signal(metrics: np.ndarray) -> np.ndarray:
     """(T,) max_jk |m_j - m_k| / mean(m) over the J models of (J, T) metrics.
 
     Raises:
         InvalidMetrics: a mean that is not above 0, relative to which nothing can be stated.
     """
-    return np.ptp(metrics, axis=0) / _positive_mean(metrics.mean(axis=0))
-
-
-def noise(trajectories: np.ndarray) -> np.ndarray:
-    """(T,) standard deviation over the last n checkpoints / mean, of (n, T) or (J, n, T) metrics.
-
-    With several models it is the root mean square of theirs. The deviation is that of a sample, over n - 1.
-
-    Raises:
-        InvalidSetting: fewer than 2 checkpoints.
-        InvalidMetrics: a mean that is not above 0.
-    """
-    runs = trajectories[None] if trajectories.ndim == 2 else trajectories
-    if runs.shape[1] < 2:
-        raise InvalidSetting("noise needs at least 2 checkpoints of a run", field="checkpoints")
-    relative = runs.std(axis=1, ddof=1) / _positive_mean(runs.mean(axis=1))
-    return np.sqrt(np.square(relative).mean(axis=0))
-
-
-def last_checkpoints(trajectories: np.ndarray, count: int) -> np.ndarray:
-    """(..., T) mean of the last `count` checkpoints of (..., n, T) metrics in order of training.
-
-    Raises:
-        InvalidSetting: there are not so many.
-    """
-    if not 1 <= count <= trajectories.shape[-2]:
-        raise InvalidSetting(
-            f"the last {count} of {trajectories.shape[-2]} checkpoints cannot be averaged",
-            field="checkpoints",
+    means = metrics.mean(axis=0)
+    if not (means > 0).all():
+        raise InvalidMetrics(
+            "signal and noise are relative to a task's mean, which must be above 0; shift or turn the metric",
+            field="metrics",
         )
-    return trajectories[..., -count:, :].mean(axis=-2)
+    return np.ptp(metrics, axis=0) / means
 
 
 def range_of_noise(models: int) -> float:
@@ -145,15 +99,6 @@ def _advice(ratio: float, alone: float) -> Advice:
     if ratio <= alone:
         return "drop"
     return "warn" if ratio <= WARNED_BELOW * alone else "keep"
-
-
-def _positive_mean(means: np.ndarray) -> np.ndarray:
-    if not (means > 0).all():
-        raise InvalidMetrics(
-            "signal and noise are relative to a task's mean, which must be above 0; shift or turn the metric",
-            field="metrics",
-        )
-    return means
 
 
 def _refuse(tasks: Sequence[str], faulty: np.ndarray) -> None:

@@ -9,14 +9,15 @@ from scipy.stats import kendalltau
 
 from mixing.errors import InvalidSetting, TooFewRuns
 from mixing.laws.diagnostics import (
-    coverage,
-    cross_validate,
+    HeldOutError,
     decision_accuracy,
     effects,
-    interval_coverage,
+    held_out_error,
+    joined_folds,
+    kept_in_folds,
     rank_correlation,
 )
-from mixing.laws.exponential.log_linear import LogLinearLaw
+from mixing.laws.exponential.log_linear import LogLinearLaw, believable
 from mixing.laws.regression import Fitted, Regression
 
 
@@ -74,26 +75,29 @@ class PredictionsOnly(Fitted):
 
 
 @dataclass(frozen=True)
-class Guess(Regression, Fitted):
-    """0 +- 1, whatever it is shown."""
-
-    def runs_to_fit(self, domains: int) -> int:
-        return 1
-
-    def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> "Guess":
-        return self
-
-    def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros((len(weights), 1)), np.ones((len(weights), 1))
-
-
-@dataclass(frozen=True)
 class Roots(Fitted):
     """sum_j j sqrt(p_j), which is nothing where a weight is negative."""
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value = np.sqrt(weights) @ np.arange(weights.shape[1])
         return value[:, None], np.zeros((len(weights), 1))
+
+
+def cross_validate(
+    regression: Regression,
+    weights: np.ndarray,
+    metrics: np.ndarray,
+    objective: np.ndarray,
+    generator: np.random.Generator,
+    noise: np.ndarray | None = None,
+    folds: int = 5,
+    repeats: int = 6,
+) -> HeldOutError:
+    """Of predictions of every run by fits without it, over `repeats` choices of folds."""
+    kept = kept_in_folds(regression, weights, generator, folds, repeats)
+    predicted = believable(regression.held_out(weights, metrics, kept, noise), metrics)
+    both = joined_folds(predicted, kept, repeats), metrics
+    return held_out_error(*(np.concatenate([each, (each @ objective)[..., None]], axis=-1) for each in both))
 
 
 def world(runs: int, seed: int = 0, noise: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
@@ -198,35 +202,6 @@ def test_the_same_seed_draws_the_same_folds() -> None:
         for _ in range(2)
     )
     np.testing.assert_array_equal(first.predictions, again.predictions)
-
-
-def test_coverage_counts_what_lies_within() -> None:
-    measured = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0]])
-    assert coverage(measured, np.full((4, 2), 2.0), np.array([[3.0, 9.0]] * 4)).tolist() == [0.5, 0.75]
-
-
-def test_intervals_of_an_honest_regression_cover_and_those_of_a_boastful_one_do_not() -> None:
-    """A linear truth and 3 x 300 held-out measurements: 4 standard errors of 90% are 4 points."""
-    generator = np.random.default_rng(2)
-    weights = generator.dirichlet(np.ones(4), 300)
-    truth = weights @ generator.normal(2, 0.5, (4, 3))
-    noise = np.full((300, 3), 0.05)
-    metrics = truth + noise * generator.standard_normal((300, 3))
-    honest = interval_coverage(Line(), weights, metrics, np.random.default_rng(0), noise)
-    assert 0.86 <= honest.mean() <= 0.94
-    unknown = interval_coverage(Line(), weights, metrics, np.random.default_rng(0))
-    assert 0.86 <= unknown.mean() <= 0.94
-    boastful = interval_coverage(Line(boast=10), weights, metrics, np.random.default_rng(0), noise / 10)
-    assert boastful.mean() < 0.3
-    with pytest.raises(InvalidSetting):
-        interval_coverage(Line(), weights, metrics, np.random.default_rng(0), confidence=90)
-
-
-def test_intervals_hold_the_regressions_own_doubt() -> None:
-    """Standard normal truths measured exactly: 4 standard errors of 90% over 1000 are 4 points."""
-    metrics = np.random.default_rng(3).standard_normal((1000, 1))
-    weights, exact = np.full((1000, 2), 0.5), np.full((1000, 1), 1e-9)
-    assert 0.86 <= interval_coverage(Guess(), weights, metrics, np.random.default_rng(0), exact)[0] <= 0.94
 
 
 def test_effects_are_differenced_without_leaving_the_simplex() -> None:

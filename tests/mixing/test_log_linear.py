@@ -7,8 +7,9 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
 from mixing.errors import InvalidMetrics, TooFewRuns
-from mixing.laws.diagnostics import cross_validate, leverage, rank_correlation
+from mixing.laws.diagnostics import leverage, rank_correlation
 from mixing.laws.exponential.log_linear import LogLinearLaw
+from tests.mixing.test_diagnostics import cross_validate
 
 
 def world(seed: int, runs: int, domains: int, tasks: int, noise: float) -> tuple[np.ndarray, ...]:
