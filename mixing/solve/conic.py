@@ -1,4 +1,4 @@
-"""Mixture problems as cone programmes for cvxpy, where the law has such a form: an independent second solver.
+"""Mixture problems as cone programmes for cvxpy, where the law has such a form: the independent second solver.
 
 A law's form is registered with `task_cones`. A new family of laws adds a function there and nothing else.
 """
@@ -32,10 +32,16 @@ class ConicAnswer:
 
     Attributes:
         free: (n,) q.
+        multipliers: (r,) of the linear system's rows.
+        convex_multipliers: (F + G,) of the families and the guard rails.
+        prices: (1 + e,) of sum q = 1 and of the equalities.
         seconds: the solver's own time, without cvxpy's.
     """
 
     free: np.ndarray
+    multipliers: np.ndarray
+    convex_multipliers: np.ndarray
+    prices: np.ndarray
     seconds: float
 
 
@@ -79,6 +85,9 @@ def solve_conic(
     mixture = np.maximum(np.asarray(free.value), 1e-15)
     return ConicAnswer(
         free=mixture / mixture.sum(),
+        multipliers=_duals(below),
+        convex_multipliers=_duals(convex),
+        prices=_duals([total, *equal]),
         seconds=float(question.solver_stats.solve_time or 0.0),
     )
 
@@ -91,3 +100,7 @@ def _repetition(objective: Objective, leaves: cp.Expression) -> tuple[Any, list[
     again = cp.Variable(len(width), nonneg=True)
     lost = cp.sum(again - width + cp.multiply(width, cp.exp(cp.multiply(-1 / width, again))))
     return objective.repetition.price * lost, [again >= leaves - objective.repetition.once]
+
+
+def _duals(constraints: list[Any]) -> np.ndarray:
+    return np.concatenate([np.zeros(0), *(np.atleast_1d(item.dual_value) for item in constraints)])
