@@ -13,9 +13,8 @@ from numbers import Real
 import numpy as np
 
 from mixing.domains import Domains, Mixture
-from mixing.errors import InvalidMetrics, MixingError, as_number, shown
+from mixing.errors import DuplicateRun, InvalidMetrics, MixingError, as_number, shown
 from mixing.objective import ObjectiveSpec
-from mixing.runs.seen import SeenRuns
 from mixing.sense import unclear_direction
 
 RENORMALIZED = 0.01
@@ -189,3 +188,37 @@ def _constant(task: str, runs: Sequence[RunEvidence]) -> str | None:
     if len(set(values_of(task, runs))) > 1:
         return None
     return f"task {task!r} has the same metric in every run, so nothing can be learned from it; leave it out"
+
+
+class SeenRuns:
+    """The runs so far."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._measured: dict[object, list[RunEvidence]] = {}
+
+    def add(self, run: "RunEvidence") -> str | None:
+        """Take a run in; answers the id of another that was to train something else and came to the very same rows.
+
+        Such runs are one, honestly come by: short runs have few rows, and those of a swarm share their seed.
+
+        Raises:
+            DuplicateRun: its id, or the run itself, was given before.
+        """
+        if run.id in self._ids:
+            raise DuplicateRun(f"run {run.id!r} is given twice", field="runs", names=[run.id])
+        said = (tuple(sorted(run.mixture.items())), tuple(sorted(run.metrics.items())))
+        for other in self._measured.get(said, ()):
+            if run.seed is not None and other.seed is not None and run.seed != other.seed:
+                continue
+            if run.requested != other.requested:
+                return other.id
+            raise DuplicateRun(
+                f"runs {other.id!r} and {run.id!r} have the same mixture and the same metrics to the last bit, so"
+                " they are one run given twice; leave one out, or state the seeds if they are two",
+                field="runs",
+                names=[other.id, run.id],
+            )
+        self._ids.add(run.id)
+        self._measured.setdefault(said, []).append(run)
+        return None

@@ -197,7 +197,7 @@ def fit(weights: Path, metrics_table: Path | None, **given: Any) -> None:
             json.dump(document, file, indent=2)
             file.write("\n")
     if (path := out["html_file"]) is not None:
-        from service.dashboard.standalone import standalone_page
+        from service.dashboard.pages import standalone_page
 
         path.write_text(standalone_page(document, weights.stem), encoding="utf-8")
     if str(out["json_file"]) != "-":

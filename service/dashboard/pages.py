@@ -1,7 +1,9 @@
 """The dashboard's addresses, and what its pages read: the documents of the API, made by the same functions."""
 
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -19,7 +21,7 @@ from service.dashboard.sentences import (
     predicted_verdict,
     progress_sentence,
 )
-from service.dashboard.templating import page
+from service.dashboard.templating import ENVIRONMENT, page
 from service.domain_sets.repository import DOMAIN_SETS, describe_revision, revision_of
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, slow
 from service.launches import LAUNCHES, describe_launch
@@ -247,3 +249,16 @@ def launch(launch_id: str, store: Store) -> Response:
 
 router.include_router(session.router)
 router.include_router(_pages)
+
+
+# An answer as one page that needs no service: the dashboard's, with its style in it.
+
+_STYLE = Path(__file__).parent / "static" / "dashboard.css"
+
+
+def standalone_page(evidence: dict[str, Any], title: str) -> str:
+    """HTML of a mixture's evidence, as `mixing.answer.proposal.Proposal.to_dict` has it."""
+    style = b64encode(_STYLE.read_bytes()).decode("ascii")
+    return ENVIRONMENT.get_template("standalone.html").render(
+        answer=answer_view(evidence), measured=None, title=title, style=style
+    )

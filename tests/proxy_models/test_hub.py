@@ -12,8 +12,7 @@ import huggingface_hub.constants
 import pytest
 
 from proxy_models.errors import TokenizerError
-from proxy_models.text.hub import fetch_tokenizer
-from proxy_models.text.tokenizer import load_tokenizer, train_byte_level_bpe
+from proxy_models.text.tokenizer import fetch_tokenizer, load_tokenizer, train_byte_level_bpe
 
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 NAME = "team/bpe"

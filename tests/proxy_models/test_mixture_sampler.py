@@ -6,8 +6,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from proxy_models.errors import InvalidSpec, MissingDomain, OverCap, TooLittleText, UnknownDomain
-from proxy_models.training.mixture_sampler import MixtureSampler, RowOrder, SamplerSpec
-from proxy_models.training.schedule import Schedule, allocate_rows
+from proxy_models.training.mixture_sampler import (
+    MixtureSampler,
+    RowOrder,
+    SamplerSpec,
+    Schedule,
+    allocate_rows,
+)
 
 LENGTH = 8
 

@@ -13,7 +13,7 @@ from mixing.errors import DuplicateRun
 from mixing.methods import combine, method_named
 from mixing.question import Question
 from mixing.runs.evidence import Needs, RunEvidence, gather
-from proxy_models.training.schedule import allocate_rows
+from proxy_models.training.mixture_sampler import allocate_rows
 from store.documents import OptimizationDocument, TrainingDocument
 from store.question import _evidence
 

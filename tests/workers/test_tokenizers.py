@@ -10,8 +10,7 @@ from sqlalchemy.orm import Session
 
 from mixing.change.revision import Changes
 from proxy_models.stores.object_path import file_identity
-from proxy_models.text.hub import fetch_tokenizer
-from proxy_models.text.tokenizer import load_tokenizer, train_byte_level_bpe
+from proxy_models.text.tokenizer import fetch_tokenizer, load_tokenizer, train_byte_level_bpe
 from service.domain_sets.repository import describe_revision
 from store import jobs
 from store.engine import Database
@@ -98,7 +97,7 @@ def test_a_name_on_the_hub_is_fetched_where_that_is_allowed_and_told_by_its_comm
     train_byte_level_bpe(["some text to learn from"] * 50, 300, tmp_path / "ours.json")
     with hub_of((tmp_path / "ours.json").read_bytes()) as hub:
         there = partial(fetch_tokenizer, endpoint=hub.address)
-        monkeypatch.setattr("proxy_models.text.hub.fetch_tokenizer", there)
+        monkeypatch.setattr("proxy_models.text.tokenizer.fetch_tokenizer", there)
         result = prepare_tokenizer.execute(spec, lambda progress: None)
     with database.write() as session:
         job = session.query(Job).filter_by(subject=chain[0]).one()

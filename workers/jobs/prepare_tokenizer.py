@@ -67,8 +67,7 @@ def _source(session: Session, revision: Revision) -> Revision:
 
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """Train the tokenizer, or fetch or load the one named to see that it can be used."""
-    from proxy_models.text.hub import fetch_tokenizer
-    from proxy_models.text.tokenizer import load_tokenizer
+    from proxy_models.text.tokenizer import fetch_tokenizer, load_tokenizer
 
     with using_store(spec.get("artifact_store")):
         fetched = (

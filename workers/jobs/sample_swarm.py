@@ -10,8 +10,7 @@ from sqlalchemy.orm import Session
 
 from proxy_models.stores.current import local_artifact, one_file_each, using_store
 from proxy_models.stores.object_path import data_path
-from proxy_models.text.contamination import contamination
-from proxy_models.text.document_index import DOCUMENTS
+from proxy_models.text.document_index import DOCUMENTS, contamination
 from proxy_models.text.task_file import TaskExample, read_task
 from store import jobs
 from store.documents import TaskDocument
