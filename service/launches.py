@@ -22,7 +22,7 @@ from service.training.checks import check_rows, check_tasks, check_training, che
 from service.training.device import WorkerDevice, check_counted, check_memory, worker_device
 from store import jobs
 from store.documents import VERSION, LaunchDocument, Measurements, SwarmDocument, TrainingDocument
-from store.problems import Conflict, Invalid, NotFound
+from store.problems import Conflict, Invalid, existing
 from store.settings import BUILT_IN, BadLaunchers, Settings, read_launchers
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
 
@@ -132,14 +132,6 @@ def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice,
     return launch.id
 
 
-def launch_with_id(session: Session, launch_id: str) -> Launch:
-    """The launch; raises NotFound."""
-    row = session.get(Launch, launch_id)
-    if row is None:
-        raise NotFound("launch", launch_id)
-    return row
-
-
 _QUERY = (
     select(
         Launch.id,
@@ -164,10 +156,7 @@ _ONE = _QUERY.where(Launch.id == bindparam("id"))
 
 def describe_launch(session: Session, launch_id: str) -> LaunchView:
     """The launch with its run's state and measurements; raises NotFound."""
-    row = session.execute(_ONE, {"id": launch_id}).first()
-    if row is None:
-        raise NotFound("launch", launch_id)
-    return _view(row)
+    return _view(existing(session.execute(_ONE, {"id": launch_id}).first(), "launch", launch_id))
 
 
 def _view(row: Any) -> LaunchView:
@@ -184,7 +173,7 @@ LAUNCHES = Listing(
 
 def stop_launch(session: Session, launch_id: str) -> Launch:
     """Stop the launch's run at its next heartbeat."""
-    launch = launch_with_id(session, launch_id)
+    launch = existing(session.get(Launch, launch_id), "launch", launch_id)
     _require_state(session, launch, jobs.LIVE, "already_ended", "Only a launch under way can be cancelled")
     jobs.cancel_jobs(session, launch.id)
     return launch
@@ -192,7 +181,7 @@ def stop_launch(session: Session, launch_id: str) -> Launch:
 
 def restart_launch(session: Session, launch_id: str) -> Launch:
     """Go on with a failed or cancelled launch, from its last checkpoint."""
-    launch = launch_with_id(session, launch_id)
+    launch = existing(session.get(Launch, launch_id), "launch", launch_id)
     ended_badly = (jobs.FAILED, jobs.CANCELLED)
     _require_state(session, launch, ended_badly, "not_ended", "Only a failed or cancelled launch is retried")
     jobs.requeue_jobs(session, launch.id)

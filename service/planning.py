@@ -22,7 +22,7 @@ from service.http.schemas import Name, Page, RequestModel, view_of
 from service.mixtures.exports import FormatView, list_formats
 from service.optimizations.schemas import ShareRequest
 from store.engine import Database
-from store.problems import Invalid, NotCounted, NotFound, invalid
+from store.problems import Invalid, NotCounted, existing, invalid
 from store.settings import Settings
 
 router = APIRouter(prefix="/v1", tags=["planning"], route_class=ThreadRoute)
@@ -142,9 +142,7 @@ def list_export_formats() -> dict[str, object]:
 def get_pool(name: str, settings: SettingsDependency) -> PoolView:
     """One pool: its sources, its published mix, and a domain set of it to post."""
     pool = next((pool for pool in POOLS if pool.name == name), None)
-    if pool is None:
-        raise NotFound("pool", name)
-    return describe_pool(pool, settings)
+    return describe_pool(existing(pool, "pool", name), settings)
 
 
 @router.post("/quality-curves", response_model=QualityView)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from service.http.routes import DatabaseDependency, ThreadRoute
 from service.http.schemas import After, Limit, Listing, Page, RequestModel, Time, view_of
 from store.jobs import HELD
-from store.problems import NotFound
+from store.problems import existing
 from store.tables import Job, WorkerRow, database_now
 
 
@@ -49,17 +49,9 @@ GONE_SECONDS = 60.0
 """A worker tells every five seconds that it is there."""
 
 
-def worker_with_id(session: Session, worker_id: str) -> WorkerRow:
-    """The worker; raises NotFound."""
-    row = session.get(WorkerRow, worker_id)
-    if row is None:
-        raise NotFound("worker", worker_id)
-    return row
-
-
 def set_state(session: Session, worker_id: str, state: str, reason: str | None = None) -> WorkerRow:
     """Tell a worker what to do; it hears it within seconds. Raises NotFound."""
-    row = worker_with_id(session, worker_id)
+    row = existing(session.get(WorkerRow, worker_id), "worker", worker_id)
     row.state, row.reason = state, reason
     row.failures = []  # what failed before somebody decided counts no more; nor does it end a pause by itself
     session.flush()
@@ -107,7 +99,8 @@ def list_workers(database: DatabaseDependency, after: After = None, limit: Limit
 def get_worker(worker_id: str, database: DatabaseDependency) -> WorkerView:
     """One slot."""
     with database.read() as session:
-        return describe_workers(session, [worker_with_id(session, worker_id)])[0]
+        row = existing(session.get(WorkerRow, worker_id), "worker", worker_id)
+        return describe_workers(session, [row])[0]
 
 
 @router.post("/{worker_id}:drain", status_code=202, response_model=WorkerView)

@@ -17,7 +17,7 @@ import errno
 import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from mixing.errors import MixingError
 
@@ -45,6 +45,20 @@ class NotFound(Problem):
 
     def __init__(self, what: str, name: str) -> None:
         super().__init__(f"{what.replace(' ', '_')}_not_found", f"There is no {what} {name!r}.")
+
+
+Found = TypeVar("Found")
+
+
+def existing(found: Found | None, what: str, name: str) -> Found:
+    """What was looked up by name.
+
+    Raises:
+        NotFound: nothing was found.
+    """
+    if found is None:
+        raise NotFound(what, name)
+    return found
 
 
 class Conflict(Problem):

@@ -22,7 +22,7 @@ from service.domain_sets.schemas import (
 )
 from service.http.schemas import Listing, Page, ProgressView, failure_of, view_of, views_of
 from store import jobs
-from store.problems import Conflict, NotFound, NotReady
+from store.problems import Conflict, NotReady, existing
 from store.revisions.changes import KnownChanges, known_changes
 from store.revisions.shared_text import domain_warnings, shared_warnings
 from store.tables import DomainRow, DomainSet, Job, Revision
@@ -30,10 +30,7 @@ from store.tables import DomainRow, DomainSet, Job, Revision
 
 def domain_set_named(session: Session, name: str) -> DomainSet:
     """The domain set ``name``; raises NotFound."""
-    row = session.scalar(select(DomainSet).where(DomainSet.name == name))
-    if row is None:
-        raise NotFound("domain set", name)
-    return row
+    return existing(session.scalar(select(DomainSet).where(DomainSet.name == name)), "domain set", name)
 
 
 def revision_of(session: Session, name: str, number: int | None = None) -> Revision:
@@ -48,10 +45,7 @@ def revision_of(session: Session, name: str, number: int | None = None) -> Revis
     )
     if number is not None:
         query = query.where(Revision.number == number)
-    row = session.scalar(query)
-    if row is None:
-        raise NotFound("revision", f"{name}/{number}")
-    return row
+    return existing(session.scalar(query), "revision", f"{name}/{number}")
 
 
 _JOBS_OF = (

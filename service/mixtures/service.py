@@ -11,7 +11,7 @@ from mixing.errors import MixingError
 from mixing.limits import BINDING
 from service.domain_sets.repository import revision_of
 from service.http.schemas import Listing, Name, RequestModel, Time, Weights, view_of, views_of
-from store.problems import Invalid, NotFound, invalid
+from store.problems import Invalid, existing, invalid
 from store.revisions.shared_text import shared_sets, unique_shares
 from store.tables import DomainSet, MixtureRow, Revision
 
@@ -46,14 +46,8 @@ class MixtureView(MixtureSummary):
 
 def mixture_with_id(session: Session, mixture_id: str) -> MixtureRow:
     """The mixture with its revision and domain set; raises NotFound."""
-    row = session.get(
-        MixtureRow,
-        mixture_id,
-        options=[joinedload(MixtureRow.revision).joinedload(Revision.domain_set)],
-    )
-    if row is None:
-        raise NotFound("mixture", mixture_id)
-    return row
+    options = [joinedload(MixtureRow.revision).joinedload(Revision.domain_set)]
+    return existing(session.get(MixtureRow, mixture_id, options=options), "mixture", mixture_id)
 
 
 def create_mixture(session: Session, request: MixtureRequest) -> str:
@@ -133,7 +127,5 @@ _ONE = _with_revision(*_SUMMARY, MixtureRow.weights, MixtureRow.evidence).where(
 
 def describe_mixture(session: Session, mixture_id: str) -> MixtureView:
     """A mixture with its weights and evidence; raises NotFound."""
-    row = session.execute(_ONE, {"id": mixture_id}).first()
-    if row is None:
-        raise NotFound("mixture", mixture_id)
+    row = existing(session.execute(_ONE, {"id": mixture_id}).first(), "mixture", mixture_id)
     return view_of(MixtureView, row)

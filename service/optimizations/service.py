@@ -8,7 +8,7 @@ from service.http.schemas import Listing, views_of
 from service.optimizations.cost import PlannedOptimization
 from service.optimizations.schemas import OptimizationSummary
 from store import jobs
-from store.problems import Conflict, NotFound
+from store.problems import Conflict, existing
 from store.revisions.shared_text import contamination_warnings
 from store.tables import DomainSet, MixtureRow, Optimization, Revision, Swarm, database_now
 
@@ -23,10 +23,7 @@ _MIXTURES = select(MixtureRow.kind, MixtureRow.id).where(MixtureRow.optimization
 
 def optimization_with_id(session: Session, optimization_id: str) -> Optimization:
     """The optimization with its revision and domain set; raises NotFound."""
-    row = session.scalars(_ONE, {"id": optimization_id}).first()
-    if row is None:
-        raise NotFound("optimization", optimization_id)
-    return row
+    return existing(session.scalars(_ONE, {"id": optimization_id}).first(), "optimization", optimization_id)
 
 
 def swarm_of(session: Session, optimization_id: str) -> tuple[str | None, list[str]]:

@@ -14,7 +14,7 @@ from service.optimizations.schemas import RunCounts, run_counts
 from store import jobs
 from store.documents import Measurements
 from store.jobs import of_run
-from store.problems import Invalid, NotFound
+from store.problems import Invalid, existing
 from store.tables import DomainSet, Job, Metric, Revision, Run, Swarm, big_integer
 
 
@@ -115,10 +115,8 @@ _STATES = (
 
 def describe_swarm(session: Session, swarm_id: str) -> SwarmView:
     """The swarm with its runs counted by state; raises NotFound."""
-    rows = session.execute(_ONE_SWARM, {"id": swarm_id}).all()
-    if not rows:
-        raise NotFound("swarm", swarm_id)
-    return _views(session, rows)[0]
+    row = existing(session.execute(_ONE_SWARM, {"id": swarm_id}).first(), "swarm", swarm_id)
+    return _views(session, [row])[0]
 
 
 def _views(session: Session, rows: Sequence[Any]) -> list[SwarmView]:
@@ -180,8 +178,8 @@ def _ids(is_of_swarm: bool, is_behind: bool) -> Select[*tuple[Any, ...]]:
 
 def run_page(session: Session, swarm: str | None, after: str | None, limit: int) -> Page[RunSummary]:
     """Runs by (position, id), those of one swarm if named; keyset, so it stays put."""
-    if swarm is not None and session.scalar(_HAS_SWARM, {"id": swarm}) is None:
-        raise NotFound("swarm", swarm)
+    if swarm is not None:
+        existing(session.scalar(_HAS_SWARM, {"id": swarm}), "swarm", swarm)
     wanted: dict[str, object] = {"swarm": swarm, "limit": limit + 1}
     if after is not None:
         wanted["position"], wanted["run"] = _cursor(after, "runs")
@@ -205,18 +203,14 @@ def _cursor(after: str, what: str) -> tuple[int, str]:
 
 def run_with_id(session: Session, run_id: str) -> tuple[Run, Job]:
     """The run and the job that trains it; raises NotFound."""
-    row = session.execute(select(Run, Job).join(Job, of_run()).where(Run.id == run_id)).first()
-    if row is None:
-        raise NotFound("run", run_id)
-    run, job = row
+    query = select(Run, Job).join(Job, of_run()).where(Run.id == run_id)
+    run, job = existing(session.execute(query).first(), "run", run_id)
     return run, job
 
 
 def describe_run(session: Session, run_id: str) -> RunView:
     """A run with its requested and its realised weights, both by domain name; raises NotFound."""
-    row = session.execute(_ONE_RUN, {"id": run_id}).first()
-    if row is None:
-        raise NotFound("run", run_id)
+    row = existing(session.execute(_ONE_RUN, {"id": run_id}).first(), "run", run_id)
     return training_view(RunView, row, Measurements.of(row.result), index=row.position)
 
 
@@ -237,8 +231,7 @@ def training_view(kind: type[Shown], row: Any, measured: Measurements, **given: 
 
 def metric_page(session: Session, run_id: str, after: str | None, limit: int) -> Page[MetricView]:
     """Evaluations of a run by (step, task), behind the cursor ``<step>.<task>``; raises NotFound."""
-    if session.scalar(select(Run.id).where(Run.id == run_id)) is None:
-        raise NotFound("run", run_id)
+    existing(session.scalar(select(Run.id).where(Run.id == run_id)), "run", run_id)
     query = select(Metric.step, Metric.task, Metric.tokens, Metric.value).where(Metric.run_id == run_id)
     if after is not None:
         step, task = _cursor(after, "metrics")
