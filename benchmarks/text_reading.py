@@ -1,9 +1,10 @@
-"""How fast text is read, counted and tokenized, and small files looked at: ``python -m benchmarks.text_reading``.
+"""How fast text is read, counted, tokenized and held against tasks, and small files looked at.
 
-The text is the Python sources of the installed packages, a document a file, as JSON lines under Zstandard and as
-Parquet. With ``--beside PYTHON``, an interpreter that has ``datatrove``, its tokenizer reads the same files with the
-same tokenizer in the same run, without the time it takes to start. Everything has one thread. Ours also splits off
-held-out text and takes digests.
+``python -m benchmarks.text_reading``. The text is the Python sources of the installed packages, a document a file, as
+JSON lines under Zstandard and as Parquet. With ``--beside PYTHON``, an interpreter that has ``datatrove``, its
+tokenizer reads the same files with the same tokenizer in the same run, without the time it takes to start. Everything
+has one thread. Ours also splits off held-out text and takes digests. Examples that the tokens are held against are
+cut out of them, so each is found wherever it is: the worst case.
 """
 
 import argparse
@@ -15,12 +16,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import zstandard
 
+from proxy_models.text.contamination import contamination
 from proxy_models.text.preparation import PreparationSpec, prepare_domain, training_sample
+from proxy_models.text.task_file import TaskExample
+from proxy_models.text.token_shard import TokenShard
 from proxy_models.text.tokenizer import load_tokenizer, train_byte_level_bpe
 
 DATATROVE = """
@@ -92,6 +98,21 @@ def row(file: str, reader: str, size: int, wall: float, processor: float) -> dic
     return {"file": file, "reader": reader, "megabytes": megabytes, "seconds": wall, "cpu_seconds": processor}
 
 
+def search_for_tasks(folder: Path, examples: int) -> dict[str, object]:
+    """Tokens a CPU second that are held against a task, of examples cut out of the text itself and out of noise."""
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    shard = TokenShard.open(next((folder / "shards").glob("*/tokens.bin")).parent)
+    step = max(1, len(shard.tokens) // examples)
+    texts = [tokenizer.decode(shard.tokens[at : at + 100]) for at in range(0, len(shard.tokens) - 100, step)]
+    task = [TaskExample(text[:-20], text[-20:]) for text in texts]
+    repeated = SimpleNamespace(tokens=np.tile(shard.tokens, max(1, 10**8 // len(shard.tokens))))
+    _, apart = timed(lambda: contamination({"task": task}, {}, tokenizer))
+    _, processor = timed(lambda: contamination({"task": task}, {"code": repeated}, tokenizer))
+    tokens = len(repeated.tokens)
+    print(f"{tokens / 1e6 / (processor - apart):.0f} M tokens a CPU second held against {len(task)} examples")
+    return {"tokens": tokens, "examples": len(task), "cpu_seconds": processor - apart}
+
+
 def look_at_small_files(count: int, folder: Path) -> dict[str, object]:
     """Seconds to check a domain of so many files as a request does."""
     from proxy_models.text.data_roots import reading_below
@@ -123,9 +144,10 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with tempfile.TemporaryDirectory() as folder:
         rows = compare(arguments.megabytes * 10**6, arguments.beside, Path(folder))
+        searched = [search_for_tasks(Path(folder), examples) for examples in (1000, 10_000)]
         looked = look_at_small_files(arguments.files, Path(folder))
     if arguments.output is not None:
-        measured = {"rows": rows, "small_files": looked}
+        measured = {"rows": rows, "tasks": searched, "small_files": looked}
         arguments.output.write_text(json.dumps(measured, indent=1) + "\n")
 
 

@@ -48,6 +48,11 @@ class TaskDocument(Task):
     fields: Mapping[str, Any] | None = None
 
     @property
+    def identity(self) -> str:
+        """Equal for the same examples."""
+        return self.digest or self.path
+
+    @property
     def measure(self) -> dict[str, str]:
         """As `proxy_models.training.run_spec.TaskSpec` reads it."""
         return {

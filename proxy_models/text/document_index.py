@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from proxy_models.errors import DataMissing
-from proxy_models.text.held_out import document_digest
-from proxy_models.text.task_file import TaskExample
 
 DOCUMENTS = "documents.bin"
 RECORD = np.dtype([("digest", "<u8"), ("begin", "<i8"), ("tokens", "<u4"), ("copies", "<u4")])
@@ -179,19 +177,6 @@ def _joined(one: SharedText | None, other: SharedText) -> SharedText:
     return SharedText(one.domains, one.documents + other.documents, tokens, begins)
 
 
-def trained_on(index: Path, digests: Sequence[bytes]) -> np.ndarray:
-    """(k,) whether each of k documents is among those that a shard trains on.
-
-    Raises:
-        DataMissing: the index cannot be read.
-    """
-    wanted = np.array([int.from_bytes(digest[:8], "big") for digest in digests], np.uint64)
-    found = np.zeros(len(wanted), bool)
-    for (stretch,) in _stretches([_records(index)]):
-        found |= np.isin(wanted, stretch["digest"][stretch["begin"] != HELD_OUT])
-    return found
-
-
 def _records(path: Path) -> np.ndarray:
     try:
         size = path.stat().st_size
@@ -228,54 +213,3 @@ def _once(records: np.ndarray) -> np.ndarray:
     if len(starts):
         different["copies"] = np.add.reduceat(records["copies"], starts)
     return different
-
-
-# Which of a task's texts are trained on: a document counts where it is an example's context with its continuation, or
-# one of the two alone; equal to the last byte, for the digests of documents are all that is looked at.
-
-SHORTEST = 32
-"""Characters; a shorter document that is equal to a part of an example says little."""
-SHOWN = 120
-
-
-@dataclass(frozen=True)
-class Contamination:
-    """Of one task.
-
-    Attributes:
-        examples: how many it has.
-        domains: `{domain: examples of which it trains on a part}`, where there are any.
-        total: examples of which any domain does.
-        shown: the beginning of such a part.
-    """
-
-    examples: int
-    domains: Mapping[str, int]
-    total: int
-    shown: str
-
-
-def contamination(examples: Sequence[TaskExample], indexes: Mapping[str, Path]) -> Contamination | None:
-    """What domains, by their ``documents.bin``, train on of a task; None where that is nothing.
-
-    Raises:
-        DataMissing: an index that cannot be read.
-    """
-    parts = [(number, part) for number, example in enumerate(examples) for part in _parts(example)]
-    owners = np.array([number for number, _ in parts], int)
-    digests = [document_digest(part) for _, part in parts]
-    trained = {name: trained_on(index, digests) for name, index in sorted(indexes.items())}
-    domains = {name: len(set(owners[found].tolist())) for name, found in trained.items() if found.any()}
-    if not domains:
-        return None
-    anywhere = np.any(list(trained.values()), axis=0)
-    shown = parts[int(np.argmax(anywhere))][1]
-    return Contamination(
-        len(examples), domains, len(set(owners[anywhere].tolist())), " ".join(shown.split())[:SHOWN]
-    )
-
-
-def _parts(example: TaskExample) -> Iterator[str]:
-    for part in (example.context + example.continuation, example.context, example.continuation):
-        if len(part) >= SHORTEST:
-            yield part

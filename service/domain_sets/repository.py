@@ -24,7 +24,7 @@ from service.http.schemas import Listing, Page, ProgressView, failure_of, view_o
 from store import jobs
 from store.problems import Conflict, NotReady, existing
 from store.revisions.changes import KnownChanges, known_changes
-from store.revisions.shared_text import domain_warnings, shared_warnings
+from store.revisions.shared_text import contamination_warnings, domain_warnings, known_tasks, shared_warnings
 from store.tables import DomainRow, DomainSet, Job, Revision
 
 
@@ -135,7 +135,10 @@ def describe_revision(session: Session, revision: Revision) -> RevisionView:
         changes=changes_view(known_changes(session, revision)),
         said=revision.said or {},
         domains=domains,
-        warnings=list(shared_warnings(revision)),
+        warnings=[
+            *shared_warnings(revision),
+            *contamination_warnings({told["task"]: told for told in known_tasks(revision).values()}),
+        ],
         failure=failure_of(*(jobs.preparation_failure(revision, list(work.values())) or (None, None))),
     )
 

@@ -21,7 +21,7 @@ from service.optimizations.reuse import PlannedReuse
 from service.optimizations.schemas import CostView, Hours, PlanView
 from service.training.device import WorkerDevice, check_memory, vocabulary_of
 from store.documents import OptimizationDocument, TaskDocument, TrainingDocument
-from store.revisions.shared_text import counted_domains, text_warnings
+from store.revisions.shared_text import counted_domains, plan_warnings
 from store.tables import Revision
 
 Source = Literal["own_runs", "past_runs", "calibration"]
@@ -264,7 +264,7 @@ def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevi
         cost=cost,
         warnings=[
             *_little_to_decide(revision, planned.document),
-            *text_warnings(revision, planned.document.tasks),
+            *plan_warnings(revision, planned.document.tasks),
         ],
         plan=document,
     )

@@ -1,8 +1,10 @@
 """What counting and comparing found of copies, as the mathematics and people are told of it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
+
+from sqlalchemy.orm import Session
 
 from mixing.domains import Domains
 from store.documents import TaskDocument
@@ -107,14 +109,48 @@ def shared_warnings(revision: Revision) -> Iterator[str]:
         yield f"Counted by an older version, so not compared with the others: {', '.join(missing)}."
 
 
+def known_tasks(revision: Revision) -> dict[str, Any]:
+    """`{identity of a task: what is trained on of it}`, of those that were held against the text already."""
+    return (revision.shared_text or {}).get("tasks", {})
+
+
+def note_tasks(session: Session, revision_id: str, found: Mapping[str, Any]) -> None:
+    """Keep what was found of tasks, for plans to come; not with domains that an older version compared."""
+    revision = session.get_one(Revision, revision_id, with_for_update=bool(found))
+    if found and revision.shared_text is not None:
+        revision.shared_text = {**revision.shared_text, "tasks": {**known_tasks(revision), **found}}
+
+
+def of_tasks(found: Mapping[str, Any], tasks: Iterable[TaskDocument]) -> dict[str, Any]:
+    """What was found of tasks by their identities, by their names."""
+    return {task.name: found[task.identity] for task in tasks if task.identity in found}
+
+
 def contamination_warnings(found: Mapping[str, Any] | None) -> Iterator[str]:
-    """What is to be known of tasks that are trained on."""
+    """What is to be known of tasks that are trained on, from what was found of each by its name."""
     for task, told in sorted((found or {}).items()):
-        domains = ", ".join(f"{count:,} of them in {name}" for name, count in told["domains"].items())
+        domains = ", ".join(f"{count:,} in {name}" for name, count in sorted(told["domains"].items()))
+        if told["total"]:
+            yield (
+                f"Of the {told['examples']:,} examples of task {task}, {told['total']:,} are in the training text"
+                f" ({domains}), such as {told['shown']!r}: it measures what was read, not what was learned. Take them"
+                " out of the task or of the domains."
+            )
+        if told.get("short", 0) > told["examples"] / 2:
+            yield (
+                f"Of the {told['examples']:,} examples of task {task}, {told['short']:,} are too short to be looked"
+                " for in the training text."
+            )
+
+
+def plan_warnings(revision: Revision, tasks: Sequence[TaskDocument]) -> Iterator[str]:
+    """Everything to be known before anything is trained."""
+    known = of_tasks(known_tasks(revision), tasks)
+    yield from text_warnings(revision, tasks)
+    yield from contamination_warnings(known)
+    if missing := [task.name for task in tasks if task.name not in known]:
         yield (
-            f"Of the {told['examples']:,} examples of task {task}, {told['total']:,} are documents that are trained"
-            f" on ({domains}), such as {told['shown']!r}: it measures what was read, not what was learned. Take them"
-            " out of the task or of the domains."
+            f"Whether the domains train on examples of {', '.join(missing)} is looked for when the swarm is sampled."
         )
 
 

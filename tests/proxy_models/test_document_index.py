@@ -17,11 +17,9 @@ from proxy_models.errors import TokenizerError
 from proxy_models.text import document_index
 from proxy_models.text.document_index import (
     DOCUMENTS,
-    HELD_OUT,
     IndexWriter,
     SeenDocuments,
     shared_texts,
-    trained_on,
 )
 from proxy_models.text.held_out import document_digest, is_held_out
 from proxy_models.text.preparation import PreparationSpec, prepare_domain
@@ -67,9 +65,6 @@ def test_copies_within_and_between_domains_are_those_a_count_of_texts_finds(
                 assert (found[names].documents if names in found else 0) == len(texts)
                 if texts:
                     assert found[names].tokens == dict.fromkeys(names, sum(map(length, texts)))
-        asked = [document_digest(str(text)) for text in range(40)]
-        for name, index in indexes.items():
-            assert trained_on(index, asked).tolist() == [text in held[name] for text in range(40)]
 
 
 def spec_of(pool: Pool, tmp_path: Path, *files: Path) -> PreparationSpec:
@@ -108,15 +103,6 @@ def test_the_same_text_in_two_formats_is_shared_and_its_place_is_known(pool: Poo
     tokens = np.fromfile(first.directory / "tokens.bin", np.uint16)
     for begin, count in shared.begins:
         assert pool.tokenizer.decode(tokens[begin : begin + count - 1]) in texts[:30]
-
-
-def test_what_is_held_out_is_not_trained_on(tmp_path: Path) -> None:
-    writer = IndexWriter(tmp_path)
-    digests = [document_digest(text) for text in ("trained", "kept back", "absent")]
-    writer.add(digests[0], 0, 5)
-    writer.add(digests[1], HELD_OUT, 0)
-    writer.write()
-    assert trained_on(tmp_path / DOCUMENTS, digests).tolist() == [True, False, False]
 
 
 def words(*known: str) -> TextTokenizer:

@@ -14,11 +14,11 @@ from store.documents import LaunchDocument
 from store.engine import Database
 from store.problems import Invalid
 from store.question import JobQuestion
-from store.revisions.shared_text import counted_domains, text_warnings
+from store.revisions.shared_text import counted_domains, plan_warnings, text_warnings
 from store.settings import Settings
-from store.tables import MixtureRow, Optimization, Revision, Swarm
+from store.tables import Job, MixtureRow, Optimization, Revision
 from tests.workers.conftest import prepare, write_texts
-from workers.jobs.sample_swarm import _contamination
+from workers.jobs import compare_domains, sample_swarm
 
 TEXTS = [f"document {number} of the shared text, " + f"word{number} " * 30 for number in range(150)]
 OTHERS = [f"another document {number}, " + f"thing{number} " * 30 for number in range(150)]
@@ -81,14 +81,16 @@ def test_a_launch_that_reads_shared_text_more_often_than_its_cap_is_refused(
         check_repetition(mixture, round(3.9 * tokens), 4.0)
 
 
-def test_tasks_that_are_trained_on_are_told_with_the_swarm_and_the_evidence(
+def test_tasks_that_are_trained_on_are_told_by_plan_evidence_and_the_next_counting(
     database: Database, prepared: str, tmp_path: Path
 ) -> None:
     task = tmp_path / "task.jsonl"
     parts = [
-        {"context": text[:40], "continuation": text[40:]} for text in [*TEXTS[:20], "never written " * 9]
+        {"context": f"Go on: {text[:60]}", "continuation": text[60:]}
+        for text in [*TEXTS[:20], "never written " * 9]
     ]
     task.write_text("".join(json.dumps(part) + "\n" for part in parts))
+    settings = Settings(data_directory=tmp_path)
     with database.write() as session:
         revision = session.get_one(Revision, prepared)
         optimization = Optimization(
@@ -97,20 +99,40 @@ def test_tasks_that_are_trained_on_are_told_with_the_swarm_and_the_evidence(
             seed=0,
             settings={
                 "target_tokens": 1000,
-                "tasks": [{"name": "quiz", "path": str(task)}],
+                "tasks": [{"name": "quiz", "path": str(task), "digest": "0"}],
                 "proxy": {"tokens": 65_536},
             },
         )
         session.add(optimization)
         session.flush()
-        asked = JobQuestion.of(session, optimization)
-        shards = {row.name: row.shard_directory for row in revision.domains}
-        found = _contamination({"shards": shards}, asked.document.tasks)
-        trained = found["quiz"]["total"]
+        asked = JobQuestion.of(session, optimization).document.tasks
+        assert "is looked for when the swarm is sampled" in [*plan_warnings(revision, asked)][-1]
+        job = jobs.new_job(jobs.SAMPLE_SWARM, optimization.id, optimization.id)
+        found = sample_swarm._held_against(sample_swarm.describe(session, job, settings), asked)
+        trained = found["0"]["total"]
         assert 10 <= trained <= 20  # a tenth of the documents is held out, and never trained on
-        assert found["quiz"]["domains"] == dict.fromkeys(["copy", "twice", "web"], trained)
-        assert found["quiz"]["examples"] == 21
-        session.add(Swarm(optimization_id=optimization.id, revision_id=revision.id, contamination=found))
-        session.flush()
-        said = JobQuestion.of(session, optimization).warnings
-        assert f"Of the 21 examples of task quiz, {trained} are documents that are trained on" in said[-1]
+        assert found["0"]["domains"] == dict.fromkeys(["copy", "twice", "web"], trained)
+        assert (found["0"]["examples"], found["0"]["short"]) == (21, 0)
+        sample_swarm.store(session, job, {"runs": [], "held_against": found})
+        said = f"Of the 21 examples of task quiz, {trained} are in the training text ({trained} in copy, "
+        for warnings in (
+            JobQuestion.of(session, optimization).warnings,
+            [*plan_warnings(revision, asked)],
+            describe_revision(session, revision).warnings,
+        ):
+            assert any(one.startswith(said) for one in warnings)
+        known = sample_swarm.describe(session, job, settings)["known_tasks"]
+        assert known == found, "what was found once is not looked for again"
+        counted = compare_domains.execute(
+            compare_domains.describe(session, job_of(revision), settings), print
+        )
+        assert counted["tasks"] == found
+        task.unlink()
+        counted = compare_domains.execute(
+            compare_domains.describe(session, job_of(revision), settings), print
+        )
+        assert counted["tasks"] == {}, "a file that is gone holds up no counting"
+
+
+def job_of(revision: Revision) -> Job:
+    return jobs.new_job(jobs.COMPARE_DOMAINS, revision.id, revision.id)

@@ -77,7 +77,8 @@ def test_a_task_whose_text_the_tokenizer_loses_is_refused_before_anything_is_tra
     tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]")).save(str(path))
     task.write_text(json.dumps({"context": "", "continuation": "known"}) + "\n")
     asked = [TaskDocument(name="quiz", path=str(task))]
-    assert sample_swarm._contamination({"shards": {}, "tokenizer": str(path)}, asked) == {}
+    spec = {"shards": {}, "tokenizer": str(path), "round": 0}
+    assert [told["total"] for told in sample_swarm._held_against(spec, asked).values()] == [0]
     task.write_text(json.dumps({"context": "", "continuation": "你好"}) + "\n")
     with pytest.raises(TokenizerError, match=r"loses 100% of the text of task 'quiz'"):
-        sample_swarm._contamination({"shards": {}, "tokenizer": str(path)}, asked)
+        sample_swarm._held_against(spec, asked)

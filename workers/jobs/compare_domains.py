@@ -1,15 +1,23 @@
-"""Finding the text that domains of a revision have in common, once all of them are counted."""
+"""Finding the text that domains of a revision have in common, and the tasks they train on, once all are counted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from mixing.document import from_document, to_document
+from proxy_models.errors import ProxyError
 from proxy_models.stores.current import local_artifact, one_file_each, using_store
+from proxy_models.stores.object_path import data_path
 from proxy_models.text.document_index import DOCUMENTS, SharedText, shared_texts
+from proxy_models.text.task_file import read_task
+from store.documents import SwarmDocument, TaskDocument
 from store.settings import Settings
-from store.tables import Document, Job, Revision
+from store.tables import Document, Job, Optimization, Revision
 
 if TYPE_CHECKING:
     from proxy_models.text.tokenizer import TextTokenizer
@@ -19,13 +27,29 @@ MOST_SETS = 100
 
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:
-    """The shards, which have their documents' digests, and the tokenizer, to show some of the text."""
+    """The shards, which have their documents' digests, the tokenizer, to show some of the text, and tasks."""
     revision = session.get_one(Revision, job.subject)
     return {
+        "tasks": [to_document(task) for task in _tasks(session, revision)],
         "shards": {row.name: row.shard_directory for row in revision.domains},
         "tokenizer": revision.tokenizer_path,
         **settings.store_order,
     }
+
+
+def _tasks(session: Session, revision: Revision) -> list[TaskDocument]:
+    """What optimizations of the domain set were asked for before: of its next revision they are asked again."""
+    query = (
+        select(Optimization)
+        .join(Revision, Revision.id == Optimization.revision_id)
+        .where(Revision.domain_set_id == revision.domain_set_id)
+        .order_by(Optimization.created_at.desc(), Optimization.id.desc())
+        .limit(MOST_SETS)
+    )
+    tasks: dict[str, TaskDocument] = {}
+    for optimization in session.scalars(query):
+        tasks |= {task.identity: task for task in SwarmDocument.of(optimization).tasks}
+    return list(tasks.values())
 
 
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
@@ -46,7 +70,36 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
                 for text in found
             ],
             "not_compared": sorted(set(spec["shards"]) - set(indexes)),
+            "tasks": held_against(_readable(spec.get("tasks", [])), spec["shards"], spec["tokenizer"]),
         }
+
+
+def _readable(tasks: Sequence[Document]) -> list[TaskDocument]:
+    """Those whose files are still there and as they were said to be."""
+    found = []
+    for task in (from_document(TaskDocument, task) for task in tasks):
+        with suppress(ProxyError, OSError):
+            read_task(data_path(task.path), task.metric, task.fields)
+            found.append(task)
+    return found
+
+
+def held_against(tasks: Sequence[TaskDocument], shards: Mapping[str, str], tokenizer: str) -> Document:
+    """`{identity of a task: what the shards train on of it}`, with its name.
+
+    Raises `CorpusError`, `DataMissing`, `StoreError`.
+    """
+    if not tasks:
+        return {}
+    from proxy_models.text.contamination import contamination
+    from proxy_models.text.token_shard import TokenShard
+    from proxy_models.text.tokenizer import load_tokenizer
+
+    names = {task.identity: task.name for task in tasks}
+    examples = {task.identity: read_task(data_path(task.path), task.metric, task.fields) for task in tasks}
+    opened = {name: TokenShard.open(Path(local_artifact(place))) for name, place in shards.items()}
+    found = contamination(examples, opened, load_tokenizer(local_artifact(tokenizer)))
+    return {identity: {"task": names[identity], **asdict(told)} for identity, told in found.items()}
 
 
 def _examples(text: SharedText, directory: Path, tokenizer: "TextTokenizer | None") -> list[str]:

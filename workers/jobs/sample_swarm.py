@@ -1,26 +1,26 @@
 """Sampling one round of an optimization's swarm and queueing its proxy runs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from proxy_models.stores.current import local_artifact, one_file_each, using_store
+from proxy_models.stores.current import local_artifact, using_store
 from proxy_models.stores.object_path import data_path
-from proxy_models.text.document_index import DOCUMENTS, contamination
-from proxy_models.text.task_file import TaskExample, read_task
+from proxy_models.text.task_file import read_task
 from store import jobs
-from store.documents import TaskDocument
+from store.documents import SwarmDocument, TaskDocument
 from store.question import JobQuestion
+from store.revisions.shared_text import known_tasks, note_tasks, of_tasks
 from store.settings import Settings
 from store.tables import Document, Job, Optimization, Run, Swarm
+from workers.jobs.compare_domains import held_against
 
 if TYPE_CHECKING:
     from mixing.question import Question
-    from proxy_models.text.tokenizer import TextTokenizer
 
 
 ENTROPY_TOKENS = 4_000_000
@@ -34,12 +34,14 @@ LOOKED_AT = 500
 def describe(session: Session, job: Job, settings: Settings) -> Document:
     """The domains, what was asked for, the round to sample, and what the rounds before have measured."""
     optimization = session.get_one(Optimization, job.owner)
+    asked = JobQuestion.of(session, optimization)
     return {
-        "question": JobQuestion.of(session, optimization).to_dict(),
+        "question": asked.to_dict(),
         "round": job.position,
         "shards": {row.name: row.shard_directory for row in optimization.revision.domains},
         "vocabulary_size": optimization.revision.vocabulary_size,
         "tokenizer": optimization.revision.tokenizer_path,
+        "known_tasks": known_tasks(optimization.revision),
         **settings.store_order,
     }
 
@@ -52,6 +54,7 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     # Where the domains were still uncounted when it was asked for, this is the first to know what they can give.
     asked = JobQuestion.from_dict(spec["question"])
     question, tokens = asked.question(), asked.proxy_tokens
+    held = _held_against(spec, asked.document.tasks)
     runs = sample_round(question, spec["round"], asked.evidence(), _entropies(question, spec))
     return {
         "runs": [
@@ -61,43 +64,33 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
             }
             for run in runs
         ],
-        "contamination": _contamination(spec, asked.document.tasks) if spec["round"] == 0 else None,
+        "held_against": held,
     }
 
 
-def _contamination(spec: Document, tasks: Sequence[TaskDocument]) -> Document:
-    """Which tasks have examples that are trained on, by name."""
-    with using_store(spec.get("artifact_store")), one_file_each(spec["shards"], DOCUMENTS) as indexes:
-        tokenizer = _tokenizer(spec) if tasks else None
-        found = {}
-        for task in tasks:
-            examples = read_task(data_path(task.path), task.metric, task.fields)
-            if tokenizer is not None:
-                _check_lossless(task, examples, tokenizer)
-            told = contamination(examples, indexes)
-            if told is not None:
-                found[task.name] = asdict(told)
-        return found
+def _held_against(spec: Document, tasks: Sequence[TaskDocument]) -> Document:
+    """What is trained on of the tasks, by their identities; of those that were looked for before, as then."""
+    if not tasks or spec["round"] != 0:
+        return {}
+    known = spec.get("known_tasks", {})
+    with using_store(spec.get("artifact_store")):
+        _check_lossless(tasks, local_artifact(spec["tokenizer"]))
+        others = [task for task in tasks if task.identity not in known]
+        return {**known, **held_against(others, spec["shards"], spec["tokenizer"])}
 
 
-def _tokenizer(spec: Document) -> "TextTokenizer | None":
-    if spec.get("tokenizer") is None:
-        return None
-    from proxy_models.text.tokenizer import load_tokenizer
-
-    return load_tokenizer(local_artifact(spec["tokenizer"]))
-
-
-def _check_lossless(task: TaskDocument, examples: Sequence[TaskExample], tokenizer: "TextTokenizer") -> None:
+def _check_lossless(tasks: Sequence[TaskDocument], tokenizer_path: str) -> None:
     """Refuse a task whose text the tokenizer loses, before anything is trained for it."""
-    from proxy_models.text.tokenizer import check_lossless
+    from proxy_models.text.tokenizer import check_lossless, load_tokenizer
 
-    lost = total = 0
-    for example in examples[:LOOKED_AT]:
-        for text in example.scored:
-            gone, size = tokenizer.lost(example.context + text)
-            lost, total = lost + gone, total + size
-    check_lossless(lost, total, f"of the text of task {task.name!r}")
+    tokenizer = load_tokenizer(tokenizer_path)
+    for task in tasks:
+        lost = total = 0
+        for example in read_task(data_path(task.path), task.metric, task.fields)[:LOOKED_AT]:
+            for text in example.scored:
+                gone, size = tokenizer.lost(example.context + text)
+                lost, total = lost + gone, total + size
+        check_lossless(lost, total, f"of the text of task {task.name!r}")
 
 
 def _entropies(question: "Question", spec: Document) -> dict[str, tuple[float, ...]] | None:
@@ -127,16 +120,17 @@ def store(session: Session, job: Job, result: Document) -> None:
     Every run of a swarm has the optimization's seed, and with it the same initial weights and the same order of
     documents in each domain: what differs between two runs is their mixture and nothing else.
     """
-    optimization = session.get_one(Optimization, job.owner)
+    optimization, held = session.get_one(Optimization, job.owner), result.get("held_against", {})
     swarm = session.scalar(select(Swarm).where(Swarm.optimization_id == optimization.id))
     if swarm is None:
         swarm = Swarm(
             optimization_id=optimization.id,
             revision_id=optimization.revision_id,
-            contamination=result.get("contamination"),
+            contamination=of_tasks(held, SwarmDocument.of(optimization).tasks),
         )
         session.add(swarm)
         session.flush()
+        note_tasks(session, optimization.revision_id, held)
     rounds = session.scalars(select(Run.round).where(Run.swarm_id == swarm.id)).all()
     if job.position in rounds:
         return
