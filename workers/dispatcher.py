@@ -5,7 +5,6 @@ killed at any moment, and several may run. While the broker is away, leases and 
 """
 
 import logging
-import signal
 import threading
 from collections.abc import Callable, Sequence
 
@@ -16,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from store.engine import Database
+from store.lifeline import stop_on_signals
 from store.logs import configure_logging, first_line
 from store.schema import require_schema
 from store.settings import Settings, settings_or_exit
@@ -128,10 +128,8 @@ def main() -> None:
     require_schema(settings.resolved_database_url)
     patience = {"socket_connect_timeout": BROKER_SECONDS, "socket_timeout": BROKER_SECONDS}
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, **patience}
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    dispatch(settings, stopping)
+    with stop_on_signals() as stopping:
+        dispatch(settings, stopping)
 
 
 if __name__ == "__main__":

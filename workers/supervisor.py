@@ -7,7 +7,6 @@ the training to itself. The main thread takes back expired leases and advances o
 
 import logging
 import os
-import signal
 import stat
 import sys
 import threading
@@ -15,7 +14,7 @@ import threading
 from sqlalchemy.exc import SQLAlchemyError
 
 from store.engine import CONNECTIONS, Database
-from store.lifeline import exit_with_parent
+from store.lifeline import exit_with_parent, stop_on_signals
 from store.logs import configure_logging
 from store.schema import require_schema
 from store.settings import NoSuchDevice, Settings, require_devices, settings_or_exit
@@ -90,9 +89,6 @@ def main() -> None:
     settings = settings_or_exit()
     configure_logging(settings)
     configure_tracing("supervisor")
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):  # not /dev/null, whose end means nothing
         exit_with_parent()
     try:
@@ -100,7 +96,8 @@ def main() -> None:
     except NoSuchDevice as error:
         sys.exit(str(error))
     require_schema(settings.resolved_database_url)
-    supervise(settings, stopping)
+    with stop_on_signals() as stopping:
+        supervise(settings, stopping)
 
 
 if __name__ == "__main__":

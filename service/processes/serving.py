@@ -2,13 +2,11 @@
 
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -16,6 +14,7 @@ from typing import Self
 from service.operator_token import load_token
 from service.processes.address import ServeLock, ServiceRecord, address, answers, listen
 from service.processes.child_process import KeptProcess, tail
+from store.lifeline import stop_on_signals
 from store.schema import upgrade
 from store.settings import Settings, require_devices
 
@@ -64,19 +63,6 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
             finally:
                 ServiceRecord.remove(data)
                 stop_all(children, settings.stop_seconds + STOP_SECONDS)
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
-    wanted = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in wanted}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _children(settings: Settings, listener: socket.socket) -> list[KeptProcess]:
