@@ -8,7 +8,7 @@ Everything is read and written in stretches of `STRETCH` records, however many t
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class SeenDocuments:
     def is_new(self, digest: bytes) -> bool:
         """Whether a document was not seen before; it is from now on."""
         key = int.from_bytes(digest[:8], "big")
-        if key in self.newest or any(_holds(run, np.uint64(key)) for run in self.runs):
+        if key in self.newest or any(holds(run, digest) for run in self.runs):
             return False
         self.newest.add(key)
         if len(self.newest) == _RUN:
@@ -83,9 +83,11 @@ class SeenDocuments:
         return True
 
 
-def _holds(run: np.ndarray, key: np.uint64) -> bool:
-    at = int(np.searchsorted(run, key))
-    return at < len(run) and run[at] == key
+def holds(rising: np.ndarray, digest: bytes) -> bool:
+    """Whether a document is among those of rising 64-bit digests."""
+    key = np.uint64(int.from_bytes(digest[:8], "big"))
+    at = int(np.searchsorted(rising, key))
+    return at < len(rising) and rising[at] == key
 
 
 @dataclass
@@ -175,6 +177,32 @@ def _joined(one: SharedText | None, other: SharedText) -> SharedText:
     tokens = {name: count + other.tokens[name] for name, count in one.tokens.items()}
     begins = (one.begins + other.begins)[:EXAMPLES]
     return SharedText(one.domains, one.documents + other.documents, tokens, begins)
+
+
+def left_to_others(indexes: Mapping[str, Path], giving: Collection[str]) -> dict[str, np.ndarray]:
+    """`{domain: rising 64-bit digests}` of what each of the ``giving`` domains holds and leaves to another domain.
+
+    A document stays with every domain that gives nothing away; where all that hold it would, with the one of the
+    fewest different documents, and of two of the same size with the first by name. The order of counting plays no
+    part.
+
+    Raises:
+        DataMissing: an index that cannot be read.
+    """
+    files = {name: _records(path) for name, path in indexes.items()}
+    names = sorted(files, key=lambda name: (name in giving, len(files[name]), name))
+    left: dict[str, list[np.ndarray]] = {name: [] for name in names if name in giving}
+    for stretch in _stretches([files[name] for name in names]):
+        rank = np.repeat(np.arange(len(names)), [len(part) for part in stretch])
+        digests = np.concatenate([part["digest"] for part in stretch])
+        order = np.lexsort((rank, digests))
+        rank, digests = rank[order], digests[order]
+        again = np.ones(len(digests), bool)
+        again[_firsts(digests)] = False
+        for number, name in enumerate(names):
+            if name in left:
+                left[name].append(digests[again & (rank == number)])
+    return {name: np.concatenate(parts) for name, parts in left.items() if any(map(len, parts))}
 
 
 def _records(path: Path) -> np.ndarray:

@@ -108,7 +108,7 @@ def _sources(spec: PreparationSpec) -> tuple[str, int]:
     files = [_identity(path) for path in spec.files]
     notes = [_identity(note) for path in spec.files for note in beside(path) if note.exists()]
     split = [spec.held_out_fraction, spec.evaluation_bytes, spec.minimum_held_out_bytes]
-    split += [spec.reading.said] if spec.reading.said else []
+    split += spec.said
     content = json.dumps([LAYOUT, files, notes, spec.tokenizer.fingerprint, split])
     return hashlib.sha256(content.encode()).hexdigest()[:32], sum(size for _, size, _ in files)
 

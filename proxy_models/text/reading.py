@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 PlainText = Literal["text", "lines"]
-Copies = Literal["keep", "drop"]
+Copies = Literal["keep", "drop", "drop_shared"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Reading:
         bad_lines: share of a domain's lines, rows and elements that may be none of a document, and are passed over.
         held_out_fraction: of this domain's text; None for the domain set's. What one domain holds out another that
             holds out less may train on, where both have it.
-        copies: what becomes of a document that the domain has already: "keep" it, or "drop" it.
+        copies: what becomes of a document that the domain has already: "keep" it, or "drop" it; "drop_shared" drops
+            also what another domain of the set holds.
 
     >>> Reading(text_field="content").said
     {'text_field': 'content'}

@@ -42,7 +42,8 @@ class PreparationSpec:
 
     ``directory`` is where all shards live. ``held_out_fraction`` must be the same for all domains trained together,
     or a duplicate may be held out in one and trained on in another. ``evaluation_bytes`` is about how much of the
-    held-out side is evaluated.
+    held-out side is evaluated. ``without`` are the rising 64-bit digests of documents that are left out, where copies
+    are dropped.
     """
 
     domain: str
@@ -53,6 +54,13 @@ class PreparationSpec:
     evaluation_bytes: int = 2**16
     minimum_held_out_bytes: int = MINIMUM_BYTES
     reading: Reading = BY_CONTENT
+    without: np.ndarray | None = None
+
+    @property
+    def said(self) -> list[object]:
+        """What is said beside the split, as a part of the names of what is made."""
+        left_out = [] if self.without is None else [hashlib.sha256(self.without.tobytes()).hexdigest()]
+        return [*([self.reading.said] if self.reading.said else []), *left_out]
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out_fraction < 1:
@@ -81,6 +89,12 @@ LAYOUT = 2
 
 def check_trainable(spec: PreparationSpec, meta: ShardMeta) -> None:
     """Raise `TooLittleText` where nothing is left to train on."""
+    if meta.tokens < 2 and spec.without is not None:
+        raise TooLittleText(
+            spec.domain,
+            "what it has is in other domains too and is left to them (copies: drop_shared), so nothing is left to"
+            " train on; leave the domain out, or keep its copies",
+        )
     if meta.tokens < 2:
         raise TooLittleText(
             spec.domain,
@@ -99,8 +113,6 @@ class _Writer:
     evaluation: EvaluationSlice
     dtype: np.dtype[np.unsignedinteger]
     index: IndexWriter
-    seen: SeenDocuments | None = None
-    dropped: int = 0
     waiting: list[tuple[str, bytes | None]] = field(default_factory=list)
     characters: int = 0
     documents: int = 0
@@ -114,9 +126,6 @@ class _Writer:
     def add(self, text: str, ids: Sequence[int] | None = None) -> None:
         """Count a document and send its parts to their sides; ``ids`` where the file brought them."""
         digest = document_digest(text)
-        if self.seen is not None and not self.seen.is_new(digest):
-            self.dropped += 1
-            return
         held_out, trained = self.split.divide(digest, text)
         self.content.add(digest)
         self.documents += 1
@@ -174,7 +183,8 @@ def write_shard(
     tokenizer, dtype = spec.tokenizer, smallest_dtype(spec.tokenizer.vocabulary_size)
     files: list[tuple[str, str]] = []
     faults = Faults()
-    documents = _documents(spec, files, faults, progress)
+    dropping = _Dropping(spec)
+    documents = dropping.of(_documents(spec, files, faults, progress))
     with (
         (directory / TOKENS).open("wb") as stream,
         SpooledTemporaryFile(BATCH_CHARACTERS, "w+", dir=str(directory)) as begun,
@@ -182,8 +192,7 @@ def write_shard(
         split = held_out_split(_kept(documents, begun), spec.held_out_fraction, spec.minimum_held_out_bytes)
         begun.seek(0)
         evaluated, index = EvaluationSlice(spec.evaluation_bytes), IndexWriter(directory)
-        seen = SeenDocuments() if spec.reading.copies == "drop" else None
-        writer = _Writer(spec, split, stream, evaluated, dtype, index, seen)
+        writer = _Writer(spec, split, stream, evaluated, dtype, index)
         for text, ids in chain(map(json.loads, begun), documents):
             writer.add(text, ids)
         writer.flush()
@@ -204,7 +213,7 @@ def write_shard(
         evaluation_bytes=sum(size for size, _ in evaluation),
         evaluation_tokens=sum(count for _, count in evaluation),
         content=writer.content.hexadecimal,
-        findings=_findings(spec, writer, directory, faults),
+        findings={**_findings(spec, writer, directory, faults), "dropped_documents": dropping.dropped},
     )
     check_trainable(spec, meta)
     write_json(directory / META, asdict(meta))
@@ -218,7 +227,6 @@ def _findings(spec: PreparationSpec, writer: _Writer, directory: Path, faults: F
     return {
         "unique_tokens": writer.tokens - repeated.tokens,
         "repeated_documents": repeated.documents,
-        "dropped_documents": writer.dropped,
         "repeated": [
             {
                 "copies": int(record["copies"]),
@@ -250,12 +258,31 @@ def _lost(spec: PreparationSpec, evaluation: EvaluationSlice) -> float:
 def _key(spec: PreparationSpec, files: Sequence[tuple[str, str]]) -> str:
     """32 hexadecimal digits of the files' formats and digests, the tokenizer and the split; names play no part."""
     content = [LAYOUT, files, spec.tokenizer.fingerprint, spec.held_out_fraction, spec.evaluation_bytes]
-    content += [spec.reading.said] if spec.reading.said else []
+    content += spec.said
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
 Document = tuple[str, Sequence[int] | None]
 """A text, and its ids where the file holds ids: they are decoded, so that a text is split alike in every format."""
+
+
+@dataclass
+class _Dropping:
+    """Passes on the documents that are not left to other domains nor were there before; counts those that are."""
+
+    spec: PreparationSpec
+    dropped: int = 0
+
+    def of(self, documents: Iterator[Document]) -> Iterator[Document]:
+        if self.spec.reading.copies == "keep":
+            yield from documents
+            return
+        seen = SeenDocuments([] if self.spec.without is None else [self.spec.without])
+        for text, ids in documents:
+            if seen.is_new(document_digest(text)):
+                yield text, ids
+            else:
+                self.dropped += 1
 
 
 def _kept(documents: Iterable[Document], begun: IO[str]) -> Iterator[str]:

@@ -88,7 +88,9 @@ class ReadingRequest(RequestModel):
         default=None, gt=0.0, lt=0.5, description="Of this domain; the domain set's when left out."
     )
     copies: Copies = Field(
-        default="keep", description="Whether a document is left out that the domain has already."
+        default="keep",
+        description="`drop` leaves out a document that the domain has already, `drop_shared` also what another domain"
+        " of the set holds.",
     )
 
     @property

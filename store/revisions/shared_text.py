@@ -85,7 +85,7 @@ def domain_warnings(row: DomainRow) -> Iterator[str]:
             ' "reading": {"copies": "drop"}.'
         )
     if dropped := findings.get("dropped_documents"):
-        yield f"{dropped:,} copies of its documents were left out, as was asked for."
+        yield f"{dropped:,} documents that it or another domain has were left out, as was asked for."
     if bad := findings.get("bad_lines"):
         yield f"{bad['lines']:,} lines of its files are no documents and were passed over, the first: {bad['first']}"
     if lost := findings.get("lost_characters"):
@@ -103,7 +103,10 @@ def shared_warnings(revision: Revision) -> Iterator[str]:
         said = f"{' and '.join(names)} share {text['documents']:,} documents of {tokens:,} tokens"
         said += f", such as {text['examples'][0]!r}" if text["examples"] else ""
         if any(set(names) <= set(one) for one in capped):
-            said += ": one cap counts for all of them. Take the text out of all but one, or merge them"
+            said += (
+                ': one cap counts for all of them. Say "reading": {"copies": "drop_shared"} of those that are to'
+                " leave it to the others, or merge them"
+            )
         yield f"{said}."
     if missing := found.get("not_compared"):
         yield f"Counted by an older version, so not compared with the others: {', '.join(missing)}."

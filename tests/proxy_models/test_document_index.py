@@ -13,17 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers
 
-from proxy_models.errors import TokenizerError
+from proxy_models.errors import TokenizerError, TooLittleText
 from proxy_models.text import document_index
 from proxy_models.text.document_index import (
     DOCUMENTS,
+    HELD_OUT,
     IndexWriter,
     SeenDocuments,
+    holds,
+    left_to_others,
     shared_texts,
 )
 from proxy_models.text.held_out import document_digest, is_held_out
 from proxy_models.text.preparation import PreparationSpec, prepare_domain
 from proxy_models.text.reading import Reading
+from proxy_models.text.token_shard import HELD_OUT as HELD_OUT_FILE
+from proxy_models.text.token_shard import TOKENS
 from proxy_models.text.tokenizer import TextTokenizer
 from tests.proxy_models.conftest import Pool, write_documents
 
@@ -65,6 +70,60 @@ def test_copies_within_and_between_domains_are_those_a_count_of_texts_finds(
                 assert (found[names].documents if names in found else 0) == len(texts)
                 if texts:
                     assert found[names].tokens == dict.fromkeys(names, sum(map(length, texts)))
+
+
+@given(corpora, st.sets(st.integers(0, 3)), st.sampled_from([1, 3, 2**19]))
+@settings(max_examples=60, deadline=None)
+def test_a_shared_document_stays_with_who_gives_nothing_or_with_the_smallest(
+    domains: list[list[int]], giving: set[int], stretch: int
+) -> None:
+    names = {f"d{number}": texts for number, texts in enumerate(domains)}
+    given_by = {f"d{number}" for number in giving} & names.keys()
+    with TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document_index, "STRETCH", stretch)
+        indexes = {}
+        for name, texts in names.items():
+            writer = IndexWriter(Path(root) / name)
+            writer.directory.mkdir()
+            for text in texts:
+                writer.add(document_digest(str(text)), HELD_OUT if text % 5 == 0 else 0, length(text))
+            writer.write()
+            indexes[name] = writer.directory / DOCUMENTS
+        left = left_to_others(indexes, given_by)
+        for text in range(31):
+            holders = [name for name, texts in names.items() if text in texts]
+            keepers = [name for name in holders if name not in given_by]
+            keepers = keepers or sorted(holders, key=lambda name: (len({*names[name]}), name))[:1]
+            for name in names:
+                is_left = name in left and holds(left[name], document_digest(str(text)))
+                assert is_left == (name in holders and name not in keepers)
+
+
+def rising(texts: list[str]) -> np.ndarray:
+    return np.sort(np.array([int.from_bytes(document_digest(text)[:8], "big") for text in texts], np.uint64))
+
+
+@pytest.mark.parametrize("count", [60, 4])
+def test_a_domain_without_some_documents_is_that_of_files_which_lack_them(
+    pool: Pool, tmp_path: Path, count: int
+) -> None:
+    """Its tokens, held-out slice, counts and content, also where so few documents are split by their order."""
+    texts = [f"text number {i} of {count} " * 60 for i in range(count)]
+    whole = write_documents(tmp_path / "whole.jsonl", [*texts, texts[0], texts[1]])
+    lacking = [text for number, text in enumerate(texts) if number % 3]
+    expected = prepare_domain(spec_of(pool, tmp_path, write_documents(tmp_path / "lacking.jsonl", lacking)))
+    dropping = replace(spec_of(pool, tmp_path, whole), reading=Reading(copies="drop_shared"))
+    spec = replace(dropping, without=rising(texts[::3]))
+    made = prepare_domain(spec)
+    assert made.meta.key not in (expected.meta.key, prepare_domain(dropping).meta.key)
+    for file in (TOKENS, HELD_OUT_FILE, DOCUMENTS):
+        assert (made.directory / file).read_bytes() == (expected.directory / file).read_bytes()
+    assert made.meta.content == expected.meta.content
+    assert made.meta.findings is not None
+    assert made.meta.findings["dropped_documents"] == len(texts[::3]) + 2
+    assert prepare_domain(spec).reused
+    with pytest.raises(TooLittleText, match="what it has is in other domains too"):
+        prepare_domain(replace(dropping, without=rising(texts)))
 
 
 def spec_of(pool: Pool, tmp_path: Path, *files: Path) -> PreparationSpec:

@@ -19,9 +19,9 @@ from workers.jobs import kind_named
 Until = Callable[..., None]
 
 
-def new_revision(session: Session) -> Revision:
+def new_revision(session: Session, name: str = "pool") -> Revision:
     """Revision 1 of a new domain set, still without domains and jobs."""
-    domain_set = DomainSet(name="pool")
+    domain_set = DomainSet(name=name)
     session.add(domain_set)
     session.flush()
     revision = Revision(
@@ -82,12 +82,23 @@ def write_texts(path: Path, texts: list[str]) -> str:
     return str(path)
 
 
-def prepare(database: Database, settings: Settings, files: dict[str, str]) -> str:
-    """A counted revision of domains of a file each, as workers make it without the processes between; its id."""
+def prepare(
+    database: Database,
+    settings: Settings,
+    files: dict[str, str],
+    readings: dict[str, dict[str, object]] | None = None,
+    **said: str | None,
+) -> str:
+    """A counted revision of domains of a file each, as workers make it without the processes between; its id.
+
+    Counted in the order of ``files``; ``said`` are the domain set's name and the path of its tokenizer.
+    """
     with database.write() as session:
-        revision = new_revision(session)
+        revision = new_revision(session, said.get("name") or "pool")
+        revision.tokenizer_path = said.get("tokenizer")
         session.add_all(
-            DomainRow(revision_id=revision.id, name=name, files=[path]) for name, path in files.items()
+            DomainRow(revision_id=revision.id, name=name, files=[path], reading=(readings or {}).get(name))
+            for name, path in files.items()
         )
         session.add(jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id))
         session.flush()

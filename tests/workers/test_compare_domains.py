@@ -66,6 +66,43 @@ def test_copies_are_told_by_revision_plan_and_evidence_and_share_a_cap(
         assert "copy and twice and web share 50 documents" in said
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_what_a_domain_leaves_to_others_is_counted_there_alone_whatever_is_counted_first(
+    sqlite: Database, tmp_path: Path, backwards: bool
+) -> None:
+    """The small one keeps what two that give share, and whoever gives nothing keeps all of its own."""
+    settings = Settings(data_directory=tmp_path)
+    held = {"copy": TEXTS, "small": [*TEXTS[:40], *TEXTS[:40]], "web": [*OTHERS, *TEXTS], "wiki": OTHERS[:60]}
+    giving = ("copy", "small", "web")
+    names = sorted(held, reverse=backwards)
+    files = {name: write_texts(tmp_path / f"{name}.jsonl", held[name]) for name in names}
+    readings = {name: {"copies": "drop_shared"} for name in giving}
+    identity = prepare(sqlite, settings, files, readings)
+    with sqlite.read() as session:
+        revision = session.get_one(Revision, identity)
+        counted = {row.name: row for row in revision.domains}
+        documents = {name: row.documents for name, row in counted.items()}
+        assert documents == {"copy": 110, "small": 40, "web": 90, "wiki": 60}
+        assert revision.shared_text == {"texts": [], "not_compared": [], "tasks": {}}
+        view = describe_revision(session, revision)
+        said = {domain.name: " ".join(domain.warnings) for domain in view.domains}
+        assert "40 documents that it or another domain has were left out" in said["copy"]
+        assert "210 documents" in said["web"]
+        tokens = {name: row.counted_tokens for name, row in counted.items()}
+    alone = {"copy": TEXTS[40:], "small": TEXTS[:40], "web": OTHERS[60:], "wiki": OTHERS[:60]}
+    again = prepare(
+        sqlite,
+        settings,
+        {name: write_texts(tmp_path / f"{name}-alone.jsonl", texts) for name, texts in alone.items()},
+        name="alone",
+        tokenizer=revision.tokenizer_path,
+    )
+    with sqlite.read() as session:
+        rows = session.get_one(Revision, again).domains
+        assert {row.name: row.counted_tokens for row in rows} == tokens
+        assert {row.content_hash for row in rows} == {row.content_hash for row in counted.values()}
+
+
 def test_a_launch_that_reads_shared_text_more_often_than_its_cap_is_refused(
     database: Database, prepared: str
 ) -> None:

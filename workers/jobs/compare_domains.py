@@ -1,4 +1,8 @@
-"""Finding the text that domains of a revision have in common, and the tasks they train on, once all are counted."""
+"""Finding the text that domains of a revision have in common, and the tasks they train on, once all are counted.
+
+A domain that leaves to others what they hold too is counted again without it, from its files: so it is, its held-out
+slice included, what it would be if its files did not have it.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,11 +17,13 @@ from mixing.document import from_document, to_document
 from proxy_models.errors import ProxyError
 from proxy_models.stores.current import local_artifact, one_file_each, using_store
 from proxy_models.stores.object_path import data_path
-from proxy_models.text.document_index import DOCUMENTS, SharedText, shared_texts
+from proxy_models.text.document_index import DOCUMENTS, SharedText, left_to_others, shared_texts
+from proxy_models.text.reading import Reading
 from proxy_models.text.task_file import read_task
 from store.documents import SwarmDocument, TaskDocument
 from store.settings import Settings
 from store.tables import Document, Job, Optimization, Revision
+from workers.jobs import prepare_domain
 
 if TYPE_CHECKING:
     from proxy_models.text.tokenizer import TextTokenizer
@@ -32,6 +38,11 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
     return {
         "tasks": [to_document(task) for task in _tasks(session, revision)],
         "shards": {row.name: row.shard_directory for row in revision.domains},
+        "giving": {
+            row.name: prepare_domain.order(row, settings)
+            for row in revision.domains
+            if Reading.of(row.reading).copies == "drop_shared"
+        },
         "tokenizer": revision.tokenizer_path,
         **settings.store_order,
     }
@@ -56,7 +67,9 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """What is held by several domains, and which of them could not be compared."""
     from proxy_models.text.tokenizer import load_tokenizer
 
-    with using_store(spec.get("artifact_store")), one_file_each(spec["shards"], DOCUMENTS) as indexes:
+    recounted = _without_shared(spec, report)
+    shards = {**spec["shards"], **{name: counted["directory"] for name, counted in recounted.items()}}
+    with using_store(spec.get("artifact_store")), one_file_each(shards, DOCUMENTS) as indexes:
         found = shared_texts(indexes)[:MOST_SETS]
         tokenizer = load_tokenizer(local_artifact(spec["tokenizer"])) if found else None
         return {
@@ -69,9 +82,20 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
                 }
                 for text in found
             ],
-            "not_compared": sorted(set(spec["shards"]) - set(indexes)),
-            "tasks": held_against(_readable(spec.get("tasks", [])), spec["shards"], spec["tokenizer"]),
+            "not_compared": sorted(set(shards) - set(indexes)),
+            "tasks": held_against(_readable(spec.get("tasks", [])), shards, spec["tokenizer"]),
+            "recounted": recounted,
         }
+
+
+def _without_shared(spec: Document, report: Callable[[Document], None]) -> Document:
+    """What is counted of the domains that leave something to others, without it."""
+    giving = spec.get("giving", {})
+    if not giving:
+        return {}
+    with using_store(spec.get("artifact_store")), one_file_each(spec["shards"], DOCUMENTS) as indexes:
+        left = left_to_others(indexes, giving)
+    return {name: prepare_domain.execute(giving[name], report, digests) for name, digests in left.items()}
 
 
 def _readable(tasks: Sequence[Document]) -> list[TaskDocument]:
@@ -114,5 +138,9 @@ def _examples(text: SharedText, directory: Path, tokenizer: "TextTokenizer | Non
 
 
 def store(session: Session, job: Job, result: Document) -> None:
-    """Note it with the revision."""
-    session.get_one(Revision, job.subject).shared_text = result
+    """Note it with the revision, and what was counted again with its domain."""
+    revision, recounted = session.get_one(Revision, job.subject), result.pop("recounted", {})
+    revision.shared_text = result
+    for row in revision.domains:
+        if row.name in recounted:
+            prepare_domain.fill_in(row, recounted[row.name])

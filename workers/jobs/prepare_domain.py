@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,10 +16,17 @@ from store import jobs
 from store.settings import Settings
 from store.tables import Document, DomainRow, Job, Revision
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:
     """The domain's files and the revision's tokenizer and split."""
-    row = session.get_one(DomainRow, job.subject)
+    return order(session.get_one(DomainRow, job.subject), settings)
+
+
+def order(row: DomainRow, settings: Settings) -> Document:
+    """What `execute` is told of a domain."""
     return {
         "domain": row.name,
         "files": row.files,
@@ -31,8 +39,10 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
     }
 
 
-def execute(spec: Document, report: Callable[[Document], None]) -> Document:
-    """Write the shard, or find the one already written from the same content."""
+def execute(
+    spec: Document, report: Callable[[Document], None], without: "np.ndarray | None" = None
+) -> Document:
+    """Write the shard, ``without`` documents of these digests, or find the one written from the same content."""
     from proxy_models.text.preparation import prepare_domain
     from proxy_models.text.shard_writer import PreparationSpec
     from proxy_models.text.token_shard import sample_of
@@ -50,6 +60,7 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
                 held_out_fraction=reading.held_out_fraction or spec["held_out_fraction"],
                 evaluation_bytes=spec["evaluation_bytes"],
                 reading=reading,
+                without=without,
             ),
             lambda progress: report(progress.to_dict()),
         )
@@ -66,8 +77,20 @@ def _content(content: str | None, reading: Document | None) -> str | None:
 
 
 def store(session: Session, job: Job, result: Document) -> None:
-    """Fill in the domain's counts."""
+    """Fill in the domain's counts; whoever counts the last domain queues what compares them."""
     row = session.get_one(DomainRow, job.subject)
+    fill_in(row, result)
+    # The lock is so that there is a last one.
+    session.execute(select(Revision.id).where(Revision.id == row.revision_id).with_for_update())
+    waiting = select(DomainRow.id).where(
+        DomainRow.revision_id == row.revision_id, DomainRow.id != row.id, DomainRow.counted_tokens.is_(None)
+    )
+    if session.scalar(waiting.limit(1)) is None:
+        session.add(jobs.new_job(jobs.COMPARE_DOMAINS, row.revision_id, row.revision_id))
+
+
+def fill_in(row: DomainRow, result: Document) -> None:
+    """Note what `execute` counted."""
     row.counted_tokens = result["tokens"]
     row.counted_bytes = result["size_bytes"]
     row.documents = result["documents"]
@@ -77,10 +100,3 @@ def store(session: Session, job: Job, result: Document) -> None:
     row.sample = result.get("sample")
     beside = {name: result[name] for name in ("held_out_documents", "held_out_tokens")}
     row.findings = {**(result.get("findings") or {}), **beside}
-    # Whoever counts the last domain queues what compares them; the lock is so that there is a last one.
-    session.execute(select(Revision.id).where(Revision.id == row.revision_id).with_for_update())
-    waiting = select(DomainRow.id).where(
-        DomainRow.revision_id == row.revision_id, DomainRow.id != row.id, DomainRow.counted_tokens.is_(None)
-    )
-    if session.scalar(waiting.limit(1)) is None:
-        session.add(jobs.new_job(jobs.COMPARE_DOMAINS, row.revision_id, row.revision_id))
