@@ -130,6 +130,10 @@ class DomainSet(Base):
     )
 
 
+FOUND = ("fetched", "fingerprint")
+"""Of a tokenizer that was asked for: the commit it was fetched at, and the digest of its definition."""
+
+
 class Revision(Base):
     """One immutable version of a domain set; only what its preparation measured is filled in later."""
 
@@ -142,7 +146,7 @@ class Revision(Base):
     tokenizer: Mapped[Document]
     """As asked for: ``{"vocabulary_size": 4096}`` or ``{"huggingface": "path-or-name"}``.
 
-    Of a name on the hub also the ``revision`` asked for, and from its preparation what was ``fetched``."""
+    Of a name on the hub also the ``revision`` asked for; and from its preparation what is `FOUND`."""
     tokenizer_path: Mapped[str | None] = mapped_column(Text)
     vocabulary_size: Mapped[int | None]
     held_out_fraction: Mapped[float]

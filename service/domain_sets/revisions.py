@@ -21,7 +21,7 @@ from store.engine import Database
 from store.problems import Conflict, Invalid, invalid
 from store.revisions.changes import FILES, confirm, known_contents, leaves_of
 from store.settings import Settings
-from store.tables import DomainRow, DomainSet, Revision
+from store.tables import FOUND, DomainRow, DomainSet, Revision
 
 Checked = TypeVar("Checked")
 
@@ -297,7 +297,7 @@ def _definition_hash(
     tokenizer: Mapping[str, object], held_out_fraction: float, domains: Sequence[CheckedDomain]
 ) -> str:
     definition = {
-        "tokenizer": {name: value for name, value in tokenizer.items() if name != "fetched"},
+        "tokenizer": {name: value for name, value in tokenizer.items() if name not in FOUND},
         "held_out_fraction": held_out_fraction,
         "domains": {
             domain.name: {

@@ -297,7 +297,9 @@ class RevisionView(BaseModel):
     parent: int | None
     state: str
     progress: ProgressView
-    tokenizer: dict[str, object]
+    tokenizer: dict[str, object] = Field(
+        description="As asked for; once it is there with its `fingerprint`, which a sidecar of token ids may name."
+    )
     vocabulary_size: int | None
     held_out_fraction: float
     evaluation_bytes: int

@@ -12,6 +12,7 @@ from mixing.change.revision import Changes
 from proxy_models.stores.object_path import file_identity
 from proxy_models.text.tokenizer import fetch_tokenizer, load_tokenizer, train_byte_level_bpe
 from service.domain_sets.repository import describe_revision
+from service.domain_sets.revisions import _definition_hash
 from store import jobs
 from store.engine import Database
 from store.settings import Settings
@@ -105,9 +106,15 @@ def test_a_name_on_the_hub_is_fetched_where_that_is_allowed_and_told_by_its_comm
     with database.read() as session:
         made = session.get_one(Revision, chain[0])
         fetched = {"commit": "b" * 40, "address": f"{hub.address}/{HUB_NAME}/tree/{'b' * 40}"}
-        assert made.tokenizer == {"huggingface": HUB_NAME, "revision": "v1", "fetched": fetched}
         assert made.tokenizer_path is not None
-        assert load_tokenizer(made.tokenizer_path).vocabulary_size == made.vocabulary_size
+        loaded = load_tokenizer(made.tokenizer_path)
+        asked = {"huggingface": HUB_NAME, "revision": "v1"}
+        found = {"fetched": fetched, "fingerprint": loaded.fingerprint}
+        assert made.tokenizer == {**asked, **found}
+        assert _definition_hash(made.tokenizer, 0.1, []) == _definition_hash(asked, 0.1, []), (
+            "the same revision"
+        )
+        assert loaded.vocabulary_size == made.vocabulary_size
     assert described(database, tmp_path, chain[1])["hub"] is None, "a successor takes what was fetched"
 
 

@@ -19,7 +19,7 @@ from proxy_models.stores.current import is_here, local_artifact, reference_of, u
 from proxy_models.stores.object_path import DataPath, data_path, file_identity
 from store import jobs
 from store.settings import Settings
-from store.tables import Document, Job, Revision
+from store.tables import FOUND, Document, Job, Revision
 from workers.claims.failures import Failure, JobError
 
 SAMPLE_BYTES = 5_000_000
@@ -76,7 +76,12 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
         path = spec["existing"] or reference_of(fetched.directory if fetched else _train(spec))
         loaded = load_tokenizer(local_artifact(path))
         origin = None if fetched is None else {"commit": fetched.commit, "address": fetched.address}
-        return {"path": path, "vocabulary_size": loaded.vocabulary_size, "fetched": origin}
+        return {
+            "path": path,
+            "vocabulary_size": loaded.vocabulary_size,
+            "fingerprint": loaded.fingerprint,
+            "fetched": origin,
+        }
 
 
 def _train(spec: Document) -> Path:
@@ -137,7 +142,7 @@ def store(session: Session, job: Job, result: Document) -> None:
     revision = session.get_one(Revision, job.subject)
     revision.tokenizer_path = result["path"]
     revision.vocabulary_size = result["vocabulary_size"]
-    if result["fetched"] is not None:
-        revision.tokenizer = {**revision.tokenizer, "fetched": result["fetched"]}
+    found = {name: result[name] for name in FOUND if result.get(name) is not None}
+    revision.tokenizer = {**revision.tokenizer, **found}
     for position, row in enumerate(revision.domains):
         session.add(jobs.new_job(jobs.PREPARE_DOMAIN, row.id, revision.id, position, job.user_name))
