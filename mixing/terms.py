@@ -5,6 +5,7 @@ They are declared here and nowhere else. A request fills them by name, the store
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -150,3 +151,45 @@ def check_heeded(recipe: Recipe, **given: object) -> None:
                 " ask for another solver, such as 'search'",
                 field=name,
             )
+
+
+@dataclass(frozen=True)
+class ReusePlan:
+    """What is frozen, trained and reused, and why: what planning comes to, and an optimization stores.
+
+    Attributes:
+        kind: full, partial or none: what `auto` came to.
+        why: in sentences.
+        recomputed: names of the domains that are searched by themselves.
+        groups: as `Reuse.groups`.
+        virtual_caps: `{virtual domain: its derived cap}`.
+        binding_members: `{virtual domain: the member that sets its cap}`.
+        reused: `{run id: why it counts}`.
+        set_aside: `{run id: why it does not}`.
+        new_runs: how many are to be trained.
+        least_new_runs: how few of them will do for a law.
+        recompute_runs: how many recomputing everything would train.
+        new_seconds: worker seconds of the new runs, where known.
+        recompute_seconds: of recomputing everything.
+        lost: what is given up, in sentences.
+    """
+
+    kind: str = "none"
+    why: tuple[str, ...] = ()
+    recomputed: tuple[str, ...] = ()
+    groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    virtual_caps: Mapping[str, float] = field(default_factory=dict)
+    binding_members: Mapping[str, str] = field(default_factory=dict)
+    reused: Mapping[str, str] = field(default_factory=dict)
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+    new_runs: int = 0
+    least_new_runs: int = 0
+    recompute_runs: int = 0
+    new_seconds: float | None = None
+    recompute_seconds: float | None = None
+    lost: tuple[str, ...] = ()
+
+    @property
+    def is_renormalised(self) -> bool:
+        """Whether nothing is left to search and nothing to learn: every domain keeps its ratio to every other."""
+        return not self.recomputed and len(self.groups) == 1 and self.new_runs == 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from mixing.document import Document, from_document, to_document
 from mixing.objective import ObjectiveSpec, Task, objective_of
-from mixing.terms import Terms
+from mixing.terms import ReusePlan, Terms
 from proxy_models.config import TrainingSettings
 
 if TYPE_CHECKING:  # a process that only passes jobs on need not load the mathematics
@@ -132,13 +132,13 @@ class ReuseDocument:
         asked: kind, start, freed domains and whether older runs may count.
         mixture: id of the one gone on from; None where there is none.
         runs: ids of the older runs that count.
-        plan: what is frozen, trained and reused (`mixing.reuse.plan.ReusePlan.to_dict`).
+        plan: what is frozen, trained and reused.
     """
 
     asked: Mapping[str, Any] = field(default_factory=dict)
     mixture: str | None = None
     runs: tuple[str, ...] = ()
-    plan: Mapping[str, Any] = field(default_factory=dict)
+    plan: ReusePlan = field(default_factory=ReusePlan)
 
 
 @dataclass(frozen=True, kw_only=True)

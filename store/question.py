@@ -137,7 +137,7 @@ class JobQuestion:
 
         if self.document.reuse is None:
             return NOTHING_REUSED
-        groups = self.document.reuse.plan["groups"]
+        groups = self.document.reuse.plan.groups
         if self.older is None:
             return Reuse(groups)
         space = space_of(self.older.lineage, self.older.revision)
@@ -150,9 +150,9 @@ class JobQuestion:
     def kept_ratios(self) -> Mapping[str, float] | None:
         """The one group of ratios where nothing else is left to find: there is nothing to fit. None otherwise."""
         plan = None if self.document.reuse is None else self.document.reuse.plan
-        if plan is None or plan["recomputed"] or plan["new_runs"] or len(plan["groups"]) != 1:
+        if plan is None or not plan.is_renormalised:
             return None
-        (ratios,) = plan["groups"].values()
+        (ratios,) = plan.groups.values()
         return ratios
 
     @property

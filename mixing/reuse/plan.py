@@ -13,11 +13,9 @@ runs a swarm of the method's own size over the domains that are searched is trai
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from mixing.document import to_document
 from mixing.errors import InvalidSetting, TooFewRuns
 from mixing.laws.diagnostics import UNVARIED
 from mixing.methods import method_named
@@ -26,6 +24,7 @@ from mixing.reuse.choice import Choice, Continuation, Groups, PastRun, choose
 from mixing.reuse.reuse import Reuse, least_new_runs, not_reusable
 from mixing.runs.evidence import RunEvidence
 from mixing.simplex_map import SimplexMap
+from mixing.terms import ReusePlan
 
 RUNS_PER_DIRECTION = 2.5
 """For a regression whose priors carry the fit where there are fewer runs than parameters."""
@@ -38,52 +37,6 @@ _OF_LARGEST = 0.05
 """Of the weight a content may have, the standard deviation over the runs that tells of it."""
 _ALIKE = 1e-9
 """Columns of length 1 that differ by no more are one direction."""
-
-
-@dataclass(frozen=True)
-class ReusePlan:
-    """What will be frozen, trained and reused, and why; `to_dict` is its document, and what an optimization stores.
-
-    Attributes:
-        kind: full, partial or none: what `auto` came to.
-        why: in sentences.
-        recomputed: names of the domains that are searched by themselves.
-        groups: as `Reuse.groups`.
-        virtual_caps: `{virtual domain: its derived cap}`.
-        binding_members: `{virtual domain: the member that sets its cap}`.
-        reused: `{run id: why it counts}`.
-        set_aside: `{run id: why it does not}`.
-        new_runs: how many are to be trained.
-        least_new_runs: how few of them will do for a law.
-        recompute_runs: how many recomputing everything would train.
-        new_seconds: worker seconds of the new runs, where known.
-        recompute_seconds: of recomputing everything.
-        lost: what is given up, in sentences.
-    """
-
-    kind: str
-    why: tuple[str, ...]
-    recomputed: tuple[str, ...]
-    groups: Mapping[str, Mapping[str, float]]
-    virtual_caps: Mapping[str, float]
-    binding_members: Mapping[str, str]
-    reused: Mapping[str, str]
-    set_aside: Mapping[str, str]
-    new_runs: int
-    least_new_runs: int
-    recompute_runs: int
-    new_seconds: float | None
-    recompute_seconds: float | None
-    lost: tuple[str, ...]
-
-    @property
-    def is_renormalised(self) -> bool:
-        """Whether nothing is left to search and nothing to learn: every domain keeps its ratio to every other."""
-        return not self.recomputed and len(self.groups) == 1 and self.new_runs == 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON: the attributes by name."""
-        return to_document(self)
 
 
 def plan_reuse(continuation: Continuation) -> ReusePlan:

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from exchange.formats import FORMATS
+from mixing.document import from_document
+from mixing.terms import ReusePlan
 from service.dashboard import session
 from service.dashboard.charts import effects_table, gain_scale, weight_scale
 from service.dashboard.comparison import compare, objective_bpb, objective_weights, with_objective
@@ -150,10 +152,10 @@ def _optimization_page(
 
 
 def _reuse(settings: Document) -> dict[str, Any]:
-    plan = settings["plan"]
+    plan = from_document(ReusePlan, settings["plan"])
     groups = [
         (name, sorted(ratios.items(), key=lambda item: (-item[1], item[0])))
-        for name, ratios in sorted(plan["groups"].items())
+        for name, ratios in sorted(plan.groups.items())
     ]
     return {
         "plan": plan,

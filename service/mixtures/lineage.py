@@ -9,6 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, load_only
 
 from mixing.change.revision import Changes
+from mixing.document import to_document
+from mixing.terms import ReusePlan
 from service.domain_sets.repository import changes_view
 from service.domain_sets.schemas import ChangesView
 from service.http.schemas import Time, Weights, view_of
@@ -92,7 +94,7 @@ def describe_lineage(session: Session, mixture_id: str) -> LineageView:
     mixture = mixture_with_id(session, mixture_id)
     chain = ancestry(session, session.get_one(Revision, mixture.revision_id))
     own = session.get(Optimization, mixture.optimization_id) if mixture.optimization_id else None
-    verdict = partial(_verdict, own, plan_of(own))
+    verdict = partial(_verdict, own, plan_of(own) or ReusePlan())
     optimizations = _optimizations(session, chain, own)
     return LineageView(
         mixture=summarize_mixture(mixture),
@@ -113,22 +115,19 @@ Verdict = Callable[[Run, Job], tuple[bool, str]]
 """Whether a run counted for the mixture, and why or why not."""
 
 
-def _verdict(
-    own: Optimization | None, plan: Mapping[str, Any] | None, run: Run, job: Job
-) -> tuple[bool, str]:
+def _verdict(own: Optimization | None, plan: ReusePlan, run: Run, job: Job) -> tuple[bool, str]:
     """The `Verdict` of the mixture's ``own`` optimization and its plan."""
     if own is not None and job.owner == own.id:
         if job.state == jobs.SUCCEEDED:
             return True, "trained for this mixture"
         failure = f": {job.failure_code}: {job.failure_detail}" if job.failure_code else ""
         return False, f"it {job.state}{failure}" if job.state in jobs.ENDED else f"it is {job.state}"
-    if plan is not None and run.id in plan["reused"]:
-        return True, plan["reused"][run.id]
-    aside = {} if plan is None else plan["set_aside"]
-    return False, aside.get(run.id, "it was not asked about: nothing older is reused")
+    if run.id in plan.reused:
+        return True, plan.reused[run.id]
+    return False, plan.set_aside.get(run.id, "it was not asked about: nothing older is reused")
 
 
-def plan_of(optimization: Optimization | None) -> Mapping[str, Any] | None:
+def plan_of(optimization: Optimization | None) -> ReusePlan | None:
     """The plan an optimization was made with; None where it reuses nothing."""
     reuse = None if optimization is None else SwarmDocument.of(optimization).reuse
     return None if reuse is None else reuse.plan
@@ -148,8 +147,8 @@ def _starts(session: Session, optimization: Optimization | None) -> Iterator[Sta
         yield StartLineage(
             optimization_id=optimization.id,
             mixture=summarize_mixture(start),
-            kind=reuse.plan["kind"],
-            groups=reuse.plan["groups"],
+            kind=reuse.plan.kind,
+            groups=dict(reuse.plan.groups),
         )
         optimization = session.get(Optimization, start.optimization_id) if start.optimization_id else None
 
@@ -234,6 +233,6 @@ def _optimization(session: Session, row: Optimization, verdict: Verdict) -> Opti
         row,
         swarm_id=swarm_id,
         mixtures=[summarize_mixture(one) for one in session.scalars(mixtures)],
-        plan=plan_of(row),
+        plan=to_document(plan_of(row)),
         runs=runs,
     )

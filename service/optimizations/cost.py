@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
+from mixing.document import to_document
 from mixing.errors import InvalidTokens
 from mixing.limits import Limits
+from mixing.terms import ReusePlan
 from proxy_models.config import TrainingConfig
 from proxy_models.planning.cost import SwarmWork, swarm_cost
 from service.dashboard.formatting import flops, quantity, size
 from service.domain_sets.repository import CountedText, counted_text
-from service.optimizations.reuse import PlannedReuse
 from service.optimizations.schemas import CostView, Hours, PlanView
 from service.training.device import WorkerDevice, check_memory, vocabulary_of
 from store.documents import OptimizationDocument, TaskDocument, TrainingDocument
@@ -36,7 +37,6 @@ class PlannedOptimization:
 
     revision_id: str
     document: OptimizationDocument
-    reuse: PlannedReuse | None
     device_hours: float = 0.0
 
 
@@ -130,34 +130,34 @@ _NAMED = 8
 
 
 def plan_sentences(
-    plan: Mapping[str, Any], cost: CostView | None = None, everything: CostView | None = None
+    plan: ReusePlan, cost: CostView | None = None, everything: CostView | None = None
 ) -> Iterator[str]:
     """What will be done, why, what it costs against recomputing ``everything``, and what is lost by it.
 
     Without the costs, which follow from the device, the plan's own estimate by past runs is told.
     """
-    yield from plan["why"]
-    if plan["recomputed"]:
-        yield f"Recomputed: {_listed(plan['recomputed'])}."
-    for name, ratios in sorted(plan["groups"].items()):
+    yield from plan.why
+    if plan.recomputed:
+        yield f"Recomputed: {_listed(plan.recomputed)}."
+    for name, ratios in sorted(plan.groups.items()):
         said = f"{len(ratios)} domains keep their ratios as the virtual domain {name!r}"
-        cap = plan["virtual_caps"].get(name)
+        cap = plan.virtual_caps.get(name)
         if cap is not None and cap < 1:
             said += (
                 f", of which the mixture may hold {100 * cap:.1f}% at most: beyond that"
-                f" {plan['binding_members'].get(name)!r} would be repeated too often"
+                f" {plan.binding_members.get(name)!r} would be repeated too often"
             )
         yield f"{said}."
-    older, aside = len(plan["reused"]), len(plan["set_aside"])
+    older, aside = len(plan.reused), len(plan.set_aside)
     if older or aside:
-        reasons = sorted(set(plan["set_aside"].values()))
+        reasons = sorted(set(plan.set_aside.values()))
         yield f"{older} of {older + aside} older runs count" + (
             f"; the others do not: {'; '.join(reasons[:3])}." if aside else "."
         )
     yield _cost_sentence(plan, cost, everything)
-    if cost is not None and plan["new_runs"]:
+    if cost is not None and plan.new_runs:
         yield from _cost_sentences(cost)
-    yield from plan["lost"]
+    yield from plan.lost
 
 
 def _cost_sentences(cost: CostView) -> Iterator[str]:
@@ -189,10 +189,10 @@ _SOURCES = {
 }
 
 
-def _cost_sentence(plan: Mapping[str, Any], cost: CostView | None, everything: CostView | None) -> str:
+def _cost_sentence(plan: ReusePlan, cost: CostView | None, everything: CostView | None) -> str:
     """New runs and worker hours against recomputing everything."""
-    said = f"{plan['new_runs']} runs are trained; recomputing everything would take {plan['recompute_runs']}"
-    new, recompute, source = plan["new_seconds"], plan["recompute_seconds"], "past_runs"
+    said = f"{plan.new_runs} runs are trained; recomputing everything would take {plan.recompute_runs}"
+    new, recompute, source = plan.new_seconds, plan.recompute_seconds, "past_runs"
     known = [one.device_hours for one in (cost, everything) if one and one.device_hours is not None]
     if cost is not None and len(known) == 2:
         new, recompute, source = 3600 * known[0], 3600 * known[1], cost.source or source
@@ -234,7 +234,8 @@ def _little_to_decide(revision: Revision, document: OptimizationDocument) -> lis
 
 def planned_hours(session: Session, planned: PlannedOptimization, device: WorkerDevice) -> float:
     """The estimate's device-hours, 0 where nobody knows."""
-    seconds = None if planned.reuse is None else planned.reuse.plan.new_seconds
+    reuse = planned.document.reuse
+    seconds = None if reuse is None else reuse.plan.new_seconds
     cost = cost_view(planned_swarm(session, planned), device, seconds)
     return 0.0 if cost is None or cost.device_hours is None else cost.device_hours
 
@@ -242,12 +243,11 @@ def planned_hours(session: Session, planned: PlannedOptimization, device: Worker
 def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevice) -> PlanView:
     """What a dry run answers; a method that trains nothing has nothing to reuse."""
     revision = session.get_one(Revision, planned.revision_id)
-    document = {} if planned.reuse is None else planned.reuse.plan.to_dict()
-    cost = cost_view(planned_swarm(session, planned), device, document.get("new_seconds"))
+    reuse = planned.document.reuse
+    plan = None if reuse is None else reuse.plan
+    cost = cost_view(planned_swarm(session, planned), device, plan and plan.new_seconds)
     everything = cost_view(
-        planned_swarm(session, planned, document.get("recompute_runs")),
-        device,
-        document.get("recompute_seconds"),
+        planned_swarm(session, planned, plan and plan.recompute_runs), device, plan and plan.recompute_seconds
     )
     hours = Hours(
         new=cost.device_hours if cost else None, recompute=everything.device_hours if everything else None
@@ -256,9 +256,9 @@ def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevi
         domain_set=revision.domain_set.name,
         revision=revision.number,
         method=planned.document.method,
-        mixture_id=planned.reuse.mixture if planned.reuse else None,
-        sentences=list(plan_sentences(document, cost, everything))
-        if document
+        mixture_id=reuse and reuse.mixture,
+        sentences=list(plan_sentences(plan, cost, everything))
+        if plan
         else ["Nothing is trained, so nothing is reused."],
         hours=hours,
         cost=cost,
@@ -266,5 +266,5 @@ def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevi
             *_little_to_decide(revision, planned.document),
             *plan_warnings(revision, planned.document.tasks),
         ],
-        plan=document,
+        plan=to_document(plan) if plan else {},
     )

@@ -115,9 +115,9 @@ def _plan(read: _Read, maximum_runs: int) -> PlannedOptimization:
         runs=runs,
         rounds=rounds,
         minimum_runs=needed,
-        reuse=None if reuse is None else reuse.document(),
+        reuse=reuse,
     )
-    return PlannedOptimization(read.revision.id, document, reuse)
+    return PlannedOptimization(read.revision.id, document)
 
 
 def _rounds(

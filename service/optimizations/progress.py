@@ -177,7 +177,7 @@ def _cost(
     tokens, seconds = work.trained
     if asked is not None and tokens:
         return cost_view(asked, device, seconds / tokens * asked.tokens, "own_runs")
-    return cost_view(asked, device, None if reuse is None else reuse.plan.get("new_seconds"))
+    return cost_view(asked, device, None if reuse is None else reuse.plan.new_seconds)
 
 
 def _progress(state: str, swarm: SwarmDocument, work: Work, domains: int) -> OptimizationProgress:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from mixing.change.lineage import RevisionNode, space_of
 from mixing.errors import Infeasible, MixingError, TooFewRuns
 from mixing.reuse.choice import Continuation, PastRun, StartMixture
-from mixing.reuse.plan import ReusePlan, plan_reuse
+from mixing.reuse.plan import plan_reuse
 from mixing.reuse.reuse import NOTHING_REUSED
 from service.mixtures.service import mixture_with_id
 from service.optimizations.checks import CheckedRequest
@@ -24,30 +24,6 @@ from store.revisions.shared_text import counted_domains, unmeasured
 from store.tables import MixtureRow, Revision
 
 PROPOSED = "proposed"
-
-
-@dataclass(frozen=True)
-class PlannedReuse:
-    """A plan, and what an optimization keeps of it.
-
-    Attributes:
-        asked: kind, start, freed domains and whether older runs may count.
-        mixture: id of the one to go on from, None where there is none.
-        plan: what is frozen, trained and reused.
-    """
-
-    asked: ReuseRequest
-    mixture: str | None
-    plan: ReusePlan
-
-    def document(self) -> ReuseDocument:
-        """As stored in the optimization's settings."""
-        return ReuseDocument(
-            asked=self.asked.model_dump(),
-            mixture=self.mixture,
-            runs=tuple(sorted(self.plan.reused)),
-            plan=self.plan.to_dict(),
-        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +46,7 @@ class ReuseQuestion:
     past: tuple[PastRun, ...]
     seconds_per_run: float | None
 
-    def plan(self, document: OptimizationDocument, runs: int | None) -> PlannedReuse:
+    def plan(self, document: OptimizationDocument, runs: int | None) -> ReuseDocument:
         """The plan for a question whose shares are resolved. Raises Invalid naming the field at fault."""
         try:
             plan = plan_reuse(
@@ -91,7 +67,12 @@ class ReuseQuestion:
             )
         except MixingError as error:
             raise _refused(error) from error
-        return PlannedReuse(self.asked, None if self.start is None else self.start.id, plan)
+        return ReuseDocument(
+            asked=self.asked.model_dump(),
+            mixture=self.start and self.start.id,
+            runs=tuple(sorted(plan.reused)),
+            plan=plan,
+        )
 
 
 def reuse_question(
