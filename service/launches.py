@@ -18,6 +18,7 @@ from service.http.schemas import After, Limit, Listing, Name, Page
 from service.mixtures.service import check_repetition, mixture_with_id
 from service.optimizations.schemas import TaskRequest, TrainingRequest
 from service.swarms.service import ModelView, TrainingView, training_view
+from service.tokens import Scope
 from service.training.checks import check_rows, check_tasks, check_training, check_vocabulary, require_corpus
 from service.training.device import WorkerDevice, check_counted, check_memory, worker_device
 from store import jobs
@@ -196,7 +197,11 @@ def _require_state(
         raise Conflict(code, f"{sentence}; this one is {state}.")
 
 
-router = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=ThreadRoute)
+class _LaunchRoute(ThreadRoute):
+    write = Scope.LAUNCH  # a full training run is spent
+
+
+router = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=_LaunchRoute)
 
 
 @router.post("", status_code=202, response_model=LaunchView)

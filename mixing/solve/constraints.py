@@ -6,6 +6,7 @@ with coupling rows beside it (`Box`).
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -33,7 +34,7 @@ class LinearConstraint:
         Raises:
             UnknownDomain: the constraint mentions a domain that is no leaf.
         """
-        positions = dict(zip(leaves, range(len(leaves)), strict=True))
+        positions = _positions(leaves)
         if unknown := sorted(self.coefficients.keys() - positions):
             raise UnknownDomain(
                 f"the constraint {self.name!r} names unknown domains: {', '.join(unknown)}",
@@ -43,6 +44,23 @@ class LinearConstraint:
         row = np.zeros(len(leaves))
         row[[positions[name] for name in self.coefficients]] = list(self.coefficients.values())
         return row
+
+
+# One question has hundreds of constraints on thousands of domains.
+@lru_cache(maxsize=4)
+def _positions(leaves: tuple[str, ...]) -> Mapping[str, int]:
+    return {name: position for position, name in enumerate(leaves)}
+
+
+@lru_cache(maxsize=4)
+def _below(leaves: tuple[str, ...]) -> Mapping[str, Sequence[str]]:
+    """What each selector stands for: a leaf for itself, a group for every leaf below."""
+    found: dict[str, list[str]] = {}
+    for name in leaves:
+        parts = name.split(":")
+        for depth in range(1, len(parts) + 1):
+            found.setdefault(":".join(parts[:depth]), []).append(name)
+    return found
 
 
 def check_names(leaves: Collection[str], names: Sequence[str]) -> None:
@@ -64,23 +82,15 @@ def members(selectors: Iterable[str], names: Sequence[str]) -> list[str]:
     Raises:
         UnknownDomain: a selector is neither a leaf nor a group.
     """
-    missing = dict.fromkeys(selectors)
-    wanted = frozenset(missing)
-    chosen = []
-    for name in names:
-        parts = name.split(":")
-        meant = wanted.intersection(":".join(parts[:depth]) for depth in range(1, len(parts) + 1))
-        if meant:
-            chosen.append(name)
-        for selector in meant:
-            missing.pop(selector, None)
-    if missing:
-        selector = next(iter(missing))
-        raise UnknownDomain(
-            f"{selector!r} is neither a domain nor a group of domains of this set",
-            field="domains",
-            names=[selector],
-        )
+    below, chosen = _below(tuple(names)), set[str]()
+    for selector in selectors:
+        if selector not in below:
+            raise UnknownDomain(
+                f"{selector!r} is neither a domain nor a group of domains of this set",
+                field="domains",
+                names=[selector],
+            )
+        chosen.update(below[selector])
     return sorted(chosen)
 
 

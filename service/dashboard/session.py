@@ -8,7 +8,6 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
-from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from service.dashboard.templating import page
@@ -18,10 +17,9 @@ from service.http.auth import (
     client_address,
     principal_of,
     require_same_origin,
-    require_scope,
-    usual_scope,
 )
 from service.http.errors import field_path
+from service.http.routes import ThreadRoute
 from service.tokens import SESSION_SECONDS, Authenticator, Principal
 from store.problems import Forbidden, Problem, TooManyAttempts
 
@@ -31,7 +29,7 @@ _UNKNOWN = "That is not a token of this service, or it is no longer valid."
 _USED = "This link was used already, or is too old. Sign in with the token, which `mixwright token` prints."
 
 
-class PageRoute(APIRoute):
+class PageRoute(ThreadRoute):
     """A page: wants a signed-in browser, and says what went wrong as a page too."""
 
     def get_route_handler(self) -> _Handler:
@@ -67,7 +65,6 @@ def _detour(request: Request) -> Response | None:
         clean = request.url.path + (f"?{urlencode(rest)}" if rest else "")
         return _try(request, clean, lambda known: known.by_code(code, client_address(request)), _USED)
     if principal_of(request) is not None:
-        require_scope(request, usual_scope(request))
         return None
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     if request.method not in SAFE_METHODS:

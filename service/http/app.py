@@ -11,7 +11,6 @@ from fastapi.staticfiles import StaticFiles
 from service import launches, planning, workers
 from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
-from service.http.auth import require_launch, require_token
 from service.http.errors import install_error_handlers
 from service.http.guards import BodyLimit, DataRootsOnly, PlainHead, SecurityHeaders
 from service.http.limits import Limits
@@ -78,10 +77,8 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _add_routes(app: FastAPI) -> None:
     query = Depends(known_query)
-    for resource in (domain_sets, optimizations, swarms, mixtures, planning, workers):
-        app.include_router(resource.router, dependencies=[Depends(require_token), query])
-    app.include_router(launches.router, dependencies=[Depends(require_launch), query])
-    for resource in (health, metrics, pages):
+    resources = (domain_sets, optimizations, swarms, mixtures, planning, workers, launches)
+    for resource in (*resources, health, metrics, pages):
         app.include_router(resource.router, dependencies=[query])
     publish(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -1,7 +1,7 @@
 """Who may speak to the service: the operator's token, made on first start, and the tokens of users.
 
 The operator's is in the environment or in a file its owner alone can read, and may do everything. `service.tokens`
-has the others; `require_token` and `require_launch` are what endpoints depend on.
+has the others; `require_token` is what every route of the API asks before it reads a body.
 
 A write by cookie must come from one of this service's own pages. Browsers set ``Sec-Fetch-Site`` and ``Origin``
 themselves; no page forges them. Programs that are no browsers send neither, and nobody can make them send a cookie.
@@ -62,12 +62,8 @@ def client_address(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
-def require_scope(request: Request, scope: Scope) -> None:
-    """Raise Unauthorized without a valid token, Forbidden for one that may not do this. Blocking."""
-    _check_scope(request, getattr(request.state, "principal", None) or principal_of(request), scope)
-
-
-def _check_scope(request: Request, principal: Principal | None, scope: Scope) -> None:
+def with_scope(request: Request, principal: Principal | None, scope: Scope) -> Principal:
+    """The principal of a request who may do this; raises as `require_token` does."""
     if principal is None:
         if _bearer_token(request):
             raise Unauthorized(
@@ -81,29 +77,17 @@ def _check_scope(request: Request, principal: Principal | None, scope: Scope) ->
             f"{', '.join(sorted(principal.scopes)) or 'none'}.",
             scope=scope.value,
         )
+    return principal
 
 
-def usual_scope(request: Request) -> Scope:
-    """``read`` for looking, ``write`` for everything else."""
-    return Scope.READ if request.method in SAFE_METHODS else Scope.WRITE
+async def require_token(request: Request, write: Scope = Scope.WRITE) -> Principal:
+    """Who sent the request, by its head alone: ``read`` is for looking, ``write`` for everything else.
 
-
-async def require_token(request: Request) -> None:
-    """FastAPI dependency: `usual_scope`."""
-    await _require(request, usual_scope(request))
-
-
-async def require_launch(request: Request) -> None:
-    """FastAPI dependency of what spends a full training run: ``read`` for looking, else ``launch``."""
-    await _require(request, Scope.READ if request.method in SAFE_METHODS else Scope.LAUNCH)
-
-
-async def _require(request: Request, scope: Scope) -> None:
-    principal = _recent_principal(request)
+    Raises Unauthorized without a valid token, Forbidden for one that may not do this.
+    """
+    principal = getattr(request.state, "principal", None) or _recent_principal(request)
     principal = principal or await run_in_threadpool(principal_of, request)
-    _check_scope(request, principal, scope)
-    if principal is not None:
-        request.app.state.limits.admit(principal)
+    return with_scope(request, principal, Scope.READ if request.method in SAFE_METHODS else write)
 
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

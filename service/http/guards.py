@@ -4,6 +4,7 @@ headers that guard a browser."""
 import re
 from collections import Counter
 from collections.abc import Collection
+from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
 import anyio
@@ -13,68 +14,100 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proxy_models.text.data_roots import reading_below
 from service.http.errors import problem_response
+from service.processes.computation import Busy
+from store.problems import Problem
 from store.settings import Settings
 
 BODY_SECONDS = 30.0
 """Of a body of a megabyte, so also of a slow line."""
+MOST_BODIES = 64
+"""As many of the longest are held at once, of all requests together."""
+
+
+class BodyTooLarge(Problem):
+    """The body is longer than the service reads."""
+
+    status = 413
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            "body_too_large",
+            f"The body is longer than {limit} bytes. Refer to files by path or pattern instead.",
+        )
+
+
+class BodyTooSlow(Problem):
+    """The body does not come."""
+
+    status = 408
+    headers = MappingProxyType({"Connection": "close"})
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("body_too_slow", f"The body did not come within {seconds:g} s.")
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 as soon as more than ``limit`` bytes were announced or received.
+    """ASGI middleware that bounds bodies: the length of each, how long it may take, and what is held of all at once.
 
-    And 408 where they do not come within `BODY_SECONDS`.
+    Nothing of a body is read before the application asks for it, so whoever may not ask costs nothing; then it comes
+    whole, in one message. `receive` raises `BodyTooLarge`, `BodyTooSlow` or `Busy`, which are answers. An announced
+    length is refused at once.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
-        self._limit, self._seconds = limit, BODY_SECONDS
+        self.limit, self.seconds = limit, BODY_SECONDS
+        self.room = MOST_BODIES * limit
+        """Bytes that bodies may take still."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with its body, or refuse it."""
+        """Pass the request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > self._limit:
-            await self._refuse(scope, receive, send)
+        if announced.isdigit() and int(announced) > self.limit:
+            refusal = BodyTooLarge(self.limit)
+            await problem_response(refusal.status, refusal.code, refusal.detail)(scope, receive, send)
             return
-        body = bytearray()
-        with anyio.move_on_after(self._seconds) as reading:
+        body = _Body(self, receive)
+        try:
+            await self._app(scope, body.receive, send)
+        finally:
+            self.room += len(body.content)
+
+
+class _Body:
+    """What is read of one request."""
+
+    def __init__(self, bounds: BodyLimit, receive: Receive) -> None:
+        self.content = bytearray()
+        self._bounds, self._receive, self._is_asked = bounds, receive, False
+
+    async def receive(self) -> Message:
+        """The whole body in the first message, and then what else comes."""
+        if self._is_asked:
+            return await self._receive()
+        self._is_asked = True
+        with anyio.move_on_after(self._bounds.seconds) as reading:
             while True:
-                message = await receive()
+                message = await self._receive()
                 if message["type"] != "http.request":
-                    return  # the client went away
-                body += message.get("body", b"")
-                if len(body) > self._limit:
-                    await self._refuse(scope, receive, send)
-                    return
+                    return message  # the client went away
+                self._take(message.get("body", b""))
                 if not message.get("more_body", False):
                     break
         if reading.cancelled_caught:
-            detail = f"The body did not come within {self._seconds:g} s."
-            refusal = problem_response(408, "body_too_slow", detail, {"Connection": "close"})
-            await refusal(scope, receive, send)
-            return
-        whole: Message = {"type": "http.request", "body": bytes(body), "more_body": False}
-        await self._app(scope, _replayed(whole, receive), send)
+            raise BodyTooSlow(self._bounds.seconds)
+        return {"type": "http.request", "body": bytes(self.content), "more_body": False}
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        detail = f"The body is longer than {self._limit} bytes. Refer to files by path or pattern instead."
-        await problem_response(413, "body_too_large", detail)(scope, receive, send)
-
-
-def _replayed(message: Message, receive: Receive) -> Receive:
-    """A channel that gives ``message``, which was read from it already, before what else comes."""
-    sent = False
-
-    async def replay() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return message
-
-    return replay
+    def _take(self, part: bytes) -> None:
+        if len(self.content) + len(part) > self._bounds.limit:
+            raise BodyTooLarge(self._bounds.limit)
+        if len(part) > self._bounds.room:
+            raise Busy
+        self._bounds.room -= len(part)
+        self.content += part
 
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?", re.IGNORECASE)

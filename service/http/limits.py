@@ -7,8 +7,8 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Annotated
 
 import anyio
@@ -27,6 +27,10 @@ BURST_SECONDS = 2.0
 """A user who was quiet may send so many seconds' requests at once."""
 SLOW_THREADS = 8
 """Of requests that wait for files, stores or computations; the others have threads that these never take."""
+SHORT_BYTES = 2**16
+"""Bodies up to this cost no more than any other request."""
+BYTES_A_REQUEST = 2**14
+"""Of a body, that are as much work as a request."""
 
 
 class Limits:
@@ -42,14 +46,7 @@ class Limits:
 
     def admit(self, user: Principal) -> None:
         """Count a request; raises TooManyRequests where a user has sent too many lately."""
-        if user.is_operator:
-            return
-        now = self._clock()
-        with self._guard:
-            sent, when = self._sent.get(user.name, (0.0, now))
-            sent = max(0.0, sent - (now - when) * self._rate)
-            over = sent + 1 - self._rate * BURST_SECONDS
-            self._sent[user.name] = (sent if over > 0 else sent + 1, now)
+        over = self._counted(user, 1.0, self._rate * BURST_SECONDS)
         if over > 0:
             raise TooManyRequests(
                 "too_many_requests",
@@ -57,34 +54,78 @@ class Limits:
                 math.ceil(over / self._rate),
             )
 
+    def charge(self, user: Principal, requests: float) -> None:
+        """Count a request that was admitted as so many more, which the next ones wait for."""
+        self._counted(user, requests, math.inf)
+
+    def _counted(self, user: Principal, requests: float, most: float) -> float:
+        """By how many there would be over ``most``, and then they are not counted."""
+        if user.is_operator:
+            return 0.0
+        now = self._clock()
+        with self._guard:
+            sent, when = self._sent.get(user.name, (0.0, now))
+            sent = max(0.0, sent - (now - when) * self._rate)
+            over = sent + requests - most
+            self._sent[user.name] = (sent if over > 0 else sent + requests, now)
+        return over
+
     @asynccontextmanager
-    async def place(self, user: Principal) -> AsyncIterator[None]:
-        """One of the few places of requests that take long. Raises TooManyRequests, and Busy after a wait."""
+    async def turn(self, user: Principal, request: Request, is_slow: bool) -> AsyncIterator[None]:
+        """Within it a request may be answered: it is counted, its body is here, and what takes long has a place.
+
+        Nothing of the body is read, nor is memory taken for it, before that is known. A long body takes a place too,
+        for its document is many times its size, and checking it keeps everybody else waiting; it also counts as
+        many requests. Raises TooManyRequests, Busy, and what the body is refused for.
+        """
+        self.admit(user)
+        is_slow = is_slow or not _has_short_body(request)
+        with self._share(user) if is_slow else nullcontext():
+            body = await request.body()
+            self.charge(user, len(body) / BYTES_A_REQUEST)
+            async with self._place() if is_slow else nullcontext():
+                yield
+
+    @contextmanager
+    def _share(self, user: Principal) -> Iterator[None]:
+        """One of the few that a user may have under way; raises TooManyRequests."""
         if not user.is_operator and self._held[user.name] >= self._most:
             raise TooManyRequests(
                 "too_many_at_once",
                 f"{user.name!r} may have {self._most} requests of this kind under way at once.",
                 1,
             )
-        if self._places is None:  # made here, for it belongs to the event loop
-            self._places = anyio.Semaphore(SLOW_THREADS)
         self._held[user.name] += 1
         try:
-            try:
-                self._places.acquire_nowait()
-            except anyio.WouldBlock:
-                with anyio.move_on_after(self._wait_seconds) as waiting:
-                    await self._places.acquire()
-                if waiting.cancelled_caught:
-                    raise Busy from None
-            try:
-                yield
-            finally:
-                self._places.release()
+            yield
         finally:
             self._held[user.name] -= 1
             if not self._held[user.name]:
                 del self._held[user.name]
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of the few that there are; raises Busy after a wait."""
+        if self._places is None:  # made here, for it belongs to the event loop
+            self._places = anyio.Semaphore(SLOW_THREADS)
+        try:
+            self._places.acquire_nowait()
+        except anyio.WouldBlock:
+            with anyio.move_on_after(self._wait_seconds) as waiting:
+                await self._places.acquire()
+            if waiting.cancelled_caught:
+                raise Busy from None
+        try:
+            yield
+        finally:
+            self._places.release()
+
+
+def _has_short_body(request: Request) -> bool:
+    """By its head alone."""
+    announced = request.headers.get("content-length", "0")
+    is_announced = "transfer-encoding" not in request.headers and announced.isdigit()
+    return is_announced and int(announced) <= SHORT_BYTES
 
 
 async def user_of(request: Request) -> Principal:
@@ -93,13 +134,6 @@ async def user_of(request: Request) -> Principal:
 
 
 User = Annotated[Principal, Depends(user_of)]
-
-
-async def take_place(request: Request) -> AsyncIterator[None]:
-    """FastAPI dependency of what takes long: `Limits.place` until the endpoint has ended."""
-    limits: Limits = request.app.state.limits
-    async with limits.place(request.state.principal):
-        yield
 
 
 def check_domain_sets(session: Session, settings: Settings, user: Principal) -> None:

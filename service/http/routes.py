@@ -25,8 +25,10 @@ from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from service.http.limits import SLOW_THREADS, take_place
+from service.http.auth import require_token
+from service.http.limits import SHORT_BYTES, SLOW_THREADS, Limits
 from service.processes.computation import Computation
+from service.tokens import Scope
 from store.engine import Database
 from store.problems import Invalid, Problem
 from store.settings import Settings
@@ -40,8 +42,6 @@ from store.settings import Settings
 DEEPEST = 32
 """Levels of nesting; requests need five."""
 _NO_TEXT = re.compile(rb"\\u(0000|[dD][89a-fA-F])")
-INLINE_BYTES = 2**16
-"""Longer bodies are read in a thread, so that the others do not wait."""
 
 
 class JsonRequest(Request):
@@ -51,7 +51,7 @@ class JsonRequest(Request):
         """The document of the body. Raises Invalid naming the member at fault, ValueError for what is no JSON."""
         if not hasattr(self, "_document"):
             body = await self.body()
-            is_long = len(body) > INLINE_BYTES
+            is_long = len(body) > SHORT_BYTES  # then in a thread, so that the others do not wait
             self._document = await run_in_threadpool(read_json, body) if is_long else read_json(body)
         return self._document
 
@@ -120,29 +120,34 @@ _slow_threads: RunVar[anyio.CapacityLimiter] = RunVar("mixwright_slow_threads")
 
 
 class ThreadRoute(APIRoute):
-    """As `APIRoute`, for functions that answer a ``response_model``; coroutines are FastAPI's own to answer."""
+    """As `APIRoute`, for functions that answer a ``response_model``; coroutines are FastAPI's own to answer.
+
+    Before FastAPI reads the body it is found who sent the request, that they may (``write`` is what it takes to do
+    more than look), and that it is their turn.
+    """
+
+    write = Scope.WRITE
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         model = options.get("response_model")
+        self._is_slow = endpoint in _slow_endpoints
         if not inspect.iscoroutinefunction(endpoint):
-            is_slow = endpoint in _slow_endpoints
-            if is_slow:
-                options["dependencies"] = [
-                    *(options.get("dependencies") or ()),
-                    Depends(take_place, scope="function"),
-                ]
             if not (model is None or isinstance(model, DefaultPlaceholder)):
                 endpoint = _answering(endpoint, TypeAdapter(model), options.get("status_code") or 200)
-            endpoint = _in_slow_thread(endpoint) if is_slow else endpoint
+            endpoint = _in_slow_thread(endpoint) if self._is_slow else endpoint
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler over a request whose JSON is read strictly."""
+        """FastAPI's handler for who may ask and has a turn, over a request whose JSON is read strictly."""
         answer = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            user = await require_token(request, self.write)
+            limits: Limits = request.app.state.limits
+            request = JsonRequest(request.scope, request.receive)
             try:
-                return await answer(JsonRequest(request.scope, request.receive))
+                async with limits.turn(user, request, self._is_slow):
+                    return await answer(request)
             except HTTPException as error:
                 if isinstance(error.__cause__, Problem):  # FastAPI's 400 for whatever reading a body raises
                     raise error.__cause__ from None

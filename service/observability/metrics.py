@@ -27,7 +27,7 @@ from sqlalchemy import Engine, case, func, select
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-from service.http.auth import require_scope
+from service.http.auth import principal_of, with_scope
 from service.http.errors import PROBLEM_CONTENT
 from service.http.routes import SettingsDependency
 from service.tokens import Scope
@@ -196,5 +196,5 @@ def count_connections(engine: Engine, registry: CollectorRegistry) -> None:
 def metrics(request: Request, settings: SettingsDependency) -> Response:
     """Counts, durations and queue lengths in Prometheus' text format; wants the token unless they are public."""
     if not settings.metrics_public:
-        require_scope(request, Scope.READ)
+        with_scope(request, principal_of(request), Scope.READ)
     return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)

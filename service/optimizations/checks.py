@@ -20,6 +20,10 @@ from store.revisions.shared_text import counted_domains, unmeasured
 from store.settings import Settings
 from store.tables import Revision
 
+MOST_SHARED = 50_000
+"""Domains in all shares together: each is stored, and is a number of the linear programmes. Of the two thousand that
+a domain set may have each can be in twenty-five."""
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
@@ -137,7 +141,8 @@ def check_answerable(checked: CheckedRequest, revision: Revision) -> None:
     request = checked.request
     counts = {row.name: row.tokens for row in revision.domains}
     if checked.document.recipe is not None:
-        _check_objective(checked, [name for name in counts if name not in unmeasured(revision)])
+        without = unmeasured(revision)
+        _check_objective(checked, [name for name in counts if name not in without])
     if checked.document.proxy is not None:
         require_corpus(revision, "proxy")
         check_rows(checked.document.proxy, len(counts), "proxy.")
@@ -192,6 +197,7 @@ def shares_of(request: OptimizationRequest, domains: Sequence[str]) -> list[Line
     """The shares, named and with their groups resolved to domains. Raises Invalid naming the share at fault."""
     taken = {*domains, *(guard.name for guard in _guards(request))}
     shares: list[LinearConstraint] = []
+    named = 0
     for index, share in enumerate(request.shares):
         try:
             resolved = share_of(share.domains, domains, share.minimum, share.maximum, share.name)
@@ -205,6 +211,14 @@ def shares_of(request: OptimizationRequest, domains: Sequence[str]) -> list[Line
             )
         taken.add(resolved.name)
         shares.append(resolved)
+        named += len(resolved.coefficients)
+        if named > MOST_SHARED:
+            raise Invalid(
+                "too_many_shared",
+                f"The shares up to {resolved.name[:200]!r} are of {named:,} domains, counting one as often as it"
+                f" is in a share, and at most {MOST_SHARED:,} may be; leave shares out, or domains of theirs.",
+                f"shares[{index}].domains",
+            )
     return shares
 
 

@@ -6,8 +6,17 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from service.http import guards
+from service.http.app import create_app
+from service.optimizations import checks
+from service.optimizations.schemas import OptimizationRequest
+from service.tokens import ALL_SCOPES, Principal, Scope, create_token
+from store.engine import Database
+from store.problems import Invalid
+from store.schema import upgrade
 from store.settings import Settings
 from tests.hostile.conftest import problem, still_answers
+from tests.service.conftest import TOKEN
 
 Document = dict[str, Any]
 CREATES = [
@@ -103,6 +112,65 @@ def test_ten_megabytes_are_refused_announced_or_not(client: TestClient) -> None:
     still_answers(client)
 
 
+def status_of_a_body_in_parts(client: TestClient, token: str, *parts: bytes) -> tuple[int, int]:
+    """The status of a request whose body comes in parts without an announced length, and how many were asked for."""
+    waiting, seen = [*parts], []
+    headers = {"host": "127.0.0.1", "content-type": "application/json", "transfer-encoding": "chunked"}
+    headers |= {"authorization": f"Bearer {token}"} if token else {}
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/v1/mixtures",
+        "raw_path": b"/v1/mixtures",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+        "state": {},
+    }
+
+    async def receive() -> Document:
+        return {"type": "http.request", "body": waiting.pop(0), "more_body": bool(waiting)}
+
+    async def send(message: Document) -> None:
+        seen.append(message)
+
+    assert client.portal is not None
+    client.portal.call(client.app, scope, receive, send)
+    return seen[0]["status"], len(parts) - len(waiting)
+
+
+def test_no_body_is_read_of_who_may_not_ask(client: TestClient, settings: Settings) -> None:
+    upgrade(settings.resolved_database_url)
+    database = Database(settings.resolved_database_url, connections=1)
+    with database.write() as session:
+        reader, writer = (create_token(session, scope, [scope]) for scope in (Scope.READ, Scope.WRITE))
+    database.close()
+    body = b'{"domain_set": "nobody",', b' "name": "mine", "weights": {"a": 1.0}}'
+    assert status_of_a_body_in_parts(client, "", *body) == (401, 0)
+    assert status_of_a_body_in_parts(client, reader, *body) == (403, 0)
+    assert status_of_a_body_in_parts(client, writer, *body) == (404, 2)
+    app: Any = client.app
+    app.state.limits.charge(Principal("write", ALL_SCOPES, token_id="1"), 1000)
+    assert status_of_a_body_in_parts(client, writer, *body) == (429, 0)
+
+
+def test_all_bodies_together_are_bounded_and_what_was_held_is_given_back(
+    client: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "MOST_BODIES", 0.0001)
+    upgrade(settings.resolved_database_url)
+    body = b'{"domain_set": "nobody", "name": "mine", "weights": {"a": 1.0}}'
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with TestClient(create_app(settings), base_url="http://127.0.0.1", headers=headers) as client:
+        for _ in range(3):
+            answer = client.post("/v1/mixtures", content=body + b" " * 104, headers=JSON)
+            assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+            assert client.post("/v1/mixtures", content=body, headers=JSON).status_code == 404
+
+
 def test_weights_that_are_none(client: TestClient, domain_set: Document) -> None:
     assert client.post("/v1/domain-sets", json=domain_set).status_code == 201
     for weight in (1e308, -1.0, 2.0, -0.5, None, [], {}, "NaN", "infinity", 10**400):
@@ -175,6 +243,20 @@ def test_more_domains_runs_or_items_than_allowed(client: TestClient, domain_set:
         "proxy": {"size": "nano-0.1M", "tokens": 65_536},
     }
     assert problem(client.post("/v1/optimizations", json=request))["field"] == "runs"
+
+
+def test_dense_shares_are_refused_where_they_become_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a group, whose name is short and whose domains are many."""
+    monkeypatch.setattr(checks, "MOST_SHARED", 3)
+    shares = [{"name": name, "domains": ["web"], "maximum": 0.9} for name in ("one", "two")]
+    request = OptimizationRequest.model_validate(
+        {"domain_set": "pool", "target_tokens": 2_000_000, "shares": shares}
+    )
+    with pytest.raises(Invalid, match=r"'two' are of 4 domains, .* at most 3") as refused:
+        checks.shares_of(request, ["books", "web:forums", "web:news"])
+    assert (refused.value.code, refused.value.field) == ("too_many_shared", "shares[1].domains")
 
 
 def test_a_body_is_read_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,16 @@
 """What one user may take: requests a second, requests that take long, domain sets, optimizations, device-hours."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from service.http.limits import Limits
+from service.http.limits import BYTES_A_REQUEST, SHORT_BYTES, Limits
 from service.tokens import ALL_SCOPES, OPERATOR, Principal, create_token
 from store.engine import Database
 from store.problems import TooManyRequests
@@ -60,20 +62,51 @@ def test_a_user_sends_so_many_requests_a_second_and_twice_as_many_after_a_rest(s
     assert waits == 4 * [{"Retry-After": "1"}]
 
 
+def asked(body: bytes = b"") -> Request:
+    """A request whose body comes at once."""
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return Request({"type": "http", "headers": [(b"content-length", str(len(body)).encode())]}, receive)
+
+
 def test_a_user_has_so_many_slow_requests_under_way_and_the_others_have_theirs(settings: Settings) -> None:
     limits = Limits(settings.model_copy(update={"user_slow_requests": 1}))
 
+    def slow(user: Principal, body: bytes = b"", is_slow: bool = True) -> AbstractAsyncContextManager[None]:
+        return limits.turn(user, asked(body), is_slow)
+
     async def together() -> None:
-        async with limits.place(ANN):
+        async with slow(ANN):
             with pytest.raises(TooManyRequests, match="'ann' may have 1"):
-                async with limits.place(ANN):
+                async with slow(ANN):
                     pass
-            async with limits.place(BEN), limits.place(CHIEF), limits.place(CHIEF):
+            with pytest.raises(TooManyRequests, match="'ann' may have 1"):
+                async with slow(ANN, bytes(SHORT_BYTES + 1), is_slow=False):
+                    pass
+            async with slow(BEN), slow(CHIEF), slow(CHIEF), slow(ANN, bytes(SHORT_BYTES), is_slow=False):
                 pass
-        async with limits.place(ANN):
+        async with slow(ANN):
             pass
 
     anyio.run(together)
+
+
+def test_a_long_body_counts_as_many_requests_and_is_taken_whatever_the_limit(settings: Settings) -> None:
+    now = 0.0
+    limits = Limits(settings.model_copy(update={"user_requests_per_second": 1.0}), lambda: now)
+
+    async def send(body: bytes) -> None:
+        async with limits.turn(ANN, asked(body), False):
+            pass
+
+    anyio.run(send, bytes(9 * BYTES_A_REQUEST))
+    now = 8.5
+    with pytest.raises(TooManyRequests):
+        anyio.run(send, b"")
+    now = 9.5
+    anyio.run(send, b"")
 
 
 def test_a_user_stores_so_many_domain_sets_and_the_operator_as_many_as_there_is_room_for(
