@@ -1,17 +1,11 @@
 """Which of the metrics that runs measured are better when higher: as said, and asked for where a name suggests it."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from exchange.sheets import listed, matches
 from mixing.errors import InvalidSetting
 from mixing.runs.evidence import RunEvidence
-from mixing.sense import Turn
-
-_ACCURACY = re.compile(
-    r"(^|[/_.,:-])(acc|accuracy|exact_match|em|f1|pass@?\d*|mc[12]|bleu|rouge\w*|auc)($|[/_.,:@-])", re.I
-)
-
+from mixing.sense import Turn, suggested_direction
 
 def directions(
     metrics: Sequence[str], runs: Sequence[RunEvidence], higher: Iterable[str], lower: Iterable[str]
@@ -36,13 +30,20 @@ def directions(
         raise InvalidSetting(
             f"{listed(both)} cannot be better both ways", field="higher_is_better", names=both
         )
-    if unclear := [name for name in metrics if _ACCURACY.search(name) and name not in is_higher | is_lower]:
+    stated = is_higher | is_lower
+    if unclear := [name for name in metrics if suggested_direction(name) == "higher" and name not in stated]:
         raise InvalidSetting(
             f"is {listed(unclear)} better when higher? Say so, or that lower is better",
             field="higher_is_better",
             names=unclear,
         )
     return {name: _turn(runs, name) for name in sorted(is_higher)}
+
+
+def against_their_names(metrics: Sequence[str], turns: Mapping[str, Turn]) -> list[str]:
+    """The metrics whose names say another direction than `directions` found to be stated for them."""
+    way = {name: "higher" if name in turns else "lower" for name in metrics}
+    return [name for name in metrics if suggested_direction(name) not in (None, way[name])]
 
 
 def check_one_direction(metrics: Sequence[str], turns: Mapping[str, Turn]) -> None:

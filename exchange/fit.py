@@ -7,23 +7,21 @@ from functools import cached_property
 from typing import Any
 
 from exchange.columns import Reading
-from exchange.directions import check_one_direction, directions, named
+from exchange.directions import against_their_names, check_one_direction, directions, named
 from exchange.formats.base import Blend
 from exchange.sheets import Sheet, listed, matches, read_sheet
 from exchange.swarm import Swarm, read_swarm
 from mixing.answer.proposal import Proposal, propose
+from mixing.answer.whatif import quick
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting, InvalidTokens, MissingDomain
-from mixing.laws.ensemble import MOST_WORK, work
-from mixing.methods import Recipe, combine, method_named
+from mixing.methods import combine, method_named
 from mixing.objective import ObjectiveSpec
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.solve.constraints import share_of
 from mixing.terms import TaskGuard
 
-_QUICK = MOST_WORK / 5
-"""What takes longer, some 4 seconds, is not done without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -185,11 +183,11 @@ def fit(table: Any, metrics_table: Any = None, /, **settings: Any) -> Fit:
     pool = {} if asked.tokens is None else _pool(swarm, asked.tokens)
     domains = _domains(swarm, pool)
     capped = bool(pool) and asked.target_tokens is not None
-    recipe, notes = _recipe(swarm, domains, asked)
+    method = method_named(asked.method)
     question = Question(
         domains=domains,
         method=asked.method,
-        recipe=recipe,
+        recipe=None if asked.regression is None else combine(method, regression=asked.regression),
         objective=_objective(swarm, asked),
         target_tokens=asked.target_tokens or float(domains.tokens.sum()),
         repetition_cap=asked.repetition_cap if capped else None,
@@ -200,13 +198,15 @@ def fit(table: Any, metrics_table: Any = None, /, **settings: Any) -> Fit:
         guard_rails=tuple(
             TaskGuard(task, worse_than_natural=worse) for task, worse in asked.guard_rails.items()
         ),
-        kl_weight=method_named(asked.method).kl_weight if asked.kl_weight is None else asked.kl_weight,
+        kl_weight=method.kl_weight if asked.kl_weight is None else asked.kl_weight,
         seed=asked.seed,
     )
     documents = {name: count for name, (_, count) in pool.items() if count is not None}
     has_target = asked.target_tokens is not None
+    if asked.regression is None:
+        question, note = quick(question, len(swarm.runs), len(swarm.metrics))
+        swarm = replace(swarm, notes=(*swarm.notes, *([note] if note else [])))
     proposal = propose(question, _over(domains, swarm))
-    swarm = replace(swarm, notes=(*swarm.notes, *notes))
     return Fit(swarm, proposal, bool(pool), has_target, documents, kind)
 
 
@@ -216,21 +216,6 @@ def _kind_of(frame: Any) -> Any:
 
     known = nw.from_native(frame, eager_only=True, pass_through=True)
     return known.implementation if isinstance(known, nw.DataFrame) else None
-
-
-def _recipe(swarm: Swarm, domains: Domains, asked: Asked) -> tuple[Recipe | None, list[str]]:
-    """What replaces the method's own, and why; None where nothing does."""
-    method = method_named(asked.method)
-    if asked.regression is not None:
-        return combine(method, regression=asked.regression), []
-    size = len(swarm.runs), len(domains), len(swarm.metrics)
-    if not method.trains_runs or combine(method).regression != "ensemble" or work(*size) <= _QUICK:
-        return None, []
-    note = (
-        f"{size[0]} runs of {size[2]} metrics were fitted by the effective power law alone, which takes seconds; the"
-        " regression 'ensemble' takes longer and mostly predicts better."
-    )
-    return combine(method, regression="effective-power"), [note]
 
 
 def _pool(swarm: Swarm, given: Any) -> dict[str, tuple[float, float | None]]:
@@ -311,4 +296,5 @@ def _objective(swarm: Swarm, asked: Asked) -> ObjectiveSpec:
         families=families,
         directions=dict.fromkeys(turns, "higher"),
         turned=turns,
+        units=dict.fromkeys(against_their_names(swarm.metrics, turns), ""),  # a unit, though none, settles it
     )

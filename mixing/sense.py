@@ -92,7 +92,7 @@ def sense_of(spec: "ObjectiveSpec", tasks: Collection[str]) -> Sense:
 
 
 _LOWER_WORDS = {"bpb", "bits", "nats", "loss", "nll", "ce", "ppl", "perplexity", "error", "err", "wer", "cer"}
-_HIGHER_WORDS = {"acc", "accuracy", "em", "f1", "auc", "auroc", "bleu", "rouge", "mcc", "elo", "winrate"}
+_HIGHER_WORDS = {"acc", "accuracy", "em", "f1", "auc", "auroc", "bleu", "mcc", "elo", "winrate", "mc1", "mc2"}
 _HIGHER_PHRASES = ("exact match", "win rate", "pass rate")
 _LARGEST_SHARE = 100.0
 
@@ -109,7 +109,7 @@ def suggested_direction(name: str) -> Direction | None:
     if _LOWER_WORDS & set(words):
         return "lower"
     spoken = " ".join(words)
-    passed = any(re.fullmatch(r"pass@[0-9k]*", word) for word in words)
+    passed = any(re.fullmatch(r"pass@[0-9k]*|(rouge|bleu)[a-z]*[0-9]*", word) for word in words)
     return (
         "higher"
         if passed or _HIGHER_WORDS & set(words) or any(p in spoken for p in _HIGHER_PHRASES)

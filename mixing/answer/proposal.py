@@ -18,7 +18,7 @@ from mixing.solve.problem import MixtureProblem
 from mixing.solve.solution import Solution
 from mixing.solve.solvers import FittedQuestion, solution_of
 
-_FOLDS, _SEARCH = 2, 3
+FOLDS, _SEARCH = 2, 3
 """Keys that keep the streams of the cross-validation and of the search apart from the swarm's (1)."""
 
 
@@ -78,9 +78,9 @@ def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
             f"the solver {solver.name!r} extrapolates from the proxy's tokens to the target's; say how many they are",
             field="proxy_tokens",
         )
-    learned = learn(question, runs, _stream(question, _FOLDS))
+    learned = learn(question, runs, stream(question, FOLDS))
     problem = problem_of(question, learned.evidence, learned.law)
-    fitted = FittedQuestion(question, problem, learned.evidence, learned.held_out, _stream(question, _SEARCH))
+    fitted = FittedQuestion(question, problem, learned.evidence, learned.held_out, stream(question, _SEARCH))
     solution = solution_of(fitted)
     intervals = None
     if (refits := learned.refits) is not None:
@@ -103,5 +103,6 @@ def _optimum(fitted: FittedQuestion, law: Fitted, solution: Solution) -> np.ndar
         return solution.weights
 
 
-def _stream(question: Question, key: int) -> np.random.Generator:
+def stream(question: Question, key: int) -> np.random.Generator:
+    """The question's own randomness for one use, by its key."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([question.seed, key])))

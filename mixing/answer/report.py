@@ -111,7 +111,11 @@ class Report:
         mixture there is none: it was chosen by these very runs, and on simulated swarms an interval of their
         residuals held a new run of it 3 to 5 times in 10 (`gain_interval` allows for the choice).
         """
-        expected, intervals, errors = self._expected, self.proposal.intervals, self.proposal.learned.held_out
+        expected, intervals, errors = (
+            self._at_natural,
+            self.proposal.intervals,
+            self.proposal.learned.held_out,
+        )
         return {
             **sense.pair(natural, proposed),
             "natural_interval": None
@@ -126,17 +130,28 @@ class Report:
         }
 
     @cached_property
-    def _expected(self) -> np.ndarray:
-        """(2, C + 1) lower and upper ends; NaN with too few runs."""
+    def _at_natural(self) -> np.ndarray:
+        return self.expected(self.at_natural)
+
+    def expected(self, at: np.ndarray) -> np.ndarray:
+        """(2, C + 1) where one more run is expected that is predicted at (C,) `at`; NaN with too few runs."""
+        widened = self.groups.with_value
+        ends = np.full((2, len(at) + 1), np.nan)
+        if self._misses is not None:
+            enough, intervals = self._misses
+            ends[:, enough] = np.concatenate(intervals.around(widened(at)[None, enough]))
+        return ends
+
+    @cached_property
+    def _misses(self) -> tuple[np.ndarray, RunIntervals] | None:
+        """(C + 1,) which columns enough runs measured, and how far those were missed; None without refits."""
         refits, widened = self.proposal.learned.refits, self.groups.with_value
         if refits is None:
-            return np.full((2, len(self.at_natural) + 1), np.nan)
+            return None
         measured = widened(refits.measured)
         enough = np.isfinite(measured).sum(axis=0) >= fewest_runs(CONFIDENCE)
-        ends = np.full((2, len(enough)), np.nan)
-        intervals = RunIntervals.of(widened(refits.predicted)[:, :, enough], measured[:, enough], CONFIDENCE)
-        ends[:, enough] = np.concatenate(intervals.around(widened(self.at_natural)[None, enough]))
-        return ends
+        predicted = widened(refits.predicted)[:, :, enough]
+        return enough, RunIntervals.of(predicted, measured[:, enough], CONFIDENCE)
 
     def families(self) -> list[Document]:
         """The means of which the worst is minimised, by their tasks; none where all tasks count together."""

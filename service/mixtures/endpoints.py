@@ -8,6 +8,7 @@ from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Page
 from service.mixtures import service
+from service.mixtures.evaluation import EvaluateRequest, EvaluationView, evaluate_mixtures
 from service.mixtures.exports import ExportQuery, ExportView, export_of
 from service.mixtures.lineage import LineageView, lineage_of
 from service.mixtures.service import MixtureRequest, MixtureSummary, MixtureView
@@ -36,6 +37,15 @@ def list_mixtures(
     """Every mixture, newest first."""
     with database.read() as session:
         return service.MIXTURES.page(session, after, limit)
+
+
+@router.post(":evaluate", response_model=EvaluationView)
+@slow
+def evaluate(
+    body: EvaluateRequest, settings: SettingsDependency, compute: ComputeDependency
+) -> EvaluationView:
+    """What an optimization's runs predict of weights of one's own, and what they break. Stores nothing."""
+    return compute(evaluate_mixtures, settings, body)
 
 
 @router.get("/{mixture_id}", response_model=MixtureView)

@@ -32,6 +32,7 @@ _log = logging.getLogger("mixwright.computation")
 _PRELOADED = [
     "service.optimizations.planning",
     "service.mixtures.lineage",
+    "service.mixtures.evaluation",
     "service.mixtures.exports",
     "service.domain_sets.checks",
 ]

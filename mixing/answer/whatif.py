@@ -1,0 +1,174 @@
+"""What a swarm's runs predict of mixtures that somebody has in mind.
+
+As a proposal (`mixing.answer.proposal`), with the mixtures given instead of solved for: so nothing was chosen by the
+runs, the interval of the gain has no optimism in it, and one more run of the mixture is expected where any other is.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mixing.answer.proposal import FOLDS, Proposal, stream
+from mixing.answer.report import Report
+from mixing.answer.uncertainty import CONFIDENCE, gain_intervals
+from mixing.domains import Mixture
+from mixing.laws.ensemble import MOST_WORK, work
+from mixing.laws.learning import Learned, learn
+from mixing.limits import BINDING
+from mixing.methods import combine, method_named
+from mixing.question import Question, problem_of
+from mixing.runs.evidence import RunEvidence
+from mixing.solve.problem import MixtureProblem
+from mixing.solve.solution import Solution
+
+Document = dict[str, Any]
+QUICK = MOST_WORK / 5
+"""Of an ensemble's work, some 4 seconds: what takes longer is not done where somebody waits for it."""
+
+
+def quick(question: Question, runs: int, tasks: int) -> tuple[Question, str | None]:
+    """The question with a law that is fitted in seconds, and the note that says so; itself and None where its own is.
+
+    Args:
+        question: what is asked.
+        runs: how many there are.
+        tasks: how many they measured.
+    """
+    method = method_named(question.method)
+    if not method.trains_runs or question.parts.regression != "ensemble":
+        return question, None
+    if work(runs, len(question.domains), tasks) <= QUICK:
+        return question, None
+    note = (
+        f"{runs} runs of {tasks} metrics were fitted by the effective power law alone, which takes seconds; the"
+        " regression 'ensemble' takes longer and mostly predicts better."
+    )
+    recipe = combine(method, regression="effective-power", granularity=question.parts.granularity)
+    return replace(question, recipe=recipe), note
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What one fit says of any mixture."""
+
+    question: Question
+    learned: Learned
+    problem: MixtureProblem
+
+    def document(self, weights: np.ndarray) -> Document:
+        """What is predicted of (m,) weights, and what they break."""
+        question, learned = self.question, self.learned
+        intervals = None
+        if (refits := learned.refits) is not None:
+            same = np.repeat(weights[None], len(refits.laws), axis=0)
+            natural = question.domains.natural_weights
+            intervals = gain_intervals(learned.law, refits, learned.evidence, same, natural, weights)
+        given = Solution(weights, float("nan"))
+        report = Report(Proposal(question, learned, self.problem, given, intervals))
+        away = np.abs(learned.evidence.weights - weights).sum(axis=1) + learned.evidence.table.off
+        expected = report.expected(report.at_proposed)
+        tasks = [
+            {**row, "proposed_interval": _interval(report, row["name"], expected[:, t])}
+            for t, row in enumerate(report.tasks)
+        ]
+        ends = expected[:, -1]
+        return {
+            "weights": report.by_domain(weights),
+            "objective": {
+                **report.objective,
+                "proposed_interval": None if np.isnan(ends[0]) else report.sense.interval(*ends),
+            },
+            "tasks": tasks,
+            "worse": report.worse(),
+            "domains": report.domains,
+            "violated": list(self._violated(report)),
+            "nearest_run_distance": float(away.min()),
+            "run_distances": {
+                "nearest": float(away.min()),
+                "median": float(np.median(away)),
+                "farthest": float(away.max()),
+            },
+            "confidence": CONFIDENCE,
+        }
+
+    def _violated(self, report: Report) -> Iterator[Document]:
+        """The caps, shares and guard rails the weights break."""
+        limits, weights = self.question.limits, report.weights
+        exceeded = limits.exceeded(weights)
+        for row, above in zip(report.domains, exceeded.tolist(), strict=True):
+            if above:
+                yield {
+                    "kind": "repetition_cap",
+                    "name": row["name"],
+                    "bound": row["cap"],
+                    "value": row["weight"],
+                    "statement": f"{row['name']} would be read {row['epochs']:.2f} times, over its cap of"
+                    f" {self.question.repetition_cap:g}.",
+                }
+        for constraint in self.question.constraints:
+            weight = float(constraint.row(self.question.domains.names) @ weights)
+            for bound, broken, how in (
+                (constraint.lower, weight < constraint.lower - BINDING, "at least"),
+                (constraint.upper, weight > constraint.upper + BINDING, "at most"),
+            ):
+                if broken:
+                    yield {
+                        "kind": "share",
+                        "name": constraint.name,
+                        "bound": float(bound),
+                        "value": weight,
+                        "statement": f"{constraint.name} weighs {weight:.4f}, and is to weigh {how} {bound:.4f}.",
+                    }
+        broken = self.problem.excesses(report.at_proposed[None])[:, 0]
+        rails = zip(self.question.guard_rails, self.problem.guard_rails, broken.tolist(), strict=True)
+        for guard, rail, excess in rails:
+            if excess > BINDING:
+                sense = report.senses[guard.task]
+                value = float(rail.mean.weights @ report.at_proposed) * rail.unit
+                yield {
+                    "kind": "guard_rail",
+                    "name": guard.task,
+                    "bound": sense.measured(rail.bound * rail.unit),
+                    "value": sense.measured(value),
+                    "statement": f"{guard.task} is predicted at {sense.in_words(value)}, beyond its guard rail of"
+                    f" {sense.in_words(rail.bound * rail.unit)}.",
+                }
+
+
+def _interval(report: Report, task: str, ends: np.ndarray) -> list[float] | None:
+    return None if np.isnan(ends[0]) else report.senses[task].interval(*ends)
+
+
+def evaluate(
+    question: Question, runs: Sequence[RunEvidence], mixtures: Mapping[str, Mapping[str, float]]
+) -> Document:
+    """What the runs predict of given mixtures, each over all domains, by one fit.
+
+        evaluate(question, runs, {"mine": {"web": 0.6, "code": 0.4}})["mixtures"]["mine"]["objective"]["gain"]
+
+    Of each mixture the document has the members of a proposal's (`objective`, `tasks`, `worse`, `domains`), with
+    `proposed_interval`, where one more run of it is expected; what it breaks (`violated`); and its L1 distance to the
+    runs.
+
+    Args:
+        question: what was asked of the runs.
+        runs: the finished ones, in any order.
+        mixtures: `{name: {domain: weight}}`.
+
+    Raises:
+        UnknownDomain, MissingDomain, InvalidWeights: a mixture.
+        TooFewRuns, InvalidMetrics, ...: as `mixing.answer.proposal.propose`.
+    """
+    names = question.domains.names
+    rows = {called: Mixture.of(given, over=names).align(names) for called, given in mixtures.items()}
+    question, note = quick(question, len(runs), len({task for run in runs for task in run.metrics}))
+    learned = learn(question, runs, stream(question, FOLDS))
+    judge = _Judge(question, learned, problem_of(question, learned.evidence, learned.law))
+    return {
+        "regression": question.parts.regression,
+        "runs_used": len(learned.evidence.weights),
+        "mixtures": {called: judge.document(weights) for called, weights in rows.items()},
+        "notes": [*learned.evidence.notes, *learned.law.notes(), *([note] if note else [])],
+    }

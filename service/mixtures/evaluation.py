@@ -1,0 +1,109 @@
+"""``POST /v1/mixtures:evaluate``: what an optimization's runs predict of mixtures somebody has in mind."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, Field, model_validator
+from sqlalchemy.orm import Session
+
+from mixing.errors import MixingError
+from service.http.schemas import RequestModel, Weights
+from service.mixtures.service import mixture_with_id
+from service.optimizations.service import optimization_with_id
+from store.engine import database_for
+from store.problems import Conflict, Invalid, invalid
+from store.question import JobQuestion
+from store.settings import Settings
+
+
+class CandidateRequest(RequestModel):
+    """A mixture to be judged: weights of one's own over all domains, or a stored mixture."""
+
+    name: str | None = Field(
+        default=None, min_length=1, max_length=200, description="What the answer calls it."
+    )
+    weights: dict[str, float] | None = Field(default=None, max_length=20_000)
+    mixture_id: str | None = Field(default=None, max_length=64)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.weights is None) == (self.mixture_id is None):
+            raise ValueError("give weights or a mixture_id")
+        return self
+
+
+class EvaluateRequest(RequestModel):
+    """Mixtures to be judged by the finished runs of an optimization, whether it is over or not."""
+
+    optimization_id: str = Field(max_length=64)
+    mixtures: Annotated[list[CandidateRequest], Field(min_length=1, max_length=20)]
+
+
+class EvaluatedView(BaseModel):
+    """What is predicted of one mixture. `objective`, `tasks`, `worse` and `domains` are as a mixture's evidence."""
+
+    name: str
+    weights: Weights
+    objective: dict[str, Any]
+    tasks: list[dict[str, Any]]
+    worse: list[dict[str, Any]]
+    domains: list[dict[str, Any]]
+    violated: list[dict[str, Any]] = Field(
+        description="Caps, shares and guard rails of the optimization that it breaks, each in a sentence."
+    )
+    nearest_run_distance: float = Field(
+        description="L1, as `run_distances`: far from all runs little is known."
+    )
+    run_distances: dict[str, float]
+    confidence: float
+
+
+class EvaluationView(BaseModel):
+    """The mixtures in the order of the request, by one regression of so many runs."""
+
+    optimization_id: str
+    regression: str
+    runs_used: int
+    mixtures: list[EvaluatedView]
+    notes: list[str]
+
+
+def evaluate_mixtures(settings: Settings, request: EvaluateRequest) -> EvaluationView:
+    """Fit the optimization's regression to its finished runs and judge the mixtures: a computation.
+
+    Raises a Problem: NotFound, Conflict where nothing was trained, Invalid for a mixture that is not over the domains
+    and for runs no regression can be fitted to.
+    """
+    from mixing.answer.whatif import evaluate
+
+    with database_for(settings.resolved_database_url) as database, database.read() as session:
+        asked = JobQuestion.of(session, optimization_with_id(session, request.optimization_id))
+        weights = _weights(session, request)
+    question = asked.question()
+    if question.recipe is None:
+        raise Conflict(
+            "no_runs", f"The method {question.method!r} trains no runs: there is nothing to predict by."
+        )
+    try:
+        made = evaluate(question, asked.evidence(), weights)
+    except MixingError as error:
+        raise invalid(error) from error
+    return EvaluationView.model_validate(
+        {
+            **made,
+            "optimization_id": request.optimization_id,
+            "mixtures": [{"name": name, **document} for name, document in made["mixtures"].items()],
+        }
+    )
+
+
+def _weights(session: Session, request: EvaluateRequest) -> dict[str, Mapping[str, float]]:
+    """By what the answer calls each; raises Invalid for two of one name."""
+    weights: dict[str, Mapping[str, float]] = {}
+    for number, given in enumerate(request.mixtures):
+        stored = None if given.mixture_id is None else mixture_with_id(session, given.mixture_id)
+        name = given.name or given.mixture_id or f"mixture {number + 1}"
+        if name in weights:
+            raise Invalid("duplicate_name", f"Two mixtures are called {name!r}.", f"mixtures[{number}].name")
+        weights[name] = (given.weights or {}) if stored is None else stored.weights
+    return weights

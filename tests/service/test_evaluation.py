@@ -1,0 +1,74 @@
+"""``POST /v1/mixtures:evaluate`` over a store as workers leave it; runs whose metrics follow a known line."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from store.engine import Database
+from store.settings import Settings
+from tests.service.test_reuse import NAMES, PROXY, Workers
+
+MINE = {"books": 0.2, "code": 0.5, "news": 0.3}
+
+
+@pytest.fixture
+def asked(
+    client: TestClient, settings: Settings, write_corpus: Callable[..., str]
+) -> Iterator[dict[str, Any]]:
+    """A request about an optimization of 12 runs, and of a mixture by hand."""
+    domains = [{"name": name, "files": [write_corpus(name)]} for name in NAMES]
+    assert client.post("/v1/domain-sets", json={"name": "pool", "domains": domains}).status_code == 201
+    database = Database(settings.resolved_database_url)
+    workers = Workers(database)
+    workers.count(1)
+    body = {"domain_set": "pool", "method": "olmix", "target_tokens": 60_000, "repetition_cap": 4}
+    made = client.post("/v1/optimizations", json={**body, "proxy": PROXY, "runs": 12}).json()
+    workers.train(made["id"])
+    yield {"optimization_id": made["id"], "mixtures": [{"name": "mine", "weights": MINE}]}
+    database.close()
+
+
+def test_weights_of_ones_own_are_predicted_by_the_optimizations_runs(
+    client: TestClient, asked: dict[str, Any]
+) -> None:
+    by_hand = client.post(
+        "/v1/mixtures", json={"domain_set": "pool", "name": "by-hand", "weights": MINE}
+    ).json()
+    body = {**asked, "mixtures": [*asked["mixtures"], {"mixture_id": by_hand["id"]}]}
+    answer = client.post("/v1/mixtures:evaluate", json=body)
+    assert answer.status_code == 200, answer.text
+    mine, stored = answer.json()["mixtures"]
+    assert (mine["name"], stored["name"]) == ("mine", by_hand["id"])
+    assert mine["objective"] == stored["objective"]
+    # Every run measured 2 - weight of each domain's held-out slice, so the truth is a straight line.
+    for task in mine["tasks"]:
+        assert task["proposed"] == pytest.approx(2 - MINE[task["name"].removeprefix("held-out/")], abs=0.05)
+    assert answer.json()["runs_used"] == 12
+    assert client.get("/v1/mixtures").json()["items"][0]["id"] == by_hand["id"], "nothing was stored"
+
+
+@pytest.mark.parametrize(
+    ("mixture", "status", "code", "said"),
+    [
+        ({"weights": {"books": 1.0}}, 422, "missing_domain", "code, news"),
+        ({"weights": {**MINE, "papers": 0.0}}, 422, "unknown_domain", "papers"),
+        ({"weights": {**MINE, "news": 0.9}}, 422, "invalid_weights", "sum to 1.6"),
+        ({"mixture_id": "mix_none"}, 404, "mixture_not_found", "mix_none"),
+        ({}, 422, "invalid_request", "mixture_id"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_by_name(
+    mixture: dict[str, Any], status: int, code: str, said: str, client: TestClient, asked: dict[str, Any]
+) -> None:
+    answer = client.post("/v1/mixtures:evaluate", json={**asked, "mixtures": [mixture]})
+    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+    assert said in answer.json()["detail"]
+
+
+def test_a_baseline_has_no_runs_to_predict_by(client: TestClient, asked: dict[str, Any]) -> None:
+    body = {"domain_set": "pool", "method": "natural", "target_tokens": 60_000}
+    made = client.post("/v1/optimizations", json=body).json()
+    answer = client.post("/v1/mixtures:evaluate", json={**asked, "optimization_id": made["id"]})
+    assert (answer.status_code, answer.json()["code"]) == (409, "no_runs")
