@@ -5,24 +5,35 @@ being restarted, the connection broke) is sent again without being done twice.
 """
 
 import io
+import json
+import math
 import os
 import shutil
 import tarfile
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 
 from proxy_models.stores.file_system import again
 
 Document = dict[str, Any]
+Answer = TypeVar("Answer")
 
 REQUEST_TIMEOUT_SECONDS = 60.0
 PATIENCE_SECONDS = 60.0
 """How long a request is sent again while the service does not answer: longer than a restart takes."""
 PAUSE_SECONDS = 0.2
+STREAM_TIMEOUT_SECONDS = 60.0
+"""Of silence: the service says at least every 15 s that it is there."""
+ENDED = ("succeeded", "failed", "cancelled")
+_KINDS = {"opt": "optimizations", "launch": "launches"}
 
 
 class ApiError(Exception):
@@ -108,6 +119,15 @@ class Client:
         """A revision, the latest without ``number``."""
         return self._get(f"/v1/domain-sets/{name}" + (f"/revisions/{number}" if number else ""))
 
+    def preparation(self, name: str, number: int) -> Iterator[Document]:
+        """A revision now and every second, until its domains are counted or that has failed."""
+        while True:
+            document = self.revision(name, number)
+            yield document
+            if document["state"] in ENDED:
+                return
+            time.sleep(1.0)
+
     def retry_revision(self, name: str, number: int) -> Document:
         """Prepare again what failed."""
         return self._post(f"/v1/domain-sets/{name}/revisions/{number}:retry")
@@ -124,9 +144,12 @@ class Client:
         """How often to read each quality bucket of some topics, and the shares that pin them; nothing is stored."""
         return self._request("POST", "/v1/quality-curves", json=dict(request))
 
-    def create_optimization(self, request: Mapping[str, Any], key: str | None = None) -> Document:
-        """POST an optimization; the workers go on with it."""
-        return self._post("/v1/optimizations", request, key)
+    def create_optimization(
+        self, request: Mapping[str, Any], key: str | None = None, wait: bool = False
+    ) -> Document:
+        """POST an optimization; the workers go on with it. With ``wait`` the document of its end (`wait`)."""
+        made = self._post("/v1/optimizations", request, key)
+        return self.wait(made["id"]) if wait else made
 
     def plan_optimization(self, request: Mapping[str, Any]) -> Document:
         """What an optimization would freeze, train and reuse, and what that costs; nothing is stored."""
@@ -135,6 +158,42 @@ class Client:
     def optimization(self, optimization_id: str) -> Document:
         """State, stages, counts, rate and ETA."""
         return self._get(f"/v1/optimizations/{optimization_id}")
+
+    def events(self, what: str, seconds: float | None = None) -> Iterator[Document]:
+        """The document of an optimization or a launch (``what`` is its id) now and whenever it changes, to its end.
+
+        Or for so many ``seconds`` and a few more.
+
+        >>> for document in client.events(optimization["id"]):
+        ...     print(document["stage"], document["progress"]["eta_seconds"])
+
+        A stream that breaks is taken up again. Raises Unreachable where the service stays away.
+        """
+        path, known = f"{_address(what)}/events", ""
+        end = math.inf if seconds is None else time.monotonic() + seconds
+        while not known or time.monotonic() < end:
+            events = self._patiently(f"GET {path}", partial(self._open_stream, path, known, end))
+            for name, document in events:
+                known = name
+                yield document
+                if document["state"] in ENDED:
+                    return
+
+    def _open_stream(self, path: str, known: str, end: float) -> Iterator[tuple[str, Document]]:
+        """The events behind ``known``, once the service has begun to send them; what breaks later ends them."""
+        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": known} if known else {})}
+        request = self._http.build_request("GET", path, headers=headers, timeout=STREAM_TIMEOUT_SECONDS)
+        left = max(end - time.monotonic(), 1.0)
+        request.extensions["timeout"]["read"] = min(left, STREAM_TIMEOUT_SECONDS)
+        response = self._http.send(request, stream=True)
+        if not response.is_success:
+            response.read()
+            _document(response)
+        return _events_of(response, end)
+
+    def wait(self, what: str) -> Document:
+        """The document of an optimization or a launch when it has ended, whatever its ``state`` is then."""
+        return deque(self.events(what), maxlen=1).pop()
 
     def cancel_optimization(self, optimization_id: str) -> Document:
         """Stop it."""
@@ -164,13 +223,32 @@ class Client:
         """
         return self._get(f"/v1/mixtures/{mixture_id}/export", {"format": format, **asked})
 
+    def evaluate(self, optimization_id: str, *mixtures: Mapping[str, Any]) -> Document:
+        """What an optimization's runs predict of mixtures, and which of its limits they break.
+
+        Each is ``{"weights": {...}}`` over all domains or ``{"mixture_id": ...}``, with a ``name`` or without.
+        """
+        body = {"optimization_id": optimization_id, "mixtures": list(mixtures)}
+        return self._request("POST", "/v1/mixtures:evaluate", json=body)
+
     def lineage(self, mixture_id: str) -> Document:
         """Where a mixture comes from: revisions, maps, optimizations and runs."""
         return self._get(f"/v1/mixtures/{mixture_id}/lineage")
 
-    def create_launch(self, request: Mapping[str, Any], key: str | None = None) -> Document:
-        """POST a launch of the full trainer."""
-        return self._post("/v1/launches", request, key)
+    def create_launch(
+        self, request: Mapping[str, Any], key: str | None = None, wait: bool = False
+    ) -> Document:
+        """POST a launch of the full trainer. With ``wait`` the document of its end (`wait`)."""
+        made = self._post("/v1/launches", request, key)
+        return self.wait(made["id"]) if wait else made
+
+    def plan_launch(self, request: Mapping[str, Any]) -> Document:
+        """What a launch would read of each domain; nothing is stored."""
+        return self._request("POST", "/v1/launches", json=dict(request), params={"dry_run": True})
+
+    def cancel_launch(self, launch_id: str) -> Document:
+        """Stop it."""
+        return self._post(f"/v1/launches/{launch_id}:cancel")
 
     def launch(self, launch_id: str) -> Document:
         """Progress of a launch, then what was measured on its model."""
@@ -228,13 +306,37 @@ class Client:
         return self._request("GET", path, params=parameters)
 
     def _request(self, method: str, path: str, **sent: Any) -> Document:
-        def ask() -> Document:
-            return _document(self._http.request(method, path, **sent))
+        return self._patiently(
+            f"{method} {path}", lambda: _document(self._http.request(method, path, **sent))
+        )
 
+    def _patiently(self, what: str, ask: Callable[[], Answer]) -> Answer:
+        """What is asked for, once the service answers. Raises Unreachable where it stays away."""
         try:
             return again(ask, (httpx.TransportError, _Unavailable), self._patience, PAUSE_SECONDS)
         except httpx.TransportError as error:
-            raise Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
+            raise Unreachable(f"{what}: {error or type(error).__name__}") from error
+
+
+def _address(what: str) -> str:
+    """Of an optimization or a launch. Raises ValueError for another id."""
+    kind = what.partition("_")[0]
+    if kind not in _KINDS:
+        raise ValueError(f"{what!r} is no id of an optimization (opt_...) or of a launch (launch_...)")
+    return f"/v1/{_KINDS[kind]}/{what}"
+
+
+def _events_of(response: httpx.Response, end: float) -> Iterator[tuple[str, Document]]:
+    name = ""
+    with closing(response), suppress(httpx.TransportError):
+        for line in response.iter_lines():
+            field, _, value = line.partition(": ")
+            if field == "id":
+                name = value
+            elif field == "data":
+                yield name, json.loads(value)
+            if time.monotonic() > end:
+                return
 
 
 def _revision_request(change: Mapping[str, Any] | list[Document]) -> Document:

@@ -3,17 +3,26 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
-from pydantic import Field
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from mixing.document import to_document
 from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import require_usable
+from service.http.events import Seen, stream
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.limits import User
-from service.http.routes import RETRY_AFTER_SECONDS, DatabaseDependency, SettingsDependency, ThreadRoute, slow
+from service.http.routes import (
+    RETRY_AFTER_SECONDS,
+    DatabaseDependency,
+    DryRun,
+    SettingsDependency,
+    ThreadRoute,
+    slow,
+)
 from service.http.schemas import After, Limit, Listing, Name, Page
 from service.mixtures.service import check_repetition, mixture_with_id
 from service.optimizations.schemas import TaskRequest, TrainingRequest
@@ -56,6 +65,27 @@ class LaunchView(TrainingView, ModelView):
     run_id: str
     settings: dict[str, object]
     exit_status: int | None
+
+
+class ReadView(BaseModel):
+    """A domain in a launch: its weight, the tokens it has and is read for, and how often that is."""
+
+    name: str
+    weight: float
+    available_tokens: int | None
+    tokens: float
+    epochs: float | None
+
+
+class LaunchPlanView(BaseModel):
+    """What a launch would be: nothing is stored."""
+
+    mixture_id: str
+    mixture_kind: str
+    launcher: str
+    tokens: int
+    settings: dict[str, object]
+    domains: list[ReadView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +132,13 @@ def _check_launcher(request: LaunchRequest, settings: Settings) -> None:
             raise Invalid("not_built_in", f"A launcher has no use for {name!r}; leave it out.", name)
 
 
-def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice, user: str) -> str:
-    """Store the launch, its run and its job for a user; answers the launch's id."""
+def fitting_launch(
+    session: Session, checked: CheckedLaunch, device: WorkerDevice
+) -> tuple[MixtureRow, LaunchDocument]:
+    """The mixture and the settings of a launch that can be done.
+
+    Raises a Problem: NotFound, NotReady, or Invalid for what does not fit the mixture or the workers' memory.
+    """
     document, mixture = checked.document, mixture_with_id(session, checked.mixture_id)
     require_usable(session, mixture.revision)
     check_vocabulary(checked.start, mixture.revision.vocabulary_size, "start")
@@ -116,6 +151,37 @@ def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice,
     if not document.tasks and mixture.optimization_id is not None:
         asked = SwarmDocument.of(session.get_one(Optimization, mixture.optimization_id))
         document = replace(document, tasks=asked.tasks, aggregate=asked.aggregate)
+    return mixture, document
+
+
+def plan_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice) -> LaunchPlanView:
+    """What the launch would read of each domain; raises as `fitting_launch`."""
+    mixture, document = fitting_launch(session, checked, device)
+    rows = []
+    for row in mixture.revision.domains:
+        read = mixture.weights[row.name] * document.tokens
+        rows.append(
+            ReadView(
+                name=row.name,
+                weight=mixture.weights[row.name],
+                available_tokens=row.tokens,
+                tokens=read,
+                epochs=read / row.tokens if row.tokens else None,
+            )
+        )
+    return LaunchPlanView(
+        mixture_id=mixture.id,
+        mixture_kind=mixture.kind,
+        launcher=document.launcher,
+        tokens=document.tokens,
+        settings=to_document(document),
+        domains=rows,
+    )
+
+
+def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice, user: str) -> str:
+    """Store the launch, its run and its job for a user; answers the launch's id. Raises as `fitting_launch`."""
+    mixture, document = fitting_launch(session, checked, device)
     launch = Launch(mixture_id=mixture.id, settings=to_document(document))
     session.add(launch)
     session.flush()
@@ -204,7 +270,12 @@ class _LaunchRoute(ThreadRoute):
 router = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=_LaunchRoute)
 
 
-@router.post("", status_code=202, response_model=LaunchView)
+@router.post(
+    "",
+    status_code=202,
+    response_model=LaunchView | LaunchPlanView,
+    responses={200: {"model": LaunchPlanView, "description": "With `dry_run`: what would be."}},
+)
 @slow
 def create_launch(
     body: LaunchRequest,
@@ -213,11 +284,16 @@ def create_launch(
     settings: SettingsDependency,
     user: User,
     key: KeyHeader = None,
-) -> LaunchView:
+    dry_run: DryRun = False,
+) -> LaunchView | LaunchPlanView:
     """Train the full model on a mixture."""
     checked = check_launch(body, settings)
     check_counted(settings, checked.document, "")
     device = worker_device(settings)
+    if dry_run:
+        response.status_code = 200
+        with database.read() as session:
+            return plan_launch(session, checked, device)
     launch_id = do_once(
         database,
         IdempotentRequest("launches", key, body),
@@ -245,6 +321,22 @@ def get_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
     """One launch: its progress, then what was measured on its model."""
     with database.read() as session:
         return describe_launch(session, launch_id)
+
+
+@router.get(
+    "/{launch_id}/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}},
+)
+async def launch_events(launch_id: str, request: Request, database: DatabaseDependency) -> StreamingResponse:
+    """Its document whenever it has changed, as server-sent events named `state`, until it has ended."""
+
+    def look() -> Seen:
+        view = get_launch(launch_id, database)
+        data = view.model_dump_json().encode()
+        return Seen(data, data, view.state in jobs.ENDED)
+
+    return await stream(request, look)
 
 
 @router.post("/{launch_id}:cancel", status_code=202, response_model=LaunchView)

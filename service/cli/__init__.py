@@ -114,6 +114,7 @@ def connected(url: str | None, data_directory: Path | None) -> Iterator["Client"
     """
     from httpx import InvalidURL
 
+    from mixing.errors import MixingError
     from service.client import ApiError, Client, Unreachable  # loads httpx, which few commands need
     from service.processes.address import ServiceRecord
 
@@ -122,7 +123,7 @@ def connected(url: str | None, data_directory: Path | None) -> Iterator["Client"
     record = ServiceRecord.read(settings.data_directory) if url is None else None
     url = url or (record.url if record else f"http://127.0.0.1:{settings.port}")
     patience = PATIENCE_SECONDS if record is None else None
-    with complaint_of(ApiError, InvalidURL, OSError, ValueError):
+    with complaint_of(ApiError, InvalidURL, MixingError, OSError, ValueError):
         try:
             with Client(url, token, **({} if patience is None else {"patience": patience})) as client:
                 yield client

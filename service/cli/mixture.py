@@ -1,15 +1,20 @@
-"""``mixwright mixture``: what is done with the mixtures of a running service, over its API."""
+"""``mixwright mixture``, ``whatif`` and ``compare``: mixtures of a running service, and what is predicted of them."""
 
 import json
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from exchange.formats import FORMATS, write_files
-from exchange.text import drawn
-from service.cli import complaint_of, data_option, present_token, settings_with
+from service.cli import complaint_of, connected, json_option, print_json, service_options, table
 from service.cli.fit import trainer_options
+
+if TYPE_CHECKING:
+    from service.client import Client
+
+Document = Mapping[str, Any]
 
 
 @click.group()
@@ -17,9 +22,61 @@ def mixture() -> None:
     """Mixtures of a running service."""
 
 
+@mixture.command("list", epilog="Example: mixwright mixture list")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@json_option
+@service_options
+def list_(limit: int, as_json: bool, url: str | None, data_directory: Path | None) -> None:
+    """The newest mixtures."""
+    with connected(url, data_directory) as client:
+        found = list(islice(client.pages("/v1/mixtures"), limit))
+    if as_json:
+        print_json(found)
+        return
+    rows = [("MIXTURE", "KIND", "NAME", "DOMAIN SET", "REVISION", "CREATED")]
+    rows += [
+        (
+            row["id"],
+            row["kind"],
+            row["name"] or "",
+            row["domain_set"],
+            str(row["revision"]),
+            row["created_at"][:16],
+        )
+        for row in found
+    ]
+    click.echo(table(rows, frozenset({4})))
+
+
+@mixture.command(epilog="Example: mixwright mixture show mix_...")
+@click.argument("mixture_id")
+@json_option
+@service_options
+def show(mixture_id: str, as_json: bool, url: str | None, data_directory: Path | None) -> None:
+    """The weights, what they are predicted to be worth, what binds and what to beware of."""
+    with connected(url, data_directory) as client:
+        document = client.mixture(mixture_id)
+    if as_json:
+        print_json(document)
+        return
+    evidence = document["evidence"]
+    if evidence and evidence["objective"]:
+        from exchange.text import summary
+
+        click.echo(summary(evidence))
+    else:
+        click.echo(_weights([document["kind"].upper()], [document["weights"]]))
+
+
 @mixture.command(epilog="Example: mixwright mixture export mix_... --format csv --to here")
 @click.argument("mixture_id")
-@click.option("--format", "format_name", required=True, metavar="TRAINER", help=f"{', '.join(FORMATS)}.")
+@click.option(
+    "--format",
+    "format_name",
+    required=True,
+    metavar="TRAINER",
+    help="olmo-core, megatron, streaming, ...: `mixwright mixture formats` lists them.",
+)
 @click.option(
     "--to",
     "directory",
@@ -34,27 +91,201 @@ def mixture() -> None:
 )
 @click.option("--cap", type=float, help="Most epochs of a domain; the optimization's when left out.")
 @trainer_options
-@click.option("--url", help="Of the service.  [http://127.0.0.1:PORT]")
 @click.option("--json", "as_json", is_flag=True, help="Print what the trainer will draw of every domain.")
-@data_option
+@service_options
 def export(
-    mixture_id: str, format_name: str, directory: Path, url: str | None, as_json: bool, **given: Any
+    mixture_id: str,
+    format_name: str,
+    directory: Path,
+    url: str | None,
+    data_directory: Path | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
-    """Write a mixture as a trainer reads it, and say what that will draw.
+    """Write a mixture as a trainer reads it, and say what that will draw."""
+    from exchange.formats import write_files
+    from exchange.text import drawn
 
-    The token is MIXWRIGHT_TOKEN, or the one of the data directory.
-    """
-    from httpx import InvalidURL
-
-    from service.client import ApiError, Client, Unreachable  # loads httpx, which few commands need
-
-    settings = settings_with(data_directory=given.pop("data_directory"))
-    token = present_token(settings)
-    with complaint_of(ApiError, Unreachable, InvalidURL, OSError, ValueError):
-        target, cap = given.pop("target_tokens"), given.pop("cap")
-        asked = {"target_tokens": None if target is None else round(target), "repetition_cap": cap, **given}
-        with Client(url or f"http://127.0.0.1:{settings.port}", token) as client:
-            said = {name: value for name, value in asked.items() if value is not None}
-            made = client.export_mixture(mixture_id, format_name, **said)
+    target, cap = given.pop("target_tokens"), given.pop("cap")
+    asked = {"target_tokens": None if target is None else round(target), "repetition_cap": cap, **given}
+    said = {name: value for name, value in asked.items() if value is not None}
+    with connected(url, data_directory) as client:
+        made = client.export_mixture(mixture_id, format_name, **said)
         write_files(made["files"], directory)
     click.echo(json.dumps(made["realised"], indent=2) if as_json else drawn(made["realised"]))
+
+
+@mixture.command(epilog="Example: mixwright mixture formats")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def formats(as_json: bool) -> None:
+    """The formats a mixture can be written in. Needs no service."""
+    from exchange.formats import FORMATS
+
+    if as_json:
+        kinds = ("name", "title", "unit", "exact", "checked")
+        print_json([{kind: getattr(each, kind) for kind in kinds} for each in FORMATS.values()])
+        return
+    rows = [("FORMAT", "TRAINER", "A WEIGHT IS OF", "CHECKED")]
+    rows += [(each.name, each.title, each.unit, each.checked) for each in FORMATS.values()]
+    click.echo(table(rows))
+
+
+@click.command(
+    epilog="Example: mixwright whatif opt_... web=0.6 code=0.4, or: mixwright whatif opt_... code=0.4 --from mix_..."
+)
+@click.argument("optimization")
+@click.argument("weights", nargs=-1, required=True, metavar="DOMAIN=WEIGHT... | FILE | MIXTURE")
+@click.option(
+    "--from",
+    "start",
+    metavar="MIXTURE",
+    help="The other domains keep the ratios they have there.  [every domain must be named]",
+)
+@json_option
+@service_options
+def whatif(
+    optimization: str,
+    weights: tuple[str, ...],
+    start: str | None,
+    as_json: bool,
+    url: str | None,
+    data_directory: Path | None,
+) -> None:
+    """What an optimization's runs predict of weights of your own, and which of its limits they break.
+
+    FILE has a domain and a weight a row (CSV), or is a JSON or YAML mapping.
+    """
+    with connected(url, data_directory) as client:
+        if len(weights) == 1 and weights[0].startswith("mix_"):
+            asked = {"mixture_id": weights[0], "name": weights[0]}
+        else:
+            given = _given(weights)
+            if start is not None:
+                given = rescaled(client.mixture(start)["weights"], given)
+            asked = {"weights": given, "name": "yours"}
+        answer = client.evaluate(optimization, asked)
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(_evaluated(answer))
+
+
+def _given(weights: Sequence[str]) -> dict[str, float]:
+    if len(weights) == 1 and "=" not in weights[0]:
+        from exchange.weights import read_weights
+
+        return read_weights(Path(weights[0]))
+    parted = [text.rpartition("=") for text in weights]
+    if wrong := [text for text, (name, _, _) in zip(weights, parted, strict=True) if not name]:
+        raise click.BadParameter(f"{wrong[0]!r} is not DOMAIN=WEIGHT")
+    with complaint_of(ValueError):
+        return {name: float(value) for name, _, value in parted}
+
+
+def rescaled(weights: Mapping[str, float], fixed: Mapping[str, float]) -> dict[str, float]:
+    """A mixture with some weights fixed and the others in the ratios they had. A complaint where that cannot be."""
+    if stray := sorted(set(fixed) - set(weights)):
+        raise click.ClickException(f"the mixture has no domain {', '.join(stray)}")
+    rest, room = sum(w for name, w in weights.items() if name not in fixed), 1 - sum(fixed.values())
+    if room < -1e-9 or (room > 1e-9 and rest <= 0):
+        raise click.ClickException(f"the weights that were given leave {room:.4g} for the other domains")
+    scale = max(room, 0.0) / rest if rest else 0.0
+    return {name: fixed.get(name, weight * scale) for name, weight in weights.items()}
+
+
+def _evaluated(answer: Document) -> str:
+    (said,) = answer["mixtures"]
+    objective, unit = said["objective"], said["objective"]["unit"] or ""
+    natural = {row["name"]: row["natural"] for row in said["domains"]}
+    lines = [
+        _weights(["NATURAL", "YOURS"], [natural, said["weights"]], _epochs(said)),
+        "",
+        f"Predicted: {objective['proposed']:.4f} {unit} where natural has {objective['natural']:.4f}: a gain of"
+        f" {objective['gain']:+.4f}{_between(objective['gain_interval'])}.".replace("  ", " "),
+        f"By {answer['runs_used']} runs and the regression {answer['regression']}; the nearest of them is"
+        f" {said['nearest_run_distance']:.2f} away (L1), the median one {said['run_distances']['median']:.2f}.",
+    ]
+    if said["worse"]:
+        lines += ["", "Gets worse, by the law:"]
+        lines += [f"  {row['task']} by {row['change']:.4f}" for row in said["worse"][:20]]
+    if said["violated"]:
+        lines += ["", "Breaks:", *(f"  {row['statement']}" for row in said["violated"])]
+    return "\n".join([*lines, *(f"Note: {note}" for note in answer["notes"])])
+
+
+def _between(bounds: Sequence[float] | None) -> str:
+    return "" if bounds is None else f" ({bounds[0]:+.4f} to {bounds[1]:+.4f})"
+
+
+def _epochs(said: Document) -> dict[str, float]:
+    return {row["name"]: row["epochs"] for row in said["domains"]}
+
+
+def _weights(
+    titles: Sequence[str],
+    mixtures: Sequence[Mapping[str, float]],
+    epochs: Mapping[str, float] | None = None,
+) -> str:
+    """A table of weights, the heaviest of the last mixture first."""
+    last = mixtures[-1]
+    rows = [("DOMAIN", *titles, *(["EPOCHS"] if epochs else []))]
+    for name in sorted(last, key=lambda name: -last[name]):
+        cells = [f"{weights.get(name, 0.0):.2%}" for weights in mixtures]
+        rows.append((name, *cells, *([f"{epochs[name]:.2f}"] if epochs else [])))
+    return table(rows, frozenset(range(1, len(rows[0]))))
+
+
+@click.command(epilog="Example: mixwright compare mix_... mix_... --by opt_...")
+@click.argument("mixtures", nargs=-1, required=True, metavar="MIXTURE MIXTURE...")
+@click.option(
+    "--by",
+    metavar="OPT",
+    help="The optimization whose runs predict.  [that of the first mixture that has one]",
+)
+@json_option
+@service_options
+def compare(
+    mixtures: tuple[str, ...], by: str | None, as_json: bool, url: str | None, data_directory: Path | None
+) -> None:
+    """Two or more mixtures, domain by domain and, by one optimization's runs, task by task."""
+    if len(mixtures) < 2:
+        raise click.UsageError("name two mixtures at least")
+    with connected(url, data_directory) as client:
+        documents = [client.mixture(name) for name in mixtures]
+        by = by or next((one["optimization_id"] for one in documents if one["optimization_id"]), None)
+        answer = None if by is None else _predicted(client, by, mixtures)
+    if as_json:
+        print_json({"mixtures": documents, "evaluation": answer})
+        return
+    click.echo(_weights(list(mixtures), [one["weights"] for one in documents]))
+    if answer is None:
+        click.echo("\nNo optimization made any of them: name one with --by to have their tasks predicted.")
+    else:
+        click.echo("\n" + _tasks(answer))
+
+
+def _predicted(client: "Client", by: str, mixtures: Sequence[str]) -> Document | None:
+    """What the optimization's runs predict; None where it trained none."""
+    from service.client import ApiError
+
+    try:
+        return client.evaluate(by, *({"mixture_id": name} for name in mixtures))
+    except ApiError as error:
+        if error.code == "no_runs":
+            return None
+        raise
+
+
+def _tasks(answer: Document) -> str:
+    mixtures = answer["mixtures"]
+
+    def cell(row: Document) -> str:
+        return f"{row['proposed']:.4f}{_between(row['gain_interval'])}"
+
+    rows = [("PREDICTED (GAIN OVER NATURAL)", *(one["name"] for one in mixtures))]
+    rows.append(("objective", *(cell(one["objective"]) for one in mixtures)))
+    for row in zip(*(one["tasks"] for one in mixtures), strict=True):
+        rows.append((row[0]["name"], *map(cell, row)))
+    breaks = [f"{one['name']}: {row['statement']}" for one in mixtures for row in one["violated"]]
+    said = f"By {answer['runs_used']} runs of {answer['optimization_id']}, the regression {answer['regression']}."
+    return "\n".join([table(rows), said, *(["", "Breaks:", *breaks] if breaks else [])])

@@ -1,11 +1,12 @@
 """``/v1/optimizations``."""
 
-import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
+from service.http.events import Seen, stream
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.limits import User, check_queue
 from service.http.routes import (
@@ -101,16 +102,32 @@ def get_optimization(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """State, stages, counts, rate and ETA; 304 when nothing changed since the given ETag."""
-    view = _view(optimization_id, database, settings)
-    body = view.model_dump_json().encode()
-    # The seconds of a stage under way are another number at every poll, and nothing that has happened.
-    content = view.model_dump_json(exclude={"progress": {"stages": {"__all__": {"seconds"}}}})
-    headers = {"ETag": f'"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'}
+    seen = _seen(optimization_id, database, settings)
+    headers = {"ETag": f'"{seen.tag}"'}
     if if_none_match == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    if view.state not in jobs.ENDED:
+    if not seen.is_over:
         headers["Retry-After"] = RETRY_AFTER_SECONDS
-    return Response(body, headers=headers, media_type="application/json")
+    return Response(seen.data, headers=headers, media_type="application/json")
+
+
+@router.get(
+    "/{optimization_id}/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}},
+)
+async def optimization_events(
+    optimization_id: str, request: Request, database: DatabaseDependency, settings: SettingsDependency
+) -> StreamingResponse:
+    """Its document whenever it has changed, as server-sent events named `state`, until it has ended."""
+    return await stream(request, lambda: _seen(optimization_id, database, settings))
+
+
+def _seen(optimization_id: str, database: Database, settings: Settings) -> Seen:
+    view = _view(optimization_id, database, settings)
+    # The seconds of a stage under way are another number at every poll, and nothing that has happened.
+    content = view.model_dump_json(exclude={"progress": {"stages": {"__all__": {"seconds"}}}})
+    return Seen(view.model_dump_json().encode(), content.encode(), view.state in jobs.ENDED)
 
 
 @router.post("/{optimization_id}:cancel", status_code=202, response_model=OptimizationView)

@@ -181,7 +181,7 @@ def test_the_client_lists_and_exports(client: TestClient, database: Database, mi
 def command(client: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch):
     """``mixwright mixture export`` over the application, in place of a socket."""
 
-    def connect(url: str, token: str) -> Client:
+    def connect(url: str, token: str, **_: float) -> Client:
         return Client(url, token, transport=LosesFirstAnswers(client))
 
     monkeypatch.setattr(service.client, "Client", connect)

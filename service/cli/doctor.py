@@ -1,0 +1,216 @@
+"""``mixwright doctor``: what the installation and the service need, looked at one by one, and what to do about it."""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from service.cli import data_option, json_option, print_json, settings_with
+
+if TYPE_CHECKING:
+    from store.settings import Settings
+
+GOOD, WARNING, BAD = "ok", "warning", "problem"
+_NEEDED = ("torch", "transformers", "fastapi", "sqlalchemy", "uvicorn", "numpy", "scipy", "pyarrow")
+_ROOMY = 10 * 2**30
+_LEAST = 256 * 2**20
+"""As `/readyz` has it: below it a checkpoint may not fit."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, how it is, what was seen, and what to do where it is not well."""
+
+    what: str
+    state: str
+    seen: str
+    advice: str = ""
+
+
+@click.command(
+    epilog="Example: mixwright doctor --data /srv/mixwright.  Status 1 where something has to be done."
+)
+@json_option
+@data_option
+def doctor(as_json: bool, data_directory: Path | None) -> None:
+    """Look at the installation, devices, database, broker, stores and disk, and say what to do."""
+    settings = settings_with(data_directory=data_directory)
+    findings = [finding for look in LOOKS for finding in _looked(look, settings)]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            advice = f"\n{'':20}-> {finding.advice}" if finding.advice else ""
+            click.echo(f"{finding.state:8} {finding.what:10} {finding.seen}{advice}")
+    if any(finding.state == BAD for finding in findings):
+        sys.exit(1)
+
+
+def _looked(look: Callable[["Settings"], Iterator[Finding]], settings: "Settings") -> Iterator[Finding]:
+    """What a look finds; a look that fails is a finding itself."""
+    try:
+        yield from look(settings)
+    except Exception as error:
+        yield Finding(look.__name__.strip("_"), BAD, f"{type(error).__name__}: {error}"[:300])
+
+
+def _installation(_: "Settings") -> Iterator[Finding]:
+    version = importlib.metadata.version("mixwright")
+    yield Finding("package", GOOD, f"mixwright {version}, Python {sys.version.split()[0]}")
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        yield Finding(
+            "packages",
+            BAD,
+            f"{', '.join(missing)} cannot be imported",
+            "install mixwright again: `make setup`",
+        )
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in _NEEDED if name not in missing]
+    yield Finding("packages", GOOD, ", ".join(versions))
+
+
+def _devices(settings: "Settings") -> Iterator[Finding]:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("processors", GOOD, f"{cpus} CPUs, {settings.slots} slots")
+    if not settings.accelerators and shutil.which("nvidia-smi"):
+        yield Finding(
+            "devices",
+            WARNING,
+            "there is nvidia-smi, and the jobs run on the CPU",
+            "set MIXWRIGHT_DEVICE=cuda, or serve with --device cuda",
+        )
+        return
+    from store.settings import require_devices
+
+    require_devices(settings.accelerators)
+    yield Finding("devices", GOOD, f"jobs run on {settings.device}")
+    tables = sorted(settings.calibrations.glob("*.json")) if settings.calibrations.is_dir() else []
+    if not tables:
+        yield Finding(
+            "calibration", WARNING, "no device was measured: costs are unknown", "run `mixwright calibrate`"
+        )
+
+
+def _data(settings: "Settings") -> Iterator[Finding]:
+    directory = settings.data_directory
+    if not directory.is_dir():
+        yield Finding(
+            "data", WARNING, f"there is no {directory}", "`mixwright serve` makes it; or name it with --data"
+        )
+    elif not os.access(directory, os.W_OK):
+        yield Finding("data", BAD, f"{directory} cannot be written to", "let the service's user own it")
+    else:
+        yield Finding("data", GOOD, str(directory))
+    place = next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    state = BAD if free < _LEAST else WARNING if free < _ROOMY else GOOD
+    advice = (
+        "" if state == GOOD else "shards and checkpoints need room: free some, or move the data directory"
+    )
+    yield Finding("disk", state, f"{free / 2**30:.1f} GiB free at {place}", advice)
+    for root in settings.roots:
+        if isinstance(root, Path) and not root.is_dir() and root != settings.roots[-1]:
+            yield Finding("data roots", BAD, f"there is no {root}", "correct MIXWRIGHT_DATA_ROOTS")
+
+
+def _database(settings: "Settings") -> Iterator[Finding]:
+    from contextlib import closing
+
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from store.engine import Database
+    from store.schema import OLDER, age_of, head, schema_of
+
+    url = make_url(settings.resolved_database_url)
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
+        yield Finding(
+            "database", WARNING, f"there is none at {url.database} yet", "`mixwright serve` makes it"
+        )
+        return
+    shown = url.render_as_string(hide_password=True)
+    try:
+        with closing(Database(settings.resolved_database_url)) as database:
+            schema = schema_of(database)
+    except SQLAlchemyError as error:
+        yield Finding(
+            "database",
+            BAD,
+            f"{shown} does not answer ({type(error).__name__})",
+            "start it, or set MIXWRIGHT_DATABASE_URL",
+        )
+        return
+    if age_of(schema) == OLDER:
+        yield Finding("database", BAD, f"schema {schema} is older than {head()}", "run `mixwright migrate`")
+    else:
+        yield Finding("database", GOOD, f"{shown}, schema {schema}")
+
+
+def _broker(settings: "Settings") -> Iterator[Finding]:
+    if not settings.uses_broker:
+        yield Finding("broker", GOOD, "not needed: the workers of this machine look for work themselves")
+        return
+    import redis
+
+    try:
+        redis.Redis.from_url(settings.broker_url, socket_timeout=2, socket_connect_timeout=2).ping()
+    except redis.RedisError as error:
+        yield Finding(
+            "broker",
+            BAD,
+            f"does not answer ({type(error).__name__})",
+            "start Redis, or set MIXWRIGHT_BROKER_URL",
+        )
+    else:
+        yield Finding("broker", GOOD, "answers")
+
+
+def _stores(settings: "Settings") -> Iterator[Finding]:
+    if settings.store is None:
+        yield Finding("store", GOOD, "artifacts are kept in the data directory")
+        return
+    settings.store.probe()
+    yield Finding("store", GOOD, f"{settings.artifact_store} answers")
+
+
+def _service(settings: "Settings") -> Iterator[Finding]:
+    import httpx
+
+    from service.processes.address import ServiceRecord
+
+    record = ServiceRecord.read(settings.data_directory)
+    if record is None:
+        yield Finding(
+            "service", WARNING, "none runs for this data directory", "start it with `mixwright serve`"
+        )
+        return
+    try:
+        answer = httpx.get(f"{record.url}/readyz", timeout=10)
+    except httpx.HTTPError as error:
+        yield Finding(
+            "service",
+            BAD,
+            f"{record.url} does not answer ({type(error).__name__})",
+            "look at its log, and start it again",
+        )
+        return
+    if answer.is_success:
+        yield Finding("service", GOOD, f"ready at {record.url}")
+    else:
+        yield Finding(
+            "service", BAD, f"{record.url} is not ready: {_said(answer.json())}", "see the other lines"
+        )
+
+
+def _said(document: Any) -> str:
+    return str(document.get("detail", document))[:200] if isinstance(document, dict) else str(document)[:200]
+
+
+LOOKS = (_installation, _devices, _data, _database, _broker, _stores, _service)
