@@ -7,6 +7,7 @@ from mixing.errors import InvalidSetting
 from mixing.runs.evidence import RunEvidence
 from mixing.sense import Turn, suggested_direction
 
+
 def directions(
     metrics: Sequence[str], runs: Sequence[RunEvidence], higher: Iterable[str], lower: Iterable[str]
 ) -> dict[str, Turn]:

@@ -23,7 +23,6 @@ from mixing.solve.constraints import share_of
 from mixing.terms import TaskGuard
 
 
-
 @dataclass(frozen=True)
 class Asked(Reading):
     """What a mixture is asked for, beside how the tables are to be read.

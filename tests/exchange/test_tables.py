@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import mixwright
 from exchange.columns import Reading
 from exchange.sheets import InvalidTable, read_sheet
 from exchange.swarm import Swarm, read_swarm
+from mixing.errors import InvalidSetting
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -229,3 +232,19 @@ def test_rows_are_named_as_the_file_has_them(tmp_path: Path) -> None:
     metrics.write_text("run,loss\nx,1\ny,2\n")
     with pytest.raises(InvalidTable, match=r"w\.csv, row 5, column 'a'"):
         read(weights, metrics)
+
+
+def test_what_is_said_of_a_metrics_direction_holds_whatever_its_name() -> None:
+    weights = np.random.default_rng(0).dirichlet([2, 2, 2], size=30)
+    frame = pd.DataFrame({"run": range(30), **{f"w/{name}": weights[:, j] for j, name in enumerate("abc")}})
+    frame["eval/acc"], frame["eval/x_loss"] = 1 - 0.3 * weights[:, 0] ** 0.5, 2 - weights[:, 1] ** 0.4
+    asked = {"weights": ["w/*"], "metrics": ["eval/*"], "regression": "effective-power"}
+    with pytest.raises(InvalidSetting, match="is eval/acc better when higher"):
+        mixwright.fit(frame, **asked)
+    said = mixwright.fit(frame, **asked, lower_is_better=["*acc"]).document
+    assert {row["name"]: row["direction"] for row in said["tasks"]} == {
+        "eval/acc": "lower",
+        "eval/x_loss": "lower",
+    }
+    said = mixwright.fit(frame, **asked, higher_is_better=["*"]).document
+    assert {row["direction"] for row in said["tasks"]} == {"higher"}
