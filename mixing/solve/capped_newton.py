@@ -21,12 +21,13 @@ from scipy.linalg import cho_factor, cho_solve
 
 from mixing.capped_simplex import water_fill
 from mixing.laws.regression import Expansion
-from mixing.solve.problem import SMALLEST
 
 _LONGEST = 50.0  # of a step in log-weights
 _ARMIJO = 1e-4
 _BACKTRACKS = 40
 _ROUNDING = 1e-14
+_LEAST = 1e-190
+"""A weight that stands for 0 and can rise again: `water_fill` takes away for good what is below 1e-200 of another."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def minimize_capped(problem: CappedProblem, tolerance: float = 1e-9, iterations:
         tolerance: on the gap.
         iterations: most Newton steps.
     """
-    at = CappedPoint.at(problem, np.maximum(water_fill(problem.prior, problem.caps), SMALLEST))
+    at = CappedPoint.at(problem, np.maximum(water_fill(problem.prior, problem.caps), _LEAST))
     for _ in range(iterations):
         moved = None if at.gap <= tolerance else _step(at)
         if moved is None:
@@ -131,10 +132,10 @@ def _step(at: CappedPoint) -> CappedPoint | None:
     length = 1.0
     for _ in range(_BACKTRACKS):
         moved = at.weights.copy()
-        scaled = np.maximum(weights * np.exp(length * direction), SMALLEST)
+        scaled = np.maximum(weights * np.exp(length * direction), _LEAST)
         filled = water_fill(scaled, limits)
         # Budget times limit may miss a cap by a bit, and whether a domain is on its cap is asked exactly.
-        moved[loose] = np.where(filled >= limits, caps, np.maximum(budget * filled, SMALLEST))
+        moved[loose] = np.where(filled >= limits, caps, np.maximum(budget * filled, _LEAST))
         trial = CappedPoint.at(problem, moved)
         expected = float(at.gradient @ (moved - at.weights))
         if trial.value <= at.value + _ARMIJO * expected + _ROUNDING * (1 + abs(at.value)):

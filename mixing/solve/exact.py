@@ -29,6 +29,7 @@ from mixing.solve.solution import ActiveConstraint, Prices, Solution, binding, d
 
 CERTIFIED = 1e-9
 """The gap at which a method's answer is taken without asking another."""
+_PRECISION = 1e-3  # of what is left open by the interior point method's own criterion, beside the gap
 _MARGIN = 1e-6
 _PRICED = 1e-6  # of a multiplier, where those of the guard rails sum to 1
 
@@ -36,20 +37,24 @@ Point = tuple[np.ndarray, np.ndarray, np.ndarray]
 """q, the multipliers of a program's rows and the prices of its equalities."""
 
 
-def solve(problem: MixtureProblem) -> Solution:
+def solve(problem: MixtureProblem, exact: float = CERTIFIED) -> Solution:
     """The best mixture.
+
+    Args:
+        problem: over a convex law.
+        exact: the gap at which a method's answer is taken without asking another.
 
     Raises:
         Infeasible: no mixture satisfies the constraints; the smallest set in conflict is named.
     """
-    quick = _solve_capped(problem)
-    if quick is not None and quick.gap <= CERTIFIED:
+    quick = _solve_capped(problem, exact)
+    if quick is not None and quick.gap <= exact:
         return quick
-    general = _solve_general(problem)
+    general = _solve_general(problem, exact)
     return general if quick is None else min(quick, general, key=lambda answer: answer.gap)
 
 
-def _solve_capped(problem: MixtureProblem) -> Solution | None:
+def _solve_capped(problem: MixtureProblem, exact: float) -> Solution | None:
     """By the Newton method, where the problem is caps and a KL term over disjoint columns."""
     objective, pull_back = problem.objective, problem.pull_back
     if problem.constraints or problem.guard_rails or objective.families or objective.kl_weight == 0:
@@ -65,7 +70,7 @@ def _solve_capped(problem: MixtureProblem) -> Solution | None:
         objective.kl_weight,
         caps,
     )
-    optimum = minimize_capped(capped)
+    optimum = minimize_capped(capped, exact)
     held = np.flatnonzero(optimum.weights >= caps)
     members, bounds = holder[held], problem.caps[holder[held]]
     prices = np.maximum(optimum.level - optimum.gradient[held], 0.0) * caps[held] / bounds
@@ -104,14 +109,14 @@ class _Inside:
         return cls(system.on_face(tight, kept), PullBack(matrix[:, kept]), kept, free[kept])
 
 
-def _solve_general(problem: MixtureProblem) -> Solution:
+def _solve_general(problem: MixtureProblem, exact: float) -> Solution:
     """By the interior point method, and CLARABEL where that one's gap is too wide."""
     inside = _Inside.of(problem.system, problem.space.matrix, inside_of(problem.system))
     program = ConvexProgram.of(problem.objective, inside.pull_back, inside.system, problem.guard_rails)
-    iterate = minimize(program, _start_within(problem, program, inside))
+    iterate = minimize(program, _start_within(problem, program, inside), tolerance=_PRECISION * exact)
     point = (iterate.free, iterate.multipliers, iterate.prices)
     gap = certified_gap(program, *point)
-    if gap > CERTIFIED and (other := _conic_point(problem, program, inside)) is not None:
+    if gap > exact and (other := _conic_point(problem, program, inside)) is not None:
         second = certified_gap(program, *other)
         gap, point = (second, other) if second < gap else (gap, point)
     free, multipliers, prices = point

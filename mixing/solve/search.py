@@ -1,16 +1,18 @@
 """A refined search for regressions that are not convex: trees, Gaussian processes, ensembles.
 
 One draw of 100,000 mixtures, as published, spends almost all of its predictions where nothing is to be gained. Here a
-fifth of the evaluations goes to such a draw; the best of it, far enough from each other, are then refined by
-moves that stay inside caps and constraints: weight taken from one domain and given to another, noise on the
-log-weights, steps towards and past each other, and steps down the gradient where the fit has one. Half of the
-searches, the worse ones, end after each quarter of what is left.
+part of the evaluations goes to such a draw, and the best of it, far enough from each other, are refined inside caps
+and constraints. Where the objective has slopes that is a descent by successive convex problems from a few of them and
+from the centre (`mixing.solve.successive`), which takes a tenth of the evaluations. Where it has none it is moves:
+weight taken from one domain and given to another, noise on the log-weights, steps towards and past each other, and
+steps down the gradient of a law that has one. Half of the searches, the worse ones, end after each quarter of what is
+left.
 
 A regression that extrapolates has optima where it is wrong, and a better search finds them more surely. So the answer
 says how far it lies from the nearest run, and `distance_penalty` lets that distance cost something.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -25,6 +27,7 @@ from mixing.solve.conflicts import inside_of
 from mixing.solve.constraints import Box, LinearSystem
 from mixing.solve.problem import MixtureProblem
 from mixing.solve.solution import Prices, Solution, binding
+from mixing.solve.successive import can_descend, descend
 
 STRENGTHS = np.logspace(-1, 2, 13)
 """Of the Dirichlet draws, relative to a centre of mean weight 1: from single domains to near the centre."""
@@ -105,6 +108,12 @@ _POOL = 0.2  # share of the evaluations drawn at random
 _SEARCHES = 32
 _APART = 0.05  # L1 distance between the starts of two searches
 _HALVINGS = 4
+_DRAWN = 1000  # at most, where descents refine
+_DRAWN_A_DESCENT = 125
+_FIRST_STEPS = 3  # of every descent
+_FINISHED = 3  # descents that go on
+_STEPS = 20  # at most, of those
+_GAIN = 1e-5  # of the objective's unit: what a step must gain
 _BATCH = 512  # proposals evaluated in one call
 _BROKEN = 1e3  # what a guard rail broken by 1 counts
 _KEPT = 1e-9  # by how much one may be broken and still count as kept
@@ -137,14 +146,21 @@ def search(
     region = Region.of(problem)
     score = _Score(problem, evidence_weights, distance_penalty)
     centre = problem.centre / problem.centre.sum()
-    pool = region.draw(centre, int(_POOL * evaluations), generator)
+    sloped = can_descend(problem)
+    drawn = min(int(_POOL * evaluations), _DRAWN if sloped else evaluations)
+    pool = region.draw(centre, drawn, generator)
     pool[0] = region.towards(region.inside[None], centre[None])[0]
     if starts is not None:
         pool = np.concatenate([pool, problem.space.collapse(starts)])
     values = np.concatenate([score(part) for part in np.array_split(pool, -(-len(pool) // 10_000))])
-    begun = _apart(pool, values)
-    left = evaluations - len(pool)
-    free = _refine(region, score, pool[begun], values[begun], left, generator)
+    if sloped:
+        begun = _apart(pool, values, max(drawn // _DRAWN_A_DESCENT, 1))
+        if starts is None:  # from the centre the law's convex part alone leads far
+            begun = [0, *begun]
+        free = _descend(problem, score, [(pool[index], float(values[index])) for index in begun])
+    else:
+        begun = _apart(pool, values, _SEARCHES)
+        free = _refine(region, score, pool[begun], values[begun], evaluations - len(pool), generator)
     weights = settle(problem.space.expand(free), problem.caps)
     predictions = problem.objective.law.mean(weights[None])
     if problem.excess(predictions)[0] > _KEPT:
@@ -237,13 +253,24 @@ class _Score:
         return np.einsum("ntm,t->nm", slopes, objective.task_weights) @ self.problem.space.matrix
 
 
-def _apart(pool: np.ndarray, values: np.ndarray) -> list[int]:
-    """The best points of a pool that lie apart."""
+def _descend(
+    problem: MixtureProblem, score: _Score, starts: Sequence[tuple[np.ndarray, float]]
+) -> np.ndarray:
+    """Descents from several points and their values: a few steps of all, then those of the best to their end."""
+    runs, price = score.evidence_weights, score.distance_penalty
+    found = [descend(problem, score, runs, price, start, _FIRST_STEPS, _GAIN) for start in starts]
+    best = sorted(found, key=lambda point: point[1])[:_FINISHED]
+    ended = [descend(problem, score, runs, price, point, _STEPS, _GAIN) for point in best]
+    return min(ended, key=lambda point: point[1])[0]
+
+
+def _apart(pool: np.ndarray, values: np.ndarray, most: int) -> list[int]:
+    """The best points of a pool that lie apart, at most so many."""
     chosen: list[int] = []
-    for index in np.argsort(values, kind="stable")[: 50 * _SEARCHES]:
+    for index in np.argsort(values, kind="stable")[: 50 * most]:
         if all(np.abs(pool[index] - pool[other]).sum() >= _APART for other in chosen):
             chosen.append(int(index))
-        if len(chosen) == _SEARCHES:
+        if len(chosen) == most:
             break
     return chosen
 

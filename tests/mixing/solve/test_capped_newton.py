@@ -5,6 +5,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
+from mixing.laws.regression import Expansion
 from mixing.solve.capped_newton import CappedProblem, knapsack, minimize_capped
 from mixing.solve.problem import MixtureProblem
 from tests.mixing.solve.problems import LAWS, problem_of
@@ -86,3 +87,17 @@ def test_the_gap_bounds_what_is_lost_at_any_point(seed: int) -> None:
     halfway = minimize_capped(capped(problem), iterations=1)
     value, least = problem.objective.value(halfway.weights), problem.objective.value(best.weights)
     assert value - least <= halfway.gap + 1e-12
+
+
+def test_a_weight_that_was_as_good_as_nothing_can_rise_again() -> None:
+    """The prior all but excludes the domain that is worth most, so the first weights are far below the last."""
+    slopes = np.array([-40.0, 0.0, 1.0])
+
+    def smooth(weights: np.ndarray) -> Expansion:
+        return Expansion(float(slopes @ weights), slopes, np.zeros(3), np.zeros((0, 3)))
+
+    problem = CappedProblem(smooth, np.array([1e-250, 0.5, 0.5]), 0.05, np.array([0.6, 1.0, 1.0]))
+    found = minimize_capped(problem)
+    assert found.gap <= 1e-9
+    # Of what the cap leaves the two others get shares in proportion to prior e^(-slope / lambda).
+    np.testing.assert_allclose(found.weights, [0.6, 0.4, 0.4 * np.exp(-20.0)], rtol=1e-7)

@@ -9,6 +9,7 @@ from lightgbm import LGBMRegressor
 
 from benchmarks.laws import EffectivePowerLaw
 from mixing.errors import Infeasible, InvalidSetting
+from mixing.laws.processes.gaussian_process import GaussianProcess
 from mixing.laws.regression import Fitted
 from mixing.simplex_map import SimplexMap
 from mixing.solve.constraints import LinearSystem
@@ -121,6 +122,32 @@ def test_a_dearer_distance_brings_the_answer_to_the_runs() -> None:
         )
         distances.append(np.abs(runs - found.weights).sum(1).min())
     assert distances[0] > distances[1] > distances[2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kl_weight", [0.0, 0.02])
+def test_descents_end_as_low_as_many_times_as_many_moves(seed: int, kl_weight: float) -> None:
+    """Of a law that bends both ways, with a share and a pin, where a unit of distance costs a fifth of a spread."""
+    problem = constrained(seed, 6)
+    runs = Region.of(problem).draw(problem.objective.prior, 24, np.random.default_rng(seed))
+    metrics = problem.objective.law.predict(runs)[0] + np.random.default_rng(9).normal(0, 0.05, (24, 5))
+    bent = of_law(problem, GaussianProcess().fit(runs, metrics))
+    bent = replace(bent, objective=replace(bent.objective, kl_weight=kl_weight))
+    price = float(metrics.std()) / 5
+
+    def lowest(asked: MixtureProblem) -> float:
+        found = search(
+            asked,
+            np.random.default_rng(1),
+            evaluations=40_000,
+            evidence_weights=runs,
+            distance_penalty=price,
+        )
+        assert outside(problem.system, problem.space.collapse(found.weights)) <= 1e-9
+        return found.value + price * float(np.abs(runs - found.weights).sum(1).min())
+
+    blind = of_law(bent, PredictOnly(bent.objective.law, []))
+    assert lowest(bent) <= lowest(blind) + 0.005 * price
 
 
 def test_frozen_ratios_hold() -> None:
