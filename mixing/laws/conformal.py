@@ -124,9 +124,9 @@ class Conformal(Regression):
         """
         folds = min(self.folds, len(weights))
         left_out = fold_masks(len(weights), folds, self.repeats, np.random.default_rng(self.seed))
-        fitted, predicted = self.regression.fit_and_hold_out(weights, metrics, ~left_out, noise)
-        unseen = (predicted * left_out[:, :, None]).reshape(self.repeats, -1, *metrics.shape).sum(1)
-        return FittedConformal(fitted, RunIntervals.of(unseen, metrics, self.confidence))
+        found = self.regression.fit_and_refit(weights, metrics, ~left_out, noise)
+        unseen = (found.predicted * left_out[:, :, None]).reshape(self.repeats, -1, *metrics.shape).sum(1)
+        return FittedConformal(found.whole, RunIntervals.of(unseen, metrics, self.confidence))
 
 
 def _outer_quantiles(residuals: np.ndarray, confidence: float) -> np.ndarray:

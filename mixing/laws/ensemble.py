@@ -9,7 +9,7 @@ members alone unless all of them together predict it better by `WORTH_SEARCHING`
 whole law is convex.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from mixing.laws.composed import added
 from mixing.laws.linear import LinearLaw
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.processes.gaussian_process import GaussianProcess
-from mixing.laws.regression import Expansion, Fitted, Regression, importance
+from mixing.laws.regression import Expansion, Fitted, Refitted, Regression, importance
 
 _STEEPNESS = 2
 _USUAL_NOISE = 0.05  # of a metric's deviation over the runs
@@ -186,7 +186,9 @@ class Ensemble(Regression):
             InvalidMetrics: a metric that a member cannot work with.
         """
         nothing = np.empty((0, len(weights)), dtype=bool)
-        return self.fit_and_hold_out(weights, metrics, nothing, noise)[0]
+        whole = self.fit_and_refit(weights, metrics, nothing, noise).whole
+        assert isinstance(whole, FittedEnsemble)
+        return whole
 
     def held_out(
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
@@ -195,7 +197,7 @@ class Ensemble(Regression):
 
         The members are fitted without the other runs; what each counts is decided once, by all runs.
         """
-        return self.fit_and_hold_out(weights, metrics, kept, noise)[1]
+        return self.fit_and_refit(weights, metrics, kept, noise).predicted
 
     def refits(
         self,
@@ -204,61 +206,75 @@ class Ensemble(Regression):
         kept: np.ndarray,
         noise: np.ndarray | None = None,
         whole: Fitted | None = None,
-    ) -> list[FittedEnsemble]:
+    ) -> Sequence[Fitted]:
         """(B,) fits, each to the runs that its row of the (B, K) booleans keeps.
 
         What each member counts is decided once, by all runs.
         """
-        fitted = whole if isinstance(whole, FittedEnsemble) else self.fit(weights, metrics, noise)
-        able = self._able(int(kept.sum(1).min()), weights.shape)
-        if not set(fitted.names) <= set(able):
-            return [
-                self.fit(weights[rows], metrics[rows], None if noise is None else noise[rows])
-                for rows in kept
-            ]
-        fits = [
-            able[name].refits(weights, metrics, kept, noise, member)
-            for name, member in zip(fitted.names, fitted.members, strict=True)
-        ]
-        return [replace(fitted, members=tuple(each)) for each in zip(*fits, strict=True)]
+        return self.fit_and_refit(weights, metrics, kept, noise).parts
 
-    def fit_and_hold_out(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
-    ) -> tuple[FittedEnsemble, np.ndarray]:
-        """What `fit` and `held_out` give, every member fitted to all runs once."""
+    def fit_and_refit(
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        kept: np.ndarray,
+        noise: np.ndarray | None = None,
+        known: Sequence[tuple[Regression, Fitted]] = (),
+    ) -> Refitted:
+        """What `fit` and `refits` give, every member fitted to all runs once.
+
+        Where the (B, K) booleans leave every run out equally often they are the folds by which members are weighed.
+        """
         absent = self._too_long(len(weights), weights.shape[1], metrics.shape[1])
         if absent:
             rest = {name: member for name, member in self.members.items() if name not in absent}
-            fitted, predicted = replace(self, members=rest).fit_and_hold_out(weights, metrics, kept, noise)
+            found = replace(self, members=rest).fit_and_refit(weights, metrics, kept, noise, known)
             sizes = f"{weights.shape[0]} runs, {weights.shape[1]} domains and {metrics.shape[1]} tasks"
             note = f"For {sizes} these would have taken too long, and had no part in the law: {', '.join(absent)}."
-            return replace(fitted, absent=(note,)), predicted
+            assert isinstance(found.whole, FittedEnsemble)
+            return replace(found, whole=replace(found.whole, absent=(note,)))
         self._able(len(weights), weights.shape)
-        left_out = fold_masks(len(weights), self.folds, self.repeats, np.random.default_rng(self.seed))
-        masks = np.concatenate([~left_out, kept])
+        folds = self._folds(kept)
+        masks = kept if folds is kept else np.concatenate([folds, kept])
         fewest = int(masks.sum(1).min())
         able = self._able(fewest, weights.shape)
         if fewest < self.runs_to_fit(weights.shape[1]):  # one alone, which no fold can judge
             ((name, member),) = able.items()
+            found = member.fit_and_refit(weights, metrics, kept, noise, known)
             whole = np.ones((1, metrics.shape[1]))
-            fitted = FittedEnsemble((member.fit(weights, metrics, noise),), whole, np.nan * whole, (name,))
-            none = np.empty((0, *metrics.shape))
-            return fitted, member.held_out(weights, metrics, kept, noise) if len(kept) else none
-        results = [member.fit_and_hold_out(weights, metrics, masks, noise) for member in able.values()]
-        members = tuple(fitted for fitted, _ in results)
-        predictions = np.stack([predicted for _, predicted in results])
-        missed = np.where(left_out[:, :, None], predictions[:, : len(left_out)] - metrics, 0.0)
+            ensemble = FittedEnsemble((found.whole,), whole, np.nan * whole, (name,))
+            parts = tuple(replace(ensemble, members=(part,)) for part in found.parts)
+            return Refitted(ensemble, parts, found.predicted)
+        results: list[Refitted] = []
+        for member in able.values():
+            results.append(member.fit_and_refit(weights, metrics, masks, noise, known))
+            known = (*known, (member, results[-1].whole))
+        predicted = np.stack([each.predicted for each in results])
+        missed = np.where(~folds[:, :, None], predicted[:, : len(folds)] - metrics, 0.0)
         missed *= importance(metrics, noise, _USUAL_NOISE * metrics.std(0))  # a doubtful run judges nobody
-        shares, errors = _shares(missed, np.array([member.is_convex for member in members]), left_out.sum())
+        convex = np.array([each.whole.is_convex for each in results])
+        shares, errors = _shares(missed, convex, (~folds).sum())
         used = np.flatnonzero(shares.any(axis=1))
         names = tuple(able)
-        ensemble = FittedEnsemble(
-            tuple(members[position] for position in used),
-            shares[used],
-            errors[used],
-            tuple(names[position] for position in used),
+
+        def of(members: Sequence[Fitted]) -> FittedEnsemble:
+            return FittedEnsemble(tuple(members), shares[used], errors[used], tuple(names[at] for at in used))
+
+        first = len(masks) - len(kept)
+        parts = (of([results[at].parts[row] for at in used]) for row in range(first, len(masks)))
+        return Refitted(
+            of([results[at].whole for at in used]),
+            tuple(parts),
+            np.einsum("mt,mbkt->bkt", shares, predicted[:, first:]),
         )
-        return ensemble, np.einsum("mt,mbkt->bkt", shares, predictions[:, len(left_out) :])
+
+    def _folds(self, kept: np.ndarray) -> np.ndarray:
+        """(F, K) booleans of the runs that are kept where members are weighed: `kept` itself where it can serve."""
+        left_out = (~kept).sum(axis=0)
+        if len(kept) and left_out[0] > 0 and (left_out == left_out[0]).all():
+            return kept
+        generator = np.random.default_rng(self.seed)
+        return ~fold_masks(kept.shape[1], self.folds, self.repeats, generator)
 
     def _too_long(self, runs: int, domains: int, tasks: int) -> list[str]:
         """Names of the members that so much is too much for; none where it is for all."""

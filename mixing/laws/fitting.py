@@ -4,7 +4,6 @@ The refits serve twice: what they predict of the runs they did not see is the he
 and claims differ is what the interval of the gain is made of (`mixing.answer.uncertainty`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ from mixing.errors import InvalidMetrics, TooFewRuns
 from mixing.laws.composed import joined, measured_alike
 from mixing.laws.diagnostics import FEWEST_JUDGED, joined_folds, kept_in_folds
 from mixing.laws.exponential.log_linear import believable
-from mixing.laws.regression import Fitted
+from mixing.laws.regression import Fitted, Refitted
 from mixing.parts import RegressionPart
 from mixing.runs.table import RunTable
 
@@ -44,32 +43,33 @@ class Refits:
     left: float
 
 
-def refit(
-    part: RegressionPart, table: RunTable, generator: np.random.Generator, law: Fitted | None = None
-) -> Refits | None:
-    """Fit again without each of `FOLDS` folds, `part.repeats` times over.
+def fit_and_refit(
+    part: RegressionPart, table: RunTable, generator: np.random.Generator
+) -> tuple[Fitted, Refits | None]:
+    """The law of all runs, and again without each of `FOLDS` folds, `part.repeats` times over.
 
-    A law that looks at how much a run trained predicts full runs, so it is judged by these alone. None where too few
-    runs would be left to fit, or measured a task to judge it by.
+    A law that looks at how much a run trained predicts full runs, so it is judged by these alone. No refits where
+    too few runs would be left to fit, or measured a task to judge it by.
 
     Args:
         part: the regression.
         table: the runs in canonical order.
         generator: draws the folds.
-        law: the fit to all runs, where it is at hand.
+
+    Raises:
+        TooFewRuns, InvalidMetrics, InvalidSetting: as `fit`.
     """
     judged = judged_runs(part, table)
     if table.measured[judged].sum(axis=0).min() < FEWEST_JUDGED:
-        return None
+        return fit(part, table), None
     try:
         kept = kept_in_folds(part.make(table), table.weights, generator, FOLDS, part.repeats)
-        laws = _refits(part, table, kept, law)
+        law, laws, predicted = _with_folds(part, table, kept)
     except TooFewRuns:
-        return None
-    predicted = np.stack([believable(law.mean(table.weights), table.filled) for law in laws])
-    runs = joined_folds(predicted, kept, part.repeats)
+        return fit(part, table), None
+    runs = joined_folds(believable(predicted, table.filled), kept, part.repeats)
     left = 1 - part.repeats / len(kept)
-    return Refits(tuple(laws), runs[:, judged], table.metrics[judged], table.weights[judged], left)
+    return law, Refits(laws, runs[:, judged], table.metrics[judged], table.weights[judged], left)
 
 
 def judged_runs(part: RegressionPart, table: RunTable) -> np.ndarray:
@@ -85,14 +85,30 @@ def fit(part: RegressionPart, table: RunTable) -> Fitted:
         TooFewRuns, InvalidMetrics, InvalidSetting: as the regression.
         InvalidMetrics: a task for which the fitted law predicts no number, named.
     """
+    return _with_folds(part, table, np.empty((0, len(table)), dtype=bool))[0]
+
+
+def _with_folds(
+    part: RegressionPart, table: RunTable, kept: np.ndarray
+) -> tuple[Fitted, tuple[Fitted, ...], np.ndarray]:
+    """The law of all runs, the (B,) laws of those that a row of the (B, K) booleans keeps, and what these predict.
+
+    The predictions are (B, K, T), NaN where a run did not measure the task.
+    """
     blocks = _blocks(part, table)
-    law = joined(
-        [
-            part.make(block).fit(block.weights, block.metrics, block.noise)
-            for block in (table.rows(rows).columns(columns) for rows, columns in blocks)
-        ],
-        [columns for _, columns in blocks],
-    )
+    columns = [block for _, block in blocks]
+    predicted = np.full((len(kept), *table.metrics.shape), np.nan)
+    found = []
+    for rows, own in blocks:
+        found.append(_block_with_folds(part, table.rows(rows).columns(own), kept[:, rows]))
+        predicted[:, rows[:, None], own] = found[-1].predicted
+    law = joined([each.whole for each in found], columns)
+    _require_numbers(part, table, law)
+    laws = tuple(joined(each, columns) for each in zip(*(each.parts for each in found), strict=True))
+    return law, laws, predicted
+
+
+def _require_numbers(part: RegressionPart, table: RunTable, law: Fitted) -> None:
     missing = np.unique(np.argwhere(~np.isfinite(law.mean(table.weights)))[:, 1])
     if len(missing):
         lost = sorted({table.names[column] for column in missing})
@@ -102,7 +118,6 @@ def fit(part: RegressionPart, table: RunTable) -> Fitted:
             field="metrics",
             names=lost,
         )
-    return law
 
 
 def _blocks(part: RegressionPart, table: RunTable) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -127,30 +142,20 @@ def _blocks(part: RegressionPart, table: RunTable) -> list[tuple[np.ndarray, np.
     return blocks
 
 
-def _refits(part: RegressionPart, table: RunTable, kept: np.ndarray, law: Fitted | None) -> Sequence[Fitted]:
-    """(B,) fits, each to the runs that its row of the (B, K) booleans `kept` keeps."""
-    blocks = _blocks(part, table)
-    whole = law if len(blocks) == 1 else None
-    fits = [
-        _refits_of_block(part, table.rows(rows).columns(columns), kept[:, rows], whole)
-        for rows, columns in blocks
-    ]
-    return [joined(laws, [columns for _, columns in blocks]) for laws in zip(*fits, strict=True)]
-
-
-def _refits_of_block(
-    part: RegressionPart, block: RunTable, kept: np.ndarray, whole: Fitted | None
-) -> Sequence[Fitted]:
+def _block_with_folds(part: RegressionPart, block: RunTable, kept: np.ndarray) -> Refitted:
+    """Of runs that all measured the block's tasks."""
     regression = part.make(block)
-    if regression.fits_subsets_at_once:
-        if kept.sum(axis=1).min() < FEWEST_JUDGED:
+    if not len(kept) or regression.fits_subsets_at_once:
+        if len(kept) and kept.sum(axis=1).min() < FEWEST_JUDGED:
             raise TooFewRuns("a fold keeps hardly any run", needed=FEWEST_JUDGED, given=0)
-        return regression.refits(block.weights, block.metrics, kept, block.noise, whole)
+        return regression.fit_and_refit(block.weights, block.metrics, kept, block.noise)
+    whole = regression.fit(block.weights, block.metrics, block.noise)
     folds = [block.rows(rows) for rows in kept]
-    return [
+    laws = tuple(
         part.make(fold).fit(fold.weights, _varied(fold.weights, fold.metrics, block.metrics), fold.noise)
         for fold in folds
-    ]
+    )
+    return Refitted(whole, laws, np.stack([law.mean(block.weights) for law in laws]))
 
 
 def _varied(weights: np.ndarray, metrics: np.ndarray, of_all: np.ndarray) -> np.ndarray:

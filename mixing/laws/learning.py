@@ -21,7 +21,7 @@ from mixing.change.lineage import EvidenceSpace
 from mixing.errors import InvalidMetrics, TooFewRuns
 from mixing.laws.composed import through
 from mixing.laws.diagnostics import FEWEST_JUDGED, HeldOutError, held_out_error
-from mixing.laws.fitting import Refits, fit, judged_runs, refit
+from mixing.laws.fitting import Refits, fit_and_refit, judged_runs
 from mixing.laws.regression import Fitted
 from mixing.objective import Groups, ObjectiveSpec
 from mixing.parts import REGRESSIONS, RegressionPart
@@ -199,8 +199,7 @@ class _Fit:
 
 
 def _fitted(where: str, part: RegressionPart, table: RunTable, generator: np.random.Generator) -> _Fit:
-    law = fit(part, table)
-    refits = refit(part, table, generator, law)
+    law, refits = fit_and_refit(part, table, generator)
     return _Fit(where, law, refits, judged_runs(part, table), len(table.domains), len(table))
 
 

@@ -278,15 +278,37 @@ class Regression:
         """(B, K, T) predictions at all K runs by B fits, each to the runs its row of the (B, K) booleans keeps."""
         return np.stack([law.mean(weights) for law in self.refits(weights, metrics, kept, noise)])
 
-    def fit_and_hold_out(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
-    ) -> tuple[Fitted, np.ndarray]:
-        """What `fit` and `held_out` give, for a family of which the second is a by-product of the first."""
-        fitted = self.fit(weights, metrics, noise)
-        if type(self).held_out is not Regression.held_out:
-            return fitted, self.held_out(weights, metrics, kept, noise)
-        laws = self.refits(weights, metrics, kept, noise, fitted) if len(kept) else ()
-        return fitted, np.array([law.mean(weights) for law in laws]).reshape(-1, *metrics.shape)
+    def fit_and_refit(
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        kept: np.ndarray,
+        noise: np.ndarray | None = None,
+        known: "Sequence[tuple[Regression, Fitted]]" = (),
+    ) -> "Refitted":
+        """What `fit` and `refits` give, for a family of which the second is a by-product of the first.
+
+        `known` are other regressions' fits to all the runs: one that is a part of this one need not be made again.
+        """
+        whole = self.fit(weights, metrics, noise)
+        parts = tuple(self.refits(weights, metrics, kept, noise, whole)) if len(kept) else ()
+        predicted = np.array([law.mean(weights) for law in parts]).reshape(-1, *metrics.shape)
+        return Refitted(whole, parts, predicted)
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """A law fitted to K runs, and B times to some of them.
+
+    Attributes:
+        whole: by all runs.
+        parts: (B,) by some.
+        predicted: (B, K, T) what these predict of all.
+    """
+
+    whole: Fitted
+    parts: tuple[Fitted, ...]
+    predicted: np.ndarray
 
 
 # How a regression weighs noisy runs.

@@ -150,14 +150,24 @@ def evaluate(problems: ProcessProblems, theta: np.ndarray) -> tuple[np.ndarray, 
     return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
 
 
-def descend(problems: ProcessProblems, theta: np.ndarray, iterations: int, tolerance: float) -> np.ndarray:
+def descend(
+    problems: ProcessProblems,
+    theta: np.ndarray,
+    iterations: int,
+    tolerance: float,
+    inverse: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """(N, P) parameters after at most so many BFGS iterations from `theta`, each problem stopping on its own.
 
     A problem stops when a step improves its loss by less than `tolerance`, in nats, or can no longer improve it.
+    With the parameters comes what was learned of the (N, P, P) inverse Hessians, from which a descent of a
+    problem that hardly differs may begin.
     """
     theta = theta.copy()
     loss, gradient = evaluate(problems, theta)
-    inverse = np.tile(0.1 * np.eye(theta.shape[1]), (len(theta), 1, 1))
+    if inverse is None:
+        inverse = np.tile(0.1 * np.eye(theta.shape[1]), (len(theta), 1, 1))
+    inverse = inverse.copy()
     length = np.ones(len(theta))
     live = np.arange(len(theta))
     for _ in range(iterations):
@@ -177,7 +187,7 @@ def descend(problems: ProcessProblems, theta: np.ndarray, iterations: int, toler
         live = live[~((accepted & small) | (length[live] < 1e-3))]
         if not len(live):
             break
-    return theta
+    return theta, inverse
 
 
 def _parts(problems: ProcessProblems) -> list[np.ndarray]:

@@ -24,11 +24,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.laws.powers.effective_power import EffectivePowerLaw
+from mixing.laws.powers.effective_power import EffectivePowerLaw, FittedEffectivePower
 from mixing.laws.processes.descent import ProcessProblems, descend, posterior
 from mixing.laws.processes.fitted_process import FittedProcess
 from mixing.laws.processes.mean import Frame, constant_frame, law_frame, residual_frame
-from mixing.laws.regression import Fitted, Regression
+from mixing.laws.regression import Fitted, Refitted, Regression
 
 FREEDOM = 4.0
 """Degrees of freedom of the Student-t noise."""
@@ -118,7 +118,7 @@ class GaussianProcess(Regression):
     features: FeatureMap = field(default_factory=FeatureMap)
     mean: Regression | None = None
     prior: ProcessPrior | None = None
-    rounds: tuple[int, ...] = (20, 10, 10)
+    rounds: tuple[int, ...] = (20, 5, 5)
     search_runs: int = 128
     finishing: int = 3
     tolerance: float = 1e-3
@@ -146,8 +146,14 @@ class GaussianProcess(Regression):
             TooFewRuns: K < `runs_to_fit(m)`.
             InvalidMetrics: a metric that is not finite, or that is constant.
         """
+        return self._fit(weights, metrics, noise, None)
+
+    def _fit(
+        self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None, mean: Fitted | None
+    ) -> FittedProcess:
+        """`fit`, where the mean may have been fitted to these runs already."""
         self.check(weights, metrics)
-        frame = self._frame(weights, metrics, noise)
+        frame = self._frame(weights, metrics, noise, mean)
         usual = ProcessPrior(amplitude=(0.0, 1.0), noise=(-1.0, 1.0)) if frame.law else ProcessPrior()
         return condition(self, frame, weights, metrics, noise, self.prior or usual, None)
 
@@ -174,27 +180,36 @@ class GaussianProcess(Regression):
         fitted = whole if isinstance(whole, FittedProcess) else self.fit(weights, metrics, noise)
         return [fitted.without(np.flatnonzero(~rows)) for rows in kept]
 
-    def fit_and_hold_out(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
-    ) -> tuple[FittedProcess, np.ndarray]:
-        """What `fit` and `held_out` give, at the cost of one fit where the latter has a closed form."""
-        fitted = self.fit(weights, metrics, noise)
-        if self.fits_subsets_at_once:
-            return fitted, fitted.held_out(kept)
-        laws = self.refits(weights, metrics, kept, noise)
-        return fitted, np.array([law.mean(weights) for law in laws]).reshape(-1, *metrics.shape)
+    def fit_and_refit(
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        kept: np.ndarray,
+        noise: np.ndarray | None = None,
+        known: Sequence[tuple[Regression, Fitted]] = (),
+    ) -> Refitted:
+        """What `fit` and `refits` give, at the cost of the first where the second has a closed form."""
+        if not self.fits_subsets_at_once:
+            return super().fit_and_refit(weights, metrics, kept, noise, known)
+        mean = next((fitted for regression, fitted in known if regression == self.mean), None)
+        whole = self._fit(weights, metrics, noise, mean)
+        parts = tuple(whole.without(np.flatnonzero(~rows)) for rows in kept)
+        return Refitted(whole, parts, whole.held_out(kept))
 
     def held_out(
         self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
     ) -> np.ndarray:
         """(B, K, T) predictions at all K runs by `refits`."""
-        return self.fit_and_hold_out(weights, metrics, kept, noise)[1]
+        return self.fit_and_refit(weights, metrics, kept, noise).predicted
 
-    def _frame(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None) -> Frame:
+    def _frame(
+        self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None, mean: Fitted | None
+    ) -> Frame:
         if self.mean is None:
             return constant_frame(metrics)
         if isinstance(self.mean, EffectivePowerLaw):
-            return law_frame(self.mean, weights, metrics, noise)
+            law = mean if isinstance(mean, FittedEffectivePower) else self.mean.fit(weights, metrics, noise)
+            return law_frame(law, self.mean.prior.stacked(weights.shape[1]))
         return residual_frame(self.mean, weights, metrics, noise)
 
 
@@ -242,8 +257,9 @@ def _search(
     problems: ProcessProblems, theta: np.ndarray, rounds: tuple[int, ...], tolerance: float
 ) -> tuple[np.ndarray, ProcessProblems]:
     """Hyperparameters and the runs' own noise, in turns."""
+    inverse = None
     for iterations in rounds:
-        theta = descend(problems, theta, iterations, tolerance)
+        theta, inverse = descend(problems, theta, iterations, tolerance, inverse)
         problems = _with_own_noise(problems, theta)
     return theta, problems
 

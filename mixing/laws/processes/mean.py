@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.laws.powers.effective_power import EffectivePowerLaw, FittedEffectivePower, movable_columns
+from mixing.laws.powers.effective_power import FittedEffectivePower, movable_columns
 from mixing.laws.regression import Fitted, Regression
 
 _LEVEL = 2.0
@@ -107,16 +107,12 @@ def constant_frame(metrics: np.ndarray) -> Frame:
     return Frame(constants, logarithms.mean(0), logarithms.std(0))
 
 
-def law_frame(
-    law: EffectivePowerLaw, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None
-) -> Frame:
-    """log(y - C) about the effective power law, C being the law's; in units of the tasks' common noise."""
-    fitted = law.fit(weights, metrics, noise)
-    centre, width = law.prior.stacked(weights.shape[1])
-    movable = movable_columns(len(centre))
-    unit = np.full(metrics.shape[1], np.exp(np.log(fitted.relative_noise).mean()))
-    level = np.zeros(metrics.shape[1])
-    return Frame(fitted.constants, level, unit, fitted, (centre[movable], width[movable]))
+def law_frame(law: FittedEffectivePower, prior: tuple[np.ndarray, np.ndarray]) -> Frame:
+    """log(y - C) about a law fitted under this prior, C being the law's; in units of the tasks' common noise."""
+    centre, width = prior
+    movable, tasks = movable_columns(len(centre)), len(law.theta)
+    unit = np.full(tasks, np.exp(np.log(law.relative_noise).mean()))
+    return Frame(law.constants, np.zeros(tasks), unit, law, (centre[movable], width[movable]))
 
 
 def residual_frame(

@@ -179,8 +179,10 @@ class Curved(FittedLinear):
         return False
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean, deviation = super().predict(weights)
-        return mean + self.off * np.sin(1e4 * weights[:, :1]), deviation
+        return self.mean(weights), super().predict(weights)[1]
+
+    def mean(self, weights: np.ndarray) -> np.ndarray:
+        return super().mean(weights) + self.off * np.sin(1e4 * weights[:, :1])
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,15 @@ class CurvedLaw(LinearLaw):
         fitted = super().fit(weights, metrics, noise)
         return Curved(fitted.coefficients, fitted.unscaled, fitted.residual_std, self.off)
 
-    def held_out(
-        self, weights: np.ndarray, metrics: np.ndarray, kept: np.ndarray, noise: np.ndarray | None = None
-    ) -> np.ndarray:
-        return super().held_out(weights, metrics, kept, noise) + self.off * np.sin(1e4 * weights[:, :1])
+    def refits(
+        self,
+        weights: np.ndarray,
+        metrics: np.ndarray,
+        kept: np.ndarray,
+        noise: np.ndarray | None = None,
+        whole: Fitted | None = None,
+    ) -> list[FittedLinear]:
+        return [self.fit(weights[rows], metrics[rows]) for rows in kept]
 
 
 def test_what_is_no_better_for_not_being_convex_is_left_out_so_the_answer_can_be_certified() -> None:

@@ -81,9 +81,9 @@ def test_likelihood_and_prediction_are_those_of_another_implementation() -> None
 def test_the_descent_ends_where_the_gradient_is_nothing_and_every_task_on_its_own() -> None:
     setup = problems(5, fidelity=False)
     start = np.zeros((3, DOMAINS + 2))
-    found = descend(setup, start, 400, 1e-12)
+    found = descend(setup, start, 400, 1e-12)[0]
     assert np.abs(evaluate(setup, found)[1]).max() < 1e-3
-    alone = descend(setup.part(np.array([1])), start[1:2], 400, 1e-12)
+    alone = descend(setup.part(np.array([1])), start[1:2], 400, 1e-12)[0]
     np.testing.assert_allclose(found[1], alone[0], atol=1e-4)
 
 
