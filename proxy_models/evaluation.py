@@ -21,6 +21,7 @@ from proxy_models.text.task_file import (
 )
 from proxy_models.text.token_shard import HeldOutDocument
 from proxy_models.text.tokenizer import TextTokenizer
+from proxy_models.training.processes import ALONE, Processes
 
 # Cuts scored texts into windows a model can take. Free of torch.
 
@@ -179,8 +180,13 @@ def continuation_task(
     return Scored(tuple(windows), document_bytes, pooled=False, ranking=ranking)
 
 
-def evaluate(model: LanguageModel, tasks: Mapping[str, Scored], device: str = "cpu") -> dict[str, float]:
-    """What each task measures on the model (`Scored.series`): BPB, and where there are choices the accuracy too."""
+def evaluate(
+    model: LanguageModel, tasks: Mapping[str, Scored], device: str = "cpu", processes: Processes = ALONE
+) -> dict[str, float]:
+    """What each task measures on the model (`Scored.series`): BPB, and where there are choices the accuracy too.
+
+    Several ``processes`` that hold one model share the windows; each gets the whole answer.
+    """
 
     def nats(tokens: Tensor, scored: Tensor) -> Tensor:
         return _token_nats(
@@ -190,7 +196,7 @@ def evaluate(model: LanguageModel, tasks: Mapping[str, Scored], device: str = "c
             BATCH_LOGITS // model.config.vocabulary_size,
         )
 
-    return _evaluate(nats, 1, tasks, device)[0]
+    return _evaluate(nats, 1, tasks, device, processes)[0]
 
 
 def evaluate_stack(
@@ -211,17 +217,29 @@ TokenNats = Callable[[Tensor, Tensor], Tensor]
 
 
 def _evaluate(
-    token_nats: TokenNats, members: int, tasks: Mapping[str, Scored], device: str
+    token_nats: TokenNats,
+    members: int,
+    tasks: Mapping[str, Scored],
+    device: str,
+    processes: Processes = ALONE,
 ) -> list[dict[str, float]]:
-    """The windows of all tasks share batches of like length, padded on the right."""
+    """The windows of all tasks share batches of like length, padded on the right.
+
+    Of several processes each takes every n-th batch, and one that has none left the first again: each has to pass
+    through a model they have shards of as often as the others.
+    """
     names = list(tasks)
     items = [(task, window) for task, name in enumerate(names) for window in tasks[name].windows]
     items.sort(key=lambda item: len(item[1].tokens))
     bits = [np.zeros((members, len(tasks[name].document_bytes))) for name in names]
-    for batch in _batches(items):
-        measured = _window_bits(token_nats, [window for _, window in batch], device)
+    batches = _batches(items)
+    for first in range(0, len(batches), processes.count):
+        own = first + processes.rank
+        batch = batches[own if own < len(batches) else 0]
+        measured = _window_bits(token_nats, [window for _, window in batch], device, processes)
         for (task, window), window_bits in zip(batch, measured.T, strict=True):
-            bits[task][:, window.document] += window_bits
+            bits[task][:, window.document] += window_bits if own < len(batches) else 0.0
+    bits = [processes.total_array(measured, device) for measured in bits]
     return [
         {
             series: value
@@ -243,7 +261,9 @@ def _batches(items: list[tuple[int, Window]]) -> list[list[tuple[int, Window]]]:
     return batches
 
 
-def _window_bits(token_nats: TokenNats, windows: Sequence[Window], device: str) -> np.ndarray:
+def _window_bits(
+    token_nats: TokenNats, windows: Sequence[Window], device: str, processes: Processes
+) -> np.ndarray:
     """Bits of the scored tokens of each window, (N, windows); logits are computed at scored positions only."""
     length = max(len(window.tokens) for window in windows)
     tokens = np.zeros((len(windows), length), dtype=np.int64)
@@ -252,7 +272,8 @@ def _window_bits(token_nats: TokenNats, windows: Sequence[Window], device: str) 
         count = len(window.tokens)
         tokens[row, :count] = window.tokens
         scored[row, count - 1 - window.scored : count - 1] = True
-    with torch.inference_mode():
+    # what is fetched of other processes' shards may not be marked for inference: training fetches into it again
+    with torch.inference_mode() if processes.count == 1 else torch.no_grad():
         nats = token_nats(torch.from_numpy(tokens).to(device), torch.from_numpy(scored).to(device))
         each = nats.cpu().double().numpy()
     starts = np.cumsum([0, *(window.scored for window in windows[:-1])])

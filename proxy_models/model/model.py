@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from proxy_models.config import BFLOAT16, ModelConfig, TrainingConfig
 from proxy_models.families.architecture import Architecture
@@ -272,6 +273,7 @@ class Decoder(nn.Module):
             self.head = nn.Parameter(torch.empty(config.vocabulary_size, config.width))
         self.table = torch.empty(2, 0, config.head_size)
         self.lower: torch.dtype | None = None  # what `loss` rounds operands to
+        self.recompute = False  # blocks on the way back, instead of keeping what they computed
         self.initialize(seed)
 
     @torch.no_grad()
@@ -296,7 +298,10 @@ class Decoder(nn.Module):
         table = self.rotation(tokens.shape[1], tokens.device)
         hidden = functional.embedding(tokens, self.embedding)
         for block in self.blocks:
-            hidden = block(hidden, table, mask, lower)
+            if self.recompute and torch.is_grad_enabled():
+                hidden = checkpoint(block, hidden, table, mask, lower, use_reentrant=False)
+            else:
+                hidden = block(hidden, table, mask, lower)
         return rms_norm(hidden, self.final_norm)
 
     def rotation(self, length: int, device: torch.device) -> Tensor:

@@ -299,11 +299,12 @@ class WaveSampler:
     """``batch(step)`` of every sampler, in one array.
 
     Rows are gathered some steps ahead, all rows of a domain at once; where no step is asked for out of turn, none is
-    gathered twice. Samplers of one seed share a domain's `RowOrder`, so that N of them keep one permutation. Raises
+    gathered twice. Samplers of one seed share a domain's `RowOrder`, so that N of them keep one permutation. Of
+    ``own`` rows of every batch only those are read: the share of one of several processes. Raises
     `InvalidSpec` for samplers of unequal steps, rows or length.
     """
 
-    def __init__(self, samplers: Sequence[MixtureSampler]) -> None:
+    def __init__(self, samplers: Sequence[MixtureSampler], own: slice = slice(None)) -> None:
         if not samplers:
             raise InvalidSpec("a wave needs at least one sampler", "samplers")
         first = samplers[0].spec
@@ -316,7 +317,8 @@ class WaveSampler:
         self.steps, self.rows = first.steps, first.batch_rows
         self.samplers = samplers
         self._sources = _Sources(samplers)
-        shape = (len(samplers), self.rows, first.sequence_length + 1)
+        self.own = range(self.rows)[own]
+        shape = (len(samplers), len(self.own), first.sequence_length + 1)
         self._batch = np.empty(shape, dtype=np.int64)
         step_bytes = self._batch.size * self._sources.dtype.itemsize
         self._chunk = np.empty(
@@ -325,7 +327,7 @@ class WaveSampler:
         self._gathered = range(0)
 
     def batch(self, step: int) -> np.ndarray:
-        """Rows of the step (counted from 0): (N, batch_rows, T + 1) int64, which the next call overwrites."""
+        """Own rows of the step (counted from 0): (N, rows, T + 1) int64, which the next call overwrites."""
         if not 0 <= step < self.steps:
             raise InvalidSpec(f"step {step} of a run of {self.steps}", "step")
         if step not in self._gathered:
@@ -344,8 +346,9 @@ class WaveSampler:
         self._gathered = range(step, stop)
 
     def _steps_first(self, plan: np.ndarray) -> np.ndarray:
-        """From (N, steps * rows) to the chunk's order, (steps * N * rows,)."""
-        return plan.reshape(len(plan), -1, self.rows).swapaxes(0, 1).ravel()
+        """From (N, steps * rows) to the chunk's order, (steps * N * own rows,)."""
+        batches = plan.reshape(len(plan), -1, self.rows)[:, :, self.own.start : self.own.stop]
+        return batches.swapaxes(0, 1).ravel()
 
 
 class _Sources:

@@ -8,6 +8,7 @@ import resource
 import shutil
 import statistics
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from proxy_models.families.start import FILE as TRAINING
 from proxy_models.families.start import SavedTraining
 from proxy_models.storage import new_directory, storage_errors, write_json
 from proxy_models.stores.current import PublishedRun
+from proxy_models.training.processes import ALONE, Processes
 from proxy_models.training.run_inputs import peak_rate
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.step import learning_rate_at
@@ -45,12 +47,24 @@ def _name(step: int) -> str:
     return f"step-{step:010d}"
 
 
-def add_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint beside the older ones; answers its folder. Raises `StorageFailed`."""
+def add_checkpoint(directory: Path, checkpoint: Checkpoint, processes: Processes = ALONE) -> Path:
+    """Write a checkpoint beside the older ones; answers its folder. Raises `StorageFailed`.
+
+    Several processes each write their part of the tensors, all at once.
+    """
     path = directory / _name(checkpoint.step)
-    with new_directory(path) as temporary:
-        _save(checkpoint.tensors, temporary / TENSORS)
-        write_json(temporary / STATE, {"step": checkpoint.step, "state": checkpoint.state})
+    with new_directory(path) if processes.is_first else nullcontext() as begun:
+        temporary = processes.same(begun)
+        assert temporary is not None
+        if processes.count > 1:
+            from proxy_models.training.saved_shards import save_shards
+
+            save_shards(temporary, checkpoint.tensors)
+        else:
+            _save(checkpoint.tensors, temporary / TENSORS)
+        if processes.is_first:
+            write_json(temporary / STATE, {"step": checkpoint.step, "state": checkpoint.state})
+    processes.wait()
     return path
 
 
@@ -59,16 +73,24 @@ def checkpoint_steps(directory: Path) -> set[int]:
     return {int(path.name.removeprefix("step-")) for path in directory.glob("step-*")}
 
 
-def read_checkpoint(directory: Path, step: int) -> Checkpoint:
-    """The checkpoint of that step.
+def read_checkpoint(directory: Path, step: int, processes: Processes = ALONE) -> Checkpoint:
+    """The checkpoint of that step, written by one process or by several.
 
+    Its tensors are whole for one process; several are given a `SavedShards`, from which each reads its part.
     Raises `DataMissing` where it cannot be read, and `StorageFailed` (retryable) where it went away: another attempt
     at the run, not yet aware that it was taken for dead, has a newer one or has finished.
     """
     path = directory / _name(step)
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        return Checkpoint(state["step"], load_file(path / TENSORS), state["state"])
+        if (path / TENSORS).exists():
+            tensors = load_file(path / TENSORS)
+        else:
+            from proxy_models.training.saved_shards import SavedShards
+
+            shards = SavedShards(path)
+            tensors = shards if processes.count > 1 else shards.whole()
+        return Checkpoint(state["step"], tensors, state["state"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         if not path.exists():
             raise StorageFailed(path, "was removed while it was read") from error
@@ -178,6 +200,7 @@ class RunRecord:
     """
 
     spec: RunSpec
+    processes: Processes = ALONE
     metrics: list[Metric] = field(default_factory=list)
     seconds_before: float = 0.0
     tokenizer: str | None = None
@@ -206,11 +229,11 @@ class RunRecord:
         """Steps to resume from, those that another machine left in the store included."""
         if self.published is not None:
             self.published.fetch_checkpoints(self.checkpoints)
-        return checkpoint_steps(self.checkpoints)
+        return self.processes.same(checkpoint_steps(self.checkpoints))
 
     def resume(self, step: int) -> Checkpoint:
         """Take over metrics and time of a checkpoint, and return it; `InvalidSpec` where it is another run's."""
-        checkpoint = read_checkpoint(self.checkpoints, step)
+        checkpoint = read_checkpoint(self.checkpoints, step, self.processes)
         state: Any = checkpoint.state
         if state["fingerprint"] != self.fingerprint:
             raise InvalidSpec(f"{self.spec.directory} holds a checkpoint of another run", "directory")
@@ -225,12 +248,14 @@ class RunRecord:
             "metrics": [asdict(metric) for metric in self.metrics],
             "seconds": self.seconds_before + seconds,
         }
-        path = add_checkpoint(self.checkpoints, Checkpoint(step, tensors, state))
-        if self.published is not None:
+        path = add_checkpoint(self.checkpoints, Checkpoint(step, tensors, state), self.processes)
+        if self.published is not None and self.processes.is_first:
             self.published.publish_checkpoint(path)
 
     def drop_older_checkpoints(self) -> None:
         """Keep the newest only, and nothing of what was killed while it wrote an older one."""
+        if not self.processes.is_first:
+            return
         *older, newest = sorted(self.checkpoints.glob("step-*")) or [self.checkpoints / _name(0)]
         killed = (path for path in self.checkpoints.glob(".step-*") if path.name[1:] < newest.name)
         for path in (*older, *killed):
@@ -249,7 +274,20 @@ class RunRecord:
     def write_result(
         self, parameters: Mapping[str, Tensor], realised_tokens: dict[str, int], seconds: float
     ) -> RunResult:
-        """Write the model, then the result, which marks the run as finished, then drop the checkpoints."""
+        """Write the model, then the result, which marks the run as finished, then drop the checkpoints.
+
+        Of several processes the first writes, and all answer what it has written.
+        """
+        result = None
+        if self.processes.is_first:
+            result = self._write_result(parameters, realised_tokens, seconds)
+        result = self.processes.same(result)
+        assert result is not None
+        return result
+
+    def _write_result(
+        self, parameters: Mapping[str, Tensor], realised_tokens: dict[str, int], seconds: float
+    ) -> RunResult:
         training, model = self.spec.training, self.spec.model
         values: dict[str, list[float]] = {}
         for metric in self.metrics:

@@ -56,14 +56,17 @@ class AdamW:
         self.steps = 0
 
     @torch.no_grad()
-    def clip(self, norm: float) -> float:
-        """Scale all gradients so that their joint norm is at most ``norm``; returns the norm before."""
-        gradients = self._gradients(self.parameters)
-        norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
-        total = float(torch.linalg.vector_norm(torch.stack(norms)))
-        if total > norm:
-            torch._foreach_mul_(gradients, norm / (total + 1e-6))  # pyright: ignore[reportPrivateImportUsage]
-        return total
+    def norm(self) -> Tensor:
+        """The joint norm of all gradients, ()."""
+        norms = torch._foreach_norm(self._gradients(self.parameters))  # pyright: ignore[reportPrivateImportUsage]
+        return torch.linalg.vector_norm(torch.stack(norms))
+
+    @torch.no_grad()
+    def clip(self, limit: float, norm: float) -> None:
+        """Scale all gradients, whose joint norm is ``norm``, so that it is at most ``limit``."""
+        if norm > limit:
+            gradients = self._gradients(self.parameters)
+            torch._foreach_mul_(gradients, limit / (norm + 1e-6))  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:

@@ -155,7 +155,8 @@ class Learner(Backend):
         loss = self.model.loss(tokens, batch[:, 1:], self.mask(tokens))
         loss.backward()
         self.optimizer.fill_gradients()
-        norm = self.optimizer.clip(self.clip)
+        norm = float(self.optimizer.norm())
+        self.optimizer.clip(self.clip, norm)
         learned = Learned((loss.item(),), (norm,))
         if not learned.diverged(0):
             self.optimizer.step(rates[0])

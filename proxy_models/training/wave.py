@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,6 +21,7 @@ from proxy_models.planning.memory import check_fits
 from proxy_models.text.token_shard import TokenShard
 from proxy_models.torch_device import free_memory
 from proxy_models.training.mixture_sampler import MixtureSampler, WaveSampler
+from proxy_models.training.processes import ALONE, Processes
 from proxy_models.training.run_inputs import (
     mixture_sampler,
     open_shards,
@@ -30,7 +32,10 @@ from proxy_models.training.run_inputs import (
 )
 from proxy_models.training.run_record import RunProgress, RunRecord, RunResult
 from proxy_models.training.run_spec import RunSpec
-from proxy_models.training.step import keep_freed_memory, learning_rate_at
+from proxy_models.training.step import Backend, keep_freed_memory, learning_rate_at
+
+if TYPE_CHECKING:
+    from proxy_models.training.distributed import Engine
 
 PROGRESS_SECONDS = 1.0
 CHECKPOINT_SHARE = 0.02
@@ -53,7 +58,8 @@ class WaveOptions:
 
     ``progress`` is told each member's index and how far it is; ``cancelled`` is asked for each, once a second;
     ``stopping`` is asked before every step, and ends all of them with a checkpoint and `Stopped`; ``ended`` is told
-    what became of a member as soon as that is known and, where it succeeded, on disk.
+    what became of a member as soon as that is known and, where it succeeded, on disk. With an ``engine`` a single
+    run is trained by several processes, each of which calls `train_wave`; no ``backend`` and no ``cancelled`` then.
     """
 
     backend: str = STACKED
@@ -61,6 +67,12 @@ class WaveOptions:
     cancelled: Callable[[int], bool] = _never
     stopping: Callable[[], bool] = _never
     ended: Callable[[int, RunResult | ProxyError], None] = _nothing
+    engine: "Engine | None" = None
+
+    @property
+    def processes(self) -> Processes:
+        """Those that train together."""
+        return ALONE if self.engine is None else self.engine.processes
 
 
 def check_wave(specs: Sequence[RunSpec]) -> None:
@@ -93,7 +105,7 @@ def train_wave(specs: Sequence[RunSpec], options: WaveOptions | None = None) -> 
     """
     check_wave(specs)
     options = options or WaveOptions()
-    records = [RunRecord(spec) for spec in specs]
+    records = [RunRecord(spec, options.processes) for spec in specs]
     outcomes: dict[int, RunResult | ProxyError] = {}
 
     def ended(member: int, outcome: RunResult | ProxyError) -> None:
@@ -119,7 +131,7 @@ def train_wave(specs: Sequence[RunSpec], options: WaveOptions | None = None) -> 
         keep_freed_memory()
     for step, members in together([records[member].checkpoint_steps() for member in open_]):
         numbers = [open_[member] for member in members]
-        if options.stopping():
+        if options.processes.any(options.stopping(), specs[0].device):
             for number in numbers:
                 ended(number, Stopped(step))
             continue
@@ -178,7 +190,7 @@ class _Wave:
         self.options = options
         first = self.spec = self.records[0].spec
         self.training = first.training
-        if options.backend != ONE_BY_ONE:
+        if options.engine is None and options.backend != ONE_BY_ONE:
             shape = stackable(first.model, options.backend)
             check_fits(shape, first.training, len(runs), first.device, free_memory(first.device))
         shards = open_shards(first)
@@ -187,15 +199,28 @@ class _Wave:
             record.tokenizer = meta.tokenizer
             if record.spec.starting is not None:
                 record.spec.starting.check_tokenizer(meta.tokenizer)
-        self.batches = WaveSampler(self.samplers)
+        self.batches = WaveSampler(self.samplers, options.processes.rows(first.training.batch_rows))
         self.tasks, self.slices = scored_tasks(first), scored_slices(first, shards)
         trainings = [record.spec.training for record in self.records]
         self.peaks = [peak_rate(record.spec) for record in self.records]
-        self.backend = build(options.backend, first.model, trainings, first.device)
+        self.backend = self.build(trainings)
         self.backend.separate_documents(meta.end_of_text)
         self.ended: dict[int, ProxyError] = {}
         self.steps_done = 0
         self.started = time.monotonic()
+
+    def build(self, trainings: Sequence[TrainingConfig]) -> Backend:
+        """What the runs are trained by."""
+        first, engine = self.spec, self.options.engine
+        if engine is None:
+            return build(self.options.backend, first.model, trainings, first.device)
+        from proxy_models.training.distributed import Distributed  # half a second that waves do not need
+
+        return Distributed(first.model, trainings[0], engine, first.device)
+
+    def agreed(self, flag: bool) -> bool:
+        """Whether any of the processes says so: all of them stop, or save, at one step."""
+        return self.options.processes.any(flag, self.spec.device)
 
     def resume(self, step: int) -> None:
         """Go on from every run's checkpoint after ``step`` steps; 0 is the start, or what they start from."""
@@ -217,7 +242,7 @@ class _Wave:
         saved = reported = self.started
         first, saving = self.steps_done, 0.0
         while self.steps_done < self.training.steps and len(self.ended) < len(self.records):
-            if self.options.stopping():
+            if self.agreed(self.options.stopping()):
                 self.stop(first)
                 return
             losses = self.step()
@@ -229,7 +254,7 @@ class _Wave:
                 reported = now
                 self.report(losses, self.steps_done - first)
             due = max(self.spec.checkpoint_seconds, saving / CHECKPOINT_SHARE)
-            if not last and now - saved >= due:
+            if not last and self.agreed(now - saved >= due):
                 saving = self.save()
                 saved = time.monotonic()
         if self.going:

@@ -1,0 +1,251 @@
+"""One model trained by several processes: copies that average their gradients (DDP), or shards of it (FSDP2).
+
+Whichever it is, and however many there are, a step is that of one process over the whole batch: each takes its share
+of the rows, gradients and loss are means over all, and the norm that is clipped is the whole gradient's. Only the
+order of additions differs. A mixture of experts balances its router over the rows of one process at a time.
+
+Checkpoints are PyTorch's (``torch.distributed.checkpoint``): what so many processes have saved any other number can
+go on from, this engine and the loop of a single process alike.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from proxy_models.config import TrainingConfig
+from proxy_models.errors import InvalidSpec
+from proxy_models.evaluation import Scored, evaluate
+from proxy_models.families.architecture import Architecture
+from proxy_models.model.model import Decoder, LanguageModel
+from proxy_models.training.processes import ALONE, Processes
+from proxy_models.training.saved_shards import SavedShards
+from proxy_models.training.stacked_optimizer import AdamW
+from proxy_models.training.step import Backend, Learned, Shape, build_model
+
+Sharding = Literal["ddp", "fsdp"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How one model is trained by ``processes``; but for rounding the numbers depend on none of it.
+
+    Attributes:
+        processes: that train it, each on its share of the rows.
+        sharding: ``"ddp"``: each has the whole model; ``"fsdp"``: each has a part of every tensor and of its
+            moments, and fetches a layer's others when it comes to the layer.
+        micro_batch_rows: rows a process takes forward and back at once, adding up their gradients; None: all.
+        recompute: keep only what enters a layer, and compute the layer again on the way back.
+        compiled: each layer through ``torch.compile``.
+    """
+
+    processes: Processes = ALONE
+    sharding: Sharding = "ddp"
+    micro_batch_rows: int | None = None
+    recompute: bool = False
+    compiled: bool = False
+
+    def micro_batches(self, rows: int) -> int:
+        """In how many pieces a process takes its rows. Raises `InvalidSpec` where they do not divide."""
+        size = self.micro_batch_rows or rows
+        if rows % size:
+            raise InvalidSpec(
+                f"micro_batch_rows {size} does not divide the {rows} rows of each process", "micro_batch_rows"
+            )
+        return rows // size
+
+
+class _Root(nn.Module):
+    """The model as one module whose every use passes through `forward`, where its shards are fetched."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.used = [model]  # in a list: one that is a module is registered once, below
+        self.inner: nn.Module = model if isinstance(model, nn.Module) else model.inner  # pyright: ignore
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None, mask: Tensor | None = None) -> Any:
+        """The loss; without targets what `LanguageModel.logits` takes."""
+        (model,) = self.used
+        return model(tokens) if targets is None else model.loss(tokens, targets, mask)
+
+
+class _Gathered:
+    """The model for evaluation: the head's shards are fetched when logits are asked for."""
+
+    def __init__(self, root: nn.Module, model: LanguageModel) -> None:
+        self.root, self.model, self.config = root, model, model.config
+
+    def __call__(self, tokens: Tensor) -> Any:
+        return self.root(tokens)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        if isinstance(self.root, FSDPModule):
+            self.root.unshard()
+        return self.model.logits(hidden)
+
+
+class Distributed(Backend):
+    """One model, trained by the processes of an `Engine`; `build_model` draws the same one in each."""
+
+    def __init__(
+        self,
+        model: Shape,
+        training: TrainingConfig,
+        engine: Engine,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(1, training)
+        self.device, self.clip, self.engine = device, training.clip, engine
+        rows = engine.processes.rows(training.batch_rows)
+        self.pieces = engine.micro_batches(rows.stop - rows.start)
+        self.model = build_model(model, training, "cpu", dtype)
+        root = _Root(self.model)
+        layers = _layers(root.inner)
+        if engine.recompute:
+            _recompute(self.model)
+        if engine.sharding == "fsdp":
+            mesh = init_device_mesh(torch.device(device).type, (engine.processes.count,))
+            for layer in layers:
+                fully_shard(layer, mesh=mesh)
+            fully_shard(root, mesh=mesh)
+        root.to(device)
+        if engine.compiled:
+            for layer in layers:
+                layer.compile()
+        self.root: nn.Module = root
+        if engine.sharding == "ddp" and engine.processes.count > 1:
+            self.root = DistributedDataParallel(
+                root,
+                forward_sync_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=isinstance(model, Architecture),  # an expert no token was sent to
+            )
+        self.whole = dict(self.model.named_parameters())
+        self.own = {name: _local(parameter.detach()) for name, parameter in self.whole.items()}
+        self.optimizer = AdamW(self.own.items(), training.weight_decay)
+
+    def learn(self, batches: np.ndarray, rates: Sequence[float]) -> Learned:
+        """See `Backend.learn`; ``batches`` are this process's rows."""
+        loss = self._gradients(torch.from_numpy(batches[0]).to(self.device))
+        square = self.optimizer.norm() ** 2
+        if self.engine.sharding == "fsdp":
+            square = self.engine.processes.total(square)
+        norm = float(square.sqrt())
+        self.optimizer.clip(self.clip, norm)
+        learned = Learned((loss,), (norm,))
+        if not learned.diverged(0):
+            self.optimizer.step(rates[0])
+        return learned
+
+    def _gradients(self, batch: Tensor) -> float:
+        """Leave each process the mean gradient of all rows, or its shard of it; answers their mean loss."""
+        for parameter in self.whole.values():
+            parameter.grad = None
+        total = torch.zeros((), dtype=torch.float64)
+        for number, piece in enumerate(batch.chunk(self.pieces)):
+            with self._shared(last=number == self.pieces - 1):
+                tokens = piece[:, :-1]
+                loss = self.root(tokens, piece[:, 1:], self.mask(tokens)) / self.pieces
+                loss.backward()
+            total += loss.item()
+        for name, parameter in self.whole.items():
+            gradient = parameter.grad
+            self.own[name].grad = torch.zeros_like(self.own[name]) if gradient is None else _local(gradient)
+        processes = self.engine.processes
+        return float(processes.total(total.to(self.device)) / processes.count)
+
+    @contextmanager
+    def _shared(self, last: bool) -> Iterator[None]:
+        """Gradients go to the other processes with the last piece of a batch only."""
+        if isinstance(self.root, FSDPModule):
+            self.root.set_requires_gradient_sync(last)
+        own = isinstance(self.root, DistributedDataParallel) and not last
+        with self.root.no_sync() if own else nullcontext():  # pyright: ignore[reportCallIssue]
+            yield
+
+    def state(self, member: int = 0) -> dict[str, Tensor]:
+        """See `Backend.state`; of a sharded model `DTensor`s, of which each process has its part."""
+        moments = {"average": self.optimizer.averages, "square": self.optimizer.squares}
+        return {
+            **{f"model.{name}": parameter.detach() for name, parameter in self.whole.items()},
+            **{
+                f"{kind}.{name}": _like(self.whole[name], moment)
+                for kind, own in moments.items()
+                for name, moment in own.items()
+            },
+        }
+
+    @torch.no_grad()
+    def load(self, member: int, state: Mapping[str, Tensor], steps_done: int) -> None:
+        """See `Backend.load`; a `SavedShards` is read into the shards without ever being whole."""
+        own = self.state()
+        if isinstance(state, SavedShards):
+            state.read_into(own)
+        else:
+            for name, tensor in own.items():
+                given = state[name].to(tensor.device, tensor.dtype)
+                if isinstance(tensor, DTensor):
+                    given = distribute_tensor(
+                        given, tensor.device_mesh, tensor.placements, src_data_rank=None
+                    )
+                _local(tensor).copy_(_local(given))
+        self.optimizer.steps = steps_done
+
+    def parameters(self, member: int = 0) -> dict[str, Tensor]:
+        """See `Backend.parameters`; in the memory of the first process, one tensor after the other."""
+        whole = {}
+        for name, parameter in self.whole.items():
+            full = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+            if self.engine.processes.is_first:
+                whole[name] = full.detach().cpu()
+        return whole
+
+    def evaluate(self, tasks: Mapping[str, Scored]) -> list[dict[str, float]]:
+        """See `Backend.evaluate`; the processes share the windows."""
+        root = self.root.module if isinstance(self.root, DistributedDataParallel) else self.root
+        measured = evaluate(_Gathered(root, self.model), tasks, self.device, self.engine.processes)
+        if isinstance(root, FSDPModule):
+            root.reshard()
+        return [measured]
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that are sharded one by one: the largest list of modules."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return list(max(lists, key=lambda found: sum(p.numel() for p in found.parameters()), default=()))
+
+
+def _recompute(model: LanguageModel) -> None:
+    if isinstance(model, Decoder):
+        model.recompute = True
+    else:
+        model.inner.gradient_checkpointing_enable({"use_reentrant": False})  # pyright: ignore
+        model.inner.train()  # pyright: ignore[reportAttributeAccessIssue]  # what it asks before it does so
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """The part of a sharded tensor that is here, in the same memory; another tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(parameter: Tensor, own: Tensor) -> Tensor:
+    """A moment's part as a tensor sharded as its parameter is."""
+    if not isinstance(parameter, DTensor):
+        return own
+    return DTensor.from_local(
+        own,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )

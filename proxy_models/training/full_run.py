@@ -1,0 +1,91 @@
+"""The program ``torchrun`` starts for a full training run: ``python -m proxy_models.training.full_run ORDER.json``.
+
+``ORDER.json`` is ``{"run", "engine"?, "artifact_store"?}``: the run as `RunSpec.from_dict` reads it, and of `Engine`
+what is not its default. Everything that becomes of the run is in its directory, which all machines see: checkpoints,
+``progress.json`` (of the first process, about once a second) and at the end ``model/`` and ``result.json``, or
+``failure.json`` with ``{"code", "detail", "retryable"}``. Started again it goes on from its last checkpoint, by
+however many processes. SIGTERM, as a scheduler sends it some time before it kills, ends it with a checkpoint
+(status 75).
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from proxy_models.errors import InvalidSpec, ProxyError
+from proxy_models.storage import write_json
+from proxy_models.stores.current import using_store
+from proxy_models.training.distributed import Engine
+from proxy_models.training.processes import Processes, joined
+from proxy_models.training.run_record import RunProgress, RunResult
+from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.wave import WaveOptions, train_wave
+
+PARENT_SECONDS = 0.2
+PROGRESS, FAILURE = "progress.json", "failure.json"
+FAILED, TRY_AGAIN = 1, 75
+"""How the program ends where there is no result; 75 is what ``sysexits.h`` calls a temporary failure."""
+
+
+def main(order_file: str) -> int:
+    """Train, or go on; answers the exit status."""
+    if "LOCAL_RANK" in os.environ:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    order = json.loads(Path(order_file).read_text(encoding="utf-8"))
+    with using_store(order.get("artifact_store")):
+        spec = RunSpec.from_dict(order["run"])
+        with joined(spec.device.partition(":")[0]) as (processes, device):
+            try:
+                train(replace(spec, device=device), engine_of(order.get("engine") or {}, processes))
+            except ProxyError as error:
+                if processes.is_first:
+                    told = {"code": error.code, "detail": str(error), "retryable": error.retryable}
+                    write_json(spec.directory / FAILURE, told)
+                print(f"{error.code}: {error}", file=sys.stderr)
+                return TRY_AGAIN if error.retryable else FAILED
+    return 0
+
+
+def _end_with(parent: int) -> None:
+    """``torchrun`` gives each process a session of its own: killed, it would leave them training behind its back."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os._exit(FAILED)
+
+
+def engine_of(settings: Mapping[str, Any], processes: Processes) -> Engine:
+    """The engine; raises `InvalidSpec` naming a setting that is unknown."""
+    known = {field.name for field in fields(Engine)} - {"processes"}
+    for name in settings:
+        if name not in known:
+            raise InvalidSpec(
+                f"unknown setting engine.{name}; there are {', '.join(sorted(known))}", f"engine.{name}"
+            )
+    return Engine(processes, **settings)
+
+
+def train(spec: RunSpec, engine: Engine) -> RunResult:
+    """Train and evaluate as one of the processes of the engine; raises what `train_run` raises."""
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
+
+    def progress(_run: int, told: RunProgress) -> None:
+        if engine.processes.is_first:
+            write_json(spec.directory / PROGRESS, told.to_dict())
+
+    options = WaveOptions(engine=engine, progress=progress, stopping=lambda: bool(stopped))
+    (outcome,) = train_wave([spec], options)
+    if isinstance(outcome, ProxyError):
+        raise outcome
+    return outcome
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
