@@ -1,7 +1,7 @@
 """``/v1/launches``: the full training run of a mixture, started, described and stopped."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -23,7 +23,7 @@ from service.http.routes import (
     ThreadRoute,
     slow,
 )
-from service.http.schemas import After, Limit, Listing, Name, Page
+from service.http.schemas import After, Limit, Listing, Name, Page, RequestModel
 from service.mixtures.service import check_repetition, mixture_with_id
 from service.optimizations.schemas import TaskRequest, TrainingRequest
 from service.swarms.service import ModelView, TrainingView, training_view
@@ -31,10 +31,36 @@ from service.tokens import Scope
 from service.training.checks import check_rows, check_tasks, check_training, check_vocabulary, require_corpus
 from service.training.device import WorkerDevice, check_counted, check_memory, worker_device
 from store import jobs
-from store.documents import VERSION, LaunchDocument, Measurements, SwarmDocument, TrainingDocument
+from store.documents import (
+    VERSION,
+    EngineDocument,
+    LaunchDocument,
+    Measurements,
+    SwarmDocument,
+    TrainingDocument,
+)
 from store.problems import Conflict, Invalid, existing
-from store.settings import BUILT_IN, BadLaunchers, Settings, read_launchers
+from store.settings import BUILT_IN, BadLaunchers, Program, Settings, Torchrun, read_launchers
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
+
+
+class EngineRequest(RequestModel):
+    """How the built-in trainer holds its model; but for rounding no number depends on it."""
+
+    sharding: Literal["ddp", "fsdp"] = Field(
+        default="ddp",
+        description="`ddp`: every process has the whole model; `fsdp`: each has a part of every tensor.",
+    )
+    micro_batch_rows: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Rows a process computes at once; null: its share of the batch.",
+    )
+    recompute: bool = Field(
+        default=False, description="Compute each layer again on the way back instead of keeping what it gave."
+    )
+    compiled: bool = Field(default=False, description="Each layer through `torch.compile`.")
 
 
 class LaunchRequest(TrainingRequest):
@@ -45,6 +71,7 @@ class LaunchRequest(TrainingRequest):
 
     mixture_id: str = Field(max_length=64)
     launcher: str = Field(default=BUILT_IN, max_length=64, description="Or one the operator configured.")
+    engine: EngineRequest | None = Field(default=None, description="Of the built-in trainer.")
     name: Name | None = Field(
         default=None, description="Given to the launcher; the launch's id when left out."
     )
@@ -100,24 +127,51 @@ class CheckedLaunch:
 def check_launch(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     """Validate size, training settings and task files. Raises Invalid naming the field."""
     named = request.model_dump(include={"launcher", "name", "seed"})
-    if request.launcher != BUILT_IN:
-        _check_launcher(request, settings)
+    launcher = _launcher(request, settings)
+    if isinstance(launcher, Program):
+        _check_program(request)
         training = TrainingDocument(tokens=request.tokens, repetition_cap=request.repetition_cap)
         document = LaunchDocument(version=VERSION, **vars(training), **named)
         return CheckedLaunch(request.mixture_id, document)
     if request.size is None and request.architecture is None and request.start is None:
         raise Invalid("no_model", "Say what to train: a size, an architecture or a start.", "size")
     training, start = check_training(request, request.tokens, "", settings)
+    engine = _check_engine(request, launcher)
     tasks = check_tasks(request.tasks, settings)
-    document = LaunchDocument(version=VERSION, **vars(training), **named, tasks=tasks)
+    document = LaunchDocument(version=VERSION, **vars(training), **named, engine=engine, tasks=tasks)
     return CheckedLaunch(request.mixture_id, document, start)
 
 
-_BUILT_IN_ONLY = (*TrainingRequest.model_fields, "tasks")
+_BUILT_IN_ONLY = (*TrainingRequest.model_fields, "engine", "tasks")
 
 
-def _check_launcher(request: LaunchRequest, settings: Settings) -> None:
-    """Raise Invalid for a launcher nobody configured, or what only the built-in trainer has a use for."""
+def _check_engine(request: LaunchRequest, launcher: Torchrun | None) -> EngineDocument | None:
+    """The engine as stored; raises Invalid where the batch cannot be dealt to the processes, or in pieces."""
+    processes = 1 if launcher is None else launcher.processes
+    rows, left = divmod(request.batch_rows, processes)
+    if left:
+        raise Invalid(
+            "batch_not_shared",
+            f"{request.launcher!r} has {processes} processes, which cannot share batches of {request.batch_rows} rows"
+            f" evenly; {max(1, rows) * processes} or {(rows + 1) * processes} they can.",
+            "batch_rows",
+        )
+    if request.engine is None:
+        return None if launcher is None else EngineDocument()
+    piece = request.engine.micro_batch_rows
+    if piece is not None and rows % piece:
+        raise Invalid(
+            "batch_not_shared",
+            f"Pieces of {piece} rows do not divide the {rows} rows of each process.",
+            "engine.micro_batch_rows",
+        )
+    return EngineDocument(**request.engine.model_dump())
+
+
+def _launcher(request: LaunchRequest, settings: Settings) -> Program | Torchrun | None:
+    """The launcher asked for, None for the built-in trainer as it is; raises Invalid where nobody configured it."""
+    if request.launcher == BUILT_IN:
+        return None
     try:
         known = read_launchers(settings.launchers)
     except BadLaunchers as error:
@@ -127,6 +181,11 @@ def _check_launcher(request: LaunchRequest, settings: Settings) -> None:
     if request.launcher not in known:
         names = ", ".join(map(repr, (BUILT_IN, *sorted(known))))
         raise Invalid("unknown_launcher", f"There is no {request.launcher!r}; there are {names}.", "launcher")
+    return known[request.launcher]
+
+
+def _check_program(request: LaunchRequest) -> None:
+    """Raise Invalid for what only the built-in trainer has a use for."""
     for name in _BUILT_IN_ONLY:
         if name in request.model_fields_set:
             raise Invalid("not_built_in", f"A launcher has no use for {name!r}; leave it out.", name)
@@ -144,9 +203,10 @@ def fitting_launch(
     check_vocabulary(checked.start, mixture.revision.vocabulary_size, "start")
     # The sampler checks again, by counted rows, before its first step.
     check_repetition(mixture, document.tokens, document.repetition_cap)
-    if document.launcher == BUILT_IN:
+    if not document.is_program:
         require_corpus(mixture.revision, "mixture_id")
         check_rows(document, sum(weight > 0 for weight in mixture.weights.values()), "")
+    if document.launcher == BUILT_IN:
         check_memory(device, mixture.revision, document, "")
     if not document.tasks and mixture.optimization_id is not None:
         asked = SwarmDocument.of(session.get_one(Optimization, mixture.optimization_id))
@@ -194,7 +254,7 @@ def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice,
     )
     session.add(run)
     session.flush()
-    kind = jobs.FULL_RUN if document.launcher == BUILT_IN else jobs.EXTERNAL_RUN
+    kind = jobs.EXTERNAL_RUN if document.is_program else jobs.FULL_RUN
     session.add(jobs.new_job(kind, run.id, launch.id, user=user))
     return launch.id
 

@@ -99,12 +99,23 @@ TRAINING: Final = tuple(part.name for part in fields(TrainingSettings))
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineDocument:
+    """How a full run's processes share its model (`proxy_models.training.distributed.Engine`)."""
+
+    sharding: str = "ddp"
+    micro_batch_rows: int | None = None
+    recompute: bool = False
+    compiled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchDocument(TrainingDocument):
     """`Launch.settings`: what is trained on a mixture, by whom, and what is measured on it.
 
     Attributes:
         version: of the document.
-        launcher: the built-in trainer, or a program of the operator's, which trains what it will.
+        launcher: the built-in trainer, on one process or as many as the operator said, or a program of theirs.
+        engine: of the built-in trainer; None for its one process as it is.
         name: given to the program; None for the launch's id.
         seed: of the run.
         tasks: what is measured.
@@ -113,10 +124,16 @@ class LaunchDocument(TrainingDocument):
 
     version: int = 1
     launcher: str = "built-in"
+    engine: EngineDocument | None = None
     name: str | None = None
     seed: int = 0
     tasks: tuple[TaskDocument, ...] = ()
     aggregate: str = "mean"
+
+    @property
+    def is_program(self) -> bool:
+        """Whether a program of the operator's trains it, and not we."""
+        return self.launcher != "built-in" and self.engine is None
 
     @classmethod
     def of(cls, row: "Launch") -> Self:

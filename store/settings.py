@@ -7,7 +7,12 @@ The programs are named argv templates in a TOML file, never a command line:
     environment = ["WANDB_MODE"]     # passed on beside the usual ones; never one that is named MIXWRIGHT_...
     stop_seconds = 30                # between SIGTERM and SIGKILL when the launch is cancelled
 
-A placeholder is replaced inside its element, which stays one argument whatever the value holds.
+A placeholder is replaced inside its element, which stays one argument whatever the value holds. With ``processes``
+instead of a command it is the built-in trainer, on so many processes of the worker's machine:
+
+    [launchers.eight-gpus]
+    processes = 8
+    device = "cuda"
 """
 
 import ipaddress
@@ -303,7 +308,21 @@ class BadLaunchers(ValueError):
     """The file of launchers cannot be used; the message says what is wrong in it."""
 
 
-class Launcher(BaseModel):
+class Torchrun(BaseModel):
+    """The built-in trainer on several processes of one machine, started by ``torchrun``.
+
+    ``restarts`` is how often all are started again, from the last checkpoint, when one of them has died.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    processes: int = Field(ge=1, le=64)
+    device: Literal["cpu", "cuda"] = "cpu"
+    restarts: int = Field(default=0, ge=0, le=100)
+    stop_seconds: float = Field(default=30.0, ge=0.0, le=3600.0)
+
+
+class Program(BaseModel):
     """One program with its arguments."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -337,13 +356,16 @@ class Launcher(BaseModel):
         return [_PLACEHOLDER.sub(lambda match: values[match.group(1)], part) for part in self.command]
 
 
-def read_launchers(path: Path | None) -> dict[str, Launcher]:
+def read_launchers(path: Path | None) -> dict[str, Program | Torchrun]:
     """The launchers of the operator's file by name; none without a file. Raises BadLaunchers."""
     if path is None:
         return {}
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8")).get("launchers", {})
-        found = {name: Launcher.model_validate(table) for name, table in tables.items()}
+        found = {
+            name: (Torchrun if "processes" in table else Program).model_validate(table)
+            for name, table in tables.items()
+        }
     except (OSError, ValueError, AttributeError) as error:
         detail = (
             "; ".join(one["msg"] for one in error.errors()) if isinstance(error, ValidationError) else error

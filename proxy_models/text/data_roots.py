@@ -49,6 +49,16 @@ def reading_below(roots: Sequence[Root] | None, own: Sequence[Root] = ()) -> Ite
         _allowed.reset(before)
 
 
+def readable() -> dict[str, list[str]] | None:
+    """What `reading_below` has to be given in another process for it to open what is opened here."""
+    groups = _allowed.get()
+    return (
+        None
+        if groups is None
+        else {n: list(map(str, g)) for n, g in zip(("roots", "own"), groups, strict=True)}
+    )
+
+
 @lru_cache(maxsize=64)
 def _both_names(roots: tuple[Root, ...]) -> tuple[DataPath, ...]:
     """The roots as they are named and as they are found: the operator may have made one of them a link."""

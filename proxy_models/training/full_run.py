@@ -1,11 +1,11 @@
 """The program ``torchrun`` starts for a full training run: ``python -m proxy_models.training.full_run ORDER.json``.
 
-``ORDER.json`` is ``{"run", "engine"?, "artifact_store"?}``: the run as `RunSpec.from_dict` reads it, and of `Engine`
-what is not its default. Everything that becomes of the run is in its directory, which all machines see: checkpoints,
-``progress.json`` (of the first process, about once a second) and at the end ``model/`` and ``result.json``, or
-``failure.json`` with ``{"code", "detail", "retryable"}``. Started again it goes on from its last checkpoint, by
-however many processes. SIGTERM, as a scheduler sends it some time before it kills, ends it with a checkpoint
-(status 75).
+``ORDER.json`` is ``{"run", "engine"?, "artifact_store"?, "reading"?}``: the run as `RunSpec.from_dict` reads it, of
+`Engine` what is not its default, and what `using_store` and `reading_below` take. Everything that becomes of the run
+is in its directory, which all machines see: checkpoints, ``progress.json`` (of the first process, about once a
+second) and at the end ``model/`` and ``result.json``, or ``failure.json`` with ``{"code", "detail", "retryable"}``.
+Started again it goes on from its last checkpoint, by however many processes. SIGTERM, as a scheduler sends it some
+time before it kills, ends it with a checkpoint (status 75).
 """
 
 import json
@@ -22,6 +22,7 @@ from typing import Any
 from proxy_models.errors import InvalidSpec, ProxyError
 from proxy_models.storage import write_json
 from proxy_models.stores.current import using_store
+from proxy_models.text.data_roots import reading_below
 from proxy_models.training.distributed import Engine
 from proxy_models.training.processes import Processes, joined
 from proxy_models.training.run_record import RunProgress, RunResult
@@ -29,7 +30,7 @@ from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.wave import WaveOptions, train_wave
 
 PARENT_SECONDS = 0.2
-PROGRESS, FAILURE = "progress.json", "failure.json"
+ORDER, PROGRESS, FAILURE = "order.json", "progress.json", "failure.json"
 FAILED, TRY_AGAIN = 1, 75
 """How the program ends where there is no result; 75 is what ``sysexits.h`` calls a temporary failure."""
 
@@ -39,7 +40,7 @@ def main(order_file: str) -> int:
     if "LOCAL_RANK" in os.environ:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     order = json.loads(Path(order_file).read_text(encoding="utf-8"))
-    with using_store(order.get("artifact_store")):
+    with using_store(order.get("artifact_store")), reading_below(**(order.get("reading") or {"roots": None})):
         spec = RunSpec.from_dict(order["run"])
         with joined(spec.device.partition(":")[0]) as (processes, device):
             try:

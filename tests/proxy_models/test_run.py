@@ -152,9 +152,9 @@ def test_every_checkpoint_holds_every_measurement_up_to_its_step(
     states: dict[int, Any] = {}
     original = run_record.add_checkpoint
 
-    def kept(directory: Path, checkpoint: Checkpoint) -> Path:
+    def kept(directory: Path, checkpoint: Checkpoint, *rest: Any) -> Path:
         states[checkpoint.step] = checkpoint.state
-        return original(directory, checkpoint)
+        return original(directory, checkpoint, *rest)
 
     monkeypatch.setattr(run_record, "add_checkpoint", kept)
     train_run(spec)

@@ -18,7 +18,10 @@ from tests.service.conftest import TOKEN
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "data" / "corpora").mkdir(parents=True)
     file = tmp_path / "launchers.toml"
-    file.write_text('[launchers.olmo-core]\ncommand = ["/opt/train", "--mixture={mixture_file}"]\n')
+    file.write_text(
+        '[launchers.olmo-core]\ncommand = ["/opt/train", "--mixture={mixture_file}"]\n'
+        "[launchers.six]\nprocesses = 6\n"
+    )
     return Settings(data_directory=tmp_path / "data", token=TOKEN, launchers=file)
 
 
@@ -34,6 +37,14 @@ def test_a_launch_names_what_is_configured(
         ({"size": "nano-0.1M"}, "size"),
         ({"name": "--flag"}, "name"),
         ({"launcher": "built-in"}, "size"),
+        ({"engine": {"sharding": "fsdp"}}, "engine"),
+        ({"launcher": "six"}, "size"),
+        ({"launcher": "six", "size": "nano-0.1M", "batch_rows": 8}, "batch_rows"),
+        (
+            {"launcher": "six", "size": "nano-0.1M", "batch_rows": 12, "engine": {"micro_batch_rows": 3}},
+            "engine.micro_batch_rows",
+        ),
+        ({"launcher": "six", "size": "nano-0.1M", "engine": {"sharding": "zero"}}, "engine.sharding"),
     ):
         refused = client.post("/v1/launches", json={**request, **change})
         assert (refused.status_code, refused.json()["field"]) == (422, field), refused.text

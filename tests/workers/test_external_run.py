@@ -13,7 +13,7 @@ import pytest
 
 from store import jobs
 from store.engine import Database
-from store.settings import BadLaunchers, Launcher, Settings, read_launchers
+from store.settings import BadLaunchers, Program, Settings, read_launchers
 from store.tables import DomainRow, Job, Launch, MixtureRow, Run
 from tests.workers.conftest import new_revision
 from workers.claims.claim import claim
@@ -37,7 +37,7 @@ def spec(tmp_path: Path, *arguments: str, stop_seconds: float = 30.0) -> dict[st
 
 
 def test_a_value_stays_one_argument_whatever_it_holds() -> None:
-    launcher = Launcher(command=("/bin/x", "--name={name}", "{name}", "a b"))
+    launcher = Program(command=("/bin/x", "--name={name}", "{name}", "a b"))
     for value in ("a b", "$(id)", "; rm -rf /", "{seed}", "--flag", "'\"\n"):
         assert launcher.arguments({"name": value}) == ["/bin/x", f"--name={value}", value, "a b"]
 

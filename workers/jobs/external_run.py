@@ -6,13 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
 from proxy_models.storage import write_json
 from store.documents import LaunchDocument
-from store.settings import BadLaunchers, Settings, read_launchers
+from store.settings import BadLaunchers, Program, Settings, Torchrun, read_launchers
 from store.tables import Document, Job, Launch, Run
 from workers.claims.failures import JobError
 
@@ -22,20 +24,31 @@ ALLOWED_ENVIRONMENT = (
 )  # fmt: skip
 """What every program is given of the worker's environment: no setting of ours, so no token and no address."""
 TAIL_BYTES = 2000
+POLL_SECONDS = 0.5
+
+
+Kind = TypeVar("Kind", Program, Torchrun)
+
+
+def configured(name: str, kind: type[Kind], settings: Settings) -> Kind:
+    """The launcher of this machine's file; raises JobError where there is none of the name and kind."""
+    try:
+        launcher = read_launchers(settings.launchers).get(name)
+    except BadLaunchers as error:
+        raise JobError("bad_launchers", str(error)) from error
+    if not isinstance(launcher, kind):
+        raise JobError(
+            "launcher_missing",
+            f"the launcher {name!r} is not configured as a {kind.__name__} where this worker runs",
+        )
+    return launcher
 
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:
     """The command with its placeholders replaced, and the mixture it is for."""
     launch = session.get_one(Launch, job.owner)
     revision, asked = launch.mixture.revision, LaunchDocument.of(launch)
-    try:
-        launcher = read_launchers(settings.launchers).get(asked.launcher)
-    except BadLaunchers as error:
-        raise JobError("bad_launchers", str(error)) from error
-    if launcher is None:
-        raise JobError(
-            "launcher_missing", f"the launcher {asked.launcher!r} is not configured where this worker runs"
-        )
+    launcher = configured(asked.launcher, Program, settings)
     directory = settings.artifacts / "launches" / launch.id
     about = {
         "launch_id": launch.id,
@@ -67,11 +80,30 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
 
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """Write the mixture, run the program to its end, and answer its exit status."""
-    directory = Path(spec["directory"])
-    write_json(directory / "mixture.json", spec["mixture"])
-    environment = {name: os.environ[name] for name in spec["environment"] if name in os.environ}
-    order = {**spec, "environment": environment}
+    write_json(Path(spec["directory"]) / "mixture.json", spec["mixture"])
     started = time.monotonic()
+    status, tail = run_program(spec)
+    if status != 0:
+        raise JobError("launcher_failed", ended_badly(spec, status, tail))
+    return {"exit_status": status, "seconds": time.monotonic() - started}
+
+
+def ended_badly(spec: Document, status: int, tail: str) -> str:
+    """A sentence about a program that did not end with status 0."""
+    how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+    return f"{spec['arguments'][0]} {how}; its log ends: {tail}"
+
+
+def run_program(spec: Document, leave: Callable[[], bool] = lambda: False) -> tuple[int, str]:
+    """Run the ``arguments`` in the ``directory`` to their end; answers the exit status and the end of the log.
+
+    Of this process's environment they get what the ``environment`` names. ``leave`` is asked `POLL_SECONDS` apart;
+    where it says yes the program is told to end, and has ``stop_seconds`` for that. Raises JobError where it cannot
+    be started.
+    """
+    directory = Path(spec["directory"])
+    environment = {name: os.environ[name] for name in spec["environment"] if name in os.environ}
+    order = {name: spec[name] for name in ("arguments", "directory", "stop_seconds")}
     runner = subprocess.Popen(
         [sys.executable, "-m", "workers.execution.launcher"],
         stdin=subprocess.PIPE,
@@ -81,18 +113,19 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     )
     assert runner.stdin is not None
     assert runner.stdout is not None
-    with runner, runner.stdin as order_pipe:
-        order_pipe.write(json.dumps(order) + "\n")
-        order_pipe.flush()
+    with runner:
+        runner.stdin.write(json.dumps({**order, "environment": environment}) + "\n")
+        runner.stdin.flush()
+        while runner.poll() is None:
+            if leave():
+                break
+            with suppress(subprocess.TimeoutExpired):
+                runner.wait(POLL_SECONDS)
+        runner.stdin.close()  # its lifeline
         answer = runner.stdout.read()
-    tail = _tail(directory / "log")
     if not answer:
         raise JobError("launcher_not_started", f"{spec['arguments'][0]} could not be started")
-    status = json.loads(answer)["exit_status"]
-    if status != 0:
-        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        raise JobError("launcher_failed", f"{spec['arguments'][0]} {how}; its log ends: {tail}")
-    return {"exit_status": status, "seconds": time.monotonic() - started}
+    return json.loads(answer)["exit_status"], _tail(directory / "log")
 
 
 def _tail(path: Path) -> str:

@@ -3,23 +3,29 @@
 A worker describes the run and stores what was measured; its child trains it, and is asked before how best to.
 """
 
+import json
+import os
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixing.document import Document
 from proxy_models.errors import ProxyError
 from proxy_models.families.start import read_start
+from proxy_models.storage import write_json
 from proxy_models.stores.current import current_store, local_artifact, using_store
 from proxy_models.stores.object_path import file_identity, is_address
 from store.documents import LaunchDocument, ModelDocument, SwarmDocument
 from store.files import identity_hash
-from store.settings import Settings
+from store.settings import BUILT_IN, Settings, Torchrun
 from workers.claims.failures import JobError
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from proxy_models.planning.calibration import Calibration, Swarm
+    from proxy_models.training.distributed import Engine
     from proxy_models.training.run_record import RunResult
     from proxy_models.training.run_spec import RunSpec
     from store.tables import Job
@@ -46,10 +52,11 @@ def describe(session: "Session", job: "Job", settings: Settings) -> Document:
         optimization = session.get_one(Optimization, job.owner)
         revision, swarm = optimization.revision, SwarmDocument.of(optimization)
         training, tasks = swarm.proxy, swarm.tasks
+        shared = {}
     else:
         launch = session.get_one(Launch, job.owner)
         revision, training = launch.mixture.revision, LaunchDocument.of(launch)
-        tasks = training.tasks
+        tasks, shared = training.tasks, _shared(training, settings)
     shards = {row.name: row.shard_directory for row in revision.domains}
     for name, directory in shards.items():
         if directory is None:
@@ -72,7 +79,21 @@ def describe(session: "Session", job: "Job", settings: Settings) -> Document:
         "device": settings.device,
         **settings.store_order,
         "training": {**training.chosen, "tokens": run.requested_tokens, "seed": run.seed},
+        **shared,
     }
+
+
+def _shared(launch: LaunchDocument, settings: Settings) -> Document:
+    """Of a launch with an engine that engine, and the device and the launcher of its processes, if it has several."""
+    if launch.engine is None:
+        return {}
+    engine = {"engine": asdict(launch.engine)}
+    if launch.launcher == BUILT_IN:
+        return engine
+    from workers.jobs.external_run import configured
+
+    launcher = configured(launch.launcher, Torchrun, settings)
+    return {**engine, "device": launcher.device, "torchrun": launcher.model_dump()}
 
 
 def _start(model: ModelDocument) -> Document:
@@ -171,13 +192,20 @@ def train_runs(specs: list[Document], backend: str | None, order: "Order") -> No
     from proxy_models.training.run_spec import RunSpec
 
     (kept, *_) = [spec.pop("artifact_store", None) for spec in specs]
+    (engine, *_) = [spec.pop("engine", None) for spec in specs]
+    (torchrun, *_) = [spec.pop("torchrun", None) for spec in specs]
     with using_store(kept):
+        if torchrun is not None:
+            _train_by_torchrun(
+                local_spec(specs[0]), {"engine": engine, "artifact_store": kept}, torchrun, order
+            )
+            return
         runs = [RunSpec.from_dict(local_spec(spec)) for spec in specs]
         members = list(range(len(runs)))
         while members:
             size = len(members)
             try:
-                _train(runs, members, backend or ONE_BY_ONE, order)
+                _train(runs, members, backend or ONE_BY_ONE, order, engine)
             except NotEnoughMemory as error:
                 # Decided before the first step, so nothing was done yet. One model at a time needs the least.
                 size = error.largest
@@ -187,7 +215,48 @@ def train_runs(specs: list[Document], backend: str | None, order: "Order") -> No
             members = members[size:]
 
 
-def _train(runs: list["RunSpec"], members: list[int], backend: str, order: "Order") -> None:
+def _train_by_torchrun(run: Document, about: Document, torchrun: Document, order: "Order") -> None:
+    """Have ``torchrun`` start `proxy_models.training.full_run`, pass on how far it is, and read what came of it."""
+    from proxy_models.text.data_roots import readable
+    from proxy_models.training.full_run import FAILURE, ORDER, PROGRESS
+    from proxy_models.training.run_record import RunRecord
+    from proxy_models.training.run_spec import RunSpec
+    from workers.jobs.external_run import ended_badly, run_program
+
+    spec = RunSpec.from_dict(run)
+    directory, told = spec.directory, [0.0]
+    (directory / FAILURE).unlink(missing_ok=True)
+    write_json(directory / ORDER, {"run": run, **about, "reading": readable()})
+
+    def leave() -> bool:
+        progress = directory / PROGRESS
+        if progress.exists() and (written := progress.stat().st_mtime) > told[0]:
+            told[0] = written
+            order.progress(0, json.loads(progress.read_bytes()))
+        return order.cancelled(0) or order.stopping()
+
+    program = {
+        "arguments": [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *(f"--nproc-per-node={torchrun['processes']}", f"--max-restarts={torchrun['restarts']}"),
+            *("-m", "proxy_models.training.full_run", str(directory / ORDER)),
+        ],
+        "directory": str(directory),
+        "stop_seconds": torchrun["stop_seconds"],
+        "environment": [name for name in os.environ if not name.startswith("MIXWRIGHT_")],
+    }
+    status, tail = run_program(program, leave)
+    if (finished := RunRecord(spec).finished()) is not None:
+        order.succeeded(0, stored_result(finished, spec))
+    elif (directory / FAILURE).exists():
+        raise JobError(**json.loads((directory / FAILURE).read_bytes()))
+    else:
+        raise JobError("torchrun_failed", ended_badly(program, status, tail), retryable=True)
+
+
+def _train(
+    runs: list["RunSpec"], members: list[int], backend: str, order: "Order", engine: Document | None = None
+) -> None:
     from proxy_models.errors import ProxyError
     from proxy_models.training.wave import WaveOptions, train_wave
 
@@ -203,8 +272,19 @@ def _train(runs: list["RunSpec"], members: list[int], backend: str, order: "Orde
         cancelled=lambda number: order.cancelled(members[number]),
         stopping=order.stopping,
         ended=ended,
+        engine=_engine(engine),
     )
     train_wave([runs[member] for member in members], options)
+
+
+def _engine(settings: Document | None) -> "Engine | None":
+    """Of a run that this process trains alone."""
+    if settings is None:
+        return None
+    from proxy_models.training.full_run import engine_of
+    from proxy_models.training.processes import ALONE as BY_ITSELF
+
+    return engine_of({**settings, "sharding": "ddp"}, BY_ITSELF)  # there is nobody to share it with
 
 
 def local_spec(spec: Document) -> Document:

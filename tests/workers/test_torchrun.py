@@ -1,0 +1,124 @@
+"""A launch on several processes of a worker's machine, by ``torchrun`` itself."""
+
+import sysconfig
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import pytest
+
+from store import jobs
+from store.documents import VERSION, EngineDocument, LaunchDocument
+from store.engine import Database
+from store.settings import BadLaunchers, Settings, read_launchers
+from store.tables import Document, Job, Launch, MixtureRow, Run
+from tests.workers.conftest import Until, prepare, write_texts
+from workers.claims.claim import claim
+from workers.execution.child_handle import Child
+from workers.execution.execute import Worker, run_claims
+
+STANDARD_LIBRARY = Path(sysconfig.get_paths()["stdlib"])
+
+
+def add_launch(database: Database, revision_id: str, launcher: str, engine: EngineDocument | None) -> str:
+    """The id of its run."""
+    with database.write() as session:
+        mixture = MixtureRow(revision_id=revision_id, kind="manual", weights={"email": 0.4, "json": 0.6})
+        session.add(mixture)
+        session.flush()
+        document = LaunchDocument(
+            version=VERSION,
+            launcher=launcher,
+            engine=engine,
+            size="nano-0.1M",
+            tokens=40_000,
+            sequence_length=64,
+            batch_rows=4,
+            evaluations=1,
+        )
+        launch = Launch(mixture_id=mixture.id, settings=asdict(document))
+        session.add(launch)
+        session.flush()
+        run = Run(launch_id=launch.id, position=0, tokens=40_000, seed=0, weights=mixture.weights)
+        session.add(run)
+        session.flush()
+        session.add(jobs.new_job(jobs.FULL_RUN, run.id, launch.id))
+        return run.id
+
+
+def work(worker: Worker, child: Child) -> None:
+    claimed = claim(worker.database, "tester", 30.0)
+    assert claimed is not None
+    run_claims(worker, [claimed], child)
+
+
+def result_of(database: Database, run_id: str) -> Document | None:
+    with database.read() as session:
+        return session.get_one(Run, run_id).result
+
+
+def test_a_launch_on_two_processes_survives_one_of_them_and_gives_the_numbers_of_one(
+    sqlite: Database, tmp_path: Path, until: Until
+) -> None:
+    launchers = tmp_path / "launchers.toml"
+    launchers.write_text("[launchers.two]\nprocesses = 2\n")
+    settings = Settings(
+        data_directory=tmp_path, data_roots=str(tmp_path), launchers=launchers, heartbeat_seconds=0.2
+    )
+    texts = {
+        name: [file.read_text() for file in sorted((STANDARD_LIBRARY / name).glob("*.py"))]
+        for name in ("email", "json")
+    }
+    files = {name: write_texts(tmp_path / f"{name}.jsonl", found) for name, found in texts.items()}
+    revision_id = prepare(sqlite, settings, files)
+    worker, child = Worker(sqlite, settings, threading.Event()), Child()
+
+    shared = add_launch(sqlite, revision_id, "two", EngineDocument(sharding="fsdp", micro_batch_rows=1))
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        def trainers() -> list[psutil.Process]:
+            started = psutil.Process().children(recursive=True)
+            return [one for one in started if "proxy_models.training.full_run" in " ".join(one.cmdline()[:5])]
+
+        progress = settings.artifacts / "runs" / shared / "progress.json"
+        until(progress.exists, what="the first progress")
+        found = [one for one in trainers() if "torch.distributed.run" not in " ".join(one.cmdline())]
+        found[-1].kill()
+        killed.append(found[-1].pid)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    work(worker, child)
+    killer.join()
+    with sqlite.write() as session:
+        (job,) = session.query(Job).filter_by(kind=jobs.FULL_RUN)
+        assert (job.state, job.failure_code, job.attempt) == (jobs.QUEUED, "torchrun_failed", 1)
+        job.available_at = 0.0
+    work(worker, child)
+
+    alone = add_launch(sqlite, revision_id, "built-in", None)
+    work(worker, child)
+    child.kill()
+    mine, theirs = result_of(sqlite, shared), result_of(sqlite, alone)
+    assert mine is not None
+    assert theirs is not None
+    assert mine["final"] == pytest.approx(theirs["final"], rel=1e-5)
+    assert mine["realised_tokens"] == theirs["realised_tokens"]
+    assert Path(mine["model_path"], "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[launchers.x]\nprocesses = 0\n", "greater than or equal to 1"),
+        ("[launchers.x]\nprocesses = 2\ndevice = 'tpu'\n", "'cpu' or 'cuda'"),
+        ("[launchers.x]\nprocesses = 2\ncommand = ['/bin/x']\n", "Extra inputs are not permitted"),
+    ],
+)
+def test_processes_that_cannot_be_started_are_said(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "launchers.toml"
+    file.write_text(text)
+    with pytest.raises(BadLaunchers, match=complaint):
+        read_launchers(file)
