@@ -25,6 +25,7 @@ from proxy_models.text.token_files import (
     LARGEST_TOKENIZER,
     TOKENIZER_FILES,
 )
+from proxy_models.text.words import WordEncoder
 
 SMALLEST_VOCABULARY = 257  # the bytes and end-of-text
 
@@ -45,9 +46,12 @@ class TextTokenizer:
         self.vocabulary_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         definition = f"{backend.to_str()}\n{end_of_text}"
         self.fingerprint = hashlib.sha256(definition.encode()).hexdigest()
+        self.words = WordEncoder(backend) if WordEncoder.encodes(backend) else None
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without any token added around it."""
+        if self.words is not None:
+            return self.words.encode_batch(texts)
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
