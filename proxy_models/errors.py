@@ -240,6 +240,12 @@ class ObjectMissing(StoreError, FileNotFoundError):
         return f"{self.address}: {self.reason}"
 
 
+class TooManyObjects(StoreError):
+    """A pattern that more has to be looked through for than may be."""
+
+    code = "too_many_files"
+
+
 class ObjectDamaged(StoreError):
     """The bytes are not those that were published."""
 

@@ -17,6 +17,7 @@ from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.limits import User
 from service.http.routes import (
     RETRY_AFTER_SECONDS,
+    ComputeDependency,
     DatabaseDependency,
     DryRun,
     SettingsDependency,
@@ -342,12 +343,13 @@ def create_launch(
     response: Response,
     database: DatabaseDependency,
     settings: SettingsDependency,
+    compute: ComputeDependency,
     user: User,
     key: KeyHeader = None,
     dry_run: DryRun = False,
 ) -> LaunchView | LaunchPlanView:
     """Train the full model on a mixture."""
-    checked = check_launch(body, settings)
+    checked = compute(check_launch, body, settings)
     check_counted(settings, checked.document, "")
     device = worker_device(settings)
     if dry_run:

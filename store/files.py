@@ -26,6 +26,8 @@ from store.problems import Invalid, Unavailable
 MAX_FILES = 100_000
 MAX_ENTRIES, SEARCH_SECONDS = 500_000, 5.0
 """Of folders that are looked through for one pattern."""
+OBJECT_SECONDS = 15.0
+"""Of those in a store, which answers a thousand names at a time."""
 LONGEST_PART, LONGEST_PATH = 255, 4000
 """Bytes of a name and characters of a path; Linux has 255 and 4096."""
 
@@ -214,7 +216,7 @@ def resolve_objects(
         return [ObjectPath(pattern.protocol, pattern.key, pattern.stat())]
     if parts.count("**") > 1:  # each multiplies the folders that are looked through
         raise Invalid("bad_path", f"'{pattern}' has '**' more than once.", field)
-    found = matching_objects(pattern, MAX_FILES + 1)
+    found = matching_objects(pattern, MAX_ENTRIES, OBJECT_SECONDS)
     if len(found) > MAX_FILES:
         raise Invalid("too_many_files", f"'{pattern}' names over {MAX_FILES} objects.", field)
     if not found:

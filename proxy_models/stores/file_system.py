@@ -9,11 +9,14 @@ import errno
 import hashlib
 import io
 import logging
+import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import islice
+from glob import has_magic
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy_models.errors import (
@@ -24,6 +27,7 @@ from proxy_models.errors import (
     StoreError,
     StoreMisconfigured,
     StoreUnreachable,
+    TooManyObjects,
 )
 from proxy_models.stores.object_path import ObjectPath, ObjectStatus
 
@@ -196,19 +200,44 @@ def _status(info: Mapping[str, Any]) -> ObjectStatus:
     return ObjectStatus(int(info["size"]), int.from_bytes(digest[:7], "big"))
 
 
-def matching_objects(pattern: ObjectPath, most: int) -> list[ObjectPath]:
-    """The objects a glob names, at most ``most``, in any order. Raises `StoreError`."""
+def matching_objects(pattern: ObjectPath, most: int, seconds: float) -> list[ObjectPath]:
+    """The objects a glob names, in any order, for which at most so many names are looked at, for so long.
 
-    def look() -> list[ObjectPath]:
-        with reaching(pattern) as fs:
-            listed: Any = fs.glob(str(pattern), detail=True)
-        files = (info for info in listed.values() if info.get("type") == "file")
-        return [
-            ObjectPath(pattern.protocol, str(info["name"]).lstrip("/"), _status(info))
-            for info in islice(files, most)
-        ]
+    Folder after folder, for a store's own glob has listed all there is before anybody can count.
+    Raises `StoreError`: `TooManyObjects` where there is more.
+    """
+    return patiently(lambda: list(_matching(pattern, most, time.monotonic() + seconds)))
 
-    return patiently(look)
+
+def _matching(pattern: ObjectPath, most: int, until: float) -> Iterator[ObjectPath]:
+    from fsspec.utils import glob_translate
+
+    parts = pattern.key.split("/")
+    is_named = re.compile(glob_translate(pattern.key)).match
+    deepest = math.inf if "**" in parts else len(parts)
+    folders = ["/".join(takewhile(lambda part: not has_magic(part), parts))]
+    with reaching(pattern) as fs:
+        while folders:
+            folder = folders.pop()
+            for info in _entries(fs, ObjectPath(pattern.protocol, folder)):
+                most -= 1
+                if most < 0 or time.monotonic() > until:
+                    raise TooManyObjects(
+                        pattern, "looks through too many objects; name the folders that have the files"
+                    )
+                name = str(info["name"]).strip("/")
+                if info.get("type") == "directory":
+                    if name != folder and name.count("/") + 1 < deepest:
+                        folders.append(name)
+                elif info.get("type") == "file" and is_named(name):
+                    yield ObjectPath(pattern.protocol, name, _status(info))
+
+
+def _entries(fs: "AbstractFileSystem", folder: ObjectPath) -> list[dict[str, Any]]:
+    try:
+        return fs.ls(str(folder), detail=True)
+    except FileNotFoundError:  # there is none, or it is gone since it was listed
+        return []
 
 
 def open_object(path: ObjectPath) -> io.BufferedReader:

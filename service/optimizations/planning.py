@@ -1,7 +1,7 @@
 """What a request for a mixture comes to before it is stored: its checks, its runs, and what it reuses.
 
-Run as a computation (`service.processes.computation`): first everything is read, then it is computed with no session
-open. What can be refused cheaply is refused first.
+Run as a computation (`service.processes.computation`), which has a connection of its own. What can be refused cheaply
+is refused first, and all of it before older runs are read.
 """
 
 from dataclasses import dataclass, replace
@@ -55,10 +55,9 @@ def planned(
         Invalid: naming the field at fault.
     """
     checked = check_request(request, settings)
+    _check_runs(request, request.runs, settings.max_runs)
     with database_for(settings.resolved_database_url) as database:
-        read = _read(database, checked, dry_run)
-        check_answerable(checked, read.revision)
-        optimization = _plan(read, settings.max_runs)
+        optimization = _plan(_read(database, checked, dry_run), settings.max_runs)
         proxy = checked.document.proxy
         if count_first and proxy is not None:
             if not is_counted(settings, proxy):
@@ -78,6 +77,7 @@ def _read(database: Database, checked: CheckedRequest, dry_run: bool) -> _Read:
         revision = revision_of(session, request.domain_set, request.revision)
         require_usable(session, revision)
         check_vocabulary(checked.start, revision.vocabulary_size, "proxy.start")
+        check_answerable(checked, revision)  # before older runs are read, which may be many
         reuse = None
         if checked.document.recipe is not None:
             reuse = reuse_question(session, revision, checked, dry_run)
@@ -97,12 +97,7 @@ def _plan(read: _Read, maximum_runs: int) -> PlannedOptimization:
         runs = reuse.plan.new_runs
     else:
         runs = request.runs if request.runs is not None else method.default_runs(domains, recipe)
-    if runs > maximum_runs:
-        raise Invalid(
-            "too_many_runs",
-            f"{method.title} over {domains} domains asks for {runs} runs, and at most {maximum_runs} are allowed.",
-            "runs",
-        )
+    _check_runs(request, runs, maximum_runs)
     if recipe is None:
         needed, rounds = 0, ()
     elif reuse is None:
@@ -118,6 +113,15 @@ def _plan(read: _Read, maximum_runs: int) -> PlannedOptimization:
         reuse=reuse,
     )
     return PlannedOptimization(read.revision.id, document)
+
+
+def _check_runs(request: OptimizationRequest, runs: int | None, maximum: int) -> None:
+    if runs is not None and runs > maximum:
+        raise Invalid(
+            "too_many_runs",
+            f"{method_named(request.method).title} asks for {runs} runs, and at most {maximum} are allowed.",
+            "runs",
+        )
 
 
 def _rounds(

@@ -35,6 +35,7 @@ _PRELOADED = [
     "service.mixtures.evaluation",
     "service.mixtures.exports",
     "service.domain_sets.checks",
+    "service.launches",
 ]
 
 

@@ -13,7 +13,7 @@ import zstandard
 from fsspec.implementations.memory import MemoryFile
 from s3fs.core import S3File
 
-from proxy_models.errors import CorpusError, ObjectMissing, ProxyError
+from proxy_models.errors import CorpusError, ObjectMissing, ProxyError, TooManyObjects
 from proxy_models.stores.file_system import matching_objects
 from proxy_models.stores.object_path import DataPath, ObjectPath, data_path
 from proxy_models.text.corpus import look_at, read_documents, read_token_documents
@@ -157,7 +157,7 @@ def test_a_version_is_seen_without_reading(corpora: str) -> None:
     path = data_path(put(f"{corpora}/a.jsonl", jsonl(TEXTS)))
     before = path.stat()
     assert path.stat() == before
-    (listed,) = matching_objects(ObjectPath(path.protocol, f"{path.key[:-7]}*.jsonl"), 10)
+    (listed,) = matching_objects(ObjectPath(path.protocol, f"{path.key[:-7]}*.jsonl"), 10, 60.0)
     assert (listed, listed.known) == (path, before), "listing says what looking says"
     put(str(path), jsonl([*TEXTS[1:], TEXTS[0]]))
     assert path.stat().st_size == before.st_size
@@ -173,9 +173,21 @@ def test_globs_name_what_they_name_in_a_directory(corpora: str, tmp_path: Path) 
     root = data_path(corpora)
     assert isinstance(root, ObjectPath)
     for pattern in ("*.jsonl", "a/*.jsonl", "a/?.txt", "a/[12].jsonl", "a/*/*.jsonl", "a/**/*.jsonl"):
-        found = matching_objects(ObjectPath(root.protocol, f"{root.key}/{pattern}"), 100)
+        found = matching_objects(ObjectPath(root.protocol, f"{root.key}/{pattern}"), 100, 60.0)
         here = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob(pattern) if path.is_file()}
         assert {str(one).removeprefix(f"{corpora}/") for one in found} == here, pattern
+
+
+def test_a_glob_ends_where_too_much_has_to_be_looked_through(corpora: str) -> None:
+    for number in range(3):
+        put(f"{corpora}/{number}/a.jsonl", b"x")
+    root = data_path(corpora)
+    assert isinstance(root, ObjectPath)
+    every = ObjectPath(root.protocol, f"{root.key}/**/a.jsonl")
+    assert len(matching_objects(every, 6, 60.0)) == 3
+    for most, seconds in ((5, 60.0), (6, -1.0)):
+        with pytest.raises(TooManyObjects, match="name the folders"):
+            matching_objects(every, most, seconds)
 
 
 def test_what_is_not_there_or_not_allowed_is_named(corpora: str) -> None:
