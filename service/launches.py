@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 from sqlalchemy import bindparam, select
@@ -13,14 +13,10 @@ from mixing.document import to_document
 from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import require_usable
 from service.http.events import Seen, stream
-from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
-from service.http.limits import User
+from service.http.idempotency import Creation, IdempotentRequest, KeyHeader, do_once
 from service.http.routes import (
     RETRY_AFTER_SECONDS,
-    ComputeDependency,
     DatabaseDependency,
-    DryRun,
-    SettingsDependency,
     ThreadRoute,
     slow,
 )
@@ -339,30 +335,24 @@ router = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=_Launch
 )
 @slow
 def create_launch(
-    body: LaunchRequest,
-    response: Response,
-    database: DatabaseDependency,
-    settings: SettingsDependency,
-    compute: ComputeDependency,
-    user: User,
-    key: KeyHeader = None,
-    dry_run: DryRun = False,
+    body: LaunchRequest, creation: Annotated[Creation, Depends()]
 ) -> LaunchView | LaunchPlanView:
     """Train the full model on a mixture."""
-    checked = compute(check_launch, body, settings)
+    database, settings, user = creation.database, creation.settings, creation.user
+    checked = creation.compute(check_launch, body, settings)
     check_counted(settings, checked.document, "")
     device = worker_device(settings)
-    if dry_run:
-        response.status_code = 200
+    if creation.dry_run:
+        creation.response.status_code = 200
         with database.read() as session:
             return plan_launch(session, checked, device)
     launch_id = do_once(
         database,
-        IdempotentRequest("launches", key, body),
+        IdempotentRequest("launches", creation.key, body),
         lambda session: store_launch(session, checked, device, user.name),
     )
-    response.headers["Location"] = f"/v1/launches/{launch_id}"
-    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    creation.response.headers["Location"] = f"/v1/launches/{launch_id}"
+    creation.response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     return get_launch(launch_id, database)
 
 

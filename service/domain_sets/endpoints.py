@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Depends, Path
 from sqlalchemy.orm import Session
 
 from service.domain_sets import repository, revisions
@@ -17,13 +17,10 @@ from service.domain_sets.schemas import (
     RevisionSummary,
     RevisionView,
 )
-from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
-from service.http.limits import User, check_domain_sets
+from service.http.idempotency import Creation, IdempotentRequest, KeyHeader, do_once
+from service.http.limits import check_domain_sets
 from service.http.routes import (
-    ComputeDependency,
     DatabaseDependency,
-    DryRun,
-    SettingsDependency,
     ThreadRoute,
     slow,
 )
@@ -42,28 +39,22 @@ Number = Annotated[int, Path(ge=1, lt=2**31, description="Of a revision, from 1.
 )
 @slow
 def create_domain_set(
-    body: DomainSetRequest,
-    response: Response,
-    database: DatabaseDependency,
-    settings: SettingsDependency,
-    user: User,
-    compute: ComputeDependency,
-    key: KeyHeader = None,
-    dry_run: DryRun = False,
+    body: DomainSetRequest, creation: Annotated[Creation, Depends()]
 ) -> RevisionView | DomainSetPlanView:
     """Name a domain set and give its first revision; counting and tokenizing start at once."""
+    settings, user = creation.settings, creation.user
     tokenizer = check_tokenizer(body.tokenizer, settings)
-    domains = revisions.check_first_domains(body, settings, compute)
-    if dry_run:
-        response.status_code = 200
+    domains = revisions.check_first_domains(body, settings, creation.compute)
+    if creation.dry_run:
+        creation.response.status_code = 200
         return DomainSetPlanView(domain_set=body.name, domains=[domain.view for domain in domains])
 
     def store(session: Session) -> str:
         check_domain_sets(session, settings, user)
         return revisions.create_domain_set(session, body, tokenizer, domains, user.name)
 
-    revision_id = do_once(database, IdempotentRequest("domain-sets", key, body), store)
-    return _created(database, revision_id, response)
+    revision_id = do_once(creation.database, IdempotentRequest("domain-sets", creation.key, body), store)
+    return _created(creation, revision_id)
 
 
 @router.get("")
@@ -90,29 +81,20 @@ def get_domain_set(name: str, database: DatabaseDependency) -> RevisionView:
 )
 @slow
 def create_revision(
-    name: str,
-    body: RevisionRequest,
-    response: Response,
-    database: DatabaseDependency,
-    settings: SettingsDependency,
-    user: User,
-    compute: ComputeDependency,
-    key: KeyHeader = None,
-    dry_run: DryRun = False,
+    name: str, body: RevisionRequest, creation: Annotated[Creation, Depends()]
 ) -> RevisionView | RevisionPlanView:
     """Give the whole tree anew, or a patch; the answer names the parent and says what changed against it."""
-    request = IdempotentRequest(f"domain-sets/{name}/revisions", key, body)
+    database, user = creation.database, creation.user.name
+    request = IdempotentRequest(f"domain-sets/{name}/revisions", creation.key, body)
     with database.read() as session:
-        made = None if dry_run else request.earlier(session)
-    planned = None if made else revisions.plan_revision(database, name, body, settings, compute)
-    if planned is not None and dry_run:
-        response.status_code = 200
-        return planned.view()
-    if planned is not None:
-        made = do_once(
-            database, request, lambda session: revisions.store_revision(session, planned, user.name)
-        )
-    return _created(database, str(made), response)
+        made = None if creation.dry_run else request.earlier(session)
+    if made is None:
+        planned = revisions.plan_revision(database, name, body, creation.settings, creation.compute)
+        if creation.dry_run:
+            creation.response.status_code = 200
+            return planned.view()
+        made = do_once(database, request, lambda session: revisions.store_revision(session, planned, user))
+    return _created(creation, made)
 
 
 @router.get("/{name}/revisions")
@@ -141,8 +123,8 @@ def retry_revision(
     return get_revision(name, number, database)
 
 
-def _created(database: DatabaseDependency, revision_id: str, response: Response) -> RevisionView:
-    with database.read() as session:
+def _created(creation: Creation, revision_id: str) -> RevisionView:
+    with creation.database.read() as session:
         view = repository.describe_revision(session, session.get_one(Revision, revision_id))
-    response.headers["Location"] = f"/v1/domain-sets/{view.domain_set}/revisions/{view.number}"
+    creation.response.headers["Location"] = f"/v1/domain-sets/{view.domain_set}/revisions/{view.number}"
     return view

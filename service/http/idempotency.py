@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from service.http.limits import User
+from service.http.routes import ComputeDependency, DatabaseDependency, DryRun, SettingsDependency
 from store.engine import Database
 from store.problems import Conflict
 from store.tables import IdempotencyKey
@@ -51,6 +53,19 @@ async def _user_key(
 
 
 KeyHeader = Annotated[UserKey | None, Depends(_user_key)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Creation:
+    """What an endpoint that makes something, or says what would be made, is given beside its body."""
+
+    response: Response
+    database: DatabaseDependency
+    settings: SettingsDependency
+    user: User
+    compute: ComputeDependency
+    key: KeyHeader = None
+    dry_run: DryRun = False
 
 
 @dataclass(frozen=True, slots=True)

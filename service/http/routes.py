@@ -214,10 +214,9 @@ def _answering(
         if isinstance(view, Response):
             return view
         body = adapter.dump_json(adapter.validate_python(view))
-        # FastAPI gives one without a status to endpoints that set headers.
-        made = next(
-            (value for value in named.values() if isinstance(value, Response)), Response(None, status)
-        )
+        # FastAPI gives one without a status to endpoints that set headers, by itself or within what they are given.
+        given = (getattr(value, "response", value) for value in named.values())
+        made = next((value for value in given if isinstance(value, Response)), Response(None, status))
         headers = {name: value for name, value in made.headers.items() if name != "content-length"}
         return Response(body, made.status_code or status, headers, media_type=JSON)
 

@@ -2,18 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from service.http.events import Seen, stream
-from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
-from service.http.limits import User, check_queue
+from service.http.idempotency import Creation, IdempotentRequest, KeyHeader, do_once
+from service.http.limits import check_queue
 from service.http.routes import (
     RETRY_AFTER_SECONDS,
-    ComputeDependency,
     DatabaseDependency,
-    DryRun,
     SettingsDependency,
     ThreadRoute,
     slow,
@@ -46,38 +44,32 @@ router = APIRouter(prefix="/v1/optimizations", tags=["optimizations"], route_cla
 )
 @slow
 def create_optimization(
-    body: OptimizationRequest,
-    response: Response,
-    database: DatabaseDependency,
-    settings: SettingsDependency,
-    compute: ComputeDependency,
-    user: User,
-    key: KeyHeader = None,
-    dry_run: DryRun = False,
+    body: OptimizationRequest, creation: Annotated[Creation, Depends()]
 ) -> OptimizationView | PlanView:
     """Ask for a mixture: what is known is reused, the rest sampled, trained, fitted and solved by the workers."""
-    request = IdempotentRequest("optimizations", key, body)
+    database, settings, dry_run = creation.database, creation.settings, creation.dry_run
+    request = IdempotentRequest("optimizations", creation.key, body)
     with database.read() as session:
         made = None if dry_run else request.earlier(session)
     if made is None:
-        plan = compute(planned, settings, body, dry_run, True)
+        plan = creation.compute(planned, settings, body, dry_run, True)
         if isinstance(plan, Uncounted):
             check_counted(settings, plan.proxy, "proxy.")
-            plan = compute(planned, settings, body, dry_run, False)
+            plan = creation.compute(planned, settings, body, dry_run, False)
         if isinstance(plan, PlanView):
-            response.status_code = 200
+            creation.response.status_code = 200
             return plan
         assert isinstance(plan, PlannedOptimization), "it was counted"
         asked = plan
 
         def store(session: Session) -> str:
-            check_queue(session, settings, user, asked.device_hours)
-            return service.create_optimization(session, asked, user.name)
+            check_queue(session, settings, creation.user, asked.device_hours)
+            return service.create_optimization(session, asked, creation.user.name)
 
         made = do_once(database, request, store)
     optimization_id = str(made)
-    response.headers["Location"] = f"/v1/optimizations/{optimization_id}"
-    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    creation.response.headers["Location"] = f"/v1/optimizations/{optimization_id}"
+    creation.response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     return _view(optimization_id, database, settings)
 
 
