@@ -50,7 +50,7 @@ class TaskDocument(Task):
     @property
     def identity(self) -> str:
         """Equal for the same examples."""
-        return self.digest or self.path
+        return self.digest or self.path or self.name
 
     @property
     def measure(self) -> dict[str, str]:

@@ -76,7 +76,7 @@ def test_what_a_domain_leaves_to_others_is_counted_there_alone_whatever_is_count
     giving = ("copy", "small", "web")
     names = sorted(held, reverse=backwards)
     files = {name: write_texts(tmp_path / f"{name}.jsonl", held[name]) for name in names}
-    readings = {name: {"copies": "drop_shared"} for name in giving}
+    readings: dict[str, dict[str, object]] = {name: {"copies": "drop_shared"} for name in giving}
     identity = prepare(sqlite, settings, files, readings)
     with sqlite.read() as session:
         revision = session.get_one(Revision, identity)

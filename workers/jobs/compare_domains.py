@@ -19,7 +19,7 @@ from proxy_models.stores.current import local_artifact, one_file_each, using_sto
 from proxy_models.stores.object_path import data_path
 from proxy_models.text.document_index import DOCUMENTS, SharedText, left_to_others, shared_texts
 from proxy_models.text.reading import Reading
-from proxy_models.text.task_file import read_task
+from proxy_models.text.task_file import ACCURACY, BPB, TaskExample, read_task
 from store.documents import SwarmDocument, TaskDocument
 from store.settings import Settings
 from store.tables import Document, Job, Optimization, Revision
@@ -59,7 +59,8 @@ def _tasks(session: Session, revision: Revision) -> list[TaskDocument]:
     )
     tasks: dict[str, TaskDocument] = {}
     for optimization in session.scalars(query):
-        tasks |= {task.identity: task for task in SwarmDocument.of(optimization).tasks}
+        asked = SwarmDocument.of(optimization).tasks
+        tasks |= {task.identity: task for task in asked if task.path is not None}
     return list(tasks.values())
 
 
@@ -103,9 +104,15 @@ def _readable(tasks: Sequence[Document]) -> list[TaskDocument]:
     found = []
     for task in (from_document(TaskDocument, task) for task in tasks):
         with suppress(ProxyError, OSError):
-            read_task(data_path(task.path), task.metric, task.fields)
+            examples_of(task)
             found.append(task)
     return found
+
+
+def examples_of(task: TaskDocument) -> tuple[TaskExample, ...]:
+    """Of a task that has a file. Raises `CorpusError`, OSError."""
+    assert task.path is not None, "what is measured elsewhere has no file here"
+    return read_task(data_path(task.path), ACCURACY if task.metric == ACCURACY else BPB, task.fields)
 
 
 def held_against(tasks: Sequence[TaskDocument], shards: Mapping[str, str], tokenizer: str) -> Document:
@@ -120,7 +127,7 @@ def held_against(tasks: Sequence[TaskDocument], shards: Mapping[str, str], token
     from proxy_models.text.tokenizer import load_tokenizer
 
     names = {task.identity: task.name for task in tasks}
-    examples = {task.identity: read_task(data_path(task.path), task.metric, task.fields) for task in tasks}
+    examples = {task.identity: examples_of(task) for task in tasks}
     opened = {name: TokenShard.open(Path(local_artifact(place))) for name, place in shards.items()}
     found = contamination(examples, opened, load_tokenizer(local_artifact(tokenizer)))
     return {identity: {"task": names[identity], **asdict(told)} for identity, told in found.items()}

@@ -9,15 +9,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_models.stores.current import local_artifact, using_store
-from proxy_models.stores.object_path import data_path
-from proxy_models.text.task_file import read_task
 from store import jobs
 from store.documents import SwarmDocument, TaskDocument
 from store.question import JobQuestion
 from store.revisions.shared_text import known_tasks, note_tasks, of_tasks
 from store.settings import Settings
 from store.tables import Document, Job, Optimization, Run, Swarm
-from workers.jobs.compare_domains import held_against
+from workers.jobs.compare_domains import examples_of, held_against
 
 if TYPE_CHECKING:
     from mixing.question import Question
@@ -86,7 +84,7 @@ def _check_lossless(tasks: Sequence[TaskDocument], tokenizer_path: str) -> None:
     tokenizer = load_tokenizer(tokenizer_path)
     for task in tasks:
         lost = total = 0
-        for example in read_task(data_path(task.path), task.metric, task.fields)[:LOOKED_AT]:
+        for example in examples_of(task)[:LOOKED_AT]:
             for text in example.scored:
                 gone, size = tokenizer.lost(example.context + text)
                 lost, total = lost + gone, total + size
