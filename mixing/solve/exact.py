@@ -21,7 +21,6 @@ from mixing.solve.conflicts import (
     middle,
     smallest_conflict,
 )
-from mixing.solve.conic import solve_conic
 from mixing.solve.constraints import LinearSystem
 from mixing.solve.interior_point import ConvexProgram, certified_gap, lower_bound, minimize
 from mixing.solve.problem import GuardRail, MixtureProblem, PullBack
@@ -136,6 +135,8 @@ def _solve_general(problem: MixtureProblem, exact: float) -> Solution:
 
 def _conic_point(problem: MixtureProblem, program: ConvexProgram, inside: _Inside) -> Point | None:
     """CLARABEL's answer; None where it has none, or where some q cannot be above 0."""
+    from mixing.solve.conic import solve_conic  # loads cvxpy, which is hardly ever needed
+
     answer = solve_conic(problem, inside.system) if inside.kept.all() else None
     if answer is None:
         return None
