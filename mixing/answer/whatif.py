@@ -27,6 +27,9 @@ Document = dict[str, Any]
 QUICK = MOST_WORK / 5
 """Of an ensemble's work, some 4 seconds: what takes longer is not done where somebody waits for it."""
 
+QUICK_PRODUCTS = 6e6
+"""Of the effective power law's normal equations, K m^2 T, likewise: it descends through some hundreds of them."""
+
 
 def quick(question: Question, runs: int, tasks: int) -> tuple[Question, str | None]:
     """The question with a law that is fitted in seconds, and the note that says so; itself and None where its own is.
@@ -41,11 +44,14 @@ def quick(question: Question, runs: int, tasks: int) -> tuple[Question, str | No
         return question, None
     if work(runs, len(question.domains), tasks) <= QUICK:
         return question, None
+    fits = runs * len(question.domains) ** 2 * tasks <= QUICK_PRODUCTS
+    law, called = ("effective-power", "the effective power law") if fits else ("linear", "a linear law")
+    slower = "'ensemble' takes longer" if fits else "'effective-power' and 'ensemble' take minutes"
     note = (
-        f"{runs} runs of {tasks} metrics were fitted by the effective power law alone, which takes seconds; the"
-        " regression 'ensemble' takes longer and mostly predicts better."
+        f"{runs} runs of {tasks} metrics were fitted by {called} alone, which takes seconds; the regression"
+        f" {slower} and mostly {'predicts' if fits else 'predict'} better."
     )
-    recipe = combine(method, regression="effective-power", granularity=question.parts.granularity)
+    recipe = combine(method, regression=law, granularity=question.parts.granularity)
     return replace(question, recipe=recipe), note
 
 
