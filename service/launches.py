@@ -340,7 +340,7 @@ def create_launch(
     """Train the full model on a mixture."""
     database, settings, user = creation.database, creation.settings, creation.user
     checked = creation.compute(check_launch, body, settings)
-    check_counted(settings, checked.document, "")
+    check_counted(settings, checked.document, "", creation.compute.ending)
     device = worker_device(settings)
     if creation.dry_run:
         creation.response.status_code = 200

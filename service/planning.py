@@ -17,11 +17,11 @@ from mixing.pools import POOLS, Pool, PoolSource
 from mixing.quality import DISCARDED, LARGEST_FACTOR, QualityCurves, quality_curves
 from service.domain_sets.repository import revision_of
 from service.domain_sets.schemas import DomainName, DomainRequest, DomainSetRequest
-from service.http.routes import DatabaseDependency, SettingsDependency, ThreadRoute
+from service.http.routes import ComputeDependency, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import Name, Page, RequestModel, view_of
 from service.mixtures.exports import FormatView, list_formats
 from service.optimizations.schemas import ShareRequest
-from store.engine import Database
+from store.engine import database_for
 from store.problems import Invalid, NotCounted, existing, invalid
 from store.settings import Settings
 
@@ -146,10 +146,18 @@ def get_pool(name: str, settings: SettingsDependency) -> PoolView:
 
 
 @router.post("/quality-curves", response_model=QualityView)
-def create_quality_curves(body: QualityRequest, database: DatabaseDependency) -> QualityView:
+@slow
+def create_quality_curves(
+    body: QualityRequest, settings: SettingsDependency, compute: ComputeDependency
+) -> QualityView:
     """How often to read each quality bucket of some topics (Olmo 3's curve); nothing is stored."""
+    return compute(curves_of, settings, body)
+
+
+def curves_of(settings: Settings, body: QualityRequest) -> QualityView:
+    """Run as a computation (`service.processes.computation`). Raises Invalid naming the bucket or topic at fault."""
     buckets = _check_buckets(body)
-    counts = body.tokens if body.tokens is not None else _counted(database, body)
+    counts = body.tokens if body.tokens is not None else _counted(settings, body)
     for name, field in buckets.items():
         if name not in counts:
             where = "tokens" if body.domain_set is None else f"domain set {body.domain_set!r}"
@@ -220,8 +228,8 @@ def _check_buckets(body: QualityRequest) -> dict[str, str]:
     return fields
 
 
-def _counted(database: Database, body: QualityRequest) -> Mapping[str, int]:
-    with database.read() as session:
+def _counted(settings: Settings, body: QualityRequest) -> Mapping[str, int]:
+    with database_for(settings.resolved_database_url) as database, database.read() as session:
         revision = revision_of(session, str(body.domain_set), body.revision)
         counts = {row.name: row.tokens for row in revision.domains}
     named = {name for topic in body.topics for name in topic.buckets}

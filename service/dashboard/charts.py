@@ -41,6 +41,8 @@ def weight_scale(domains: Iterable[Document]) -> Scale:
 
 STEP = 0.01
 """The change of weight the cells are about: a hundredth of the mixture."""
+MOST_CELLS, MOST_COLUMNS = 10_000, 100
+"""Of a table of effects, that a browser draws and a request writes in a moment."""
 _SHADES = (1 / 12, 1 / 3, 2 / 3)
 """Shares of the task's largest effect from which a cell is shaded lightly, more and most."""
 
@@ -55,10 +57,11 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class EffectsTable:
-    """A column for each task of the objective and a row for each domain."""
+    """A column for each task of the objective and a row for each domain, the first of them where they are many."""
 
     tasks: Sequence[str]
     rows: Sequence[tuple[str, Sequence[Effect]]]
+    is_whole: bool
 
 
 def effects_table(evidence: Document, domains: Sequence[str]) -> EffectsTable | None:
@@ -67,8 +70,10 @@ def effects_table(evidence: Document, domains: Sequence[str]) -> EffectsTable | 
     tasks = [task["name"] for task in evidence["tasks"] if task["weight"] > 0 and task["name"] in effects]
     if not tasks:
         return None
+    shown = tasks[:MOST_COLUMNS]
+    first = domains[: MOST_CELLS // len(shown)]
     higher = {task["name"] for task in evidence["tasks"] if is_higher_better(task)}
-    largest = {task: max(abs(effects[task][domain]) for domain in domains) for task in tasks}
+    largest = {task: max(abs(effects[task][domain]) for domain in domains) for task in shown}
     rows = [
         (
             domain,
@@ -77,12 +82,12 @@ def effects_table(evidence: Document, domains: Sequence[str]) -> EffectsTable | 
                     STEP * effects[task][domain],
                     _shade(effects[task][domain] * (-1 if task in higher else 1), largest[task]),
                 )
-                for task in tasks
+                for task in shown
             ],
         )
-        for domain in domains
+        for domain in first
     ]
-    return EffectsTable(tasks, rows)
+    return EffectsTable(shown, rows, len(first) == len(domains) and shown == tasks)
 
 
 def _shade(effect: float, largest: float) -> str:

@@ -28,7 +28,7 @@ from service.domain_sets.repository import DOMAIN_SETS, describe_revision, revis
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, slow
 from service.launches import LAUNCHES, describe_launch
 from service.mixtures.exports import ExportQuery, export_of
-from service.mixtures.lineage import describe_lineage
+from service.mixtures.lineage import lineage_of
 from service.mixtures.service import describe_mixture
 from service.optimizations.cost import plan_sentences
 from service.optimizations.progress import describe
@@ -89,41 +89,49 @@ def overview(
 
 
 @_pages.get("/domain-sets/{name}")
+@slow
 def domain_set(
     name: str,
-    store: Store,
+    database: DatabaseDependency,
     revision: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
     after: After = None,
 ) -> Response:
     """One revision of a domain set and what was asked of the set."""
-    document = _json(describe_revision(store, revision_of(store, name, revision)))
-    latest = revision_of(store, name, None).number if revision else document["number"]
+    with database.read() as store:
+        document = _json(describe_revision(store, revision_of(store, name, revision)))
+        latest = revision_of(store, name, None).number if revision else document["number"]
+        optimizations = _json(OPTIMIZATIONS.page(store, after, LIST_LENGTH, domain_set=name))
     return page(
         "domain_set.html",
         revision=document,
         latest=latest,
         changes=changes_sentence(document["changes"]),
-        optimizations=_json(OPTIMIZATIONS.page(store, after, LIST_LENGTH, domain_set=name)),
+        optimizations=optimizations,
         is_live=document["state"] in LIVE,
     )
 
 
 @_pages.get("/optimizations/{optimization_id}")
+@slow
 def optimization(
-    optimization_id: str, store: Store, settings: SettingsDependency, runs_after: After = None
+    optimization_id: str,
+    database: DatabaseDependency,
+    settings: SettingsDependency,
+    runs_after: After = None,
 ) -> Response:
     """The mixture, its evidence, and the swarm behind it."""
-    row = optimization_with_id(store, optimization_id)
-    document = _json(describe(store, row, worker_device(settings)))
-    swarm_id, mixture_id = document["swarm_id"], document["mixture_id"]
-    view = _optimization_page(
-        document,
-        _json(describe_mixture(store, mixture_id)) if mixture_id else None,
-        _json(run_page(store, swarm_id, runs_after, LIST_LENGTH))
-        if swarm_id
-        else {"items": [], "next": None},
-        _json(LAUNCHES.page(store, None, MOST_LAUNCHES, optimization=optimization_id))["items"],
-    )
+    with database.read() as store:
+        row = optimization_with_id(store, optimization_id)
+        document = _json(describe(store, row, worker_device(settings)))
+        swarm_id, mixture_id = document["swarm_id"], document["mixture_id"]
+        mixture = _json(describe_mixture(store, mixture_id)) if mixture_id else None
+        runs = (
+            _json(run_page(store, swarm_id, runs_after, LIST_LENGTH))
+            if swarm_id
+            else {"items": [], "next": None}
+        )
+        launches = _json(LAUNCHES.page(store, None, MOST_LAUNCHES, optimization=optimization_id))["items"]
+    view = _optimization_page(document, mixture, runs, launches)
     return page("optimization.html", runs_after=runs_after, **view)
 
 
@@ -192,9 +200,10 @@ def _measured(evidence: Document, launches: Sequence[Document]) -> dict[str, Any
 
 
 @_pages.get("/mixtures/{mixture_id}/lineage")
-def lineage(mixture_id: str, store: Store) -> Response:
+@slow
+def lineage(mixture_id: str, settings: SettingsDependency, compute: ComputeDependency) -> Response:
     """Where a mixture comes from, down to any run."""
-    document = _json(describe_lineage(store, mixture_id))
+    document = _json(compute(lineage_of, settings, mixture_id))
     return page("lineage.html", lineage=document, sentence=lineage_sentence(document))
 
 

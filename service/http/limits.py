@@ -29,8 +29,8 @@ SLOW_THREADS = 8
 """Of requests that wait for files, stores or computations; the others have threads that these never take."""
 SHORT_BYTES = 2**16
 """Bodies up to this cost no more than any other request."""
-BYTES_A_REQUEST = 2**14
-"""Of a body, that are as much work as a request."""
+BYTES_A_REQUEST, SECONDS_A_REQUEST = 2**14, 0.005
+"""Of a body, and of a processor, that are as much work as a request: a hundred a second are half a processor."""
 
 
 class Limits:

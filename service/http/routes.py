@@ -13,6 +13,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextvars import ContextVar
+from time import thread_time
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -26,7 +28,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from service.http.auth import require_token
-from service.http.limits import SHORT_BYTES, SLOW_THREADS, Limits
+from service.http.limits import SECONDS_A_REQUEST, SHORT_BYTES, SLOW_THREADS, Limits
 from service.processes.computation import Computation
 from service.tokens import Scope
 from store.engine import Database
@@ -134,6 +136,7 @@ class ThreadRoute(APIRoute):
         if not inspect.iscoroutinefunction(endpoint):
             if not (model is None or isinstance(model, DefaultPlaceholder)):
                 endpoint = _answering(endpoint, TypeAdapter(model), options.get("status_code") or 200)
+            endpoint = _timed(endpoint)
             endpoint = _in_slow_thread(endpoint) if self._is_slow else endpoint
         super().__init__(path, endpoint, **options)
 
@@ -147,13 +150,35 @@ class ThreadRoute(APIRoute):
             request = JsonRequest(request.scope, request.receive)
             try:
                 async with limits.turn(user, request, self._is_slow):
-                    return await answer(request)
+                    _used.set(used := [])
+                    try:
+                        return await answer(request)
+                    finally:
+                        limits.charge(user, sum(used) / SECONDS_A_REQUEST)
             except HTTPException as error:
                 if isinstance(error.__cause__, Problem):  # FastAPI's 400 for whatever reading a body raises
                     raise error.__cause__ from None
                 raise
 
         return handle
+
+
+_used: ContextVar[list[float]] = ContextVar("mixwright_used")
+"""Seconds of a processor that the request has used in threads."""
+
+
+def _timed(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """The endpoint, which notes what it uses in the context that its thread has from the request."""
+
+    @functools.wraps(endpoint)
+    def answer(**named: Any) -> Any:
+        began = thread_time()
+        try:
+            return endpoint(**named)
+        finally:
+            _used.get().append(thread_time() - began)
+
+    return answer
 
 
 _slow_endpoints: set[Callable[..., Any]] = set()

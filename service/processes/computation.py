@@ -13,9 +13,10 @@ import logging
 import multiprocessing
 import os
 import resource
+import subprocess
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from traceback import format_exc
@@ -36,6 +37,7 @@ _PRELOADED = [
     "service.mixtures.exports",
     "service.domain_sets.checks",
     "service.launches",
+    "service.planning",
 ]
 
 
@@ -105,7 +107,7 @@ class Computation:
     def __init__(self, all_of_them: Computations) -> None:
         self._all = all_of_them
         self._guard = threading.Lock()
-        self._process: BaseProcess | None = None
+        self._process: BaseProcess | subprocess.Popen[str] | None = None
         self._has_left = False
 
     def __call__(
@@ -122,13 +124,29 @@ class Computation:
         try:
             with self._guard:
                 if self._has_left:
-                    raise Unavailable("client_left", "Nobody waits for the answer any more.")
-                self._process, receiver = self._all.start(function, given)
+                    raise _nobody_waits()
+                process, receiver = self._all.start(function, given)
+                self._process = process
             with receiver:
-                return self._answer(receiver, self._process)
+                return self._answer(receiver, process)
         finally:
             self._end()
             self._all.give_back()
+
+    @contextmanager
+    def ending(self, program: subprocess.Popen[str]) -> Iterator[None]:
+        """Within it `leave` ends a program that the request waits for; raises Unavailable where it did."""
+        with self._guard:
+            self._process = program
+            if self._has_left:
+                program.kill()
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._process = None
+        if self._has_left:
+            raise _nobody_waits()
 
     def leave(self) -> None:
         """End what is computed now, and begin nothing more."""
@@ -159,10 +177,14 @@ class Computation:
     def _end(self) -> None:
         with self._guard:
             process, self._process = self._process, None
-        if process is not None:
+        if isinstance(process, BaseProcess):
             process.kill()
             process.join()
             process.close()
+
+
+def _nobody_waits() -> Unavailable:
+    return Unavailable("client_left", "Nobody waits for the answer any more.")
 
 
 def _compute(

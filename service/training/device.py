@@ -15,10 +15,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from proxy_models.config import ModelConfig, TrainingConfig, size_named
 from proxy_models.errors import InvalidSpec, StorageFailed
@@ -46,6 +49,8 @@ SECONDS = 60.0
 AGAIN_SECONDS = 600.0
 """One that failed, or could not be written down, is not tried again sooner."""
 FORMAT = 1
+PATIENT = 10
+"""Niceness of the process that counts: what others ask comes first."""
 
 _log = logging.getLogger("mixwright.counts")
 _counting = threading.Lock()
@@ -72,8 +77,15 @@ def is_counted(settings: Settings, training: TrainingDocument) -> bool:
     return architecture is None or bool(_read(_file(settings.model_counts, architecture)))
 
 
-def check_counted(settings: Settings, training: TrainingDocument | None, prefix: str) -> None:
+Ending = Callable[[subprocess.Popen[str]], AbstractContextManager[None]]
+
+
+def check_counted(
+    settings: Settings, training: TrainingDocument | None, prefix: str, ending: Ending = nullcontext
+) -> None:
     """Have the architecture of a proxy or a launch counted, unless it is known or has none.
+
+    Within ``ending`` the process is ended by others, as where the client has left that waits for it.
 
     Call it after every cheaper check, and with no session open: it may take seconds. Raises Invalid naming the field
     below ``prefix`` where the library refuses it, or where its rows are to be longer than it can see. Where counting
@@ -81,7 +93,7 @@ def check_counted(settings: Settings, training: TrainingDocument | None, prefix:
     """
     if training is None or training.architecture is None:
         return
-    found = _counted(_file(settings.model_counts, training.architecture), training.architecture)
+    found = _counted(_file(settings.model_counts, training.architecture), training.architecture, ending)
     try:
         if found.get("field") is not None:
             raise InvalidSpec(found["problem"], found["field"])
@@ -92,7 +104,7 @@ def check_counted(settings: Settings, training: TrainingDocument | None, prefix:
         raise Invalid(error.code, str(error), f"{prefix}{field}") from error
 
 
-def _counted(path: Path, architecture: Mapping[str, Any]) -> Mapping[str, Any]:
+def _counted(path: Path, architecture: Mapping[str, Any], ending: Ending) -> Mapping[str, Any]:
     """What the process answered, now or once; empty where it is not known."""
     if found := _read(path):
         return found
@@ -100,7 +112,7 @@ def _counted(path: Path, architecture: Mapping[str, Any]) -> Mapping[str, Any]:
     if time.monotonic() < until or not _counting.acquire(blocking=False):
         return found
     try:
-        found = _ask(architecture)
+        found = _ask(architecture, ending)
         if found:
             write_json(path, found)
             return found
@@ -112,20 +124,21 @@ def _counted(path: Path, architecture: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def _ask(architecture: Mapping[str, Any]) -> Mapping[str, Any]:
+def _ask(architecture: Mapping[str, Any], ending: Ending) -> Mapping[str, Any]:
     command = [sys.executable, "-m", "proxy_models.families.counting"]
+    piped = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(architecture),
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=True,
-            env={**os.environ, **_ENVIRONMENT},
-        )
-        found = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        with subprocess.Popen(command, text=True, env={**os.environ, **_ENVIRONMENT}, **piped) as process:
+            try:
+                psutil.Process(process.pid).nice(PATIENT)
+                with ending(process):
+                    said, complaint = process.communicate(json.dumps(architecture), SECONDS)
+            finally:
+                process.kill()
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command, said, complaint)
+        found = json.loads(said)
+    except (OSError, subprocess.SubprocessError, psutil.Error, ValueError) as error:
         said = str(getattr(error, "stderr", None) or error).strip().splitlines()
         _log.warning("%s could not be counted: %s", architecture["model_type"], said[-1] if said else error)
         return {}

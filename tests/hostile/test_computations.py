@@ -2,8 +2,9 @@
 
 import os
 import signal
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,6 +117,19 @@ def test_it_ends_with_its_client_and_while_it_is_there_the_next_is_told_to_come_
     assert second(os.getpid)
     with pytest.raises(Unavailable, match="Nobody waits"):
         first(os.getpid)
+
+
+def test_a_program_that_a_request_waits_for_ends_with_its_client_too(settings: Settings) -> None:
+    compute = computation(settings)
+
+    def run(meanwhile: Callable[[], None]) -> None:
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, text=True) as program, compute.ending(program):
+            meanwhile()
+            assert program.wait(60) == -signal.SIGKILL
+
+    for meanwhile in (compute.leave, lambda: None):
+        with pytest.raises(Unavailable, match="Nobody waits"):
+            run(meanwhile)
 
 
 def test_a_request_whose_client_leaves_is_computed_no_longer(

@@ -10,7 +10,8 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from service.http.limits import BYTES_A_REQUEST, SHORT_BYTES, Limits
+from service.http import routes
+from service.http.limits import BYTES_A_REQUEST, SECONDS_A_REQUEST, SHORT_BYTES, Limits
 from service.tokens import ALL_SCOPES, OPERATOR, Principal, create_token
 from store.engine import Database
 from store.problems import TooManyRequests
@@ -107,6 +108,19 @@ def test_a_long_body_counts_as_many_requests_and_is_taken_whatever_the_limit(set
         anyio.run(send, b"")
     now = 9.5
     anyio.run(send, b"")
+
+
+def test_a_request_that_computes_counts_as_many(
+    client: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ann,) = users(client, settings, "ann")
+    limits = client.app.state.limits  # pyright: ignore[reportAttributeAccessIssue]
+    charged: list[float] = []
+    monkeypatch.setattr(limits, "charge", lambda _user, requests: charged.append(requests))
+    ticks = iter((1.0, 1.25))
+    monkeypatch.setattr(routes, "thread_time", lambda: next(ticks))
+    assert client.get("/v1/runs", headers=ann).status_code == 200
+    assert charged == [0.0, 0.25 / SECONDS_A_REQUEST], "of its body and of a processor"
 
 
 def test_a_user_stores_so_many_domain_sets_and_the_operator_as_many_as_there_is_room_for(

@@ -32,9 +32,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Document]:
     found: list[Document] = []
     ask = model_counts._ask
 
-    def noted(architecture: Document) -> Any:
+    def noted(architecture: Document, ending: Any) -> Any:
         found.append(dict(architecture))
-        return ask(architecture)
+        return ask(architecture, ending)
 
     monkeypatch.setattr(model_counts, "_ask", noted)
     return found
