@@ -300,6 +300,23 @@ PLACEHOLDERS = frozenset(
         "revision",
     }
 )
+FORMAT_FILES = {
+    f"{name.replace('-', '_')}_file": name
+    for name in (
+        *(
+            "olmo-core",
+            "megatron",
+            "streaming",
+            "datasets",
+            "llama-factory",
+            "litdata",
+            "levanter",
+            "nanotron",
+        ),
+        *("open-instruct", "torchtitan", "olmix", "regmix", "csv", "json", "yaml"),
+    )
+}
+"""Placeholder -> the format of `exchange.formats` whose file it is; by name, for who reads settings loads none."""
 BUILT_IN = "built-in"
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -330,6 +347,9 @@ class Program(BaseModel):
     command: tuple[str, ...] = Field(min_length=1)
     environment: tuple[str, ...] = ()
     stop_seconds: float = Field(default=30.0, ge=0.0, le=3600.0)
+    path: str = ""
+    sequence_length: int = Field(default=2048, ge=1, le=2**24)
+    batch_rows: int = Field(default=512, ge=1, le=2**24)
 
     @field_validator("command")
     @classmethod
@@ -337,9 +357,9 @@ class Program(BaseModel):
         if not Path(value[0]).is_absolute() or "{" in value[0]:
             raise ValueError(f"the program {value[0]!r} is not an absolute path without placeholders")
         for name in _PLACEHOLDER.findall(" ".join(value)):
-            if name not in PLACEHOLDERS:
+            if name not in PLACEHOLDERS and name not in FORMAT_FILES:
                 raise ValueError(
-                    f"unknown placeholder {{{name}}}; there are {', '.join(sorted(PLACEHOLDERS))}"
+                    f"unknown placeholder {{{name}}}; there are {', '.join(sorted({*PLACEHOLDERS, *FORMAT_FILES}))}"
                 )
         return value
 
@@ -350,6 +370,12 @@ class Program(BaseModel):
             if name.upper().startswith("MIXWRIGHT_"):
                 raise ValueError(f"{name} is the service's own and may hold a secret")
         return value
+
+    @property
+    def formats(self) -> dict[str, str]:
+        """Placeholder -> format, of those that the command has."""
+        used = _PLACEHOLDER.findall(" ".join(self.command))
+        return {name: FORMAT_FILES[name] for name in used if name in FORMAT_FILES}
 
     def arguments(self, values: Mapping[str, str]) -> list[str]:
         """The command with its placeholders replaced, element by element and once."""

@@ -206,6 +206,14 @@ class DomainRow(Base):
         """``N_j``: what the user declared (the files may be a sample), else what was counted for training."""
         return self.declared_tokens if self.declared_tokens is not None else self.counted_tokens
 
+    @property
+    def documents_of_tokens(self) -> float | None:
+        """As many as hold its tokens, which may be declared for more text than its files have; None: unknown."""
+        held_out = (self.findings or {}).get("held_out_tokens")
+        if self.tokens is None or not self.documents or not self.counted_tokens or held_out is None:
+            return None
+        return self.tokens * self.documents / (self.counted_tokens + held_out)
+
 
 class Optimization(Base):
     """Swarm + regression + solve for one revision."""

@@ -74,6 +74,7 @@ class Blend:
         tokens: Mapping[str, float | None] = MappingProxyType({}),
         documents: Mapping[str, float | None] = MappingProxyType({}),
         path: str = "",
+        files: Mapping[str, Sequence[str]] = MappingProxyType({}),
         sequence_length: int = 2048,
         batch_rows: int = 512,
         **run: Any,
@@ -84,7 +85,8 @@ class Blend:
             weights: `{domain: weight}`, summing to 1; domains of weight 0 are left out.
             tokens: `{domain: available tokens}`, of those that are known.
             documents: likewise.
-            path: of a domain's files, with `{domain}` in it; empty where the format needs none.
+            path: of a domain's files, with `{domain}` in it; empty where the format needs none, or for `files`.
+            files: `{domain: its files}`, where they follow no pattern.
             sequence_length: tokens of a row.
             batch_rows: rows of a step over all devices.
             run: what else a blend knows, such as `target_tokens`.
@@ -109,7 +111,7 @@ class Blend:
                 tokens.get(name) or None,
                 documents.get(name) or None,
                 # Not `format`: a template may come from anywhere, and only this one name is meant.
-                (path.replace("{domain}", name),) if path else (),
+                (path.replace("{domain}", name),) if path else tuple(files.get(name, ())),
             )
             for name, weight in used.items()
         )
@@ -227,6 +229,7 @@ class Format(ABC):
     Attributes:
         name: what it is asked for by.
         title: the trainer, and the version it was held against.
+        file: the name of the file a trainer is pointed at; there may be others beside it.
         unit: what its weights weigh.
         checked: how the realised report was checked.
         exact: whether the trainer's draws follow from the file alone.
@@ -235,6 +238,7 @@ class Format(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    file: ClassVar[str]
     unit: ClassVar[Unit]
     checked: ClassVar[str]
     exact: ClassVar[bool] = True

@@ -11,13 +11,13 @@ from exchange.formats.levanter import Levanter
 from exchange.formats.litdata import LitData
 from exchange.formats.megatron import Megatron
 from exchange.formats.olmo_core import OlmoCore
-from exchange.formats.others import Nanotron, OpenInstruct
+from exchange.formats.others import Nanotron, OpenInstruct, Torchtitan
 from exchange.formats.plain import Csv, Json, Olmix, RegMix, Yaml
 from exchange.formats.streaming import Streaming
 
 _ALL: tuple[Format, ...] = (
     *(OlmoCore(), Megatron(), Streaming(), Datasets(), LlamaFactory(), LitData(), Levanter()),
-    *(Nanotron(), OpenInstruct(), Olmix(), RegMix(), Csv(), Json(), Yaml()),
+    *(Nanotron(), OpenInstruct(), Torchtitan(), Olmix(), RegMix(), Csv(), Json(), Yaml()),
 )
 FORMATS: Mapping[str, Format] = {each.name: each for each in _ALL}
 

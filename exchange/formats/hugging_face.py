@@ -25,6 +25,7 @@ class Datasets(_Documents):
 
     name = "datasets"
     title = "Hugging Face datasets 5.2 (interleave_datasets)"
+    file = "interleave.json"
     checked = "drawn with datasets 5.2.0, within its chance"
 
     def files(self, blend: Blend) -> dict[str, str]:
@@ -41,7 +42,7 @@ class Datasets(_Documents):
             "stopping_strategy": "all_exhausted",
             "take": documents(blend),
         }
-        return {"interleave.json": json.dumps(told, indent=2) + "\n"}
+        return {self.file: json.dumps(told, indent=2) + "\n"}
 
 
 class LlamaFactory(_Documents):
@@ -49,6 +50,7 @@ class LlamaFactory(_Documents):
 
     name = "llama-factory"
     title = "LLaMA-Factory (interleave_over)"
+    file = "dataset_info.json"
     checked = "against its documented schema; draws as datasets does"
 
     def files(self, blend: Blend) -> dict[str, str]:
@@ -64,7 +66,7 @@ class LlamaFactory(_Documents):
             f"interleave_probs: {','.join(map(decimal, probabilities(blend)))}",
         ]
         return {
-            "dataset_info.json": json.dumps(info, indent=2) + "\n",
+            self.file: json.dumps(info, indent=2) + "\n",
             "mixture.yaml": "\n".join([*lines, ""]),
         }
 

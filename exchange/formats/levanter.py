@@ -18,6 +18,7 @@ class Levanter(Format):
 
     name = "levanter"
     title = "Levanter 0.2 (Marin)"
+    file = "data.yaml"
     unit = "rows"
     checked = "against its documented schema, with the rounding of its blocks"
 
@@ -37,7 +38,7 @@ class Levanter(Format):
             f"{json.dumps(source.name)}: {decimal(source.weight)}" for source in blend.sources
         )
         lines += [f"  train_weights: {{{weights}}}", f"  mixture_block_size: {block(blend)}", ""]
-        return {"data.yaml": "\n".join(lines)}
+        return {self.file: "\n".join(lines)}
 
     def tokens(self, blend: Blend) -> Sequence[float]:
         """See `Format`."""

@@ -24,6 +24,7 @@ class LitData(Format):
 
     name = "litdata"
     title = "litdata 0.2.76 (LitGPT)"
+    file = "combined.json"
     unit = "rows"
     checked = "drawn with litdata 0.2.76"
 
@@ -36,7 +37,7 @@ class LitData(Format):
             # With it the weights are refused.
             "iterate_over_all": False,
         }
-        return {"combined.json": json.dumps(told, indent=2) + "\n"}
+        return {self.file: json.dumps(told, indent=2) + "\n"}
 
     def tokens(self, blend: Blend) -> Sequence[float]:
         """See `Format`."""

@@ -23,6 +23,7 @@ class Megatron(Format):
 
     name = "megatron"
     title = "Megatron-core 0.16 (also Megatron Bridge, NeMo, GPT-NeoX)"
+    file = "blend.txt"
     unit = "rows"
     checked = "built and drawn with megatron-core 0.16.1"
 
@@ -32,7 +33,7 @@ class Megatron(Format):
         pairs = list(zip(map(decimal, _weights(blend)), prefixes, strict=True))
         flat = [part for pair in pairs for part in pair]
         return {
-            "blend.txt": " ".join(flat) + "\n",
+            self.file: " ".join(flat) + "\n",
             "splits.json": json.dumps({"train": flat, "valid": None, "test": None}, indent=2) + "\n",
         }
 

@@ -33,6 +33,7 @@ class OlmoCore(Format):
 
     name = "olmo-core"
     title = "OLMo-core 3.0 (SourceMixtureList)"
+    file = "sources.yaml"
     unit = "tokens"
     checked = "built and drawn with ai2-olmo-core 3.0.0"
     enforces_cap = True
@@ -50,7 +51,7 @@ class OlmoCore(Format):
                 "  paths:",
                 *(f"  - {json.dumps(path)}" for path in source.paths),
             ]
-        return {"sources.yaml": "\n".join([*lines, ""])}
+        return {self.file: "\n".join([*lines, ""])}
 
     def tokens(self, blend: Blend) -> Sequence[float]:
         """See `Format`."""

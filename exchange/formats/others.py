@@ -14,6 +14,7 @@ class Nanotron(Format):
 
     name = "nanotron"
     title = "Nanotron"
+    file = "data_stages.yaml"
     unit = "rows"
     checked = "against its documented schema"
 
@@ -35,7 +36,7 @@ class Nanotron(Format):
         ]
         if blend.vocabulary is not None:
             lines.append(f"      vocab_size: {blend.vocabulary}")
-        return {"data_stages.yaml": "\n".join([*lines, ""])}
+        return {self.file: "\n".join([*lines, ""])}
 
     def tokens(self, blend: Blend) -> Sequence[float]:
         """See `Format`."""
@@ -50,6 +51,7 @@ class OpenInstruct(Format):
 
     name = "open-instruct"
     title = "open-instruct"
+    file = "dataset_mixer_list.txt"
     unit = "share of the domain"
     checked = "against its documented schema"
 
@@ -61,8 +63,42 @@ class OpenInstruct(Format):
             f"{files[0]} {decimal(source.weight * target / available)}"
             for source, files, available in zip(blend.sources, paths, tokens, strict=True)
         ]
-        return {"dataset_mixer_list.txt": " ".join(parts) + "\n"}
+        return {self.file: " ".join(parts) + "\n"}
 
     def tokens(self, blend: Blend) -> Sequence[float]:
         """See `Format`."""
         return [source.weight * float(blend.needed("target_tokens")) for source in blend.sources]
+
+
+class Torchtitan(Format):
+    """The data loader of a torchtitan configuration, which is Python; pinned to the version that has it.
+
+    Each step packs a row of one source, drawn by weight: shares of the tokens. Every name has to be one of the
+    `DATASETS` that the installation registers; the head of torchtitan has replaced this loader.
+    """
+
+    name = "torchtitan"
+    title = "torchtitan 0.3.0 (InterleavedHuggingFaceTextDataLoader)"
+    file = "dataloader.py"
+    unit = "rows"
+    checked = "against its source"
+    exact = False
+
+    def files(self, blend: Blend) -> dict[str, str]:
+        """See `Format`."""
+        paths = blend.each("paths")
+        lines = [
+            "# torchtitan 0.3.0; register every dataset by its name in DATASETS.",
+            "from torchtitan.hf_datasets.text_datasets import HFDataSource, InterleavedHuggingFaceTextDataLoader",
+            "",
+            "dataloader = InterleavedHuggingFaceTextDataLoader.Config(",
+            "    sources=[",
+        ]
+        for source, files in zip(blend.sources, paths, strict=True):
+            told = f"dataset={source.name!r}, dataset_path={files[0]!r}"
+            lines.append(f"        HFDataSource({told}, weight={decimal(source.weight)}, infinite=True),")
+        return {self.file: "\n".join([*lines, "    ],", f"    seed={blend.seed},", ")", ""])}
+
+    def tokens(self, blend: Blend) -> Sequence[float]:
+        """See `Format`."""
+        return [source.weight * (blend.target_tokens or 1.0) for source in blend.sources]

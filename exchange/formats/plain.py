@@ -24,11 +24,12 @@ class Csv(_Weights):
 
     name = "csv"
     title = "comma-separated values"
+    file = "mixture.csv"
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`."""
         lines = [f"{_quoted(source.name)},{source.weight!r}" for source in blend.sources]
-        return {"mixture.csv": "\n".join(["domain,weight", *lines, ""])}
+        return {self.file: "\n".join(["domain,weight", *lines, ""])}
 
 
 class Json(_Weights):
@@ -36,10 +37,11 @@ class Json(_Weights):
 
     name = "json"
     title = "JSON"
+    file = "mixture.json"
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`."""
-        return {"mixture.json": json.dumps({s.name: s.weight for s in blend.sources}, indent=2) + "\n"}
+        return {self.file: json.dumps({s.name: s.weight for s in blend.sources}, indent=2) + "\n"}
 
 
 class Yaml(_Weights):
@@ -47,11 +49,12 @@ class Yaml(_Weights):
 
     name = "yaml"
     title = "YAML"
+    file = "mixture.yaml"
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`."""
         lines = [f"{json.dumps(source.name)}: {decimal(source.weight)}" for source in blend.sources]
-        return {"mixture.yaml": "\n".join([*lines, ""])}
+        return {self.file: "\n".join([*lines, ""])}
 
 
 class Olmix(_Weights):
@@ -59,11 +62,12 @@ class Olmix(_Weights):
 
     name = "olmix"
     title = "Olmix"
+    file = "mixture.json"
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`."""
         rows = [{"domain": source.name, "weight": source.weight} for source in blend.sources]
-        return {"mixture.json": json.dumps(rows, indent=2) + "\n"}
+        return {self.file: json.dumps(rows, indent=2) + "\n"}
 
 
 class RegMix(_Weights):
@@ -71,6 +75,7 @@ class RegMix(_Weights):
 
     name = "regmix"
     title = "RegMix (TinyLlama trainer)"
+    file = "mixture.yaml"
     checked = "against its documented schema"
 
     def files(self, blend: Blend) -> dict[str, str]:
@@ -79,9 +84,7 @@ class RegMix(_Weights):
         weights = zip(names, rounded([s.weight for s in blend.sources], 5), strict=True)
         train = [f"  {json.dumps('train_' + name)}: {decimal(weight)}" for name, weight in weights]
         valid = [f"  {json.dumps('valid_' + name)}: 1.0" for name in names]
-        return {
-            "mixture.yaml": "\n".join(["train:", *train, "valid:", *valid, "model_name: tinyllama_1M", ""])
-        }
+        return {self.file: "\n".join(["train:", *train, "valid:", *valid, "model_name: tinyllama_1M", ""])}
 
     def tokens(self, blend: Blend) -> Sequence[float]:
         """See `Format`."""

@@ -15,6 +15,7 @@ class Streaming(Format):
 
     name = "streaming"
     title = "MosaicML Streaming 0.13 (llm-foundry)"
+    file = "train_loader.yaml"
     unit = "rows"
     checked = "drawn with mosaicml-streaming 0.13.0"
 
@@ -37,7 +38,7 @@ class Streaming(Format):
                 f"        local: {json.dumps(source.paths[0])}",
                 f"        choose: {count}",
             ]
-        return {"train_loader.yaml": "\n".join([*lines, ""])}
+        return {self.file: "\n".join([*lines, ""])}
 
     def tokens(self, blend: Blend) -> Sequence[float]:
         """See `Format`."""

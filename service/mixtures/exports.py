@@ -16,7 +16,7 @@ from service.processes.computation import Computation
 from store.documents import OptimizationDocument
 from store.engine import Database
 from store.problems import invalid
-from store.tables import Document, DomainRow, Optimization
+from store.tables import Document, Optimization
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,5 @@ def _known(session: Session, mixture_id: str, query: ExportQuery) -> tuple[Docum
     return mixture.weights, {
         **known,
         "tokens": {row.name: row.tokens for row in rows},
-        "documents": {row.name: _documents(row) for row in rows},
+        "documents": {row.name: row.documents_of_tokens for row in rows},
     }
-
-
-def _documents(row: DomainRow) -> float | None:
-    """As many as hold its tokens, which may be declared for more text than its files have; None where unknown."""
-    held_out = (row.findings or {}).get("held_out_tokens")
-    if row.tokens is None or not row.documents or not row.counted_tokens or held_out is None:
-        return None
-    return row.tokens * row.documents / (row.counted_tokens + held_out)

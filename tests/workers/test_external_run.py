@@ -10,10 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
+from exchange.formats import FORMATS
 from store import jobs
 from store.engine import Database
-from store.settings import BadLaunchers, Program, Settings, read_launchers
+from store.settings import FORMAT_FILES, BadLaunchers, Program, Settings, read_launchers
 from store.tables import DomainRow, Job, Launch, MixtureRow, Run
 from tests.workers.conftest import new_revision
 from workers.claims.claim import claim
@@ -33,6 +35,7 @@ def spec(tmp_path: Path, *arguments: str, stop_seconds: float = 30.0) -> dict[st
         "directory": str(tmp_path / "launch"),
         "stop_seconds": stop_seconds,
         "mixture": {"weights": {"books": 1.0}},
+        "exports": {"formats": []},
     }
 
 
@@ -151,3 +154,42 @@ def test_a_template_that_cannot_be_meant_is_refused(tmp_path: Path, text: str) -
         read_launchers(path)
     path.write_text('[launchers.one]\ncommand = ["/bin/x", "{name}"]\n')
     assert list(read_launchers(path)) == ["one"]
+
+
+def test_a_launcher_gets_the_mixture_as_its_trainer_reads_it(sqlite: Database, tmp_path: Path) -> None:
+    program = tmp_path / "launchers.toml"
+    command = json.dumps([sys.executable, "-c", SHOW, "--sources={olmo_core_file}"])
+    run = 'path = "/data/{domain}/*.npy"\nsequence_length = 128\nbatch_rows = 4\n'
+    program.write_text(f"[launchers.olmo-core]\ncommand = {command}\n{run}")
+    settings = Settings(data_directory=tmp_path, launchers=program)
+    weights = {"books": 0.25, "web": 0.75}
+    with sqlite.write() as session:
+        revision = new_revision(session)
+        session.add_all(
+            DomainRow(revision_id=revision.id, name=name, files=[f"/{name}.jsonl"], declared_tokens=10**6)
+            for name in weights
+        )
+        mixture = MixtureRow(revision_id=revision.id, kind="manual", weights=weights)
+        session.add(mixture)
+        session.flush()
+        asked = {"launcher": "olmo-core", "name": None, "tokens": 51_200, "seed": 0, "repetition_cap": 4}
+        launch = Launch(mixture_id=mixture.id, settings=asked)
+        session.add(launch)
+        session.flush()
+        job = jobs.new_job(jobs.EXTERNAL_RUN, "run", launch.id)
+        session.add(job)
+        session.flush()
+        told = external_run.describe(session, job, settings)
+    assert external_run.execute(told, lambda _: None)["exit_status"] == 0
+    folder = Path(told["directory"])
+    (sources,) = json.loads((folder / "log").read_text())[0]
+    assert sources == f"--sources={folder / 'olmo-core' / 'sources.yaml'}"
+    written = yaml.safe_load((folder / "olmo-core" / "sources.yaml").read_text())["sources"]
+    assert {row["source_name"]: row["target_ratio"] for row in written} == weights
+    assert written[0]["paths"] == ["/data/books/*.npy"]
+    drawn = json.loads((folder / "olmo-core" / "realised.json").read_text())
+    assert drawn["target_tokens"] == 51_200
+
+
+def test_every_placeholder_of_a_format_is_one() -> None:
+    assert set(FORMAT_FILES.values()) == set(FORMATS)

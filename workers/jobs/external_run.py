@@ -69,18 +69,55 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
         for row in revision.domains
     }
     paths = {"directory": str(directory), "mixture_file": str(directory / "mixture.json")}
+    if launcher.formats:
+        from exchange.formats import format_named
+
+        for placeholder, name in launcher.formats.items():
+            paths[placeholder] = str(directory / name / format_named(name).file)
     return {
         "arguments": launcher.arguments({name: str(value) for name, value in {**about, **paths}.items()}),
         "environment": [*ALLOWED_ENVIRONMENT, *launcher.environment],
         "stop_seconds": launcher.stop_seconds,
         "directory": str(directory),
         "mixture": {**about, "weights": launch.mixture.weights, "domains": domains},
+        "exports": {
+            "formats": list(launcher.formats.values()),
+            "repetition_cap": asked.repetition_cap,
+            "documents": {row.name: row.documents_of_tokens for row in revision.domains},
+            **launcher.model_dump(include={"path", "sequence_length", "batch_rows"}),
+        },
     }
+
+
+def write_exports(directory: Path, mixture: Document, asked: Document) -> None:
+    """The mixture in each format that the command names, in a folder of its name, with what the trainer draws of it.
+
+    Raises InvalidExport for a mixture that a format cannot hold.
+    """
+    if not asked["formats"]:
+        return
+    from exchange.formats import export, write_files
+
+    domains = mixture["domains"]
+    run = {name: value for name, value in asked.items() if name != "formats"}
+    for name in asked["formats"]:
+        made = export(
+            mixture["weights"],
+            name,
+            tokens={domain: known["tokens"] for domain, known in domains.items()},
+            files={domain: known["files"] for domain, known in domains.items()},
+            target_tokens=mixture["target_tokens"],
+            seed=mixture["seed"],
+            **run,
+        )
+        write_files(made.files, directory / name)
+        write_json(directory / name / "realised.json", made.realised.to_dict())
 
 
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """Write the mixture, run the program to its end, and answer its exit status."""
     write_json(Path(spec["directory"]) / "mixture.json", spec["mixture"])
+    write_exports(Path(spec["directory"]), spec["mixture"], spec["exports"])
     started = time.monotonic()
     status, tail = run_program(spec)
     if status != 0:
