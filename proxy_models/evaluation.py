@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proxy_models.model.model import LanguageModel
+from proxy_models.model.model import ScoringModel
 from proxy_models.model.stacked_model import StackedDecoder
 from proxy_models.text.task_file import (
     ACCURACY,
@@ -181,7 +181,7 @@ def continuation_task(
 
 
 def evaluate(
-    model: LanguageModel, tasks: Mapping[str, Scored], device: str = "cpu", processes: Processes = ALONE
+    model: ScoringModel, tasks: Mapping[str, Scored], device: str = "cpu", processes: Processes = ALONE
 ) -> dict[str, float]:
     """What each task measures on the model (`Scored.series`): BPB, and where there are choices the accuracy too.
 

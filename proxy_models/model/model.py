@@ -23,8 +23,8 @@ from proxy_models.model.products import ONEDNN, by_onednn, linear, product
 from proxy_models.training.run_spec import seed_of
 
 
-class LanguageModel(Protocol):
-    """A causal language model: `model.Decoder`, or one of ``transformers`` (`families.transformers_model`)."""
+class ScoringModel(Protocol):
+    """What a causal language model needs to be evaluated."""
 
     @property
     def config(self) -> ModelConfig | Architecture:
@@ -38,6 +38,10 @@ class LanguageModel(Protocol):
     def logits(self, hidden: Tensor) -> Tensor:
         """Positions of what the call gave, (n, ...) -> (n, V)."""
         ...
+
+
+class LanguageModel(ScoringModel, Protocol):
+    """A causal language model: `model.Decoder`, or one of ``transformers`` (`families.transformers_model`)."""
 
     def loss(self, tokens: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
         """What training lowers: tokens and targets (B, T) int64 -> scalar; ``mask`` as in `document_mask`."""

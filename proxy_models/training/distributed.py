@@ -69,12 +69,22 @@ class _Root(nn.Module):
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
         self.used = [model]  # in a list: one that is a module is registered once, below
-        self.inner: nn.Module = model if isinstance(model, nn.Module) else model.inner  # pyright: ignore
+        self.inner = _module(model)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None, mask: Tensor | None = None) -> Any:
         """The loss; without targets what `LanguageModel.logits` takes."""
         (model,) = self.used
         return model(tokens) if targets is None else model.loss(tokens, targets, mask)
+
+
+def _module(model: LanguageModel) -> nn.Module:
+    """Our decoder is one; a model of ``transformers`` has one."""
+    if isinstance(model, Decoder):
+        return model
+    from proxy_models.families.transformers_model import TransformersModel
+
+    assert isinstance(model, TransformersModel)
+    return model.inner
 
 
 class _Gathered:
@@ -168,8 +178,8 @@ class Distributed(Backend):
         """Gradients go to the other processes with the last piece of a batch only."""
         if isinstance(self.root, FSDPModule):
             self.root.set_requires_gradient_sync(last)
-        own = isinstance(self.root, DistributedDataParallel) and not last
-        with self.root.no_sync() if own else nullcontext():  # pyright: ignore[reportCallIssue]
+        copies = self.root if isinstance(self.root, DistributedDataParallel) and not last else None
+        with nullcontext() if copies is None else copies.no_sync():
             yield
 
     def state(self, member: int = 0) -> dict[str, Tensor]:
@@ -225,11 +235,12 @@ def _layers(model: nn.Module) -> list[nn.Module]:
 
 
 def _recompute(model: LanguageModel) -> None:
-    if isinstance(model, Decoder):
-        model.recompute = True
+    inner: Any = _module(model)
+    if isinstance(inner, Decoder):
+        inner.recompute = True
     else:
-        model.inner.gradient_checkpointing_enable({"use_reentrant": False})  # pyright: ignore
-        model.inner.train()  # pyright: ignore[reportAttributeAccessIssue]  # what it asks before it does so
+        inner.gradient_checkpointing_enable({"use_reentrant": False})
+        inner.train()  # it is asked for before anything is computed again
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -40,7 +40,11 @@ def main(order_file: str) -> int:
     if "LOCAL_RANK" in os.environ:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     order = json.loads(Path(order_file).read_text(encoding="utf-8"))
-    with using_store(order.get("artifact_store")), reading_below(**(order.get("reading") or {"roots": None})):
+    reading = order.get("reading") or {}
+    with (
+        using_store(order.get("artifact_store")),
+        reading_below(reading.get("roots"), reading.get("own", ())),
+    ):
         spec = RunSpec.from_dict(order["run"])
         with joined(spec.device.partition(":")[0]) as (processes, device):
             try:
