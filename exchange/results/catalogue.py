@@ -1,0 +1,103 @@
+"""Every reader of results, and files read by the first that knows them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from exchange.results.base import InvalidResults, Measurement, Reader, ResultFile
+from exchange.results.json_files import LM_EVAL, OLMES, PLAIN, TRAINER_STATE
+from exchange.results.mlflow import MLFLOW, MLFLOW_DATABASE
+from exchange.results.tables import TABLE
+from exchange.results.tensorboard import TENSORBOARD
+
+READERS: tuple[Reader, ...] = (
+    *(TENSORBOARD, MLFLOW_DATABASE, MLFLOW),
+    *(LM_EVAL, TRAINER_STATE, OLMES, PLAIN, TABLE),
+)
+"""In the order in which they are asked: what is told by its name before what is told by its content."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What files have of runs.
+
+    Attributes:
+        metrics: `{run: {metric: value}}`, of several steps the latest.
+        left_out: runs that are none of those asked about, as ``run <name>``.
+    """
+
+    metrics: Mapping[str, Mapping[str, float]]
+    left_out: tuple[str, ...] = ()
+
+
+def read_results(files: Mapping[str, bytes], names: Sequence[str]) -> Results:
+    """The results of runs.
+
+    Args:
+        files: `{path: content}`. A run's own files lie in a folder of its name, or are called like it.
+        names: of the runs.
+
+    Raises:
+        InvalidResults: a file of no kind that is known, damaged, or of no run; a value that is no finite number; two
+            values of one metric without a step that says which is later.
+
+    >>> content = b'{"results": {"arc_easy": {"acc,none": 0.41, "acc_stderr,none": 0.01, "alias": "arc_easy"}}}'
+    >>> read_results({"out/run-7/results_2025.json": content}, ["run-7"]).metrics
+    {'run-7': {'arc_easy/acc': 0.41}}
+    """
+    known = frozenset(names)
+    latest: dict[str, dict[str, tuple[int | None, float]]] = {}
+    strangers: set[str] = set()
+    for path, data in sorted(files.items()):
+        file = ResultFile(PurePath(path), data, files, known)
+        reader = next((one for one in READERS if one.knows(file)), None)
+        if reader is None:
+            if any(one.is_beside(file) for one in READERS):
+                continue
+            kinds = ", ".join(one.name for one in READERS)
+            raise InvalidResults(f"{path} is no file of results that is known ({kinds})", field=path)
+        for one in reader.read(file):
+            run = one.run or file.folder_of_run()
+            if run is None:
+                raise InvalidResults(
+                    f"{path}: no folder on the way, nor the file, is called like a run, such as"
+                    f" {next(iter(names), 'none')}",
+                    field=path,
+                )
+            if run in known:
+                _keep(latest.setdefault(run, {}), run, one, path)
+            else:
+                strangers.add(run)
+    if strangers and not latest:
+        raise InvalidResults(
+            f"the files are of {', '.join(sorted(strangers)[:5])}, and no run is called so; there are"
+            f" {', '.join(list(names)[:5])}",
+            field=next(iter(files), ""),
+            names=sorted(strangers),
+        )
+    metrics = {run: _finite(run, values) for run, values in latest.items()}
+    return Results(metrics, tuple(f"run {name}" for name in sorted(strangers)))
+
+
+def _keep(values: dict[str, tuple[int | None, float]], run: str, one: Measurement, path: str) -> None:
+    before = values.get(one.metric)
+    if before is not None and one.step is None and before[0] is None and before[1] != one.value:
+        raise InvalidResults(
+            f"{path}: {one.value} for {one.metric!r} of run {run!r}, which has {before[1]} already; leave the older"
+            " file out",
+            field=path,
+            names=[run, one.metric],
+        )
+    if before is None or (one.step or 0) >= (before[0] or 0):
+        values[one.metric] = (one.step, one.value)
+
+
+def _finite(run: str, values: Mapping[str, tuple[int | None, float]]) -> dict[str, float]:
+    for name, (_, value) in values.items():
+        if not math.isfinite(value):
+            raise InvalidResults(
+                f"run {run!r} ended with {value} for {name!r}; say that it failed, or leave its files out",
+                names=[run, name],
+            )
+    return {name: value for name, (_, value) in values.items()}
