@@ -432,7 +432,9 @@ def objective_of(
         totals,
         directions={task.name: "higher" for task in higher},
         turned={task.name: "error rate" if task.metric == "accuracy" else "negated" for task in higher},
-        units={task.name: _UNITS[task.metric] for task in counted if task.metric in _UNITS},
+        units={
+            task.name: _UNITS.get(task.metric, "") for task in counted
+        },  # a unit, though none, is one said
         aggregation="worst family" if worst_family else "weighted mean",
         granularity=chosen,
     )

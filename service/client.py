@@ -13,7 +13,7 @@ import tarfile
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -275,6 +275,37 @@ class Client:
                 response.read()
                 _document(response)
             unpack_folder(response.iter_bytes(tarfile.RECORDSIZE), directory)
+
+    def create_swarm(self, request: Mapping[str, Any], key: str | None = None) -> Document:
+        """POST runs that were sampled and trained elsewhere."""
+        return self._post("/v1/swarms", request, key)
+
+    def swarm(self, swarm_id: str) -> Document:
+        """One swarm, its runs counted by state."""
+        return self._get(f"/v1/swarms/{swarm_id}")
+
+    def export_swarm(self, swarm_id: str, format: str, directory: Path, **asked: str | float) -> None:
+        """Write a configuration a run, as a trainer reads it, into a new directory.
+
+        ``asked`` as in `export_mixture`, and ``waiting`` for the runs without results only. Raises FileExistsError
+        where there is something of that name already.
+        """
+        if directory.exists() or directory.is_symlink():
+            raise FileExistsError(f"{directory} exists already")
+        query = {"format": format, **asked}
+        with self._http.stream("GET", f"/v1/swarms/{swarm_id}/export", params=query) as response:
+            if not response.is_success:
+                response.read()
+                _document(response)
+            unpack_folder(response.iter_bytes(tarfile.RECORDSIZE), directory)
+
+    def add_results(self, swarm_id: str, results: Iterable[Document], replace: bool = False) -> Document:
+        """POST results of runs that are trained elsewhere: ``{"run", "metrics"}`` or ``{"run", "failed"}`` each."""
+        return self._post(f"/v1/swarms/{swarm_id}/results", {"results": [*results], "replace": replace})
+
+    def finish_optimization(self, optimization_id: str) -> Document:
+        """Have it go on with the results that are in."""
+        return self._post(f"/v1/optimizations/{optimization_id}:finish")
 
     def runs(self, swarm_id: str) -> Iterator[Document]:
         """Every run of a swarm, page by page."""

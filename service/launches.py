@@ -207,7 +207,8 @@ def fitting_launch(
         check_memory(device, mixture.revision, document, "")
     if not document.tasks and mixture.optimization_id is not None:
         asked = SwarmDocument.of(session.get_one(Optimization, mixture.optimization_id))
-        document = replace(document, tasks=asked.tasks, aggregate=asked.aggregate)
+        here = tuple(task for task in asked.tasks if task.path)
+        document = replace(document, tasks=here, aggregate=asked.aggregate)
     return mixture, document
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # a process that only passes jobs on need not load the mathem
     from mixing.question import Question
     from mixing.reuse.reuse import Reuse
     from mixing.solve.constraints import LinearConstraint
+    from proxy_models.text.task_file import MetricName
     from store.tables import Launch, Optimization, Swarm
 
 VERSION: Final = 3
@@ -30,7 +31,7 @@ class TaskDocument(Task):
     """A task with its file, as it was when it was posted.
 
     Attributes:
-        path: of the file, resolved; None of a task that is measured elsewhere.
+        path: of the file, resolved; empty of a task that is measured elsewhere.
         normalization: what the log-likelihood of a choice is divided by before ranking; None without choices.
         examples: how many there are.
         size_bytes: of the file, or of its text where that is more.
@@ -39,7 +40,7 @@ class TaskDocument(Task):
         fields: where its records have what is scored (`text.task_layouts.TaskFields`), if that is said.
     """
 
-    path: str | None = None
+    path: str = ""
     normalization: str | None = None
     examples: int | None = None
     size_bytes: int | None = None
@@ -51,6 +52,11 @@ class TaskDocument(Task):
     def identity(self) -> str:
         """Equal for the same examples."""
         return self.digest or self.path or self.name
+
+    @property
+    def scored(self) -> "MetricName":
+        """What is scored on its file."""
+        return "accuracy" if self.metric == "accuracy" else "bpb"
 
     @property
     def measure(self) -> dict[str, str]:

@@ -107,6 +107,23 @@ def requeue_jobs(session: Session, owner: str, states: Iterable[str] = (FAILED, 
     return result.rowcount  # pyright: ignore[reportAttributeAccessIssue] - an UPDATE always answers a CursorResult
 
 
+def give_up_results(session: Session, owner: str) -> None:
+    """What waits for results of ``owner``'s runs counts with those that came, or has failed where none did."""
+    waiting = update(Job).where(Job.owner == owner, Job.state == WAITING)
+    measured = select(Run.id).where(Run.result.is_not(None))
+    session.execute(
+        waiting.where(Job.subject.in_(measured)).values(state=SUCCEEDED, finished_at=database_now())
+    )
+    session.execute(
+        waiting.values(
+            state=FAILED,
+            failure_code="no_results",
+            failure_detail="its results were not in when the optimization was finished",
+            finished_at=database_now(),
+        )
+    )
+
+
 def await_results(session: Session, owner: str) -> None:
     """What is queued of ``owner``'s runs is trained elsewhere: it waits for results instead of a worker."""
     session.execute(

@@ -5,7 +5,7 @@ questions nothing tells an error of 0 from one of 1 / (2 n), so a perfect one co
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from store.revisions.shared_text import (
     unique_shares,
     unmeasured,
 )
+from store.swarms import given_evidence
 from store.tables import Job, Optimization, Revision, Run, Swarm
 
 if TYPE_CHECKING:  # the worker, which never solves, need not load what does
@@ -98,12 +99,13 @@ class JobQuestion:
                 finished.append(_evidence(run, document))
             elif job.state in jobs.ENDED:
                 lost.append({"run_id": run.id, "reason": f"{job.failure_code}: {job.failure_detail}"})
+        given = given_evidence(session, optimization, document)
         return cls(
             document=document,
             tokens=token_counts(optimization.revision),
-            runs=tuple(finished),
-            lost=tuple(lost),
-            older=_older_runs(session, optimization, document),
+            runs=(*finished, *given.runs),
+            lost=(*lost, *given.lost),
+            older=_older_runs(session, optimization, document, given.older),
             unique=unique_shares(optimization.revision),
             shared=shared_sets(optimization.revision),
             unmeasured=unmeasured(optimization.revision),
@@ -135,11 +137,9 @@ class JobQuestion:
     def _reuse(self) -> "Reuse":
         from mixing.reuse.reuse import NOTHING_REUSED, Reuse, older_run
 
-        if self.document.reuse is None:
-            return NOTHING_REUSED
-        groups = self.document.reuse.plan.groups
+        groups = {} if self.document.reuse is None else self.document.reuse.plan.groups
         if self.older is None:
-            return Reuse(groups)
+            return Reuse(groups) if groups else NOTHING_REUSED
         space = space_of(self.older.lineage, self.older.revision)
         runs = tuple(
             older_run(replace(run, metrics=self._readable(run.metrics)), revision, space, self.document.seed)
@@ -156,14 +156,19 @@ class JobQuestion:
         return ratios
 
     @property
-    def proxy_tokens(self) -> int:
-        """What a whole run trains; 0 where nothing is trained."""
-        return 0 if self.document.proxy is None else self.document.proxy.tokens
+    def proxy_tokens(self) -> int | None:
+        """What a whole run trains; None where nobody said."""
+        return self.document.whole_run
 
     @property
     def _questions(self) -> dict[str, int]:
         """Task -> how many questions its accuracy is the share of, for those measured so."""
-        return {task.name: task.examples or 1 for task in self.document.tasks if task.metric == "accuracy"}
+        return {
+            task.name: task.examples
+            for task in self.document.tasks
+            if task.metric == "accuracy"
+            and task.examples is not None  # nobody said of one measured elsewhere
+        }
 
     def _readable(self, metrics: Mapping[str, float]) -> dict[str, float]:
         most = {name: 1 - 0.5 / count for name, count in self._questions.items()}
@@ -204,23 +209,26 @@ def token_counts(revision: Revision) -> dict[str, int]:
 
 def _evidence(run: Run, document: OptimizationDocument) -> RunEvidence:
     """A finished run; how much it trained is told in units of the proxy's tokens."""
-    assert document.proxy is not None, "what has runs has a proxy"
-    measured = Measurements.of(run.result)
+    measured, whole = Measurements.of(run.result), document.whole_run
     return RunEvidence(
         id=run.id,
         mixture=measured.realised_weights or run.weights,
         requested=run.weights,
         metrics=measured.final,
         noise=measured.noise,
-        tokens=run.requested_tokens / document.proxy.tokens,
+        tokens=run.requested_tokens / whole if run.requested_tokens and whole else 1.0,
         round=run.round,
     )
 
 
 def _older_runs(
-    session: Session, optimization: Optimization, document: OptimizationDocument
+    session: Session,
+    optimization: Optimization,
+    document: OptimizationDocument,
+    given: Sequence[tuple[str, RunEvidence]],
 ) -> OlderRuns | None:
-    if document.reuse is None or not (wanted := set(document.reuse.runs)):
+    wanted = set() if document.reuse is None else set(document.reuse.runs)
+    if not wanted and not given:
         return None
     comparison = Comparison.of(session, optimization.revision, document)
     runs = finished_runs(session, ancestry(session, optimization.revision))
@@ -230,7 +238,11 @@ def _older_runs(
     return OlderRuns(
         revision=node_id(optimization.revision),
         lineage=tuple(comparison.nodes),
-        runs=tuple(
-            (node_id(finished.optimization.revision), comparison.evidence(finished)) for finished in counted
+        runs=(
+            *(
+                (node_id(finished.optimization.revision), comparison.evidence(finished))
+                for finished in counted
+            ),
+            *given,
         ),
     )

@@ -125,6 +125,8 @@ class Settings(BaseSettings):
     """Requests that check files, plan or compute, of each user at once."""
     user_domain_sets: int = Field(default=1000, ge=1)
     """Domain sets each user may store."""
+    user_swarms: int = Field(default=1000, ge=1)
+    """Swarms each user may bring."""
     user_optimizations: int = Field(default=100, ge=1)
     """Optimizations each user may have under way."""
     user_device_hours: float = Field(default=10_000.0, ge=0)

@@ -157,6 +157,8 @@ def _lack_of_runs(
 
 def _requeue_cancelled(session: Session, optimization: Optimization) -> None:
     jobs.requeue_jobs(session, optimization.id, [jobs.CANCELLED])
+    if SwarmDocument.of(optimization).is_elsewhere:
+        jobs.await_results(session, optimization.id)
 
 
 def _queue(session: Session, optimization: Optimization, kind: str, number: int) -> None:

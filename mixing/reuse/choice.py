@@ -46,7 +46,7 @@ class PastRun:
         mixture: weights by domain of that revision.
         tasks: what was measured on it.
         unlike: why it cannot be compared with the runs to come (another proxy, another tokenizer), or None.
-        seed: it was trained with.
+        seed: it was trained with; None where nobody said.
 
     >>> PastRun("run-0", "1", {"web": 0.7, "code": 0.3}, ("humaneval",), unlike=None, seed=0).revision
     '1'
@@ -57,7 +57,7 @@ class PastRun:
     mixture: Mapping[str, float]
     tasks: tuple[str, ...]
     unlike: str | None
-    seed: int
+    seed: int | None
 
 
 @dataclass(frozen=True)

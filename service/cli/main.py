@@ -25,6 +25,7 @@ class Commands(click.Group):
             "compare": ("service.cli.mixture", "Two or more mixtures, domain by domain and task by task."),
             "launch": ("service.cli.launch", "Start the training run of a mixture."),
             "cancel": ("service.cli.launch", "Stop an optimization or a launch."),
+            "swarm": ("service.cli.swarm", "Swarms of a running service that are trained elsewhere."),
         },
         "The service itself": {
             "serve": ("service.cli.serve", "Run the service: API, dashboard and workers, until Ctrl-C."),

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixing.document import from_document
-from service.dashboard.formatting import ACCURACY, BPB, is_higher_better, minimised, objective_unit, unit_of
+from mixing.sense import Turn, turned
+from service.dashboard.formatting import ACCURACY, BPB, is_higher_better, turn_of, unit_of
 from store.documents import LaunchDocument
 
 Document = Mapping[str, Any]
@@ -75,10 +76,14 @@ def compare_pair(evidence: Document, natural: Document, proposed: Document) -> C
     objective, tasks = evidence["objective"], _objective_tasks(evidence)
     families = [family["tasks"] for family in objective.get("families") or ()]
     weights = {task["name"]: float(task["weight"]) for task in tasks}
-    turned = [task["name"] for task in tasks if is_higher_better(task)]
+    turns: dict[str, Turn | None] = {
+        task["name"]: turn_of("accuracy" if unit_of(task) == ACCURACY else "higher")
+        for task in tasks
+        if is_higher_better(task)
+    }
 
     def measured(launch: Document) -> float:
-        value = _measured(launch["metrics"], families or [weights], turned, is_higher_better(objective))
+        value = _measured(launch["metrics"], families or [weights], turns)
         return math.nan if value is None else value
 
     return Comparison(
@@ -123,21 +128,21 @@ def _settings(launch: Document) -> tuple[Any, ...]:
 def _measured(
     metrics: Mapping[str, float],
     families: Sequence[Mapping[str, float]],
-    turned: Sequence[str],
-    is_accuracy: bool,
+    turns: Mapping[str, Turn | None],
 ) -> float | None:
-    """The worst family's weighted mean, the ``turned`` tasks' accuracies as error rates, and turned back if all are.
+    """The worst family's weighted mean of the tasks as they are minimised, turned back if all are turned alike.
 
     None where there is no family, or a task was not measured.
     """
     if not families or not {name for family in families for name in family} <= metrics.keys():
         return None
-    values = minimised(metrics, turned)
+    values = {name: turned(value, turns.get(name)) for name, value in metrics.items()}
     worst = max(
         math.fsum(weight * values[name] for name, weight in family.items()) / math.fsum(family.values())
         for family in families
     )
-    return 1 - worst if is_accuracy else worst
+    alike: set[Turn | None] = {turns.get(name) for family in families for name in family}
+    return turned(worst, alike.pop()) if len(alike) == 1 else worst
 
 
 def objective_weights(document: Document) -> dict[str, float]:
@@ -151,13 +156,13 @@ def objective_bpb(metrics: Mapping[str, float], settings: Document) -> float | N
         {"name": name, "weight": 1.0, "family": None} for name in metrics if name.startswith(_HELD_OUT)
     ]
     is_worst = settings.get("aggregate") == "worst_family"
-    higher = [task["name"] for task in tasks if task.get("metric") == "accuracy"]
+    turns: dict[str, Turn | None] = {task["name"]: turn_of(task.get("metric")) for task in tasks}
     families: dict[str, dict[str, float]] = {}
     for task in tasks:
         if task["weight"] > 0:
             family = (task.get("family") or task["name"]) if is_worst else "all"
             families.setdefault(family, {})[task["name"]] = float(task["weight"])
-    return _measured(metrics, list(families.values()), higher, objective_unit(settings) == ACCURACY)
+    return _measured(metrics, list(families.values()), turns)
 
 
 def with_objective(models: Iterable[Document], settings: Document | None = None) -> list[Document]:

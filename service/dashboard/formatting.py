@@ -1,11 +1,12 @@
 """Numbers as people read them, and the units they are in. What is unknown (None, NaN) is a dash, never a zero."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
+from mixing.sense import Turn
 from proxy_models.config import BFLOAT16
 
 UNKNOWN = "–"
@@ -167,19 +168,25 @@ def in_unit(value: float | None, unit: str) -> str:
 
 def objective_unit(settings: Document) -> str:
     """The unit of the objective that an optimization or a launch was asked for."""
-    metrics = {task.get("metric") == "accuracy" for task in settings["tasks"] if task["weight"] > 0}
-    return "" if len(metrics) == 2 else ACCURACY if True in metrics else BPB
+    units = {_unit(task.get("metric")) for task in settings["tasks"] if task["weight"] > 0} or {BPB}
+    return units.pop() if len(units) == 1 else ""
 
 
 def unit_of_metric(name: str, settings: Document) -> str:
     """The unit of a metric of a run by its name: a task, its other metric, or a held-out slice."""
     task, _, series = name.rpartition("/")
-    metrics = {each["name"]: each.get("metric", "bpb") for each in settings["tasks"]}
-    metric = series if task in metrics else metrics.get(name, "bpb")
-    return ACCURACY if metric == "accuracy" else BPB
+    metrics = {each["name"]: each.get("metric") for each in settings["tasks"]}
+    return _unit(metrics.get(name, series if task in metrics else BPB))
 
 
-def minimised(metrics: Mapping[str, float], higher: Iterable[str]) -> dict[str, float]:
-    """Measured metrics as the objective averages them: an accuracy as its error rate."""
-    turned = set(higher)
-    return {name: 1 - value if name in turned else value for name, value in metrics.items()}
+def _unit(metric: str | None) -> str:
+    """Of a task by its metric; of what was measured elsewhere and is no accuracy nobody said one."""
+    return {"accuracy": ACCURACY, "lower": "", "higher": ""}.get(metric or "", BPB)
+
+
+_TURNS: Mapping[str, Turn] = {"accuracy": "error rate", "higher": "negated"}
+
+
+def turn_of(metric: str | None) -> Turn | None:
+    """How a task is turned to be minimised, by its metric."""
+    return _TURNS.get(metric or "")

@@ -170,6 +170,7 @@ def _reuse(settings: Document) -> dict[str, Any]:
         "mixture_id": settings["mixture"],
         "sentences": list(plan_sentences(plan)),
         "groups": groups,
+        "domains": len(plan.recomputed) + sum(len(members) for _, members in groups),
     }
 
 

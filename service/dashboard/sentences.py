@@ -43,6 +43,8 @@ def progress_sentence(optimization: Document) -> str:
     if state in ("failed", "cancelled"):
         how_far = f" after {trained}" if runs["total"] else ", with nothing to train"
         return f"{state.capitalize()}{how_far}."
+    if state == "succeeded" and optimization["settings"].get("swarms"):
+        return "Done: solved over runs that there were."
     if state == "succeeded" and not runs["total"]:
         return "Done: nothing had to be trained."
     if state == "succeeded":
@@ -58,6 +60,12 @@ def progress_sentence(optimization: Document) -> str:
         words += f", round {number} of {rounds}"
     if optimization["stage"] != "train":
         return f"{words}."
+    if runs["waiting"]:
+        given_up = f", {count(runs['failed'])} lost" if runs["failed"] else ""
+        return (
+            f"{words.replace(_STAGES['train'], 'Waiting for results from elsewhere')}:"
+            f" {count(runs['succeeded'])} of {count(runs['total'])} runs have theirs{given_up}."
+        )
     words += f": {count(runs['succeeded'])} of {count(runs['total'])} runs done"
     if progress["eta_seconds"]:
         words += f", {about(progress['eta_seconds'])} left"
@@ -109,8 +117,8 @@ def lineage_sentence(lineage: Document) -> str:
     runs = [
         (revision["number"], run["counted"])
         for revision in lineage["revisions"]
-        for optimization in revision["optimizations"]
-        for run in optimization["runs"]
+        for swarm in (*revision["optimizations"], *revision.get("swarms", ()))
+        for run in swarm["runs"]
     ]
     if not runs:
         return "No run was trained for it or for its ancestors."

@@ -21,7 +21,7 @@ from service.tokens import Principal
 from store import jobs
 from store.problems import Forbidden, TooManyRequests
 from store.settings import Settings
-from store.tables import DomainSet, Optimization
+from store.tables import DomainSet, Optimization, Swarm
 
 BURST_SECONDS = 2.0
 """A user who was quiet may send so many seconds' requests at once."""
@@ -146,6 +146,19 @@ def check_domain_sets(session: Session, settings: Settings, user: Principal) -> 
             "too_many_domain_sets",
             f"{user.name!r} has {made} domain sets, as many as a user may have; post a revision of one of them, or"
             " have the operator raise MIXWRIGHT_USER_DOMAIN_SETS.",
+        )
+
+
+def check_swarms(session: Session, settings: Settings, user: Principal) -> None:
+    """Raise Forbidden where a user has brought as many swarms as one may have."""
+    if user.is_operator:
+        return
+    made = session.scalar(select(func.count()).select_from(Swarm).where(Swarm.user_name == user.name))
+    if (made or 0) >= settings.user_swarms:
+        raise Forbidden(
+            "too_many_swarms",
+            f"{user.name!r} has brought {made} swarms, as many as a user may have; have the operator raise"
+            " MIXWRIGHT_USER_SWARMS.",
         )
 
 

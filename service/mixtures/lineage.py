@@ -16,7 +16,7 @@ from service.domain_sets.schemas import ChangesView
 from service.http.schemas import Time, Weights, view_of
 from service.mixtures.service import MixtureSummary, mixture_with_id, summarize_mixture
 from store import jobs
-from store.documents import SwarmDocument
+from store.documents import BroughtDocument, SwarmDocument
 from store.engine import database_for
 from store.revisions.changes import KnownChanges, known_changes
 from store.revisions.lineage import ancestry
@@ -59,6 +59,16 @@ class OptimizationLineage(BaseModel):
     runs: list[RunLineage]
 
 
+class BroughtLineage(BaseModel):
+    """A swarm over one of the revisions that was sampled and trained elsewhere, with its runs."""
+
+    id: str
+    name: str | None
+    proxy_name: str | None
+    created_at: Time
+    runs: list[RunLineage]
+
+
 class RevisionLineage(BaseModel):
     """A revision of the chain: what changed against its parent, as a map, and what was asked of it."""
 
@@ -70,6 +80,7 @@ class RevisionLineage(BaseModel):
     changes: ChangesView
     map: list[MapRow]
     optimizations: list[OptimizationLineage]
+    swarms: list[BroughtLineage]
 
 
 class StartLineage(BaseModel):
@@ -120,11 +131,19 @@ def _verdict(own: Optimization | None, plan: ReusePlan, run: Run, job: Job) -> t
     if own is not None and job.owner == own.id:
         if job.state == jobs.SUCCEEDED:
             return True, "trained for this mixture"
-        failure = f": {job.failure_code}: {job.failure_detail}" if job.failure_code else ""
-        return False, f"it {job.state}{failure}" if job.state in jobs.ENDED else f"it is {job.state}"
+        return False, f"it {_standing(job)}"
+    if own is not None and run.swarm_id in SwarmDocument.of(own).swarms:
+        has_results = job.state == jobs.SUCCEEDED
+        return has_results, "it was solved over its swarm" if has_results else f"it {_standing(job)}"
     if run.id in plan.reused:
         return True, plan.reused[run.id]
     return False, plan.set_aside.get(run.id, "it was not asked about: nothing older is reused")
+
+
+def _standing(job: Job) -> str:
+    """How a run stands that did not count."""
+    failure = f": {job.failure_code}: {job.failure_detail}" if job.failure_code else ""
+    return f"{job.state}{failure}" if job.state in jobs.ENDED else f"is {job.state}"
 
 
 def plan_of(optimization: Optimization | None) -> ReusePlan | None:
@@ -184,6 +203,7 @@ def _revision(
         changes=changes_view(known),
         map=[] if parent is None else list(map_rows(known, revision, parent)),
         optimizations=[_optimization(session, one, verdict) for one in optimizations],
+        swarms=list(_brought(session, revision, verdict)),
     )
 
 
@@ -212,21 +232,34 @@ def map_rows(known: KnownChanges, revision: Revision, parent: Revision) -> Itera
         yield MapRow(domain=old, change="removed", comes_from={})
 
 
-def _optimization(session: Session, row: Optimization, verdict: Verdict) -> OptimizationLineage:
-    swarm_id = session.scalar(select(Swarm.id).where(Swarm.optimization_id == row.id))
+def _brought(session: Session, revision: Revision, verdict: Verdict) -> Iterator[BroughtLineage]:
+    query = select(Swarm).where(Swarm.revision_id == revision.id, Swarm.optimization_id.is_(None))
+    for swarm in session.scalars(query.order_by(Swarm.id)).all():
+        said = BroughtDocument.of(swarm)
+        yield view_of(BroughtLineage, swarm, said, runs=_runs(session, swarm.id, verdict))
+
+
+def _runs(session: Session, owner: str, verdict: Verdict) -> list[RunLineage]:
+    """The runs that ``owner``, an optimization or a swarm that was brought, has."""
     query = (
         select(Run, Job)
         .join(Job, Job.subject == Run.id)
-        .where(Job.owner == row.id, Job.kind == jobs.PROXY_RUN)
+        .where(Job.owner == owner, Job.kind == jobs.PROXY_RUN)
         .order_by(Run.position)
         .options(
-            load_only(Run.position), load_only(Job.owner, Job.state, Job.failure_code, Job.failure_detail)
+            load_only(Run.position, Run.swarm_id),
+            load_only(Job.owner, Job.state, Job.failure_code, Job.failure_detail),
         )
     )
     runs = []
     for run, job in session.execute(query).all():
         counted, why = verdict(run, job)
         runs.append(RunLineage(id=run.id, index=run.position, state=job.state, counted=counted, why=why))
+    return runs
+
+
+def _optimization(session: Session, row: Optimization, verdict: Verdict) -> OptimizationLineage:
+    swarm_id = session.scalar(select(Swarm.id).where(Swarm.optimization_id == row.id))
     mixtures = select(MixtureRow).where(MixtureRow.optimization_id == row.id).order_by(MixtureRow.kind.desc())
     return view_of(
         OptimizationLineage,
@@ -234,5 +267,5 @@ def _optimization(session: Session, row: Optimization, verdict: Verdict) -> Opti
         swarm_id=swarm_id,
         mixtures=[summarize_mixture(one) for one in session.scalars(mixtures)],
         plan=to_document(plan_of(row)),
-        runs=runs,
+        runs=_runs(session, row.id, verdict),
     )

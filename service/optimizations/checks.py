@@ -1,5 +1,6 @@
 """What can be said of a request for a mixture before anything of it is stored."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -8,13 +9,19 @@ from mixing.errors import MixingError
 from mixing.limits import Limits
 from mixing.methods import Method, Recipe, combine, method_named
 from mixing.objective import groups
-from mixing.parts import HELD_OUT_PREFIX, REGRESSIONS
+from mixing.parts import HELD_OUT_PREFIX, REGRESSIONS, SAMPLERS
 from mixing.solve.constraints import LinearConstraint, share_of
 from mixing.terms import TaskGuard, Terms, check_heeded
 from proxy_models.families.start import StartFolder
 from service.optimizations.schemas import OptimizationRequest
-from service.training.checks import check_rows, check_tasks, check_training, require_corpus
-from store.documents import VERSION, OptimizationDocument, TrainingDocument
+from service.training.checks import (
+    check_rows,
+    check_tasks,
+    check_tasks_elsewhere,
+    check_training,
+    require_corpus,
+)
+from store.documents import VERSION, OptimizationDocument, TaskDocument, TrainingDocument
 from store.problems import Invalid, invalid
 from store.revisions.shared_text import counted_domains, unmeasured
 from store.settings import Settings
@@ -52,6 +59,9 @@ def check_request(request: OptimizationRequest, settings: Settings) -> CheckedRe
     start: StartFolder | None = None
     if recipe is None:
         _check_untrained(method, request)
+    elif request.swarms or request.trained == "elsewhere":
+        _check_elsewhere(request, recipe)
+        _check_parts(request, recipe)
     elif request.proxy is None:
         raise Invalid("missing_proxy", f"{method.title} trains proxy models; say which.", "proxy")
     else:
@@ -65,11 +75,54 @@ def check_request(request: OptimizationRequest, settings: Settings) -> CheckedRe
     document = OptimizationDocument(
         **terms,
         version=VERSION,
-        tasks=check_tasks(request.tasks, settings),
+        tasks=_tasks(request, settings),
         aggregate=request.aggregate,
         proxy=proxy,
+        trained=request.trained,
+        proxy_name=request.proxy_name,
+        run_tokens=request.run_tokens,
+        swarms=tuple(request.swarms),
     )
     return CheckedRequest(request, document, start)
+
+
+def _tasks(request: OptimizationRequest, settings: Settings) -> tuple[TaskDocument, ...]:
+    """As stored; of swarms that are given they follow from what these measured (`service.optimizations.given`)."""
+    if request.swarms:
+        return ()
+    if request.trained == "elsewhere":
+        return check_tasks_elsewhere(request.tasks)
+    return check_tasks(request.tasks, settings)
+
+
+_SAMPLING = ("runs", "sampler", "proxy", "reuse", "proxy_name", "run_tokens")
+
+
+def _check_elsewhere(request: OptimizationRequest, recipe: Recipe) -> None:
+    """Raise Invalid for what has no meaning where the runs are trained elsewhere, or is missing there."""
+    if request.swarms:
+        for name in ("trained", *_SAMPLING):
+            if getattr(request, name) not in (None, "here"):
+                raise Invalid(
+                    "swarms_are_given", f"The swarms' runs are the evidence; leave {name} out.", name
+                )
+        if repeated := sorted(name for name, times in Counter(request.swarms).items() if times > 1):
+            raise Invalid("duplicate_swarm", f"Named twice: {', '.join(repeated)}.", "swarms")
+        return
+    if request.proxy is not None:
+        raise Invalid(
+            "trained_elsewhere",
+            "What is trained elsewhere is not the service's to choose; say what it is as proxy_name, and leave proxy"
+            " out.",
+            "proxy",
+        )
+    sampler = SAMPLERS[recipe.sampler]
+    if sampler.absolute_tokens and request.run_tokens is None:
+        raise Invalid(
+            "missing_run_tokens",
+            f"The sampler {sampler.name!r} makes some runs shorter than others; say how many tokens a run trains.",
+            "run_tokens",
+        )
 
 
 def _recipe(method: Method, request: OptimizationRequest) -> Recipe:
@@ -98,6 +151,9 @@ _TRAINING_ONLY = (
     "kl_weight",
     "repetition_price",
     "reuse",
+    "proxy_name",
+    "run_tokens",
+    "swarms",
 )
 
 
@@ -110,6 +166,8 @@ def _check_untrained(method: Method, request: OptimizationRequest) -> None:
                 f"{method.title} trains no runs, so it has no use for {name!r}; leave it out.",
                 name,
             )
+    if request.trained != "here":
+        raise Invalid("nothing_is_trained", f"{method.title} trains nothing; leave it out.", "trained")
     if request.aggregate != "mean":
         raise Invalid("nothing_is_trained", f"{method.title} minimises nothing; leave it out.", "aggregate")
     if request.temperature is not None and method.name != "temperature":
@@ -123,7 +181,8 @@ def _check_parts(request: OptimizationRequest, recipe: Recipe) -> None:
         check_heeded(recipe, **{name: getattr(request, name) for name in heeded})
     except MixingError as error:
         raise invalid(error, str(error.field)) from error
-    if REGRESSIONS[recipe.regression].reads_own_domain and request.tasks:
+    held_out_only = REGRESSIONS[recipe.regression].reads_own_domain
+    if held_out_only and (request.tasks or request.swarms or request.trained == "elsewhere"):
         raise Invalid(
             "own_domain_only",
             f"The regression {recipe.regression!r} predicts each domain's own held-out loss; leave the tasks out.",
@@ -143,6 +202,8 @@ def check_answerable(checked: CheckedRequest, revision: Revision) -> None:
     if checked.document.recipe is not None:
         without = unmeasured(revision)
         _check_objective(checked, [name for name in counts if name not in without])
+    if checked.document.is_elsewhere and SAMPLERS[checked.document.parts.sampler].reads_entropies:
+        require_corpus(revision, "sampler")
     if checked.document.proxy is not None:
         require_corpus(revision, "proxy")
         check_rows(checked.document.proxy, len(counts), "proxy.")
@@ -160,9 +221,10 @@ def check_answerable(checked: CheckedRequest, revision: Revision) -> None:
 
 def _check_objective(checked: CheckedRequest, domains: Sequence[str]) -> None:
     """Raise Invalid for an objective the recipe cannot be asked for, and for a guard rail of what is not measured."""
-    request, worst = checked.request, checked.request.aggregate == "worst_family"
-    tasks = [task.name for task in request.tasks]
-    measured = (*tasks, *(f"{HELD_OUT_PREFIX}{name}" for name in domains))
+    document, worst = checked.document, checked.request.aggregate == "worst_family"
+    tasks = [task.name for task in document.tasks]
+    held_out = () if document.proxy is None else domains
+    measured = (*tasks, *(f"{HELD_OUT_PREFIX}{name}" for name in held_out))
     try:
         objective = checked.document.objective(domains)
         groups(objective, measured)
@@ -170,14 +232,14 @@ def _check_objective(checked: CheckedRequest, domains: Sequence[str]) -> None:
         raise invalid(error, "granularity" if error.field == "granularity" else "tasks") from error
     if worst and len(objective.parts()) < 2:
         raise Invalid("one_family", "The worst of a single family is that family.", "aggregate")
-    higher = {task.name for task in request.tasks if task.metric == "accuracy"}
-    if worst and higher and any(task.metric == "bpb" and task.weight > 0 for task in request.tasks):
+    higher = {task.name for task in document.tasks if task.is_higher_better}
+    if worst and higher and any(task.weight > 0 and task.name not in higher for task in document.tasks):
         complaint = (
             "The worst of BPB and accuracies means nothing: they have no common unit; ask for the mean."
         )
         raise Invalid("mixed_metrics", complaint, "aggregate")
     guarded: set[str] = set()
-    for index, rail in enumerate(request.guard_rails):
+    for index, rail in enumerate(checked.request.guard_rails):
         field = f"guard_rails[{index}].task"
         if rail.task not in measured:
             known = ", ".join(tasks) or f"{HELD_OUT_PREFIX}<domain> of each domain"

@@ -132,6 +132,16 @@ def cancel_optimization(
     return _view(optimization_id, database, settings)
 
 
+@router.post("/{optimization_id}:finish", status_code=202, response_model=OptimizationView)
+def finish_optimization(
+    optimization_id: str, database: DatabaseDependency, settings: SettingsDependency, key: KeyHeader = None
+) -> OptimizationView:
+    """Fit and solve with the results that are in, of runs that are trained elsewhere."""
+    request = IdempotentRequest(f"optimizations/{optimization_id}:finish", key)
+    do_once(database, request, lambda session: service.finish(session, optimization_id).id)
+    return _view(optimization_id, database, settings)
+
+
 @router.post("/{optimization_id}:retry", status_code=202, response_model=OptimizationView)
 def retry_optimization(
     optimization_id: str, database: DatabaseDependency, settings: SettingsDependency, key: KeyHeader = None

@@ -16,6 +16,7 @@ from service.optimizations.cost import (
     plan_view,
     planned_hours,
 )
+from service.optimizations.given import GivenSwarms, given_of
 from service.optimizations.reuse import ReuseQuestion, reuse_question
 from service.optimizations.schemas import OptimizationRequest, PlanView
 from service.training.checks import check_vocabulary
@@ -41,6 +42,7 @@ class _Read:
     checked: CheckedRequest
     revision: Revision
     reuse: ReuseQuestion | None
+    given: GivenSwarms | None
 
 
 def planned(
@@ -57,7 +59,8 @@ def planned(
     checked = check_request(request, settings)
     _check_runs(request, request.runs, settings.max_runs)
     with database_for(settings.resolved_database_url) as database:
-        optimization = _plan(_read(database, checked, dry_run), settings.max_runs)
+        read = _read(database, checked, dry_run)
+        optimization = _plan(read, settings.max_runs)
         proxy = checked.document.proxy
         if count_first and proxy is not None:
             if not is_counted(settings, proxy):
@@ -77,11 +80,14 @@ def _read(database: Database, checked: CheckedRequest, dry_run: bool) -> _Read:
         revision = revision_of(session, request.domain_set, request.revision)
         require_usable(session, revision)
         check_vocabulary(checked.start, revision.vocabulary_size, "proxy.start")
+        given = given_of(session, revision, checked)
+        if given is not None:
+            checked = given.checked(checked, len(revision.domains))
         check_answerable(checked, revision)  # before older runs are read, which may be many
         reuse = None
-        if checked.document.recipe is not None:
+        if checked.document.recipe is not None and given is None:
             reuse = reuse_question(session, revision, checked, dry_run)
-        return _Read(checked, revision, reuse)
+        return _Read(checked, revision, reuse, given)
 
 
 def _plan(read: _Read, maximum_runs: int) -> PlannedOptimization:
@@ -93,12 +99,14 @@ def _plan(read: _Read, maximum_runs: int) -> PlannedOptimization:
     shares = tuple(map(ShareDocument.of, shares_of(request, names)))
     document = replace(read.checked.document, shares=shares)
     reuse = None if read.reuse is None else read.reuse.plan(document, request.runs)
-    if reuse is not None:
+    if read.given is not None:
+        runs = 0
+    elif reuse is not None:
         runs = reuse.plan.new_runs
     else:
         runs = request.runs if request.runs is not None else method.default_runs(domains, recipe)
     _check_runs(request, runs, maximum_runs)
-    if recipe is None:
+    if recipe is None or read.given is not None:
         needed, rounds = 0, ()
     elif reuse is None:
         needed, rounds = recipe.minimum_runs(domains), _rounds(method, recipe, runs, domains)

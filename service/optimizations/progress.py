@@ -228,6 +228,8 @@ def _stage(optimization: str, now: float, name: str, work: StageWork, total: int
         state = jobs.SUCCEEDED
     elif optimization in jobs.ENDED:
         state = jobs.CANCELLED
+    elif work.states[jobs.WAITING]:
+        state = jobs.WAITING
     elif name == "sample" and not any(work.states[live] for live in jobs.LIVE):
         state = jobs.QUEUED  # the next round waits for the runs of this one
     else:
@@ -244,6 +246,6 @@ def _stage(optimization: str, now: float, name: str, work: StageWork, total: int
 def _current_stage(stages: Sequence[StageView]) -> str:
     """The first that is not over; of a method of several rounds training, while a round is trained."""
     by_name = {stage.name: stage for stage in stages}
-    if by_name["train"].state == jobs.RUNNING and by_name["sample"].state == jobs.QUEUED:
+    if by_name["train"].state in (jobs.RUNNING, jobs.WAITING) and by_name["sample"].state == jobs.QUEUED:
         return "train"
     return next((stage.name for stage in stages if stage.state != jobs.SUCCEEDED), "done")

@@ -125,7 +125,7 @@ def reuse_question(
     past = tuple(comparison.past_run(one) for one in runs)
     alike = [one for one, run in zip(runs, past, strict=True) if run.unlike is None]
     begin = None if start is None else _start(start)
-    return ReuseQuestion(asked, begin, revision, comparison.nodes, past, mean_seconds(alike))
+    return ReuseQuestion(asked, begin, revision, comparison.nodes, past, mean_seconds(alike) or None)
 
 
 def _asked(

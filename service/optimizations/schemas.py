@@ -37,19 +37,31 @@ class TaskFieldsRequest(RequestModel):
         return self
 
 
+TaskName = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$", description="Of a metric.")
+]
+
+
 class TaskRequest(RequestModel):
     """Something measured on every model: a file of ``{"context", "continuation"}``, scored in BPB.
 
     Or one of ``{"context", "choices", "gold"}``: the BPB of the gold choices and the accuracy of ranking all of them
     are both measured, and ``metric`` says which of the two the task stands for.
+
+    What is measured elsewhere has a name only, as its results call it, and the direction in which it is better.
     """
 
-    name: Name
-    path: str = Field(min_length=1, max_length=4096)
+    name: TaskName
+    path: str | None = Field(
+        default=None, min_length=1, max_length=4096, description="Left out of what is measured elsewhere."
+    )
     family: Name | None = None
     weight: float = Field(default=1.0, ge=0.0, le=1e6, description="Its share in the objective, normalised.")
-    metric: Literal["bpb", "accuracy"] = Field(
-        default="bpb", description="`accuracy` needs choices; it is better when higher."
+    metric: Literal["bpb", "accuracy", "lower", "higher"] | None = Field(
+        default=None,
+        description="`bpb` when left out. `accuracy`, a share of 1, is better when higher and needs choices. Of what"
+        " is measured elsewhere also `lower` or `higher`, whichever is better, in any unit; `lower` when left out, or"
+        " what the swarm says.",
     )
     normalization: Literal["none", "character", "token", "byte"] | None = Field(
         default=None,
@@ -215,6 +227,9 @@ class ReuseRequest(RequestModel):
         return value
 
 
+ProxyName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
 class OptimizationRequest(RequestModel):
     """What to find a mixture for. Without tasks the objective is the domains' own held-out slices.
 
@@ -258,7 +273,29 @@ class OptimizationRequest(RequestModel):
         le=1.0,
         description="Exponent of the method `temperature`: 1 natural, 0 uniform.",
     )
-    proxy: ProxyRequest | None = Field(default=None, description="Needed by every method that trains runs.")
+    proxy: ProxyRequest | None = Field(
+        default=None, description="What is trained here; needed by every method that trains runs."
+    )
+    trained: Literal["here", "elsewhere"] = Field(
+        default="here",
+        description="`elsewhere`: the swarm is sampled here and waits for results (`POST /v1/swarms/{id}/results`).",
+    )
+    proxy_name: ProxyName | None = Field(default=None, description="What is trained elsewhere, in words.")
+    run_tokens: int | None = Field(
+        default=None,
+        gt=0,
+        lt=2**63,
+        description="What a run trains elsewhere, where it matters to the method.",
+    )
+    swarms: list[Annotated[str, Field(max_length=64)]] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Whose runs are the evidence: nothing is sampled or trained. Without tasks all that they measured"
+        " counts.",
+    )
+    same_proxy: bool = Field(
+        default=False, description="That the swarms trained one proxy though it is not told alike."
+    )
     tasks: list[TaskRequest] = Field(default_factory=list, max_length=1000)
     aggregate: Literal["mean", "worst_family"] = Field(
         default="mean", description="What is minimised: the weighted mean, or the worst family's."
@@ -289,13 +326,14 @@ class StageView(BaseModel):
 
 
 class RunCounts(BaseModel):
-    """Proxy runs by state."""
+    """Proxy runs by state; ``waiting`` are trained elsewhere, and their results are not in."""
 
     total: int
     succeeded: int
     failed: int
     running: int
     queued: int
+    waiting: int
     cancelled: int
 
 
@@ -307,6 +345,7 @@ def run_counts(states: Counter[str]) -> RunCounts:
         failed=states[jobs.FAILED],
         running=states[jobs.CLAIMED] + states[jobs.RUNNING],
         queued=states[jobs.QUEUED],
+        waiting=states[jobs.WAITING],
         cancelled=states[jobs.CANCELLED],
     )
 

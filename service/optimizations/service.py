@@ -8,6 +8,7 @@ from service.http.schemas import Listing, views_of
 from service.optimizations.cost import PlannedOptimization
 from service.optimizations.schemas import OptimizationSummary
 from store import jobs
+from store.documents import SwarmDocument
 from store.problems import Conflict, existing
 from store.revisions.shared_text import contamination_warnings
 from store.tables import DomainSet, MixtureRow, Optimization, Revision, Swarm, database_now
@@ -81,6 +82,35 @@ def cancel(session: Session, optimization_id: str) -> Optimization:
     return row
 
 
+def finish(session: Session, optimization_id: str) -> Optimization:
+    """Go on with the results that are in: nothing more is waited for or sampled.
+
+    Raises Conflict for an optimization that waits for no results, or with too few of them.
+    """
+    row = optimization_with_id(session, optimization_id)
+    document = SwarmDocument.of(row)
+    if not document.is_elsewhere or row.state not in jobs.LIVE:
+        raise Conflict(
+            "nothing_waits", "Only an optimization that waits for results from elsewhere is finished."
+        )
+    counts = jobs.count_jobs(session, row.id)
+    if any(counts.get((jobs.SAMPLE_SWARM, state)) for state in jobs.LIVE):
+        raise Conflict("sampling", "A round is being sampled; ask again in a moment.")
+    finished = counts.get((jobs.PROXY_RUN, jobs.SUCCEEDED), 0)
+    if finished < document.minimum_runs:
+        raise Conflict(
+            "too_few_runs",
+            f"The results of {finished} runs are in, and the regression needs {document.minimum_runs}.",
+            needed=document.minimum_runs,
+        )
+    sampled = counts.get((jobs.SAMPLE_SWARM, jobs.SUCCEEDED), 0)
+    rounds = document.rounds[:sampled]
+    row.settings = {**row.settings, "rounds": list(rounds), "runs": sum(rounds)}
+    jobs.give_up_results(session, row.id)
+    _touch(row)
+    return row
+
+
 def retry(session: Session, optimization_id: str) -> Optimization:
     """Go on with a failed or cancelled optimization; runs that finished are kept, not trained again."""
     row = optimization_with_id(session, optimization_id)
@@ -90,6 +120,8 @@ def retry(session: Session, optimization_id: str) -> Optimization:
         )
     require_usable(session, row.revision)
     jobs.requeue_jobs(session, row.id)
+    if SwarmDocument.of(row).is_elsewhere:
+        jobs.await_results(session, row.id)
     row.state = jobs.QUEUED
     row.failure_code = row.failure_detail = None
     _touch(row)

@@ -35,6 +35,8 @@ _PRELOADED = [
     "service.mixtures.lineage",
     "service.mixtures.evaluation",
     "service.mixtures.exports",
+    "service.swarms.exports",
+    "service.swarms.results",
     "service.domain_sets.checks",
     "service.launches",
     "service.planning",

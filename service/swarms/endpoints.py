@@ -6,28 +6,92 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from proxy_models.errors import DataMissing
 from proxy_models.export import ExportedFile, exported_model, tar_pieces, tar_size
 from proxy_models.stores.local_copies import Hold
+from service.domain_sets.repository import revision_of
 from service.http.errors import PROBLEM_CONTENT
-from service.http.routes import DatabaseDependency, SettingsDependency, ThreadRoute, slow
+from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
+from service.http.limits import User, check_swarms
+from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Page
-from service.swarms import service
-from service.swarms.service import MetricView, RunSummary, RunView, SwarmView, run_with_id
+from service.mixtures.exports import ExportQuery
+from service.swarms import results, service
+from service.swarms.brought import read_brought, store_swarm
+from service.swarms.exports import exported_swarm, tar_of
+from service.swarms.results import ReadResults
+from service.swarms.schemas import ResultsRequest, ResultsView, SwarmRequest, SwarmView
+from service.swarms.service import MetricView, RunSummary, RunView, run_with_id
 from store import jobs
 from store.documents import LaunchDocument, SwarmDocument
 from store.engine import Database
 from store.files import store_problems
 from store.problems import Conflict
 from store.settings import Settings
-from store.tables import Launch, Optimization, Run, Swarm
+from store.tables import Launch, Optimization, Revision, Run, Swarm
 
 router = APIRouter(prefix="/v1", tags=["swarms and runs"], route_class=ThreadRoute)
 Cursor = Annotated[str | None, Query(max_length=300, description="The `next` of the page before.")]
+
+
+@router.post("/swarms", status_code=201, response_model=SwarmView)
+@slow
+def create_swarm(
+    body: SwarmRequest,
+    response: Response,
+    database: DatabaseDependency,
+    settings: SettingsDependency,
+    compute: ComputeDependency,
+    user: User,
+    key: KeyHeader = None,
+) -> SwarmView:
+    """Bring runs that were sampled and trained elsewhere, to optimize over them."""
+    request = IdempotentRequest("swarms", key, body)
+    with database.read() as session:
+        made = request.earlier(session)
+        revision = revision_of(session, body.domain_set, body.revision)
+        domains = [row.name for row in revision.domains]
+    if made is None:
+        brought = compute(read_brought, settings, body, domains)
+
+        def store(session: Session) -> str:
+            check_swarms(session, settings, user)
+            return store_swarm(session, session.get_one(Revision, revision.id), body, brought, user.name)
+
+        made = do_once(database, request, store)
+    response.headers["Location"] = f"/v1/swarms/{made}"
+    return get_swarm(made, database)
+
+
+@router.post("/swarms/{swarm_id}/results", response_model=ResultsView)
+@slow
+def add_results(
+    swarm_id: str,
+    body: ResultsRequest,
+    database: DatabaseDependency,
+    settings: SettingsDependency,
+    compute: ComputeDependency,
+) -> ResultsView:
+    """Results of runs that are trained elsewhere, as they come; sent again they change nothing."""
+    read = ReadResults(body.results)
+    if body.files:
+        with database.read() as session:
+            given = results.swarm_of(session, swarm_id)
+            names = [name for run, _ in given.runs for name in (run.id, run.name) if name]
+            tasks = [] if given.document is None else [task.name for task in given.document.tasks]
+        read = compute(results.read_files, settings, body, names, tasks)
+    with database.write() as session:
+        taken = results.take_results(session, settings, swarm_id, body, read.results)
+    return ResultsView(
+        swarm=get_swarm(swarm_id, database),
+        taken=taken.views,
+        unchanged=taken.unchanged,
+        left_out=list(read.left_out),
+    )
 
 
 @router.get("/swarms")
@@ -42,6 +106,35 @@ def get_swarm(swarm_id: str, database: DatabaseDependency) -> SwarmView:
     """One swarm, its runs counted by state."""
     with database.read() as session:
         return service.describe_swarm(session, swarm_id)
+
+
+@router.get(
+    "/swarms/{swarm_id}/export",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"application/x-tar": {}},
+            "description": "A folder `<swarm id>/` of a folder a run.",
+        },
+        409: {"content": PROBLEM_CONTENT, "description": "Nothing waits for results."},
+    },
+)
+@slow
+def export_swarm(
+    swarm_id: str,
+    database: DatabaseDependency,
+    compute: ComputeDependency,
+    query: Annotated[ExportQuery, Depends()],
+    waiting: Annotated[bool, Query(description="Only runs whose results are not in.")] = False,
+) -> Response:
+    """A configuration a run for the trainer that trains them elsewhere, and what it will draw of every domain."""
+    with database.read() as session:
+        swarm = exported_swarm(session, swarm_id, query, waiting)
+    return Response(
+        compute(tar_of, swarm, query.format),
+        media_type="application/x-tar",
+        headers={"Content-Disposition": f'attachment; filename="{swarm_id}.tar"'},
+    )
 
 
 @router.get("/runs")
@@ -114,6 +207,8 @@ def model_files(database: Database, settings: Settings, run_id: str) -> tuple[Ex
                 "run_not_succeeded",
                 f"Only a run that has succeeded has a model; this one is {job.state}.",
             )
+        if job.attempt == 0:
+            raise Conflict("trained_elsewhere", "The run was trained elsewhere; its model is there.")
         tokenizer_path, context_length = _trained_on(session, run)
     place = settings.artifacts / "runs" / run_id / "model"
     try:

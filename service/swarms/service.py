@@ -9,24 +9,16 @@ from pydantic import BaseModel
 from sqlalchemy import Integer, Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
+from mixing.document import from_document
 from service.http.schemas import FailureView, Listing, Page, Time, Weights, failure_of, view_of
-from service.optimizations.schemas import RunCounts, run_counts
+from service.optimizations.schemas import run_counts
+from service.swarms.schemas import SwarmView
 from store import jobs
-from store.documents import Measurements
+from store.documents import BroughtDocument, Measurements
 from store.jobs import of_run
 from store.problems import Invalid, existing
-from store.tables import DomainSet, Job, Metric, Revision, Run, Swarm, big_integer
-
-
-class SwarmView(BaseModel):
-    """The proxy runs sampled for one optimization."""
-
-    id: str
-    optimization_id: str
-    domain_set: str
-    revision: int
-    runs: RunCounts
-    created_at: Time
+from store.swarms import BROUGHT, HERE
+from store.tables import DomainSet, Job, Metric, Optimization, Revision, Run, Swarm, big_integer
 
 
 class RunProgress(BaseModel):
@@ -66,16 +58,18 @@ class ModelView(BaseModel):
 class RunSummary(TrainingView):
     """A run in a list.
 
-    ``round`` is the one it was sampled in, from 0; ``requested_tokens`` is what it was asked to train.
+    ``name`` is what whoever brought it calls it, null for one sampled here; ``round`` is the one it was sampled in,
+    from 0; ``requested_tokens`` is what it was asked to train, null where nobody said of one trained elsewhere.
     """
 
     swarm_id: str | None
     launch_id: str | None
+    name: str | None
     index: int
     round: int
     attempt: int
-    seed: int
-    requested_tokens: int
+    seed: int | None
+    requested_tokens: int | None
 
 
 class RunView(RunSummary, ModelView):
@@ -101,7 +95,12 @@ _SWARM = (
         DomainSet.name.label("domain_set"),
         Revision.number.label("revision"),
         Swarm.created_at,
+        Swarm.brought,
+        Optimization.settings["trained"].as_string().label("trained"),
+        Optimization.settings["proxy_name"].as_string().label("proxy_name"),
+        Optimization.settings["tasks"].label("tasks"),
     )
+    .outerjoin(Optimization, Optimization.id == Swarm.optimization_id)
     .join(Revision, Revision.id == Swarm.revision_id)
     .join(DomainSet, DomainSet.id == Revision.domain_set_id)
 )
@@ -121,10 +120,30 @@ def describe_swarm(session: Session, swarm_id: str) -> SwarmView:
 
 def _views(session: Session, rows: Sequence[Any]) -> list[SwarmView]:
     states: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    owners = [row.optimization_id for row in rows]
+    owners = [_owner(row) for row in rows]
     for owner, state, number in session.execute(_STATES, {"owners": owners}):
         states[owner][state] = number
-    return [view_of(SwarmView, row, runs=run_counts(states[row.optimization_id])) for row in rows]
+    return [_view(row, states[_owner(row)]) for row in rows]
+
+
+def _owner(row: Any) -> str:
+    """Whom a swarm's jobs are for: the optimization it was sampled for, or itself where it was brought."""
+    return row.optimization_id or row.id
+
+
+def _view(row: Any, states: Counter[str]) -> SwarmView:
+    said = from_document(BroughtDocument, row.brought or {})
+    is_brought = row.optimization_id is None
+    return view_of(
+        SwarmView,
+        row,
+        name=said.name,
+        trained=BROUGHT if is_brought else row.trained or HERE,
+        proxy_name=said.proxy_name if is_brought else row.proxy_name,
+        runs=run_counts(states),
+        tasks=[task["name"] for task in row.tasks or ()],
+        notes=list(said.notes),
+    )
 
 
 SWARMS = Listing(_SWARM, Swarm.id, _views)
@@ -133,6 +152,7 @@ SWARMS = Listing(_SWARM, Swarm.id, _views)
 
 _SUMMARY = (
     Run.id,
+    Run.name,
     Run.swarm_id,
     Run.launch_id,
     Run.position,

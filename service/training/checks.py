@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from proxy_models.families.start import StartFolder, read_published_start, read_
 from proxy_models.stores.object_path import file_identity, is_address
 from proxy_models.text.data_roots import open_data
 from proxy_models.text.task_file import DEFAULT_NORMALIZATION, example_warnings, read_task
+from service.http.schemas import NAME_PATTERN
 from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
 from store.documents import TaskDocument, TrainingDocument
 from store.files import identity_hash, resolve_files, resolve_place, store_problems
@@ -124,6 +126,40 @@ def _model(training: TrainingRequest, start: StartFolder | None) -> tuple[str | 
     return found
 
 
+def check_tasks_elsewhere(tasks: Sequence[TaskRequest]) -> tuple[TaskDocument, ...]:
+    """Tasks that are measured elsewhere, as stored. Raises Invalid naming the task at fault."""
+    seen: set[str] = set()
+    for index, task in enumerate(tasks):
+        if task.name in seen:
+            raise Invalid("duplicate_task", f"The task {task.name!r} appears twice.", f"tasks[{index}].name")
+        seen.add(task.name)
+        for name in ("path", "normalization", "fields"):
+            if getattr(task, name) is not None:
+                raise Invalid(
+                    "measured_elsewhere",
+                    f"Task {task.name!r} is measured where the runs are trained; leave {name} out.",
+                    f"tasks[{index}].{name}",
+                )
+        _check_direction(task, index, "'accuracy' (a share of 1) or 'higher', or 'lower'")
+    if not any(task.weight > 0 for task in tasks):
+        raise Invalid("no_objective", "At least one task needs a weight above 0.", "tasks")
+    return tuple(
+        TaskDocument(name=task.name, weight=task.weight, family=task.family, metric=task.metric or "lower")
+        for task in tasks
+    )
+
+
+def _check_direction(task: TaskRequest, index: int, choices: str) -> None:
+    """Raise Invalid for a task that is called like an accuracy and of which nothing says what it stands for."""
+    if task.metric is None and suggested_direction(task.name) == "higher":
+        raise Invalid(
+            "unclear_direction",
+            f"Task {task.name!r} is called like an accuracy, better when higher, and nothing says what it stands"
+            f" for: give its metric, {choices}, which is better when lower.",
+            f"tasks[{index}].metric",
+        )
+
+
 def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> tuple[TaskDocument, ...]:
     """The tasks as stored, paths resolved. Raises Invalid naming the task, its file and the line at fault."""
     seen: set[str] = set()
@@ -132,20 +168,27 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> tuple[TaskD
         if task.name in seen:
             raise Invalid("duplicate_task", f"The task {task.name!r} appears twice.", f"tasks[{index}].name")
         seen.add(task.name)
-        if "metric" not in task.model_fields_set and suggested_direction(task.name) == "higher":
-            raise Invalid(
-                "unclear_direction",
-                f"Task {task.name!r} is called like an accuracy, better when higher, and nothing says what it stands"
-                " for: give its metric, 'accuracy', or 'bpb', which is better when lower.",
-                f"tasks[{index}].metric",
-            )
+        _check_direction(task, index, "'accuracy', or 'bpb'")
         field = f"tasks[{index}].path"
+        if task.path is None or task.metric in ("lower", "higher"):
+            raise Invalid(
+                "missing_path" if task.path is None else "measured_elsewhere",
+                f"Task {task.name!r}: what is trained here is measured here, on a file, in BPB or as an accuracy.",
+                field if task.path is None else f"tasks[{index}].metric",
+            )
+        if not re.fullmatch(NAME_PATTERN, task.name):
+            raise Invalid(
+                "bad_name",
+                f"The task {task.name!r}: a name is letters, digits, '.', '_' and '-', at most 64.",
+                f"tasks[{index}].name",
+            )
+        metric = task.metric or "bpb"
         files = resolve_files(task.path, settings.roots, field)
         if len(files) != 1:
             raise Invalid("not_one_file", f"{task.path!r} names {len(files)} files; a task is one.", field)
         try:
             fields = None if task.fields is None else task.fields.model_dump(exclude_none=True)
-            examples = read_task(files[0], task.metric, fields)
+            examples = read_task(files[0], metric, fields)
         except StoreUnreachable as error:
             raise Unavailable(error.code, f"Task {task.name!r}: {error}", field) from error
         except ProxyError as error:
@@ -169,7 +212,7 @@ def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> tuple[TaskD
                 name=task.name,
                 weight=task.weight,
                 family=task.family,
-                metric=task.metric,
+                metric=metric,
                 path=str(files[0]),
                 normalization=(task.normalization or DEFAULT_NORMALIZATION) if ranked else None,
                 examples=len(examples),

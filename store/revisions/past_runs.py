@@ -20,7 +20,7 @@ from mixing.reuse.plan import PastRun
 from mixing.runs.evidence import RunEvidence
 from proxy_models.text.task_file import ACCURACY, further_series
 from store import jobs
-from store.documents import MODEL, TRAINING, Measurements, SwarmDocument, TaskDocument, TrainingDocument
+from store.documents import MODEL, TRAINING, Measurements, SwarmDocument, TaskDocument
 from store.revisions.lineage import lineage_nodes, node_id, same_held_out
 from store.tables import Job, Optimization, Revision, Run
 
@@ -76,19 +76,17 @@ class Comparison:
     Attributes:
         nodes: the lineage, the newest revision first.
         tokenizer: of the newest.
-        proxy: of the runs to come, as stored.
-        tasks: of the runs to come, as stored.
+        asked: the runs to come, as stored: their proxy, their tasks, and where they are trained.
     """
 
     nodes: Sequence[RevisionNode]
     tokenizer: str | None
-    proxy: TrainingDocument | None
-    tasks: Sequence[TaskDocument]
+    asked: SwarmDocument
 
     @classmethod
     def of(cls, session: Session, revision: Revision, asked: SwarmDocument) -> "Comparison":
         """With the runs that ``asked`` trains on a revision that is counted."""
-        return cls(lineage_nodes(session, revision), revision.tokenizer_path, asked.proxy, asked.tasks)
+        return cls(lineage_nodes(session, revision), revision.tokenizer_path, asked)
 
     def past_run(self, finished: FinishedRun) -> PastRun:
         """What a plan reads of a run."""
@@ -120,11 +118,14 @@ class Comparison:
 
     def unlike(self, finished: FinishedRun) -> str | None:
         """Why a run cannot be compared with those to come, or None."""
+        was, will = _elsewhere(finished.swarm), _elsewhere(self.asked)
+        if was != will:
+            return f"its proxy differs: {was} instead of {will}"
         if finished.optimization.revision.tokenizer_path != self.tokenizer:
             return "it read the tokens of another tokenizer"
         proxy = finished.swarm.proxy and replace(finished.swarm.proxy, tokens=finished.run.requested_tokens)
         for name in (*MODEL, *TRAINING):
-            was, will = getattr(proxy, name, None), getattr(self.proxy, name, None)
+            was, will = getattr(proxy, name, None), getattr(self.asked.proxy, name, None)
             if was != will:
                 return f"its proxy differs: {name} {_said(was)} instead of {_said(will)}"
         return self._other_tasks(finished)
@@ -132,7 +133,7 @@ class Comparison:
     def _other_tasks(self, finished: FinishedRun) -> str | None:
         """Said where a run measured none of the tasks that are asked for, because their files are others now."""
         before = {task.name: task for task in finished.swarm.tasks}
-        shared = [task for task in self.tasks if task.name in before]
+        shared = [task for task in self.asked.tasks if task.name in before]
         other = [
             task.name for task in shared if _series_of(before[task.name], task, finished.optimization) is None
         ]
@@ -150,11 +151,19 @@ class Comparison:
             for old, news in held_out.items()
         }
         before = {task.name: task for task in finished.swarm.tasks}
-        for task in self.tasks:
+        for task in self.asked.tasks:
             older = before.get(task.name)
             if older is not None and (series := _series_of(older, task, finished.optimization)):
                 names[series] = (task.name,)
         return names
+
+
+def _elsewhere(swarm: SwarmDocument) -> str:
+    """What was said of runs that are trained elsewhere; one thing for all that are trained here."""
+    if not swarm.is_elsewhere:
+        return "trained here"
+    length = "" if swarm.run_tokens is None else f" of {swarm.run_tokens} tokens"
+    return f"{swarm.proxy_name or 'a model nobody named'}{length}, trained elsewhere"
 
 
 def _series_of(before: TaskDocument, now: TaskDocument, optimization: Optimization) -> str | None:
@@ -167,11 +176,13 @@ def _series_of(before: TaskDocument, now: TaskDocument, optimization: Optimizati
         return None
     if now.metric == ACCURACY and before.normalization != now.normalization:
         return None
-    return now.name if before.metric == now.metric else further_series(now.name, now.metric)
+    return now.name if before.metric == now.metric else further_series(now.name, now.scored)
 
 
 def _has_same_examples(before: TaskDocument, now: TaskDocument, optimization: Optimization) -> bool:
     """Whether two tasks are the same examples: by digest, or of a file unchanged since the older was asked for."""
+    if not before.path or not now.path:
+        return before.path == now.path  # measured elsewhere, and told by the name alone
     if before.digest is not None:
         return before.digest == now.digest
     if before.path != now.path:

@@ -151,7 +151,7 @@ def plan_warnings(revision: Revision, tasks: Sequence[TaskDocument]) -> Iterator
     known = of_tasks(known_tasks(revision), tasks)
     yield from text_warnings(revision, tasks)
     yield from contamination_warnings(known)
-    if missing := [task.name for task in tasks if task.path is not None and task.name not in known]:
+    if missing := [task.name for task in tasks if task.path and task.name not in known]:
         yield (
             f"Whether the domains train on examples of {', '.join(missing)} is looked for when the swarm is sampled."
         )

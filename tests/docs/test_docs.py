@@ -17,6 +17,7 @@ from service.launches import LaunchRequest
 from service.mixtures.service import MixtureRequest
 from service.optimizations.schemas import OptimizationRequest, TaskRequest
 from service.planning import QualityRequest
+from service.swarms.schemas import ResultsRequest, SwarmRequest
 from store.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,8 @@ REQUESTS: dict[str, type[BaseModel]] = {
         MixtureRequest,
         LaunchRequest,
         QualityRequest,
+        SwarmRequest,
+        ResultsRequest,
     )
 }
 LONGEST_PARAGRAPH = 600

@@ -65,7 +65,7 @@ def test_what_a_task_is_measured_by_is_stored_with_it(
         ([{**QUESTIONS[0], "choices": ["", " 4"]}], {}, "tasks[0].path", "line 1"),
         (PLAIN, {"metric": "accuracy"}, "tasks[0].metric", "line 1"),
         (PLAIN, {"normalization": "byte"}, "tasks[0].normalization", "no choices"),
-        (QUESTIONS, {"metric": "f1"}, "tasks[0].metric", "'bpb' or 'accuracy'"),
+        (QUESTIONS, {"metric": "f1"}, "tasks[0].metric", "'bpb', 'accuracy'"),
         (QUESTIONS, {"normalization": "pmi"}, "tasks[0].normalization", "'none', 'character'"),
     ],
 )

@@ -19,7 +19,7 @@ from proxy_models.stores.current import local_artifact, one_file_each, using_sto
 from proxy_models.stores.object_path import data_path
 from proxy_models.text.document_index import DOCUMENTS, SharedText, left_to_others, shared_texts
 from proxy_models.text.reading import Reading
-from proxy_models.text.task_file import ACCURACY, BPB, TaskExample, read_task
+from proxy_models.text.task_file import TaskExample, read_task
 from store.documents import SwarmDocument, TaskDocument
 from store.settings import Settings
 from store.tables import Document, Job, Optimization, Revision
@@ -59,8 +59,7 @@ def _tasks(session: Session, revision: Revision) -> list[TaskDocument]:
     )
     tasks: dict[str, TaskDocument] = {}
     for optimization in session.scalars(query):
-        asked = SwarmDocument.of(optimization).tasks
-        tasks |= {task.identity: task for task in asked if task.path is not None}
+        tasks |= {task.identity: task for task in SwarmDocument.of(optimization).tasks if task.path}
     return list(tasks.values())
 
 
@@ -111,8 +110,8 @@ def _readable(tasks: Sequence[Document]) -> list[TaskDocument]:
 
 def examples_of(task: TaskDocument) -> tuple[TaskExample, ...]:
     """Of a task that has a file. Raises `CorpusError`, OSError."""
-    assert task.path is not None, "what is measured elsewhere has no file here"
-    return read_task(data_path(task.path), ACCURACY if task.metric == ACCURACY else BPB, task.fields)
+    assert task.path, "what is measured elsewhere has no file here"
+    return read_task(data_path(task.path), task.scored, task.fields)
 
 
 def held_against(tasks: Sequence[TaskDocument], shards: Mapping[str, str], tokenizer: str) -> Document:

@@ -58,7 +58,7 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
         "runs": [
             {
                 "weights": run.mixture.as_dict(),
-                "tokens": tokens if run.tokens == 1 else round(run.tokens * tokens),
+                "tokens": tokens if tokens is None or run.tokens == 1 else round(run.tokens * tokens),
             }
             for run in runs
         ],
@@ -68,6 +68,7 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
 
 def _held_against(spec: Document, tasks: Sequence[TaskDocument]) -> Document:
     """What is trained on of the tasks, by their identities; of those that were looked for before, as then."""
+    tasks = [task for task in tasks if task.path]
     if not tasks or spec["round"] != 0:
         return {}
     known = spec.get("known_tasks", {})
@@ -144,3 +145,6 @@ def store(session: Session, job: Job, result: Document) -> None:
         session.add(run)
         session.flush()
         session.add(jobs.new_job(jobs.PROXY_RUN, run.id, optimization.id, position, job.user_name))
+    if SwarmDocument.of(optimization).is_elsewhere:
+        session.flush()
+        jobs.await_results(session, optimization.id)

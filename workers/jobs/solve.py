@@ -29,6 +29,8 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
         from mixing.answer.proposal import propose
 
         evidence = asked.with_standard_errors(propose(question, asked.evidence()).to_dict())
+    if asked.document.swarms:
+        evidence["recipe"]["sampler"] = "as given"
     of_text = [{"code": "text", "message": said} for said in asked.warnings]
     evidence["warnings"] = [*evidence["warnings"], *of_text]
     return {"evidence": {**evidence, "runs_lost": list(asked.lost)}}

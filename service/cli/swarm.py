@@ -1,0 +1,108 @@
+"""``mixwright swarm``: swarms of a running service that are trained elsewhere, over its API."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exchange.formats import FORMATS
+from exchange.results import InvalidResults, read_results
+from service.cli import complaint_of, connected, json_option, print_json, service_options
+from service.cli.fit import trainer_options
+
+BATCH = 500
+"""Results of so many runs are sent at once."""
+
+
+@click.group()
+def swarm() -> None:
+    """Swarms of a running service that are trained elsewhere.
+
+    The token is MIXWRIGHT_TOKEN, or the one of the data directory.
+    """
+
+
+@swarm.command(epilog="Example: mixwright swarm export swarm_... --format regmix --to runs")
+@click.argument("swarm_id")
+@click.option("--format", "format_name", required=True, metavar="TRAINER", help=f"{', '.join(FORMATS)}.")
+@click.option(
+    "--to",
+    "directory",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory to make; a folder a run.",
+)
+@click.option("--waiting", is_flag=True, help="Only runs whose results are not in, as of the newest round.")
+@click.option("--target-tokens", type=click.FloatRange(1, 1e15), help="Of a run; its own when left out.")
+@trainer_options
+@service_options
+def export(
+    swarm_id: str, format_name: str, directory: Path, url: str | None, waiting: bool, **given: Any
+) -> None:
+    """Write a configuration a run, as a trainer reads it, and what it will draw.
+
+    Beside them lie ratios.csv with all weights and realised.json with what is drawn of every domain.
+    """
+    target = given.pop("target_tokens")
+    asked = {**given, "target_tokens": None if target is None else round(target)}
+    with connected(url, asked.pop("data_directory")) as client:
+        said = {name: value for name, value in asked.items() if value not in (None, "")}
+        client.export_swarm(swarm_id, format_name, directory, waiting=waiting, **said)
+    reports = json.loads((directory / "realised.json").read_text(encoding="utf-8"))
+    worst = max(report["largest_error"] for report in reports.values())
+    click.echo(
+        f"{len(reports)} runs in {directory}; every share is drawn within {worst:.1e} of its weight.\n"
+        f"Send what they measure with `mixwright swarm results {swarm_id} FILES...`."
+    )
+
+
+@swarm.command(epilog="Example: mixwright swarm results swarm_... runs/*/results_*.json")
+@click.argument("swarm_id")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--replace", is_flag=True, help="Other values take the place of earlier ones.")
+@json_option
+@service_options
+def results(
+    swarm_id: str,
+    files: tuple[Path, ...],
+    replace: bool,
+    as_json: bool,
+    url: str | None,
+    data_directory: Path | None,
+) -> None:
+    """Send results of runs, from the FILES of evaluators and trainers, or folders of them.
+
+    A run's files lie in a folder of its name; a table names it in a column.
+    """
+    with complaint_of(InvalidResults), connected(url, data_directory) as client:
+        runs = [name for run in client.runs(swarm_id) for name in (run["id"], run["name"]) if name]
+        contents = {str(path): path.read_bytes() for given in files for path in _files(given)}
+        read = read_results(contents, runs)
+        asked = client.swarm(swarm_id)["tasks"]
+        sent = [
+            {"run": run, "metrics": kept}
+            for run, metrics in read.metrics.items()
+            if (kept := {name: value for name, value in metrics.items() if not asked or name in asked})
+        ]
+        if not sent:
+            there = sorted({name for metrics in read.metrics.values() for name in metrics})
+            raise InvalidResults(
+                f"the files have none of the tasks {', '.join(sorted(asked))}; they have {', '.join(there)}"
+            )
+        taken = [
+            client.add_results(swarm_id, sent[start : start + BATCH], replace)
+            for start in range(0, len(sent), BATCH)
+        ]
+    if as_json:
+        print_json(taken)
+        return
+    counts = taken[-1]["swarm"]["runs"]
+    click.echo(
+        f"Results of {len(sent)} runs sent; {counts['succeeded']} of {counts['total']} have theirs in."
+    )
+
+
+def _files(given: Path) -> list[Path]:
+    """A file, or every file below a folder that is of a kind of results."""
+    return [given] if given.is_file() else sorted(path for path in given.rglob("*") if path.is_file())
