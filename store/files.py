@@ -148,7 +148,8 @@ class _Search:
                 if not is_plain_file:
                     yield from self.below(folder / name, rest, is_listed=True)
                 elif not rest:
-                    yield folder / name, folder / name
+                    file = folder / name
+                    yield file, file
 
     def anywhere(self, folder: Path, parts: Sequence[str]) -> Iterator[tuple[Path, Path]]:
         waiting = [folder]

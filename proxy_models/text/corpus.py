@@ -14,8 +14,8 @@ not. Documents of white space only are left out. A file is a local one or an obj
 (`stores.object_path`). Files are streamed, and every failure names its file and line.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil, inf
 from typing import TypeVar
 
@@ -125,7 +125,12 @@ class FileLook:
     tokenizer: object = None
 
 
-def look_at(paths: Collection[DataPath], byte_limit: int, reading: Reading = BY_CONTENT) -> list[FileLook]:
+def look_at(
+    paths: Collection[DataPath],
+    byte_limit: int,
+    reading: Reading = BY_CONTENT,
+    sizes: Mapping[DataPath, int] | None = None,
+) -> list[FileLook]:
     """Open the files, tell their formats, and read up to ``byte_limit`` bytes of text over all of them.
 
     Of each file the first document is read, limit or not. Of a folder's files of one suffix only about `MOST_OPENED`
@@ -140,10 +145,12 @@ def look_at(paths: Collection[DataPath], byte_limit: int, reading: Reading = BY_
     for shelf in shelves.values():
         step, last = ceil(len(shelf) / MOST_OPENED), None
         for number, path in enumerate(shelf):
-            size = 0 if last is None or number % step == 0 else path.stat().st_size
-            if last is not None and size:
-                looks[path] = replace(last, path=path, size_bytes=size, text_bytes=0, complete=False)
-                continue
+            if last is not None and number % step:
+                size = path.stat().st_size if sizes is None else sizes[path]
+                if size:
+                    told = (last.sample, last.fault, last.tokenizer)
+                    looks[path] = FileLook(path, last.format, size, 0, False, *told)
+                    continue
             with opened(path) as file:
                 looks[path] = look = _look(file, byte_limit, reading)
             if look.format.layout is None:

@@ -172,7 +172,8 @@ def _look_into(
 ) -> Choice:
     name = domain.name
     try:
-        choice = choose(look_at(paths, rules.probe_bytes, domain.reading), named)
+        sizes = {path: size for path, (_, size, _) in zip(paths, domain.identity, strict=True)}
+        choice = choose(look_at(paths, rules.probe_bytes, domain.reading, sizes), named)
         _check_ids(choice, rules)
     except StoreUnreachable as error:
         raise Unavailable(error.code, f"Domain {name!r}: {error}", field) from error
