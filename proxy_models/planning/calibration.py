@@ -122,7 +122,7 @@ def _check_rate(rate: Rate) -> None:
 
 
 @dataclass(frozen=True)
-class Swarm:
+class SwarmSize:
     """What is to be trained: ``n`` models of one shape."""
 
     model: ModelConfig
@@ -136,7 +136,7 @@ class Swarm:
 
 
 @dataclass(frozen=True)
-class Choice:
+class WavePlan:
     """How to train a swarm: in waves, as ``rate`` was measured; ``seconds`` is what that should take.
 
     ``waves`` are their sizes; the last may be smaller and is counted at the same rate for each model.
@@ -149,8 +149,8 @@ class Choice:
 
 
 def choose(
-    swarm: Swarm, calibration: Calibration, free_bytes: int | None = None, here: Device | None = None
-) -> Choice:
+    swarm: SwarmSize, calibration: Calibration, free_bytes: int | None = None, here: Device | None = None
+) -> WavePlan:
     """The measured way that trains the swarm soonest among those that fit into memory, compiling included.
 
     Of ways within `NOISE` of each other the one with the fewest models at once: it needs the least memory, and loses
@@ -180,7 +180,7 @@ def choose(
     as_soon = [rate for rate in usable if _seconds(swarm, rate) <= soonest * (1 + NOISE)]
     best = min(as_soon, key=lambda rate: (rate.members, _seconds(swarm, rate)))
     whole, rest = divmod(swarm.n, best.members)
-    return Choice(
+    return WavePlan(
         best,
         (best.members,) * whole + ((rest,) if rest else ()),
         _seconds(swarm, best),
@@ -188,7 +188,7 @@ def choose(
     )
 
 
-def _seconds(swarm: Swarm, rate: Rate) -> float:
+def _seconds(swarm: SwarmSize, rate: Rate) -> float:
     """Seconds of the whole swarm in one process, the first step's preparation once."""
     return rate.startup_seconds + swarm.tokens / rate.tokens_per_second
 

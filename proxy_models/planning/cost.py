@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from proxy_models.config import ModelConfig, TrainingConfig
 from proxy_models.errors import NotCalibrated, NotEnoughMemory
 from proxy_models.families.architecture import Counts
-from proxy_models.planning.calibration import Calibration, Swarm, choose
+from proxy_models.planning.calibration import Calibration, SwarmSize, choose
 from proxy_models.planning.memory import bytes_per_model, largest_wave
 
 CostedModel = ModelConfig | Counts
@@ -87,7 +87,7 @@ def swarm_cost(work: SwarmWork, tables: Sequence[Calibration], room: Room) -> Sw
         if table.device.type != room.type:
             continue
         memory = table.memory_bytes if room.memory_bytes is None else room.memory_bytes
-        swarm = Swarm(work.model, work.training, work.runs)
+        swarm = SwarmSize(work.model, work.training, work.runs)
         try:
             choice = choose(swarm, table, memory // room.processes)
         except (NotCalibrated, NotEnoughMemory) as error:

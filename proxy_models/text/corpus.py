@@ -182,14 +182,14 @@ def _look(file: OpenedFile, byte_limit: int, reading: Reading) -> FileLook:
 
 
 @dataclass(frozen=True)
-class Choice:
+class TakenFiles:
     """Which files of a folder or pattern are a domain's text, and why others are not."""
 
     taken: tuple[FileLook, ...]
     left_out: tuple[tuple[FileLook, str], ...]
 
 
-def choose(looks: Sequence[FileLook], named: Collection[DataPath] = ()) -> Choice:
+def choose(looks: Sequence[FileLook], named: Collection[DataPath] = ()) -> TakenFiles:
     """The files of the kind that most of the bytes are of: records, plain text or token ids.
 
     Files without text are left out, and so is what lies beside a corpus: of another kind, unreadable, or with a name
@@ -215,7 +215,7 @@ def choose(looks: Sequence[FileLook], named: Collection[DataPath] = ()) -> Choic
             taken.append(look)
     if not taken:
         raise CorpusError(looks[0].path, None, "holds no text")
-    return Choice(tuple(taken), tuple(left_out))
+    return TakenFiles(tuple(taken), tuple(left_out))
 
 
 def _reason(look: FileLook, leading: str, is_named: bool) -> str | None:

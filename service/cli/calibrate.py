@@ -19,9 +19,9 @@ from proxy_models.errors import NotEnoughMemory, ProxyError
 from proxy_models.planning.calibration import (
     Calibration,
     CalibrationOrder,
-    Choice,
     Device,
-    Swarm,
+    SwarmSize,
+    WavePlan,
     choose,
     file_of,
     table_of,
@@ -120,9 +120,9 @@ def _rates(order: CalibrationOrder, size: str, calibration: Calibration) -> Tabl
 
 def _chosen(order: CalibrationOrder, size: str, calibration: Calibration) -> str:
     training = order.training(max(PROXY_TOKENS, order.training().tokens))
-    swarm = Swarm(order.models()[size], training, RUNS)
+    swarm = SwarmSize(order.models()[size], training, RUNS)
     try:
-        choice: Choice = choose(swarm, calibration)
+        choice: WavePlan = choose(swarm, calibration)
     except NotEnoughMemory as error:
         return str(error)
     together = f"up to {choice.rate.members} together" if choice.rate.members > 1 else "one at a time"

@@ -16,7 +16,7 @@ from mixing.domains import check_names
 from mixing.errors import InvalidDomainName, MixingError
 from proxy_models.errors import CorpusError, ProxyError, StoreUnreachable
 from proxy_models.stores.object_path import DataPath, FileIdentity, file_identity
-from proxy_models.text.corpus import Choice, FileLook, choose, look_at
+from proxy_models.text.corpus import FileLook, TakenFiles, choose, look_at
 from proxy_models.text.data_roots import found
 from proxy_models.text.reading import BY_CONTENT, Reading
 from proxy_models.text.token_files import TOKENIZER_FILES
@@ -135,7 +135,7 @@ def check_domain(domain: PlacedDomain, rules: FileRules) -> CheckedDomain:
     return replace(checked, identity=identity, found=_view(checked.name, choice))
 
 
-def _view(name: str, choice: Choice) -> DomainPlanView:
+def _view(name: str, choice: TakenFiles) -> DomainPlanView:
     groups: dict[tuple[str, str | None], list[FileLook]] = {}
     for look in choice.taken:
         groups.setdefault((look.format.name, None), []).append(look)
@@ -169,7 +169,7 @@ def _look_into(
     named: Collection[DataPath],
     field: str,
     rules: FileRules,
-) -> Choice:
+) -> TakenFiles:
     name = domain.name
     try:
         sizes = {path: size for path, (_, size, _) in zip(paths, domain.identity, strict=True)}
@@ -182,7 +182,7 @@ def _look_into(
     return choice
 
 
-def _check_ids(choice: Choice, rules: FileRules) -> None:
+def _check_ids(choice: TakenFiles, rules: FileRules) -> None:
     """Refuse ids that a tokenizer trained here cannot have made, before there is one."""
     for look in choice.taken:
         if rules.trains_tokenizer and look.format.layout is not None and look.tokenizer is None:

@@ -13,7 +13,7 @@ from proxy_models.planning.calibrate import calibrate, table_for
 from proxy_models.planning.calibration import (
     Calibration,
     CalibrationOrder,
-    Swarm,
+    SwarmSize,
     choose,
     read_calibrations,
     save,
@@ -38,7 +38,7 @@ def test_a_calibration_is_measured_survives_json_and_answers() -> None:
     assert measured.memory_bytes >= free_memory("cpu")
     again = Calibration.from_dict(json.loads(json.dumps(asdict(measured))))
     assert again == measured
-    swarm = Swarm(replace(MODEL, name="renamed"), TRAINING, 6)
+    swarm = SwarmSize(replace(MODEL, name="renamed"), TRAINING, 6)
     choice = choose(swarm, again, free_memory("cpu"), this_device("cpu"))
     assert sum(choice.waves) == 6
     build(choice.rate.backend, MODEL, [TRAINING] * choice.waves[0])

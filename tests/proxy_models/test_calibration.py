@@ -11,7 +11,7 @@ from proxy_models.planning.calibration import (
     Calibration,
     Device,
     Rate,
-    Swarm,
+    SwarmSize,
     choose,
     file_of,
     read_calibrations,
@@ -40,26 +40,26 @@ SLOW_START = table(
 
 def test_the_choice_trains_the_whole_swarm_soonest() -> None:
     """By hand: n * 6400 tokens; 4 runs take 25.6 s, 20.48 s or, too few for it, not 8 at a time; 16: 102, 82, 71."""
-    few = choose(Swarm(MODEL, TRAINING, 4), SLOW_START)
+    few = choose(SwarmSize(MODEL, TRAINING, 4), SLOW_START)
     assert (few.rate.backend, few.waves, few.seconds) == (STACKED, (4,), pytest.approx(20.48))
-    many = choose(Swarm(MODEL, TRAINING, 18), SLOW_START)
+    many = choose(SwarmSize(MODEL, TRAINING, 18), SLOW_START)
     assert (many.rate.backend, many.waves, many.seconds) == (STACKED_COMPILED, (8, 8, 2), pytest.approx(77.6))
-    alone = choose(Swarm(MODEL, TRAINING, 3), SLOW_START)
+    alone = choose(SwarmSize(MODEL, TRAINING, 3), SLOW_START)
     assert (alone.rate.backend, alone.waves) == (ONE_BY_ONE, (1, 1, 1))
 
 
 def test_what_does_not_fit_is_not_chosen() -> None:
     free = 5 * bytes_per_model(MODEL, TRAINING) + 4 * 2**20
-    choice = choose(Swarm(MODEL, TRAINING, 100), SLOW_START, free)
+    choice = choose(SwarmSize(MODEL, TRAINING, 100), SLOW_START, free)
     assert choice.rate.backend == STACKED
     assert choice.needed_bytes <= free
-    assert choose(Swarm(MODEL, TRAINING, 100), replace(SLOW_START, memory_bytes=free)) == choice
+    assert choose(SwarmSize(MODEL, TRAINING, 100), replace(SLOW_START, memory_bytes=free)) == choice
     with pytest.raises(NotEnoughMemory, match="not even one"):
-        choose(Swarm(MODEL, TRAINING, 2), SLOW_START, 1000)
+        choose(SwarmSize(MODEL, TRAINING, 2), SLOW_START, 1000)
 
 
 def test_questions_the_table_does_not_answer_are_refused() -> None:
-    swarm = Swarm(MODEL, TRAINING, 4)
+    swarm = SwarmSize(MODEL, TRAINING, 4)
     for other in (
         replace(HERE, name="another machine"),
         replace(HERE, torch_version="1.0"),
@@ -69,20 +69,21 @@ def test_questions_the_table_does_not_answer_are_refused() -> None:
             choose(swarm, SLOW_START, here=other)
     with pytest.raises(NotCalibrated, match=r"small .*128 tokens per step") as caught:
         choose(
-            Swarm(MODEL, replace(TRAINING, batch_rows=8), 4), table(Rate(SHAPE, 32, ONE_BY_ONE, 1, 1.0, 0.0))
+            SwarmSize(MODEL, replace(TRAINING, batch_rows=8), 4),
+            table(Rate(SHAPE, 32, ONE_BY_ONE, 1, 1.0, 0.0)),
         )
     assert not caught.value.retryable
     with pytest.raises(NotCalibrated):
-        choose(Swarm(replace(MODEL, ffn=64), TRAINING, 4), SLOW_START)
+        choose(SwarmSize(replace(MODEL, ffn=64), TRAINING, 4), SLOW_START)
     with pytest.raises(InvalidSpec, match="0 models"):
-        choose(Swarm(MODEL, TRAINING, 0), SLOW_START)
+        choose(SwarmSize(MODEL, TRAINING, 0), SLOW_START)
 
 
 def test_calibrations_of_one_device_add_up() -> None:
     newer = table(Rate(SHAPE, 64, STACKED, 4, 9_000.0, 0.0), Rate(SHAPE, 128, STACKED, 4, 1.0, 0.0))
     both = SLOW_START + newer
     assert len(both.rates) == 4
-    assert choose(Swarm(MODEL, TRAINING, 4), both).seconds == pytest.approx(25_600 / 9_000)
+    assert choose(SwarmSize(MODEL, TRAINING, 4), both).seconds == pytest.approx(25_600 / 9_000)
     with pytest.raises(InvalidSpec, match="do not add up"):
         _ = SLOW_START + replace(newer, device=replace(HERE, threads=2))
 

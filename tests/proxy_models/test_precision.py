@@ -26,7 +26,7 @@ from proxy_models.evaluation import held_out_task
 from proxy_models.families.architecture import Architecture
 from proxy_models.model import products
 from proxy_models.model.stacked_model import StackedDecoder, stacked_loss_and_gradients, together
-from proxy_models.planning.calibration import Calibration, Device, Rate, Swarm, choose, shape_of
+from proxy_models.planning.calibration import Calibration, Device, Rate, SwarmSize, choose, shape_of
 from proxy_models.planning.memory import bytes_per_model, logits_bytes
 from proxy_models.text.token_shard import HeldOutDocument
 from proxy_models.training.run_spec import RunSpec
@@ -225,6 +225,6 @@ def test_rates_of_one_precision_say_nothing_of_the_other() -> None:
     exact = replace(TRAINING, precision=FLOAT32)
     rate = Rate(shape_of(MODEL, BFLOAT16), TRAINING.tokens_per_step, STACKED, 4, 1e4, 0.0)
     table = Calibration(Device("a", "cpu", "2", 1), 2**34, (rate,))
-    assert choose(Swarm(MODEL, TRAINING, 8), table).rate == rate
+    assert choose(SwarmSize(MODEL, TRAINING, 8), table).rate == rate
     with pytest.raises(NotCalibrated, match="small"):
-        choose(Swarm(MODEL, exact, 8), table)
+        choose(SwarmSize(MODEL, exact, 8), table)

@@ -24,7 +24,7 @@ from workers.claims.failures import JobError
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from proxy_models.planning.calibration import Calibration, Swarm
+    from proxy_models.planning.calibration import Calibration, SwarmSize
     from proxy_models.training.distributed import Engine
     from proxy_models.training.run_record import RunResult
     from proxy_models.training.run_spec import RunSpec
@@ -139,7 +139,7 @@ def choose_wave(question: Document) -> Document:
 
     from proxy_models.config import ModelConfig
     from proxy_models.errors import NotCalibrated, NotEnoughMemory
-    from proxy_models.planning.calibration import Swarm, choose, table_of
+    from proxy_models.planning.calibration import SwarmSize, choose, table_of
     from proxy_models.torch_device import free_memory, this_device
     from proxy_models.training.run_spec import RunSpec
 
@@ -151,7 +151,7 @@ def choose_wave(question: Document) -> Document:
     if not isinstance(run.model, ModelConfig):
         return alone
     torch.set_num_threads(run.threads)
-    swarm = Swarm(run.model, run.training, question["runs"])
+    swarm = SwarmSize(run.model, run.training, question["runs"])
     directory = Path(question["directory"])
     here = this_device(run.device)
     table = table_of(directory, here)
@@ -167,7 +167,7 @@ def choose_wave(question: Document) -> Document:
     return alone if rate.backend == ALONE else {"backend": rate.backend, "members": rate.members}
 
 
-def _measured(swarm: "Swarm", device: str, directory: Path) -> "Calibration | None":
+def _measured(swarm: "SwarmSize", device: str, directory: Path) -> "Calibration | None":
     """The device's table with this shape in it; None where the swarm is not worth measuring."""
     from proxy_models.backends import available
     from proxy_models.planning.calibrate import table_for
