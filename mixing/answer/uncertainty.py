@@ -19,10 +19,10 @@ nearest to the natural distribution or to the answer counts, and of the differen
 farther out, where a law misses most. `python -m benchmarks.recipes` measures what the intervals cover against a truth
 of another shape.
 
-Laws of several shapes that predict the runs about as well and disagree about the gain show what no refit does:
-that the runs leave the shape open. Of an average of laws half the width is widened again, in quadrature, by 1.645
-of the deviation of the members' gains, each counting by its share: the part between the models of the variance of
-an averaged prediction (Hoeting et al., Statistical Science 14, 1999).
+Laws of several shapes that predict the runs about as well and disagree about the gain show the same from the other
+side: that the runs leave the shape open. Of an average of laws 1.645 of the deviation of the members' gains, each
+counting by its share, is the part between the models of the variance of an averaged prediction (Hoeting et al.,
+Statistical Science 14, 1999). It and the misfit are two estimates of one error, so the larger of them counts.
 
 Of a domain that no run varied a law knows nothing. Where the answer moves it by d from the natural distribution, the
 interval is widened, in quadrature again, by as much as moving another domain by d does at the natural distribution:
@@ -108,12 +108,8 @@ def gain_intervals(
         differently[-1] = evidence.groups.value(differently[:-1])
     apart = _disagreement(law, evidence, np.stack([natural, proposed]))
     unseen = _unseen(law, evidence, natural, proposed)
-    half = np.sqrt(
-        (_DEVIATIONS * scale * error.std(0)) ** 2
-        + (MISFIT_SHARE * differently) ** 2
-        + (_DEVIATIONS * apart) ** 2
-        + (_DEVIATIONS * unseen) ** 2
-    )
+    shape = np.maximum(MISFIT_SHARE * differently, _DEVIATIONS * apart)
+    half = np.sqrt((_DEVIATIONS * scale * error.std(0)) ** 2 + shape**2 + (_DEVIATIONS * unseen) ** 2)
     centre = judged[-1] + error.mean(0)
     bounds = np.stack([centre - half, centre + half], axis=1)
     return GainIntervals(bounds, float(-error[:, -1].mean()), scale * optima.std(0))

@@ -131,6 +131,16 @@ def test_members_that_disagree_about_the_gain_widen_it_by_their_deviation() -> N
     assert np.ptp(found.bounds[2]) == pytest.approx(2 * 1.6449 * spread)
 
 
+def test_of_two_estimates_of_what_a_shape_misses_the_larger_counts() -> None:
+    law, missed = average(0.8, 0.8), np.zeros((2, 4, 2))
+    disagreement = 1.6449 * 0.2 * 0.4  # of the first task
+    for size in (0.1, 1.0):
+        missed[:, :2] = size
+        found = intervals_of(refits_of(law, law, missed=missed), law=law)
+        expected = max(disagreement, size * MISFIT_SHARE)
+        np.testing.assert_allclose(np.ptp(found.bounds[0]), 2 * expected, rtol=1e-9)
+
+
 def test_what_a_member_says_of_a_task_it_has_no_share_of_counts_nowhere() -> None:
     law = average(1.0, 1.0)
     found = intervals_of(refits_of(law), law=law)
