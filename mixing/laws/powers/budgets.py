@@ -55,6 +55,7 @@ def fit_autoscale(tokens: np.ndarray, losses: np.ndarray) -> AutoScaleLaws:
     """One law a domain, by least squares, all at once.
 
     Through three points there may pass two laws; the one that makes less of the other domains (smaller a) is taken.
+    Its exponents are those of losses over data, where the other's curve is flat soon beyond the largest amount.
 
     Args:
         tokens: (n, m) amounts of each domain in the runs that vary it alone, such as 1/3, 1 and 3 times its base.

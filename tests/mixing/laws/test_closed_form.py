@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from scipy.optimize import LinearConstraint, minimize
+from scipy.optimize import LinearConstraint, minimize, root
 
 from mixing.errors import Infeasible, InvalidMetrics, InvalidSetting, TooFewRuns
 from mixing.laws.powers.budgets import (
@@ -143,3 +143,36 @@ def test_caps_bounds_and_readings_that_leave_nothing_are_refused() -> None:
         fit_autoscale(np.ones((2, 3)), np.ones((2, 3)))
     with pytest.raises(InvalidMetrics):
         fit_autoscale(np.zeros((3, 3)), np.ones((3, 3)))
+
+
+def test_of_two_laws_through_the_published_matrix_the_smaller_a_is_taken_and_the_other_moves_the_optimum_little() -> (
+    None
+):
+    """The perplexities over all domains of `algorithms/DDO_example.ipynb` of feiyang-k/AutoScale: a third, once and
+    three times the data of each of seven domains. Three points, three parameters: two laws go through them."""
+    less = [30.11152249, 28.37687875, 29.85955983, 29.90195668, 30.37704005, 29.23766591, 28.92552215]
+    more = [25.78619752, 27.68033216, 26.25833879, 26.47376351, 25.49797272, 27.01485416, 27.24200395]
+    losses = np.log([less, 7 * [28.11373645], more])
+    amounts = np.array([[1 / 3], [1.0], [3.0]]) * np.ones(7)
+    smaller = fit_autoscale(amounts, losses)
+    np.testing.assert_allclose(smaller.predict(amounts), losses, atol=1e-6)
+    begin = ((2.3, 1.5), (4.9, 1.9), (2.3, 1.8), (2.1, 2.1), (2.2, 1.4), (2.5, 2.2), (2.8, 2.2))
+    found = []
+    for start, (third, once, thrice) in zip(begin, losses.T, strict=True):
+
+        def steps(
+            law: np.ndarray, third: float = third, once: float = once, thrice: float = thrice
+        ) -> list[float]:
+            powers = (np.array([1 / 3, 1.0, 3.0]) + law[0]) ** -law[1]
+            return [powers[0] - powers[1] - third + once, powers[1] - powers[2] - once + thrice]
+
+        found.append(root(steps, np.array(start), tol=1e-12).x)
+    equivalent, exponent = np.array(found).T
+    powers = (amounts + equivalent) ** -exponent
+    np.testing.assert_allclose(powers - powers.mean(0), losses - losses.mean(0), atol=1e-9)
+    assert (smaller.equivalent < 1).all()
+    assert (equivalent > 2).all()
+    assert smaller.exponent.max() < 0.13 < 1.3 < exponent.min()
+    lower = np.full(7, 0.2)  # of a domain's base
+    other = autoscale_optimum(equivalent, exponent, 7.0, lower)
+    np.testing.assert_allclose(smaller.optimum(7.0, lower), other, atol=0.1)
