@@ -139,7 +139,7 @@ def test_older_runs_make_up_for_new_ones() -> None:
     assert errors[0] < errors[1] / 2
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["added", "split", "merged", "revised"]))
 def test_no_leaf_constraint_is_ever_violated_by_what_is_found_over_virtual_domains(
     seed: int, changes: str
@@ -155,7 +155,7 @@ def test_no_leaf_constraint_is_ever_violated_by_what_is_found_over_virtual_domai
     share = float(inside[: len(inside) // 2].sum())
     wide = share_between("half", domains.names[: len(inside) // 2], share / 2, min(2 * share, 1.0))
     target = float(domains.tokens.sum())
-    swarm = replace(swarm_of(space, 8, reuse), constraints=(wide,), target_tokens=target)
+    swarm = replace(swarm_of(space, 8, reuse), constraints=(wide,), target_tokens=target, recipe=EXACT)
     caps = 4 * domains.tokens / target
     total = sum(groups["kept"].values())
     ratios = np.array([groups["kept"][name] / total for name in frozen])
