@@ -14,6 +14,9 @@ A part of the file is the body of a request, as the API documents it:
     launch:                            # POST /v1/launches, without its mixture_id
       size: mini-60M
       tokens: 1000000000
+
+Beside or instead of an optimization a ``mixture`` by hand (POST /v1/mixtures, without its domain_set), which a launch
+then trains on where there is no optimization.
 """
 
 import hashlib
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 BAD_ENDS = ("failed", "cancelled")
-_PARTS = ("domain_set", "revision", "optimization", "launch")
+_PARTS = ("domain_set", "revision", "mixture", "optimization", "launch")
 
 
 def read_document(path: Path) -> Document:
@@ -59,8 +62,8 @@ def read_document(path: Path) -> Document:
     for part, twice in (("optimization", "domain_set"), ("launch", "mixture_id")):
         if twice in (document.get(part) or {}):
             raise click.ClickException(f"{path}: {part}.{twice} follows from the file; leave it out")
-    if document.get("launch") and not document.get("optimization"):
-        raise click.ClickException(f"{path}: a launch needs an optimization, whose mixture it trains on")
+    if document.get("launch") and not (document.get("optimization") or document.get("mixture")):
+        raise click.ClickException(f"{path}: a launch needs an optimization or a mixture to train on")
     return document
 
 
@@ -92,6 +95,13 @@ class Application:
         """Bring it about."""
         revision = self._revision()
         self.made["domain_set"] = revision
+        if by_hand := self.asked.get("mixture"):
+            body = {**by_hand, "domain_set": self.name, "revision": revision["number"]}
+            self.made["mixture"] = self.client.create_mixture(body, _key("mixture", revision["id"], body))
+            self.said.append(f"The mixture {self.made['mixture']['id']} is there.")
+        if self.asked.get("launch") and not self.asked.get("optimization"):
+            self._launch(self.made["mixture"]["id"])
+            self._check_ends()
         if not (wanted := self.asked.get("optimization")):
             return
         body = {"revision": revision["number"], **wanted, "domain_set": self.name}
@@ -101,17 +111,17 @@ class Application:
         self.made["optimization"] = optimization
         self.said.append(f"The optimization {optimization['id']} is {_state(optimization)}.")
         if self.asked.get("launch") and optimization["state"] not in BAD_ENDS:
-            self._launch(optimization)
+            self._launch(optimization["mixture_id"])
         self._check_ends()
 
-    def _launch(self, optimization: Mapping[str, Any]) -> None:
-        if optimization["mixture_id"] is None:
+    def _launch(self, mixture: str | None) -> None:
+        if mixture is None:
             self.said.append(
                 "The launch is posted when there is a mixture: apply again then, or with --wait."
             )
             return
-        body = {**self.asked["launch"], "mixture_id": optimization["mixture_id"]}
-        made = self.client.create_launch(body, _key("launch", optimization["mixture_id"], body))
+        body = {**self.asked["launch"], "mixture_id": mixture}
+        made = self.client.create_launch(body, _key("launch", mixture, body))
         launch = follow(self.client.events(made["id"])) if self.wait else made
         self.made["launch"] = launch
         self.said.append(f"The launch {launch['id']} is {_state(launch)}.")

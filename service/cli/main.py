@@ -14,6 +14,7 @@ class Commands(click.Group):
     TABLE: ClassVar[dict[str, dict[str, tuple[str, str]]]] = {
         "A mixture from runs you have": {
             "fit": ("service.cli.fit", "The best mixture by the runs of two tables, or of one."),
+            "import": ("service.cli.importing", "Read another tool's configuration as a domain set."),
         },
         "With a service": {
             "apply": ("service.cli.apply", "Bring about what a file asks for: domains, mixture, launch."),

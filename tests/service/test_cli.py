@@ -68,7 +68,7 @@ def test_every_command_says_what_it_does_by_either_option(name: tuple[str, ...])
 REMOTE = ["apply", "status", "watch", "runs", "whatif", "compare", "launch", "cancel", "doctor"]
 
 
-@pytest.mark.parametrize("name", [*REMOTE, "fit", "mixture export", "mixture show", "mixture list"])
+@pytest.mark.parametrize("name", [*REMOTE, "fit", "import", "mixture export", "mixture show", "mixture list"])
 def test_what_is_typed_often_has_an_example_and_json(name: str) -> None:
     said = CliRunner().invoke(main, [*name.split(), "--help"]).output
     assert "Example: mixwright " in said
@@ -189,13 +189,30 @@ def test_a_changed_tree_becomes_the_next_revision_and_a_changed_question_a_new_o
     assert [row["revision"] for row in everything(client)["optimizations"]] == [2, 1]
 
 
+def test_what_is_imported_can_be_applied_with_its_mixture(
+    run: Run, client: TestClient, tmp_path: Path
+) -> None:
+    blend = tmp_path / "blend.yaml"
+    sources = [{"source_name": name, "target_ratio": 0.5, "paths": [f"/{name}.npy"]} for name in ("a", "b")]
+    blend.write_text(yaml.safe_dump({"sources": sources}))
+    found = json.loads(CliRunner().invoke(main, ["import", str(blend)]).stdout)
+    for domain in found["domain_set"]["domains"]:
+        domain["tokens"] = 10**6
+        del domain["files"]  # nothing is there to be read
+    blend.write_text(yaml.safe_dump(found))
+    assert run("apply", blend).exit_code == 0
+    assert run("apply", blend).exit_code == 0
+    (mixture,) = everything(client)["mixtures"]
+    assert client.get(f"/v1/mixtures/{mixture['id']}").json()["weights"] == {"a": 0.5, "b": 0.5}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"domain_sets": {}}, "domain_set"),
         ({"domain_set": "pool", "lunch": {}}, "'lunch'"),
         ({"domain_set": "pool", "optimization": {"domain_set": "pool"}}, "optimization.domain_set"),
-        ({"domain_set": "pool", "launch": {"tokens": 1}}, "a launch needs an optimization"),
+        ({"domain_set": "pool", "launch": {"tokens": 1}}, "a launch needs an optimization or a mixture"),
         ({"domain_set": "nothing", "optimization": {"target_tokens": 1}}, "'nothing'"),
     ],
 )
