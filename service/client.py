@@ -164,8 +164,8 @@ class Client:
 
         Or for so many ``seconds`` and a few more.
 
-        >>> for document in client.events(optimization["id"]):
-        ...     print(document["stage"], document["progress"]["eta_seconds"])
+            for document in client.events(optimization["id"]):
+                print(document["stage"], document["progress"]["eta_seconds"])
 
         A stream that breaks is taken up again. Raises Unreachable where the service stays away.
         """

@@ -10,8 +10,8 @@ _WIDTH = 24
 class Line:
     """The one line. Use it as a context: on leaving, a terminal has its cursor below it again.
 
-    >>> with Line() as line:
-    ...     line.show("train", 12, 50, "3 min left")
+    with Line() as line:
+        line.show("train", 12, 50, "3 min left")
     """
 
     def __init__(self) -> None:

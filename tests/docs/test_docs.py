@@ -14,6 +14,7 @@ from mixing.domains import parse_name
 from service.cli.main import main
 from service.domain_sets.schemas import DomainRequest, DomainSetRequest, RevisionRequest
 from service.launches import LaunchRequest
+from service.mixtures.evaluation import EvaluateRequest
 from service.mixtures.service import MixtureRequest
 from service.optimizations.schemas import OptimizationRequest, TaskRequest
 from service.planning import QualityRequest
@@ -31,6 +32,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
         OptimizationRequest,
         TaskRequest,
         MixtureRequest,
+        EvaluateRequest,
         LaunchRequest,
         QualityRequest,
         SwarmRequest,
