@@ -15,7 +15,7 @@ from mixing.question import Question
 from mixing.runs.evidence import Needs, RunEvidence, gather
 from proxy_models.training.mixture_sampler import allocate_rows
 from store.documents import OptimizationDocument, TrainingDocument
-from store.question import _evidence
+from store.question import _evidence, unread_warnings
 
 SLOPES = {"books": 1.0, "code": 3.0, "web": 2.0}
 ROWS = 16
@@ -35,6 +35,20 @@ def test_a_run_counts_as_what_it_trained_and_an_old_one_as_what_was_asked() -> N
     assert run.rounding == pytest.approx(0.1)
     old = stored(asked, {"final": {"t": 1.0}})
     assert (old.mixture, old.rounding) == (asked, 0.0)
+
+
+def test_a_domain_with_a_weight_that_came_to_no_row_is_named() -> None:
+    def run(tiny: float, rows: int) -> RunEvidence:
+        return stored(
+            {"tiny": tiny, "web": 1 - tiny},
+            {"final": {"t": 1.0}, "realised_tokens": {"tiny": rows * 128, "web": (16 - rows) * 128}},
+        )
+
+    (said,) = unread_warnings([run(0.02, 0), run(0.01, 0), run(0.1, 2), run(0.0, 0)])
+    assert said.startswith(
+        "Domain tiny: in 2 of 4 runs it had a weight, of 0.02 at most, which came to no row"
+    )
+    assert not [*unread_warnings([run(0.1, 2), run(0.0, 0)])]
 
 
 def test_a_law_of_short_runs_is_fitted_to_what_they_trained() -> None:
