@@ -1,20 +1,29 @@
-"""A domain of two kilobytes in a mixture: trained on, without a held-out slice, and said so."""
+"""Files as they should not be, from counting to the mixture: two kilobytes, text given twice, lines in disguise."""
 
+import gzip
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from mixing.errors import InvalidSetting
+from mixing.methods import method_named
+from mixing.runs.evidence import RunEvidence
 from proxy_models.config import TrainingConfig
 from proxy_models.training.run_inputs import mixture_sampler, open_shards, scored_slices
 from proxy_models.training.run_spec import RunSpec
-from store.documents import OptimizationDocument
+from store import jobs
+from store.documents import OptimizationDocument, TrainingDocument
 from store.engine import Database
 from store.question import JobQuestion
 from store.revisions.shared_text import text_warnings, unmeasured
 from store.settings import Settings
 from store.tables import Optimization, Revision
 from tests.workers.conftest import prepare, write_texts
+from workers.jobs import sample_swarm, solve
 
 ASKED = {"target_tokens": 1000, "proxy": {"tokens": 65_536}, "recipe": None}
 
@@ -60,3 +69,60 @@ def test_a_tiny_domain_is_trained_on_and_its_held_out_task_left_out(sqlite: Data
     opened = open_shards(spec)
     assert set(scored_slices(spec, opened)) == {"held-out/books", "held-out/web"}
     assert mixture_sampler(spec, opened).realised_tokens()["tiny"] > 0
+
+
+def test_one_text_given_twice_lines_in_disguise_and_two_kilobytes_come_to_an_answer_that_says_so(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    """The same text as JSON lines and Parquet, JSON lines under ``.json.gz``, and a domain too small to measure."""
+    prose = texts("prose", 120)
+    table, disguised = tmp_path / "again.parquet", tmp_path / "code.json.gz"
+    pyarrow.parquet.write_table(pyarrow.table({"text": prose}), table)
+    plain = Path(write_texts(tmp_path / "code.jsonl", texts("code", 120)))
+    disguised.write_bytes(gzip.compress(plain.read_bytes()))
+    files = {
+        "again": str(table),
+        "code": str(disguised),
+        "prose": write_texts(tmp_path / "prose.jsonl", prose),
+        "tiny": write_texts(tmp_path / "tiny.jsonl", texts("tiny", 4)),
+    }
+    settings = Settings(data_directory=tmp_path)
+    identity = prepare(sqlite, settings, files)
+    method = method_named("olmix")
+    with sqlite.write() as session:
+        revision = session.get_one(Revision, identity)
+        counted = {row.name: row for row in revision.domains}
+        assert counted["code"].documents == 120, "lines are documents, and not text of braces"
+        assert counted["again"].content_hash == counted["prose"].content_hash
+        document = OptimizationDocument(
+            target_tokens=float(sum(row.counted_tokens or 0 for row in revision.domains)),
+            repetition_cap=4.0,
+            method=method.name,
+            recipe=method.recipe,
+            rounds=(15,),
+            runs=15,
+            proxy=TrainingDocument(tokens=65_536),
+        )
+        optimization = Optimization(
+            revision_id=identity, method=method.name, seed=0, settings=document.to_dict()
+        )
+        session.add(optimization)
+        session.flush()
+        job = jobs.new_job(jobs.SAMPLE_SWARM, optimization.id, optimization.id)
+        spec = sample_swarm.describe(session, job, settings)
+        sampled = [run["weights"] for run in sample_swarm.execute(spec, lambda progress: None)["runs"]]
+        question = JobQuestion.of(session, optimization)
+    measured = ("again", "code", "prose")
+    runs = tuple(
+        RunEvidence(
+            str(number), row, {f"held-out/{name}": 4 - row[name] - 0.5 * row["code"] for name in measured}
+        )
+        for number, row in enumerate(sampled)
+    )
+    evidence = solve.execute(replace(question, runs=runs).to_dict(), lambda progress: None)["evidence"]
+    said = " ".join(warning["message"] for warning in evidence["warnings"])
+    assert "again and prose share 120 documents" in said
+    assert "held-out/tiny is not measured" in said
+    limits = question.question().limits
+    for weights in (evidence["weights"], *sampled):
+        assert not limits.exceeded(np.array([weights[name] for name in limits.domains.names])).any()
