@@ -198,9 +198,11 @@ class SeenRuns:
         self._measured: dict[object, list[RunEvidence]] = {}
 
     def add(self, run: "RunEvidence") -> str | None:
-        """Take a run in; answers the id of another that was to train something else and came to the very same rows.
+        """Take a run in; answers the id of another of ours that trained the very same rows.
 
-        Such runs are one, honestly come by: short runs have few rows, and those of a swarm share their seed.
+        Such runs are one, honestly come by: those of a swarm share their seed, short ones have few rows, and where
+        caps leave little room two draws are one mixture. Of a run of somebody's, which has nothing ``requested``,
+        it is told from a mistake by its seed alone.
 
         Raises:
             DuplicateRun: its id, or the run itself, was given before.
@@ -211,7 +213,7 @@ class SeenRuns:
         for other in self._measured.get(said, ()):
             if run.seed is not None and other.seed is not None and run.seed != other.seed:
                 continue
-            if run.requested != other.requested:
+            if run.requested is not None and other.requested is not None:
                 return other.id
             raise DuplicateRun(
                 f"runs {other.id!r} and {run.id!r} have the same mixture and the same metrics to the last bit, so"

@@ -97,5 +97,8 @@ def test_runs_that_came_to_the_same_rows_are_one_and_no_fault() -> None:
     assert len(evidence.table) == 5
     (dropped,) = evidence.dropped
     assert dropped.reason == "it trained the very rows of run 'run-0', and counts once"
+    asked_for_twice = replace(runs[0], id="again")  # where caps leave little room two draws are one mixture
+    assert gather(domains, [*runs[:5], asked_for_twice], {"t": 1.0}, Needs(5)).dropped[0].id == "again"
+    theirs = [replace(run, requested=None) for run in (*runs[:5], asked_for_twice)]
     with pytest.raises(DuplicateRun):
-        gather(domains, [*runs[:5], replace(runs[0], id="again")], {"t": 1.0}, Needs(5))
+        gather(domains, theirs, {"t": 1.0}, Needs(5))
