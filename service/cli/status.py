@@ -114,8 +114,10 @@ def _optimization(document: Document) -> Iterator[str]:
     yield f"{document['id']}: {document['state']} ({where})"
     for stage in progress["stages"]:
         yield f"  {stage['name']:8} {stage['state']:10} {stage['done']}/{stage['total']}  {stage['seconds']:.0f} s"
+    waiting = f" {runs['waiting']} waiting for results," if runs["waiting"] else ""
     yield (
-        f"  runs: {runs['succeeded']} of {runs['total']} done, {runs['running']} under way, {runs['failed']} failed;"
+        f"  runs: {runs['succeeded']} of {runs['total']} done, {runs['running']} under way,{waiting}"
+        f" {runs['failed']} failed;"
         f" {progress['tokens_per_second']:,.0f} tokens/s {left(progress['eta_seconds'] or None)}".rstrip()
     )
     if document["mixture_id"]:

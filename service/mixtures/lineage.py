@@ -1,6 +1,7 @@
 """Where a mixture comes from: revisions, the maps between them, optimizations and swarms, down to any run."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -105,7 +106,8 @@ def describe_lineage(session: Session, mixture_id: str) -> LineageView:
     mixture = mixture_with_id(session, mixture_id)
     chain = ancestry(session, session.get_one(Revision, mixture.revision_id))
     own = session.get(Optimization, mixture.optimization_id) if mixture.optimization_id else None
-    verdict = partial(_verdict, own, plan_of(own) or ReusePlan())
+    given = frozenset(() if own is None else SwarmDocument.of(own).swarms)
+    verdict = partial(_verdict, own, given, plan_of(own) or ReusePlan())
     optimizations = _optimizations(session, chain, own)
     return LineageView(
         mixture=summarize_mixture(mixture),
@@ -126,13 +128,19 @@ Verdict = Callable[[Run, Job], tuple[bool, str]]
 """Whether a run counted for the mixture, and why or why not."""
 
 
-def _verdict(own: Optimization | None, plan: ReusePlan, run: Run, job: Job) -> tuple[bool, str]:
-    """The `Verdict` of the mixture's ``own`` optimization and its plan."""
-    if own is not None and job.owner == own.id:
+def _verdict(
+    own: Optimization | None, given: Collection[str], plan: ReusePlan, run: Run, job: Job
+) -> tuple[bool, str]:
+    """The `Verdict` of the mixture's ``own`` optimization, the swarms it was given, and its plan."""
+    is_own = own is not None and job.owner == own.id
+    is_given = run.swarm_id in given
+    if own is not None and (is_own or is_given) and (job.finished_at or 0.0) > (own.finished_at or math.inf):
+        return False, "its results came after the mixture was solved"
+    if is_own:
         if job.state == jobs.SUCCEEDED:
             return True, "trained for this mixture"
         return False, f"it {_standing(job)}"
-    if own is not None and run.swarm_id in SwarmDocument.of(own).swarms:
+    if is_given:
         has_results = job.state == jobs.SUCCEEDED
         return has_results, "it was solved over its swarm" if has_results else f"it {_standing(job)}"
     if run.id in plan.reused:
@@ -248,7 +256,7 @@ def _runs(session: Session, owner: str, verdict: Verdict) -> list[RunLineage]:
         .order_by(Run.position)
         .options(
             load_only(Run.position, Run.swarm_id),
-            load_only(Job.owner, Job.state, Job.failure_code, Job.failure_detail),
+            load_only(Job.owner, Job.state, Job.failure_code, Job.failure_detail, Job.finished_at),
         )
     )
     runs = []

@@ -177,6 +177,12 @@ def test_what_is_there_can_be_enough(pool: TestClient, settings: Settings) -> No
     assert work(settings) == [jobs.SOLVE]
     found = pool.get(f"/v1/optimizations/{waiting['id']}").json()
     assert found["state"] == "succeeded", found["failure"]
+    late = [{"run": runs[12], "metrics": {"code/bits_per_byte": 1.5, "general/acc": 0.5}}]
+    assert pool.post(address, json={"results": late}).json()["taken"][0]["state"] == "succeeded"
+    lineage = pool.get(f"/v1/mixtures/{found['mixture_id']}/lineage").json()["revisions"][0]
+    verdicts = {run["id"]: run["why"] for run in lineage["optimizations"][0]["runs"]}
+    assert verdicts[runs[12]] == "its results came after the mixture was solved"
+    assert sum(run["counted"] for run in lineage["optimizations"][0]["runs"]) == 11
     reasons = {lost["reason"].split(":")[0] for lost in found["lost_runs"]}
     assert reasons == {"failed_elsewhere", "no_results"}
 
@@ -247,3 +253,39 @@ def test_the_commands_take_a_swarm_out_and_its_results_in(
     files = sorted(map(str, (tmp_path / "out").glob("*/eval/*.json")))
     assert run("results", swarm, *files[:5]) == "Results of 5 runs sent; 5 of 14 have theirs in.\n"
     assert run("results", swarm, *files) == "Results of 14 runs sent; 14 of 14 have theirs in.\n"
+
+
+def test_runs_trained_elsewhere_are_reused_when_the_domains_change(
+    pool: TestClient, settings: Settings
+) -> None:
+    first = asked(pool, settings)
+    folder = exported(pool, settings, first["swarm_id"])
+    trained(folder)
+    body = {"files": [f"{folder}/*/eval/*.json"]}
+    assert pool.post(f"/v1/swarms/{first['swarm_id']}/results", json=body).status_code == 200
+    work(settings)
+    patch = {"add": [{"name": "maths", "tokens": 5e8}]}
+    assert pool.post("/v1/domain-sets/pool/revisions", json={"patch": patch}).status_code == 201
+    question = {name: value for name, value in QUESTION.items() if name != "runs"}
+    reuse = {"kind": "none", "runs": True}
+    plan = pool.post("/v1/optimizations?dry_run=true", json={**question, "reuse": reuse}).json()["plan"]
+    assert (len(plan["reused"]), plan["set_aside"]) == (14, {})
+    other = {**question, "reuse": reuse, "proxy_name": "another"}
+    plan = pool.post("/v1/optimizations?dry_run=true", json=other).json()["plan"]
+    assert set(plan["set_aside"].values()) == {
+        "its proxy differs: toy, trained elsewhere instead of another, trained elsewhere"
+    }
+    second = pool.post("/v1/optimizations", json={**question, "reuse": reuse}).json()
+    assert 0 < second["settings"]["runs"] < 14
+    work(settings)
+    second = pool.get(f"/v1/optimizations/{second['id']}").json()
+    folder = exported(pool, settings, second["swarm_id"])
+    trained(folder)
+    body = {"files": [f"{folder}/*/eval/*.json"]}
+    assert pool.post(f"/v1/swarms/{second['swarm_id']}/results", json=body).status_code == 200
+    work(settings)
+    found = pool.get(f"/v1/optimizations/{second['id']}").json()
+    assert found["state"] == "succeeded", found["failure"]
+    mixture = pool.get(f"/v1/mixtures/{found['mixture_id']}").json()
+    assert mixture["evidence"]["runs_used"] == 14 + second["settings"]["runs"]
+    assert pool.get(f"/optimizations/{second['id']}").status_code == 200
