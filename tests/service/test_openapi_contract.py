@@ -21,7 +21,7 @@ from store import jobs
 from store.engine import Database
 from store.schema import upgrade
 from store.settings import Settings
-from store.tables import Job, Launch, Optimization, Revision, Run, WorkerRow
+from store.tables import Job, Launch, Optimization, Revision, Run, Swarm, WorkerRow
 from tests.hostile.test_links import tokenizer_file
 from tests.servers import scratch_database
 from tests.service.test_families import save_ours
@@ -75,12 +75,36 @@ def fill_store(settings: Settings) -> dict[str, Document]:
         "POST /v1/optimizations": question,
         "POST /v1/mixtures": {"domain_set": "pool-0", "name": "mine", "weights": weights},
         "POST /v1/launches": {"mixture_id": stored.mixtures[0], **PROXY},
+        "POST /v1/swarms": {
+            "domain_set": "pool-0",
+            "runs": [{"id": "r0", "weights": weights, "metrics": {"loss": 2.0}}],
+        },
+        "POST /v1/swarms/{swarm_id}/results": {"results": [{"run": "r0", "metrics": {"loss": 2.0}}]},
         "POST /v1/quality-curves": {"domain_set": "pool-0", "target_tokens": 24_000_000, "topics": [topic]},
     }
     return {
         operation: {"body": bodies.get(operation), "parameters": parameters.get(operation, {})}
         for operation in {*bodies, *parameters}
     }
+
+
+def _elsewhere(session: Session, stored: Stored) -> tuple[str, str]:
+    """A swarm that was brought, and an optimization that waits for results; ids of both."""
+    like = session.get_one(Optimization, stored.optimizations[0])
+    swarm = Swarm(revision_id=like.revision_id, brought={})
+    settings = {**like.settings, "trained": "elsewhere", "proxy": None, "rounds": [1], "minimum_runs": 0}
+    waiting = Optimization(
+        revision_id=like.revision_id, method=like.method, seed=0, settings=settings, state=jobs.RUNNING
+    )
+    session.add_all([swarm, waiting])
+    session.flush()
+    run = Run(swarm_id=swarm.id, name="r0", position=0, weights=dict.fromkeys(DOMAINS, 1 / len(DOMAINS)))
+    session.add(run)
+    session.flush()
+    job = jobs.new_job(jobs.PROXY_RUN, run.id, swarm.id)
+    job.state = jobs.WAITING
+    session.add(job)
+    return swarm.id, waiting.id
 
 
 def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, Document]:
@@ -117,6 +141,7 @@ def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, 
     session.add_all(rows)
     session.flush()
     worker = {"worker_id": rows[0].id}
+    swarm, waiting = _elsewhere(session, stored)
     return {
         "GET /v1/domain-sets/{name}": {"name": "pool-0"},
         "GET /v1/domain-sets/{name}/revisions": {"name": "pool-0"},
@@ -128,6 +153,9 @@ def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, 
             "format": "csv",
             "repetition_cap": 1000.0,
         },
+        "GET /v1/swarms/{swarm_id}/export": {"swarm_id": stored.swarms[0], "format": "csv"},
+        "POST /v1/swarms/{swarm_id}/results": {"swarm_id": swarm},
+        "POST /v1/optimizations/{optimization_id}:finish": {"optimization_id": waiting},
         "GET /v1/runs/{run_id}/model": {"run_id": stored.runs[0]},
         "GET /v1/runs/{run_id}/metrics": {"run_id": stored.runs[0]},
         "POST /v1/optimizations/{optimization_id}:cancel": {"optimization_id": stored.optimizations[-1]},
