@@ -19,7 +19,7 @@ from proxy_models.config import TrainingConfig
 from proxy_models.planning.cost import SwarmWork, swarm_cost
 from service.dashboard.formatting import flops, quantity, size
 from service.domain_sets.repository import CountedText, counted_text
-from service.optimizations.schemas import CostView, Hours, PlanView
+from service.optimizations.views import CostView, Hours, PlanView
 from service.training.device import WorkerDevice, check_memory, vocabulary_of
 from store.documents import OptimizationDocument, TaskDocument, TrainingDocument
 from store.revisions.shared_text import counted_domains, plan_warnings

@@ -21,13 +21,9 @@ from service.optimizations import service
 from service.optimizations.cost import PlannedOptimization
 from service.optimizations.planning import Uncounted, planned
 from service.optimizations.progress import describe
-from service.optimizations.schemas import (
-    OptimizationRequest,
-    OptimizationSummary,
-    OptimizationView,
-    PlanView,
-)
+from service.optimizations.schemas import OptimizationRequest
 from service.optimizations.service import optimization_with_id
+from service.optimizations.views import OptimizationSummary, OptimizationView, PlanView
 from service.training.device import check_counted, worker_device
 from store import jobs
 from store.engine import Database

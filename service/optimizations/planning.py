@@ -18,7 +18,8 @@ from service.optimizations.cost import (
 )
 from service.optimizations.given import GivenSwarms, given_of
 from service.optimizations.reuse import ReuseQuestion, reuse_question
-from service.optimizations.schemas import OptimizationRequest, PlanView
+from service.optimizations.schemas import OptimizationRequest
+from service.optimizations.views import PlanView
 from service.training.checks import check_vocabulary
 from service.training.device import check_counted, is_counted, worker_device
 from store.documents import ShareDocument, TrainingDocument

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from service.domain_sets.repository import counted_text
 from service.http.schemas import failure_of, view_of
 from service.optimizations.cost import AskedSwarm, cost_view
-from service.optimizations.schemas import (
+from service.optimizations.service import mixtures_of, swarm_of
+from service.optimizations.views import (
     CostView,
     LostRun,
     OptimizationProgress,
@@ -19,7 +20,6 @@ from service.optimizations.schemas import (
     StageView,
     run_counts,
 )
-from service.optimizations.service import mixtures_of, swarm_of
 from service.training.device import WorkerDevice
 from store import jobs
 from store.documents import ReuseDocument, SwarmDocument

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session, joinedload
 from service.domain_sets.repository import require_usable
 from service.http.schemas import Listing, views_of
 from service.optimizations.cost import PlannedOptimization
-from service.optimizations.schemas import OptimizationSummary
+from service.optimizations.views import OptimizationSummary
 from store import jobs
 from store.documents import SwarmDocument
 from store.problems import Conflict, existing

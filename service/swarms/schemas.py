@@ -6,7 +6,8 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from exchange.columns import Reading
 from service.http.schemas import Name, RequestModel, Time, Weights
-from service.optimizations.schemas import ProxyName, RunCounts, TaskName
+from service.optimizations.schemas import ProxyName, TaskName
+from service.optimizations.views import RunCounts
 
 RunName = Annotated[
     str,

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from mixing.document import from_document
 from service.http.schemas import FailureView, Listing, Page, Time, Weights, failure_of, view_of
-from service.optimizations.schemas import run_counts
+from service.optimizations.views import run_counts
 from service.swarms.schemas import SwarmView
 from store import jobs
 from store.documents import BroughtDocument, Measurements

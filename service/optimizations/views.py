@@ -1,0 +1,139 @@
+"""Answers about optimizations."""
+
+from collections import Counter
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from service.http.schemas import FailureView, Time
+from store import jobs
+
+
+class StageView(BaseModel):
+    """One stage: prepare (domains), sample (swarm), train (runs), solve (mixture)."""
+
+    name: str
+    state: str
+    done: int
+    total: int
+    seconds: float
+
+
+class RunCounts(BaseModel):
+    """Proxy runs by state; ``waiting`` are trained elsewhere, and their results are not in."""
+
+    total: int
+    succeeded: int
+    failed: int
+    running: int
+    queued: int
+    waiting: int
+    cancelled: int
+
+
+def run_counts(states: Counter[str]) -> RunCounts:
+    """Of jobs by state."""
+    return RunCounts(
+        total=states.total(),
+        succeeded=states[jobs.SUCCEEDED],
+        failed=states[jobs.FAILED],
+        running=states[jobs.CLAIMED] + states[jobs.RUNNING],
+        queued=states[jobs.QUEUED],
+        waiting=states[jobs.WAITING],
+        cancelled=states[jobs.CANCELLED],
+    )
+
+
+class OptimizationProgress(BaseModel):
+    """Counts, rate and cost; ``eta_seconds`` is for the training stage and null before a rate is known."""
+
+    stages: list[StageView]
+    runs: RunCounts
+    tokens_trained: int
+    tokens_total: int
+    tokens_per_second: float
+    eta_seconds: float | None
+    cpu_seconds: float
+
+
+class LostRun(BaseModel):
+    """A proxy run that failed for good; the regression was fitted without it."""
+
+    run_id: str
+    reason: str
+
+
+class CostView(BaseModel):
+    """What the swarm costs. FLOPs are additions and multiplications, counted apart; hours are one worker's alone.
+
+    ``device_hours`` are CPU-hours of one process or GPU-hours, by ``source``: this swarm's own finished runs, past
+    runs of the same proxy, or the calibrated device; null with ``unknown`` saying why. ``backend``, ``waves`` of up
+    to ``members`` models and ``device`` are by calibration alone. Evaluation's FLOPs are at most so many, and null
+    before the domains are counted. ``largest_wave`` models fit into one worker's share of ``memory_bytes`` together.
+    """
+
+    flops_per_token: int
+    tokens: int
+    training_flops: int
+    evaluation_flops: int | None
+    device_hours: float | None
+    source: Literal["own_runs", "past_runs", "calibration"] | None
+    unknown: str | None
+    device: str | None
+    backend: str | None
+    members: int | None
+    waves: int | None
+    bytes_per_model: int | None
+    memory_bytes: int | None
+    largest_wave: int | None
+
+
+class OptimizationSummary(BaseModel):
+    """An optimization in a list."""
+
+    id: str
+    domain_set: str
+    revision: int
+    method: str
+    state: str
+    created_at: Time
+
+
+class OptimizationView(OptimizationSummary):
+    """An optimization, how far it has come, and where its result is."""
+
+    seed: int
+    stage: str
+    settings: dict[str, object]
+    progress: OptimizationProgress
+    cost: CostView | None = Field(description="Null: nothing is trained, or the vocabulary is not known yet.")
+    swarm_id: str | None
+    warnings: list[str] = Field(
+        description="What is doubtful about the tasks; whether they are trained on is found with the swarm."
+    )
+    mixture_id: str | None
+    natural_mixture_id: str | None
+    lost_runs: list[LostRun]
+    failure: FailureView | None
+    updated_at: Time
+
+
+class Hours(BaseModel):
+    """Worker hours, by the source the cost names: CPU-hours on a CPU, device-hours on a GPU. Null where none is."""
+
+    new: float | None
+    recompute: float | None
+
+
+class PlanView(BaseModel):
+    """What an optimization would freeze, train and reuse: nothing is stored."""
+
+    domain_set: str
+    revision: int
+    method: str
+    mixture_id: str | None
+    sentences: list[str]
+    hours: Hours
+    cost: CostView | None = Field(description="Null: nothing is trained, or the vocabulary is not known yet.")
+    warnings: list[str] = Field(description="What to know of the text: copies, shared text, declared counts.")
+    plan: dict[str, object]
