@@ -65,6 +65,7 @@ def check_request(request: OptimizationRequest, settings: Settings) -> CheckedRe
     elif request.proxy is None:
         raise Invalid("missing_proxy", f"{method.title} trains proxy models; say which.", "proxy")
     else:
+        _check_here(request)
         proxy, start = check_training(request.proxy, request.proxy.tokens, "proxy.", settings)
         _check_parts(request, recipe)
     terms: dict[str, Any] = {"repetition_cap": method.repetition_cap, "kl_weight": method.kl_weight}
@@ -116,6 +117,8 @@ def _check_elsewhere(request: OptimizationRequest, recipe: Recipe) -> None:
             " out.",
             "proxy",
         )
+    if request.same_proxy:
+        raise Invalid("no_swarms", "No swarms are given; leave same_proxy out.", "same_proxy")
     sampler = SAMPLERS[recipe.sampler]
     if sampler.absolute_tokens and request.run_tokens is None:
         raise Invalid(
@@ -123,6 +126,17 @@ def _check_elsewhere(request: OptimizationRequest, recipe: Recipe) -> None:
             f"The sampler {sampler.name!r} makes some runs shorter than others; say how many tokens a run trains.",
             "run_tokens",
         )
+
+
+def _check_here(request: OptimizationRequest) -> None:
+    """Raise Invalid for what is said of runs that are trained elsewhere, and of none that are trained here."""
+    for name in ("proxy_name", "run_tokens", "same_proxy"):
+        if getattr(request, name):
+            raise Invalid(
+                "trained_here",
+                f"The runs are trained here, as proxy says; {name} is of runs that are trained elsewhere.",
+                name,
+            )
 
 
 def _recipe(method: Method, request: OptimizationRequest) -> Recipe:

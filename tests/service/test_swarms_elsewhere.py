@@ -198,6 +198,11 @@ def test_a_cancelled_swarm_waits_again(pool: TestClient, settings: Settings) -> 
 
 REFUSALS = {
     "a proxy": ({"proxy": {"tokens": 65_536}}, "proxy"),
+    "swarms that are alike": ({"same_proxy": True}, "same_proxy"),
+    "a name of what is trained here": (
+        {"trained": "here", "proxy": {"tokens": 65_536}, "tasks": []},
+        "proxy_name",
+    ),
     "no tasks": ({"tasks": []}, "tasks"),
     "a file": ({"tasks": [{"name": "code", "path": "/x.jsonl"}]}, "tasks[0].path"),
     "a direction nobody said": ({"tasks": [{"name": "arc/acc"}]}, "tasks[0].metric"),
