@@ -1,6 +1,6 @@
 """One user who tries to stop the service, with twenty beside it who only work.
 
-    python -m benchmarks.abuse [--database sqlite|postgresql] [--seconds N] [--json FILE]
+    python -m benchmarks.abuse [--database sqlite|postgresql] [--attack NAME ...] [--seconds N] [--json FILE]
 
 Against a real web process over each database (without `--database` over both, `benchmarks.api_databases`) every
 attack of `benchmarks.abuse_attacks` is run for some seconds, one after another: with a ``write`` token, from an
@@ -23,7 +23,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,16 +140,16 @@ def _held_bytes(web: Web) -> int:
     return found
 
 
-def measured(kind: str, seconds: float) -> dict[str, Any]:
-    """All attacks over one database."""
+def measured(kind: str, chosen: Mapping[Attack, int], seconds: float) -> dict[str, Any]:
+    """The chosen attacks, each by so many at once, over one database."""
     spawned = multiprocessing.get_context("spawn")
     with _scene(kind) as scene, concurrent.futures.ProcessPoolExecutor(1, spawned) as elsewhere:
         web, target = scene.web, scene.target
         many_conflicts(target)  # what the first computation imports is no attack's
         fresh, attacks = _held_bytes(web), {}
-        load = Load(GOOD_CLIENTS, len(ATTACKS) * seconds, 1.0)
+        load = Load(GOOD_CLIENTS, len(chosen) * seconds, 1.0)
         asking = elsewhere.submit(drive, web.url, scene.good_token, scene.wanted, load)
-        for how, at_once in ATTACKS.items():
+        for how, at_once in chosen.items():
             target.seconds.clear()
             target.statuses.clear()
             started, used = time.monotonic(), web.cpu_seconds()
@@ -181,13 +181,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--database", choices=("sqlite", "postgresql"))
+    names = [attack.__name__ for attack in ATTACKS]
+    parser.add_argument("--attack", choices=names, nargs="+", default=names, metavar="NAME")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each attack")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     kinds = (given.database,) if given.database else ("sqlite", "postgresql")
-    found = {kind: measured(kind, given.seconds) for kind in kinds}
-    names = ("failed_good_requests", "p99_ms", "memory_kept_bytes", "slowest_attack_seconds")
-    result = {name: max(one[name] for one in found.values()) for name in names} | {"databases": found}
+    chosen = {attack: number for attack, number in ATTACKS.items() if attack.__name__ in given.attack}
+    found = {kind: measured(kind, chosen, given.seconds) for kind in kinds}
+    goals = ("failed_good_requests", "p99_ms", "memory_kept_bytes", "slowest_attack_seconds")
+    result = {name: max(one[name] for one in found.values()) for name in goals} | {"databases": found}
     text = json.dumps(result, indent=2)
     sys.stdout.write(text + "\n")
     if given.json is not None:

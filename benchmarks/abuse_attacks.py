@@ -143,6 +143,16 @@ def long_bodies(target: Target) -> None:
     target.expect(422, "POST", "/v1/mixtures", _long())
 
 
+def large_documents(target: Target) -> None:
+    """A domain set of two thousand domains, a megabyte, by every connection an address may have."""
+    target.expect(200, "GET", "/v1/domain-sets/wide", b"")
+
+
+def large_pages(target: Target) -> None:
+    """The same as a page."""
+    target.expect(200, "GET", "/domain-sets/wide", b"")
+
+
 def circles_of_links(target: Target) -> None:
     """``**`` over a folder with two links to its own ancestor."""
     _post_files(target, f"{target.folder}/circle/**/*.jsonl")
@@ -218,6 +228,8 @@ ATTACKS: dict[Attack, int] = {
     huge_plans: 10,
     leaving: 20,
     long_bodies: 10,
+    large_documents: 100,
+    large_pages: 20,
     circles_of_links: 16,
     parquet_bombs: 8,
     exchanged_links: 8,

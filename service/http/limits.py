@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from service.processes.computation import Busy
 from service.tokens import Principal
 from store import jobs
+from store.engine import CONNECTIONS
 from store.problems import Forbidden, TooManyRequests
 from store.settings import Settings
 from store.tables import DomainSet, Optimization, Swarm
@@ -27,6 +28,10 @@ BURST_SECONDS = 2.0
 """A user who was quiet may send so many seconds' requests at once."""
 SLOW_THREADS = 8
 """Of requests that wait for files, stores or computations; the others have threads that these never take."""
+USER_THREADS = CONNECTIONS // 4
+"""Of the others, that are each user's at most."""
+QUEUE_SECONDS = 10.0
+"""How long a request may wait for one of them; what those before it have used may end that sooner."""
 SHORT_BYTES = 2**16
 """Bodies up to this cost no more than any other request."""
 BYTES_A_REQUEST, SECONDS_A_REQUEST = 2**14, 0.005
@@ -41,12 +46,16 @@ class Limits:
         self._wait_seconds, self._clock, self._guard = settings.wait_seconds, clock, threading.Lock()
         self._sent: dict[str, tuple[float, float]] = {}
         """Of each user how many requests count still, and when that was."""
-        self._places: anyio.Semaphore | None = None
+        self._places: dict[str | None, anyio.Semaphore] = {}
+        """Of each user those for what is answered at once, and of all together (None) those for what takes long."""
         self._held: Counter[str] = Counter()
 
     def admit(self, user: Principal) -> None:
         """Count a request; raises TooManyRequests where a user has sent too many lately."""
-        over = self._counted(user, 1.0, self._rate * BURST_SECONDS)
+        self._require(user, 1.0)
+
+    def _require(self, user: Principal, requests: float) -> None:
+        over = self._counted(user, requests, self._rate * BURST_SECONDS)
         if over > 0:
             raise TooManyRequests(
                 "too_many_requests",
@@ -83,18 +92,14 @@ class Limits:
         with self._share(user) if is_slow else nullcontext():
             body = await request.body()
             self.charge(user, len(body) / BYTES_A_REQUEST)
-            async with self._place() if is_slow else nullcontext():
+            async with self._place(user, is_slow):
                 yield
 
     @contextmanager
     def _share(self, user: Principal) -> Iterator[None]:
         """One of the few that a user may have under way; raises TooManyRequests."""
         if not user.is_operator and self._held[user.name] >= self._most:
-            raise TooManyRequests(
-                "too_many_at_once",
-                f"{user.name!r} may have {self._most} requests of this kind under way at once.",
-                1,
-            )
+            raise _too_many_at_once(user, self._most)
         self._held[user.name] += 1
         try:
             yield
@@ -104,21 +109,38 @@ class Limits:
                 del self._held[user.name]
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """One of the few that there are; raises Busy after a wait."""
-        if self._places is None:  # made here, for it belongs to the event loop
-            self._places = anyio.Semaphore(SLOW_THREADS)
+    async def _place(self, user: Principal, is_slow: bool) -> AsyncIterator[None]:
+        """One of the few that there are for what takes long, or that a user has for everything else.
+
+        Raises after a wait, Busy or TooManyRequests; the latter too where those before have used what a user may.
+        """
+        if user.is_operator and not is_slow:
+            yield
+            return
+        name, number = (None, SLOW_THREADS) if is_slow else (user.name, USER_THREADS)
+        # Made here, for they belong to the event loop.
+        places = self._places.setdefault(name, anyio.Semaphore(number))
+        has_waited = False
         try:
-            self._places.acquire_nowait()
+            places.acquire_nowait()
         except anyio.WouldBlock:
-            with anyio.move_on_after(self._wait_seconds) as waiting:
-                await self._places.acquire()
+            has_waited = True
+            with anyio.move_on_after(self._wait_seconds if is_slow else QUEUE_SECONDS) as waiting:
+                await places.acquire()
             if waiting.cancelled_caught:
-                raise Busy from None
+                raise (Busy() if is_slow else _too_many_at_once(user, number)) from None
         try:
+            if has_waited and not is_slow:
+                self._require(user, 0.0)
             yield
         finally:
-            self._places.release()
+            places.release()
+
+
+def _too_many_at_once(user: Principal, number: int) -> TooManyRequests:
+    return TooManyRequests(
+        "too_many_at_once", f"{user.name!r} may have {number} requests of this kind under way at once.", 1
+    )
 
 
 def _has_short_body(request: Request) -> bool:

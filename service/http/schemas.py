@@ -88,14 +88,18 @@ class Page(BaseModel, Generic[Item]):
 View = TypeVar("View", bound=BaseModel)
 
 
+_ABSENT = object()
+
+
 def view_of(kind: type[View], *sources: Any, **given: object) -> View:
     """The view of a row, or of several things: each field is the first's that has its name, unless ``given``."""
-    own = {
-        name: next(getattr(source, name) for source in sources if hasattr(source, name))
-        for name in kind.model_fields
-        if name not in given
-    }
-    return kind.model_validate({**own, **given})
+    own = dict(given)
+    for name in kind.model_fields.keys() - given.keys():
+        for source in sources:
+            if (value := getattr(source, name, _ABSENT)) is not _ABSENT:
+                own[name] = value
+                break
+    return kind.model_validate(own)
 
 
 def views_of(kind: type[View]) -> Callable[[Session, Sequence[Any]], list[View]]:

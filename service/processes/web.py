@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import threading
 
 import click
@@ -19,6 +20,9 @@ from store.settings import Settings, settings_or_exit
 
 GRACE_SECONDS = 3
 """How long requests in progress may take once the process was asked to stop."""
+SWITCH_SECONDS = 0.001
+"""After so long a thread that makes a large document lets the others on, instead of Python's five milliseconds: each
+answer waits for that as often as it has asked the database."""
 
 
 def run_web(settings: Settings, listener: socket.socket) -> None:
@@ -29,6 +33,7 @@ def run_web(settings: Settings, listener: socket.socket) -> None:
     configure_logging(settings)
     install_audit_log()
     require_schema(settings.resolved_database_url)
+    sys.setswitchinterval(SWITCH_SECONDS)
     app = create_app(settings)
     # The first that is computed would wait for imports, those who only look must not.
     threading.Thread(target=app.state.computations.warm_up, name="warm-up", daemon=True).start()

@@ -1,7 +1,7 @@
 """What one user may take: requests a second, requests that take long, domain sets, optimizations, device-hours."""
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import anyio
@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from service.http import routes
-from service.http.limits import BYTES_A_REQUEST, SECONDS_A_REQUEST, SHORT_BYTES, Limits
+from service.http.limits import BYTES_A_REQUEST, SECONDS_A_REQUEST, SHORT_BYTES, USER_THREADS, Limits
 from service.tokens import ALL_SCOPES, OPERATOR, Principal, create_token
 from store.engine import Database
 from store.problems import TooManyRequests
@@ -90,6 +90,47 @@ def test_a_user_has_so_many_slow_requests_under_way_and_the_others_have_theirs(s
                 pass
         async with slow(ANN):
             pass
+
+    anyio.run(together)
+
+
+def test_a_user_has_so_many_requests_answered_at_once_and_the_next_wait(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.http.limits.QUEUE_SECONDS", 0.0)
+    limits = Limits(settings)
+
+    async def together() -> None:
+        async with AsyncExitStack() as held:
+            for _ in range(USER_THREADS):
+                await held.enter_async_context(limits.turn(ANN, asked(), False))
+            with pytest.raises(TooManyRequests, match=f"'ann' may have {USER_THREADS}"):
+                await held.enter_async_context(limits.turn(ANN, asked(), False))
+            for user in (BEN, CHIEF, *[CHIEF] * USER_THREADS):
+                await held.enter_async_context(limits.turn(user, asked(), False))
+            await held.enter_async_context(limits.turn(ANN, asked(), True))
+        async with limits.turn(ANN, asked(), False):
+            pass
+
+    anyio.run(together)
+
+
+def test_what_waited_is_refused_where_those_before_have_used_what_a_user_may(settings: Settings) -> None:
+    limits = Limits(settings, lambda: 0.0)
+
+    async def together() -> None:
+        async def next_one() -> None:
+            with pytest.raises(TooManyRequests, match="100 requests a second"):
+                async with limits.turn(ANN, asked(), False):
+                    pass
+
+        async with AsyncExitStack() as held, anyio.create_task_group() as others:
+            for _ in range(USER_THREADS):
+                await held.enter_async_context(limits.turn(ANN, asked(), False))
+            others.start_soon(next_one)
+            await anyio.wait_all_tasks_blocked()
+            limits.charge(ANN, 1000.0)
+            await held.aclose()
 
     anyio.run(together)
 
