@@ -31,16 +31,13 @@ Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 _log = logging.getLogger("mixwright.computation")
 _PRELOADED = [
-    "service.optimizations.planning",
-    "service.mixtures.lineage",
-    "service.mixtures.evaluation",
-    "service.mixtures.exports",
-    "service.swarms.exports",
-    "service.swarms.results",
-    "service.domain_sets.checks",
-    "service.launches",
-    "service.planning",
+    "service.http.app",
+    "service.processes.address",
+    "service.processes.connections",
+    "store.lifeline",
 ]
+"""All that computes, and whatever else the module imports that the web process was started with: each process that
+is forked runs that module's head again, and would import what is not there yet for a third of a second."""
 
 
 class Busy(Unavailable):

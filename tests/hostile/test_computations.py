@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,6 +59,17 @@ def test_it_is_computed_in_another_process_with_this_environment(
     compute = computation(settings)
     assert compute(os.getpid) not in (os.getpid(), compute(os.getpid))
     assert compute(os.getenv, "SAID_AFTERWARDS") == "yes"
+
+
+def test_a_computation_waits_for_no_import() -> None:
+    """Each runs the head of the web process's own module again: all it imports is there before it is forked."""
+    program = (
+        "import importlib, sys; from service.processes.computation import _PRELOADED\n"
+        "for name in _PRELOADED:\n    importlib.import_module(name)\n"
+        "before = set(sys.modules); import service.processes.web; print(*(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["service.processes.web"]
 
 
 def test_what_takes_too_long_ends_and_says_which_setting_allows_more(settings: Settings) -> None:
