@@ -223,6 +223,17 @@ class Client:
         """
         return self._get(f"/v1/mixtures/{mixture_id}/export", {"format": format, **asked})
 
+    def token_files(self, mixture_id: str, format: str, wait: bool = False) -> Document:
+        """Have the token files of a mixture's revision written, ``olmo-core`` or ``megatron``; asked again, how far.
+
+        With ``wait`` when that has ended. An export without a ``path`` then names these files.
+        """
+        document = self._post(f"/v1/mixtures/{mixture_id}/token-files", {"format": format})
+        while wait and document["state"] not in ENDED:
+            time.sleep(1.0)
+            document = self._get(f"/v1/mixtures/{mixture_id}/token-files", {"format": format})
+        return document
+
     def evaluate(self, optimization_id: str, *mixtures: Mapping[str, Any]) -> Document:
         """What an optimization's runs predict of mixtures, and which of its limits they break.
 

@@ -28,6 +28,7 @@ PROXY_RUN: Final = "proxy_run"
 SOLVE: Final = "solve"
 FULL_RUN: Final = "full_run"
 EXTERNAL_RUN: Final = "external_run"
+TOKEN_FILES: Final = "token_files"
 
 # What an accelerator is for; everything else is done on a CPU.
 TRAINING: Final = (FULL_RUN, PROXY_RUN)
@@ -39,6 +40,7 @@ PRIORITY: Final = {
     COMPARE_DOMAINS: 20,
     SAMPLE_SWARM: 30,
     SOLVE: 40,
+    TOKEN_FILES: 45,
     FULL_RUN: 50,
     EXTERNAL_RUN: 50,
     PROXY_RUN: 60,
@@ -50,6 +52,17 @@ def new_job(kind: str, subject: str, owner: str, position: int = 0, user: str = 
     return Job(
         kind=kind, subject=subject, owner=owner, position=position, priority=PRIORITY[kind], user_name=user
     )
+
+
+def token_files_subject(layout: str, revision_id: str) -> str:
+    """What a job of `TOKEN_FILES` works on: there is one a layout and revision."""
+    return f"{layout}:{revision_id}"
+
+
+def token_files_of(subject: str) -> tuple[str, str]:
+    """The layout and the revision's id."""
+    layout, _, revision_id = subject.partition(":")
+    return layout, revision_id
 
 
 def of_run() -> ColumnElement[bool]:

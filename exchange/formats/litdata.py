@@ -14,7 +14,8 @@ import numpy as np
 
 from exchange.formats.base import Blend, Format
 
-_SEEDS = 200
+_SEEDS, _DRAWN = 200, 20_000
+"""Seeds that are tried: so many, or of a mixture over many domains as many as draw so many domains' rows."""
 _LONGEST = 100_000
 """Rows of an epoch that are followed; a longer one is within chance of its weights, .3% at most."""
 
@@ -51,7 +52,8 @@ def _best_seed(blend: Blend) -> tuple[int, np.ndarray]:
     weights = np.array([source.weight for source in blend.sources])
     rows = np.array([int(tokens) // blend.sequence_length for tokens in blend.each("tokens")])
     best: tuple[float, int, np.ndarray] | None = None
-    for seed in range(blend.seed, blend.seed + _SEEDS):
+    tried = min(_SEEDS, max(1, _DRAWN // len(weights)))
+    for seed in range(blend.seed, blend.seed + tried):
         epoch = _epoch(seed, weights, rows, blend.rows)
         error = float(np.abs(_run(epoch, blend.rows, len(weights)) / blend.rows - weights).max())
         if best is None or error < best[0]:

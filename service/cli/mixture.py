@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli import complaint_of, connected, json_option, print_json, service_options, table
+from service.cli import (
+    ENDED_BADLY,
+    Ended,
+    complaint_of,
+    connected,
+    json_option,
+    print_json,
+    service_options,
+    table,
+)
 from service.cli.fit import trainer_options
 
 if TYPE_CHECKING:
@@ -113,6 +122,33 @@ def export(
         made = client.export_mixture(mixture_id, format_name, **said)
         write_files(made["files"], directory)
     click.echo(json.dumps(made["realised"], indent=2) if as_json else drawn(made["realised"]))
+
+
+@mixture.command(
+    "token-files", epilog="Example: mixwright mixture token-files mix_... --format megatron --wait"
+)
+@click.argument("mixture_id")
+@click.option("--format", "format_name", required=True, type=click.Choice(["olmo-core", "megatron"]))
+@click.option("--wait", is_flag=True, help="Until they are written; status 4 where that failed.")
+@json_option
+@service_options
+def token_files(
+    mixture_id: str, format_name: str, wait: bool, as_json: bool, url: str | None, data_directory: Path | None
+) -> None:
+    """Have the workers write the domains' tokens as a trainer reads them: shuffled, one file a domain, once."""
+    with connected(url, data_directory) as client:
+        document = client.token_files(mixture_id, format_name, wait)
+    if as_json:
+        print_json(document)
+    else:
+        rows = [("DOMAIN", "TOKENS", "DOCUMENTS", "PATH")]
+        for name, file in document["files"].items():
+            rows.append((name, f"{file['tokens']:,}", f"{file['documents']:,}", file["path"]))
+        click.echo(f"The token files are {document['state']}.")
+        click.echo(table(rows, frozenset({1, 2})) if document["files"] else "")
+    if document["state"] in ("failed", "cancelled"):
+        failure = document["failure"] or {}
+        raise Ended(f"{failure.get('code')}: {failure.get('detail')}", ENDED_BADLY)
 
 
 @mixture.command(epilog="Example: mixwright mixture formats")

@@ -5,13 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
+from service.http.limits import User
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Page
-from service.mixtures import service
+from service.mixtures import service, token_files
 from service.mixtures.evaluation import EvaluateRequest, EvaluationView, evaluate_mixtures
 from service.mixtures.exports import ExportQuery, ExportView, export_of
 from service.mixtures.lineage import LineageView, lineage_of
 from service.mixtures.service import MixtureRequest, MixtureSummary, MixtureView
+from service.mixtures.token_files import Layout, TokenFilesRequest, TokenFilesView
 
 router = APIRouter(prefix="/v1/mixtures", tags=["mixtures"], route_class=ThreadRoute)
 
@@ -72,3 +74,20 @@ def export_mixture(
 ) -> ExportView:
     """The files a trainer reads, and what it will draw of every domain by its own rounding."""
     return export_of(database, compute, mixture_id, query)
+
+
+@router.post("/{mixture_id}/token-files", status_code=202, response_model=TokenFilesView)
+def write_token_files(
+    mixture_id: str, body: TokenFilesRequest, database: DatabaseDependency, user: User
+) -> TokenFilesView:
+    """Have the workers write the token files of its revision as a trainer reads them; once for all its mixtures."""
+    with database.write() as session:
+        token_files.ask_for_files(session, mixture_id, body.format, user.name)
+    return get_token_files(mixture_id, database, body.format)
+
+
+@router.get("/{mixture_id}/token-files", response_model=TokenFilesView)
+def get_token_files(mixture_id: str, database: DatabaseDependency, format: Layout) -> TokenFilesView:
+    """How far the token files are, and where."""
+    with database.read() as session:
+        return token_files.describe_files(session, mixture_id, format)

@@ -12,6 +12,7 @@ from exchange.formats import FORMATS, export
 from mixing.errors import MixingError
 from service.http.schemas import view_of
 from service.mixtures.service import check_repetition, mixture_with_id
+from service.mixtures.token_files import written_files
 from service.processes.computation import Computation
 from store.documents import OptimizationDocument
 from store.engine import Database
@@ -25,7 +26,11 @@ class ExportQuery:
 
     format: Annotated[str, Query(max_length=64, description="One of `/v1/export-formats`.")]
     path: Annotated[
-        str, Query(max_length=4096, description="Of a domain's files, with `{domain}` for its name.")
+        str,
+        Query(
+            max_length=4096,
+            description="Of a domain's files, `{domain}` its name; the written token files when left out.",
+        ),
     ] = ""
     target_tokens: Annotated[
         int | None,
@@ -113,6 +118,7 @@ def _known(session: Session, mixture_id: str, query: ExportQuery) -> tuple[Docum
     rows = mixture.revision.domains
     return mixture.weights, {
         **known,
+        "files": {} if query.path else written_files(session, mixture, query.format),
         "tokens": {row.name: row.tokens for row in rows},
         "documents": {row.name: row.documents_of_tokens for row in rows},
     }

@@ -21,7 +21,7 @@ from store import jobs
 from store.engine import Database
 from store.schema import upgrade
 from store.settings import Settings
-from store.tables import Job, Launch, Optimization, Revision, Run, Swarm, WorkerRow
+from store.tables import Job, Launch, MixtureRow, Optimization, Revision, Run, Swarm, WorkerRow
 from tests.hostile.test_links import tokenizer_file
 from tests.servers import scratch_database
 from tests.service.test_families import save_ours
@@ -74,6 +74,7 @@ def fill_store(settings: Settings) -> dict[str, Document]:
         "POST /v1/domain-sets/{name}/revisions": {"patch": {"add": [{**texts[0], "name": "d"}]}},
         "POST /v1/optimizations": question,
         "POST /v1/mixtures": {"domain_set": "pool-0", "name": "mine", "weights": weights},
+        "POST /v1/mixtures/{mixture_id}/token-files": {"format": "olmo-core"},
         "POST /v1/launches": {"mixture_id": stored.mixtures[0], **PROXY},
         "POST /v1/swarms": {
             "domain_set": "pool-0",
@@ -136,6 +137,10 @@ def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, 
         revision.tokenizer_path = str(settings.artifacts / "tokenizers" / "ours.json")
     tokenizer_file(settings.artifacts / "tokenizers" / "ours.json", "some text")
     save_ours(settings.artifacts / "runs" / stored.runs[0] / "model", learning_rate=1e-4, tokens=9)
+    subject = jobs.token_files_subject(
+        "olmo-core", session.get_one(MixtureRow, stored.mixtures[0]).revision_id
+    )
+    session.add(jobs.new_job(jobs.TOKEN_FILES, subject, stored.mixtures[0]))
     machine = {"host": "one", "device": "cpu", "process": 1, "versions": {}}
     rows = [WorkerRow(name=f"one/{number}", **machine) for number in range(2)]
     session.add_all(rows)
@@ -156,6 +161,11 @@ def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, 
         "GET /v1/swarms/{swarm_id}/export": {"swarm_id": stored.swarms[0], "format": "csv"},
         "POST /v1/swarms/{swarm_id}/results": {"swarm_id": swarm},
         "POST /v1/optimizations/{optimization_id}:finish": {"optimization_id": waiting},
+        "GET /v1/mixtures/{mixture_id}/token-files": {
+            "mixture_id": stored.mixtures[0],
+            "format": "olmo-core",
+        },
+        "POST /v1/mixtures/{mixture_id}/token-files": {"mixture_id": stored.mixtures[0]},
         "GET /v1/runs/{run_id}/model": {"run_id": stored.runs[0]},
         "GET /v1/runs/{run_id}/metrics": {"run_id": stored.runs[0]},
         "POST /v1/optimizations/{optimization_id}:cancel": {"optimization_id": stored.optimizations[-1]},

@@ -1,0 +1,89 @@
+"""Token files over HTTP, and written by the job as a worker does it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+
+from proxy_models.text.token_shard import TokenShard
+from store import jobs
+from store.engine import Database
+from store.settings import Settings
+from store.tables import DomainRow, Job
+from tests.proxy_models.test_token_writing import shard, split
+from workers.jobs import token_files
+
+WEIGHTS = {"books": 0.25, "web": 0.75}
+
+
+@pytest.fixture
+def database(client: TestClient, settings: Settings) -> Iterator[Database]:
+    database = Database(settings.resolved_database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def mixture(
+    client: TestClient, database: Database, write_corpus: Callable[..., str], tmp_path: Path
+) -> dict[str, Any]:
+    """A mixture over two domains with shards, by id, and their shards by name."""
+    domains = [{"name": name, "files": [write_corpus(name)]} for name in WEIGHTS]
+    assert client.post("/v1/domain-sets", json={"name": "pool", "domains": domains}).status_code == 201
+    shards = {name: shard(tmp_path / "shards" / name)[0] for name in WEIGHTS}
+    with database.write() as session:
+        for row in session.scalars(select(DomainRow)):
+            row.counted_tokens = shards[row.name].meta.tokens
+            row.shard_directory = str(shards[row.name].directory)
+        for job in session.scalars(select(Job)):
+            job.state = jobs.SUCCEEDED
+    body = {"domain_set": "pool", "name": "by-hand", "weights": WEIGHTS}
+    return {"id": client.post("/v1/mixtures", json=body).json()["id"], "shards": shards}
+
+
+def work(database: Database, settings: Settings) -> list[dict[str, Any]]:
+    """Do the queued jobs of the kind; what they reported."""
+    said: list[dict[str, Any]] = []
+    with database.write() as session:
+        for job in session.scalars(select(Job).where(Job.kind == jobs.TOKEN_FILES, Job.state == jobs.QUEUED)):
+            result = token_files.execute(token_files.describe(session, job, settings), said.append)
+            token_files.store(session, job, result)
+            job.state = jobs.SUCCEEDED
+    return said
+
+
+def test_files_are_written_once_for_all_mixtures_of_a_revision_and_exports_name_them(
+    client: TestClient, database: Database, settings: Settings, mixture: dict[str, Any]
+) -> None:
+    address = f"/v1/mixtures/{mixture['id']}/token-files"
+    assert client.get(address, params={"format": "olmo-core"}).status_code == 404
+    asked = client.post(address, json={"format": "olmo-core"})
+    assert (asked.status_code, asked.json()["state"]) == (202, "queued")
+    shards: dict[str, TokenShard] = mixture["shards"]
+    total = sum(one.meta.tokens for one in shards.values())
+    assert work(database, settings)[-1] == {"done": total, "total": total, "unit": "tokens"}
+    body = {"domain_set": "pool", "name": "another", "weights": {"books": 0.5, "web": 0.5}}
+    other = client.post("/v1/mixtures", json=body).json()["id"]
+    again = client.post(f"/v1/mixtures/{other}/token-files", json={"format": "olmo-core"}).json()
+    assert again["state"] == "succeeded", "nothing is written again"
+    for name, file in again["files"].items():
+        written = np.fromfile(file["path"], shards[name].meta.dtype)
+        assert sorted(split(written)) == sorted(split(np.asarray(shards[name].tokens)))
+    run = {"format": "olmo-core", "target_tokens": 1024, "sequence_length": 64, "batch_rows": 4}
+    exported = client.get(f"/v1/mixtures/{other}/export", params=run).json()
+    for file in again["files"].values():
+        assert file["path"] in exported["files"]["sources.yaml"]
+
+
+def test_domains_without_text_have_no_tokens_to_write(client: TestClient) -> None:
+    domains = [{"name": name, "tokens": 10**6} for name in WEIGHTS]
+    client.post("/v1/domain-sets", json={"name": "declared", "domains": domains})
+    body = {"domain_set": "declared", "name": "mine", "weights": WEIGHTS}
+    mixture = client.post("/v1/mixtures", json=body).json()["id"]
+    refused = client.post(f"/v1/mixtures/{mixture}/token-files", json={"format": "megatron"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_text")
+    assert client.post(f"/v1/mixtures/{mixture}/token-files", json={"format": "mds"}).status_code == 422
