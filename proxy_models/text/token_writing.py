@@ -5,7 +5,8 @@
 - ``megatron``: ``.bin`` and the ``.idx`` of `megatron/core/datasets/indexed_dataset.py`. It has no uint32: ids over
   65,535 are int32.
 
-Every document ends with the tokenizer's end-of-text id, as in the shard.
+Every document ends with the tokenizer's end-of-text id, as in the shard. The sidecar that `token_files` reads lies
+beside each, so whoever gives the files to a domain set is held to their tokenizer.
 """
 
 import json
@@ -58,17 +59,26 @@ def write_tokens(
     if layout not in LAYOUTS:
         raise ValueError(f"there is no layout {layout!r} of token files; there are {', '.join(LAYOUTS)}")
     suffix = ".bin" if layout == "megatron" else ".npy"
-    data, note = target.with_name(f"{target.name}{suffix}"), target.with_name(f"{target.name}.json")
+    data = target.with_name(f"{target.name}{suffix}")
+    note = data.with_name(f"{data.name}.json")
     path = str(target if layout == "megatron" else data)
     starts, ends = document_bounds(shard)
-    said = {"shard": shard.meta.key, "seed": seed, "tokens": int(shard.meta.tokens), "documents": len(ends)}
+    dtype = _dtype(shard, layout)
+    said = {
+        "dtype": dtype.name,
+        "tokenizer": shard.meta.tokenizer,
+        "end_of_text": shard.meta.end_of_text,
+        "tokens": shard.meta.tokens,
+        "documents": len(ends),
+        "shard": shard.meta.key,
+        "seed": seed,
+    }
     written = WrittenTokens(path, shard.meta.tokens, len(ends))
-    if note.exists() and _is_whole(data, note, said, shard, layout):
+    if note.exists() and _is_whole(data, note, said):
         progress(shard.meta.tokens)
         return written
     target.parent.mkdir(parents=True, exist_ok=True)
     order = np.arange(len(ends)) if seed is None else np.random.default_rng(seed).permutation(len(ends))
-    dtype = _dtype(shard, layout)
     draft = data.with_name(f"{data.name}.partial")
     with draft.open("wb") as file:
         done = 0
@@ -132,9 +142,9 @@ def _write_index(path: Path, lengths: np.ndarray, dtype: np.dtype) -> None:
         file.write(np.arange(count + 1, dtype="<i8").tobytes())
 
 
-def _is_whole(data: Path, note: Path, said: dict[str, object], shard: TokenShard, layout: str) -> bool:
+def _is_whole(data: Path, note: Path, said: dict[str, object]) -> bool:
     try:
         same = json.loads(note.read_text(encoding="utf-8")) == said
-        return same and data.stat().st_size == shard.meta.tokens * _dtype(shard, layout).itemsize
+        return same and data.stat().st_size == said["tokens"] * np.dtype(str(said["dtype"])).itemsize
     except (OSError, ValueError):
         return False

@@ -2,12 +2,16 @@
 
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from proxy_models.errors import CorpusError
+from proxy_models.text.corpus import read_token_documents
+from proxy_models.text.token_files import TokenReader
 from proxy_models.text.token_shard import META, TOKENS, ShardMeta, TokenShard
 from proxy_models.text.token_writing import document_bounds, write_tokens
 
@@ -115,3 +119,19 @@ def test_documents_are_told_by_the_end_of_text_over_any_block(
     assert [source.tokens[a:b].tobytes() for a, b in zip(starts, ends, strict=True)] == texts
     written = write_tokens(source, tmp_path / "web", "olmo-core")
     assert sorted(split(np.fromfile(written.path, "<u2"))) == sorted(texts)
+
+
+@pytest.mark.parametrize("layout", ["olmo-core", "megatron"])
+def test_what_is_written_is_read_again_and_held_to_its_tokenizer(layout: str, tmp_path: Path) -> None:
+    source, texts = shard(tmp_path / "shard")
+    path = Path(write_tokens(source, tmp_path / "web", layout).path)
+    data = path if layout == "olmo-core" else path.with_suffix(".bin")
+    read = [np.append(ids, END).astype("<u2").tobytes() for ids in documents(data, source.meta.tokenizer)]
+    assert sorted(read) == sorted(texts)
+    with pytest.raises(CorpusError, match="of the tokenizer t, and the domain set's is another"):
+        list(documents(data, "another"))
+
+
+def documents(data: Path, fingerprint: str) -> Iterator[np.ndarray]:
+    """A file's documents, as counting a domain reads them."""
+    return read_token_documents(data, TokenReader(END, 1000, fingerprint))
