@@ -74,7 +74,7 @@ def write_tokens(
         "seed": seed,
     }
     written = WrittenTokens(path, shard.meta.tokens, len(ends))
-    if note.exists() and _is_whole(data, note, said):
+    if note.exists() and _is_whole(data, note, said, shard.meta.tokens * dtype.itemsize):
         progress(shard.meta.tokens)
         return written
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -142,9 +142,8 @@ def _write_index(path: Path, lengths: np.ndarray, dtype: np.dtype) -> None:
         file.write(np.arange(count + 1, dtype="<i8").tobytes())
 
 
-def _is_whole(data: Path, note: Path, said: dict[str, object]) -> bool:
+def _is_whole(data: Path, note: Path, said: dict[str, object], size_bytes: int) -> bool:
     try:
-        same = json.loads(note.read_text(encoding="utf-8")) == said
-        return same and data.stat().st_size == said["tokens"] * np.dtype(str(said["dtype"])).itemsize
+        return json.loads(note.read_text(encoding="utf-8")) == said and data.stat().st_size == size_bytes
     except (OSError, ValueError):
         return False

@@ -96,7 +96,7 @@ class Ended(click.ClickException):
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
-        self.exit_code = status
+        self.exit_code = status  # pyright: ignore[reportAttributeAccessIssue] - click reads it of the instance
 
 
 def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,10 +122,10 @@ def connected(url: str | None, data_directory: Path | None) -> Iterator["Client"
     token = present_token(settings)
     record = ServiceRecord.read(settings.data_directory) if url is None else None
     url = url or (record.url if record else f"http://127.0.0.1:{settings.port}")
-    patience = PATIENCE_SECONDS if record is None else None
+    patient: dict[str, Any] = {"patience": PATIENCE_SECONDS} if record is None else {}
     with complaint_of(ApiError, InvalidURL, MixingError, OSError, ValueError):
         try:
-            with Client(url, token, **({} if patience is None else {"patience": patience})) as client:
+            with Client(url, token, **patient) as client:
                 yield client
         except Unreachable as error:
             raise Ended(

@@ -1,5 +1,6 @@
 """``mixwright launch`` and ``cancel``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _members(given: tuple[str, ...]) -> dict[str, Any]:
     return members
 
 
-def _plan(plan: dict[str, Any]) -> str:
+def _plan(plan: Mapping[str, Any]) -> str:
     rows = [("DOMAIN", "WEIGHT", "TOKENS", "AVAILABLE", "EPOCHS")]
     for row in sorted(plan["domains"], key=lambda row: -row["weight"]):
         available, epochs = row["available_tokens"], row["epochs"]

@@ -48,9 +48,9 @@ def look_at(client: "Client", what: str) -> Document:
     return known[kind](what) if "_" in what and kind in known else client.revision(what)
 
 
-def overview(client: "Client") -> dict[str, list[Document]]:
+def overview(client: "Client") -> dict[str, Sequence[Document]]:
     """The newest of everything, and every worker."""
-    newest = {
+    newest: dict[str, Sequence[Document]] = {
         name: list(islice(client.pages(f"/v1/{name}"), _NEWEST))
         for name in ("domain-sets", "optimizations", "launches")
     }
