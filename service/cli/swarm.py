@@ -103,6 +103,23 @@ def results(
     )
 
 
+@swarm.command(epilog="Example: mixwright swarm finish opt_...")
+@click.argument("optimization_id")
+@json_option
+@service_options
+def finish(optimization_id: str, as_json: bool, url: str | None, data_directory: Path | None) -> None:
+    """Have an optimization go on with the results that are in; the other runs are lost."""
+    with connected(url, data_directory) as client:
+        document = client.finish_optimization(optimization_id)
+    if as_json:
+        print_json(document)
+        return
+    runs = document["progress"]["runs"]
+    click.echo(
+        f"{optimization_id} is solved with the results of {runs['succeeded']} of {runs['total']} runs."
+    )
+
+
 def _files(given: Path) -> list[Path]:
     """A file, or every file below a folder that is of a kind of results."""
     return [given] if given.is_file() else sorted(path for path in given.rglob("*") if path.is_file())

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from exchange.directions import check_one_direction, directions, named
 from mixing.errors import InvalidSetting, MixingError
-from mixing.parts import HELD_OUT_PREFIX
+from mixing.parts import HELD_OUT_PREFIX, REGRESSIONS
 from service.optimizations.checks import CheckedRequest
 from service.optimizations.schemas import TaskRequest
 from store.documents import BroughtDocument, TaskDocument
@@ -15,6 +15,9 @@ from store.problems import Invalid, NotCounted, invalid
 from store.revisions.lineage import ancestry, is_known
 from store.swarms import GivenSwarm, given_swarms
 from store.tables import Revision
+
+ALIKE = 1.01
+"""Lengths of runs whose ratio is no more are taken for one: of whole batches."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,28 @@ class GivenSwarms:
                 "swarms",
                 needed=needed,
             )
-        lengths = [one.whole_run for one in self.swarms]
-        longest = None if None in lengths else max(filter(None, lengths))
+        longest = self._longest(checked.document.recipe.regression)
         return replace(checked, document=replace(checked.document, tasks=tasks, run_tokens=longest))
+
+    def _longest(self, regression: str) -> int | None:
+        """Tokens of the longest run; None where nobody said. Raises Invalid for lengths that the law does not see."""
+        told = {run.requested_tokens for one in self.swarms for run, _ in one.finished}
+        known = sorted(filter(None, told))
+        if len(known) > 1 and known[-1] > ALIKE * known[0]:
+            if None in told:
+                raise Invalid(
+                    "missing_tokens",
+                    "Some runs say how many tokens they trained, and others do not.",
+                    "swarms",
+                )
+            if not REGRESSIONS[regression].reads_tokens:
+                raise Invalid(
+                    "unlike_lengths",
+                    f"The runs trained {known[0]:,} to {known[-1]:,} tokens, which the regression {regression!r} does"
+                    " not look at: it would take what longer training does for the mixtures' doing.",
+                    "swarms",
+                )
+        return None if None in told or not known else known[-1]
 
     def _tasks(self, asked: Sequence[TaskRequest]) -> tuple[TaskDocument, ...]:
         if not asked:

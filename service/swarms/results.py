@@ -139,6 +139,7 @@ def take_results(
             continue
         run, job = known[result.run]
         _check_tasks(given, result)
+        _check_said(run, result)
         if changed := _take(run, job, result, request.replace):
             _end(given, run, job)
             taken.views.append(_view(run, job, changed))
@@ -169,6 +170,19 @@ def _take(run: Run, job: Job, result: ResultRequest, is_replacing: bool) -> list
         run.result = {**(run.result or {}), "final": {**before, **result.metrics}}
         job.failure_code = job.failure_detail = None
     return changed
+
+
+def _check_said(run: Run, result: ResultRequest) -> None:
+    """Raise Conflict for weights, tokens or a seed that are not those of the run: only results are added to one."""
+    for name in ("weights", "tokens", "seed"):
+        said, known = getattr(result, name), getattr(run, name)
+        if said is not None and (dict(said) if name == "weights" else said) != known:
+            raise Conflict(
+                "conflicting_results",
+                f"Run {result.run!r} has other {name} than are said now; what was trained otherwise is another run.",
+                "results",
+                names=[result.run, name],
+            )
 
 
 def _end(given: GivenSwarm, run: Run, job: Job) -> None:

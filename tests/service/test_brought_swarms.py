@@ -152,6 +152,8 @@ def test_results_come_later_and_twice(pool: TestClient, settings: Settings) -> N
     refused = pool.post(address, json={"results": other})
     assert (refused.status_code, refused.json()["code"]) == (409, "conflicting_results")
     assert refused.json()["names"] == ["r0", "loss/web"]
+    trained = [{"run": "r0", "metrics": {"loss/web": 9.0}, "tokens": 5}]
+    assert pool.post(address, json={"results": trained}).json()["names"] == ["r0", "tokens"]
     replaced = pool.post(address, json={"results": other, "replace": True}).json()
     assert replaced["taken"][0]["metrics"] == ["loss/web"]
     pool.post(address, json={"results": results[:1], "replace": True})
@@ -204,6 +206,17 @@ def test_swarms_of_different_models_are_told_apart(pool: TestClient, settings: S
     _, mixture = solved(pool, settings, swarms=question["swarms"], same_proxy=True)
     _, whole = solved(pool, settings, swarms=[brought(pool, runs=runs)["id"]])
     assert same(mixture["weights"], whole["weights"])
+
+
+def test_runs_of_several_lengths_are_for_laws_that_see_them(pool: TestClient) -> None:
+    runs = [{**run, "tokens": 10**9 * (1 + number % 2)} for number, run in enumerate(simulated())]
+    swarm = brought(pool, runs=runs)
+    question = {"domain_set": "pool", "target_tokens": 10**10, "swarms": [swarm["id"]]}
+    refused = pool.post("/v1/optimizations", json={**question, "regression": "effective-power"}).json()
+    assert (refused["code"], refused["field"]) == ("unlike_lengths", "swarms")
+    runs[3].pop("tokens")
+    question["swarms"] = [brought(pool, runs=runs)["id"]]
+    assert pool.post("/v1/optimizations", json=question).json()["code"] == "missing_tokens"
 
 
 def test_runs_of_an_older_revision_are_carried(pool: TestClient, settings: Settings) -> None:
