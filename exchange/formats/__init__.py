@@ -6,6 +6,7 @@ checked; with every file comes what the trainer will really draw (`base.Realised
 
 from exchange.formats.base import Blend, Format, InvalidExport, Realised, Source
 from exchange.formats.catalogue import FORMATS, Export, export, format_named, write_files
+from exchange.formats.schedule import ScheduleExport, export_schedule
 
 __all__ = [
     "FORMATS",
@@ -14,8 +15,10 @@ __all__ = [
     "Format",
     "InvalidExport",
     "Realised",
+    "ScheduleExport",
     "Source",
     "export",
+    "export_schedule",
     "format_named",
     "write_files",
 ]

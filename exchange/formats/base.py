@@ -248,6 +248,10 @@ class Format(ABC):
     def files(self, blend: Blend) -> dict[str, str]:
         """`{file name: its content}`. Raises InvalidExport for what the format cannot hold."""
 
+    def schedule(self, phases: Sequence[Blend]) -> dict[str, str]:
+        """As `files`, of a mixture a phase. Raises InvalidExport where the format holds one mixture only."""
+        raise InvalidExport(f"{self.name} holds one mixture; write a file for each phase", field="format")
+
     @abstractmethod
     def tokens(self, blend: Blend) -> Sequence[float]:
         """Tokens the trainer draws of each source, by its own rounding."""
@@ -279,11 +283,12 @@ class Format(ABC):
                 field="weights",
                 names=nothing,
             )
-        _check_caps(blend, report)
+        check_caps(blend, report)
         return report
 
 
-def _check_caps(blend: Blend, report: Realised) -> None:
+def check_caps(blend: Blend, report: Realised) -> None:
+    """Raise InvalidExport for a domain that is read more often than the blend's cap, or a batch over it."""
     if blend.repetition_cap is None:
         return
     over = {

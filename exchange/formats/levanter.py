@@ -1,9 +1,10 @@
 """Levanter and Marin: each block holds a whole number of a domain's rows, and the rest goes to the heaviest."""
 
 import json
+import math
 from collections.abc import Sequence
 
-from exchange.formats.base import Blend, Format, InvalidExport
+from exchange.formats.base import Blend, Format, InvalidExport, Source
 from exchange.formats.plain import decimal
 
 _BLOCK = 2048
@@ -24,21 +25,20 @@ class Levanter(Format):
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`."""
-        paths = blend.each("paths")
-        lines = ["data:"]
-        if blend.vocabulary is not None:
-            lines += ["  tokenizer: passthrough", f"  vocab_size: {blend.vocabulary}"]
-        lines.append("  components:")
-        for source, urls in zip(blend.sources, paths, strict=True):
-            listed = json.dumps(list(urls))
-            lines.append(
-                f"    {json.dumps(source.name)}: {{type: cached, source: {{type: url, train_urls: {listed}}}}}"
-            )
-        weights = ", ".join(
-            f"{json.dumps(source.name)}: {decimal(source.weight)}" for source in blend.sources
-        )
-        lines += [f"  train_weights: {{{weights}}}", f"  mixture_block_size: {block(blend)}", ""]
-        return {self.file: "\n".join(lines)}
+        return {self.file: _written([blend], _weights(blend, blend.sources), block(blend))}
+
+    def schedule(self, phases: Sequence[Blend]) -> dict[str, str]:
+        """See `Format`. A stage begins at a step that ends a block: the nearest one to where it was asked for."""
+        size = max(map(block, phases))
+        every = tuple({source.name: source for phase in phases for source in phase.sources}.values())
+        rows = phases[0].batch_tokens // phases[0].sequence_length
+        apart = math.lcm(size, rows) // rows
+        stages, before = [], 0
+        for phase in phases:
+            step = round(before / phases[0].batch_tokens / apart) * apart
+            stages.append(f"[{step}, {_weights(phase, every)}]")
+            before += phase.needed("target_tokens")
+        return {self.file: _written(phases, f"[{', '.join(stages)}]", size)}
 
     def tokens(self, blend: Blend) -> Sequence[float]:
         """See `Format`."""
@@ -47,6 +47,30 @@ class Levanter(Format):
         counts[max(range(len(counts)), key=lambda j: blend.sources[j].weight)] += size - sum(counts)
         scale = blend.target_tokens or size * blend.sequence_length
         return [count / size * scale for count in counts]
+
+
+def _written(phases: Sequence[Blend], weights: str, size: int) -> str:
+    """The section over the components of all phases."""
+    lines = ["data:"]
+    if (vocabulary := phases[0].vocabulary) is not None:
+        lines += ["  tokenizer: passthrough", f"  vocab_size: {vocabulary}"]
+    lines.append("  components:")
+    urls = {
+        source.name: paths
+        for phase in phases
+        for source, paths in zip(phase.sources, phase.each("paths"), strict=True)
+    }
+    for name, paths in urls.items():
+        listed = json.dumps(list(paths))
+        lines.append(f"    {json.dumps(name)}: {{type: cached, source: {{type: url, train_urls: {listed}}}}}")
+    return "\n".join([*lines, f"  train_weights: {weights}", f"  mixture_block_size: {size}", ""])
+
+
+def _weights(blend: Blend, sources: Sequence[Source]) -> str:
+    """A mapping over the sources; 0 for those that the phase leaves out."""
+    weights = {source.name: source.weight for source in blend.sources}
+    parts = (f"{json.dumps(source.name)}: {decimal(weights.get(source.name, 0.0))}" for source in sources)
+    return f"{{{', '.join(parts)}}}"
 
 
 def block(blend: Blend) -> int:

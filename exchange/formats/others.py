@@ -20,27 +20,36 @@ class Nanotron(Format):
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`."""
-        folders = [paths[0] for paths in blend.each("paths")]
-        if blend.dtype not in _BYTES:
-            raise InvalidExport(f"Nanotron reads tokens of 2 or 4 bytes, not {blend.dtype}", field="dtype")
-        lines = [
-            "data_stages:",
-            "- name: mixture",
-            "  start_training_step: 1",
-            "  data:",
-            f"    seed: {blend.seed}",
-            "    dataset:",
-            f"      dataset_folder: {json.dumps(folders)}",
-            f"      dataset_weights: [{', '.join(decimal(source.weight) for source in blend.sources)}]",
-            f"      token_size_in_bytes: {_BYTES[blend.dtype]}",
-        ]
-        if blend.vocabulary is not None:
-            lines.append(f"      vocab_size: {blend.vocabulary}")
+        return {self.file: "\n".join(["data_stages:", *_stage(blend, "mixture", 1), ""])}
+
+    def schedule(self, phases: Sequence[Blend]) -> dict[str, str]:
+        """See `Format`. Steps are counted from 1."""
+        lines, before = ["data_stages:"], 0
+        for number, phase in enumerate(phases):
+            lines += _stage(phase, f"phase-{number}", 1 + round(before / phase.batch_tokens))
+            before += phase.needed("target_tokens")
         return {self.file: "\n".join([*lines, ""])}
 
     def tokens(self, blend: Blend) -> Sequence[float]:
         """See `Format`."""
         return [source.weight * float(blend.target_tokens or 1.0) for source in blend.sources]
+
+
+def _stage(blend: Blend, name: str, step: int) -> list[str]:
+    folders = [paths[0] for paths in blend.each("paths")]
+    if blend.dtype not in _BYTES:
+        raise InvalidExport(f"Nanotron reads tokens of 2 or 4 bytes, not {blend.dtype}", field="dtype")
+    lines = [
+        f"- name: {name}",
+        f"  start_training_step: {step}",
+        "  data:",
+        f"    seed: {blend.seed}",
+        "    dataset:",
+        f"      dataset_folder: {json.dumps(folders)}",
+        f"      dataset_weights: [{', '.join(decimal(source.weight) for source in blend.sources)}]",
+        f"      token_size_in_bytes: {_BYTES[blend.dtype]}",
+    ]
+    return lines if blend.vocabulary is None else [*lines, f"      vocab_size: {blend.vocabulary}"]
 
 
 class OpenInstruct(Format):
