@@ -161,7 +161,9 @@ class Revision(Base):
     said: Mapped[Document | None]
     """``{domain: word}``: the answers to what was ambiguous."""
     shared_text: Mapped[Document | None]
-    """What its domains have in common (`workers.jobs.compare_domains`); None before they were compared."""
+    """What its domains have in common, and train on of tasks (`workers.jobs.compare_domains`).
+
+    Before they were compared None, or only the tasks that it is ``asked`` of."""
     created_at: Mapped[float] = _time()
     domain_set: Mapped[DomainSet] = relationship(back_populates="revisions")
     domains: Mapped[list["DomainRow"]] = relationship(back_populates="revision", order_by="DomainRow.name")

@@ -25,6 +25,8 @@ from service.http.routes import (
     slow,
 )
 from service.http.schemas import After, Limit, Page
+from service.optimizations.schemas import TaskRequest
+from service.training.checks import check_tasks
 from store.tables import Revision
 
 router = APIRouter(prefix="/v1/domain-sets", tags=["domain sets"], route_class=ThreadRoute)
@@ -45,13 +47,15 @@ def create_domain_set(
     settings, user = creation.settings, creation.user
     tokenizer = check_tokenizer(body.tokenizer, settings)
     domains = revisions.check_first_domains(body, settings, creation.compute)
+    asked = [TaskRequest(**task.model_dump(exclude_unset=True), metric="bpb") for task in body.tasks]
+    tasks = check_tasks(asked, settings)
     if creation.dry_run:
         creation.response.status_code = 200
         return DomainSetPlanView(domain_set=body.name, domains=[domain.view for domain in domains])
 
     def store(session: Session) -> str:
         check_domain_sets(session, settings, user)
-        return revisions.create_domain_set(session, body, tokenizer, domains, user.name)
+        return revisions.create_domain_set(session, body, tokenizer, domains, tasks, user.name)
 
     revision_id = do_once(creation.database, IdempotentRequest("domain-sets", creation.key, body), store)
     return _created(creation, revision_id)

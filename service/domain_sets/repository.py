@@ -24,7 +24,14 @@ from service.http.schemas import Listing, Page, ProgressView, failure_of, view_o
 from store import jobs
 from store.problems import Conflict, NotReady, existing
 from store.revisions.changes import KnownChanges, known_changes
-from store.revisions.shared_text import contamination_warnings, domain_warnings, known_tasks, shared_warnings
+from store.revisions.shared_text import (
+    asked_tasks,
+    contamination_warnings,
+    domain_warnings,
+    is_compared,
+    known_tasks,
+    shared_warnings,
+)
 from store.tables import DomainRow, DomainSet, Job, Revision
 
 
@@ -134,6 +141,8 @@ def describe_revision(session: Session, revision: Revision) -> RevisionView:
         pool=_pool_of(domains),
         changes=changes_view(known_changes(session, revision)),
         said=revision.said or {},
+        tasks=[task.name for task in asked_tasks(revision)],
+        shared_text=revision.shared_text if is_compared(revision) else None,
         domains=domains,
         warnings=[
             *shared_warnings(revision),

@@ -17,9 +17,11 @@ from service.domain_sets.patches import PatchedTree, requested_domains
 from service.domain_sets.repository import changes_view, domain_set_named, revision_of
 from service.domain_sets.schemas import DomainSetRequest, RevisionPlanView, RevisionRequest
 from store import jobs
+from store.documents import TaskDocument
 from store.engine import Database
 from store.problems import Conflict, Invalid, invalid
 from store.revisions.changes import FILES, confirm, known_contents, leaves_of
+from store.revisions.shared_text import asked_of, asked_tasks
 from store.settings import Settings
 from store.tables import FOUND, DomainRow, DomainSet, Revision
 
@@ -50,6 +52,7 @@ def create_domain_set(
     request: DomainSetRequest,
     tokenizer: dict[str, object],
     domains: Sequence[CheckedDomain],
+    tasks: Sequence[TaskDocument] = (),
     user: str = "",
 ) -> str:
     """Store a user's new domain set with revision 1 and the job that prepares it; answers the revision's id."""
@@ -68,6 +71,7 @@ def create_domain_set(
         tokenizer=tokenizer,
         held_out_fraction=request.held_out_fraction,
         evaluation_bytes=request.evaluation_bytes,
+        shared_text=asked_of(tasks),
         content_hash=_definition_hash(tokenizer, request.held_out_fraction, domains),
         changes=Changes(added=tuple(sorted(domain.name for domain in domains))).to_dict(),
     )
@@ -191,6 +195,7 @@ def store_revision(session: Session, planned: PlannedRevision, user: str = "") -
         vocabulary_size=parent.vocabulary_size,
         held_out_fraction=parent.held_out_fraction,
         evaluation_bytes=parent.evaluation_bytes,
+        shared_text=asked_of(asked_tasks(parent)),
         content_hash=planned.definition,
         changes=planned.changes.to_dict(),
         said=dict(planned.said),

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from proxy_models.text.formats.messages import CHAT_TEMPLATES
 from proxy_models.text.reading import Copies, PlainText, Reading
 from service.http.schemas import FailureView, Name, ProgressView, RequestModel, Time
+from service.optimizations.schemas import TaskFileRequest
 
 
 class TokenizerRequest(RequestModel):
@@ -198,6 +199,11 @@ class DomainSetRequest(TreeRequest):
         le=2**26,
         description="Of each domain's held-out side, evaluated on every run.",
     )
+    tasks: list[TaskFileRequest] = Field(
+        default_factory=list,
+        max_length=1000,
+        description="What the text is held against when it is counted, of every revision: whether it has examples.",
+    )
 
 
 class DomainView(BaseModel):
@@ -303,6 +309,7 @@ class RevisionView(BaseModel):
     vocabulary_size: int | None
     held_out_fraction: float
     evaluation_bytes: int
+    tasks: list[str] = Field(description="What its text is held against when it is counted, by name.")
     tokens: int | None
     pool: str | None = Field(description="The fully open pool that these domains are, by names and tokens.")
     changes: ChangesView

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from mixing.document import from_document, to_document
 from mixing.domains import Domains
 from store.documents import TaskDocument
 from store.tables import DomainRow, Revision
@@ -112,6 +113,21 @@ def shared_warnings(revision: Revision) -> Iterator[str]:
         yield f"Counted by an older version, so not compared with the others: {', '.join(missing)}."
 
 
+def asked_of(tasks: Sequence[TaskDocument]) -> dict[str, Any] | None:
+    """`Revision.shared_text` of a new revision, whose text is to be held against these tasks."""
+    return {"asked": [to_document(task) for task in tasks]} if tasks else None
+
+
+def asked_tasks(revision: Revision) -> list[TaskDocument]:
+    """What the revision's text is held against when it is counted."""
+    return [from_document(TaskDocument, task) for task in (revision.shared_text or {}).get("asked", ())]
+
+
+def is_compared(revision: Revision) -> bool:
+    """Whether it is known what its domains have in common."""
+    return "texts" in (revision.shared_text or {})
+
+
 def known_tasks(revision: Revision) -> dict[str, Any]:
     """`{identity of a task: what is trained on of it}`, of those that were held against the text already."""
     return (revision.shared_text or {}).get("tasks", {})
@@ -120,7 +136,7 @@ def known_tasks(revision: Revision) -> dict[str, Any]:
 def note_tasks(session: Session, revision_id: str, found: Mapping[str, Any]) -> None:
     """Keep what was found of tasks, for plans to come; not with domains that an older version compared."""
     revision = session.get_one(Revision, revision_id, with_for_update=bool(found))
-    if found and revision.shared_text is not None:
+    if found and is_compared(revision):
         revision.shared_text = {**revision.shared_text, "tasks": {**known_tasks(revision), **found}}
 
 

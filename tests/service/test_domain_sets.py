@@ -327,3 +327,19 @@ def test_a_number_of_5000_digits_is_refused_with_its_line(
     problem = refused(client, domain_set)
     assert (problem["code"], problem["field"]) == ("corpus_error", "domains[0].files")
     assert "long.jsonl, line 2: not JSON" in problem["detail"]
+
+
+def test_tasks_are_named_with_a_domain_set_and_kept_by_its_revisions(
+    client: TestClient, settings: Settings, domain_set: dict[str, Any]
+) -> None:
+    path = settings.data_directory / "corpora" / "quiz.json"
+    path.write_text(json.dumps([{"q": "2 + 2 =", "a": 4}]))
+    task = {"name": "quiz", "path": str(path)}
+    refused = client.post("/v1/domain-sets", json={**domain_set, "tasks": [task]})
+    assert (refused.status_code, refused.json()["field"]) == (422, "tasks[0].path")
+    task["fields"] = {"context": "q", "continuation": "a"}
+    made = client.post("/v1/domain-sets", json={**domain_set, "tasks": [task]})
+    assert made.status_code == 201, made.json()
+    assert (made.json()["tasks"], made.json()["shared_text"]) == (["quiz"], None)
+    patch = {"patch": {"rename": {"books": "library"}}}
+    assert client.post("/v1/domain-sets/pool/revisions", json=patch).json()["tasks"] == ["quiz"]

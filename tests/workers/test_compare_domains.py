@@ -10,11 +10,11 @@ from mixing.limits import Limits
 from service.domain_sets.repository import describe_revision
 from service.mixtures.service import check_repetition
 from store import jobs
-from store.documents import LaunchDocument
+from store.documents import LaunchDocument, TaskDocument
 from store.engine import Database
 from store.problems import Invalid
 from store.question import JobQuestion
-from store.revisions.shared_text import counted_domains, plan_warnings, text_warnings
+from store.revisions.shared_text import asked_of, counted_domains, plan_warnings, text_warnings
 from store.settings import Settings
 from store.tables import Job, MixtureRow, Optimization, Revision
 from tests.workers.conftest import prepare, write_texts
@@ -169,6 +169,36 @@ def test_tasks_that_are_trained_on_are_told_by_plan_evidence_and_the_next_counti
             compare_domains.describe(session, job_of(revision), settings), print
         )
         assert counted["tasks"] == {}, "a file that is gone holds up no counting"
+
+
+def test_tasks_that_are_named_with_a_domain_set_are_looked_for_when_it_is_counted(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    task = tmp_path / "task.jsonl"
+    task.write_text(
+        "".join(json.dumps({"context": text[:60], "continuation": text[60:]}) + "\n" for text in TEXTS)
+    )
+    asked = TaskDocument(name="quiz", path=str(task), digest="0")
+    settings = Settings(data_directory=tmp_path)
+    files = {
+        "books": write_texts(tmp_path / "books.jsonl", OTHERS),
+        "web": write_texts(tmp_path / "web.jsonl", TEXTS),
+    }
+    identity = prepare(sqlite, settings, files)
+    with sqlite.write() as session:
+        revision = session.get_one(Revision, identity)
+        revision.shared_text = asked_of([asked])
+        view = describe_revision(session, revision)
+        assert (view.tasks, view.shared_text) == (["quiz"], None)
+        job = job_of(revision)
+        found = compare_domains.execute(compare_domains.describe(session, job, settings), print)
+        compare_domains.store(session, job, found)
+        session.flush()
+        view = describe_revision(session, revision)
+        assert view.tasks == ["quiz"]
+        (said,) = view.warnings
+        assert said.startswith("Of the 150 examples of task quiz, ")
+        assert said in [*plan_warnings(revision, [asked])], "the first plan knows it"
 
 
 def job_of(revision: Revision) -> Job:

@@ -21,6 +21,7 @@ from proxy_models.text.document_index import DOCUMENTS, SharedText, left_to_othe
 from proxy_models.text.reading import Reading
 from proxy_models.text.task_file import TaskExample, read_task
 from store.documents import SwarmDocument, TaskDocument
+from store.revisions.shared_text import asked_of, asked_tasks
 from store.settings import Settings
 from store.tables import Document, Job, Optimization, Revision
 from workers.jobs import prepare_domain
@@ -49,7 +50,7 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
 
 
 def _tasks(session: Session, revision: Revision) -> list[TaskDocument]:
-    """What optimizations of the domain set were asked for before: of its next revision they are asked again."""
+    """What the text is to be held against, and what optimizations of the domain set asked for: they will again."""
     query = (
         select(Optimization)
         .join(Revision, Revision.id == Optimization.revision_id)
@@ -57,7 +58,7 @@ def _tasks(session: Session, revision: Revision) -> list[TaskDocument]:
         .order_by(Optimization.created_at.desc(), Optimization.id.desc())
         .limit(MOST_SETS)
     )
-    tasks: dict[str, TaskDocument] = {}
+    tasks = {task.identity: task for task in asked_tasks(revision)}
     for optimization in session.scalars(query):
         tasks |= {task.identity: task for task in SwarmDocument.of(optimization).tasks if task.path}
     return list(tasks.values())
@@ -146,7 +147,7 @@ def _examples(text: SharedText, directory: Path, tokenizer: "TextTokenizer | Non
 def store(session: Session, job: Job, result: Document) -> None:
     """Note it with the revision, and what was counted again with its domain."""
     revision, recounted = session.get_one(Revision, job.subject), result.pop("recounted", {})
-    revision.shared_text = result
+    revision.shared_text = {**(asked_of(asked_tasks(revision)) or {}), **result}
     for row in revision.domains:
         if row.name in recounted:
             prepare_domain.fill_in(row, recounted[row.name])

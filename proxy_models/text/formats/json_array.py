@@ -87,7 +87,7 @@ class _Array:
                         f"longer than {MAX_LINE_BYTES} characters, or not JSON: {error}"
                     ) from error
                 if not self.read_on():
-                    raise self.error(f"not JSON: {error}") from error
+                    raise self.error(f"not JSON: {str(error).partition(';')[0]}") from error
 
     def take(self, character: str) -> None:
         if self.ahead() != character:

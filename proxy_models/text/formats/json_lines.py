@@ -70,7 +70,7 @@ def json_object(path: DataPath, number: int, line: str) -> dict[str, object]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise CorpusError(path, number, f"not JSON: {error}") from error
+        raise CorpusError(path, number, f"not JSON: {str(error).partition(';')[0]}") from error
     if not isinstance(record, dict):
         raise CorpusError(path, number, "not a JSON object")
     return record
