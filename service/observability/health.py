@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -92,6 +94,7 @@ class Readiness:
             self._checks["artifact_store"] = lambda: check_store(store)
         self._pool = ThreadPoolExecutor(len(self._checks), thread_name_prefix="readiness")
         self._running: dict[str, Future[Check]] = {}
+        self._thread: anyio.CapacityLimiter | None = None
 
     def checks(self) -> dict[str, Check]:
         """Every check by name; one that takes over `CHECK_SECONDS` says so and is not started a second time."""
@@ -99,6 +102,12 @@ class Readiness:
             if name not in self._running or self._running[name].done():
                 self._running[name] = self._pool.submit(check)
         return {name: _result(self._running[name]) for name in self._checks}
+
+    async def ask(self) -> dict[str, Check]:
+        """`checks` in a thread of its own: anybody may ask, and takes none of the threads that answer requests."""
+        if self._thread is None:  # made here, for it belongs to the event loop
+            self._thread = anyio.CapacityLimiter(1)
+        return await anyio.to_thread.run_sync(self.checks, limiter=self._thread)
 
     def close(self) -> None:
         """Wait for nothing that hangs."""
@@ -207,9 +216,9 @@ async def healthz(request: Request) -> dict[str, str] | JSONResponse:
     response_model_exclude_none=True,
     responses={503: {"content": PROBLEM_CONTENT, "description": "What cannot be used."}},
 )
-def readyz(readiness: Annotated[Readiness, Depends(_readiness)]) -> Ready | JSONResponse:
+async def readyz(readiness: Annotated[Readiness, Depends(_readiness)]) -> Ready | JSONResponse:
     """Database (and its schema), broker, storage and artifact store can be used; 503 naming what cannot."""
-    checks = readiness.checks()
+    checks = await readiness.ask()
     broken = {name: check.detail for name, check in checks.items() if not check.is_good}
     lines = {name: check.detail for name, check in checks.items()}
     if not broken:
