@@ -8,6 +8,24 @@ tables       exports of experiment trackers
 """
 
 from exchange.results.base import InvalidResults, Measurement
-from exchange.results.catalogue import READERS, Results, read_results
+from exchange.results.catalogue import (
+    RATIOS,
+    READERS,
+    REALISED,
+    Results,
+    may_be_results,
+    of_a_kind,
+    read_results,
+)
 
-__all__ = ["READERS", "InvalidResults", "Measurement", "Results", "read_results"]
+__all__ = [
+    "RATIOS",
+    "READERS",
+    "REALISED",
+    "InvalidResults",
+    "Measurement",
+    "Results",
+    "may_be_results",
+    "of_a_kind",
+    "read_results",
+]

@@ -18,6 +18,30 @@ READERS: tuple[Reader, ...] = (
 """In the order in which they are asked: what is told by its name before what is told by its content."""
 
 
+RATIOS, REALISED = "ratios.csv", "realised.json"
+"""What an export of a swarm has beside its runs' folders: no results."""
+_NAMED = frozenset({".json", ".jsonl", ".csv", ".tsv", ".parquet", ".db"})
+
+
+def may_be_results(path: PurePath) -> bool:
+    """Whether a file that nobody named, as one below a folder, is worth reading for results; by its name alone."""
+    if path.name in (RATIOS, REALISED):
+        return False
+    is_mlflow = "metrics" in path.parent.parts or path.name == "mlflow.runName"
+    return path.suffix in _NAMED or ".tfevents." in path.name or is_mlflow
+
+
+def of_a_kind(files: Mapping[str, bytes], names: Sequence[str]) -> dict[str, bytes]:
+    """Those of the files that some reader knows, or that lie beside such."""
+    known = frozenset(names)
+
+    def is_known(path: str, data: bytes) -> bool:
+        file = ResultFile(PurePath(path), data, files, known)
+        return any(reader.knows(file) or reader.is_beside(file) for reader in READERS)
+
+    return {path: data for path, data in files.items() if is_known(path, data)}
+
+
 @dataclass(frozen=True)
 class Results:
     """What files have of runs.
@@ -51,6 +75,8 @@ def read_results(files: Mapping[str, bytes], names: Sequence[str]) -> Results:
     strangers: set[str] = set()
     for path, data in sorted(files.items()):
         file = ResultFile(PurePath(path), data, files, known)
+        if file.path.name in (RATIOS, REALISED):
+            continue
         reader = next((one for one in READERS if one.knows(file)), None)
         if reader is None:
             if any(one.is_beside(file) for one in READERS):

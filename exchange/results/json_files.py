@@ -1,12 +1,14 @@
 """Results in JSON: lm-eval, OLMES, Hugging Face's trainer, and one object of metrics as anybody writes it."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from exchange.results.base import InvalidResults, Measurement, Reader, ResultFile, number
 
 _NO_FILTER = "none"
+_PLAIN_NAME = re.compile(r"(metrics|results|summary|eval)[^/]*\.json$")
 _BOOKKEEPING = ("_runtime", "_samples_per_second", "_steps_per_second", "_model_preparation_time")
 
 
@@ -95,7 +97,8 @@ def _flat(file: ResultFile, document: Mapping[str, Any], prefix: str) -> Iterato
 
 
 def _is_plain(file: ResultFile) -> bool:
-    return file.path.suffix == ".json" and isinstance(file.document, dict)
+    """By its name too: a configuration is an object of numbers as well."""
+    return bool(_PLAIN_NAME.search(file.path.name)) and isinstance(file.document, dict)
 
 
 LM_EVAL = Reader("lm-eval", "lm-eval 0.4 (results_*.json)", _is_lm_eval, _lm_eval)
@@ -103,4 +106,9 @@ TRAINER_STATE = Reader(
     "trainer-state", "Hugging Face transformers (trainer_state.json)", _is_trainer_state, _trainer_state
 )
 OLMES = Reader("olmes", "OLMES (metrics-all.jsonl)", _is_olmes, _olmes)
-PLAIN = Reader("json", "one object of metrics (wandb-summary.json, metrics.json)", _is_plain, _plain)
+PLAIN = Reader(
+    "json",
+    "one object of metrics (wandb-summary.json, metrics*.json, results*.json, eval*.json)",
+    _is_plain,
+    _plain,
+)

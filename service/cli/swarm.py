@@ -1,13 +1,14 @@
 """``mixwright swarm``: swarms of a running service that are trained elsewhere, over its API."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from exchange.formats import FORMATS
-from exchange.results import InvalidResults, read_results
+from exchange.results import InvalidResults, may_be_results, of_a_kind, read_results
 from service.cli import complaint_of, connected, json_option, print_json, service_options
 from service.cli.fit import trainer_options
 
@@ -77,8 +78,7 @@ def results(
     """
     with complaint_of(InvalidResults), connected(url, data_directory) as client:
         runs = [name for run in client.runs(swarm_id) for name in (run["id"], run["name"]) if name]
-        contents = {str(path): path.read_bytes() for given in files for path in _files(given)}
-        read = read_results(contents, runs)
+        read = read_results(_contents(files, runs), runs)
         asked = client.swarm(swarm_id)["tasks"]
         sent = [
             {"run": run, "metrics": kept}
@@ -120,6 +120,14 @@ def finish(optimization_id: str, as_json: bool, url: str | None, data_directory:
     )
 
 
-def _files(given: Path) -> list[Path]:
-    """A file, or every file below a folder that is of a kind of results."""
-    return [given] if given.is_file() else sorted(path for path in given.rglob("*") if path.is_file())
+def _contents(files: Sequence[Path], runs: Sequence[str]) -> dict[str, bytes]:
+    """The files that were named, and of those below a folder what is of a kind of results."""
+    named = {str(path): path.read_bytes() for path in files if path.is_file()}
+    below = {
+        str(path): path.read_bytes()
+        for folder in files
+        if folder.is_dir()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and may_be_results(path)
+    }
+    return {**of_a_kind(below, runs), **named}

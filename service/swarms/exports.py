@@ -11,13 +11,13 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from exchange.formats import Export, InvalidExport, export
+from exchange.results import RATIOS, REALISED
 from mixing.errors import MixingError
 from service.mixtures.exports import ExportQuery
 from store import jobs
 from store.problems import Conflict, invalid
 from store.swarms import given_swarms
 
-RATIOS, REALISED = "ratios.csv", "realised.json"
 TRACES = 1e-3
 """Weight that may be left out of a run; the weights of one may be off from a sum of 1 by ten times that."""
 

@@ -257,7 +257,9 @@ def test_the_commands_take_a_swarm_out_and_its_results_in(
     trained(tmp_path / "out")
     files = sorted(map(str, (tmp_path / "out").glob("*/eval/*.json")))
     assert run("results", swarm, *files[:5]) == "Results of 5 runs sent; 5 of 14 have theirs in.\n"
-    assert run("results", swarm, *files) == "Results of 14 runs sent; 14 of 14 have theirs in.\n"
+    assert (
+        run("results", swarm, str(tmp_path / "out")) == "Results of 14 runs sent; 14 of 14 have theirs in.\n"
+    )
 
 
 def test_runs_trained_elsewhere_are_reused_when_the_domains_change(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.results import READERS, InvalidResults, read_results
+from exchange.results import READERS, InvalidResults, may_be_results, of_a_kind, read_results
 from exchange.results.tensorboard import masked_crc
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -113,6 +113,17 @@ def test_a_trackers_table_names_its_runs() -> None:
     assert found.metrics == {"r1": {"eval/loss": 2.5}, "r2": {"eval/loss": 2.7}}
     strangers = read_results({"wandb_export.csv": table}, ["r1"])
     assert (strangers.metrics, strangers.left_out) == ({"r1": {"eval/loss": 2.5}}, ("run r2",))
+
+
+def test_what_a_swarm_was_exported_with_is_no_result() -> None:
+    files = {
+        "out/ratios.csv": b"run,web\nr1,1.0\n",
+        "out/realised.json": b"{}",
+        "out/r1/mixture.json": b'{"web": 1.0}',
+        "out/r1/results_1.json": b'{"results": {"a": {"acc,none": 0.5}}}',
+    }
+    found = of_a_kind({path: data for path, data in files.items() if may_be_results(Path(path))}, ["r1"])
+    assert list(found) == ["out/r1/results_1.json"]
 
 
 FAULTS = {
