@@ -137,7 +137,7 @@ def note_tasks(session: Session, revision_id: str, found: Mapping[str, Any]) -> 
     """Keep what was found of tasks, for plans to come; not with domains that an older version compared."""
     revision = session.get_one(Revision, revision_id, with_for_update=bool(found))
     if found and is_compared(revision):
-        revision.shared_text = {**revision.shared_text, "tasks": {**known_tasks(revision), **found}}
+        revision.shared_text = {**(revision.shared_text or {}), "tasks": {**known_tasks(revision), **found}}
 
 
 def of_tasks(found: Mapping[str, Any], tasks: Iterable[TaskDocument]) -> dict[str, Any]:

@@ -334,7 +334,7 @@ def test_tasks_are_named_with_a_domain_set_and_kept_by_its_revisions(
 ) -> None:
     path = settings.data_directory / "corpora" / "quiz.json"
     path.write_text(json.dumps([{"q": "2 + 2 =", "a": 4}]))
-    task = {"name": "quiz", "path": str(path)}
+    task: Document = {"name": "quiz", "path": str(path)}
     refused = client.post("/v1/domain-sets", json={**domain_set, "tasks": [task]})
     assert (refused.status_code, refused.json()["field"]) == (422, "tasks[0].path")
     task["fields"] = {"context": "q", "continuation": "a"}
