@@ -1,5 +1,8 @@
 """CPU seconds of a fit, and how low it gets: ``python -m benchmarks.fit_speed [--data DIR] [--json FILE] [--quick]``.
 
+With ``--proposals SIZE ...`` instead, CPU seconds and peak memory of whole proposals by the default method: fit,
+folds, solve and intervals, a size being runs x domains x tasks (600x500x50). The metrics are those of power laws.
+
 The log-linear law of all tasks beside 300 random starts of L-BFGS a task on the same Huber objective, which is how
 Olmix and Data Mixing Laws fit it; here with the exact gradient, which is generous to them. Two swarms: 13 losses over
 17 domains in 512 runs (RegMix's own, with ``--data``) and 110 tasks over 64 domains in 500 runs (synthetic: a
@@ -13,8 +16,9 @@ metric's unit), nobody's ridge in it; ``ridge=0`` minimises exactly that.
 
 import argparse
 import json
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +28,14 @@ from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
 from benchmarks.regmix import load
+from mixing.answer.proposal import propose
+from mixing.domains import Domains
 from mixing.laws.exponential.log_linear import LogLinearLaw
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.regression import Regression
+from mixing.methods import METHODS
+from mixing.question import Question
+from mixing.runs.evidence import RunEvidence
 
 DELTA = 0.02
 CONSTANTS = np.linspace(-2.0, 1.5, 10)
@@ -141,6 +150,39 @@ def compare(swarm: Swarm, starts: int, peer_tasks: int) -> dict[str, Any]:
     }
 
 
+def proposal(runs: int, domains: int, tasks: int) -> dict[str, float]:
+    """CPU seconds of a whole proposal, and the most memory the process has held, in GB."""
+    generator = np.random.default_rng(0)
+    names, columns = [f"d{number}" for number in range(domains)], [f"t{number}" for number in range(tasks)]
+    pool = Domains.of(dict(zip(names, generator.lognormal(23, 1, domains), strict=True)))
+    weights = generator.dirichlet(np.maximum(domains * pool.natural_weights / 3, 0.02), runs)
+    useful = np.sqrt(weights + 5e-5) @ generator.lognormal(-0.5, 1, (domains, tasks))
+    metrics = 0.8 + useful**-0.5 + 0.005 * generator.standard_normal((runs, tasks))
+    evidence = [
+        RunEvidence(f"run{run}", pool.mixture(row), dict(zip(columns, values, strict=True)))
+        for run, (row, values) in enumerate(zip(weights, metrics.tolist(), strict=True))
+    ]
+    question = Question(
+        domains=pool,
+        objective=dict.fromkeys(columns, 1.0),
+        target_tokens=float(pool.tokens.sum()),
+        kl_weight=METHODS["mixwright"].kl_weight,
+    )
+    begun = time.process_time()
+    propose(question, evidence).to_dict()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return {"cpu_seconds": round(time.process_time() - begun, 2), "peak_gigabytes": round(memory, 2)}
+
+
+def proposals(sizes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The row of each size; the smaller first, for memory is never given back."""
+    found = {}
+    for size in sizes:
+        found[size] = proposal(*map(int, size.split("x")))
+        print(size, *found[size].items(), flush=True)
+    return found
+
+
 def main() -> None:
     """Print and write the table."""
     parser = argparse.ArgumentParser(
@@ -151,7 +193,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="10 starts of one task of the peer")
     parser.add_argument("--starts", type=int, default=300, help="random starts of the peer a task")
     parser.add_argument("--peer-tasks", type=int, default=13, help="tasks the peer fits; as many as you like")
+    parser.add_argument("--proposals", nargs="+", metavar="SIZE", help="of these sizes, smallest first")
     arguments = parser.parse_args()
+    if arguments.proposals:
+        with threadpool_limits(1):
+            rows = proposals(arguments.proposals)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+        return
     starts, peer_tasks = (10, 1) if arguments.quick else (arguments.starts, arguments.peer_tasks)
     swarms = [
         regmix(arguments.data) if arguments.data else synthetic(13, 17, 512),

@@ -40,7 +40,7 @@ SUBSETS = 10
 RECIPES: dict[str, tuple[str, Recipe]] = {
     "olmix": ("olmix", combine(METHODS["olmix"])),
     "mixwright": ("mixwright", combine(METHODS["mixwright"])),
-    "mixwright, ensemble and search": ("mixwright", combine(METHODS["mixwright"], regression="ensemble")),
+    "mixwright, effective power": ("mixwright", combine(METHODS["mixwright"], regression="effective-power")),
     "regmix": ("regmix", combine(METHODS["regmix"])),
     "regmix, search": ("regmix", combine(METHODS["regmix"], solver="search")),
     "climb": ("climb", combine(METHODS["climb"])),

@@ -24,7 +24,7 @@ from mixing.laws.regression import Expansion, Fitted, Refitted, Regression, impo
 _STEEPNESS = 2
 _USUAL_NOISE = 0.05  # of a metric's deviation over the runs
 MOST_WORK = 1e6
-"""About 20 CPU seconds of a proposal: of 512 runs with 13 tasks over 17 domains, or of 100 with 70 over 30."""
+"""About 7 CPU seconds of a proposal: of 512 runs with 13 tasks over 17 domains, or of 100 with 70 over 30."""
 WORTH_SEARCHING = 0.05
 """Share of the held-out error by which the members that are not convex must lower it to be asked."""
 

@@ -202,7 +202,7 @@ class Regression:
         return 2
 
     def work(self, runs: int, domains: int, tasks: int) -> float:
-        """What a proposal computes with it; a million are some 20 CPU seconds, and 0 is little at any size."""
+        """What a proposal computes with it; a million are some 7 CPU seconds, and 0 is little at any size."""
         return 0.0
 
     def fit(self, weights: np.ndarray, metrics: np.ndarray, noise: np.ndarray | None = None) -> Fitted:
