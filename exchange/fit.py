@@ -1,7 +1,7 @@
 """From the runs people have to a mixture with its evidence: what ``mixwright fit`` and `mixwright.fit` do."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from exchange.formats.base import Blend
 from exchange.sheets import Sheet, listed, matches, read_sheet
 from exchange.swarm import Swarm, read_swarm
 from mixing.answer.proposal import Proposal, propose
-from mixing.answer.whatif import quick
+from mixing.answer.whatif import expected_seconds, quick
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting, InvalidTokens, MissingDomain
 from mixing.methods import combine, method_named
@@ -154,7 +154,13 @@ class Fit:
         ]
 
 
-def fit(table: Any, metrics_table: Any = None, /, **settings: Any) -> Fit:
+Progress = Callable[[str, float], None]
+"""Is told what is done now, in words, and about how many CPU seconds that takes."""
+
+
+def fit(
+    table: Any, metrics_table: Any = None, /, *, progress: Progress | None = None, **settings: Any
+) -> Fit:
     """The best mixture by the runs of one table or two, with its evidence.
 
         answer = mixwright.fit(frame, weights=["train_*"], metrics=["eval/*"])
@@ -163,6 +169,7 @@ def fit(table: Any, metrics_table: Any = None, /, **settings: Any) -> Fit:
     Args:
         table: a path or a data frame: a row a run, with the weights it trained on.
         metrics_table: likewise, what the runs measured, joined by the run's id; None where `table` has it.
+        progress: is told before each step what it is and how long it takes, `print` for one.
         settings: what `Asked` names.
 
     Raises:
@@ -176,7 +183,9 @@ def fit(table: Any, metrics_table: Any = None, /, **settings: Any) -> Fit:
             f"there is no setting {stray[0]!r}; there are {', '.join(sorted(known))}", field=stray[0]
         )
     asked = Asked(**settings)
+    tell = progress or (lambda what, seconds: None)
     kind = _kind_of(table)
+    tell("reading the tables", 1.0)
     sheets = read_sheet(table), None if metrics_table is None else read_sheet(metrics_table)
     swarm = read_swarm(*sheets, asked)
     pool = {} if asked.tokens is None else _pool(swarm, asked.tokens)
@@ -205,6 +214,10 @@ def fit(table: Any, metrics_table: Any = None, /, **settings: Any) -> Fit:
     if asked.regression is None:
         question, note = quick(question, len(swarm.runs), len(swarm.metrics))
         swarm = replace(swarm, notes=(*swarm.notes, *([note] if note else [])))
+    if question.recipe is not None or method.trains_runs:
+        size = len(swarm.runs), len(swarm.metrics)
+        said = f"fitting {size[0]} runs of {size[1]} metrics by {question.parts.regression}"
+        tell(said, expected_seconds(question, *size))
     proposal = propose(question, _over(domains, swarm))
     return Fit(swarm, proposal, bool(pool), has_target, documents, kind)
 

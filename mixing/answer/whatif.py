@@ -55,6 +55,14 @@ def quick(question: Question, runs: int, tasks: int) -> tuple[Question, str | No
     return replace(question, recipe=recipe), note
 
 
+def expected_seconds(question: Question, runs: int, tasks: int) -> float:
+    """CPU seconds that a proposal takes, to a factor of two or three: for who waits to know how long."""
+    domains, law = len(question.domains), question.parts.regression
+    if law == "ensemble":
+        return 1.0 + 20 * work(runs, domains, tasks) / MOST_WORK
+    return 1.0 + (runs * domains**2 * tasks / 1e6 if law == "effective-power" else 0.0)
+
+
 @dataclass(frozen=True)
 class _Judge:
     """What one fit says of any mixture."""

@@ -11,6 +11,7 @@ from exchange.formats import FORMATS, InvalidExport, export, write_files
 from exchange.text import summary
 from mixing.errors import MixingError
 from service.cli import complaint_of
+from service.cli.progress import Expected
 
 if TYPE_CHECKING:
     from exchange.fit import Fit
@@ -189,7 +190,8 @@ def fit(weights: Path, metrics_table: Path | None, **given: Any) -> None:
     out = {name: given.pop(name) for name in _OUTPUTS}
     given["weights"] = given.pop("weight_columns")
     with complaint_of(MixingError):
-        answer = fit_tables(weights, metrics_table, **given)
+        with Expected() as expected:
+            answer = fit_tables(weights, metrics_table, progress=expected.begin, **given)
         written = None if out["mixture_out"] is None else _export(answer, out)
     document = {**answer.document, "export": written}
     if (path := out["json_file"]) is not None:

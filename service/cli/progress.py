@@ -1,6 +1,8 @@
 """What a command says while it waits, on standard error: one line that changes on a terminal, else a line a step."""
 
 import sys
+import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -36,6 +38,44 @@ class Line:
             bar = "#" * filled + "." * (_WIDTH - filled)
             print(f"\r\x1b[2K{step:8} [{bar}] {done}/{total}  {more}", end="", file=sys.stderr, flush=True)
         self._last = step, tenth
+
+
+class Expected:
+    """A line that moves by the clock, for work that takes about so long and cannot say how far it is.
+
+        with Expected() as expected:
+            expected.begin("fitting 512 runs", 20.0)
+
+    Only on a terminal. It stops short of the end until the work is done.
+    """
+
+    def __init__(self) -> None:
+        self._line, self._over = Line(), threading.Event()
+        self._what, self._seconds, self._since = "", 1.0, time.monotonic()
+        self._thread = threading.Thread(target=self._move, daemon=True)
+
+    def __enter__(self) -> "Expected":
+        self._line.__enter__()
+        if sys.stderr.isatty():
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._line.__exit__()
+
+    def begin(self, what: str, seconds: float) -> None:
+        """What is done from now on, and about how long it takes."""
+        self._what, self._seconds, self._since = what, max(seconds, 1.0), time.monotonic()
+
+    def _move(self) -> None:
+        while not self._over.wait(0.2):
+            passed = time.monotonic() - self._since
+            rest = duration(max(self._seconds - passed, 1.0))
+            share = min(passed / self._seconds, 0.99)
+            self._line.show(self._what, round(100 * share), 100, f"% about {rest} left")
 
 
 def follow(documents: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -248,3 +248,22 @@ def test_what_is_said_of_a_metrics_direction_holds_whatever_its_name() -> None:
     }
     said = mixwright.fit(frame, **asked, higher_is_better=["*"]).document
     assert {row["direction"] for row in said["tasks"]} == {"higher"}
+
+
+def test_whoever_waits_is_told_what_is_done_and_how_long_it_takes() -> None:
+    weights = np.random.default_rng(0).dirichlet([2, 2, 2], size=30)
+    frame = pd.DataFrame({"run": range(30), **{f"w/{name}": weights[:, j] for j, name in enumerate("abc")}})
+    frame["eval/loss"] = 2 - weights[:, 1] ** 0.4
+    told: list[tuple[str, float]] = []
+    mixwright.fit(
+        frame,
+        weights=["w/*"],
+        metrics=["eval/*"],
+        regression="effective-power",
+        progress=lambda what, seconds: told.append((what, seconds)),
+    )
+    assert [what for what, _ in told] == [
+        "reading the tables",
+        "fitting 30 runs of 1 metrics by effective-power",
+    ]
+    assert all(seconds > 0 for _, seconds in told)
