@@ -122,6 +122,9 @@ def revision_id(sqlite: Database, prepared: dict[str, Any]) -> str:
         revision.tokenizer_path, revision.vocabulary_size = prepared["tokenizer"], 512
         for name, directory in prepared["shards"].items():
             session.add(DomainRow(revision_id=revision.id, name=name, files=["x"], shard_directory=directory))
+        unprepared = jobs.new_job(jobs.PREPARE_TOKENIZER, revision.id, revision.id)
+        unprepared.state = jobs.WAITING  # nobody takes it, and no stage follows the runs
+        session.add(unprepared)
         session.flush()
         return revision.id
 
