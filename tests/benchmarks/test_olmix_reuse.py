@@ -27,7 +27,7 @@ def check(steps: tuple[Step, ...]) -> None:
             assert step.virtual_weight <= step.virtual_cap + 1e-9
 
 
-@pytest.mark.parametrize("scarcity", [1.0, 1.6])
+@pytest.mark.parametrize("scarcity", [pytest.param(1.0, marks=pytest.mark.long), 1.6])
 def test_every_limit_holds_on_leaves_along_a_chain_like_the_case_study(scarcity: float) -> None:
     pool = updates(np.random.default_rng(0), Shape(web=6, code=4, sources=3, parts=5))
     steps = walk(replace(pool, target_tokens=scarcity * pool.target_tokens), REVISIONS, ASKED)

@@ -91,6 +91,15 @@ def test_reuse_trains_fewer_runs_than_recomputing_and_both_gain(fitted: Fits) ->
     assert (theirs.gains > 0).all()
 
 
+def test_a_strategy_answers_every_update_in_the_same_way_again(fitted: Fits) -> None:
+    bench = bench_of("effective power", 1, fitted, tasks=1, shape=SMALL)
+    one, again = outcomes(bench, [DEFAULT, "partial, ratios alone"]), outcomes(bench, [DEFAULT])
+    assert all(len(outcome.runs) == len(outcome.gains) == 5 for outcome in one.values())
+    np.testing.assert_array_equal(again[DEFAULT].gains, one[DEFAULT].gains)  # whatever is measured beside it
+    np.testing.assert_array_equal(again[DEFAULT].runs, one[DEFAULT].runs)
+
+
+@pytest.mark.long
 def test_every_strategy_answers_every_update_in_the_same_way_again(fitted: Fits) -> None:
     bench = bench_of("effective power", 1, fitted, tasks=1, shape=SMALL)
     one = outcomes(bench, STRATEGIES)

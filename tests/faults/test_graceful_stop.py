@@ -37,7 +37,7 @@ def child() -> Iterator[Child]:
     child.kill()
 
 
-@pytest.fixture(params=["one-by-one", "stacked"])
+@pytest.fixture
 def worker(request: pytest.FixtureRequest, sqlite: Database, tmp_path: Path) -> Worker:  # noqa: F811
     # Nobody else finds a machine with other things to do too slow to write a checkpoint.
     settings = Settings(
@@ -81,6 +81,9 @@ def stop_when(
         thread.join()
 
 
+@pytest.mark.parametrize(
+    "worker", ["stacked", pytest.param("one-by-one", marks=pytest.mark.long)], indirect=True
+)
 def test_training_stops_with_a_checkpoint_and_goes_on_at_its_step(
     worker: Worker,
     child: Child,
@@ -110,6 +113,9 @@ def test_training_stops_with_a_checkpoint_and_goes_on_at_its_step(
         assert set(session.scalars(select(Attempt.outcome))) == {"released"}
 
 
+@pytest.mark.parametrize(
+    "worker", ["one-by-one", pytest.param("stacked", marks=pytest.mark.long)], indirect=True
+)
 def test_a_run_stopped_half_way_measures_what_it_would_have(
     worker: Worker,
     child: Child,

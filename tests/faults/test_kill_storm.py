@@ -30,6 +30,7 @@ def storm(swarm: Swarm, plan: Plan) -> dict[str, int]:
     return blows.dealt
 
 
+@pytest.mark.long
 def test_ten_kills_lose_nothing_on_one_machine(
     service_settings: Callable[..., Any], running: Callable[..., Swarm], data: Path
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_database_that_restarts_and_one_that_crashes_lose_nothing(
     swarm.check_end(RUNS)
 
 
+@pytest.mark.long
 def test_connections_that_are_reset_lose_nothing(
     service_settings: Callable[..., Any],
     running: Callable[..., Swarm],

@@ -94,7 +94,7 @@ def test_a_member_does_not_depend_on_its_companions() -> None:
 
 
 @pytest.mark.skipif(compiler_problem() is not None, reason=f"nothing can be compiled: {compiler_problem()}")
-@pytest.mark.parametrize("name", [COMPILED, STACKED_COMPILED])
+@pytest.mark.parametrize("name", [pytest.param(COMPILED, marks=pytest.mark.long), STACKED_COMPILED])
 def test_compiled_bodies_give_the_same_numbers(name: str) -> None:
     apart, compiled = build(ONE_BY_ONE, MODEL, TRAININGS), build(name, MODEL, TRAININGS)
     assert name in available("cpu")

@@ -106,6 +106,7 @@ def test_stacked_equals_separate_training_within_documents() -> None:
     assert np.abs(across - expected).max() > 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.skipif(compiler_problem() is not None, reason=f"nothing can be compiled: {compiler_problem()}")
 def test_a_compiled_body_keeps_to_documents_too() -> None:
     (expected, theirs), (found, mine) = (

@@ -52,7 +52,13 @@ def s3_module() -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(params=["file", "s3"])
+FILE_AND_S3 = pytest.mark.parametrize(
+    "store", ["file", pytest.param("s3", marks=pytest.mark.long)], indirect=True
+)
+"""One kind of store each time: what the two do alike is held by tests/stores."""
+
+
+@pytest.fixture
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "file":
         return f"file://{tmp_path / 'store'}"
@@ -151,6 +157,7 @@ def result_of(database: Database, run_id: str) -> dict[str, Any]:
         return dict(session.get_one(Run, run_id).result or {})
 
 
+@FILE_AND_S3
 def test_a_run_of_a_lost_machine_goes_on_elsewhere_to_the_same_numbers(
     machine: Callable[..., Machine], sqlite: Database, revision_id: str, store: str, until: Until
 ) -> None:
@@ -195,6 +202,7 @@ def test_a_run_of_a_lost_machine_goes_on_elsewhere_to_the_same_numbers(
     assert result["model_path"] == f"{shared.address}/runs/{run_id}/model"
 
 
+@FILE_AND_S3
 def test_a_finished_run_is_not_trained_again_by_another_machine(
     machine: Callable[..., Machine], sqlite: Database, revision_id: str
 ) -> None:
@@ -213,6 +221,7 @@ def test_a_finished_run_is_not_trained_again_by_another_machine(
     assert result_of(sqlite, run_id) == finished, "the seconds too: it is the same training"
 
 
+@pytest.mark.parametrize("store", [pytest.param("file", marks=pytest.mark.long), "s3"], indirect=True)
 def test_the_web_serves_a_model_and_a_new_run_starts_from_it_anywhere(
     machine: Callable[..., Machine], sqlite: Database, revision_id: str, tmp_path: Path
 ) -> None:
