@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import pytest
@@ -102,6 +102,17 @@ def test_a_body_that_does_not_come_is_refused(impatient: None, connect: Callable
     said = everything(connection)
     assert said.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"body_too_slow"' in said
+
+
+def test_nobody_waits_for_the_body_of_who_may_not_ask(connect: Callable[[], socket.socket]) -> None:
+    connection = connect()
+    head = "POST /v1/mixtures HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    refusal = HTTPResponse(connection)
+    refusal.begin()
+    assert (refusal.status, b"unauthorized" in refusal.read()) == (401, True)
+    connection.sendall(b" " * 99)  # which is passed over
+    assert ask(connection) == 200
 
 
 def test_a_client_has_so_many_connections_and_those_it_closes_it_may_open_again(
