@@ -44,6 +44,10 @@ def check_first_domains(
     rules = FileRules(settings, trains_tokenizer=request.tokenizer.huggingface is None)
     domains = compute(check_domains, placed, rules)
     _check_corpus(domains, "domains")
+    if request.tasks and not any(domain.files for domain in domains):
+        raise Invalid(
+            "no_corpus", "Without files there is no text to hold tasks against; leave them out.", "tasks"
+        )
     return domains
 
 

@@ -51,17 +51,29 @@ class TaskFileRequest(RequestModel):
     )
 
 
-class TaskRequest(TaskFileRequest):
+class TaskRequest(RequestModel):
     """Something measured on every model: a file of ``{"context", "continuation"}``, scored in BPB.
 
     Or one of ``{"context", "choices", "gold"}``: the BPB of the gold choices and the accuracy of ranking all of them
     are both measured, and ``metric`` says which of the two the task stands for.
+
+    What is measured elsewhere has a name only, as its results call it, and the direction in which it is better.
     """
 
+    name: TaskName
+    path: str | None = Field(
+        default=None, min_length=1, max_length=4096, description="Left out of what is measured elsewhere."
+    )
+    fields: TaskFieldsRequest | None = Field(
+        default=None, description="Of records that are of another layout than is told by their members."
+    )
     family: Name | None = None
     weight: float = Field(default=1.0, ge=0.0, le=1e6, description="Its share in the objective, normalised.")
-    metric: Literal["bpb", "accuracy"] = Field(
-        default="bpb", description="`accuracy` needs choices; it is better when higher."
+    metric: Literal["bpb", "accuracy", "lower", "higher"] | None = Field(
+        default=None,
+        description="`bpb` when left out. `accuracy`, a share of 1, is better when higher and needs choices. Of what"
+        " is measured elsewhere also `lower` or `higher`, whichever is better, in any unit; `lower` when left out, or"
+        " what the swarm says.",
     )
     normalization: Literal["none", "character", "token", "byte"] | None = Field(
         default=None,
