@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from store.files import resolve_files
+from store.problems import Invalid
 from store.settings import Settings
 from tests.hostile.conftest import problem, still_answers
 
@@ -42,21 +44,23 @@ def test_no_spelling_of_a_step_up_leaves_the_roots(
     client: TestClient, settings: Settings, domain_set: Document
 ) -> None:
     root = settings.data_directory / "corpora"
+    refused = ("outside_data_roots", "bad_path", "no_such_file", "bad_text")
     for step in STEPS_UP:
+        path = f"{root}/{step}{step}outside/secret.jsonl"
+        domain_set["domains"][0]["files"] = [path]
+        assert problem(client.post("/v1/domain-sets", json=domain_set))["code"] in refused, path
+        launch = {"mixture_id": "x", "size": "nano-0.1M", "tokens": 65536}
+        problem(client.post("/v1/launches", json={**launch, "tasks": [{"name": "task", "path": path}]}))
         for path in (
-            f"{root}/{step}{step}outside/secret.jsonl",
             f"{root}/{step * 12}etc/passwd",
             f"{root}/{step}{step}outside/*.jsonl",
             f"{root}/*/{step}{step}outside/secret.jsonl",
             f"/{step}{root}/{step}x",
             f"{step}{step}outside/secret.jsonl",
         ):
-            domain_set["domains"][0]["files"] = [path]
-            found = problem(client.post("/v1/domain-sets", json=domain_set))
-            assert found["code"] in ("outside_data_roots", "bad_path", "no_such_file", "bad_text"), path
-            task = {"name": "task", "path": path}
-            launch = {"mixture_id": "x", "size": "nano-0.1M", "tokens": 65536, "tasks": [task]}
-            problem(client.post("/v1/launches", json=launch))
+            with pytest.raises(Invalid) as found:
+                resolve_files(path, settings.roots, "files")
+            assert found.value.code in refused, path
     still_answers(client)
 
 

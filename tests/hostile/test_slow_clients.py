@@ -78,7 +78,7 @@ def ask(connection: socket.socket) -> int:
     "sent", [b"", b"GET /v1/runs HT", b"GET /v1/runs HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: 1"]
 )
 def test_a_head_that_does_not_come_ends_its_connection(
-    connect: Callable[[], socket.socket], sent: bytes
+    impatient: None, connect: Callable[[], socket.socket], sent: bytes
 ) -> None:
     connection = connect()
     connection.sendall(sent)
