@@ -4,11 +4,8 @@ Every POST that changes something carries an ``Idempotency-Key``, so a request w
 being restarted, the connection broke) is sent again without being done twice.
 """
 
-import io
 import json
 import math
-import os
-import shutil
 import tarfile
 import time
 import uuid
@@ -22,6 +19,7 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 
 from proxy_models.stores.file_system import again
+from service.archives import unpack_folder
 
 Document = dict[str, Any]
 Answer = TypeVar("Answer")
@@ -394,31 +392,3 @@ def _document(response: httpx.Response) -> Document:
         return body
     is_passing = response.status_code == httpx.codes.SERVICE_UNAVAILABLE
     raise (_Unavailable if is_passing else ApiError)(response.status_code, body)
-
-
-class _Stream(io.RawIOBase):
-    """Pieces of bytes, none of them empty or longer than is asked for, as a file to read from."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-
-    def read(self, size: int = -1, /) -> bytes:
-        return next(self._pieces, b"")
-
-
-def unpack_folder(pieces: Iterator[bytes], directory: Path) -> None:
-    """Write the one folder of an archive, in pieces of at most `tarfile.RECORDSIZE`, as a new ``directory``.
-
-    Raises tarfile.TarError for an archive that is cut short, has no single folder, or reaches out of it.
-    """
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        with tarfile.open(fileobj=_Stream(pieces), mode="r|") as archive:
-            archive.extractall(temporary, filter="data")
-        folders = list(temporary.iterdir())
-        if len(folders) != 1 or not folders[0].is_dir():
-            raise tarfile.ReadError("the archive holds no single folder")
-        folders[0].rename(directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

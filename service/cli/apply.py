@@ -31,7 +31,6 @@ import click
 from service.cli import (
     ENDED_BADLY,
     Ended,
-    complaint_of,
     connected,
     json_option,
     print_json,
@@ -51,8 +50,10 @@ def read_document(path: Path) -> Document:
     """A YAML or JSON file with the parts of the module; a complaint for anything else."""
     import yaml
 
-    with complaint_of(OSError, yaml.YAMLError, UnicodeDecodeError):
+    try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"{path}: {error}") from error
     if not isinstance(document, dict) or "domain_set" not in document:
         raise click.ClickException(f"{path} has no domain_set: its parts are {', '.join(_PARTS)}")
     if stray := sorted(set(document) - set(_PARTS)):

@@ -18,8 +18,9 @@ from proxy_models.config import SIZES
 from proxy_models.model.model import Decoder
 from proxy_models.text.tokenizer import train_byte_level_bpe
 from proxy_models.training.run_record import save_model
+from service.archives import unpack_folder
 from service.cli.main import main
-from service.client import ApiError, Client, unpack_folder
+from service.client import ApiError, Client
 from store.engine import Database
 from store.settings import Settings
 from store.tables import Revision, Run
