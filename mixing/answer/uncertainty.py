@@ -99,9 +99,7 @@ def gain_intervals(
     with_objective = evidence.groups.with_value
     missed = with_objective(refits.predicted) - with_objective(refits.measured)
     away = np.minimum(np.abs(refits.weights - natural).sum(1), np.abs(refits.weights - proposed).sum(1))
-    away = np.where(np.isfinite(missed[0]).any(axis=1), away, np.inf)
-    nearest = np.argsort(away, kind="stable")[: max(_FEWEST_NEAR, len(away) // 3)]
-    differently = _difference(missed[:, nearest])
+    differently = _difference(missed, away)
     if not np.isfinite(
         differently[-1]
     ):  # hardly a run measured all of the objective: at most its parts' together
@@ -162,16 +160,18 @@ def _unseen(law: Fitted, evidence: Evidence, natural: np.ndarray, proposed: np.n
     return np.sqrt(squares)
 
 
-def _difference(missed: np.ndarray) -> np.ndarray:
-    """(C + 1,) the 90% quantile of how differently two of the runs are missed, of (R, J, C + 1) held-out errors.
+def _difference(missed: np.ndarray, away: np.ndarray) -> np.ndarray:
+    """(C + 1,) the 90% quantile of how differently two runs are missed, of (R, J, C + 1) held-out errors.
 
-    Over the runs that were measured; NaN where hardly a run was.
+    Of the runs that measured a task the third nearest by (J,) distance count; NaN where hardly a run did.
     """
     quantiles = np.full(missed.shape[2], np.nan)
     for column in range(missed.shape[2]):
-        errors = missed[:, np.isfinite(missed[0, :, column]), column]
-        if errors.shape[1] < FEWEST_JUDGED:
+        measured = np.flatnonzero(np.isfinite(missed[0, :, column]))
+        if len(measured) < FEWEST_JUDGED:
             continue
+        nearest = measured[np.argsort(away[measured], kind="stable")]
+        errors = missed[:, nearest[: max(_FEWEST_NEAR, len(measured) // 3)], column]
         first, second = np.triu_indices(errors.shape[1], 1)
         apart = np.abs(errors[:, first] - errors[:, second]).mean(axis=0)
         quantiles[column] = np.quantile(apart, CONFIDENCE)

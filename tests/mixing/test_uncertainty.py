@@ -82,6 +82,16 @@ def test_held_out_errors_widen_it_by_how_differently_they_miss_and_not_by_how_fa
     np.testing.assert_allclose(apart.bounds[-1], 0.5 + 0.3 * MISFIT_SHARE * np.array([-1, 1]))
 
 
+def test_a_task_that_no_run_nearby_measured_is_judged_by_the_nearest_that_did() -> None:
+    """Of twelve runs the eight at the natural distribution lack the first task, and so the objective."""
+    weights = np.concatenate([np.tile(NATURAL, (8, 1)), np.tile([0.1, 0.9], (4, 1))])
+    measured = np.tile(METRICS, (3, 1))
+    errors = np.zeros((2, 12, 2))
+    errors[:, 8:10, 0], measured[:8, 0] = 0.3, np.nan
+    found = intervals_of(Refits((LAW, LAW), measured + errors, measured, weights, 0.8))
+    np.testing.assert_allclose(np.ptp(found.bounds, axis=1), 2 * MISFIT_SHARE * np.array([0.3, 0.0, 0.075]))
+
+
 def test_the_spread_of_the_weights_is_on_the_scale_of_all_runs() -> None:
     optima = np.array([[1.0, 0.0], [0.8, 0.2]])
     np.testing.assert_allclose(intervals_of(refits_of(LAW, LAW), optima=optima).weight_spread, 2 * 0.1)
