@@ -123,6 +123,7 @@ def ask(library_text: dict[str, str]) -> Callable[[Client, Path], dict[str, Any]
         optimization = {
             "domain_set": "library",
             "runs": 10,
+            "regression": "effective-power",  # one law: what is killed is no fit
             "seed": 7,
             "target_tokens": 400_000,
             "proxy": {"size": "nano-0.1M", "tokens": 81_920, "sequence_length": 64},

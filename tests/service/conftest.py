@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.http.app import create_app
+from service.training import device
 from store.schema import upgrade
 from store.settings import Settings
 from tests.servers import scratch_database
@@ -49,6 +50,23 @@ def client(settings: Settings) -> Iterator[TestClient]:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with TestClient(create_app(settings), base_url="http://127.0.0.1", headers=headers) as client:
         yield client
+
+
+_counts: dict[str, Any] = {}
+
+
+@pytest.fixture
+def counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real process counts an architecture, once however many services are asked about it."""
+    ask = device._ask
+
+    def remembered(architecture: dict[str, Any], ending: Any) -> Any:
+        key = json.dumps(architecture, sort_keys=True)
+        if key not in _counts:
+            _counts[key] = ask(architecture, ending)
+        return _counts[key]
+
+    monkeypatch.setattr(device, "_ask", remembered)
 
 
 @pytest.fixture

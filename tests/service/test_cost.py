@@ -19,6 +19,8 @@ from store.settings import Settings
 from store.tables import DomainRow, Job, Optimization, Run, Swarm
 from tests.service.conftest import LLAMA
 
+pytestmark = pytest.mark.usefixtures("counted_once")
+
 Document = dict[str, Any]
 MODEL = size_named("nano-0.1M")
 HERE = Device(processor_name(), "cpu", "2.9.1", 1)

@@ -18,6 +18,8 @@ from store.documents import TrainingDocument
 from store.settings import Settings
 from tests.service.conftest import LLAMA
 
+pytestmark = pytest.mark.usefixtures("counted_once")
+
 Document = dict[str, Any]
 TOKENS = 65_536
 
