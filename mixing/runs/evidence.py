@@ -22,7 +22,7 @@ import numpy as np
 from mixing.domains import SUM_TOLERANCE, Domains
 from mixing.errors import OppositeDirections, TooFewRuns
 from mixing.objective import Groups, ObjectiveSpec, groups
-from mixing.runs.outliers import outliers
+from mixing.runs.outliers import Outlier, outliers
 from mixing.runs.sound import (
     DroppedRun,
     RunEvidence,
@@ -201,8 +201,14 @@ def gather(
         task: why for task in watched if (why := unfit(task, kept, spec, needs.positive, least[task]))
     }
     tasks = tuple(sorted({*spec.tasks, *watched} - set(left_out)))
-    notes = (*_notes(sums[:, 0], dropped, lacking, spec, tasks), *_gaps(kept, tasks))
-    table, columns, noise, set_aside = _table(domains, kept, weights, spec, tasks)
+    table, columns, noise, set_aside, kept_all_the_same = _table(
+        domains, kept, weights, spec, tasks, needs.runs
+    )
+    notes = (
+        *_notes(sums[:, 0], dropped, lacking, spec, tasks),
+        *_gaps(kept, tasks),
+        *(_kept_in_doubt(one, needs.runs) for one in kept_all_the_same),
+    )
     return Evidence(table, tasks, columns, noise, left_out, dropped, notes, set_aside, _without_rows(kept))
 
 
@@ -217,14 +223,20 @@ def _table(
     weights: np.ndarray,
     spec: ObjectiveSpec,
     tasks: tuple[str, ...],
-) -> tuple[RunTable, Groups, np.ndarray, tuple[SetAside, ...]]:
-    """The table, how the objective is read from it, the tasks' noise, and what was set aside."""
+    least: int,
+) -> tuple[RunTable, Groups, np.ndarray, tuple[SetAside, ...], tuple[SetAside, ...]]:
+    """The table, how the objective is read from it, the tasks' noise, what was set aside, and what would have been.
+
+    Nothing is set aside of a task that fewer than the ``least`` runs would then have measured.
+    """
     given = [run.measured for run in runs]
     metrics = np.array(
         [[spec.lower_is_better(task, float(own.get(task, math.nan))) for task in tasks] for own in given]
     )
     tokens = np.array([run.tokens for run in runs])
-    doubtful = outliers(weights, metrics, tokens)
+    found = outliers(weights, metrics, tokens)
+    left = np.isfinite(metrics).sum(0) - np.bincount([one.column for one in found], minlength=len(tasks))
+    doubtful = [one for one in found if left[one.column] >= least]
     for one in doubtful:
         metrics[one.run, one.column] = math.nan
     measured = ~np.isnan(metrics)
@@ -254,15 +266,23 @@ def _table(
         rounding=np.array([run.rounding for run in runs])[order],
     )
     usual = [np.median(column[there]) for column, there in zip(noise.T, measured.T, strict=True)]
-    set_aside = tuple(
-        SetAside(
-            runs[one.run].id,
-            tasks[one.column],
-            *(turned(value, spec.turned.get(tasks[one.column])) for value in (one.value, one.expected)),
-        )
-        for one in sorted(doubtful, key=lambda one: (runs[one.run].id, one.column))
+
+    def told(outlier: Outlier) -> SetAside:
+        task = tasks[outlier.column]
+        value, expected = (turned(one, spec.turned.get(task)) for one in (outlier.value, outlier.expected))
+        return SetAside(runs[outlier.run].id, task, value, expected)
+
+    found.sort(key=lambda one: (runs[one.run].id, one.column))
+    set_aside = tuple(told(one) for one in found if left[one.column] >= least)
+    kept = tuple(told(one) for one in found if left[one.column] < least)
+    return table, columns, np.where(known, usual, np.nan), set_aside, kept
+
+
+def _kept_in_doubt(one: SetAside, least: int) -> str:
+    return (
+        f"Run {one.run} measured {one.value:.4g} for {one.task}, where the others say {one.expected:.4g}; it counts"
+        f" all the same, because without such runs fewer than the {least} that are needed would be left."
     )
-    return table, columns, np.where(known, usual, np.nan), set_aside
 
 
 def _watched(

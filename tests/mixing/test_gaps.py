@@ -50,6 +50,19 @@ def test_a_diverged_run_is_named_and_the_answer_is_the_one_without_it(
     assert "doubtful_run" not in {one["code"] for one in without["warnings"]}
 
 
+def test_where_too_few_would_be_left_a_diverged_run_counts_and_is_named() -> None:
+    """Of 12 runs 10 are needed: one may be set aside, three may not, and the answer is there all the same."""
+    runs = runs_of(count=12)
+    question = question_of()
+    one = with_metrics(runs, {5: {TASKS[0]: 50.0}})
+    assert [aside.run for aside in propose(question, one).learned.evidence.set_aside] == ["run5"]
+    gaps = with_metrics(one, {1: {TASKS[0]: None}, 2: {TASKS[0]: None}})
+    evidence = propose(question, gaps).learned.evidence
+    assert not evidence.set_aside
+    (note,) = [note for note in evidence.notes if "run5" in note]
+    assert "counts all the same" in note
+
+
 def test_two_diverged_runs_do_not_hide_each_other_and_an_accuracy_is_said_as_measured() -> None:
     runs = with_metrics(runs_of(count=24), {3: dict.fromkeys(TASKS, 50.0), 8: dict.fromkeys(TASKS, 1e9)})
     proposal = propose(question_of(), runs)
