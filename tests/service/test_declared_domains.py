@@ -93,3 +93,12 @@ def test_a_revision_of_declared_domains_tells_what_changed_by_names_and_tokens(c
         "web:news": {"web:old", "web:new"}
     }
     assert (changes["kept"], made.json()["state"]) == (1, "succeeded")
+
+
+def test_tasks_are_held_against_text_only_where_there_is_some(client: TestClient, settings: Settings) -> None:
+    path = settings.data_directory / "corpora" / "task.jsonl"
+    path.write_text('{"context": "2 + 2 =", "continuation": " 4"}\n' * 3)
+    refused = client.post(
+        "/v1/domain-sets", json={**DECLARED, "tasks": [{"name": "sums", "path": str(path)}]}
+    )
+    assert (refused.json()["code"], refused.json()["field"]) == ("no_corpus", "tasks")
