@@ -131,7 +131,7 @@ def choose_way(pipe: Connection, swarm: Swarm, compiled: bool) -> None:
     keep_freed_memory()
     model, config = size_named(SIZE, VOCABULARY), TrainingConfig(**swarm.training())
     table = calibrate(model, config, backends=available("cpu", compiled))
-    choice = calibration.choose(calibration.Swarm(model, config, swarm.runs), table)
+    choice = calibration.choose(calibration.SwarmSize(model, config, swarm.runs), table)
     rates = {f"{rate.backend} {rate.members}": round(rate.tokens_per_second) for rate in table.rates}
     pipe.send(
         {"backend": choice.rate.backend, "wave": choice.rate.members, "calibrated_tokens_per_second": rates}
