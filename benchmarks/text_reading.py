@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -105,7 +106,7 @@ def search_for_tasks(folder: Path, examples: int) -> dict[str, object]:
     step = max(1, len(shard.tokens) // examples)
     texts = [tokenizer.decode(shard.tokens[at : at + 100]) for at in range(0, len(shard.tokens) - 100, step)]
     task = [TaskExample(text[:-20], text[-20:]) for text in texts]
-    repeated = SimpleNamespace(tokens=np.tile(shard.tokens, max(1, 10**8 // len(shard.tokens))))
+    repeated: Any = SimpleNamespace(tokens=np.tile(shard.tokens, max(1, 10**8 // len(shard.tokens))))
     _, apart = timed(lambda: contamination({"task": task}, {}, tokenizer))
     _, processor = timed(lambda: contamination({"task": task}, {"code": repeated}, tokenizer))
     tokens = len(repeated.tokens)

@@ -137,7 +137,7 @@ def _sort_runs(continuation: Continuation, past: _Past) -> tuple[dict[str, str],
     gone = past.points[:, ~here].sum(axis=1)
     identities = np.round(past.points, _DIGITS)
     reused, aside = {}, {}
-    first: dict[tuple[int, bytes], str] = {}
+    first: dict[tuple[int | None, bytes], str] = {}
     for row, run in enumerate(past.runs):
         if not continuation.reuse_runs:
             aside[run.id] = "older runs are not reused here"

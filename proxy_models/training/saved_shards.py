@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from proxy_models.errors import DataMissing
 
@@ -24,7 +27,7 @@ class SavedShards(dict[str, Tensor]):
     def whole(self) -> dict[str, Tensor]:
         """All tensors, on the CPU of this process alone. Raises `DataMissing`."""
         try:
-            stored = dcp.FileSystemReader(self.folder).read_metadata().state_dict_metadata
+            stored = FileSystemReader(self.folder).read_metadata().state_dict_metadata
         except Exception as error:  # whatever reading a pickle raises
             raise DataMissing(self.folder, f"is not a readable checkpoint ({error})") from error
         state = {
@@ -37,11 +40,11 @@ class SavedShards(dict[str, Tensor]):
 
     def _read(self, state: dict[str, Tensor], no_dist: bool) -> None:
         try:
-            dcp.load(state, checkpoint_id=self.folder, no_dist=no_dist)
-        except (dcp.CheckpointException, OSError, KeyError, RuntimeError) as error:
+            load(state, checkpoint_id=self.folder, no_dist=no_dist)
+        except (CheckpointException, OSError, KeyError, RuntimeError) as error:
             raise DataMissing(self.folder, f"is not a readable checkpoint ({error})") from error
 
 
 def save_shards(folder: Path, state: dict[str, Tensor]) -> None:
     """Write the tensors, each process its own part, into a folder that all of them see. Raises `StorageFailed`."""
-    dcp.save(state, checkpoint_id=folder, no_dist=not torch.distributed.is_initialized())
+    save(state, checkpoint_id=folder, no_dist=not torch.distributed.is_initialized())
