@@ -9,6 +9,7 @@ client that waits for it has left. It opens a connection of its own to the datab
 with the requests that are answered at once.
 """
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -194,6 +195,7 @@ def _compute(
     arguments: tuple[object, ...],
 ) -> None:
     """In the process: the function within the limits, and how it ended."""
+    gc.freeze()  # a collection would look at, and so copy, all that was there before the fork
     os.environ.update(environment)
     used = psutil.Process().memory_info().vms
     # The first bounds it even where the web process was killed and nobody waits any more.

@@ -1,9 +1,11 @@
 """The web process: ``python -m service.processes.web``. Answers requests and does nothing that takes long."""
 
+import ctypes
 import os
 import socket
 import sys
 import threading
+from contextlib import suppress
 
 import click
 import uvicorn
@@ -23,6 +25,8 @@ GRACE_SECONDS = 3
 SWITCH_SECONDS = 0.001
 """After so long a thread that makes a large document lets the others on, instead of Python's five milliseconds: each
 answer waits for that as often as it has asked the database."""
+FEW_ARENAS = (-8, 2)
+"""glibc's M_ARENA_MAX: with one for each thread, each keeps the most that it ever held."""
 
 
 def run_web(settings: Settings, listener: socket.socket) -> None:
@@ -34,6 +38,8 @@ def run_web(settings: Settings, listener: socket.socket) -> None:
     install_audit_log()
     require_schema(settings.resolved_database_url)
     sys.setswitchinterval(SWITCH_SECONDS)
+    with suppress(AttributeError):  # where the C library is another
+        ctypes.CDLL(None).mallopt(*FEW_ARENAS)
     app = create_app(settings)
     # The first that is computed would wait for imports, those who only look must not.
     threading.Thread(target=app.state.computations.warm_up, name="warm-up", daemon=True).start()
