@@ -5,7 +5,7 @@ questions nothing tells an error of 0 from one of 1 / (2 n), so a perfect one co
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +112,6 @@ class JobQuestion:
             warnings=(
                 *text_warnings(optimization.revision, document.tasks),
                 *contamination_warnings(session.scalar(contaminated)),
-                *unread_warnings(finished),
             ),
         )
 
@@ -206,25 +205,6 @@ def token_counts(revision: Revision) -> dict[str, int]:
         if tokens is None:
             raise NotReady("data_missing", f"domain {name!r} has not been counted")
     return {name: tokens for name, tokens in counts.items() if tokens is not None}
-
-
-def unread_warnings(runs: Sequence[RunEvidence]) -> Iterator[str]:
-    """Which domains had a weight in runs that came to no row of them."""
-    weights: dict[str, list[float]] = {}
-    for run in runs:
-        for name, weight in (run.requested or {}).items():
-            if weight > 0 and not run.mixture.get(name):
-                weights.setdefault(name, []).append(weight)
-    for name, lost in sorted(weights.items(), key=lambda item: -len(item[1]))[:MOST_NAMED]:
-        yield (
-            f"Domain {name}: in {len(lost)} of {len(runs)} runs it had a weight, of {max(lost):.2g} at most, which"
-            " came to no row: the laws know these runs as trained without it. Train proxies on more tokens, or in"
-            " shorter sequences, to see what so little of it is worth."
-        )
-
-
-MOST_NAMED = 5
-"""Domains that are warned about, those of the most runs."""
 
 
 def _evidence(run: Run, document: OptimizationDocument) -> RunEvidence:

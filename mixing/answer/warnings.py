@@ -18,6 +18,8 @@ LOW_RANK_CORRELATION = 0.7
 
 COARSE = 0.02
 """A run whose whole rows are further (L1) from what was asked of it was not the experiment that was designed."""
+OFTEN = 0.1
+"""A domain that had a weight and got no row in more than this share of the runs is named, however fine the rows."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,19 @@ def _swarm(report: "Report") -> Iterator[Warning]:
             "away (L1). The prediction extrapolates.",
         )
     rounding = float(report.evidence.table.rounding.max())
-    missed = report.evidence.without_rows
+    missed = {
+        name: runs
+        for name, runs in report.evidence.without_rows.items()
+        if rounding > COARSE or runs > OFTEN * len(weights)
+    }
+    domains = ", ".join(f"{name} in {runs} of {len(weights)} runs" for name, runs in missed.items())
+    if missed and rounding <= COARSE:
+        yield Warning(
+            "without_rows",
+            f"No row fell to a domain that was given a weight: to {domains}. The law knows these runs as trained"
+            " without it; longer proxies, or shorter rows, would tell what so little of it is worth.",
+        )
     if rounding > COARSE:
-        domains = ", ".join(f"{name} in {runs} of {len(weights)} runs" for name, runs in missed.items())
         yield Warning(
             "coarse_rows",
             f"The proxies are so short that whole rows were up to {rounding:.3f} (L1) from the mixtures asked for"

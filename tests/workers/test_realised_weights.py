@@ -15,7 +15,7 @@ from mixing.question import Question
 from mixing.runs.evidence import Needs, RunEvidence, gather
 from proxy_models.training.mixture_sampler import allocate_rows
 from store.documents import OptimizationDocument, TrainingDocument
-from store.question import _evidence, unread_warnings
+from store.question import _evidence
 
 SLOPES = {"books": 1.0, "code": 3.0, "web": 2.0}
 ROWS = 16
@@ -35,20 +35,6 @@ def test_a_run_counts_as_what_it_trained_and_an_old_one_as_what_was_asked() -> N
     assert run.rounding == pytest.approx(0.1)
     old = stored(asked, {"final": {"t": 1.0}})
     assert (old.mixture, old.rounding) == (asked, 0.0)
-
-
-def test_a_domain_with_a_weight_that_came_to_no_row_is_named() -> None:
-    def run(tiny: float, rows: int) -> RunEvidence:
-        return stored(
-            {"tiny": tiny, "web": 1 - tiny},
-            {"final": {"t": 1.0}, "realised_tokens": {"tiny": rows * 128, "web": (16 - rows) * 128}},
-        )
-
-    (said,) = unread_warnings([run(0.02, 0), run(0.01, 0), run(0.1, 2), run(0.0, 0)])
-    assert said.startswith(
-        "Domain tiny: in 2 of 4 runs it had a weight, of 0.02 at most, which came to no row"
-    )
-    assert not [*unread_warnings([run(0.1, 2), run(0.0, 0)])]
 
 
 def test_a_law_of_short_runs_is_fitted_to_what_they_trained() -> None:
@@ -79,6 +65,30 @@ def test_a_law_of_short_runs_is_fitted_to_what_they_trained() -> None:
     (warning,) = [warning for warning in evidence["warnings"] if warning["code"] == "coarse_rows"]
     assert all(f"{name} in {runs} of 12" in warning["message"] for name, runs in missed.items() if runs)
     assert f"{evidence['rounding']:.3f}" in warning["message"]
+
+
+def test_a_domain_whose_little_weight_often_came_to_no_row_is_named_in_one_sentence() -> None:
+    generator = np.random.default_rng(1)
+    names = (*SLOPES, "tiny")
+
+    def run(number: int, lost: bool) -> RunEvidence:
+        *large, tiny = generator.dirichlet([1, 1, 1, 0.3])
+        trained = np.array([*np.array(large) / (sum(large) if lost else 1), 0.0 if lost else tiny])
+        asked = trained * (1 - 1e-3) + 1e-3 * np.array([0, 0, 0, 1]) if lost else trained
+        metric = float(trained @ [*SLOPES.values(), 2.0])
+        requested, mixture = (dict(zip(names, w.tolist(), strict=True)) for w in (asked, trained))
+        return RunEvidence(f"run-{number}", mixture, {"t": metric}, requested=requested)
+
+    recipe = combine(method_named("mixwright"), regression="linear")
+    domains = Domains.of(dict.fromkeys(names, 1e6))
+    question = Question(domains=domains, target_tokens=1e6, objective={"t": 1.0}, rounds=(18,), recipe=recipe)
+    evidence = propose(question, [run(number, lost=number % 3 == 0) for number in range(18)]).to_dict()
+    (warning,) = [warning for warning in evidence["warnings"] if warning["code"] == "without_rows"]
+    assert "tiny in 6 of 18 runs" in warning["message"]
+    assert "coarse_rows" not in {one["code"] for one in evidence["warnings"]}
+    evidence = propose(question, [run(number, lost=number == 0) for number in range(18)]).to_dict()
+    assert evidence["without_rows"] == {"tiny": 1}
+    assert "without_rows" not in {one["code"] for one in evidence["warnings"]}
 
 
 def test_runs_that_came_to_the_same_rows_are_one_and_no_fault() -> None:
