@@ -172,7 +172,7 @@ def predicted_best(round_: Round) -> tuple[SampledRun, ...]:
         return round_.sampled(acquisition.first_batch(round_.space, round_.runs, round_.generator))
     learned = _learned(round_)
     weights = acquisition.next_batch(
-        learned.predict, learned.trained, round_.space, round_.runs, round_.generator
+        learned.predict, learned.asked, round_.space, round_.runs, round_.generator
     )
     return round_.sampled(weights)
 
@@ -192,7 +192,7 @@ def max_value_entropy(round_: Round) -> tuple[SampledRun, ...]:
     pool = design.candidate_pool(round_.space, 1024, round_.generator)
     best = pool[np.argsort(learned.predict(pool)[0])[:8]]
     near = design.perturbed_around(round_.space, best, 1024, round_.generator)
-    candidates = acquisition.untrained(np.concatenate([pool, near]), learned.trained)
+    candidates = acquisition.untrained(np.concatenate([pool, near]), learned.asked)
     shares = np.repeat(FIDELITIES, len(candidates))
     prospects = acquisition.Prospects(
         np.tile(candidates, (len(FIDELITIES), 1)),
@@ -212,11 +212,13 @@ class _Learned:
         evidence: the runs so far.
         law: of (q,) weights.
         trained: (K, q) the runs so far, as the nearest such weights.
+        asked: (n, q) what was asked of them, which whole rows came near to, and what older ones trained.
     """
 
     evidence: Evidence
     law: Fitted
     trained: np.ndarray
+    asked: np.ndarray
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the objective, both (n,), at full fidelity."""
@@ -250,4 +252,10 @@ def _learned(round_: Round) -> _Learned:
     law = fit(part, evidence.table)
     way = question.space
     trained = way.collapse(space.onto_newest(evidence.weights)[0])
-    return _Learned(evidence, through(law, space.newest.matrix @ way.matrix), trained)
+    names = question.domains.names
+    wanted = [run.mixture if run.requested is None else run.requested for run in round_.evidence]
+    asked = way.collapse(np.array([[weights.get(name, 0.0) for name in names] for weights in wanted]))
+    older = trained[evidence.table.older]
+    return _Learned(
+        evidence, through(law, space.newest.matrix @ way.matrix), trained, np.concatenate([asked, older])
+    )

@@ -93,4 +93,9 @@ def train(spec: RunSpec, engine: Engine) -> RunResult:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    status = main(*sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(
+        status
+    )  # without the end of gloo's threads, which now and then is an abort; everything is on the disk

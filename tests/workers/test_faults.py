@@ -66,7 +66,9 @@ def job_with(database: Database, job_id: str) -> Job:
 
 
 @pytest.fixture
-def supervisor(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+def supervisor(settings: Settings, sqlite: Database) -> Iterator[subprocess.Popen[bytes]]:
+    """Over a database that is there: it refuses one without tables."""
+    assert sqlite
     process = subprocess.Popen(
         [sys.executable, "-m", "workers.supervisor"],
         env={**os.environ, **settings.environment()},
