@@ -182,17 +182,7 @@ def gather(
     weights = np.where(np.abs(sums - 1) > SUM_TOLERANCE, given / sums, given)
     _check_enough(weights, kept, len(runs), needs, domains)
     for task in sorted(spec.tasks):
-        if why := unclear_direction(spec, task, values_of(task, kept)):
-            raise OppositeDirections(why, field="directions", names=[task])
-        check_varies(task, kept)
-        if (count := len(values_of(task, kept))) < min(needs.runs, len(kept)):
-            raise TooFewRuns(
-                f"only {count} of {len(kept)} runs measured task {task!r}, and a proposal over {len(domains)} domains"
-                f" needs {needs.runs}; evaluate it on more of them, or take it out of the objective",
-                needed=needs.runs,
-                given=count,
-                names=[task],
-            )
+        _check_task(task, spec, kept, needs.runs, len(domains))
     watched, lacking = _watched(kept, spec, needs.guarded)
     least = {
         task: 0 if task in needs.guarded else needs.runs for task in watched
@@ -210,6 +200,23 @@ def gather(
         *(_kept_in_doubt(one, needs.runs) for one in kept_all_the_same),
     )
     return Evidence(table, tasks, columns, noise, left_out, dropped, notes, set_aside, _without_rows(kept))
+
+
+def _check_task(
+    task: str, spec: ObjectiveSpec, kept: Sequence[RunEvidence], needed: int, domains: int
+) -> None:
+    """Raise where a task of the objective has no clear direction, does not vary, or is measured on too few runs."""
+    if why := unclear_direction(spec, task, values_of(task, kept)):
+        raise OppositeDirections(why, field="directions", names=[task])
+    check_varies(task, kept)
+    if (count := len(values_of(task, kept))) < min(needed, len(kept)):
+        raise TooFewRuns(
+            f"only {count} of {len(kept)} runs measured task {task!r}, and a proposal over {domains} domains"
+            f" needs {needed}; evaluate it on more of them, or take it out of the objective",
+            needed=needed,
+            given=count,
+            names=[task],
+        )
 
 
 def _without_rows(runs: Sequence[RunEvidence]) -> dict[str, int]:

@@ -4,8 +4,8 @@ Whichever it is, and however many there are, a step is that of one process over 
 of the rows, gradients and loss are means over all, and the norm that is clipped is the whole gradient's. Only the
 order of additions differs. A mixture of experts balances its router over the rows of one process at a time.
 
-Checkpoints are PyTorch's (``torch.distributed.checkpoint``): what so many processes have saved any other number can
-go on from, this engine and the loop of a single process alike.
+Checkpoints are PyTorch's (``torch.distributed.checkpoint``), in safetensors: what so many processes have saved any
+other number can go on from, this engine and the loop of a single process alike.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -128,8 +128,9 @@ def measured(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "result.json").read_text())["result"]
 
 
+@pytest.mark.parametrize("sharding", ["fsdp", pytest.param("ddp", marks=pytest.mark.long)])
 def test_a_run_of_two_processes_goes_on_in_one_and_one_of_one_in_two(
-    spec_json: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sharding: str, spec_json: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its checkpoints are anybody's: killed at 2 processes, continued in the loop of one, and the other way round."""
     from proxy_models.errors import Stopped
@@ -145,7 +146,7 @@ def test_a_run_of_two_processes_goes_on_in_one_and_one_of_one_in_two(
     two = tmp_path / "two"
     process = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m",
-         "proxy_models.training.full_run", str(order_file(spec, two, sharding="fsdp"))],
+         "proxy_models.training.full_run", str(order_file(spec, two, sharding=sharding))],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     while not list(two.glob("checkpoints/step-*")) and process.poll() is None:
@@ -157,13 +158,15 @@ def test_a_run_of_two_processes_goes_on_in_one_and_one_of_one_in_two(
     assert not alive
     assert not (two / "result.json").exists(), "it was to be killed on the way"
     assert min(checkpoint_steps(two / "checkpoints")) > 0
+    written = {path.suffix for path in (two / "checkpoints").glob("step-*/*")}
+    assert written == {".json", ".safetensors"}, "nothing that is run when it is read"
     continued = train_run(RunSpec.from_dict({**spec, "directory": str(two)}))
 
     one = tmp_path / "one"
     steps = iter(range(10**6))
     with pytest.raises(Stopped):
         train_run(RunSpec.from_dict({**spec, "directory": str(one)}), stopping=lambda: next(steps) > 7)
-    ended = full_run(2, order_file(spec, one, sharding="fsdp"))
+    ended = full_run(2, order_file(spec, one, sharding=sharding))
     assert ended.returncode == 0, ended.stderr[:7000]
 
     for final in (continued.final, measured(one)["final"]):
