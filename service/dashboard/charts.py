@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.dashboard.comparison import Gain
 from service.dashboard.formatting import is_higher_better
+from service.launches.comparison import Gain
 
 Document = Mapping[str, Any]
 

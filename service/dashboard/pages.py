@@ -15,7 +15,6 @@ from mixing.document import from_document
 from mixing.terms import ReusePlan
 from service.dashboard import session
 from service.dashboard.charts import effects_table, gain_scale, weight_scale
-from service.dashboard.comparison import compare, objective_bpb, objective_weights, with_objective
 from service.dashboard.sentences import (
     changes_sentence,
     lineage_sentence,
@@ -26,7 +25,8 @@ from service.dashboard.sentences import (
 from service.dashboard.templating import ENVIRONMENT, page
 from service.domain_sets.repository import DOMAIN_SETS, describe_revision, revision_of
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, slow
-from service.launches import LAUNCHES, describe_launch
+from service.launches.comparison import compare, objective_bpb, objective_weights, with_objective
+from service.launches.service import LAUNCHES, describe_launch
 from service.mixtures.exports import ExportQuery, export_of
 from service.mixtures.lineage import lineage_of
 from service.mixtures.service import describe_mixture

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.dashboard.comparison import Comparison
 from service.dashboard.formatting import (
     about,
     bpb,
@@ -16,6 +15,7 @@ from service.dashboard.formatting import (
     quantity,
     unit_of,
 )
+from service.launches.comparison import Comparison
 
 Document = Mapping[str, Any]
 

@@ -21,7 +21,6 @@ from rich.console import Console
 
 from service.cli import PLAIN_WIDTH, shown_link
 from service.client import ApiError, Client, Unreachable
-from service.dashboard.comparison import compare_pair
 from service.dashboard.sentences import measured_verdict
 from service.demo.corpora import DemoCorpora, prepare_corpora
 from service.demo.packages import CorporaError
@@ -34,6 +33,7 @@ from service.demo.report import (
     result_document,
     tokens_status,
 )
+from service.launches.comparison import compare_pair
 from service.processes.serving import LocalService, StartFailed
 from store.settings import Settings
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from service.dashboard.comparison import Comparison, Gain
 from service.dashboard.formatting import bpb, count, decimals, duration, interval, percent, signed
+from service.launches.comparison import Comparison, Gain
 
 POLL_SECONDS = 0.5
 ENDED = ("succeeded", "failed", "cancelled")

@@ -8,7 +8,7 @@ import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from service import launches, planning, workers
+from service import planning, workers
 from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
 from service.http.errors import install_error_handlers
@@ -16,6 +16,7 @@ from service.http.guards import BodyLimit, DataRootsOnly, PlainHead, SecurityHea
 from service.http.limits import Limits
 from service.http.openapi import publish
 from service.http.routes import known_query
+from service.launches import endpoints as launches
 from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics
 from service.observability.health import Pulse, Readiness

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from mixing.domains import parse_name
 from service.cli.main import main
 from service.domain_sets.schemas import DomainRequest, DomainSetRequest, RevisionRequest
-from service.launches import LaunchRequest
+from service.launches.schemas import LaunchRequest
 from service.mixtures.evaluation import EvaluateRequest
 from service.mixtures.service import MixtureRequest
 from service.optimizations.schemas import OptimizationRequest, TaskRequest

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from service.dashboard.comparison import compare, objective_bpb
 from service.dashboard.sentences import predicted_verdict
+from service.launches.comparison import compare, objective_bpb
 from tests.service.dashboard.store import TOKENS, evidence
 
 TASKS = ("arithmetic", "python-docs", "short-stories")

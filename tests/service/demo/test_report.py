@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from service.dashboard.comparison import compare_pair
 from service.dashboard.sentences import measured_verdict
 from service.demo.report import gain_table, print_evidence, result_document
+from service.launches.comparison import compare_pair
 
 
 @pytest.fixture

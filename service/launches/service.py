@@ -1,32 +1,21 @@
-"""``/v1/launches``: the full training run of a mixture, started, described and stopped."""
+"""Launches: checked, stored, described and stopped."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from mixing.document import to_document
 from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import require_usable
-from service.http.events import Seen, stream
-from service.http.idempotency import Creation, IdempotentRequest, KeyHeader, do_once
-from service.http.routes import (
-    RETRY_AFTER_SECONDS,
-    DatabaseDependency,
-    ThreadRoute,
-    slow,
-)
-from service.http.schemas import After, Limit, Listing, Name, Page, RequestModel
+from service.http.schemas import Listing
+from service.launches.schemas import LaunchPlanView, LaunchRequest, LaunchView, ReadView
 from service.mixtures.service import check_repetition, mixture_with_id
-from service.optimizations.schemas import TaskRequest, TrainingRequest
-from service.swarms.service import ModelView, TrainingView, training_view
-from service.tokens import Scope
+from service.optimizations.schemas import TrainingRequest
+from service.swarms.service import training_view
 from service.training.checks import check_rows, check_tasks, check_training, check_vocabulary, require_corpus
-from service.training.device import WorkerDevice, check_counted, check_memory, worker_device
+from service.training.device import WorkerDevice, check_memory
 from store import jobs
 from store.documents import (
     VERSION,
@@ -39,77 +28,6 @@ from store.documents import (
 from store.problems import Conflict, Invalid, existing
 from store.settings import BUILT_IN, BadLaunchers, Program, Settings, Torchrun, read_launchers
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
-
-
-class EngineRequest(RequestModel):
-    """How the built-in trainer holds its model; but for rounding no number depends on it."""
-
-    sharding: Literal["ddp", "fsdp"] = Field(
-        default="ddp",
-        description="`ddp`: every process has the whole model; `fsdp`: each has a part of every tensor.",
-    )
-    micro_batch_rows: int | None = Field(
-        default=None,
-        ge=1,
-        le=4096,
-        description="Rows a process computes at once; null: its share of the batch.",
-    )
-    recompute: bool = Field(
-        default=False, description="Compute each layer again on the way back instead of keeping what it gave."
-    )
-    compiled: bool = Field(default=False, description="Each layer through `torch.compile`.")
-
-
-class LaunchRequest(TrainingRequest):
-    """What to train on the mixture: a ``size``, an ``architecture`` or a ``start``, or whatever a launcher trains.
-
-    ``repetition_cap`` refuses a run that repeats a domain more often.
-    """
-
-    mixture_id: str = Field(max_length=64)
-    launcher: str = Field(default=BUILT_IN, max_length=64, description="Or one the operator configured.")
-    engine: EngineRequest | None = Field(default=None, description="Of the built-in trainer.")
-    name: Name | None = Field(
-        default=None, description="Given to the launcher; the launch's id when left out."
-    )
-    tokens: int = Field(gt=0, lt=2**63)
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    repetition_cap: float | None = Field(default=None, ge=1e-3, le=1e6)
-    tasks: list[TaskRequest] = Field(
-        default_factory=list, max_length=1000, description="The optimization's tasks when left out."
-    )
-
-
-class LaunchView(TrainingView, ModelView):
-    """A launch, its model and what was measured on it."""
-
-    mixture_id: str
-    mixture_kind: str
-    optimization_id: str | None
-    run_id: str
-    settings: dict[str, object]
-    exit_status: int | None
-
-
-class ReadView(BaseModel):
-    """A domain in a launch: its weight, the tokens it has and is read for, and how often that is."""
-
-    name: str
-    weight: float
-    available_tokens: int | None
-    tokens: float
-    epochs: float | None
-
-
-class LaunchPlanView(BaseModel):
-    """What a launch would be: nothing is stored."""
-
-    mixture_id: str
-    mixture_kind: str
-    launcher: str
-    tokens: int
-    settings: dict[str, object]
-    domains: list[ReadView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,90 +237,3 @@ def _require_state(
     state = session.scalars(select(Job.state).where(Job.owner == launch.id)).one()
     if state not in states:
         raise Conflict(code, f"{sentence}; this one is {state}.")
-
-
-class _LaunchRoute(ThreadRoute):
-    write = Scope.LAUNCH  # a full training run is spent
-
-
-router = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=_LaunchRoute)
-
-
-@router.post(
-    "",
-    status_code=202,
-    response_model=LaunchView | LaunchPlanView,
-    responses={200: {"model": LaunchPlanView, "description": "With `dry_run`: what would be."}},
-)
-@slow
-def create_launch(
-    body: LaunchRequest, creation: Annotated[Creation, Depends()]
-) -> LaunchView | LaunchPlanView:
-    """Train the full model on a mixture."""
-    database, settings, user = creation.database, creation.settings, creation.user
-    checked = creation.compute(check_launch, body, settings)
-    check_counted(settings, checked.document, "", creation.compute.ending)
-    device = worker_device(settings)
-    if creation.dry_run:
-        creation.response.status_code = 200
-        with database.read() as session:
-            return plan_launch(session, checked, device)
-    launch_id = do_once(
-        database,
-        IdempotentRequest("launches", creation.key, body),
-        lambda session: store_launch(session, checked, device, user.name),
-    )
-    creation.response.headers["Location"] = f"/v1/launches/{launch_id}"
-    creation.response.headers["Retry-After"] = RETRY_AFTER_SECONDS
-    return get_launch(launch_id, database)
-
-
-@router.get("")
-def list_launches(
-    database: DatabaseDependency,
-    optimization: Annotated[str | None, Query(max_length=64)] = None,
-    after: After = None,
-    limit: Limit = 50,
-) -> Page[LaunchView]:
-    """Launches, newest first; those of one optimization's mixtures if it is named."""
-    with database.read() as session:
-        return LAUNCHES.page(session, after, limit, optimization=optimization)
-
-
-@router.get("/{launch_id}", response_model=LaunchView)
-def get_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
-    """One launch: its progress, then what was measured on its model."""
-    with database.read() as session:
-        return describe_launch(session, launch_id)
-
-
-@router.get(
-    "/{launch_id}/events",
-    response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}},
-)
-async def launch_events(launch_id: str, request: Request, database: DatabaseDependency) -> StreamingResponse:
-    """Its document whenever it has changed, as server-sent events named `state`, until it has ended."""
-
-    def look() -> Seen:
-        view = get_launch(launch_id, database)
-        data = view.model_dump_json().encode()
-        return Seen(data, data, view.state in jobs.ENDED)
-
-    return await stream(request, look)
-
-
-@router.post("/{launch_id}:cancel", status_code=202, response_model=LaunchView)
-def cancel_launch(launch_id: str, database: DatabaseDependency, key: KeyHeader = None) -> LaunchView:
-    """Stop it."""
-    request = IdempotentRequest(f"launches/{launch_id}:cancel", key)
-    do_once(database, request, lambda session: stop_launch(session, launch_id).id)
-    return get_launch(launch_id, database)
-
-
-@router.post("/{launch_id}:retry", status_code=202, response_model=LaunchView)
-def retry_launch(launch_id: str, database: DatabaseDependency, key: KeyHeader = None) -> LaunchView:
-    """Go on with it, from its last checkpoint."""
-    request = IdempotentRequest(f"launches/{launch_id}:retry", key)
-    do_once(database, request, lambda session: restart_launch(session, launch_id).id)
-    return get_launch(launch_id, database)

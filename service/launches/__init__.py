@@ -1,0 +1,1 @@
+"""The full training run of a mixture."""

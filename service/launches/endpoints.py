@@ -1,0 +1,116 @@
+"""``/v1/launches``: the full training run of a mixture, started, described and stopped."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+
+from service.http.events import Seen, stream
+from service.http.idempotency import Creation, IdempotentRequest, KeyHeader, do_once
+from service.http.routes import (
+    RETRY_AFTER_SECONDS,
+    DatabaseDependency,
+    ThreadRoute,
+    slow,
+)
+from service.http.schemas import After, Limit, Page
+from service.launches.schemas import LaunchPlanView, LaunchRequest, LaunchView
+from service.launches.service import (
+    LAUNCHES,
+    check_launch,
+    describe_launch,
+    plan_launch,
+    restart_launch,
+    stop_launch,
+    store_launch,
+)
+from service.tokens import Scope
+from service.training.device import check_counted, worker_device
+from store import jobs
+
+
+class _LaunchRoute(ThreadRoute):
+    write = Scope.LAUNCH  # a full training run is spent
+
+
+router = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=_LaunchRoute)
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=LaunchView | LaunchPlanView,
+    responses={200: {"model": LaunchPlanView, "description": "With `dry_run`: what would be."}},
+)
+@slow
+def create_launch(
+    body: LaunchRequest, creation: Annotated[Creation, Depends()]
+) -> LaunchView | LaunchPlanView:
+    """Train the full model on a mixture."""
+    database, settings, user = creation.database, creation.settings, creation.user
+    checked = creation.compute(check_launch, body, settings)
+    check_counted(settings, checked.document, "", creation.compute.ending)
+    device = worker_device(settings)
+    if creation.dry_run:
+        creation.response.status_code = 200
+        with database.read() as session:
+            return plan_launch(session, checked, device)
+    launch_id = do_once(
+        database,
+        IdempotentRequest("launches", creation.key, body),
+        lambda session: store_launch(session, checked, device, user.name),
+    )
+    creation.response.headers["Location"] = f"/v1/launches/{launch_id}"
+    creation.response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return get_launch(launch_id, database)
+
+
+@router.get("")
+def list_launches(
+    database: DatabaseDependency,
+    optimization: Annotated[str | None, Query(max_length=64)] = None,
+    after: After = None,
+    limit: Limit = 50,
+) -> Page[LaunchView]:
+    """Launches, newest first; those of one optimization's mixtures if it is named."""
+    with database.read() as session:
+        return LAUNCHES.page(session, after, limit, optimization=optimization)
+
+
+@router.get("/{launch_id}", response_model=LaunchView)
+def get_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
+    """One launch: its progress, then what was measured on its model."""
+    with database.read() as session:
+        return describe_launch(session, launch_id)
+
+
+@router.get(
+    "/{launch_id}/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}},
+)
+async def launch_events(launch_id: str, request: Request, database: DatabaseDependency) -> StreamingResponse:
+    """Its document whenever it has changed, as server-sent events named `state`, until it has ended."""
+
+    def look() -> Seen:
+        view = get_launch(launch_id, database)
+        data = view.model_dump_json().encode()
+        return Seen(data, data, view.state in jobs.ENDED)
+
+    return await stream(request, look)
+
+
+@router.post("/{launch_id}:cancel", status_code=202, response_model=LaunchView)
+def cancel_launch(launch_id: str, database: DatabaseDependency, key: KeyHeader = None) -> LaunchView:
+    """Stop it."""
+    request = IdempotentRequest(f"launches/{launch_id}:cancel", key)
+    do_once(database, request, lambda session: stop_launch(session, launch_id).id)
+    return get_launch(launch_id, database)
+
+
+@router.post("/{launch_id}:retry", status_code=202, response_model=LaunchView)
+def retry_launch(launch_id: str, database: DatabaseDependency, key: KeyHeader = None) -> LaunchView:
+    """Go on with it, from its last checkpoint."""
+    request = IdempotentRequest(f"launches/{launch_id}:retry", key)
+    do_once(database, request, lambda session: restart_launch(session, launch_id).id)
+    return get_launch(launch_id, database)
