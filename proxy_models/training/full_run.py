@@ -3,9 +3,10 @@
 ``ORDER.json`` is ``{"run", "engine"?, "artifact_store"?, "reading"?}``: the run as `RunSpec.from_dict` reads it, of
 `Engine` what is not its default, and what `using_store` and `reading_below` take. Everything that becomes of the run
 is in its directory, which all machines see: checkpoints, ``progress.json`` (of the first process, about once a
-second) and at the end ``model/`` and ``result.json``, or ``failure.json`` with ``{"code", "detail", "retryable"}``.
-Started again it goes on from its last checkpoint, by however many processes. SIGTERM, as a scheduler sends it some
-time before it kills, ends it with a checkpoint (status 75).
+second), ``metrics.jsonl`` (what is measured on the way), and at the end ``model/`` and ``result.json``, or
+``failure.json`` with ``{"code", "detail", "retryable"}``; `run_files.Followed` reads them meanwhile. Started again it
+goes on from its last checkpoint, by however many processes. SIGTERM, as a scheduler sends it some time before it
+kills, ends it with a checkpoint (status 75).
 """
 
 import json
@@ -14,8 +15,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ from proxy_models.stores.current import using_store
 from proxy_models.text.data_roots import reading_below
 from proxy_models.training.distributed import Engine
 from proxy_models.training.processes import Processes, joined
-from proxy_models.training.run_record import RunProgress, RunResult
+from proxy_models.training.run_files import FAILURE, METRICS, PROGRESS, add_lines
+from proxy_models.training.run_record import Metric, RunProgress, RunResult
 from proxy_models.training.run_spec import RunSpec
 from proxy_models.training.wave import WaveOptions, train_wave
 
 PARENT_SECONDS = 0.2
-ORDER, PROGRESS, FAILURE = "order.json", "progress.json", "failure.json"
 FAILED, TRY_AGAIN = 1, 75
 """How the program ends where there is no result; 75 is what ``sysexits.h`` calls a temporary failure."""
 
@@ -85,7 +86,11 @@ def train(spec: RunSpec, engine: Engine) -> RunResult:
         if engine.processes.is_first:
             write_json(spec.directory / PROGRESS, told.to_dict())
 
-    options = WaveOptions(engine=engine, progress=progress, stopping=lambda: bool(stopped))
+    def measured(_run: int, metrics: Sequence[Metric]) -> None:
+        if engine.processes.is_first:
+            add_lines(spec.directory / METRICS, [asdict(metric) for metric in metrics])
+
+    options = WaveOptions(engine=engine, progress=progress, measured=measured, stopping=lambda: bool(stopped))
     (outcome,) = train_wave([spec], options)
     if isinstance(outcome, ProxyError):
         raise outcome

@@ -263,13 +263,14 @@ class RunRecord:
         if self.published is not None:
             self.published.drop_older_checkpoints(self.checkpoints)
 
-    def add_metrics(self, step: int, values: Mapping[str, float]) -> None:
+    def add_metrics(self, step: int, values: Mapping[str, float]) -> list[Metric]:
         """Keep each task's metric after ``step`` steps; one that is not finite means the model diverged."""
+        if not all(value < float("inf") for value in values.values()):
+            raise Diverged(step)
         tokens = step * self.spec.training.tokens_per_step
-        for task, value in values.items():
-            if not value < float("inf"):
-                raise Diverged(step)
-            self.metrics.append(Metric(step, tokens, task, value))
+        added = [Metric(step, tokens, task, value) for task, value in values.items()]
+        self.metrics += added
+        return added
 
     def write_result(
         self, parameters: Mapping[str, Tensor], realised_tokens: dict[str, int], seconds: float

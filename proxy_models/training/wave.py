@@ -4,6 +4,7 @@ Each run keeps its own directory, checkpoints and result; killed at any moment a
 numbers.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -30,16 +31,19 @@ from proxy_models.training.run_inputs import (
     scored_tasks,
     starting_state,
 )
-from proxy_models.training.run_record import RunProgress, RunRecord, RunResult
+from proxy_models.training.run_record import Metric, RunProgress, RunRecord, RunResult
 from proxy_models.training.run_spec import RunSpec
-from proxy_models.training.step import Backend, keep_freed_memory, learning_rate_at
+from proxy_models.training.step import Backend, Learned, keep_freed_memory, learning_rate_at
 
 if TYPE_CHECKING:
     from proxy_models.training.distributed import Engine
 
 PROGRESS_SECONDS = 1.0
+CURVE_POINTS = 500
+"""Steps of a run whose loss is told; the same ones after a resume."""
 CHECKPOINT_SHARE = 0.02
 """Checkpoints may cost this share of the time: a slow disk stretches the interval."""
+CURVES = ("training/loss", "training/gradient_norm", "training/learning_rate")
 OWN = ("mixture", "directory", "training", "checkpoint_seconds", "max_epochs")
 OWN_TRAINING = ("seed", "learning_rate")
 
@@ -56,7 +60,8 @@ def _never(*_: object) -> bool:
 class WaveOptions:
     """How a wave is trained; the numbers depend on none of it (on a CPU, and but for compiled backends, not at all).
 
-    ``progress`` is told each member's index and how far it is; ``cancelled`` is asked for each, once a second;
+    ``progress`` is told each member's index and how far it is, ``measured`` what was measured on the way, the loss of
+    about `CURVE_POINTS` steps too (some of it again, after a resume); ``cancelled`` is asked for each, once a second;
     ``stopping`` is asked before every step, and ends all of them with a checkpoint and `Stopped`; ``ended`` is told
     what became of a member as soon as that is known and, where it succeeded, on disk. With an ``engine`` a single
     run is trained by several processes, each of which calls `train_wave`; no ``backend`` and no ``cancelled`` then.
@@ -64,6 +69,7 @@ class WaveOptions:
 
     backend: str = STACKED
     progress: Callable[[int, RunProgress], None] = _nothing
+    measured: Callable[[int, Sequence[Metric]], None] = _nothing
     cancelled: Callable[[int], bool] = _never
     stopping: Callable[[], bool] = _never
     ended: Callable[[int, RunResult | ProxyError], None] = _nothing
@@ -272,7 +278,19 @@ class _Wave:
             if learned.diverged(member):
                 self.end(member, Diverged(step + 1))
         self.steps_done += 1
+        self.tell(learned, rates)
         return learned.losses
+
+    def tell(self, learned: Learned, rates: Sequence[float]) -> None:
+        """Tell the curves of training, at steps that the number of them decides."""
+        steps, done = self.training.steps, self.steps_done
+        if self.options.measured is _nothing or (done % math.ceil(steps / CURVE_POINTS) and done != steps):
+            return
+        tokens = done * self.training.tokens_per_step
+        for member in self.going:
+            curves = zip(CURVES, (learned.losses[member], learned.norms[member], rates[member]), strict=True)
+            told = [Metric(done, tokens, name, value) for name, value in curves]
+            self.options.measured(self.numbers[member], told)
 
     @property
     def going(self) -> list[int]:
@@ -312,7 +330,8 @@ class _Wave:
         values = self.backend.evaluate(tasks)
         for member in self.going:
             try:
-                self.records[member].add_metrics(self.steps_done, values[member])
+                added = self.records[member].add_metrics(self.steps_done, values[member])
+                self.options.measured(self.numbers[member], added)
             except Diverged as error:
                 self.end(member, error)
 

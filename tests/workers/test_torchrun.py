@@ -12,7 +12,7 @@ from store import jobs
 from store.documents import VERSION, EngineDocument, LaunchDocument
 from store.engine import Database
 from store.settings import BadLaunchers, Settings, read_launchers
-from store.tables import Document, Job, Launch, MixtureRow, Run
+from store.tables import Document, Job, Launch, Metric, MixtureRow, Run
 from tests.workers.conftest import Until, prepare, write_texts
 from workers.claims.claim import claim
 from workers.execution.child_handle import Child
@@ -56,6 +56,12 @@ def work(worker: Worker, child: Child) -> None:
 def result_of(database: Database, run_id: str) -> Document | None:
     with database.read() as session:
         return session.get_one(Run, run_id).result
+
+
+def series_of(database: Database, run_id: str) -> dict[tuple[int, str], float]:
+    with database.read() as session:
+        rows = session.query(Metric).filter_by(run_id=run_id)
+        return {(row.step, row.task): row.value for row in rows}
 
 
 def test_a_launch_on_two_processes_survives_one_of_them_and_gives_the_numbers_of_one(
@@ -106,6 +112,10 @@ def test_a_launch_on_two_processes_survives_one_of_them_and_gives_the_numbers_of
     assert theirs is not None
     assert mine["final"] == pytest.approx(theirs["final"], rel=1e-5)
     assert mine["realised_tokens"] == theirs["realised_tokens"]
+    curves = [series_of(sqlite, run) for run in (shared, alone)]
+    assert curves[0].keys() == curves[1].keys()
+    assert len([name for _, name in curves[0] if name == "training/loss"]) == 40_000 // 256
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
     assert Path(mine["model_path"], "model.safetensors").exists()
 
 

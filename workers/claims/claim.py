@@ -137,8 +137,14 @@ class Standing:
     lost: frozenset[Claim]
 
 
-def heartbeat(database: Database, progress: Mapping[Claim, Document | None]) -> Standing:
+def heartbeat(
+    database: Database,
+    progress: Mapping[Claim, Document | None],
+    beside: Callable[[Session, Claim], None] = lambda session, claim: None,
+) -> Standing:
     """Renew the leases, in one transaction, and show how far each job is (None: leave what is shown).
+
+    ``beside`` is written with each lease that is renewed.
 
     A row that somebody else is writing now is left for the next time: whoever waited here for one row while holding
     another could stand in the way of somebody who cancels both.
@@ -158,6 +164,7 @@ def heartbeat(database: Database, progress: Mapping[Claim, Document | None]) -> 
         for claim in held:
             if claim.job_id in free:
                 _renew(session, claim, progress[claim])
+                beside(session, claim)
     stop = frozenset(claim for claim in held if stored[claim.job_id].cancel_requested)
     return Standing(stop, frozenset(progress.keys() - set(held)))
 

@@ -2,12 +2,12 @@
 
 One JSON line ``{"order", "kind", "specs", "backend", "log"}`` on standard input is one order: mostly one job, or the
 runs of a wave; ``log`` is what its log lines carry. The answers are JSON lines ``{"order", "member", ...}`` with
-``{"progress": ...}`` and, once for each member, ``{"result": ...}`` or ``{"failure": {"code", "detail",
-"retryable"}}``. A line ``{"order", "cancel": member}`` takes a member out of the order under way, and ``{"order",
-"stop": true}`` (or SIGTERM, which a cluster may send to every process) ends its training with a checkpoint and the
-failure ``stopped``. Between them ``{"alive": true}`` comes every second. The process then waits for the next order,
-because importing torch costs seconds. It knows no database. It ends with its parent: at the end of standard input,
-even in the middle of a job.
+``{"progress": ...}``, ``{"metrics": [...]}`` of a full run, and, once for each member, ``{"result": ...}`` or
+``{"failure": {"code", "detail", "retryable"}}``. A line ``{"order", "cancel": member}`` takes a member out of the
+order under way, and ``{"order", "stop": true}`` (or SIGTERM, which a cluster may send to every process) ends its
+training with a checkpoint and the failure ``stopped``. Between them ``{"alive": true}`` comes every second. The
+process then waits for the next order, because importing torch costs seconds. It knows no database. It ends with its
+parent: at the end of standard input, even in the middle of a job.
 """
 
 import json
@@ -110,6 +110,7 @@ class Order:
 
     def __init__(self, order: dict[str, Any], answers: _Answers, asked: _Asked) -> None:
         self.order, self.answers, self._asked = order, answers, asked
+        self.kind: str = order["kind"]
         self.unanswered = set(range(len(order["specs"])))
 
     def serve(self) -> None:
@@ -133,6 +134,11 @@ class Order:
     def progress(self, member: int, progress: dict[str, Any]) -> None:
         """Show how far it is."""
         self._answer(member, {"progress": progress})
+
+    def measured(self, member: int, metrics: list[dict[str, Any]]) -> None:
+        """Have what was measured on the way stored, as `store.series.keep_metrics` takes it."""
+        if metrics:
+            self._answer(member, {"metrics": metrics})
 
     def succeeded(self, member: int, result: dict[str, Any]) -> None:
         """Its result."""

@@ -6,6 +6,7 @@ cancelled or is taken away leaves the others to go on.
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from proxy_models.stores.file_system import again
 from store.engine import Database
 from store.jobs import TRAINING, note_tokens
 from store.logs import bound, first_line
+from store.series import keep_metrics
 from store.settings import Settings
 from store.tables import Job
 from store.tracing import job_span
@@ -122,6 +124,7 @@ class _Execution:
         self.database = worker.database
         self.open: dict[int, Claim] = {}
         self.progress: dict[int, dict[str, Any] | None] = {}
+        self.series: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)  # by run, still to be stored
         self.started = time.monotonic()
         self.ended = Ended()
         self.outcome = "nothing to do"
@@ -173,6 +176,9 @@ class _Execution:
             self.progress[member] = message["progress"]
             self.note_rate()
             return
+        if "metrics" in message:
+            self.series[self.open[member].subject] += message["metrics"]
+            return
         claim = self.open.pop(member)
         if "result" in message:
             self.finish(claim, message["result"])
@@ -200,11 +206,20 @@ class _Execution:
 
     def beat(self) -> None:
         """Renew the leases; stop what was cancelled or taken away. A store that is away stops nobody's training."""
+        progress = {claim: self.progress[i] for i, claim in self.open.items()}
+        kept: list[str] = []
+
+        def keep(session: Session, claim: Claim) -> None:
+            self.keep_series(session, claim.subject)
+            kept.append(claim.subject)
+
         try:
-            standing = heartbeat(self.database, {claim: self.progress[i] for i, claim in self.open.items()})
+            standing = heartbeat(self.database, progress, keep)
         except STORE_IS_AWAY as error:
             log.warning("heartbeat: the store does not answer: %s", first_line(error))
             return
+        for subject in kept:
+            self.series.pop(subject, None)
         ended = {i: claim for i, claim in self.open.items() if claim in standing.stop | standing.lost}
         for member in ended:
             del self.open[member]
@@ -216,7 +231,17 @@ class _Execution:
             if claim in standing.lost:
                 self.dropped(claim, "the lease was taken away")
             else:
-                self.write(claim, "cancelled", partial(acknowledge_cancel, self.database, claim, settle))
+                self.write(claim, "cancelled", partial(acknowledge_cancel, self.database, claim, self.settle))
+
+    def keep_series(self, session: Session, subject: str) -> None:
+        """Store what was measured of a run since the last time."""
+        if metrics := self.series.get(subject):
+            keep_metrics(session, subject, metrics)
+
+    def settle(self, session: Session, job: Job) -> None:
+        """What is written with the end of an attempt, whatever came of it."""
+        self.keep_series(session, job.subject)
+        settle(session, job)
 
     def note_rate(self) -> None:
         """What the runs under way train at, together."""
@@ -241,13 +266,21 @@ class _Execution:
             self.write(
                 claim,
                 "succeeded",
-                lambda: finish(self.database, claim, lambda session, job: _store(session, job, result)),
+                lambda: finish(self.database, claim, lambda session, job: self.store(session, job, result)),
             )
             self.ended.succeeded += 1
         except STORE_IS_AWAY:
             raise
         except Exception as error:  # the edge of the worker: recorded with the job
             self.fail(claim, self.failure_of(claim, error, "store"))
+
+    def store(self, session: Session, job: Job, result: dict[str, Any]) -> None:
+        """Write the result, and what is written with every end."""
+        kind_named(job.kind).store(session, job, result)
+        session.flush()
+        if job.kind in TRAINING:
+            note_tokens(session, job, result["tokens"])
+        self.settle(session, job)
 
     def fail_all(self, failure: Failure) -> None:
         """End every open job's attempt with ``failure``."""
@@ -263,7 +296,7 @@ class _Execution:
         self.write(
             claim,
             f"failed ({failure.code}: {failure.detail})",
-            partial(fail, self.database, claim, failure, settle),
+            partial(fail, self.database, claim, failure, self.settle),
         )
 
     def failure_of(self, claim: Claim, error: Exception, what: str) -> Failure:
@@ -298,11 +331,3 @@ class _Execution:
         self.outcome = "lease lost"
         with bound(**log_fields(claim)):
             log.warning("%s: dropped: %s", claim.kind, why)
-
-
-def _store(session: Session, job: Job, result: dict[str, Any]) -> None:
-    kind_named(job.kind).store(session, job, result)
-    session.flush()
-    if job.kind in TRAINING:
-        note_tokens(session, job, result["tokens"])
-    settle(session, job)

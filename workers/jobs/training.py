@@ -6,7 +6,8 @@ A worker describes the run and stores what was measured; its child trains it, an
 import json
 import os
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 
     from proxy_models.planning.calibration import Calibration, SwarmSize
     from proxy_models.training.distributed import Engine
-    from proxy_models.training.run_record import RunResult
+    from proxy_models.training.run_record import Metric, RunResult
     from proxy_models.training.run_spec import RunSpec
     from store.tables import Job
     from workers.execution.child import Order
 
 ALONE = "one-by-one"
-
+FULL_RUN = "full_run"  # `store.jobs.FULL_RUN`: a child loads no tables
 
 MEASURE_SECONDS = 300.0
 """A slot's share of a swarm that takes longer is worth the seconds it takes to measure how it is trained best."""
@@ -122,11 +123,12 @@ def _changed(start: str) -> JobError:
 
 def store(session: "Session", job: "Job", result: Document) -> None:
     """Store a run's measurements: the series as rows, the rest as one document."""
-    from store.tables import Metric, Run
+    from store.series import keep_metrics
+    from store.tables import Run
 
     run = session.get_one(Run, job.subject)
     run.result = {name: value for name, value in result.items() if name != "metrics"}
-    session.add_all(Metric(run_id=run.id, **metric) for metric in result["metrics"])
+    keep_metrics(session, run.id, result["metrics"])
 
 
 def choose_wave(question: Document) -> Document:
@@ -218,21 +220,21 @@ def train_runs(specs: list[Document], backend: str | None, order: "Order") -> No
 def _train_by_torchrun(run: Document, about: Document, torchrun: Document, order: "Order") -> None:
     """Have ``torchrun`` start `proxy_models.training.full_run`, pass on how far it is, and read what came of it."""
     from proxy_models.text.data_roots import readable
-    from proxy_models.training.full_run import FAILURE, ORDER, PROGRESS
+    from proxy_models.training.run_files import FAILURE, ORDER, Followed
     from proxy_models.training.run_record import RunRecord
     from proxy_models.training.run_spec import RunSpec
     from workers.jobs.external_run import ended_badly, run_program
 
     spec = RunSpec.from_dict(run)
-    directory, told = spec.directory, [0.0]
+    directory, followed = spec.directory, Followed(spec.directory)
     (directory / FAILURE).unlink(missing_ok=True)
     write_json(directory / ORDER, {"run": run, **about, "reading": readable()})
 
     def leave() -> bool:
-        progress = directory / PROGRESS
-        if progress.exists() and (written := progress.stat().st_mtime) > told[0]:
-            told[0] = written
-            order.progress(0, json.loads(progress.read_bytes()))
+        if (progress := followed.progress()) is not None:
+            order.progress(0, progress)
+        if metrics := followed.metrics():
+            order.measured(0, metrics)
         return order.cancelled(0) or order.stopping()
 
     program = {
@@ -246,6 +248,7 @@ def _train_by_torchrun(run: Document, about: Document, torchrun: Document, order
         "environment": [name for name in os.environ if not name.startswith("MIXWRIGHT_")],
     }
     status, tail = run_program(program, leave)
+    order.measured(0, followed.metrics())
     if (finished := RunRecord(spec).finished()) is not None:
         order.succeeded(0, stored_result(finished, spec))
     elif (directory / FAILURE).exists():
@@ -266,6 +269,9 @@ def _train(
         else:
             order.succeeded(members[number], stored_result(outcome, runs[members[number]]))
 
+    def measured(number: int, metrics: "Sequence[Metric]") -> None:
+        order.measured(members[number], [asdict(metric) for metric in metrics])
+
     options = WaveOptions(
         backend,
         progress=lambda number, progress: order.progress(members[number], progress.to_dict()),
@@ -274,6 +280,8 @@ def _train(
         ended=ended,
         engine=_engine(engine),
     )
+    if order.kind == FULL_RUN:
+        options = replace(options, measured=measured)
     train_wave([runs[member] for member in members], options)
 
 
