@@ -4,7 +4,7 @@ What a document is:
 
 - JSON lines, and a JSON array: the string ``text`` of each object; blank lines are skipped.
 - Parquet, Arrow: the column ``text``, row by row.
-- plain text: a file of up to `plain_text.LONG_TEXT` characters is one document, a longer one is cut at blank lines
+- plain text: a file of up to `lines.LONG_TEXT` characters is one document, a longer one is cut at blank lines
   into documents of that length (at line ends where no blank line comes within twice the length), so that a book has
   a held-out part like any domain.
 - token ids: see `token_files`.

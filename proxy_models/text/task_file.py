@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from proxy_models.errors import CorpusError, InvalidSpec, NoChoices
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.formats.catalogue import EMPTY, format_of
-from proxy_models.text.formats.json_lines import encodable, text_field
+from proxy_models.text.formats.lines import encodable, text_field
 from proxy_models.text.formats.opened import OpenedFile, opened
 from proxy_models.text.reading import BY_CONTENT
 from proxy_models.text.task_layouts import TaskFields, of_ours

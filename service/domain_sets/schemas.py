@@ -5,8 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from proxy_models.text.formats.messages import CHAT_TEMPLATES
-from proxy_models.text.reading import Copies, PlainText, Reading
+from proxy_models.text.reading import CHAT_TEMPLATES, Copies, PlainText, Reading
 from service.http.schemas import FailureView, Name, ProgressView, RequestModel, Time
 from service.optimizations.schemas import TaskFileRequest
 

@@ -34,7 +34,7 @@ _log = logging.getLogger("mixwright.computation")
 _PRELOADED = [
     "service.http.app",
     "service.processes.address",
-    "service.processes.connections",
+    "service.processes.web",
     "store.lifeline",
 ]
 """All that computes, and whatever else the module imports that the web process was started with: each process that

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 from proxy_models.errors import CorpusError
 from proxy_models.text.corpus import read_documents
-from proxy_models.text.formats.json_lines import FREE_BYTES, MAX_LINE_BYTES, MOST_EXPANSION, text_lines
+from proxy_models.text.formats.lines import FREE_BYTES, MAX_LINE_BYTES, MOST_EXPANSION, text_lines
 from proxy_models.text.formats.opened import opened
 from service.http.app import create_app
 from store.schema import upgrade

@@ -11,7 +11,7 @@ import uvicorn
 
 from service.http import guards
 from service.http.app import create_app
-from service.processes import connections
+from service.processes import web
 from service.processes.web import server_config
 from store.schema import upgrade
 from store.settings import Settings
@@ -28,7 +28,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(web, "HEAD_SECONDS", 0.2)
     monkeypatch.setattr(guards, "BODY_SECONDS", 0.2)
 
 
@@ -90,7 +90,7 @@ def test_a_second_head_that_does_not_come_ends_it_too(
 ) -> None:
     connection = connect()
     assert ask(connection) == 200
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(web, "HEAD_SECONDS", 0.2)
     connection.sendall(b"GET /v1/runs HT")
     assert everything(connection) == b""
 
@@ -133,7 +133,7 @@ def test_a_client_has_so_many_connections_and_those_it_closes_it_may_open_again(
 
 
 def test_the_connections_of_a_trusted_proxy_are_not_one_clients(settings: Settings) -> None:
-    kind = connections.bounded(settings.model_copy(update={"trusted_proxies": "10.0.0.0/8, 127.0.0.1"}))
+    kind = web.bounded(settings.model_copy(update={"trusted_proxies": "10.0.0.0/8, 127.0.0.1"}))
     assert [kind._is_trusted(kind, address) for address in ("10.1.2.3", "127.0.0.1", "192.0.2.1", "")] == [  # pyright: ignore
         *(True, True, False, False)
     ]

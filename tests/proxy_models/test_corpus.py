@@ -13,7 +13,7 @@ import zstandard
 
 from proxy_models.errors import CorpusError
 from proxy_models.text.corpus import choose, look_at, read_documents, read_token_documents
-from proxy_models.text.formats.plain_text import LONG_TEXT
+from proxy_models.text.formats.lines import LONG_TEXT
 from proxy_models.text.task_file import TaskExample, read_task
 from proxy_models.text.token_files import TokenReader
 

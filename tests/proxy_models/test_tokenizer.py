@@ -10,7 +10,7 @@ from tokenizers import normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from proxy_models.errors import TokenizerError
-from proxy_models.text import words
+from proxy_models.text import tokenizer as words
 from proxy_models.text.tokenizer import END_OF_TEXT, TextTokenizer, load_tokenizer, train_byte_level_bpe
 from tests.proxy_models.conftest import Pool
 

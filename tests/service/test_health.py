@@ -14,8 +14,7 @@ from sqlalchemy import text
 from service.http.app import create_app
 from service.observability.health import SILENT_SECONDS, Pulse, check_storage
 from service.processes import serving
-from service.processes.child_process import KeptProcess
-from service.processes.serving import stop_all
+from service.processes.serving import KeptProcess, stop_all
 from store.engine import Database
 from store.schema import head, upgrade
 from store.settings import Settings

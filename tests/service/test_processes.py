@@ -20,8 +20,7 @@ from click.testing import CliRunner
 from service.cli import sign_in_link
 from service.cli.main import main
 from service.processes.address import AlreadyServed, PortInUse, ServeLock, ServiceRecord, listen
-from service.processes.child_process import KeptProcess, tail
-from service.processes.serving import LocalService, StartFailed
+from service.processes.serving import KeptProcess, LocalService, StartFailed, tail
 from store.settings import Settings
 
 DEADLINE_SECONDS = 240.0

@@ -113,7 +113,7 @@ TOLD_BY_NAME = frozenset({".jsonl", ".ndjson", ".parquet", ".npy", ".bin"})
 
 def _key(spec: Document, files: dict[str, list[DataPath]]) -> str:
     """The tokenizer's name: equal for equal files, size and split, so that a second revision finds it."""
-    from proxy_models.text.formats.compression import plain_suffix
+    from proxy_models.text.formats.opened import plain_suffix
 
     identity: Document = {
         "files": {name: list(_of_domain(name, map(file_identity, paths))) for name, paths in files.items()},

@@ -16,9 +16,8 @@ from typing import Any, Literal
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
 from proxy_models.text.data_roots import found
-from proxy_models.text.formats import json_array, json_lines, plain_text
-from proxy_models.text.formats.compression import plain_suffix
-from proxy_models.text.formats.opened import HEAD_BYTES, OpenedFile
+from proxy_models.text.formats import json_array, lines
+from proxy_models.text.formats.opened import HEAD_BYTES, OpenedFile, plain_suffix
 from proxy_models.text.reading import Reading
 from proxy_models.text.token_files import (
     MEGATRON_INDEX,
@@ -153,9 +152,9 @@ _CHECKSUM = re.compile(rb"([0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{64}|[0-9a
 
 
 def _is_checksums(file: OpenedFile) -> bool:
-    lines = file.head.splitlines()
-    lines = lines if file.is_whole else lines[:-1]
-    return bool(lines) and all(_CHECKSUM.fullmatch(line.strip()) for line in lines)
+    rows = file.head.splitlines()
+    rows = rows if file.is_whole else rows[:-1]
+    return bool(rows) and all(_CHECKSUM.fullmatch(row.strip()) for row in rows)
 
 
 _HEADER = re.compile(r"[^\W\d][\w .:/#()-]{0,60}")
@@ -205,28 +204,15 @@ def _is_note(file: OpenedFile) -> bool:
     return _is_there(file.path.with_name(name))
 
 
-def _parquet(file: OpenedFile, reading: Reading) -> Iterator[str]:
-    from proxy_models.text.formats.columns import parquet
+def _columns(reader: str) -> Callable[..., Iterator[Any]]:
+    """A reader of `columns`, which is imported with Arrow when it reads."""
 
-    return parquet(file, reading)
+    def read(*given: Any) -> Iterator[Any]:
+        from proxy_models.text.formats import columns
 
+        return getattr(columns, reader)(*given)
 
-def _arrow(file: OpenedFile, reading: Reading) -> Iterator[str]:
-    from proxy_models.text.formats.columns import arrow
-
-    return arrow(file, reading)
-
-
-def _parquet_rows(file: OpenedFile) -> Iterator[tuple[int, dict[str, Any]]]:
-    from proxy_models.text.formats.columns import parquet_rows
-
-    return parquet_rows(file)
-
-
-def _arrow_rows(file: OpenedFile) -> Iterator[tuple[int, dict[str, Any]]]:
-    from proxy_models.text.formats.columns import arrow_rows
-
-    return arrow_rows(file)
+    return read
 
 
 def _uncompressed(test: Callable[[OpenedFile], bool]) -> Callable[[OpenedFile], bool]:
@@ -237,9 +223,11 @@ _UNPACK = "unpack it"
 _CONVERT = "write its text as Parquet or JSON lines"
 _AS_TEXT = 'to read it as the text it is, say "reading": {"format": "text"}'
 _PARQUET, _ARROW = _begins(b"PAR1"), _begins(b"ARROW1\0\0")
+_of_parquet = _columns("parquet"), _columns("parquet_rows")
+_of_arrow = _columns("arrow"), _columns("arrow_rows")
 
 EMPTY = Format("empty", _is_empty, "nothing")
-PLAIN_TEXT = Format("plain text", lambda file: True, "plain text", plain_text.documents)
+PLAIN_TEXT = Format("plain text", lambda file: True, "plain text", lines.plain_documents)
 FORMATS: tuple[Format, ...] = (
     EMPTY,
     Format("a note beside token ids", _is_note, "nothing"),
@@ -247,18 +235,17 @@ FORMATS: tuple[Format, ...] = (
         "JSON lines",
         _is_json_lines,
         "records",
-        json_lines.documents,
-        json_lines.json_objects,
+        lines.documents,
+        lines.json_objects,
         suffixes=(".jsonl", ".ndjson"),
     ),
-    Format("Parquet", _uncompressed(_PARQUET), "records", _parquet, _parquet_rows, suffixes=(".parquet",)),
-    Format("Arrow", _uncompressed(_ARROW), "records", _arrow, _arrow_rows, suffixes=(".arrow", ".feather")),
+    Format("Parquet", _uncompressed(_PARQUET), "records", *_of_parquet, suffixes=(".parquet",)),
+    Format("Arrow", _uncompressed(_ARROW), "records", *_of_arrow, suffixes=(".arrow", ".feather")),
     Format(
         "an Arrow stream",
         _uncompressed(_is_arrow_stream),
         "records",
-        _arrow,
-        _arrow_rows,
+        *_of_arrow,
         suffixes=(".arrow",),
     ),
     Format("compressed Parquet", _PARQUET, advice="decompress it; Parquet is compressed inside"),

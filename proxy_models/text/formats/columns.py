@@ -9,10 +9,9 @@ import pyarrow.parquet
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.formats.json_lines import FREE_BYTES, MOST_EXPANSION, encodable
-from proxy_models.text.formats.messages import rendered
+from proxy_models.text.formats.lines import FREE_BYTES, MOST_EXPANSION, encodable
 from proxy_models.text.formats.opened import OpenedFile
-from proxy_models.text.reading import Reading
+from proxy_models.text.reading import Reading, rendered
 
 _ROWS, _BATCH_BYTES = 512, 2**23
 """Of a batch of Parquet, at most: a row is as long as the footer says they are in the mean."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy_models.errors import CorpusError
-from proxy_models.text.formats.json_lines import (
+from proxy_models.text.formats.lines import (
     FREE_BYTES,
     MAX_LINE_BYTES,
     MOST_EXPANSION,

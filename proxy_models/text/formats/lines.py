@@ -1,14 +1,12 @@
-"""Lines of UTF-8, and the JSON objects in them."""
+"""Lines of UTF-8: the JSON objects in them, or plain text, of which a file is a document and a long one several."""
 
 import json
 from collections.abc import Iterator
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.formats.compression import BROKEN
-from proxy_models.text.formats.messages import rendered
-from proxy_models.text.formats.opened import OpenedFile
-from proxy_models.text.reading import BY_CONTENT, Reading
+from proxy_models.text.formats.opened import BROKEN, OpenedFile
+from proxy_models.text.reading import BY_CONTENT, Reading, rendered
 
 MAX_LINE_BYTES = 64 * 2**20
 MOST_EXPANSION = 200
@@ -128,3 +126,27 @@ def documents(file: OpenedFile, reading: Reading) -> Iterator[str]:
             file.faults.pass_over(fault, reading)
         else:
             yield text
+
+
+LONG_TEXT = 8192
+
+
+def plain_documents(file: OpenedFile, reading: Reading) -> Iterator[str]:
+    """A document a line where that is said, else of up to twice `LONG_TEXT` characters, cut at blank lines.
+
+    Raises `CorpusError`.
+    """
+    if reading.format == "lines":
+        yield from (line.rstrip("\r\n") for _, line in text_lines(file, reading))
+        return
+    part: list[str] = []
+    length = 0
+    for _, line in text_lines(file, reading):
+        border = line.isspace() and length >= LONG_TEXT
+        part.append(line)
+        length += len(line)
+        if border or length >= 2 * LONG_TEXT:
+            yield "".join(part)
+            part, length = [], 0
+    if part:
+        yield "".join(part)
