@@ -10,8 +10,7 @@ import click
 from exchange.formats import FORMATS, InvalidExport, export, write_files
 from exchange.text import summary
 from mixing.errors import MixingError
-from service.cli import complaint_of
-from service.cli.progress import Expected
+from service.cli import Expected, complaint_of
 
 if TYPE_CHECKING:
     from exchange.fit import Fit

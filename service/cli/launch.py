@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from service.cli import ENDED_BADLY, Ended, connected, json_option, print_json, service_options, table
-from service.cli.progress import follow
+from service.cli import ENDED_BADLY, Ended, connected, follow, json_option, print_json, service_options, table
 from service.cli.status import said_of
 
 

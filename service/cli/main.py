@@ -14,7 +14,7 @@ class Commands(click.Group):
     TABLE: ClassVar[dict[str, dict[str, tuple[str, str]]]] = {
         "A mixture from runs you have": {
             "fit": ("service.cli.fit", "The best mixture by the runs of two tables, or of one."),
-            "import": ("service.cli.importing", "Read another tool's configuration as a domain set."),
+            "import": ("service.cli.apply", "Read another tool's configuration as a domain set."),
         },
         "With a service": {
             "apply": ("service.cli.apply", "Bring about what a file asks for: domains, mixture, launch."),
@@ -41,7 +41,7 @@ class Commands(click.Group):
             "copy-database": ("service.cli.backup", "Copy every row to another, empty database."),
             "calibrate": ("service.cli.calibrate", "Measure how fast this device trains proxies."),
             "export": ("service.cli.serve", "Write the model of a finished run as a Hugging Face folder."),
-            "completion": ("service.cli.completion", "Print what makes a shell complete these commands."),
+            "completion": ("service.cli.main", "Print what makes a shell complete these commands."),
         },
     }
     """Section -> name -> its module and what it does."""
@@ -74,6 +74,21 @@ class Commands(click.Group):
 @click.version_option(package_name="mixwright")
 def main() -> None:
     """Find the data mixture for pretraining a language model, with its evidence."""
+
+
+_WHERE = {"bash": "~/.bashrc", "zsh": "~/.zshrc", "fish": "~/.config/fish/completions/mixwright.fish"}
+
+
+@click.command(epilog='Example: eval "$(mixwright completion bash)", as a line of ~/.bashrc')
+@click.argument("shell", type=click.Choice(list(_WHERE)))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete these commands, for its start-up file."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None, "click knows the shells of the choice"
+    click.echo(f"# in {_WHERE[shell]}")
+    click.echo(kind(main, {}, "mixwright", "_MIXWRIGHT_COMPLETE").source())
 
 
 if __name__ == "__main__":

@@ -7,8 +7,15 @@ from typing import Any
 import click
 
 from service.cli import complaint_of, data_option, port_option, present_token, settings_with, shown_link
-from service.operator_token import UnprotectedBind, load_token
-from service.processes.address import AlreadyServed, PortInUse, UnusableDirectory, address, listen
+from service.processes.address import (
+    AlreadyServed,
+    PortInUse,
+    UnprotectedBind,
+    UnusableDirectory,
+    address,
+    listen,
+    load_token,
+)
 from store.logs import configure_logging
 from store.schema import OldSchema, UnknownRevision, UnusableDatabase, require_schema
 from store.settings import NoSuchDevice, Settings

@@ -12,12 +12,14 @@ from service.cli import (
     NOT_YET,
     Ended,
     connected,
+    follow,
     json_option,
+    left,
     print_json,
     service_options,
+    step_of,
     table,
 )
-from service.cli.progress import follow, left, step_of
 
 if TYPE_CHECKING:
     from service.client import Client

@@ -21,8 +21,8 @@ from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics
 from service.observability.health import Pulse, Readiness
 from service.observability.requests import RequestLog, request_telemetry
-from service.operator_token import load_token
 from service.optimizations import endpoints as optimizations
+from service.processes.address import load_token
 from service.processes.computation import Computations
 from service.swarms import endpoints as swarms
 from service.tokens import Authenticator

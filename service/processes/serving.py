@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from service.operator_token import load_token
-from service.processes.address import ServeLock, ServiceRecord, address, answers, listen
+from service.processes.address import ServeLock, ServiceRecord, address, answers, listen, load_token
 from store.lifeline import stop_on_signals
 from store.schema import upgrade
 from store.settings import Settings, require_devices

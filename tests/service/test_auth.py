@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 
 from service.http.app import create_app
 from service.http.auth import COOKIE
-from service.operator_token import UnprotectedBind, load_token, token_file
+from service.processes.address import UnprotectedBind, load_token, token_file
 from store.settings import Settings
 from tests.service.conftest import TOKEN
 

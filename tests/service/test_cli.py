@@ -15,10 +15,9 @@ from click.testing import CliRunner, Result
 from fastapi.testclient import TestClient
 
 import service.client
-from service.cli import EXIT_STATUSES
+from service.cli import EXIT_STATUSES, duration, step_of
 from service.cli.main import main
 from service.cli.mixture import rescaled
-from service.cli.progress import duration, step_of
 from store import jobs
 from store.engine import Database
 from store.settings import Settings

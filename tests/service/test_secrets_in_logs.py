@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 
 from service.cli import shown_link
 from service.cli.main import main
-from service.operator_token import load_token
+from service.processes.address import load_token
 from service.processes.serving import LocalService
 from store.schema import upgrade
 from store.settings import Settings
