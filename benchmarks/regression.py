@@ -26,9 +26,13 @@ from benchmarks.regmix import RegMix, load
 from mixing.laws.conformal import Conformal
 from mixing.laws.diagnostics import rank_correlation
 from mixing.laws.ensemble import Ensemble
-from mixing.laws.exponential.exponentials import ExponentialPowerLaw, ExponentialsLaw
+from mixing.laws.exponential.exponentials import (
+    ExponentialPowerLaw,
+    ExponentialsLaw,
+    LinearInteractionsLaw,
+    LogLinearInteractionsLaw,
+)
 from mixing.laws.exponential.log_linear import LogLinearLaw
-from mixing.laws.exponential.low_rank import LinearInteractionsLaw, LogLinearInteractionsLaw
 from mixing.laws.linear import LinearLaw
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.powers.power_laws import AutoScaleLaw, BiMixLaw

@@ -1,7 +1,7 @@
 """Runs joined into one table, by name and id, with everything that cannot be fitted refused by name.
 
 What is refused can be left out instead with `drop_faulty`: the runs dropped are then counted and named in the
-answer. A metric that is missing, no finite number, or that no mixture explains (`mixing.runs.outliers`) is a gap: the
+answer. A metric that is missing, no finite number, or that no mixture explains (`mixing.runs.noise`) is a gap: the
 task is fitted to the other runs, and the answer names the run. Weights that sum to within 1% of 1, as published
 tables round them, are divided by their sum and noted.
 
@@ -22,7 +22,7 @@ import numpy as np
 from mixing.domains import SUM_TOLERANCE, Domains
 from mixing.errors import OppositeDirections, TooFewRuns
 from mixing.objective import Groups, ObjectiveSpec, groups
-from mixing.runs.outliers import Outlier, outliers
+from mixing.runs.noise import Outlier, outliers
 from mixing.runs.sound import (
     DroppedRun,
     RunEvidence,

@@ -208,7 +208,7 @@ def whatif(
 
 def _given(weights: Sequence[str]) -> dict[str, float]:
     if len(weights) == 1 and "=" not in weights[0]:
-        from exchange.weights import read_weights
+        from exchange.sheets import read_weights
 
         return read_weights(Path(weights[0]))
     parted = [text.rpartition("=") for text in weights]

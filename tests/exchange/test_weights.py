@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.sheets import InvalidTable
-from exchange.weights import read_weights
+from exchange.sheets import InvalidTable, read_weights
 
 MINE = {"web:news": 0.5, "code": 0.3, "books": 0.2}
 ROWS = [{"domain": name, "weight": weight} for name, weight in MINE.items()]

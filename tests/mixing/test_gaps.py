@@ -13,7 +13,7 @@ from mixing.domains import Domains
 from mixing.errors import TooFewRuns
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
-from mixing.runs.outliers import outliers
+from mixing.runs.noise import outliers
 from tests.mixing.test_units import DOMAINS, TASKS, question_of, runs_of
 
 

@@ -5,7 +5,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mixing.errors import InvalidSetting, TooFewRuns
-from mixing.laws.exponential.low_rank import LinearInteractionsLaw, LogLinearInteractionsLaw
+from mixing.laws.exponential.exponentials import LinearInteractionsLaw, LogLinearInteractionsLaw
 from mixing.laws.exponential.parametric import ParametricRegression
 from mixing.laws.linear import LinearLaw
 from tests.mixing.laws.law_checks import (

@@ -2,8 +2,12 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, minimize
 
-from mixing.laws.exponential.exponentials import ExponentialPowerLaw, ExponentialsLaw
-from mixing.laws.exponential.low_rank import LinearInteractionsLaw, LogLinearInteractionsLaw
+from mixing.laws.exponential.exponentials import (
+    ExponentialPowerLaw,
+    ExponentialsLaw,
+    LinearInteractionsLaw,
+    LogLinearInteractionsLaw,
+)
 from mixing.laws.exponential.parametric import FittedLaw, ParametricRegression
 from mixing.laws.powers.power_laws import AutoScaleLaw, BiMixLaw
 from tests.mixing.laws.law_checks import swarm

@@ -1,11 +1,13 @@
-"""Results in JSON: lm-eval, OLMES, Hugging Face's trainer, and one object of metrics as anybody writes it."""
+"""Results in JSON (lm-eval, OLMES, Hugging Face's trainer, an object of metrics of anybody's) and in tables."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from exchange.results.base import InvalidResults, Measurement, Reader, ResultFile, number
+from exchange.sheets import InvalidTable, sheet_of
 
 _NO_FILTER = "none"
 _PLAIN_NAME = re.compile(r"(metrics|results|summary|eval)[^/]*\.json$")
@@ -111,4 +113,37 @@ PLAIN = Reader(
     "one object of metrics (wandb-summary.json, metrics*.json, results*.json, eval*.json)",
     _is_plain,
     _plain,
+)
+
+
+# Results in a table, a row a run: what W&B and other trackers export, and what people write themselves.
+
+_ENDINGS = frozenset({".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".gz"})
+_RUNS_SHOWN = 3
+
+
+def _read_table(file: ResultFile) -> Iterator[Measurement]:
+    """Every column of numbers is a metric, of the run that the row names in whichever column names the most runs."""
+    try:
+        sheet = sheet_of(file.data, Path(str(file.path)))
+        named = {
+            name: sum(str(cell).strip() in file.names for cell in cells)
+            for name, cells in sheet.columns.items()
+        }
+        key = max(named, key=lambda name: named[name])
+        if not named[key]:
+            shown = ", ".join(sorted(file.names)[:_RUNS_SHOWN])
+            raise InvalidResults(f"{file.path}: no column names a run, such as {shown}", field=str(file.path))
+        metrics = [name for name in sheet.columns if name != key and name and sheet.is_numeric(name)]
+        for row, run in enumerate(sheet.columns[key]):
+            for name in metrics:
+                value = sheet.number(row, name)
+                if value is not None:
+                    yield Measurement(str(run).strip(), name, value)
+    except InvalidTable as error:
+        raise InvalidResults(str(error), field=str(file.path), names=error.names) from error
+
+
+TABLE = Reader(
+    "table", "a row a run (W&B and MLflow exports)", lambda file: file.path.suffix in _ENDINGS, _read_table
 )
