@@ -37,7 +37,7 @@ class TaskDocument(Task):
         size_bytes: of the file, or of its text where that is more.
         digest: SHA-256 of its content, and of ``fields`` where there are any.
         warnings: what is doubtful about the examples.
-        fields: where its records have what is scored (`text.task_layouts.TaskFields`), if that is said.
+        fields: where its records have what is scored (`text.task_file.TaskFields`), if that is said.
     """
 
     path: str = ""

@@ -19,7 +19,7 @@ from mixing.runs.evidence import RunEvidence
 from store import jobs
 from store.documents import Measurements, OptimizationDocument
 from store.problems import NotReady
-from store.revisions.lineage import ancestry, node_id
+from store.revisions.changes import ancestry, node_id
 from store.revisions.past_runs import Comparison, finished_runs
 from store.revisions.shared_text import (
     contamination_warnings,

@@ -25,7 +25,7 @@ from store.documents import (
     SwarmDocument,
 )
 from store.problems import NotFound
-from store.revisions.lineage import node_id
+from store.revisions.changes import node_id
 from store.revisions.past_runs import Comparison, FinishedRun
 from store.tables import Job, Optimization, Revision, Run, Swarm
 

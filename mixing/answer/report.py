@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixing.answer.coupling import couplings
 from mixing.answer.uncertainty import CONFIDENCE
 from mixing.answer.untrained import cap_row, domain_rows
 from mixing.answer.warnings import warnings_of
@@ -19,7 +18,7 @@ from mixing.limits import BINDING
 from mixing.runs.noise import TaskSignal, rank_tasks
 from mixing.sense import Sense, sense_of
 from mixing.solve.constraints import LinearConstraint
-from mixing.solve.solution import Kind
+from mixing.solve.solution import Kind, couplings
 
 if TYPE_CHECKING:
     from mixing.answer.proposal import Proposal

@@ -30,7 +30,7 @@ DEVICE_KINDS = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task's name, its file with the fields of its records (`task_layouts`), and how choices are measured."""
+    """A task's name, its file with the fields of its records (`TaskFields`), and how choices are measured."""
 
     name: str
     path: DataPath

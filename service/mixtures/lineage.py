@@ -19,8 +19,7 @@ from service.mixtures.service import MixtureSummary, mixture_with_id, summarize_
 from store import jobs
 from store.documents import BroughtDocument, SwarmDocument
 from store.engine import database_for
-from store.revisions.changes import KnownChanges, known_changes
-from store.revisions.lineage import ancestry
+from store.revisions.changes import KnownChanges, ancestry, known_changes
 from store.settings import Settings
 from store.tables import Job, MixtureRow, Optimization, Revision, Run, Swarm
 

@@ -12,7 +12,7 @@ from service.optimizations.checks import CheckedRequest
 from service.optimizations.schemas import TaskRequest
 from store.documents import BroughtDocument, TaskDocument
 from store.problems import Invalid, NotCounted, invalid
-from store.revisions.lineage import ancestry, is_known
+from store.revisions.changes import ancestry, is_known
 from store.swarms import GivenSwarm, given_swarms
 from store.tables import Revision
 

@@ -18,7 +18,7 @@ from service.optimizations.checks import CheckedRequest
 from service.optimizations.schemas import ReuseRequest
 from store.documents import OptimizationDocument, ReuseDocument
 from store.problems import Invalid, NotCounted, invalid
-from store.revisions.lineage import ancestry, is_known, node_id
+from store.revisions.changes import ancestry, is_known, node_id
 from store.revisions.past_runs import Comparison, finished_runs, has_finished_runs, mean_seconds
 from store.revisions.shared_text import counted_domains, unmeasured
 from store.tables import MixtureRow, Revision

@@ -21,7 +21,7 @@ from mixing.runs.evidence import RunEvidence
 from proxy_models.text.task_file import ACCURACY, further_series
 from store import jobs
 from store.documents import MODEL, TRAINING, Measurements, SwarmDocument, TaskDocument
-from store.revisions.lineage import lineage_nodes, node_id, same_held_out
+from store.revisions.changes import lineage_nodes, node_id, same_held_out
 from store.tables import Job, Optimization, Revision, Run
 
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from mixing.answer.coupling import couplings
 from mixing.laws.regression import Expansion, Fitted
 from mixing.simplex_map import SimplexMap
 from mixing.solve.exact import solve
 from mixing.solve.problem import MixtureProblem, Objective
+from mixing.solve.solution import couplings
 
 NAMES = ("a", "b", "c", "d")
 

@@ -26,8 +26,13 @@ import numpy as np
 from mixing.errors import InvalidSetting
 from mixing.laws.powers.effective_power import EffectivePowerLaw, FittedEffectivePower
 from mixing.laws.processes.descent import ProcessProblems, descend, posterior
-from mixing.laws.processes.fitted_process import FittedProcess
-from mixing.laws.processes.mean import Frame, constant_frame, law_frame, residual_frame
+from mixing.laws.processes.fitted_process import (
+    FittedProcess,
+    Frame,
+    constant_frame,
+    law_frame,
+    residual_frame,
+)
 from mixing.laws.regression import Fitted, Refitted, Regression
 
 FREEDOM = 4.0

@@ -10,9 +10,8 @@ from typing import Self
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.laws.processes.fitted_process import FittedProcess
+from mixing.laws.processes.fitted_process import FittedProcess, constant_frame
 from mixing.laws.processes.gaussian_process import GaussianProcess, ProcessPrior, condition
-from mixing.laws.processes.mean import constant_frame
 from mixing.laws.regression import Fitted, Regression
 from mixing.runs.table import RunTable
 
