@@ -355,7 +355,7 @@ class _Step:
 def _fitted(question: Question, runs: Sequence[RunEvidence]) -> Learned:
     """`learn` without its cross-validation, where no ratios are frozen."""
     space, part = question.reuse.evidence_space(question.domains), REGRESSIONS[question.parts.regression]
-    evidence = gather_over(space, part, runs, question.reuse.runs, question.specification)
+    evidence = gather_over(question, space, runs)
     law = through(fit(part, evidence.table), space.newest.matrix)
     shown, off = space.onto_newest(evidence.weights)
     evidence = replace(evidence, table=replace(evidence.table.over(space.newest.free, shown), off=off))

@@ -23,7 +23,7 @@ from mixing.laws.composed import through
 from mixing.laws.diagnostics import FEWEST_JUDGED, HeldOutError, held_out_error
 from mixing.laws.fitting import Refits, fit_and_refit, judged_runs
 from mixing.laws.regression import Fitted
-from mixing.objective import Groups, ObjectiveSpec
+from mixing.objective import Groups
 from mixing.parts import REGRESSIONS, RegressionPart
 from mixing.runs.evidence import Evidence, Needs, RunEvidence, gather
 from mixing.runs.table import RunTable
@@ -98,15 +98,9 @@ def learn(question: "Question", runs: Sequence[RunEvidence], generator: np.rando
     """
     space = question.reuse.evidence_space(question.domains)
     part = REGRESSIONS[question.parts.regression]
-    evidence = gather_over(
-        space,
-        part,
-        runs,
-        question.reuse.runs,
-        question.specification,
-        least_weights=min(len(space.contents), len(question.space.free)),
-        guarded=[rail.task for rail in question.guard_rails],
-    )
+    least_weights = min(len(space.contents), len(question.space.free))
+    guarded = [rail.task for rail in question.guard_rails]
+    evidence = gather_over(question, space, runs, least_weights, guarded)
     contents = evidence.table
     shown, off = space.onto_newest(contents.weights)
     evidence = replace(evidence, table=replace(contents.over(space.newest.free, shown), off=off))
@@ -125,11 +119,9 @@ def learn(question: "Question", runs: Sequence[RunEvidence], generator: np.rando
 
 
 def gather_over(
+    question: "Question",
     space: EvidenceSpace,
-    part: RegressionPart,
     runs: Sequence[RunEvidence],
-    older: Sequence[RunEvidence],
-    objective: ObjectiveSpec,
     least_weights: int | None = None,
     guarded: Collection[str] = (),
 ) -> Evidence:
@@ -138,11 +130,9 @@ def gather_over(
     A run that one of the newest revision repeats, with the same seed and so to the last bit, counts once.
 
     Args:
+        question: its regression will be fitted; its older runs' mixtures are over the contents.
         space: the contents.
-        part: the regression that will be fitted.
         runs: their mixtures over the newest revision's domains.
-        older: their mixtures over the contents.
-        objective: at its granularity.
         least_weights: how few weights a law may read, where ratios are kept; None for all contents.
         guarded: tasks with a guard rail.
 
@@ -150,13 +140,14 @@ def gather_over(
         TooFewRuns, InvalidMetrics, InvalidWeights, UnknownDomain, MissingDomain, DuplicateRun: as `gather`.
     """
     width = len(space.contents) if least_weights is None else least_weights
+    part = REGRESSIONS[question.parts.regression]
     others = {name: other.minimum_runs(width) for name, other in REGRESSIONS.items() if other.offered}
     if not space.is_plain:
         runs = [run.carried(partial(space.carry, space.revision)) for run in runs]
     return gather(
         space.contents,
-        (*runs, *_not_repeated(runs, older)),
-        objective,
+        (*runs, *_not_repeated(runs, question.reuse.runs)),
+        question.specification,
         Needs(part.minimum_runs(width), others, part.positive, guarded),
     )
 

@@ -19,7 +19,6 @@ from typing import Self
 
 import numpy as np
 from scipy.optimize import lsq_linear
-from scipy.spatial.distance import cdist
 
 from mixing.capped_simplex import into_capped_simplex, settle
 from mixing.errors import Infeasible, InvalidSetting
@@ -27,7 +26,7 @@ from mixing.solve.conflicts import inside_of
 from mixing.solve.constraints import Box, LinearSystem
 from mixing.solve.problem import MixtureProblem
 from mixing.solve.solution import Prices, Solution, binding
-from mixing.solve.successive import can_descend, descend
+from mixing.solve.successive import Score, can_descend, descend
 
 STRENGTHS = np.logspace(-1, 2, 13)
 """Of the Dirichlet draws, relative to a centre of mean weight 1: from single domains to near the centre."""
@@ -115,7 +114,6 @@ _FINISHED = 3  # descents that go on
 _STEPS = 20  # at most, of those
 _GAIN = 1e-5  # of the objective's unit: what a step must gain
 _BATCH = 512  # proposals evaluated in one call
-_BROKEN = 1e3  # what a guard rail broken by 1 counts
 _KEPT = 1e-9  # by how much one may be broken and still count as kept
 
 
@@ -144,7 +142,7 @@ def search(
     """
     _check(evaluations, evidence_weights, distance_penalty)
     region = Region.of(problem)
-    score = _Score(problem, evidence_weights, distance_penalty)
+    score = Score(problem, evidence_weights, distance_penalty)
     centre = problem.centre / problem.centre.sum()
     sloped = can_descend(problem)
     drawn = min(int(_POOL * evaluations), _DRAWN if sloped else evaluations)
@@ -161,6 +159,11 @@ def search(
     else:
         begun = _apart(pool, values, _SEARCHES)
         free = _refine(region, score, pool[begun], values[begun], evaluations - len(pool), generator)
+    return _within_guards(problem, free, score.evaluations)
+
+
+def _within_guards(problem: MixtureProblem, free: np.ndarray, evaluations: int) -> Solution:
+    """The solution at q. Raises Infeasible naming the guard rails that it breaks."""
     weights = settle(problem.space.expand(free), problem.caps)
     predictions = problem.objective.law.mean(weights[None])
     if problem.excess(predictions)[0] > _KEPT:
@@ -175,7 +178,7 @@ def search(
             names=[guard.mean.name for guard in problem.guard_rails],
         )
     value = float(problem.objective.of_predictions(predictions, weights[None])[0])
-    return Solution(weights, value, evaluations=score.evaluations + 1)
+    return Solution(weights, value, evaluations=evaluations + 1)
 
 
 def priced(problem: MixtureProblem, solution: Solution) -> Solution:
@@ -219,48 +222,11 @@ def _check(evaluations: int, evidence_weights: np.ndarray | None, distance_penal
         raise InvalidSetting("a distance penalty needs the runs", field="distance_penalty")
 
 
-@dataclass
-class _Score:
-    """What is minimised, as a function of q: the objective, the distance and broken guard rails; it counts."""
-
-    problem: MixtureProblem
-    evidence_weights: np.ndarray | None
-    distance_penalty: float
-    evaluations: int = 0
-
-    def __call__(self, free: np.ndarray) -> np.ndarray:
-        weights = self.problem.space.expand(free)
-        self.evaluations += len(weights)
-        predictions = self.problem.objective.law.mean(weights)
-        value = self.problem.objective.of_predictions(predictions, weights)
-        value = value + _BROKEN * np.maximum(self.problem.excess(predictions), 0.0)
-        if self.distance_penalty > 0:
-            value = value + self.distance_penalty * self.distance(weights)
-        return value
-
-    def distance(self, weights: np.ndarray) -> np.ndarray:
-        """(n,) L1 distance to the nearest run."""
-        assert self.evidence_weights is not None
-        return cdist(weights, self.evidence_weights, "cityblock").min(axis=1)
-
-    def slope(self, free: np.ndarray) -> np.ndarray | None:
-        """(n, width) gradient of the law's mean over tasks, or None where the law has none."""
-        objective = self.problem.objective
-        if not objective.law.has_gradient:
-            return None
-        slopes = objective.law.gradient(self.problem.space.expand(free))
-        self.evaluations += len(free)
-        return np.einsum("ntm,t->nm", slopes, objective.task_weights) @ self.problem.space.matrix
-
-
-def _descend(
-    problem: MixtureProblem, score: _Score, starts: Sequence[tuple[np.ndarray, float]]
-) -> np.ndarray:
+def _descend(problem: MixtureProblem, score: Score, starts: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
     """Descents from several points and their values: a few steps of all, then those of the best to their end."""
-    runs, price = score.evidence_weights, score.distance_penalty
-    found = [descend(problem, score, runs, price, start, _FIRST_STEPS, _GAIN) for start in starts]
+    found = [descend(problem, score, start, _FIRST_STEPS, _GAIN) for start in starts]
     best = sorted(found, key=lambda point: point[1])[:_FINISHED]
-    ended = [descend(problem, score, runs, price, point, _STEPS, _GAIN) for point in best]
+    ended = [descend(problem, score, point, _STEPS, _GAIN) for point in best]
     return min(ended, key=lambda point: point[1])[0]
 
 
@@ -277,7 +243,7 @@ def _apart(pool: np.ndarray, values: np.ndarray, most: int) -> list[int]:
 
 def _refine(
     region: Region,
-    score: _Score,
+    score: Score,
     points: np.ndarray,
     values: np.ndarray,
     evaluations: int,
@@ -299,7 +265,7 @@ def _refine(
 
 def _round(
     region: Region,
-    score: _Score,
+    score: Score,
     points: np.ndarray,
     values: np.ndarray,
     each: int,

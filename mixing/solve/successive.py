@@ -6,10 +6,10 @@ and the constraints as they are, and is solved exactly; of the way to its optimu
 three to eight steps where a search by random moves takes tens of thousands of predictions.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from mixing.laws.regression import Expansion, Fitted
 from mixing.solve.exact import solve
@@ -23,6 +23,42 @@ _ROUND = 3e-4
 """Weight over which the kink of a distance is rounded."""
 _EXACT = 1e-5
 """Gap to which each of the problems is solved."""
+_BROKEN = 1e3  # what a guard rail broken by 1 counts
+
+
+@dataclass
+class Score:
+    """What is minimised, as a function of q: the objective, the distance and broken guard rails; it counts."""
+
+    problem: MixtureProblem
+    evidence_weights: np.ndarray | None
+    distance_penalty: float
+    evaluations: int = 0
+
+    def __call__(self, free: np.ndarray) -> np.ndarray:
+        """(N,) of (N, n) q."""
+        weights = self.problem.space.expand(free)
+        self.evaluations += len(weights)
+        predictions = self.problem.objective.law.mean(weights)
+        value = self.problem.objective.of_predictions(predictions, weights)
+        value = value + _BROKEN * np.maximum(self.problem.excess(predictions), 0.0)
+        if self.distance_penalty > 0:
+            value = value + self.distance_penalty * self.distance(weights)
+        return value
+
+    def distance(self, weights: np.ndarray) -> np.ndarray:
+        """(n,) L1 distance to the nearest run."""
+        assert self.evidence_weights is not None
+        return cdist(weights, self.evidence_weights, "cityblock").min(axis=1)
+
+    def slope(self, free: np.ndarray) -> np.ndarray | None:
+        """(n, width) gradient of the law's mean over tasks, or None where the law has none."""
+        objective = self.problem.objective
+        if not objective.law.has_gradient:
+            return None
+        slopes = objective.law.gradient(self.problem.space.expand(free))
+        self.evaluations += len(free)
+        return np.einsum("ntm,t->nm", slopes, objective.task_weights) @ self.problem.space.matrix
 
 
 @dataclass(frozen=True)
@@ -67,33 +103,25 @@ def can_descend(problem: MixtureProblem) -> bool:
 
 
 def descend(
-    problem: MixtureProblem,
-    score: Callable[[np.ndarray], np.ndarray],
-    runs: np.ndarray | None,
-    price: float,
-    start: tuple[np.ndarray, float],
-    steps: int,
-    tolerance: float,
+    problem: MixtureProblem, score: Score, start: tuple[np.ndarray, float], steps: int, tolerance: float
 ) -> tuple[np.ndarray, float]:
     """From a (n,) q and its score down to another: at most so many steps, each of which gains `tolerance`.
 
     Args:
         problem: one that `can_descend`.
-        score: what is minimised, of (N, n) q.
-        runs: (K, m) mixtures.
-        price: what a unit of L1 distance to the nearest of them costs.
+        score: what is minimised.
         start: inside the constraints.
         steps: most of them.
         tolerance: in the objective's unit.
     """
     free, value = start
-    objective = problem.objective
+    objective, runs = problem.objective, score.evidence_weights
     for _ in range(steps):
         weights = np.maximum(problem.space.expand(free), _INSIDE)
         expansion = objective.law.local(weights, objective.task_weights)
         assert expansion is not None, "a law with a gradient has an expansion"
         run = weights if runs is None else runs[np.abs(runs - weights).sum(axis=1).argmin()]
-        around = _Around(weights, expansion, run, price)
+        around = _Around(weights, expansion, run, score.distance_penalty)
         there = solve(
             replace(problem, objective=replace(objective, law=around, task_weights=np.ones(1))), _EXACT
         )

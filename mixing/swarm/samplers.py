@@ -248,7 +248,7 @@ def _learned(round_: Round) -> _Learned:
     if not question.objective:
         raise InvalidSetting("a round that learns from earlier ones needs the objective", field="objective")
     part, space = REGRESSIONS[question.parts.regression], question.reuse.evidence_space(question.domains)
-    evidence = gather_over(space, part, round_.evidence, question.reuse.runs, question.specification)
+    evidence = gather_over(question, space, round_.evidence)
     law = fit(part, evidence.table)
     way = question.space
     trained = way.collapse(space.onto_newest(evidence.weights)[0])
