@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exchange.formats import Blend, Source, export
+from exchange.formats import Blend, export
+from exchange.formats.base import Source
 from tests.consumers.conftest import Draw
 from tests.consumers.pool import SPAN, Domain, domains, shares, write_indexed, write_raw
 

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mixwright
-from exchange.formats import FORMATS, Blend, InvalidExport, Source, export
+from exchange.formats import FORMATS, Blend, InvalidExport, export
+from exchange.formats.base import Source
 from exchange.formats.plain import apportioned, decimal, rounded
 from mixing.errors import MixingError
 
