@@ -189,10 +189,24 @@ def fit(
     sheets = read_sheet(table), None if metrics_table is None else read_sheet(metrics_table)
     swarm = read_swarm(*sheets, asked)
     pool = {} if asked.tokens is None else _pool(swarm, asked.tokens)
-    domains = _domains(swarm, pool)
+    question = _question(swarm, pool, asked)
+    documents = {name: count for name, (_, count) in pool.items() if count is not None}
+    has_target = asked.target_tokens is not None
+    if asked.regression is None:
+        question, note = quick(question, len(swarm.runs), len(swarm.metrics))
+        swarm = replace(swarm, notes=(*swarm.notes, *([note] if note else [])))
+    if question.recipe is not None or method_named(asked.method).trains_runs:
+        size = len(swarm.runs), len(swarm.metrics)
+        said = f"fitting {size[0]} runs of {size[1]} metrics by {question.parts.regression}"
+        tell(said, expected_seconds(question, *size))
+    proposal = propose(question, _over(question.domains, swarm))
+    return Fit(swarm, proposal, bool(pool), has_target, documents, kind)
+
+
+def _question(swarm: Swarm, pool: Mapping[str, tuple[float, float | None]], asked: Asked) -> Question:
+    domains, method = _domains(swarm, pool), method_named(asked.method)
     capped = bool(pool) and asked.target_tokens is not None
-    method = method_named(asked.method)
-    question = Question(
+    return Question(
         domains=domains,
         method=asked.method,
         recipe=None if asked.regression is None else combine(method, regression=asked.regression),
@@ -209,17 +223,6 @@ def fit(
         kl_weight=method.kl_weight if asked.kl_weight is None else asked.kl_weight,
         seed=asked.seed,
     )
-    documents = {name: count for name, (_, count) in pool.items() if count is not None}
-    has_target = asked.target_tokens is not None
-    if asked.regression is None:
-        question, note = quick(question, len(swarm.runs), len(swarm.metrics))
-        swarm = replace(swarm, notes=(*swarm.notes, *([note] if note else [])))
-    if question.recipe is not None or method.trains_runs:
-        size = len(swarm.runs), len(swarm.metrics)
-        said = f"fitting {size[0]} runs of {size[1]} metrics by {question.parts.regression}"
-        tell(said, expected_seconds(question, *size))
-    proposal = propose(question, _over(domains, swarm))
-    return Fit(swarm, proposal, bool(pool), has_target, documents, kind)
 
 
 def _kind_of(frame: Any) -> Any:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import func, select
@@ -15,7 +16,13 @@ from mixing.errors import AmbiguousChange, MixingError
 from service.domain_sets.checks import CheckedDomain, FileRules, PlacedDomain, check_domains, check_tree
 from service.domain_sets.patches import PatchedTree, requested_domains
 from service.domain_sets.repository import changes_view, domain_set_named, revision_of
-from service.domain_sets.schemas import DomainSetRequest, RevisionPlanView, RevisionRequest
+from service.domain_sets.schemas import (
+    DomainRequest,
+    DomainSetRequest,
+    PatchRequest,
+    RevisionPlanView,
+    RevisionRequest,
+)
 from store import jobs
 from store.documents import TaskDocument
 from store.engine import Database
@@ -39,7 +46,7 @@ def check_first_domains(
 
     The files are looked into where ``compute`` calls a function: what a hostile one costs is bounded there.
     """
-    placed = [PlacedDomain(domain, f"domains[{index}]") for index, domain in enumerate(request.domains)]
+    placed = _placed(request.domains)
     check_tree(placed, settings)
     rules = FileRules(settings, trains_tokenizer=request.tokenizer.huggingface is None)
     domains = compute(check_domains, placed, rules)
@@ -142,25 +149,17 @@ def plan_revision(
             _counted_files(session, parent),
             "vocabulary_size" in parent.tokenizer,
         )
-    rows = {row.name: row for row in parent.domains}
+    check = partial(compute, check_domains)
+    changes = None
     if request.patch is not None:
-        brought_in = [*requested_domains(request.patch)]
-        found = compute(check_domains, brought_in, rules)
-        checked = {one.field: domain for one, domain in zip(brought_in, found, strict=True)}
-        tree = PatchedTree(request.patch, rows, checked)
-        with database.read() as session:
-            brought = _leaves(session, parent, list(checked.values()))
-        changes = tree.changes(old, brought)
-        domains, field = tree.domains(changes), "patch"
+        domains, changes = _patched(database, request.patch, parent, old, lambda placed: check(placed, rules))
+        field = "patch"
         if len(domains) > settings.max_domains:
-            raise Invalid("too_many_domains", f"At most {settings.max_domains} domains.", "patch")
+            raise Invalid("too_many_domains", f"At most {settings.max_domains} domains.", field)
     else:
-        placed = [
-            PlacedDomain(domain, f"domains[{index}]") for index, domain in enumerate(request.domains or ())
-        ]
+        placed, field = _placed(request.domains or ()), "domains"
         check_tree(placed, settings)
-        domains, field = compute(check_domains, placed, rules), "domains"
-        changes = None
+        domains = check(placed, rules)
     if len(domains) < 2:
         raise Invalid("too_few_domains", "A domain set has at least two domains.", field)
     _check_corpus(domains, field)
@@ -177,6 +176,27 @@ def plan_revision(
     return PlannedRevision(
         name, latest + 1, parent, domains, old, new, changes, dict(request.said), definition
     )
+
+
+def _placed(domains: Sequence[DomainRequest]) -> list[PlacedDomain]:
+    return [PlacedDomain(domain, f"domains[{index}]") for index, domain in enumerate(domains)]
+
+
+def _patched(
+    database: Database,
+    patch: PatchRequest,
+    parent: Revision,
+    old: Leaves,
+    check: Callable[[list[PlacedDomain]], list[CheckedDomain]],
+) -> tuple[list[CheckedDomain], Changes]:
+    """Every domain that a patch of the parent leaves or makes, and what it changes."""
+    brought_in = [*requested_domains(patch)]
+    checked = {one.field: domain for one, domain in zip(brought_in, check(brought_in), strict=True)}
+    tree = PatchedTree(patch, {row.name: row for row in parent.domains}, checked)
+    with database.read() as session:
+        brought = _leaves(session, parent, list(checked.values()))
+    changes = tree.changes(old, brought)
+    return tree.domains(changes), changes
 
 
 def store_revision(session: Session, planned: PlannedRevision, user: str = "") -> str:

@@ -56,8 +56,8 @@ KeyHeader = Annotated[UserKey | None, Depends(_user_key)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Creation:
-    """What an endpoint that makes something, or says what would be made, is given beside its body."""
+class Making:
+    """What an endpoint that makes something is given beside its body."""
 
     response: Response
     database: DatabaseDependency
@@ -65,6 +65,12 @@ class Creation:
     user: User
     compute: ComputeDependency
     key: KeyHeader = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Creation(Making):
+    """Likewise where it also says what would be made."""
+
     dry_run: DryRun = False
 
 

@@ -15,8 +15,8 @@ from proxy_models.export import ExportedFile, exported_model, tar_pieces, tar_si
 from proxy_models.stores.local_copies import Hold
 from service.domain_sets.repository import revision_of
 from service.http.errors import PROBLEM_CONTENT
-from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
-from service.http.limits import User, check_swarms
+from service.http.idempotency import IdempotentRequest, Making, do_once
+from service.http.limits import check_swarms
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, ThreadRoute, slow
 from service.http.schemas import After, Limit, Page
 from service.mixtures.exports import ExportQuery
@@ -40,30 +40,23 @@ Cursor = Annotated[str | None, Query(max_length=300, description="The `next` of 
 
 @router.post("/swarms", status_code=201, response_model=SwarmView)
 @slow
-def create_swarm(
-    body: SwarmRequest,
-    response: Response,
-    database: DatabaseDependency,
-    settings: SettingsDependency,
-    compute: ComputeDependency,
-    user: User,
-    key: KeyHeader = None,
-) -> SwarmView:
+def create_swarm(body: SwarmRequest, making: Annotated[Making, Depends()]) -> SwarmView:
     """Bring runs that were sampled and trained elsewhere, to optimize over them."""
-    request = IdempotentRequest("swarms", key, body)
+    database, settings, user = making.database, making.settings, making.user
+    request = IdempotentRequest("swarms", making.key, body)
     with database.read() as session:
         made = request.earlier(session)
         revision = revision_of(session, body.domain_set, body.revision)
         domains = [row.name for row in revision.domains]
     if made is None:
-        brought = compute(read_brought, settings, body, domains)
+        brought = making.compute(read_brought, settings, body, domains)
 
         def store(session: Session) -> str:
             check_swarms(session, settings, user)
             return store_swarm(session, session.get_one(Revision, revision.id), body, brought, user.name)
 
         made = do_once(database, request, store)
-    response.headers["Location"] = f"/v1/swarms/{made}"
+    making.response.headers["Location"] = f"/v1/swarms/{made}"
     return get_swarm(made, database)
 
 

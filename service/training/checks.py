@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mixing.document import from_document
@@ -12,9 +12,9 @@ from proxy_models.config import TrainingConfig, size_named
 from proxy_models.errors import InvalidSpec, ProxyError, StoreUnreachable
 from proxy_models.families.architecture import Architecture, checked_architecture
 from proxy_models.families.start import StartFolder, read_published_start, read_start
-from proxy_models.stores.object_path import file_identity, is_address
+from proxy_models.stores.object_path import DataPath, file_identity, is_address
 from proxy_models.text.data_roots import open_data
-from proxy_models.text.task_file import DEFAULT_NORMALIZATION, example_warnings, read_task
+from proxy_models.text.task_file import DEFAULT_NORMALIZATION, TaskExample, example_warnings, read_task
 from service.http.schemas import NAME_PATTERN
 from service.optimizations.schemas import DEFAULT_SIZE, TaskRequest, TrainingRequest
 from store.documents import TaskDocument, TrainingDocument
@@ -128,100 +128,109 @@ def _model(training: TrainingRequest, start: StartFolder | None) -> tuple[str | 
 
 def check_tasks_elsewhere(tasks: Sequence[TaskRequest]) -> tuple[TaskDocument, ...]:
     """Tasks that are measured elsewhere, as stored. Raises Invalid naming the task at fault."""
-    seen: set[str] = set()
-    for index, task in enumerate(tasks):
-        if task.name in seen:
-            raise Invalid("duplicate_task", f"The task {task.name!r} appears twice.", f"tasks[{index}].name")
-        seen.add(task.name)
+    stored = []
+    for field, task in _each(tasks, "'accuracy' (a share of 1) or 'higher', or 'lower'"):
         for name in ("path", "normalization", "fields"):
             if getattr(task, name) is not None:
                 raise Invalid(
                     "measured_elsewhere",
                     f"Task {task.name!r} is measured where the runs are trained; leave {name} out.",
-                    f"tasks[{index}].{name}",
+                    f"{field}.{name}",
                 )
-        _check_direction(task, index, "'accuracy' (a share of 1) or 'higher', or 'lower'")
-    if not any(task.weight > 0 for task in tasks):
-        raise Invalid("no_objective", "At least one task needs a weight above 0.", "tasks")
-    return tuple(
-        TaskDocument(name=task.name, weight=task.weight, family=task.family, metric=task.metric or "lower")
-        for task in tasks
-    )
-
-
-def _check_direction(task: TaskRequest, index: int, choices: str) -> None:
-    """Raise Invalid for a task that is called like an accuracy and of which nothing says what it stands for."""
-    if task.metric is None and suggested_direction(task.name) == "higher":
-        raise Invalid(
-            "unclear_direction",
-            f"Task {task.name!r} is called like an accuracy, better when higher, and nothing says what it stands"
-            f" for: give its metric, {choices}, which is better when lower.",
-            f"tasks[{index}].metric",
+        stored.append(
+            TaskDocument(
+                name=task.name, weight=task.weight, family=task.family, metric=task.metric or "lower"
+            )
         )
+    return tuple(stored)
 
 
 def check_tasks(tasks: Sequence[TaskRequest], settings: Settings) -> tuple[TaskDocument, ...]:
     """The tasks as stored, paths resolved. Raises Invalid naming the task, its file and the line at fault."""
+    if not tasks:
+        return ()
+    return tuple(
+        _measured_here(task, field, settings) for field, task in _each(tasks, "'accuracy', or 'bpb'")
+    )
+
+
+def _each(tasks: Sequence[TaskRequest], choices: str) -> Iterator[tuple[str, TaskRequest]]:
+    """Each task with its field. Raises Invalid for a name given twice, an unclear direction, no task that counts.
+
+    A direction is unclear of what is called like an accuracy, where nobody said the metric: one of these ``choices``.
+    """
     seen: set[str] = set()
-    stored = []
     for index, task in enumerate(tasks):
         if task.name in seen:
             raise Invalid("duplicate_task", f"The task {task.name!r} appears twice.", f"tasks[{index}].name")
         seen.add(task.name)
-        _check_direction(task, index, "'accuracy', or 'bpb'")
-        field = f"tasks[{index}].path"
-        if task.path is None or task.metric in ("lower", "higher"):
+        if task.metric is None and suggested_direction(task.name) == "higher":
             raise Invalid(
-                "missing_path" if task.path is None else "measured_elsewhere",
-                f"Task {task.name!r}: what is trained here is measured here, on a file, in BPB or as an accuracy.",
-                field if task.path is None else f"tasks[{index}].metric",
+                "unclear_direction",
+                f"Task {task.name!r} is called like an accuracy, better when higher, and nothing says what it stands"
+                f" for: give its metric, {choices}, which is better when lower.",
+                f"tasks[{index}].metric",
             )
-        if not re.fullmatch(NAME_PATTERN, task.name):
-            raise Invalid(
-                "bad_name",
-                f"The task {task.name!r}: a name is letters, digits, '.', '_' and '-', at most 64.",
-                f"tasks[{index}].name",
-            )
-        metric = task.metric or "bpb"
-        files = resolve_files(task.path, settings.roots, field)
-        if len(files) != 1:
-            raise Invalid("not_one_file", f"{task.path!r} names {len(files)} files; a task is one.", field)
-        try:
-            fields = None if task.fields is None else task.fields.model_dump(exclude_none=True)
-            examples = read_task(files[0], metric, fields)
-        except StoreUnreachable as error:
-            raise Unavailable(error.code, f"Task {task.name!r}: {error}", field) from error
-        except ProxyError as error:
-            at_fault = f"tasks[{index}].metric" if error.field == "metric" else field
-            raise Invalid(error.code, f"Task {task.name!r}: {error}", at_fault) from error
-        ranked = bool(examples[0].choices)
-        if task.normalization is not None and not ranked:
-            raise Invalid(
-                "no_choices",
-                f"Task {task.name!r}: {files[0]} has no choices to rank; leave the normalization out.",
-                f"tasks[{index}].normalization",
-            )
-        # Runs are compared by what they measured, and a file may be edited in its place.
-        with open_data(files[0]) as stream:
-            digest = hashlib.file_digest(stream, "sha256")
-            size = max(stream.tell(), sum(len(text.encode()) for one in examples for text in one.texts))
-        if fields is not None:
-            digest.update(json.dumps(fields, sort_keys=True).encode())
-        stored.append(
-            TaskDocument(
-                name=task.name,
-                weight=task.weight,
-                family=task.family,
-                metric=metric,
-                path=str(files[0]),
-                normalization=(task.normalization or DEFAULT_NORMALIZATION) if ranked else None,
-                examples=len(examples),
-                size_bytes=size,
-                digest=digest.hexdigest(),
-                warnings=tuple(example_warnings(examples)),
-                fields=fields,
-            )
-        )
-    if tasks and not any(task.weight > 0 for task in tasks):
+        yield f"tasks[{index}]", task
+    if not any(task.weight > 0 for task in tasks):
         raise Invalid("no_objective", "At least one task needs a weight above 0.", "tasks")
-    return tuple(stored)
+
+
+def _measured_here(task: TaskRequest, field: str, settings: Settings) -> TaskDocument:
+    if task.path is None or task.metric in ("lower", "higher"):
+        raise Invalid(
+            "missing_path" if task.path is None else "measured_elsewhere",
+            f"Task {task.name!r}: what is trained here is measured here, on a file, in BPB or as an accuracy.",
+            f"{field}.path" if task.path is None else f"{field}.metric",
+        )
+    if not re.fullmatch(NAME_PATTERN, task.name):
+        raise Invalid(
+            "bad_name",
+            f"The task {task.name!r}: a name is letters, digits, '.', '_' and '-', at most 64.",
+            f"{field}.name",
+        )
+    files = resolve_files(task.path, settings.roots, f"{field}.path")
+    if len(files) != 1:
+        raise Invalid(
+            "not_one_file", f"{task.path!r} names {len(files)} files; a task is one.", f"{field}.path"
+        )
+    fields = None if task.fields is None else task.fields.model_dump(exclude_none=True)
+    examples = _examples(task, files[0], fields, field)
+    ranked = bool(examples[0].choices)
+    if task.normalization is not None and not ranked:
+        raise Invalid(
+            "no_choices",
+            f"Task {task.name!r}: {files[0]} has no choices to rank; leave the normalization out.",
+            f"{field}.normalization",
+        )
+    # Runs are compared by what they measured, and a file may be edited in its place.
+    with open_data(files[0]) as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+        size = max(stream.tell(), sum(len(text.encode()) for one in examples for text in one.texts))
+    if fields is not None:
+        digest.update(json.dumps(fields, sort_keys=True).encode())
+    return TaskDocument(
+        name=task.name,
+        weight=task.weight,
+        family=task.family,
+        metric=task.metric or "bpb",
+        path=str(files[0]),
+        normalization=(task.normalization or DEFAULT_NORMALIZATION) if ranked else None,
+        examples=len(examples),
+        size_bytes=size,
+        digest=digest.hexdigest(),
+        warnings=tuple(example_warnings(examples)),
+        fields=fields,
+    )
+
+
+def _examples(
+    task: TaskRequest, file: DataPath, fields: Mapping[str, Any] | None, field: str
+) -> tuple[TaskExample, ...]:
+    try:
+        return read_task(file, "accuracy" if task.metric == "accuracy" else "bpb", fields)
+    except StoreUnreachable as error:
+        raise Unavailable(error.code, f"Task {task.name!r}: {error}", f"{field}.path") from error
+    except ProxyError as error:
+        at_fault = f"{field}.metric" if error.field == "metric" else f"{field}.path"
+        raise Invalid(error.code, f"Task {task.name!r}: {error}", at_fault) from error
