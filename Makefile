@@ -3,12 +3,13 @@
 # make test    installs what it needs and runs every test
 # make test-long   those that take over a minute each and hold nothing the others do not
 # make test-consumers   exports drawn by the trainers' own loaders, each installed in an environment of its own
+# make test-slurm   launches on a real Slurm cluster of one node, which it installs
 # make test-kernel   the numerical tests again, on other matrix kernels than the processor's own
 # make lint    ruff, pyright, the import contracts
 # make audit   known vulnerabilities of what constraints.txt pins; says so loudly where nobody can be asked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-long test-consumers test-kernel lint audit clean
+.PHONY: help setup demo serve test test-long test-consumers test-slurm test-kernel lint audit clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.mixwright-installed
@@ -41,7 +42,7 @@ serve: $(INSTALLED)
 # loadfile: the tests of one file share what it prepared once. ARGS="tests/mixing -k swarm" picks some.
 test: $(INSTALLED)
 	@scripts/chromium.sh
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 10 -m "not long and not consumer" $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 10 -m "not long and not consumer and not slurm" $(ARGS)
 
 test-long: $(INSTALLED)
 	@$(BIN)/python -m pytest --durations 10 -m long $(ARGS)
@@ -49,6 +50,10 @@ test-long: $(INSTALLED)
 test-consumers: $(INSTALLED)
 	@scripts/consumers.sh
 	@$(BIN)/python -m pytest --durations 10 -m consumer $(ARGS)
+
+test-slurm: $(INSTALLED)
+	@scripts/slurm.sh
+	@$(BIN)/python -m pytest --durations 10 -m slurm $(ARGS)
 
 # As on a processor of another make: what must hold on any is tested on two.
 test-kernel: $(INSTALLED)

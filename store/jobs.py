@@ -28,6 +28,8 @@ PROXY_RUN: Final = "proxy_run"
 SOLVE: Final = "solve"
 FULL_RUN: Final = "full_run"
 EXTERNAL_RUN: Final = "external_run"
+SCHEDULED_RUN: Final = "scheduled_run"
+"""A launch on a scheduler: no worker does it, it is submitted and followed (`workers.follower`)."""
 TOKEN_FILES: Final = "token_files"
 
 # What an accelerator is for; everything else is done on a CPU.
@@ -43,6 +45,7 @@ PRIORITY: Final = {
     TOKEN_FILES: 45,
     FULL_RUN: 50,
     EXTERNAL_RUN: 50,
+    SCHEDULED_RUN: 50,
     PROXY_RUN: 60,
 }
 
@@ -73,7 +76,8 @@ def of_run() -> ColumnElement[bool]:
     """
     alone = case((Run.launch_id.is_(None), PROXY_RUN), else_=FULL_RUN)
     by_program = case((Run.launch_id.is_(None), PROXY_RUN), else_=EXTERNAL_RUN)
-    return and_(Job.kind.in_([alone, by_program]), Job.subject == Run.id)
+    by_scheduler = case((Run.launch_id.is_(None), PROXY_RUN), else_=SCHEDULED_RUN)
+    return and_(Job.kind.in_([alone, by_program, by_scheduler]), Job.subject == Run.id)
 
 
 def count_jobs(session: Session, owner: str) -> dict[tuple[str, str], int]:

@@ -1,33 +1,17 @@
-"""What the operator decides: settings, read once from the environment (``MIXWRIGHT_*``), and programs to launch.
-
-The programs are named argv templates in a TOML file, never a command line:
-
-    [launchers.olmo-core]
-    command = ["/opt/train/launch", "--mixture", "{mixture_file}", "--name={name}", "--tokens", "{target_tokens}"]
-    environment = ["WANDB_MODE"]     # passed on beside the usual ones; never one that is named MIXWRIGHT_...
-    stop_seconds = 30                # between SIGTERM and SIGKILL when the launch is cancelled
-
-A placeholder is replaced inside its element, which stays one argument whatever the value holds. With ``processes``
-instead of a command it is the built-in trainer, on so many processes of the worker's machine:
-
-    [launchers.eight-gpus]
-    processes = 8
-    device = "cuda"
-"""
+"""What the operator decides: settings, read once from the environment (``MIXWRIGHT_*``)."""
 
 import ipaddress
 import os
 import re
 import subprocess
 import sys
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from proxy_models.stores.artifact_store import ArtifactStore
@@ -110,7 +94,7 @@ class Settings(BaseSettings):
     """How long training may take to write its checkpoint when its worker is asked to stop."""
     poll_seconds: float = Field(default=0.25, gt=0)
     launchers: Path | None = None
-    """TOML file of the programs that launches may start (`store.settings`)."""
+    """TOML file of the launchers that launches may name (`store.launchers`)."""
     broker_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
     """Celery's broker (team mode only)."""
     log_format: Literal["text", "json"] = "text"
@@ -287,118 +271,3 @@ def require_devices(devices: Sequence[str]) -> None:
             -1
         ]
         raise NoSuchDevice(f"{complaint}; choose another with --device or MIXWRIGHT_DEVICE")
-
-
-PLACEHOLDERS = frozenset(
-    {
-        "mixture_file",
-        "directory",
-        "launch_id",
-        "mixture_id",
-        "name",
-        "target_tokens",
-        "seed",
-        "domain_set",
-        "revision",
-    }
-)
-FORMAT_FILES = {
-    f"{name.replace('-', '_')}_file": name
-    for name in (
-        *(
-            "olmo-core",
-            "megatron",
-            "streaming",
-            "datasets",
-            "llama-factory",
-            "litdata",
-            "levanter",
-            "nanotron",
-        ),
-        *("open-instruct", "torchtitan", "olmix", "regmix", "csv", "json", "yaml"),
-    )
-}
-"""Placeholder -> the format of `exchange.formats` whose file it is; by name, for who reads settings loads none."""
-BUILT_IN = "built-in"
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-
-
-class BadLaunchers(ValueError):
-    """The file of launchers cannot be used; the message says what is wrong in it."""
-
-
-class Torchrun(BaseModel):
-    """The built-in trainer on several processes of one machine, started by ``torchrun``.
-
-    ``restarts`` is how often all are started again, from the last checkpoint, when one of them has died.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    processes: int = Field(ge=1, le=64)
-    device: Literal["cpu", "cuda"] = "cpu"
-    restarts: int = Field(default=0, ge=0, le=100)
-    stop_seconds: float = Field(default=30.0, ge=0.0, le=3600.0)
-
-
-class Program(BaseModel):
-    """One program with its arguments."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    command: tuple[str, ...] = Field(min_length=1)
-    environment: tuple[str, ...] = ()
-    stop_seconds: float = Field(default=30.0, ge=0.0, le=3600.0)
-    path: str = ""
-    sequence_length: int = Field(default=2048, ge=1, le=2**24)
-    batch_rows: int = Field(default=512, ge=1, le=2**24)
-
-    @field_validator("command")
-    @classmethod
-    def _known_placeholders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not Path(value[0]).is_absolute() or "{" in value[0]:
-            raise ValueError(f"the program {value[0]!r} is not an absolute path without placeholders")
-        for name in _PLACEHOLDER.findall(" ".join(value)):
-            if name not in PLACEHOLDERS and name not in FORMAT_FILES:
-                raise ValueError(
-                    f"unknown placeholder {{{name}}}; there are {', '.join(sorted({*PLACEHOLDERS, *FORMAT_FILES}))}"
-                )
-        return value
-
-    @field_validator("environment")
-    @classmethod
-    def _no_settings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name.upper().startswith("MIXWRIGHT_"):
-                raise ValueError(f"{name} is the service's own and may hold a secret")
-        return value
-
-    @property
-    def formats(self) -> dict[str, str]:
-        """Placeholder -> format, of those that the command has."""
-        used = _PLACEHOLDER.findall(" ".join(self.command))
-        return {name: FORMAT_FILES[name] for name in used if name in FORMAT_FILES}
-
-    def arguments(self, values: Mapping[str, str]) -> list[str]:
-        """The command with its placeholders replaced, element by element and once."""
-        return [_PLACEHOLDER.sub(lambda match: values[match.group(1)], part) for part in self.command]
-
-
-def read_launchers(path: Path | None) -> dict[str, Program | Torchrun]:
-    """The launchers of the operator's file by name; none without a file. Raises BadLaunchers."""
-    if path is None:
-        return {}
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("launchers", {})
-        found = {
-            name: (Torchrun if "processes" in table else Program).model_validate(table)
-            for name, table in tables.items()
-        }
-    except (OSError, ValueError, AttributeError) as error:
-        detail = (
-            "; ".join(one["msg"] for one in error.errors()) if isinstance(error, ValidationError) else error
-        )
-        raise BadLaunchers(f"{path}: {detail}") from error
-    if BUILT_IN in found:
-        raise BadLaunchers(f"{path}: {BUILT_IN!r} is the name of the built-in trainer")
-    return found

@@ -281,6 +281,36 @@ class Launch(Base):
     mixture: Mapped[MixtureRow] = relationship()
 
 
+class Submission(Base):
+    """A launch handed to a scheduler, once: the row is there, with the name it is found by, before it is handed over.
+
+    Whoever looks at it holds it until ``due_at`` by ``token`` (`workers.follower`).
+    """
+
+    __tablename__ = "submissions"
+    __table_args__ = (UniqueConstraint("job_id", "number"), Index(None, "state", "due_at"))
+    id: Mapped[str] = _id("sub")
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    number: Mapped[int]
+    """From 1: one that lost its machine, or a launch that is retried, is submitted again."""
+    launcher: Mapped[str]
+    name: Mapped[str] = mapped_column(unique=True)
+    external_id: Mapped[str | None]
+    """What the scheduler calls it; null until it is known to have it."""
+    state: Mapped[str] = mapped_column(default="new")
+    """``new`` (perhaps handed over), ``queued``, ``running`` or ``ended``."""
+    said: Mapped[str | None] = mapped_column(Text)
+    """The scheduler's own word for its state, or why it does not answer."""
+    reported: Mapped[Document | None]
+    """What was last posted back of it."""
+    exit_status: Mapped[int | None]
+    token: Mapped[str | None]
+    due_at: Mapped[float] = _time()
+    created_at: Mapped[float] = _time()
+    submitted_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+
+
 class Run(Base):
     """One model trained on one mixture with one seed: a proxy run of a swarm, or the run of a launch."""
 

@@ -1,7 +1,8 @@
 """The dispatcher of the team mode: ``python -m workers.dispatcher``.
 
-Takes back expired leases, advances optimizations and tells the broker what waits. It keeps nothing, so it may be
-killed at any moment, and several may run. While the broker is away, leases and optimizations go on.
+Takes back expired leases, advances optimizations, follows what was handed to schedulers and tells the broker what
+waits. It keeps nothing, so it may be killed at any moment, and several may run. While the broker is away, the rest
+goes on.
 """
 
 import logging
@@ -24,6 +25,7 @@ from workers.celery_app import REST_QUEUE, RUN_JOB, TRAIN_QUEUE, app, queue_of
 from workers.claims.claim import claimable
 from workers.claims.registry import Registry
 from workers.claims.slots import Slot
+from workers.follower import follow_submissions
 from workers.pipeline import tick
 
 log = logging.getLogger("mixwright.dispatcher")
@@ -84,11 +86,16 @@ def dispatch(settings: Settings, stopping: threading.Event) -> None:
     """Tick until ``stopping`` is set."""
     database = Database(settings.resolved_database_url)
     registry = Registry(database, [SLOT])
+    follower = threading.Thread(
+        target=follow_submissions, args=(database, settings, stopping), name="follower"
+    )
+    follower.start()
     while not stopping.is_set():
         _whatever_answers("tick", lambda: tick(database))
         _whatever_answers("hints", lambda: send_hints(database, _send, limit=MOST_WAITING - _waiting()))
         _whatever_answers("registry", registry.beat_if_due)
         stopping.wait(TICK_SECONDS)
+    follower.join()
     _whatever_answers("registry", registry.leave)
     database.close()
 

@@ -1,8 +1,8 @@
 """The embedded worker: ``python -m workers.supervisor`` runs jobs on this machine without any broker.
 
 So many slots, each a thread with one warm child process: on CPUs, and one more for each accelerator, which then has
-the training to itself. The main thread takes back expired leases and advances optimizations. It polls the same
-``claim`` that Celery's workers use.
+the training to itself. The main thread takes back expired leases and advances optimizations, and another
+follows what was handed to schedulers. It polls the same ``claim`` that Celery's workers use.
 """
 
 import logging
@@ -24,6 +24,7 @@ from workers.claims.slots import Slot, slots_of
 from workers.execution.child_handle import Child
 from workers.execution.execute import Worker
 from workers.execution.waves import work_once
+from workers.follower import follow_submissions
 from workers.pipeline import tick
 
 log = logging.getLogger("mixwright.supervisor")
@@ -36,7 +37,7 @@ def supervise(settings: Settings, stopping: threading.Event) -> None:
     """Run jobs until ``stopping`` is set; then every child is ended and every job given back."""
     slots = slots_of(settings)
     # No slot waits for another's connection, nor does what takes back leases.
-    database = Database(settings.resolved_database_url, max(CONNECTIONS, len(slots) + 1))
+    database = Database(settings.resolved_database_url, max(CONNECTIONS, len(slots) + 2))
     registry = Registry(database, slots, Pauses(settings.pause_seconds))
     try:
         registry.register()
@@ -46,6 +47,9 @@ def supervise(settings: Settings, stopping: threading.Event) -> None:
         threading.Thread(target=_slot, args=(database, settings, stopping, registry, slot), name=slot.name)
         for slot in slots
     ]
+    threads.append(
+        threading.Thread(target=follow_submissions, args=(database, settings, stopping), name="follower")
+    )
     for thread in threads:
         thread.start()
     log.info("supervisor %d: %s", os.getpid(), ", ".join(slot.name for slot in slots) or "no slots")

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from service.http.schemas import Name, RequestModel
 from service.optimizations.schemas import TaskRequest, TrainingRequest
 from service.swarms.service import ModelView, TrainingView
-from store.settings import BUILT_IN
+from store.launchers.base import BUILT_IN
 
 
 class EngineRequest(RequestModel):

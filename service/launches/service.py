@@ -25,8 +25,11 @@ from store.documents import (
     SwarmDocument,
     TrainingDocument,
 )
+from store.launchers import BadLaunchers, read_launchers
+from store.launchers.base import BUILT_IN, Launcher
+from store.launchers.scheduler import Scheduler
 from store.problems import Conflict, Invalid, existing
-from store.settings import BUILT_IN, BadLaunchers, Program, Settings, Torchrun, read_launchers
+from store.settings import Settings
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
 
 
@@ -37,32 +40,33 @@ class CheckedLaunch:
     mixture_id: str
     document: LaunchDocument
     start: StartFolder | None = None
+    launcher: Launcher | None = None
 
 
 def check_launch(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     """Validate size, training settings and task files. Raises Invalid naming the field."""
     named = request.model_dump(include={"launcher", "name", "seed"})
     launcher = _launcher(request, settings)
-    if isinstance(launcher, Program):
+    if launcher is not None and launcher.is_program:
         _check_program(request)
         training = TrainingDocument(tokens=request.tokens, repetition_cap=request.repetition_cap)
         document = LaunchDocument(version=VERSION, **vars(training), **named)
-        return CheckedLaunch(request.mixture_id, document)
+        return CheckedLaunch(request.mixture_id, document, launcher=launcher)
     if request.size is None and request.architecture is None and request.start is None:
         raise Invalid("no_model", "Say what to train: a size, an architecture or a start.", "size")
     training, start = check_training(request, request.tokens, "", settings)
     engine = _check_engine(request, launcher)
     tasks = check_tasks(request.tasks, settings)
     document = LaunchDocument(version=VERSION, **vars(training), **named, engine=engine, tasks=tasks)
-    return CheckedLaunch(request.mixture_id, document, start)
+    return CheckedLaunch(request.mixture_id, document, start, launcher)
 
 
 _BUILT_IN_ONLY = (*TrainingRequest.model_fields, "engine", "tasks")
 
 
-def _check_engine(request: LaunchRequest, launcher: Torchrun | None) -> EngineDocument | None:
+def _check_engine(request: LaunchRequest, launcher: Launcher | None) -> EngineDocument | None:
     """The engine as stored; raises Invalid where the batch cannot be dealt to the processes, or in pieces."""
-    processes = 1 if launcher is None else launcher.processes
+    processes = 1 if launcher is None else launcher.world_size
     rows, left = divmod(request.batch_rows, processes)
     if left:
         raise Invalid(
@@ -83,7 +87,7 @@ def _check_engine(request: LaunchRequest, launcher: Torchrun | None) -> EngineDo
     return EngineDocument(**request.engine.model_dump())
 
 
-def _launcher(request: LaunchRequest, settings: Settings) -> Program | Torchrun | None:
+def _launcher(request: LaunchRequest, settings: Settings) -> Launcher | None:
     """The launcher asked for, None for the built-in trainer as it is; raises Invalid where nobody configured it."""
     if request.launcher == BUILT_IN:
         return None
@@ -170,9 +174,14 @@ def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice,
     )
     session.add(run)
     session.flush()
-    kind = jobs.EXTERNAL_RUN if document.is_program else jobs.FULL_RUN
-    session.add(jobs.new_job(kind, run.id, launch.id, user=user))
+    session.add(jobs.new_job(_kind(checked), run.id, launch.id, user=user))
     return launch.id
+
+
+def _kind(checked: CheckedLaunch) -> str:
+    if isinstance(checked.launcher, Scheduler):
+        return jobs.SCHEDULED_RUN
+    return jobs.EXTERNAL_RUN if checked.document.is_program else jobs.FULL_RUN
 
 
 _QUERY = (

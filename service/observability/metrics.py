@@ -39,7 +39,7 @@ CACHE_SECONDS = 1.0
 BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
 """Upper bounds of an attempt's seconds: a fit takes one, a full run a day."""
 STATES = (*jobs.LIVE, *jobs.ENDED)
-_RUNS = (jobs.PROXY_RUN, jobs.FULL_RUN)
+_RUNS = (jobs.PROXY_RUN, jobs.FULL_RUN, jobs.SCHEDULED_RUN)
 
 
 class JobMetrics(Collector):

@@ -18,7 +18,7 @@ from store.documents import (
     TrainingDocument,
 )
 from store.engine import Database
-from store.settings import BUILT_IN
+from store.launchers.base import BUILT_IN
 from store.tables import Launch, MixtureRow, Optimization
 from tests.workers.conftest import new_revision
 

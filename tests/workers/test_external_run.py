@@ -15,7 +15,10 @@ import yaml
 from exchange.formats import FORMATS
 from store import jobs
 from store.engine import Database
-from store.settings import FORMAT_FILES, BadLaunchers, Program, Settings, read_launchers
+from store.launchers import BadLaunchers, read_launchers
+from store.launchers.base import ALLOWED_ENVIRONMENT, FORMAT_FILES
+from store.launchers.program import Program
+from store.settings import Settings
 from store.tables import DomainRow, Job, Launch, MixtureRow, Run
 from tests.workers.conftest import new_revision
 from workers.claims.claim import claim
@@ -31,7 +34,7 @@ SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ), 
 def spec(tmp_path: Path, *arguments: str, stop_seconds: float = 30.0) -> dict[str, object]:
     return {
         "arguments": [sys.executable, *arguments],
-        "environment": list(external_run.ALLOWED_ENVIRONMENT),
+        "environment": list(ALLOWED_ENVIRONMENT),
         "directory": str(tmp_path / "launch"),
         "stop_seconds": stop_seconds,
         "mixture": {"weights": {"books": 1.0}},
@@ -42,7 +45,7 @@ def spec(tmp_path: Path, *arguments: str, stop_seconds: float = 30.0) -> dict[st
 def test_a_value_stays_one_argument_whatever_it_holds() -> None:
     launcher = Program(command=("/bin/x", "--name={name}", "{name}", "a b"))
     for value in ("a b", "$(id)", "; rm -rf /", "{seed}", "--flag", "'\"\n"):
-        assert launcher.arguments({"name": value}) == ["/bin/x", f"--name={value}", value, "a b"]
+        assert launcher.arguments({"name": value}) == ("/bin/x", f"--name={value}", value, "a b")
 
 
 def test_the_program_gets_its_arguments_and_no_secret(
@@ -55,7 +58,7 @@ def test_the_program_gets_its_arguments_and_no_secret(
     assert result["exit_status"] == 0
     arguments, environment, directory = json.loads((tmp_path / "launch" / "log").read_text())
     assert arguments == ["$(id)", "a b"]
-    assert set(environment) <= {*external_run.ALLOWED_ENVIRONMENT, "LC_CTYPE"}
+    assert set(environment) <= {*ALLOWED_ENVIRONMENT, "LC_CTYPE"}
     assert directory == str(tmp_path / "launch")
     assert json.loads((tmp_path / "launch" / "mixture.json").read_text()) == {"weights": {"books": 1.0}}
     assert (tmp_path / "launch" / "log").stat().st_mode & 0o777 == 0o600
@@ -176,7 +179,10 @@ def test_a_launcher_gets_the_mixture_as_its_trainer_reads_it(sqlite: Database, t
         launch = Launch(mixture_id=mixture.id, settings=asked)
         session.add(launch)
         session.flush()
-        job = jobs.new_job(jobs.EXTERNAL_RUN, "run", launch.id)
+        run_row = Run(launch_id=launch.id, position=0, seed=0, weights=weights)
+        session.add(run_row)
+        session.flush()
+        job = jobs.new_job(jobs.EXTERNAL_RUN, run_row.id, launch.id)
         session.add(job)
         session.flush()
         told = external_run.describe(session, job, settings)
@@ -191,5 +197,5 @@ def test_a_launcher_gets_the_mixture_as_its_trainer_reads_it(sqlite: Database, t
     assert drawn["target_tokens"] == 51_200
 
 
-def test_every_placeholder_of_a_format_is_one() -> None:
-    assert set(FORMAT_FILES.values()) == set(FORMATS)
+def test_every_placeholder_of_a_format_is_the_file_it_writes() -> None:
+    assert set(FORMAT_FILES.values()) == {f"{name}/{format.file}" for name, format in FORMATS.items()}

@@ -11,7 +11,8 @@ import pytest
 from store import jobs
 from store.documents import VERSION, EngineDocument, LaunchDocument
 from store.engine import Database
-from store.settings import BadLaunchers, Settings, read_launchers
+from store.launchers import BadLaunchers, read_launchers
+from store.settings import Settings
 from store.tables import Document, Job, Launch, Metric, MixtureRow, Run
 from tests.workers.conftest import Until, prepare, write_texts
 from workers.claims.claim import claim

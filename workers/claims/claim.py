@@ -27,6 +27,7 @@ from store.jobs import (
     RELEASED,
     RETRIED,
     RUNNING,
+    SCHEDULED_RUN,
     SUCCEEDED,
     TRAINING,
     note_attempt,
@@ -57,10 +58,10 @@ class Claim:
 
 
 def claimable(kinds: Collection[str] | None = None) -> Select[Any]:
-    """Jobs that may be claimed now, in the order in which they should be."""
+    """Jobs that may be claimed now, in the order in which they should be; of any kind that is a worker's."""
     query = select(Job).where(Job.state == QUEUED, Job.available_at <= database_now())
-    if kinds is not None:
-        query = query.where(Job.kind.in_(tuple(kinds)))
+    wanted = Job.kind != SCHEDULED_RUN if kinds is None else Job.kind.in_(tuple(kinds))
+    query = query.where(wanted)
     return query.order_by(Job.priority, Job.position, Job.created_at, Job.id)
 
 
@@ -77,7 +78,8 @@ def users_in_turn(session: Session) -> list[str]:
     following = queued.where(Job.user_name > first.c.user_name).scalar_subquery()
     waiting = first.union_all(select(following).where(first.c.user_name.is_not(None)))
     of_user = Job.user_name == waiting.c.user_name
-    slots = select(func.sum(1.0 / Job.shared_by)).where(of_user, Job.state.in_(HELD)).scalar_subquery()
+    on_slots = (of_user, Job.state.in_(HELD), Job.kind != SCHEDULED_RUN)
+    slots = select(func.sum(1.0 / Job.shared_by)).where(*on_slots).scalar_subquery()
     last = select(func.max(Job.started_at)).where(of_user).scalar_subquery()
     turns = select(waiting.c.user_name, func.coalesce(slots, 0.0), func.coalesce(last, 0.0)).where(
         waiting.c.user_name.is_not(None)
@@ -370,4 +372,4 @@ def next_attempt(job: Job, failure: Failure) -> Retry | None:
 
 def _got_far(job: Job) -> bool:
     held = (job.lease_expires_at or 0.0) - (job.started_at or 0.0)
-    return job.kind in TRAINING and held > FAR_SECONDS
+    return job.kind in (*TRAINING, SCHEDULED_RUN) and held > FAR_SECONDS

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from proxy_models.planning.memory import processor_name, total_memory
-from store.jobs import PRIORITY, TRAINING
+from store.jobs import PRIORITY, SCHEDULED_RUN, TRAINING
 from store.settings import Settings
 
-NOT_TRAINING = tuple(kind for kind in PRIORITY if kind not in TRAINING)
+NOT_TRAINING = tuple(kind for kind in PRIORITY if kind not in (*TRAINING, SCHEDULED_RUN))
 _SHOWN = ("mixwright", "torch", "transformers", "numpy")
 
 

@@ -1,4 +1,4 @@
-"""The full training run of a launch, by a program the operator configured (`store.settings`)."""
+"""The full training run of a launch, by a program the operator configured (`store.launchers.program`)."""
 
 import json
 import os
@@ -14,20 +14,19 @@ from sqlalchemy.orm import Session
 
 from proxy_models.storage import write_json
 from store.documents import LaunchDocument
-from store.settings import BadLaunchers, Program, Settings, Torchrun, read_launchers
-from store.tables import Document, Job, Launch, Run
+from store.launchers import BadLaunchers, read_launchers
+from store.launchers.base import Commanded, Launcher
+from store.launchers.program import Program
+from store.launchers.work import work_of
+from store.settings import Settings
+from store.tables import Document, Job, Launch, Revision, Run
 from workers.claims.failures import JobError
 
-ALLOWED_ENVIRONMENT = (
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH",
-    "CUDA_VISIBLE_DEVICES",
-)  # fmt: skip
-"""What every program is given of the worker's environment: no setting of ours, so no token and no address."""
 TAIL_BYTES = 2000
 POLL_SECONDS = 0.5
 
 
-Kind = TypeVar("Kind", Program, Torchrun)
+Kind = TypeVar("Kind", bound=Launcher)
 
 
 def configured(name: str, kind: type[Kind], settings: Settings) -> Kind:
@@ -46,46 +45,28 @@ def configured(name: str, kind: type[Kind], settings: Settings) -> Kind:
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:
     """The command with its placeholders replaced, and the mixture it is for."""
-    launch = session.get_one(Launch, job.owner)
-    revision, asked = launch.mixture.revision, LaunchDocument.of(launch)
-    launcher = configured(asked.launcher, Program, settings)
-    directory = settings.artifacts / "launches" / launch.id
-    about = {
-        "launch_id": launch.id,
-        "mixture_id": launch.mixture_id,
-        "name": asked.name or launch.id,
-        "target_tokens": asked.tokens,
-        "seed": asked.seed,
-        "domain_set": revision.domain_set.name,
-        "revision": revision.number,
-    }
-    domains = {
-        row.name: {
-            "weight": launch.mixture.weights[row.name],
-            "tokens": row.tokens,
-            "files": row.files,
-            **({"reading": row.reading} if row.reading else {}),
-        }
-        for row in revision.domains
-    }
-    paths = {"directory": str(directory), "mixture_file": str(directory / "mixture.json")}
-    if launcher.formats:
-        from exchange.formats import format_named
-
-        for placeholder, name in launcher.formats.items():
-            paths[placeholder] = str(directory / name / format_named(name).file)
+    launch, run = session.get_one(Launch, job.owner), session.get_one(Run, job.subject)
+    document = LaunchDocument.of(launch)
+    launcher = configured(document.launcher, Program, settings)
+    work = work_of(run, launch.mixture, document, launcher, settings)
+    rendering = launcher.render(work)
     return {
-        "arguments": launcher.arguments({name: str(value) for name, value in {**about, **paths}.items()}),
-        "environment": [*ALLOWED_ENVIRONMENT, *launcher.environment],
+        "arguments": rendering.arguments,
+        "environment": rendering.environment,
         "stop_seconds": launcher.stop_seconds,
-        "directory": str(directory),
-        "mixture": {**about, "weights": launch.mixture.weights, "domains": domains},
-        "exports": {
-            "formats": list(launcher.formats.values()),
-            "repetition_cap": asked.repetition_cap,
-            "documents": {row.name: row.documents_of_tokens for row in revision.domains},
-            **launcher.model_dump(include={"path", "sequence_length", "batch_rows"}),
-        },
+        "directory": rendering.directory,
+        "mixture": work.mixture,
+        "exports": exports_of(launcher, launch.mixture.revision, document),
+    }
+
+
+def exports_of(launcher: Commanded, revision: Revision, launch: LaunchDocument) -> Document:
+    """What `write_exports` has to know beside the mixture."""
+    return {
+        "formats": [str(Path(file).parent) for file in launcher.format_files.values()],
+        "repetition_cap": launch.repetition_cap,
+        "documents": {row.name: row.documents_of_tokens for row in revision.domains},
+        **launcher.model_dump(include={"path", "sequence_length", "batch_rows"}),
     }
 
 
@@ -162,13 +143,17 @@ def run_program(spec: Document, leave: Callable[[], bool] = lambda: False) -> tu
         answer = runner.stdout.read()
     if not answer:
         raise JobError("launcher_not_started", f"{spec['arguments'][0]} could not be started")
-    return json.loads(answer)["exit_status"], _tail(directory / "log")
+    return json.loads(answer)["exit_status"], tail(directory / "log")
 
 
-def _tail(path: Path) -> str:
-    if not path.exists():
+def tail(path: Path) -> str:
+    """The end of a log, which may be of any length; empty without one."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return file.read(TAIL_BYTES).decode("utf-8", "replace").replace("\0", "").strip()
+    except OSError:
         return ""
-    return path.read_bytes()[-TAIL_BYTES:].decode("utf-8", "replace").replace("\0", "").strip()
 
 
 def store(session: Session, job: Job, result: Document) -> None:

@@ -5,7 +5,6 @@ A worker describes the run and stores what was measured; its child trains it, an
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +18,10 @@ from proxy_models.stores.current import current_store, local_artifact, using_sto
 from proxy_models.stores.object_path import file_identity, is_address
 from store.documents import LaunchDocument, ModelDocument, SwarmDocument
 from store.files import identity_hash
-from store.settings import BUILT_IN, Settings, Torchrun
+from store.launchers.base import BUILT_IN
+from store.launchers.torchrun import Torchrun
+from store.run_orders import run_order
+from store.settings import Settings
 from workers.claims.failures import JobError
 
 if TYPE_CHECKING:
@@ -52,36 +54,14 @@ def describe(session: "Session", job: "Job", settings: Settings) -> Document:
     if job.kind == PROXY_RUN:
         optimization = session.get_one(Optimization, job.owner)
         revision, swarm = optimization.revision, SwarmDocument.of(optimization)
-        training, tasks = swarm.proxy, swarm.tasks
-        shared = {}
+        training, tasks, shared = swarm.proxy, swarm.tasks, {}
     else:
         launch = session.get_one(Launch, job.owner)
         revision, training = launch.mixture.revision, LaunchDocument.of(launch)
         tasks, shared = training.tasks, _shared(training, settings)
-    shards = {row.name: row.shard_directory for row in revision.domains}
-    for name, directory in shards.items():
-        if directory is None:
-            raise JobError("data_missing", f"domain {name!r} has no token shard")
     assert training is not None, "what has runs has a proxy"
-    return {
-        "size": training.size,
-        "architecture": training.architecture,
-        **_start(training),
-        "vocabulary_size": revision.vocabulary_size,
-        "mixture": run.weights,
-        "shards": shards,
-        "tokenizer": revision.tokenizer_path,
-        "tasks": [
-            {"name": task.name, "path": task.path, "measure": task.measure, "fields": task.fields}
-            for task in tasks
-        ],
-        "directory": str(settings.artifacts / "runs" / run.id),
-        "max_epochs": training.repetition_cap,
-        "device": settings.device,
-        **settings.store_order,
-        "training": {**training.chosen, "tokens": run.requested_tokens, "seed": run.seed},
-        **shared,
-    }
+    unchanged_start(training)
+    return {**run_order(run, revision, training, tasks, settings), **settings.store_order, **shared}
 
 
 def _shared(launch: LaunchDocument, settings: Settings) -> Document:
@@ -97,17 +77,13 @@ def _shared(launch: LaunchDocument, settings: Settings) -> Document:
     return {**engine, "device": launcher.device, "torchrun": launcher.model_dump()}
 
 
-def _start(model: ModelDocument) -> Document:
-    """A folder is looked at here; a published model is fetched and looked at by `local_spec`."""
-    if model.start is not None and is_address(model.start):
-        return {"start": model.start, "start_content": model.start_content}
-    return {"start": unchanged_start(model)}
-
-
 def unchanged_start(model: ModelDocument) -> str | None:
-    """The folder to start from; raises `JobError` where it is not what it was when it was asked for."""
-    if model.start is None:
-        return None
+    """What to start from; raises `JobError` where a folder is not what it was when it was asked for.
+
+    A published model is looked at by `local_spec`, which fetches it.
+    """
+    if model.start is None or is_address(model.start):
+        return model.start
     try:
         files = [file_identity(file) for file in read_start(Path(model.start)).files]
     except (ProxyError, OSError) as error:
@@ -237,14 +213,11 @@ def _train_by_torchrun(run: Document, about: Document, torchrun: Document, order
             order.measured(0, metrics)
         return order.cancelled(0) or order.stopping()
 
+    launcher = Torchrun.model_validate(torchrun)
     program = {
-        "arguments": [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *(f"--nproc-per-node={torchrun['processes']}", f"--max-restarts={torchrun['restarts']}"),
-            *("-m", "proxy_models.training.full_run", str(directory / ORDER)),
-        ],
+        "arguments": launcher.trainer(directory / ORDER, ("--standalone",)),
         "directory": str(directory),
-        "stop_seconds": torchrun["stop_seconds"],
+        "stop_seconds": launcher.stop_seconds,
         "environment": [name for name in os.environ if not name.startswith("MIXWRIGHT_")],
     }
     status, tail = run_program(program, leave)

@@ -1,0 +1,181 @@
+"""Slurm: a batch script, submitted with ``sbatch``, found again by its job name.
+
+    [launchers.cluster]
+    kind = "slurm"
+    nodes = 2
+    processes = 8                    # of the built-in trainer on each; with device = "cuda" as many GPUs
+    device = "cuda"
+    partition = "train"
+    account = "lab"
+    time = "2-00:00:00"
+    options = ["--qos=high"]         # any further #SBATCH line
+    setup = ["module load cuda"]     # lines of the script before it
+
+Without a time limit's or a machine's end the job runs to its own. Slurm itself starts it again where a node failed or
+it was preempted (``requeue``); what ran out of time is submitted again and goes on from its checkpoint.
+"""
+
+import re
+from typing import Final, Literal
+
+from pydantic import Field, field_validator
+
+from store.launchers.base import Rendering, Work
+from store.launchers.scheduler import (
+    ENDED,
+    LOG,
+    QUEUED,
+    RUNNING,
+    SCRIPT,
+    Refused,
+    Scheduler,
+    SchedulerAway,
+    Seen,
+    Standing,
+    ask,
+    submission_directory,
+)
+
+_QUEUED: Final = frozenset(
+    {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
+)
+_RUNNING: Final = frozenset(
+    {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "SUSPENDED", "RESIZING"}
+)
+_LOST: Final = frozenset({"TIMEOUT", "DEADLINE", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REVOKED"})
+_AWAY = re.compile(
+    "unable to contact|connection refused|timed out|temporarily|communication|protocol authentication",
+    re.IGNORECASE,
+)
+"""What the commands say when the controller does not answer; anything else is its answer."""
+_UNKNOWN = re.compile("invalid job id", re.IGNORECASE)
+_VALUE = r"^[A-Za-z0-9][A-Za-z0-9_.,:@+-]*$"
+
+
+class Slurm(Scheduler):
+    """See the module."""
+
+    kind: Literal["slurm"]
+    partition: str | None = Field(default=None, pattern=_VALUE)
+    account: str | None = Field(default=None, pattern=_VALUE)
+    time: str | None = Field(default=None, pattern=r"^(\d+-)?\d+(:\d+){0,2}$")
+    gpus_per_node: int | None = Field(default=None, ge=0, le=64)
+    cpus_per_task: int | None = Field(default=None, ge=1, le=4096)
+    memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$")
+    requeue: bool = True
+    options: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+
+    @field_validator("options")
+    @classmethod
+    def _of_sbatch(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for option in value:
+            if not re.fullmatch(r"--?[A-Za-z][^\n]*", option):
+                raise ValueError(f"{option!r} is no option of sbatch on one line")
+            if re.match(
+                r"--(job-name|output|error|open-mode|comment|array|wrap|chdir|export)\b|-[JoeDa]", option
+            ):
+                raise ValueError(
+                    f"{option!r} is how a submission is found and followed, and not to be chosen"
+                )
+        return value
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """See `Launcher`."""
+        return ("sbatch", "squeue", "scontrol", "scancel")
+
+    def render(self, work: Work) -> Rendering:
+        """See `Launcher`."""
+        script = submission_directory(work) / SCRIPT
+        files = {**work.files, str(script): self._script(work)}
+        return Rendering(("sbatch", "--parsable", str(script)), str(work.directory), self.passed_on, files)
+
+    def _script(self, work: Work) -> str:
+        gpus = self.gpus_per_node
+        if gpus is None and self.device == "cuda" and not self.is_program:
+            gpus = self.processes
+        options = {
+            "job-name": work.name,
+            "comment": work.launch_id,
+            "output": work.directory / LOG,
+            "open-mode": "append",
+            "partition": self.partition,
+            "account": self.account,
+            "time": self.time,
+            "nodes": self.nodes,
+            "ntasks-per-node": 1,
+            "gpus-per-node": gpus or None,
+            "cpus-per-task": self.cpus_per_task,
+            "mem": self.memory,
+        }
+        lines = [f"#SBATCH --{name}={_quoted(value)}" for name, value in options.items() if value is not None]
+        lines.append(f"#SBATCH --{'' if self.requeue else 'no-'}requeue")
+        lines += [f"#SBATCH {option}" for option in self.options]
+        body = self.scripted(work, self._meeting(), '"$SLURM_JOB_ID"')
+        return "\n".join(["#!/bin/bash", *lines, "", *self.setup, body])
+
+    def _meeting(self) -> tuple[str, ...]:
+        if self.nodes == 1:
+            return ("--standalone",)
+        # A port of the job's own: two jobs may share their first node.
+        first = '$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+        return (
+            '--nnodes="$SLURM_JOB_NUM_NODES"',
+            '--rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID"',
+            f'--rdzv-endpoint="{first}:$((20000 + SLURM_JOB_ID % 20000))"',
+        )
+
+    def line(self, work: Work, meeting: tuple[str, ...]) -> str:
+        """See `Scheduler`."""
+        line = super().line(work, meeting)
+        return line if self.nodes == 1 else f"srun --kill-on-bad-exit=1 {line}"
+
+    def submit(self, rendering: Rendering, name: str) -> str:
+        """See `Scheduler`."""
+        answer = ask(self, rendering.arguments)
+        if answer.returncode:
+            raise _failure(answer.stderr, Refused)
+        return answer.stdout.strip().partition(";")[0]  # a federation adds its cluster's name
+
+    def find(self, name: str) -> str | None:
+        """See `Scheduler`."""
+        answer = ask(self, ("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%A"))
+        if answer.returncode:
+            raise SchedulerAway(answer.stderr.strip())
+        return min(answer.stdout.split(), key=int, default=None)
+
+    def follow(self, seen: Seen) -> Standing | None:
+        """See `Scheduler`."""
+        answer = ask(self, ("scontrol", "--oneliner", "show", "job", seen.external_id))
+        if answer.returncode:
+            if _UNKNOWN.search(answer.stderr):
+                return None
+            raise SchedulerAway(answer.stderr.strip())
+        fields = dict(re.findall(r"(\w+)=(\S*)", answer.stdout))
+        state, reason = fields["JobState"], fields.get("Reason", "None")
+        said = state if reason == "None" else f"{state} ({reason})"
+        if state in _QUEUED:
+            return Standing(QUEUED, said)
+        if state in _RUNNING:
+            return Standing(RUNNING, said)
+        status, _, signal = fields.get("ExitCode", "0:0").partition(":")
+        ended = -int(signal) if int(signal or 0) else int(status)
+        return Standing(ENDED, said, ended, lost=state in _LOST, cancelled=state == "CANCELLED")
+
+    def cancel(self, seen: Seen) -> None:
+        """See `Scheduler`."""
+        answer = ask(self, ("scancel", seen.external_id))
+        if answer.returncode and not _UNKNOWN.search(answer.stderr):
+            raise SchedulerAway(answer.stderr.strip())
+
+
+def _quoted(value: object) -> str:
+    """As sbatch splits a line: a path may have a blank."""
+    text = str(value)
+    return f'"{text}"' if " " in text else text
+
+
+def _failure(message: str, otherwise: type[RuntimeError]) -> RuntimeError:
+    kind = SchedulerAway if _AWAY.search(message) else otherwise
+    return kind(message.strip() or "sbatch gave no reason")
