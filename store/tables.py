@@ -265,7 +265,8 @@ class MixtureRow(Base):
     kind: Mapped[str]
     name: Mapped[str | None]
     weights: Mapped[Document]
-    evidence: Mapped[Document | None]
+    evidence: Mapped[Document | None] = mapped_column(deferred=True)
+    """Megabytes for very many domains, so it is read where it is asked for."""
     created_at: Mapped[float] = _time()
     revision: Mapped[Revision] = relationship()
 

@@ -1,4 +1,7 @@
-"""The dashboard's addresses, and what its pages read: the documents of the API, made by the same functions."""
+"""The dashboard's addresses, and what its pages read: the documents of the API, made by the same functions.
+
+A page about very many domains is made outside the web process (`Computation.read`), and its tables have an end.
+"""
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
@@ -8,6 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from exchange.formats import FORMATS
@@ -23,7 +27,14 @@ from service.dashboard.sentences import (
     progress_sentence,
 )
 from service.dashboard.templating import ENVIRONMENT, page
-from service.domain_sets.repository import DOMAIN_SETS, describe_revision, revision_of
+from service.domain_sets.repository import (
+    DOMAIN_SETS,
+    WIDE,
+    describe_revision,
+    has_many_domains,
+    is_wide,
+    revision_of,
+)
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, slow
 from service.launches.comparison import compare, objective_bpb, objective_weights, with_objective
 from service.launches.service import LAUNCHES, describe_launch
@@ -36,8 +47,11 @@ from service.optimizations.service import OPTIMIZATIONS, optimization_with_id
 from service.swarms.service import run_page
 from service.training.device import worker_device
 from service.workers import WORKERS
+from store.engine import Database
 from store.jobs import LIVE
 from store.problems import Invalid, Problem
+from store.settings import Settings
+from store.tables import Launch, MixtureRow, Optimization
 
 Document = dict[str, Any]
 
@@ -46,6 +60,8 @@ LIST_LENGTH = 25
 MOST_WORKERS = 100
 MOST_ROWS = 40
 """Domains drawn; the table beside the chart has them all."""
+MOST_DOMAINS = WIDE
+"""Rows of a table of domains."""
 MOST_LAUNCHES = 50
 """Launches shown with their optimization."""
 
@@ -93,17 +109,33 @@ def overview(
 def domain_set(
     name: str,
     database: DatabaseDependency,
+    compute: ComputeDependency,
     revision: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
     after: After = None,
+    domains_after: After = None,
 ) -> Response:
     """One revision of a domain set and what was asked of the set."""
+    with database.read() as store:
+        wide = is_wide(store, name, revision)
+    return compute.read(wide, _domain_set_page, database, name, revision, after, domains_after)
+
+
+def _domain_set_page(
+    database: Database, name: str, revision: int | None, after: str | None, domains_after: str | None
+) -> Response:
     with database.read() as store:
         document = _json(describe_revision(store, revision_of(store, name, revision)))
         latest = revision_of(store, name, None).number if revision else document["number"]
         optimizations = _json(OPTIMIZATIONS.page(store, after, LIST_LENGTH, domain_set=name))
+    domains = document["domains"]
+    names = [domain["name"] for domain in domains]
+    first = names.index(domains_after) + 1 if domains_after in names else 0
+    shown = domains[first : first + MOST_DOMAINS]
     return page(
         "domain_set.html",
         revision=document,
+        domains=shown,
+        domains_next=shown[-1]["name"] if first + len(shown) < len(domains) else None,
         latest=latest,
         changes=changes_sentence(document["changes"]),
         optimizations=optimizations,
@@ -117,9 +149,19 @@ def optimization(
     optimization_id: str,
     database: DatabaseDependency,
     settings: SettingsDependency,
+    compute: ComputeDependency,
     runs_after: After = None,
 ) -> Response:
     """The mixture, its evidence, and the swarm behind it."""
+    revision = select(Optimization.revision_id).where(Optimization.id == optimization_id)
+    with database.read() as store:
+        wide = has_many_domains(store, revision.scalar_subquery())
+    return compute.read(wide, _optimization_page, database, settings, optimization_id, runs_after)
+
+
+def _optimization_page(
+    database: Database, settings: Settings, optimization_id: str, runs_after: str | None
+) -> Response:
     with database.read() as store:
         row = optimization_with_id(store, optimization_id)
         document = _json(describe(store, row, worker_device(settings)))
@@ -131,11 +173,11 @@ def optimization(
             else {"items": [], "next": None}
         )
         launches = _json(LAUNCHES.page(store, None, MOST_LAUNCHES, optimization=optimization_id))["items"]
-    view = _optimization_page(document, mixture, runs, launches)
+    view = _optimization_view(document, mixture, runs, launches)
     return page("optimization.html", runs_after=runs_after, **view)
 
 
-def _optimization_page(
+def _optimization_view(
     optimization: Document, mixture: Document | None, runs: Document, launches: Sequence[Document]
 ) -> dict[str, Any]:
     """What the template shows of the API's documents; ``mixture`` is None before there is one.
@@ -149,7 +191,7 @@ def _optimization_page(
         "optimization": optimization,
         "sentence": progress_sentence(optimization),
         "is_live": any(document["state"] in LIVE for document in (optimization, *launches)),
-        "answer": answer_view(evidence) if evidence else None,
+        "answer": answer_view(evidence, MOST_DOMAINS) if evidence else None,
         "measured": _measured(evidence, launches) if evidence else None,
         "reuse": _reuse(settings["reuse"]) if settings.get("reuse") else None,
         "runs": with_objective(runs["items"], settings),
@@ -174,12 +216,13 @@ def _reuse(settings: Document) -> dict[str, Any]:
     }
 
 
-def answer_view(evidence: Document) -> dict[str, Any]:
-    """What `_answer.html` shows of a mixture's evidence."""
+def answer_view(evidence: Document, most: int | None = None) -> dict[str, Any]:
+    """What `_answer.html` shows of a mixture's evidence, at ``most`` so many domains of it."""
     domains = sorted(evidence["domains"], key=lambda domain: (-domain["weight"], domain["name"]))
     return {
         "evidence": evidence,
-        "domains": domains,
+        "domains": domains[:most],
+        "unlisted": 0 if most is None else len(domains[most:]),
         "objective_tasks": [task for task in evidence["tasks"] if task["weight"] > 0],
         "watched_tasks": [task for task in evidence["tasks"] if task["weight"] <= 0],
         "verdict": predicted_verdict(evidence),
@@ -204,7 +247,11 @@ def _measured(evidence: Document, launches: Sequence[Document]) -> dict[str, Any
 @slow
 def lineage(mixture_id: str, settings: SettingsDependency, compute: ComputeDependency) -> Response:
     """Where a mixture comes from, down to any run."""
-    document = _json(compute(lineage_of, settings, mixture_id))
+    return compute(_lineage_page, settings, mixture_id)
+
+
+def _lineage_page(settings: Settings, mixture_id: str) -> Response:
+    document = _json(lineage_of(settings, mixture_id))
     return page("lineage.html", lineage=document, sentence=lineage_sentence(document))
 
 
@@ -246,13 +293,25 @@ def workers(store: Store, after: After = None) -> Response:
 
 
 @_pages.get("/launches/{launch_id}")
-def launch(launch_id: str, store: Store) -> Response:
+@slow
+def launch(launch_id: str, database: DatabaseDependency, compute: ComputeDependency) -> Response:
     """A full training run and what was measured on its model."""
-    document = _json(describe_launch(store, launch_id))
+    mixture = select(Launch.mixture_id).where(Launch.id == launch_id).scalar_subquery()
+    revision = select(MixtureRow.revision_id).where(MixtureRow.id == mixture)
+    with database.read() as store:
+        wide = has_many_domains(store, revision.scalar_subquery())
+    return compute.read(wide, _launch_page, database, launch_id)
+
+
+def _launch_page(database: Database, launch_id: str) -> Response:
+    with database.read() as store:
+        document = _json(describe_launch(store, launch_id))
+        mixture = _json(describe_mixture(store, document["mixture_id"]))
     return page(
         "launch.html",
         launch=document,
-        mixture=_json(describe_mixture(store, document["mixture_id"])),
+        mixture=mixture,
+        most_domains=MOST_DOMAINS,
         objective=objective_bpb(document["metrics"], document["settings"]),
         weights=objective_weights(document),
         is_live=document["state"] in LIVE,

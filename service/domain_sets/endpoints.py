@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
-from sqlalchemy.orm import Session
+from fastapi import APIRouter, Depends, Path, Response
+from sqlalchemy.orm import Session, joinedload
 
 from service.domain_sets import repository, revisions
 from service.domain_sets.checks import check_tokenizer
-from service.domain_sets.repository import retry_preparation, revision_of
+from service.domain_sets.repository import retry_preparation
 from service.domain_sets.schemas import (
     DomainSetPlanView,
     DomainSetRequest,
@@ -20,13 +20,17 @@ from service.domain_sets.schemas import (
 from service.http.idempotency import Creation, IdempotentRequest, KeyHeader, do_once
 from service.http.limits import check_domain_sets
 from service.http.routes import (
+    JSON,
+    ComputeDependency,
     DatabaseDependency,
     ThreadRoute,
     slow,
 )
 from service.http.schemas import After, Limit, Page
 from service.optimizations.schemas import TaskRequest
+from service.processes.computation import Computation
 from service.training.checks import check_tasks
+from store.engine import Database
 from store.tables import Revision
 
 router = APIRouter(prefix="/v1/domain-sets", tags=["domain sets"], route_class=ThreadRoute)
@@ -42,7 +46,7 @@ Number = Annotated[int, Path(ge=1, lt=2**31, description="Of a revision, from 1.
 @slow
 def create_domain_set(
     body: DomainSetRequest, creation: Annotated[Creation, Depends()]
-) -> RevisionView | DomainSetPlanView:
+) -> Response | DomainSetPlanView:
     """Name a domain set and give its first revision; counting and tokenizing start at once."""
     settings, user = creation.settings, creation.user
     tokenizer = check_tokenizer(body.tokenizer, settings)
@@ -71,10 +75,9 @@ def list_domain_sets(
 
 
 @router.get("/{name}", response_model=RevisionView)
-def get_domain_set(name: str, database: DatabaseDependency) -> RevisionView:
+def get_domain_set(name: str, database: DatabaseDependency, compute: ComputeDependency) -> Response:
     """The latest revision of a domain set."""
-    with database.read() as session:
-        return repository.describe_revision(session, revision_of(session, name))
+    return _document(database, compute, name)
 
 
 @router.post(
@@ -86,7 +89,7 @@ def get_domain_set(name: str, database: DatabaseDependency) -> RevisionView:
 @slow
 def create_revision(
     name: str, body: RevisionRequest, creation: Annotated[Creation, Depends()]
-) -> RevisionView | RevisionPlanView:
+) -> Response | RevisionPlanView:
     """Give the whole tree anew, or a patch; the answer names the parent and says what changed against it."""
     database, user = creation.database, creation.user.name
     request = IdempotentRequest(f"domain-sets/{name}/revisions", creation.key, body)
@@ -111,24 +114,37 @@ def list_revisions(
 
 
 @router.get("/{name}/revisions/{number:int}", response_model=RevisionView)
-def get_revision(name: str, number: Number, database: DatabaseDependency) -> RevisionView:
+def get_revision(
+    name: str, number: Number, database: DatabaseDependency, compute: ComputeDependency
+) -> Response:
     """One revision, its domains, and how far their preparation has come."""
-    with database.read() as session:
-        return repository.describe_revision(session, revision_of(session, name, number))
+    return _document(database, compute, name, number)
 
 
 @router.post("/{name}/revisions/{number:int}:retry", status_code=202, response_model=RevisionView)
 def retry_revision(
-    name: str, number: Number, database: DatabaseDependency, key: KeyHeader = None
-) -> RevisionView:
+    name: str, number: Number, database: DatabaseDependency, compute: ComputeDependency, key: KeyHeader = None
+) -> Response:
     """Prepare again what failed, after its files were put right."""
     request = IdempotentRequest(f"domain-sets/{name}/revisions/{number}:retry", key)
     do_once(database, request, lambda session: retry_preparation(session, name, number).id)
-    return get_revision(name, number, database)
+    return _document(database, compute, name, number, status=202)
 
 
-def _created(creation: Creation, revision_id: str) -> RevisionView:
+def _created(creation: Creation, revision_id: str) -> Response:
     with creation.database.read() as session:
-        view = repository.describe_revision(session, session.get_one(Revision, revision_id))
-    creation.response.headers["Location"] = f"/v1/domain-sets/{view.domain_set}/revisions/{view.number}"
-    return view
+        revision = session.get_one(Revision, revision_id, options=[joinedload(Revision.domain_set)])
+    name, number = revision.domain_set.name, revision.number
+    answer = _document(creation.database, creation.compute, name, number, status=201)
+    answer.headers["Location"] = f"/v1/domain-sets/{name}/revisions/{number}"
+    return answer
+
+
+def _document(
+    database: Database, compute: Computation, name: str, number: int | None = None, status: int = 200
+) -> Response:
+    """A revision as JSON; a wide one is made outside this process."""
+    with database.read() as session:
+        is_wide = repository.is_wide(session, name, number)
+    document = compute.read(is_wide, repository.revision_document, database, name, number)
+    return Response(document, status, media_type=JSON)

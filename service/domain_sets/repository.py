@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, case, cast, func, select
 from sqlalchemy.orm import Session, joinedload, load_only, selectinload
 
 from mixing.domains import Domains
@@ -22,6 +22,7 @@ from service.domain_sets.schemas import (
 )
 from service.http.schemas import Listing, Page, ProgressView, failure_of, view_of, views_of
 from store import jobs
+from store.engine import Database
 from store.problems import Conflict, NotReady, existing
 from store.revisions.changes import KnownChanges, known_changes
 from store.revisions.shared_text import (
@@ -53,6 +54,25 @@ def revision_of(session: Session, name: str, number: int | None = None) -> Revis
     if number is not None:
         query = query.where(Revision.number == number)
     return existing(session.scalar(query), "revision", f"{name}/{number}")
+
+
+WIDE = 250
+"""Domains from which on what is said of all of them is made outside the web process (`Computation.read`)."""
+
+
+def is_wide(session: Session, name: str, number: int | None = None) -> bool:
+    """Whether a revision (the latest when None) has so many; not where there is none, and no query reads them."""
+    revision = select(Revision.id).join(DomainSet).where(DomainSet.name == name)
+    revision = revision.order_by(Revision.number.desc()).limit(1)
+    if number is not None:
+        revision = revision.where(Revision.number == number)
+    return has_many_domains(session, revision.scalar_subquery())
+
+
+def has_many_domains(session: Session, revision_id: ColumnElement[str] | str) -> bool:
+    """The same by a revision's id."""
+    domains = select(DomainRow.id).where(DomainRow.revision_id == revision_id)
+    return session.execute(domains.offset(WIDE - 1).limit(1)).first() is not None
 
 
 _JOBS_OF = (
@@ -119,6 +139,12 @@ def retry_preparation(session: Session, name: str, number: int) -> Revision:
     if jobs.requeue_jobs(session, revision.id) == 0:
         raise Conflict("nothing_to_retry", f"No part of revision {number} of {name!r} has failed.")
     return revision
+
+
+def revision_document(database: Database, name: str, number: int | None = None) -> bytes:
+    """JSON of a revision, the latest when None; raises NotFound."""
+    with database.read() as session:
+        return describe_revision(session, revision_of(session, name, number)).model_dump_json().encode()
 
 
 def describe_revision(session: Session, revision: Revision) -> RevisionView:

@@ -6,12 +6,19 @@ from fastapi import APIRouter, Depends, Response
 
 from service.http.idempotency import IdempotentRequest, KeyHeader, do_once
 from service.http.limits import User
-from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, ThreadRoute, slow
+from service.http.routes import (
+    JSON,
+    ComputeDependency,
+    DatabaseDependency,
+    SettingsDependency,
+    ThreadRoute,
+    slow,
+)
 from service.http.schemas import After, Limit, Page
 from service.mixtures import service, token_files
 from service.mixtures.evaluation import EvaluateRequest, EvaluationView, evaluate_mixtures
 from service.mixtures.exports import ExportQuery, ExportView, export_of
-from service.mixtures.lineage import LineageView, lineage_of
+from service.mixtures.lineage import LineageView, lineage_document
 from service.mixtures.service import MixtureRequest, MixtureSummary, MixtureView
 from service.mixtures.token_files import Layout, TokenFilesRequest, TokenFilesView
 
@@ -19,17 +26,17 @@ router = APIRouter(prefix="/v1/mixtures", tags=["mixtures"], route_class=ThreadR
 
 
 @router.post("", status_code=201, response_model=MixtureView)
-def create_mixture(
-    body: MixtureRequest, response: Response, database: DatabaseDependency, key: KeyHeader = None
-) -> MixtureView:
+def create_mixture(body: MixtureRequest, database: DatabaseDependency, key: KeyHeader = None) -> Response:
     """Give a mixture made by hand, to launch it or to compare with."""
     mixture_id = do_once(
         database,
         IdempotentRequest("mixtures", key, body),
         lambda session: service.create_mixture(session, body),
     )
-    response.headers["Location"] = f"/v1/mixtures/{mixture_id}"
-    return get_mixture(mixture_id, database)
+    made = get_mixture(mixture_id, database)
+    made.status_code = 201
+    made.headers["Location"] = f"/v1/mixtures/{mixture_id}"
+    return made
 
 
 @router.get("")
@@ -51,17 +58,17 @@ def evaluate(
 
 
 @router.get("/{mixture_id}", response_model=MixtureView)
-def get_mixture(mixture_id: str, database: DatabaseDependency) -> MixtureView:
+def get_mixture(mixture_id: str, database: DatabaseDependency) -> Response:
     """One mixture with its weights and its evidence."""
     with database.read() as session:
-        return service.describe_mixture(session, mixture_id)
+        return Response(service.mixture_document(session, mixture_id), media_type=JSON)
 
 
 @router.get("/{mixture_id}/lineage", response_model=LineageView)
 @slow
-def get_lineage(mixture_id: str, settings: SettingsDependency, compute: ComputeDependency) -> LineageView:
+def get_lineage(mixture_id: str, settings: SettingsDependency, compute: ComputeDependency) -> Response:
     """Where a mixture comes from: revisions, the maps between them, and every run, whether it counted and why."""
-    return compute(lineage_of, settings, mixture_id)
+    return Response(compute(lineage_document, settings, mixture_id), media_type=JSON)
 
 
 @router.get("/{mixture_id}/export", response_model=ExportView)

@@ -123,6 +123,11 @@ def lineage_of(settings: Settings, mixture_id: str) -> LineageView:
         return describe_lineage(session, mixture_id)
 
 
+def lineage_document(settings: Settings, mixture_id: str) -> bytes:
+    """JSON of the same."""
+    return lineage_of(settings, mixture_id).model_dump_json().encode()
+
+
 Verdict = Callable[[Run, Job], tuple[bool, str]]
 """Whether a run counted for the mixture, and why or why not."""
 

@@ -113,8 +113,10 @@ async def optimization_events(
 
 def _seen(optimization_id: str, database: Database, settings: Settings) -> Seen:
     view = _view(optimization_id, database, settings)
-    # The seconds of a stage under way are another number at every poll, and nothing that has happened.
-    content = view.model_dump_json(exclude={"progress": {"stages": {"__all__": {"seconds"}}}})
+    # The seconds of a stage under way are another number at every poll, and nothing that has happened; the settings
+    # may be long, and change with its `updated_at` if at all.
+    unsaid = {"settings": True, "progress": {"stages": {"__all__": {"seconds"}}}}
+    content = view.model_dump_json(exclude=unsaid)
     return Seen(view.model_dump_json().encode(), content.encode(), view.state in jobs.ENDED)
 
 

@@ -1,12 +1,16 @@
 """What takes longer than a tenth of a second, in a process of its own: few at once, bounded in time and memory.
 
     planned = compute(plan, settings, body)
+    document = compute.read(is_wide, revision_document, database, name)
 
 ``plan`` is a function of a module, its arguments and its answer can be pickled, and a `Problem` it raises is raised
 here. The process is forked from one that has everything imported and does nothing else, so it starts in some
 milliseconds, and what it took of memory is given back when it ends: with its answer, at its limit, or as soon as the
 client that waits for it has left. It opens a connection of its own to the database; those of the web process stay
-with the requests that are answered at once.
+with the requests that are answered at once. So do the processors: it waits for the web process, as a `PATIENT` one.
+
+What is only large, a document of two thousand domains, is read so too (`Computation.read`): made in a thread, it
+would hold Python's lock while everybody else waits. Who reads does not wait for those who compute.
 """
 
 import gc
@@ -21,15 +25,19 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from traceback import format_exc
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import psutil
 
+from store.engine import Database, database_for
 from store.problems import Problem, Unavailable
 from store.settings import Settings
 
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
+PATIENT: Final = 5
+"""Niceness of what a request waits for outside the web process, which answers all others meanwhile."""
+_COMPUTING, _READING = "computing", "reading"
 _log = logging.getLogger("mixwright.computation")
 _PRELOADED = [
     "service.http.app",
@@ -64,7 +72,9 @@ class Computations:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._places = threading.BoundedSemaphore(settings.compute_processes)
+        self._places = {
+            kind: threading.BoundedSemaphore(settings.compute_processes) for kind in (_COMPUTING, _READING)
+        }
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
 
@@ -86,14 +96,20 @@ class Computations:
             sender.close()
         return process, receiver
 
-    def take(self) -> None:
-        """Wait for a place; raises Busy."""
-        if not self._places.acquire(timeout=self._settings.wait_seconds):
+    @contextmanager
+    def place(self, kind: str) -> Iterator[None]:
+        """Wait for a place, and leave it to the next; raises Busy."""
+        if not self._places[kind].acquire(timeout=self._settings.wait_seconds):
             raise Busy
+        try:
+            yield
+        finally:
+            self._places[kind].release()
 
-    def give_back(self) -> None:
-        """Leave the place to the next."""
-        self._places.release()
+    @property
+    def settings(self) -> Settings:
+        """Of the service."""
+        return self._settings
 
     @property
     def seconds(self) -> float:
@@ -120,18 +136,37 @@ class Computation:
             Problem: the function's own.
         """
         assert not named, "arguments are given by position"
-        self._all.take()
-        try:
-            with self._guard:
+        return self._run(_COMPUTING, function, given)
+
+    def read(
+        self,
+        is_much: bool,
+        function: Callable[Concatenate[Database, Given], Answer],
+        database: Database,
+        *given: Given.args,
+        **named: Given.kwargs,
+    ) -> Answer:
+        """What the function reads of the database: here, or where that ``is_much`` as something computed."""
+        assert not named, "arguments are given by position"
+        if not is_much:
+            return function(database, *given)
+        return self._run(_READING, _reading, (self._all.settings, function, given))
+
+    def _run(self, kind: str, function: Callable[..., Any], given: tuple[object, ...]) -> Any:
+        with self._all.place(kind):
+            try:
                 if self._has_left:
                     raise _nobody_waits()
+                # Without the guard, for which the event loop waits in `leave`: a fork may take its time.
                 process, receiver = self._all.start(function, given)
-                self._process = process
-            with receiver:
-                return self._answer(receiver, process)
-        finally:
-            self._end()
-            self._all.give_back()
+                with self._guard:
+                    self._process = process
+                with receiver:
+                    if self._has_left:
+                        raise _nobody_waits()
+                    return self._answer(receiver, process)
+            finally:
+                self._end()
 
     @contextmanager
     def ending(self, program: subprocess.Popen[str]) -> Iterator[None]:
@@ -195,6 +230,7 @@ def _compute(
     arguments: tuple[object, ...],
 ) -> None:
     """In the process: the function within the limits, and how it ended."""
+    os.nice(PATIENT)
     gc.freeze()  # a collection would look at, and so copy, all that was there before the fork
     os.environ.update(environment)
     used = psutil.Process().memory_info().vms
@@ -218,6 +254,11 @@ def _compute(
     with suppress(BrokenPipeError):
         sender.send(message)
     sender.close()
+
+
+def _reading(settings: Settings, function: Callable[..., object], given: tuple[object, ...]) -> object:
+    with database_for(settings.resolved_database_url) as database:
+        return function(database, *given)
 
 
 def _raised(value: tuple[int, str, str, str | None, dict[str, object], dict[str, str] | None]) -> Problem:

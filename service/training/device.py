@@ -39,6 +39,7 @@ from proxy_models.planning.memory import (
     weights_bytes,
 )
 from proxy_models.storage import write_json
+from service.processes.computation import PATIENT
 from store.documents import ModelDocument, TrainingDocument
 from store.problems import Invalid
 from store.settings import Settings
@@ -49,8 +50,6 @@ SECONDS = 60.0
 AGAIN_SECONDS = 600.0
 """One that failed, or could not be written down, is not tried again sooner."""
 FORMAT = 1
-PATIENT = 10
-"""Niceness of the process that counts: what others ask comes first."""
 
 _log = logging.getLogger("mixwright.counts")
 _counting = threading.Lock()
