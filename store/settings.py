@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     wait_seconds: float = Field(default=1.0, ge=0)
     """How long a request waits for its turn where as many are under way as may be; then it is refused (503)."""
     compute_processes: int = Field(default=2, ge=1, le=64)
-    """Computations of requests at once: checks of an optimization, dry runs, lineages; and as many large documents."""
+    """Computations at once: checks of an optimization, dry runs, lineages; and as many long documents."""
     compute_seconds: float = Field(default=20.0, gt=0)
     """How long one may take."""
     compute_memory_bytes: int = Field(default=2 * 2**30, ge=2**26)
