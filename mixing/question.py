@@ -21,7 +21,7 @@ from mixing.runs.evidence import Evidence
 from mixing.simplex_map import SimplexMap
 from mixing.solve.constraints import LinearConstraint
 from mixing.solve.problem import GuardRail, MixtureProblem, Objective, RepetitionCost, TaskMean
-from mixing.terms import TaskGuard, Terms, check_heeded
+from mixing.terms import Target, TaskGuard, Terms, check_heeded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,13 @@ class Question(Terms):
         objective: `{task: weight}`, or a specification with families; lower metrics are better. May be empty where
             no law is fitted.
         proxy_tokens: what a full proxy run trains, for a method that extrapolates from there to the target.
+        proxy_parameters: of a proxy's model, its embeddings not counted; with the tokens what a target is held to.
         reuse: the ratios to keep and the runs of older revisions to count.
 
     Raises:
-        InvalidSetting: as `Terms` and `Limits`; proxy tokens that are not positive or are missing where the solver
-            needs them; a reuse that the recipe cannot make.
+        InvalidSetting: as `Terms` and `Limits`; proxy tokens or parameters that are not positive, or are missing
+            where the solver or the target needs them; a target smaller than its proxies; a reuse that the recipe
+            cannot make.
         NotHeeded: what the solver takes no account of.
         UnknownMethod: no such method.
     """
@@ -52,14 +54,14 @@ class Question(Terms):
     constraints: tuple[LinearConstraint, ...] = ()
     objective: Mapping[str, float] | ObjectiveSpec = field(default_factory=dict)
     proxy_tokens: float | None = None
+    proxy_parameters: float | None = None
     reuse: Reuse = NOTHING_REUSED
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.proxy_tokens is not None and not 0 < self.proxy_tokens < math.inf:
-            raise InvalidSetting(
-                f"proxy_tokens is {self.proxy_tokens}; it must be a number above 0", field="proxy_tokens"
-            )
+        for name in ("proxy_tokens", "proxy_parameters"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise InvalidSetting(f"{name} is {value}; it must be a number above 0", field=name)
         if not method_named(self.method).trains_runs and self.recipe is None:
             return
         check_heeded(
@@ -70,6 +72,28 @@ class Question(Terms):
             repetition_price=self.repetition_price,
         )
         check_reusable(self.parts, self.reuse)
+        if self.target is not None:
+            self._check_target(self.target)
+
+    def _check_target(self, target: Target) -> None:
+        for name, whole in (("parameters", self.proxy_parameters), ("tokens", self.proxy_tokens)):
+            if whole is None:
+                raise InvalidSetting(
+                    f"a target is held to its proxies; say how many {name} they have", field=f"proxy_{name}"
+                )
+            if (value := getattr(target, name)) < whole:
+                raise InvalidSetting(
+                    f"the target has {value:,.0f} {name} and its proxies {whole:,.0f}; a target is larger than what"
+                    " is trained for it: make the proxies smaller, or leave the target out",
+                    field="target",
+                )
+
+    @property
+    def target_scale(self) -> tuple[float, float] | None:
+        """Parameters and tokens of the target in units of the proxies'; None without one."""
+        if self.target is None or self.proxy_parameters is None or self.proxy_tokens is None:
+            return None
+        return self.target.parameters / self.proxy_parameters, self.target.tokens / self.proxy_tokens
 
     def to_dict(self) -> Document:
         """JSON of every field; numbers come back to the bit."""
@@ -99,8 +123,13 @@ class Question(Terms):
         return replace(ObjectiveSpec.of(self.objective), granularity=granularity)
 
 
-def problem_of(question: Question, evidence: Evidence, law: Fitted) -> MixtureProblem:
+def problem_of(
+    question: Question, evidence: Evidence, law: Fitted, factors: np.ndarray | float = 1.0
+) -> MixtureProblem:
     """The problem a fitted law poses; a guard rail set against the natural distribution is set by the law itself.
+
+    (C,) `factors` above 0 are what each column's gains are worth at the target (`mixing.laws.transfer`): the tasks
+    then weigh as they will there. Guard rails stay bounds on what a proxy measures.
 
     Everything in it is counted in what the objective varies by over the runs, and a guard rail in what its task
     varies by, so that no tolerance of a solver hangs on a metric's unit.
@@ -114,7 +143,8 @@ def problem_of(question: Question, evidence: Evidence, law: Fitted) -> MixturePr
     if groups.worst and groups.offsets.any():
         raise InvalidSetting("the worst of standardised families cannot be minimised", field="standardize")
     families = tuple(
-        TaskMean(name, row / unit) for name, row in zip(groups.families, groups.membership, strict=True)
+        TaskMean(name, row * factors / unit)
+        for name, row in zip(groups.families, groups.membership, strict=True)
     )
     price = question.repetition_price / unit
     repetition = RepetitionCost(price, domains.unique_tokens / question.target_tokens)
@@ -122,7 +152,7 @@ def problem_of(question: Question, evidence: Evidence, law: Fitted) -> MixturePr
     return MixtureProblem(
         Objective(
             law,
-            groups.column_weights / unit,
+            groups.column_weights * factors / unit,
             domains.natural_weights,
             question.kl_weight / of_spread,
             families if groups.worst else (),

@@ -73,6 +73,29 @@ class TaskGuard:
             )
 
 
+@dataclass(frozen=True)
+class Target:
+    """The training run the mixture is for, which is what the answer is to speak of.
+
+    Attributes:
+        parameters: of its model, its embeddings not counted, as those of the proxies.
+        tokens: that it trains.
+
+    Raises:
+        InvalidSetting: a number that is not above 0.
+    """
+
+    parameters: float
+    tokens: float
+
+    def __post_init__(self) -> None:
+        for name in ("parameters", "tokens"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise InvalidSetting(
+                    f"the target's {name} are {value}; they must be a number above 0", field="target"
+                )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """What is asked for, whatever the domains are.
@@ -93,6 +116,8 @@ class Terms:
         strengths: lowest and highest strength of the Dirichlet draws; stronger is closer to the natural
             distribution, where a law needs to be right and few runs must do.
         temperature: exponent tau of the method `temperature`; None is 0.5.
+        target: the training run as a model and its tokens, for a prediction of what it gains; None for one of what
+            a proxy would gain.
 
     Raises:
         InvalidSetting: a negative seed, strengths that do not rise from above 0, or no such unit.
@@ -110,6 +135,7 @@ class Terms:
     repetition_price: float = 0.0
     strengths: tuple[float, float] = STRENGTHS
     temperature: float | None = None
+    target: Target | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -180,6 +180,7 @@ class SwarmDocument:
         trained: "here" or "elsewhere".
         proxy_name: what is trained elsewhere, in the words of whoever trains it.
         run_tokens: what a whole run trains elsewhere, where that was said.
+        run_parameters: of a whole run's model, embeddings and head not counted, where there is a target.
         swarms: ids of those whose runs are the evidence; nothing is sampled then.
     """
 
@@ -194,6 +195,7 @@ class SwarmDocument:
     trained: str = "here"
     proxy_name: str | None = None
     run_tokens: int | None = None
+    run_parameters: int | None = None
     swarms: tuple[str, ...] = ()
 
     @property
@@ -295,6 +297,7 @@ class OptimizationDocument(SwarmDocument, Terms):
             ),
             objective={} if self.recipe is None else self.objective(measured),
             proxy_tokens=self.whole_run,
+            proxy_parameters=self.run_parameters,
             reuse=reuse,
         )
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from mixing.answer.report import Report
+from mixing.answer.report import Document, Report
+from mixing.answer.target import AtTarget, target_document, transfer_of
 from mixing.answer.uncertainty import GainIntervals, gain_intervals
 from mixing.errors import Infeasible, InvalidSetting
 from mixing.laws.learning import Learned, learn
 from mixing.laws.regression import Fitted
+from mixing.laws.transfer import Transfer
 from mixing.parts import SOLVERS
 from mixing.question import Question, problem_of
 from mixing.runs.evidence import RunEvidence
@@ -18,8 +20,8 @@ from mixing.solve.problem import MixtureProblem
 from mixing.solve.solution import Solution
 from mixing.solve.solvers import FittedQuestion, solution_of
 
-FOLDS, _SEARCH = 2, 3
-"""Keys that keep the streams of the cross-validation and of the search apart from the swarm's (1)."""
+FOLDS, _SEARCH, _TARGET = 2, 3, 4
+"""Keys that keep the streams of cross-validation, search and the target's draws apart from the swarm's (1)."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Proposal:
         problem: what was solved.
         solution: the mixture.
         intervals: of the gain; None where there is no held-out error.
+        transfer: what the proxies' gains are worth at the target; None without one.
     """
 
     question: Question
@@ -39,6 +42,16 @@ class Proposal:
     problem: MixtureProblem
     solution: Solution
     intervals: GainIntervals | None
+    transfer: Transfer | None = None
+
+    @property
+    def at_target(self) -> Document | None:
+        """What is predicted of the training run the mixture is for; None without a target, and without intervals."""
+        if self.transfer is None or self.intervals is None:
+            return None
+        evidence = self.learned.evidence
+        drawn = AtTarget.of(self.transfer, evidence, self.intervals, stream(self.question, _TARGET))
+        return target_document(self.question, evidence, self.transfer, drawn)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON: weights by name, the objective and every task, domains, constraints, effects, warnings."""
@@ -53,7 +66,8 @@ def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
 
     Args:
         question: what a mixture is asked for.
-        runs: the finished runs, in any order.
+        runs: the finished runs, in any order. With a target those of another size than the proxies, or longer, are
+            anchors: no law is fitted to them, they tell what the law's gains are worth there.
 
     Raises:
         UnknownMethod, InvalidSetting: the method, a part or a setting.
@@ -78,25 +92,37 @@ def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
             f"the solver {solver.name!r} extrapolates from the proxy's tokens to the target's; say how many they are",
             field="proxy_tokens",
         )
-    learned = learn(question, runs, stream(question, FOLDS))
-    problem = problem_of(question, learned.evidence, learned.law)
+    proxies, anchors = split(question, runs)
+    learned = learn(question, proxies, stream(question, FOLDS))
+    transfer = transfer_of(question, learned.evidence, learned.law, anchors)
+    factors = 1.0 if transfer is None else transfer.factors
+    problem = problem_of(question, learned.evidence, learned.law, factors)
     fitted = FittedQuestion(question, problem, learned.evidence, learned.held_out, stream(question, _SEARCH))
     solution = solution_of(fitted)
     intervals = None
     if (refits := learned.refits) is not None:
-        optima = np.stack([_optimum(fitted, other, solution) for other in refits.laws])
+        optima = np.stack([_optimum(fitted, other, solution, factors) for other in refits.laws])
         natural = question.domains.natural_weights
         intervals = gain_intervals(learned.law, refits, learned.evidence, optima, natural, solution.weights)
-    return Proposal(question, learned, problem, solution, intervals)
+    return Proposal(question, learned, problem, solution, intervals, transfer)
+
+
+def split(question: Question, runs: Sequence[RunEvidence]) -> tuple[list[RunEvidence], list[RunEvidence]]:
+    """The proxies and, where the question has a target, its anchors."""
+    if question.target is None:
+        return list(runs), []
+    return [run for run in runs if not run.is_anchor], [run for run in runs if run.is_anchor]
 
 
 _AGAIN = 0.025
 """Share of a search's evaluations that each refit's optimum gets: it begins at the answer, and is found sooner."""
 
 
-def _optimum(fitted: FittedQuestion, law: Fitted, solution: Solution) -> np.ndarray:
+def _optimum(
+    fitted: FittedQuestion, law: Fitted, solution: Solution, factors: np.ndarray | float
+) -> np.ndarray:
     """(m,) what a refit would have proposed; the answer itself where by its law no mixture keeps the guard rails."""
-    problem = problem_of(fitted.question, fitted.evidence, law)
+    problem = problem_of(fitted.question, fitted.evidence, law, factors)
     try:
         return solution_of(replace(fitted, problem=problem, effort=_AGAIN, near=solution.weights)).weights
     except Infeasible:

@@ -58,6 +58,7 @@ class Report:
             "method": self.question.method,
             "recipe": asdict(recipe),
             "objective": self.objective,
+            "at_target": proposal.at_target,
             "tasks": self.tasks,
             "worse": self.worse(),
             "held_out_rank_correlation": self.held_out_rank_correlation,

@@ -48,7 +48,7 @@ MISFIT_SHARE = 0.4
 """Calibrated on the published RegMix swarm (17 domains, 13 losses); see the module."""
 _FEWEST_NEAR = 8
 """Runs that count as near where a third of them is fewer."""
-_DEVIATIONS = 1.6449
+DEVIATIONS = 1.6449
 """Half the width of a 90% interval of a normal distribution, in standard deviations."""
 
 
@@ -106,8 +106,8 @@ def gain_intervals(
         differently[-1] = evidence.groups.value(differently[:-1])
     apart = _disagreement(law, evidence, np.stack([natural, proposed]))
     unseen = _unseen(law, evidence, natural, proposed)
-    shape = np.maximum(MISFIT_SHARE * differently, _DEVIATIONS * apart)
-    half = np.sqrt((_DEVIATIONS * scale * error.std(0)) ** 2 + shape**2 + (_DEVIATIONS * unseen) ** 2)
+    shape = np.maximum(MISFIT_SHARE * differently, DEVIATIONS * apart)
+    half = np.sqrt((DEVIATIONS * scale * error.std(0)) ** 2 + shape**2 + (DEVIATIONS * unseen) ** 2)
     centre = judged[-1] + error.mean(0)
     bounds = np.stack([centre - half, centre + half], axis=1)
     return GainIntervals(bounds, float(-error[:, -1].mean()), scale * optima.std(0))

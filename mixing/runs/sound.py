@@ -20,6 +20,8 @@ from mixing.sense import unclear_direction
 RENORMALIZED = 0.01
 """Weights whose sum is further than this from 1 are not rounded but wrong."""
 _ROUNDING = 1e-9
+ALIKE = 1.05
+"""Sizes and lengths whose ratio is no more are one: of whole batches, or counted by another program."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class RunEvidence:
         noise: `{task: standard deviation of the measurement}` where known, in the same unit.
         seed: of the training run, where known; tells a replicate from a run given twice.
         tokens: how much it trained, in units of a full proxy run.
+        size: parameters of its model, embeddings not counted, in units of a proxy's.
         round: of the swarm it was sampled in, from 0.
         older: whether it was trained for an older revision.
         doubt: how far its metrics may be off beside their noise because it was trained otherwise (with another
@@ -51,6 +54,7 @@ class RunEvidence:
     noise: Mapping[str, float] = field(default_factory=dict)
     seed: int | None = None
     tokens: float = 1.0
+    size: float = 1.0
     round: int = 0
     older: bool = False
     doubt: float = 0.0
@@ -60,6 +64,11 @@ class RunEvidence:
         """The run over other domains."""
         requested = None if self.requested is None else carry(self.requested)
         return replace(self, mixture=carry(self.mixture), requested=requested)
+
+    @property
+    def is_anchor(self) -> bool:
+        """Whether it is of another size than the proxies, or longer: it tells what their gains are worth there."""
+        return not 1 / ALIKE <= self.size <= ALIKE or self.tokens > ALIKE
 
     @property
     def rounding(self) -> float:

@@ -25,6 +25,7 @@ from service.dashboard.sentences import (
     measured_verdict,
     predicted_verdict,
     progress_sentence,
+    target_sentences,
 )
 from service.dashboard.templating import ENVIRONMENT, page
 from service.domain_sets.repository import (
@@ -191,7 +192,7 @@ def _optimization_view(
         "optimization": optimization,
         "sentence": progress_sentence(optimization),
         "is_live": any(document["state"] in LIVE for document in (optimization, *launches)),
-        "answer": answer_view(evidence, MOST_DOMAINS) if evidence else None,
+        "answer": answer_view(evidence, MOST_DOMAINS, optimization["to_know"]) if evidence else None,
         "measured": _measured(evidence, launches) if evidence else None,
         "reuse": _reuse(settings["reuse"]) if settings.get("reuse") else None,
         "runs": with_objective(runs["items"], settings),
@@ -216,8 +217,13 @@ def _reuse(settings: Document) -> dict[str, Any]:
     }
 
 
-def answer_view(evidence: Document, most: int | None = None) -> dict[str, Any]:
-    """What `_answer.html` shows of a mixture's evidence, at ``most`` so many domains of it."""
+def answer_view(
+    evidence: Document, most: int | None = None, to_know: Document | None = None
+) -> dict[str, Any]:
+    """What `_answer.html` shows of a mixture's evidence, at ``most`` so many domains of it.
+
+    ``to_know`` is what it costs to know the transfer to its target.
+    """
     domains = sorted(evidence["domains"], key=lambda domain: (-domain["weight"], domain["name"]))
     return {
         "evidence": evidence,
@@ -226,6 +232,7 @@ def answer_view(evidence: Document, most: int | None = None) -> dict[str, Any]:
         "objective_tasks": [task for task in evidence["tasks"] if task["weight"] > 0],
         "watched_tasks": [task for task in evidence["tasks"] if task["weight"] <= 0],
         "verdict": predicted_verdict(evidence),
+        "target": target_sentences(evidence, to_know),
         "drawn": domains[:MOST_ROWS],
         "scale": weight_scale(domains[:MOST_ROWS]),
         "effects": effects_table(evidence, [domain["name"] for domain in domains]),

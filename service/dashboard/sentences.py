@@ -97,6 +97,47 @@ def predicted_verdict(evidence: Document) -> Verdict:
     )
 
 
+def target_sentences(evidence: Document, to_know: Document | None = None) -> list[str]:
+    """What is predicted of the planned training run, what may be off, and what knowing the transfer would cost."""
+    at_target = evidence.get("at_target")
+    if at_target is None:
+        return []
+    objective, unit = at_target["objective"], unit_of(evidence["objective"])
+    away = 2 ** (at_target["doublings"]["parameters"] + at_target["doublings"]["tokens"])
+    parts = [
+        f"{name} {interval(bounds) if bounds else 'is not known'}"
+        for name, bounds in objective["parts"].items()
+    ]
+    said = [
+        f"The planned run, {quantity(at_target['parameters'])} parameters on {quantity(at_target['tokens'])} tokens,"
+        f" is predicted to gain {in_unit(objective['gain'], unit)} over the natural distribution, between"
+        f" {' and '.join(map(bpb, objective['interval']))}; that it gains at all has a probability of"
+        f" {objective['probability_better']:.2f}.",
+        f"Each cause of doubt alone: {', '.join(parts)}.",
+    ]
+    low, high = at_target["factor"]
+    if at_target["transfer"] == "measured":
+        return [
+            *said,
+            f"{at_target['anchors']} anchors tell what gains of the proxies are worth there; the way from them leaves"
+            f" a factor of {low:.2f} to {high:.2f}.",
+        ]
+    said.append(
+        f"The transfer is unknown: all runs have one size and one length, {quantity(away)} times less compute than"
+        f" the target. By published models a gain may there be {low:.2f} to {high:.2f} times as large."
+    )
+    known = to_know or at_target["to_know"]
+    if known is not None:
+        low, high = known["known"]
+        hours = known.get("device_hours")
+        price = "" if hours is None else f" ({hours:.2g} device-hours)"
+        said.append(
+            f"{known['runs']} runs of about {quantity(known['parameters'])} parameters on {quantity(known['tokens'])}"
+            f" tokens{price} would narrow that to {low:.2f} to {high:.2f}."
+        )
+    return said
+
+
 def measured_verdict(comparison: Comparison) -> Verdict:
     """What the launches found, beside what was predicted."""
     gain = comparison.objective
@@ -108,7 +149,8 @@ def measured_verdict(comparison: Comparison) -> Verdict:
         f"{bpb(abs(gain.measured))} {direction} than {bpb(gain.natural)} on the natural distribution"
     )
     if gain.is_inside is not None:
-        words += f", {'within' if gain.is_inside else 'outside'} the predicted interval"
+        of = "predicted for it" if comparison.is_target else "of what a proxy was predicted to gain"
+        words += f", {'within' if gain.is_inside else 'outside'} the interval {of}"
     return Verdict(words + ".", "good" if gain.measured > 0 else "bad")
 
 

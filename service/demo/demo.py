@@ -21,7 +21,7 @@ from rich.console import Console
 
 from service.cli import PLAIN_WIDTH, shown_link
 from service.client import ApiError, Client, Unreachable
-from service.dashboard.sentences import measured_verdict
+from service.dashboard.sentences import measured_verdict, target_sentences
 from service.demo.corpora import DemoCorpora, prepare_corpora
 from service.demo.packages import CorporaError
 from service.demo.report import (
@@ -99,6 +99,8 @@ class Demo:
             optimization = self._optimize(client, corpora, revision)
             evidence = client.mixture(optimization["mixture_id"])["evidence"]
             print_evidence(self.console, optimization, evidence)
+            for sentence in target_sentences(evidence, optimization["to_know"]):
+                self.console.print(sentence, highlight=False)
             comparison = compare_pair(evidence, *self._launch(client, optimization))
             self.console.print(gain_table(comparison))
             self.console.print(measured_verdict(comparison).words, style="bold", highlight=False)
@@ -190,6 +192,7 @@ def _optimization_request(corpora: DemoCorpora, revision: Document) -> dict[str,
         "revision": revision["number"],
         "seed": FULL.seed,
         "target_tokens": FULL.target_tokens,
+        "target": {"size": FULL.launch_size, "tokens": FULL.target_tokens},
         "repetition_cap": FULL.repetition_cap,
         "strengths": list(FULL.strengths),
         "proxy": {

@@ -154,7 +154,7 @@ def print_evidence(console: Console, optimization: Document, evidence: Document)
 
 
 def gain_table(comparison: Comparison) -> Table:
-    """Predicted gain of the proxies against the gain measured on the larger model."""
+    """The predicted gain against the gain measured on the larger model, which is the one that was planned."""
     table = _table(
         "Gain over the natural distribution (BPB, positive is better)",
         *("task", "predicted", "90% interval", "measured", "natural", "proposed"),
@@ -188,4 +188,10 @@ def result_document(optimization: Document, evidence: Document, comparison: Comp
         "held_out_rank_correlation": evidence["held_out_rank_correlation"],
         "predicted": {"natural": objective["natural"], "proposed": objective["proposed"]},
         "measured": {"natural": measured.natural, "proposed": measured.proposed},
+        "target": {
+            "predicted_gain": measured.predicted,
+            "interval": list(measured.interval or ()),
+            "measured_gain": measured.measured,
+            "tasks_inside": sum(bool(task.is_inside) for task in comparison.tasks),
+        },
     }

@@ -16,6 +16,8 @@ from store.documents import LaunchDocument
 
 Document = Mapping[str, Any]
 _HELD_OUT = "held-out/"
+_AS_PLANNED = 0.05
+"""A run whose size and tokens are within this share of the target's is the planned one: it trains whole steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Comparison:
     natural: Document
     objective: Gain
     tasks: tuple[Gain, ...]
+    is_target: bool = False
+    """Whether they are the planned training run, and the predictions those of it and not of a proxy."""
 
     @property
     def rows(self) -> tuple[Gain, ...]:
@@ -74,6 +78,11 @@ def compare(evidence: Document, launches: Sequence[Document]) -> Comparison | No
 def compare_pair(evidence: Document, natural: Document, proposed: Document) -> Comparison:
     """Two launches on the tasks of the objective."""
     objective, tasks = evidence["objective"], _objective_tasks(evidence)
+    at_target = _at_target(evidence, proposed)
+    if at_target is not None:
+        objective = _carried(objective, at_target["objective"])
+        carried = {row["name"]: row for row in at_target["tasks"]}
+        tasks = [_carried(task, carried[task["name"]]) for task in tasks]
     families = [family["tasks"] for family in objective.get("families") or ()]
     weights = {task["name"]: float(task["weight"]) for task in tasks}
     turns: dict[str, Turn | None] = {
@@ -96,7 +105,25 @@ def compare_pair(evidence: Document, natural: Document, proposed: Document) -> C
             _gain(task["name"], task, *(launch["metrics"][task["name"]] for launch in (natural, proposed)))
             for task in tasks
         ),
+        is_target=at_target is not None,
     )
+
+
+def _at_target(evidence: Document, launch: Document) -> Document | None:
+    """What was predicted of the target, where the launch is of its size and length."""
+    at_target = evidence.get("at_target")
+    if at_target is None:
+        return None
+    pairs = (
+        (launch.get("non_embedding_parameters"), at_target["parameters"]),
+        (launch["tokens"], at_target["tokens"]),
+    )
+    return at_target if all(own and abs(own / planned - 1) < _AS_PLANNED for own, planned in pairs) else None
+
+
+def _carried(proxies: Document, target: Document) -> Document:
+    """A prediction of the proxies with the gain and the interval of the target."""
+    return {**proxies, "gain": target["gain"], "gain_interval": target["interval"]}
 
 
 def _objective_tasks(evidence: Document) -> list[Document]:

@@ -72,6 +72,7 @@ def check_request(request: OptimizationRequest, settings: Settings) -> CheckedRe
     for term in fields(Terms):  # the request has most of them by name
         if (value := getattr(request, term.name, None)) is not None:
             terms[term.name] = value
+    terms["target"] = None  # once its model and the proxies' are counted (`service.optimizations.target`)
     terms |= {"recipe": recipe, "guard_rails": tuple(_guards(request))}
     document = OptimizationDocument(
         **terms,
@@ -82,6 +83,7 @@ def check_request(request: OptimizationRequest, settings: Settings) -> CheckedRe
         trained=request.trained,
         proxy_name=request.proxy_name,
         run_tokens=request.run_tokens,
+        run_parameters=request.run_parameters,
         swarms=tuple(request.swarms),
     )
     return CheckedRequest(request, document, start)
@@ -96,7 +98,7 @@ def _tasks(request: OptimizationRequest, settings: Settings) -> tuple[TaskDocume
     return check_tasks(request.tasks, settings)
 
 
-_SAMPLING = ("runs", "sampler", "proxy", "reuse", "proxy_name", "run_tokens")
+_SAMPLING = ("runs", "sampler", "proxy", "reuse", "proxy_name", "run_tokens", "run_parameters")
 
 
 def _check_elsewhere(request: OptimizationRequest, recipe: Recipe) -> None:
@@ -130,7 +132,7 @@ def _check_elsewhere(request: OptimizationRequest, recipe: Recipe) -> None:
 
 def _check_here(request: OptimizationRequest) -> None:
     """Raise Invalid for what is said of runs that are trained elsewhere, and of none that are trained here."""
-    for name in ("proxy_name", "run_tokens", "same_proxy"):
+    for name in ("proxy_name", "run_tokens", "run_parameters", "same_proxy"):
         if getattr(request, name):
             raise Invalid(
                 "trained_here",
@@ -167,6 +169,8 @@ _TRAINING_ONLY = (
     "reuse",
     "proxy_name",
     "run_tokens",
+    "run_parameters",
+    "target",
     "swarms",
 )
 

@@ -50,7 +50,8 @@ def create_optimization(
     if made is None:
         plan = creation.compute(planned, settings, body, dry_run, True)
         if isinstance(plan, Uncounted):
-            check_counted(settings, plan.proxy, "proxy.", creation.compute.ending)
+            for model, prefix in plan.models:
+                check_counted(settings, model, prefix, creation.compute.ending)
             plan = creation.compute(planned, settings, body, dry_run, False)
         if isinstance(plan, PlanView):
             creation.response.status_code = 200

@@ -15,10 +15,12 @@ from service.optimizations.cost import (
     check_planned_memory,
     plan_view,
     planned_hours,
+    planned_swarm,
 )
 from service.optimizations.given import GivenSwarms, given_of
 from service.optimizations.reuse import ReuseQuestion, reuse_question
 from service.optimizations.schemas import OptimizationRequest
+from service.optimizations.target import target_model, to_know_view, with_target
 from service.optimizations.views import PlanView
 from service.training.checks import check_vocabulary
 from service.training.device import check_counted, is_counted, worker_device
@@ -31,9 +33,9 @@ from store.tables import Revision
 
 @dataclass(frozen=True)
 class Uncounted:
-    """The proxy has an architecture that has to be counted first; then the same is asked again."""
+    """Architectures, each with what stands before its fields, to be counted first; then the same is asked again."""
 
-    proxy: TrainingDocument
+    models: tuple[tuple[TrainingDocument, str], ...]
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,21 @@ def planned(
     with database_for(settings.resolved_database_url) as database:
         read = _read(database, checked, dry_run)
         optimization = _plan(read, settings.max_runs)
-        proxy = checked.document.proxy
-        if count_first and proxy is not None:
-            if not is_counted(settings, proxy):
-                return Uncounted(proxy)
-            check_counted(settings, proxy, "proxy.")
+        models = ((checked.document.proxy, "proxy."), (target_model(request), "target."))
+        given = tuple((model, prefix) for model, prefix in models if count_first and model is not None)
+        if uncounted := tuple(one for one in given if not is_counted(settings, one[0])):
+            return Uncounted(uncounted)
+        for model, prefix in given:
+            check_counted(settings, model, prefix)
+        document = with_target(optimization.document, request, settings)
+        optimization = replace(optimization, document=document)
         device = worker_device(settings)
         with database.read() as session:
             check_planned_memory(session, optimization, device)
             if dry_run:
-                return plan_view(session, optimization, device)
+                view, swarm = plan_view(session, optimization, device), planned_swarm(session, optimization)
+                to_know = to_know_view(document.to_dict(), swarm, device, view.cost)
+                return view.model_copy(update={"to_know": to_know})
             return replace(optimization, device_hours=planned_hours(session, optimization, device))
 
 

@@ -12,6 +12,7 @@ from service.domain_sets.repository import counted_text
 from service.http.schemas import failure_of, view_of
 from service.optimizations.cost import AskedSwarm, cost_view
 from service.optimizations.service import mixtures_of, swarm_of
+from service.optimizations.target import to_know_view
 from service.optimizations.views import (
     CostView,
     LostRun,
@@ -150,6 +151,7 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
         asked = AskedSwarm(
             row.revision, text, document.proxy, document.tasks, document.runs, progress.tokens_total
         )
+    cost = _cost(document.reuse, asked, work, device)
     return view_of(
         OptimizationView,
         row,
@@ -157,7 +159,8 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
         revision=row.revision.number,
         stage=_current_stage(progress.stages),
         progress=progress,
-        cost=_cost(document.reuse, asked, work, device),
+        cost=cost,
+        to_know=to_know_view(row.settings, asked, device, cost),
         swarm_id=swarm,
         warnings=[*task_warnings(document.tasks), *warnings],
         mixture_id=mixtures.get("proposed"),

@@ -236,6 +236,27 @@ class ReuseRequest(RequestModel):
         return value
 
 
+class TargetRequest(RequestModel):
+    """The planned training run: its model, as a named size, an architecture or a number of parameters, and tokens."""
+
+    size: str | None = Field(default=None, max_length=64)
+    architecture: dict[str, Any] | None = Field(
+        default=None, description="The content of a Hugging Face `config.json`."
+    )
+    parameters: int | None = Field(
+        default=None, gt=0, lt=2**63, description="Those of its layers; embeddings and head are not counted."
+    )
+    tokens: int | None = Field(
+        default=None, gt=0, lt=2**63, description="`target_tokens` when left out, and no other number."
+    )
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if sum(given is not None for given in (self.size, self.architecture, self.parameters)) != 1:
+            raise ValueError("give one of size, architecture and parameters")
+        return self
+
+
 ProxyName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
@@ -295,6 +316,17 @@ class OptimizationRequest(RequestModel):
         gt=0,
         lt=2**63,
         description="What a run trains elsewhere, where it matters to the method.",
+    )
+    run_parameters: int | None = Field(
+        default=None,
+        gt=0,
+        lt=2**63,
+        description="What the model of a run elsewhere has, embeddings and head not counted; a `target` needs it.",
+    )
+    target: TargetRequest | None = Field(
+        default=None,
+        description="The planned training run, for a prediction of what it gains (`at_target`) and not only of what a"
+        " proxy would.",
     )
     swarms: list[Annotated[str, Field(max_length=64)]] = Field(
         default_factory=list,

@@ -88,6 +88,21 @@ class CostView(BaseModel):
     largest_wave: int | None
 
 
+class ToKnowView(BaseModel):
+    """Anchors that would tell what gains at the proxies are worth at the target: half way there, as doublings count.
+
+    ``unknown`` and ``known`` are the ends of the 90% interval of that factor now and after them.
+    """
+
+    runs: int
+    parameters: int
+    size: str | None = Field(description="The named size nearest to that.")
+    tokens: int
+    device_hours: float | None = Field(description="Null where nobody knows how fast the workers are.")
+    unknown: tuple[float, float]
+    known: tuple[float, float]
+
+
 class OptimizationSummary(BaseModel):
     """An optimization in a list."""
 
@@ -107,6 +122,9 @@ class OptimizationView(OptimizationSummary):
     settings: dict[str, object]
     progress: OptimizationProgress
     cost: CostView | None = Field(description="Null: nothing is trained, or the vocabulary is not known yet.")
+    to_know: ToKnowView | None = Field(
+        description="What knowing the transfer to the target costs. Null: no target."
+    )
     swarm_id: str | None
     warnings: list[str] = Field(
         description="What is doubtful about the tasks; whether they are trained on is found with the swarm."
@@ -135,5 +153,8 @@ class PlanView(BaseModel):
     sentences: list[str]
     hours: Hours
     cost: CostView | None = Field(description="Null: nothing is trained, or the vocabulary is not known yet.")
+    to_know: ToKnowView | None = Field(
+        default=None, description="What knowing the transfer to the target costs. Null: no target."
+    )
     warnings: list[str] = Field(description="What to know of the text: copies, shared text, declared counts.")
     plan: dict[str, object]
