@@ -12,9 +12,9 @@ l_t is a Gaussian process over (u, v), the doublings of parameters and of tokens
 
     cov(l(u, v), l(u', v')) = DRIFT^2 (u u' + v v') + WALK^2 (min(|u|, |u'|) [same side] + likewise of v)
 
-Both constants are the least that allow the two published pairs their root mean square of l: .32 over 5.9 doublings of
-the parameters (13 losses), .84 over 10 of the parameters and 4.6 of the tokens (7 losses). Where nothing else is
-known that is all that is said of the transfer, either way: gains may grow as well as shrink.
+The root mean square of the published l is .32 over 5.9 doublings of the parameters (13 losses) and .84 over 10 of the
+parameters and 4.6 of the tokens (7 losses). WALK alone allows the first, with DRIFT beside it just the second. Where
+nothing else is known that is all that is said of the transfer, either way: gains may grow as well as shrink.
 
 Runs of other sizes and lengths (anchors) tell more: per task and scale the slope of what they measured on f_t, with a
 free level, by least squares whose residuals have a Student-t likelihood of an unknown scale. Before an anchor is seen
@@ -249,7 +249,8 @@ def _agreement(anchors: Sequence[Anchors], predicted: Sequence[np.ndarray], colu
     for one, guess in zip(anchors, predicted, strict=True):
         for column in range(columns):
             known = np.isfinite(one.metrics[:, column])
+            both = guess[known, column], one.metrics[known, column]
             if known.sum() >= FEWEST_ANCHORS:
-                found = spearmanr(guess[known, column], one.metrics[known, column]).statistic
-                lowest[column] = np.fmin(lowest[column], found if np.isfinite(found) else 0.0)
+                varied = all(np.ptp(values) > 0 for values in both)
+                lowest[column] = np.fmin(lowest[column], spearmanr(*both).statistic if varied else 0.0)
     return lowest

@@ -116,7 +116,7 @@ def _at_target(evidence: Document, launch: Document) -> Document | None:
         return None
     pairs = (
         (launch.get("non_embedding_parameters"), at_target["parameters"]),
-        (launch["tokens"], at_target["tokens"]),
+        (launch.get("tokens"), at_target["tokens"]),
     )
     return at_target if all(own and abs(own / planned - 1) < _AS_PLANNED for own, planned in pairs) else None
 

@@ -18,7 +18,7 @@ from mixing.pools import POOLS
 from mixing.question import Question
 from mixing.reuse.reuse import Reuse, older_run
 from mixing.solve.constraints import share_of
-from mixing.terms import TaskGuard
+from mixing.terms import Target, TaskGuard
 from tests.mixing.reuse_world import TASKS, runs_of_first, second, updated_space
 
 positive = st.floats(1e-6, 1e12)
@@ -44,10 +44,12 @@ def questions(draw: st.DrawFn) -> Question:
         repetition_price=draw(positive),
         strengths=(low, high),
         temperature=draw(st.floats(0, 1)),
+        target=Target(draw(st.floats(1e13, 1e15)), draw(st.floats(1e13, 1e15))),
         domains=domains,
         constraints=(share_of([domains.names[0]], domains.names, maximum=draw(st.floats(0, 1))),),
         objective=ObjectiveSpec(dict.fromkeys(TASKS, 1.0), {"f": TASKS[:2]}, {"f": draw(positive)}),
         proxy_tokens=draw(positive),
+        proxy_parameters=draw(positive),
         reuse=Reuse({"kept": {"d0": 0.25, "d1": 0.75}}, space, older),
     )
 

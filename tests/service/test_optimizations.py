@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from proxy_models.config import SIZES
 from store import jobs
 from store.engine import Database
 from store.settings import Settings
@@ -38,6 +39,49 @@ def test_an_unchanged_optimization_is_not_sent_again(client: TestClient, optimiz
     tag = client.get(location).headers["etag"]
     assert client.get(location, headers={"If-None-Match": tag}).status_code == 304
     assert client.get(location, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_the_planned_run_is_counted_and_what_knowing_it_costs_is_told(
+    client: TestClient, optimization: Document
+) -> None:
+    proxy = {**optimization["proxy"], "size": "nano-0.1M"}
+    asked = {**optimization, "proxy": proxy, "target": {"size": "nano-1M"}}
+    body = client.post("/v1/optimizations", json=asked).json()
+    small, large = (SIZES[name].non_embedding_parameters for name in ("nano-0.1M", "nano-1M"))
+    assert body["settings"]["target"] == {"parameters": large, "tokens": optimization["target_tokens"]}
+    assert body["settings"]["run_parameters"] == small
+    known = body["to_know"]
+    assert known["parameters"] == round((small * large) ** 0.5)
+    assert known["size"] == "nano-0.2M"
+    assert known["unknown"][0] < known["known"][0] < 1 < known["known"][1] < known["unknown"][1]
+    assert client.post("/v1/optimizations", json=optimization).json()["to_know"] is None
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "field"),
+    [
+        ({"parameters": 10}, "target_below_proxies", "target"),
+        ({"size": "nano-9M"}, "unknown_size", "target.size"),
+        ({"size": "nano-4M", "tokens": 5}, "other_tokens", "target.tokens"),
+        ({"size": "nano-4M", "parameters": 10}, "invalid_request", "target"),
+        ({"architecture": {"model_type": "no such"}}, "invalid_spec", "target.architecture"),
+    ],
+)
+def test_a_target_that_cannot_be_is_named(
+    client: TestClient, optimization: Document, target: Document, code: str, field: str
+) -> None:
+    problem = refused(client, {**optimization, "target": target})
+    assert (problem["status"], problem["code"]) == (422, code)
+    assert problem["field"] == field
+
+
+def test_a_target_of_runs_elsewhere_needs_their_size(client: TestClient, optimization: Document) -> None:
+    elsewhere = {name: value for name, value in optimization.items() if name not in ("proxy", "tasks")}
+    elsewhere |= {"trained": "elsewhere", "tasks": [{"name": "reading"}], "target": {"size": "nano-4M"}}
+    assert refused(client, elsewhere)["code"] == "missing_run_parameters"
+    assert refused(client, {**elsewhere, "run_parameters": 100})["code"] == "missing_run_tokens"
+    told = {**elsewhere, "run_parameters": 100, "run_tokens": 10}
+    assert client.post("/v1/optimizations", json=told).status_code == 202
 
 
 @pytest.mark.parametrize("state", [jobs.QUEUED, jobs.SUCCEEDED, jobs.FAILED])

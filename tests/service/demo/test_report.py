@@ -90,3 +90,23 @@ def test_the_json_document_has_the_promised_members(
     assert document["held_out_rank_correlation"] == 0.93
     assert document["predicted"] == {"natural": 2.0, "proposed": 1.9}
     assert document["measured"] == pytest.approx({"natural": 1.9, "proposed": 1.8})
+
+
+def test_a_run_as_it_was_planned_is_held_against_what_was_predicted_of_it(
+    evidence: dict[str, Any], optimization: dict[str, Any]
+) -> None:
+    at = {"gain": 0.2, "interval": [0.1, 0.5]}
+    rows = [{"name": name, **at} for name in ("code", "prose")]
+    evidence["at_target"] = {"parameters": 1e6, "tokens": 50, "objective": at, "tasks": rows}
+    launches = launch(1.8, 2.2), launch(1.6, 1.8)
+    comparison = compare_pair(evidence, *launches)
+    document = result_document(optimization, evidence, comparison)
+    assert document["target"] == {
+        "predicted_gain": 0.2,
+        "interval": [0.1, 0.5],
+        "measured_gain": pytest.approx(0.25),
+        "tasks_inside": 2,
+    }
+    assert "within the interval predicted for it" in measured_verdict(comparison).words
+    evidence["at_target"]["tokens"] = 500  # another run was planned
+    assert "of what a proxy" in measured_verdict(compare_pair(evidence, *launches)).words
