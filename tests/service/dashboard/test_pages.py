@@ -174,7 +174,9 @@ def test_launches_are_held_against_the_prediction(read, store: Store) -> None:
     launch = store.launch(solved, "proposed", "succeeded", 0.03)
     words = read(f"/optimizations/{solved}")
     # 0.25 * 0.03 + 0.5 * 0.039 + 0.25 * 0.048
-    assert "0.0390 better than 2.1000 on the natural distribution, within the interval of what a proxy" in words
+    assert (
+        "0.0390 better than 2.1000 on the natural distribution, within the interval of what a proxy" in words
+    )
     assert "+0.0412 → +0.0390" in words
     measured = read(f"/launches/{launch}")
     assert "2.0610 BPB" in measured
