@@ -49,7 +49,7 @@ test-long: $(INSTALLED)
 
 test-consumers: $(INSTALLED)
 	@scripts/consumers.sh
-	@$(BIN)/python -m pytest --durations 10 -m consumer $(ARGS)
+	@CONSUMER_DRAWS=benchmarks/results/consumers.json $(BIN)/python -m pytest --durations 10 -m consumer $(ARGS)
 
 test-slurm: $(INSTALLED)
 	@scripts/slurm.sh

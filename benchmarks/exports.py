@@ -1,7 +1,7 @@
 """What writing for trainers takes: ``python -m benchmarks.exports [--gigabytes 1] [--directory DIR] [--json FILE]``.
 
 1. A shard of so many GB of uint16 tokens, in documents of 800 tokens on average (geometric, seed 0), is written as
-   OLMo-core's and Megatron's token files, documents shuffled, beside ``cp`` of the same file. Both end with the data
+   the token files of four trainers, documents shuffled, each beside a ``cp`` of the same file. Both end with the data
    on the disk (fsync). The figure is the ratio of the seconds, of three pairs the median; CPU
    seconds stand beside it, for the machine may have other work.
 2. A mixture over 1,000 domains is written in every format, with its realised report: CPU seconds.
@@ -10,6 +10,7 @@
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import time
@@ -24,10 +25,13 @@ import numpy as np
 
 from exchange.formats import FORMATS, Blend, export
 from proxy_models.text.token_shard import META, TOKENS, ShardMeta, TokenShard
-from proxy_models.text.token_writing import LAYOUTS, write_tokens
+from proxy_models.text.token_writing import Order, write_tokens
 
 DOCUMENT_TOKENS = 800
 DOMAINS = 1000
+COPIED = ("olmo-core", "megatron", "streaming", "litdata")
+"""Layouts of which a gigabyte is written; the rows of the last two are int32, twice the bytes of the shard."""
+ROW = 2048
 PAIRS = 3
 _PIECE = 2**24
 
@@ -70,22 +74,20 @@ def seconds(work: Callable[[], object], target: Path) -> float:
 def token_files(gigabytes: float, directory: Path) -> dict[str, Any]:
     """Ratios of writing a shard to copying it, by layout."""
     shard = make_shard(directory / "shard", round(gigabytes * 1e9 / 2))
-    ratios: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
+    ratios: dict[str, list[float]] = {layout: [] for layout in COPIED}
     copied: list[float] = []
-    processor: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
-    for pair in range(PAIRS):
-        copy = directory / "copy"
-        command = ["cp", str(shard.directory / TOKENS), str(copy)]
-        copied.append(seconds(partial(subprocess.run, command, check=True), copy))
-        copy.unlink()
-        for layout in LAYOUTS:
-            target = directory / f"{layout}-{pair}"
-            data = target.with_name(f"{target.name}{'.bin' if layout == 'megatron' else '.npy'}")
+    processor: dict[str, list[float]] = {layout: [] for layout in COPIED}
+    for _ in range(PAIRS):
+        for layout in COPIED:
+            copy, target = directory / "copy", directory / layout
+            command = ["cp", str(shard.directory / TOKENS), str(copy)]
+            copied.append(seconds(partial(subprocess.run, command, check=True), copy))
+            copy.unlink()
             before = time.process_time()
-            took = seconds(partial(write_tokens, shard, target, layout), data)
+            took = seconds(partial(write_tokens, shard, target, Order(layout, ROW)), target)
             processor[layout].append(time.process_time() - before)
             ratios[layout].append(took / copied[-1])
-            data.unlink()
+            shutil.rmtree(target)
     return {
         "gigabytes": gigabytes,
         "copy_seconds": statistics.median(copied),

@@ -221,15 +221,32 @@ class Client:
         """
         return self._get(f"/v1/mixtures/{mixture_id}/export", {"format": format, **asked})
 
-    def token_files(self, mixture_id: str, format: str, wait: bool = False) -> Document:
-        """Have the token files of a mixture's revision written, ``olmo-core`` or ``megatron``; asked again, how far.
+    def export_schedule(
+        self, phases: Iterable[tuple[str, int]], format: str, **asked: str | float
+    ) -> Document:
+        """``files`` of a run that trains on mixtures one after the other, each for so many tokens.
 
-        With ``wait`` when that has ended. An export without a ``path`` then names these files.
+        ``phases`` has what is drawn in each, ``realised`` in all of them; ``asked`` as for `export_mixture`.
         """
-        document = self._post(f"/v1/mixtures/{mixture_id}/token-files", {"format": format})
+        body = {
+            "format": format,
+            "phases": [{"mixture_id": name, "tokens": tokens} for name, tokens in phases],
+            **asked,
+        }
+        return self._request("POST", "/v1/mixtures:schedule", json=body)
+
+    def token_files(self, mixture_id: str, format: str, wait: bool = False, **run: int) -> Document:
+        """Have a mixture's token files written, for ``olmo-core``, ``megatron``, ``streaming``, ``litdata`` or
+        ``axolotl``; asked again, how far.
+
+        ``run`` is ``sequence_length``, ``batch_rows`` and ``target_tokens``. With ``wait`` when that has ended. An
+        export without a ``path`` and of the same run then names these files.
+        """
+        asked = {"format": format, **run}
+        document = self._post(f"/v1/mixtures/{mixture_id}/token-files", asked)
         while wait and document["state"] not in ENDED:
             time.sleep(1.0)
-            document = self._get(f"/v1/mixtures/{mixture_id}/token-files", {"format": format})
+            document = self._get(f"/v1/mixtures/{mixture_id}/token-files", asked)
         return document
 
     def evaluate(self, optimization_id: str, *mixtures: Mapping[str, Any]) -> Document:

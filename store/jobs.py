@@ -57,17 +57,6 @@ def new_job(kind: str, subject: str, owner: str, position: int = 0, user: str = 
     )
 
 
-def token_files_subject(layout: str, revision_id: str) -> str:
-    """What a job of `TOKEN_FILES` works on: there is one a layout and revision."""
-    return f"{layout}:{revision_id}"
-
-
-def token_files_of(subject: str) -> tuple[str, str]:
-    """The layout and the revision's id."""
-    layout, _, revision_id = subject.partition(":")
-    return layout, revision_id
-
-
 def of_run() -> ColumnElement[bool]:
     """Joins a run to the job that trains it.
 

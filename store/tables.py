@@ -368,7 +368,8 @@ class Metric(Base):
 class Job(Base):
     """Work to be done: the row is the job, any message about it is only a hint.
 
-    ``subject`` is the row the job works on, ``owner`` the revision, optimization or launch that waits for it.
+    ``subject`` is the row the job works on, with what is made of it where that may differ; ``owner`` the revision,
+    optimization or launch that waits for it.
     A lease is held by whoever knows ``lease_token``; every write about a claimed job names it.
     """
 
@@ -382,7 +383,7 @@ class Job(Base):
     )
     id: Mapped[str] = _id("job")
     kind: Mapped[str]
-    subject: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(80))
     owner: Mapped[str] = mapped_column(String(40))
     user_name: Mapped[str] = _user()
     priority: Mapped[int]

@@ -13,11 +13,11 @@ from exchange.formats.megatron import Megatron
 from exchange.formats.olmo_core import OlmoCore
 from exchange.formats.others import Nanotron, OpenInstruct, Torchtitan
 from exchange.formats.plain import Csv, Json, Olmix, RegMix, Yaml
-from exchange.formats.streaming import Streaming
+from exchange.formats.rows import Axolotl, Streaming
 
 _ALL: tuple[Format, ...] = (
     *(OlmoCore(), Megatron(), Streaming(), Datasets(), LlamaFactory(), LitData(), Levanter()),
-    *(Nanotron(), OpenInstruct(), Torchtitan(), Olmix(), RegMix(), Csv(), Json(), Yaml()),
+    *(Axolotl(), Nanotron(), OpenInstruct(), Torchtitan(), Olmix(), RegMix(), Csv(), Json(), Yaml()),
 )
 FORMATS: Mapping[str, Format] = {each.name: each for each in _ALL}
 
@@ -59,7 +59,8 @@ def export(mixture: Blend | Mapping[str, float], name: str, **run: Any) -> Expor
 
 
 def write_files(files: Mapping[str, str], directory: Path) -> None:
-    """Write an export's files into a directory, made where there is none."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write an export's files into a directory, made where there is none; of a schedule some lie in folders."""
     for name, content in files.items():
-        (directory / Path(name).name).write_text(content, encoding="utf-8")
+        path = directory.joinpath(*[part for part in name.split("/") if part not in ("", ".", "..")])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")

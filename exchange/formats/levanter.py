@@ -22,6 +22,7 @@ class Levanter(Format):
     file = "data.yaml"
     unit = "rows"
     checked = "against its documented schema, with the rounding of its blocks"
+    holds_phases = True
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`."""

@@ -17,6 +17,7 @@ class Nanotron(Format):
     file = "data_stages.yaml"
     unit = "rows"
     checked = "against its documented schema"
+    holds_phases = True
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`."""

@@ -1,4 +1,4 @@
-"""A mixture a phase, for the trainers whose file holds several: Levanter's and Nanotron's stages."""
+"""A mixture a phase: in one file where it holds several (Levanter's and Nanotron's stages), else in a folder each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ class ScheduleExport:
 
 
 def export_schedule(phases: Sequence[Blend], name: str) -> ScheduleExport:
-    """Write a mixture a phase in one file.
+    """Write a mixture a phase.
 
         run = {"path": "/data/{domain}.jsonl", "sequence_length": 4096, "batch_rows": 512}
         early = Blend.of({"web": 0.9, "math": 0.1}, target_tokens=9 * 10**11, **run)
@@ -27,11 +27,12 @@ def export_schedule(phases: Sequence[Blend], name: str) -> ScheduleExport:
     Args:
         phases: in order, each with its `target_tokens`, all of one row and batch. A domain's tokens and the smallest
             cap count over all of them.
-        name: of a format that holds phases.
+        name: of a format. Where one file holds one mixture only each phase has a folder, `phase-0` and so on, and a
+            seed of its own, since its trainer begins each domain anew.
 
     Raises:
-        InvalidExport: a format that holds one mixture only; phases of different rows or batches, or without a target;
-            what the format cannot hold; a domain that all phases together read more often than the cap.
+        InvalidExport: phases of different rows or batches, or without a target; what the format cannot hold; a domain
+            that all phases together read more often than the cap.
     """
     if len(phases) < 2:
         raise InvalidExport("a schedule has two phases at least", field="phases")
@@ -40,6 +41,8 @@ def export_schedule(phases: Sequence[Blend], name: str) -> ScheduleExport:
     for phase in phases:
         phase.needed("target_tokens")
     chosen = format_named(name)
+    if not chosen.holds_phases:
+        phases = [replace(phase, seed=phase.seed + number) for number, phase in enumerate(phases)]
     drawn = tuple(chosen.realised(replace(phase, repetition_cap=None)) for phase in phases)
     whole = _together(phases, drawn)
     caps = [phase.repetition_cap for phase in phases if phase.repetition_cap is not None]

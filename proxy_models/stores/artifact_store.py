@@ -68,6 +68,13 @@ class ArtifactStore:
         """Where the artifact is published: how other machines are told of it."""
         return f"{self.address}/{self.name_of(path)}"
 
+    def folder_of(self, path: Path) -> str:
+        """Where the files of an artifact lie that this machine has published."""
+        manifest = self.copies.manifest(self.name_of(path))
+        if manifest is None:
+            raise DataMissing(path, "is not published")
+        return f"{self.address_of(path)}/{manifest.version}"
+
     def path_of(self, address: str) -> Path:
         """The local path of a published artifact. Raises `BadAddress` for one of another store."""
         data_path(address)  # one spelling only

@@ -73,6 +73,17 @@ def reference_of(path: Path) -> str:
     return _current.address_of(path)
 
 
+def folder_of(path: Path) -> str | None:
+    """Where others read the files of an artifact that is here: its folder in the store, published first.
+
+    None without a store. A store that is a directory answers a path.
+    """
+    if _current is None:
+        return None
+    _current.publish_once(path)
+    return _current.folder_of(path).removeprefix("file://")
+
+
 def local_artifact(reference: str) -> str:
     """The local path of what `reference_of` named, fetched where it is not here; anything else unchanged.
 

@@ -1,96 +1,145 @@
-"""A shard's training tokens as the files of a trainer: documents in an order of their own, one file a domain.
+"""A shard's training tokens as the files of a trainer: documents in an order of their own, a directory a domain.
 
-- ``olmo-core``: ids without a header, in the shard's type (OLMo-core reads it from its configuration). It takes a
-  file's beginning and draws nothing, so the order has to be random already.
-- ``megatron``: ``.bin`` and the ``.idx`` of `megatron/core/datasets/indexed_dataset.py`. It has no uint32: ids over
-  65,535 are int32.
+OLMo-core takes a file's beginning and draws nothing, and no trainer shuffles more than rows: so the documents' order
+is random already. Every document ends with the tokenizer's end-of-text id, as in the shard.
 
-Every document ends with the tokenizer's end-of-text id, as in the shard. The sidecar that `token_files` reads lies
-beside each, so whoever gives the files to a domain set is held to their tokenizer.
+With the files lies a note of what they are. Beside OLMo-core's and Megatron's it is the sidecar that `token_files`
+reads, so whoever gives the files to a domain set is held to their tokenizer.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
-from proxy_models.storage import write_json
-from proxy_models.text.token_files import MEGATRON_INDEX
+from proxy_models.errors import DataMissing, StorageFailed
+from proxy_models.storage import new_directory
+from proxy_models.text.token_layouts import LAYOUTS, Layout
 from proxy_models.text.token_shard import TokenShard
 
-LAYOUTS = ("olmo-core", "megatron")
 _BLOCK = 2**22
 """Tokens looked at or gathered at once."""
-_MEGATRON_CODES = {"<u2": 8, "<i4": 4}
 
 
 @dataclass(frozen=True)
 class WrittenTokens:
-    """A domain's file: its path as the trainer is told it, and what is in it."""
+    """A domain's files: their path as the trainer is told it, and what is in them."""
 
     path: str
     tokens: int
     documents: int
 
 
+@dataclass(frozen=True)
+class Order:
+    """How files are wanted.
+
+    Attributes:
+        layout: one of `LAYOUTS`.
+        length: tokens of a row, of the layouts that cut them.
+        rows: to be written, of the layouts that repeat; None for the shard once.
+        seed: of the documents' order; None for that of the shard.
+    """
+
+    layout: str
+    length: int = 1
+    rows: int | None = None
+    seed: int | None = 0
+
+
 def write_tokens(
     shard: TokenShard,
-    target: Path,
-    layout: str,
-    seed: int | None = 0,
+    directory: Path,
+    order: Order,
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> WrittenTokens:
-    """Write a shard's training tokens; what was written whole before, of the same shard and seed, is left as it is.
+    """Write a shard's training tokens; what was written whole before, of the same shard and order, is left as it is.
 
     Args:
         shard: of the domain.
-        target: without a suffix; its folder is made.
-        layout: one of `LAYOUTS`.
-        seed: of the documents' order; None for that of the shard.
+        directory: that the files fill, and nothing else.
+        order: how they are wanted.
         progress: is told the tokens written now and then.
 
     Raises:
         ValueError: no such layout.
-        OSError: as writing does; what is half written is written again the next time.
+        DataMissing: a shard of no tokens that is to be repeated.
+        StorageFailed: too little space, or what writing says; nothing half written stays.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"there is no layout {layout!r} of token files; there are {', '.join(LAYOUTS)}")
-    suffix = ".bin" if layout == "megatron" else ".npy"
-    data = target.with_name(f"{target.name}{suffix}")
-    note = data.with_name(f"{data.name}.json")
-    path = str(target if layout == "megatron" else data)
+    if order.layout not in LAYOUTS:
+        raise ValueError(
+            f"there is no layout {order.layout!r} of token files; there are {', '.join(LAYOUTS)}"
+        )
+    layout, own = LAYOUTS[order.layout], np.dtype(shard.meta.dtype)
     starts, ends = document_bounds(shard)
-    dtype = _dtype(shard, layout)
+    total = shard.meta.tokens if order.rows is None else order.rows * order.length
+    if total and not len(ends):
+        raise DataMissing(shard.directory, "has no tokens to be repeated")
     said = {
-        "dtype": dtype.name,
+        "dtype": layout.dtype_of(own).name,
         "tokenizer": shard.meta.tokenizer,
         "end_of_text": shard.meta.end_of_text,
-        "tokens": shard.meta.tokens,
+        "tokens": total // order.length * order.length if layout.has_rows else total,
         "documents": len(ends),
         "shard": shard.meta.key,
-        "seed": seed,
+        "seed": order.seed,
+        **({"sequence_length": order.length} if layout.has_rows else {}),
     }
-    written = WrittenTokens(path, shard.meta.tokens, len(ends))
-    if note.exists() and _is_whole(data, note, said, shard.meta.tokens * dtype.itemsize):
-        progress(shard.meta.tokens)
-        return written
-    target.parent.mkdir(parents=True, exist_ok=True)
-    order = np.arange(len(ends)) if seed is None else np.random.default_rng(seed).permutation(len(ends))
-    draft = data.with_name(f"{data.name}.partial")
-    with draft.open("wb") as file:
-        done = 0
+    if not _is_whole(directory, layout, said):
+        _check_space(directory, total * layout.dtype_of(own).itemsize)
+        with new_directory(directory) as draft:
+            files = layout(draft, own, order.length)
+            _write(files, _tokens(shard, (starts, ends), _places(len(ends), order.seed), total), progress)
+            files.close((ends - starts)[next(_places(len(ends), order.seed))])
+            sizes = {file.name: file.stat().st_size for file in draft.iterdir()}
+            noted = json.dumps({**said, "files": sizes}, indent=1, sort_keys=True)
+            (draft / layout.sidecar).write_text(noted)
+    progress(total)
+    return WrittenTokens(str(directory / layout.told), said["tokens"], len(ends))
+
+
+def _places(documents: int, seed: int | None) -> Iterator[np.ndarray]:
+    """The documents' order in the shard's first reading, in its second, and so on."""
+    generator = None if seed is None else np.random.default_rng(seed)
+    while True:
+        yield np.arange(documents) if generator is None else generator.permutation(documents)
+
+
+def _tokens(
+    shard: TokenShard,
+    bounds: tuple[np.ndarray, np.ndarray],
+    places: Iterator[np.ndarray],
+    total: int,
+) -> Iterator[np.ndarray]:
+    """So many tokens, block by block; the documents once more where they have fewer."""
+    starts, ends = bounds
+    while total > 0:
+        order = next(places)
         for block in _blocks(shard, starts[order], ends[order]):
-            _write(file, block.astype(dtype, copy=False))
+            yield block[:total]
+            total -= len(block)
+            if total <= 0:
+                return
+
+
+def _write(files: Layout, blocks: Iterator[np.ndarray], progress: Callable[[int], None]) -> None:
+    """One block is gathered while the one before is written."""
+    done = 0
+    with ThreadPoolExecutor(1) as pool:
+        writing: Future[None] | None = None
+        for block in blocks:
+            if writing is not None:
+                writing.result()
+                progress(done)
+            writing = pool.submit(files.add, block)
             done += len(block)
-            progress(done)
-    if layout == "megatron":
-        _write_index(target.with_name(f"{target.name}.idx"), (ends - starts)[order], dtype)
-    draft.replace(data)
-    write_json(note, said)
-    return written
+        if writing is not None:
+            writing.result()
 
 
 def document_bounds(shard: TokenShard) -> tuple[np.ndarray, np.ndarray]:
@@ -118,32 +167,19 @@ def _blocks(shard: TokenShard, starts: np.ndarray, ends: np.ndarray) -> Iterator
         begin = end
 
 
-def _write(file: IO[bytes], block: np.ndarray) -> None:
-    file.write(np.ascontiguousarray(block).data)
-
-
-def _dtype(shard: TokenShard, layout: str) -> np.dtype:
-    own = np.dtype(shard.meta.dtype)
-    return np.dtype("<i4") if layout == "megatron" and own.itemsize > 2 else own
-
-
-def _write_index(path: Path, lengths: np.ndarray, dtype: np.dtype) -> None:
-    """Magic, u64 version, u8 type, u64 sequences, u64 documents + 1, i32 lengths, i64 offsets, i64 documents."""
-    count = len(lengths)
-    offsets = np.zeros(count, np.int64)
-    np.cumsum(lengths[:-1] * dtype.itemsize, out=offsets[1:])
-    with path.open("wb") as file:
-        file.write(MEGATRON_INDEX)
-        file.write(np.array([1], "<u8").tobytes())
-        file.write(np.array([_MEGATRON_CODES[dtype.str]], "u1").tobytes())
-        file.write(np.array([count, count + 1], "<u8").tobytes())
-        file.write(lengths.astype("<i4").tobytes())
-        file.write(offsets.astype("<i8").tobytes())
-        file.write(np.arange(count + 1, dtype="<i8").tobytes())
-
-
-def _is_whole(data: Path, note: Path, said: dict[str, object], size_bytes: int) -> bool:
+def _is_whole(directory: Path, layout: type[Layout], said: dict[str, Any]) -> bool:
     try:
-        return json.loads(note.read_text(encoding="utf-8")) == said and data.stat().st_size == size_bytes
-    except (OSError, ValueError):
+        noted = json.loads((directory / layout.sidecar).read_text(encoding="utf-8"))
+        sizes = noted.pop("files")
+        return noted == said and all((directory / name).stat().st_size == sizes[name] for name in sizes)
+    except (OSError, ValueError, AttributeError, KeyError):
         return False
+
+
+def _check_space(directory: Path, size_bytes: int) -> None:
+    place = next(parent for parent in directory.parents if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < size_bytes:
+        raise StorageFailed(
+            directory, f"takes {size_bytes / 1e9:,.1f} GB, and its disk has {free / 1e9:,.1f} GB left"
+        )

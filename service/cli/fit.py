@@ -59,20 +59,25 @@ def _listed(_: click.Context, __: click.Parameter, given: str | None) -> tuple[f
     return tuple(map(float, given.split(","))) if given else ()
 
 
-def trainer_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a trainer's format needs beyond weights and tokens."""
-    for option in reversed(_TRAINER):
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a trainer's rows are."""
+    for option in reversed(_ROWS):
         command = option(command)
     return command
 
 
-_TRAINER = (
-    click.option(
-        "--path",
-        metavar="TEMPLATE",
-        default="",
-        help="Of a domain's files, for a trainer: '/data/{domain}/*.npy'.",
-    ),
+def trainer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a trainer's format needs beyond weights and tokens."""
+    return _PATH(run_options(command))
+
+
+_PATH = click.option(
+    "--path",
+    metavar="TEMPLATE",
+    default="",
+    help="Of a domain's files, for a trainer: '/data/{domain}/*.npy'.",
+)
+_ROWS = (
     click.option(
         "--sequence-length", type=click.IntRange(1), default=2048, show_default=True, help="Tokens of a row."
     ),

@@ -18,12 +18,31 @@ from service.cli import (
     service_options,
     table,
 )
-from service.cli.fit import trainer_options
+from service.cli.fit import run_options, trainer_options
 
 if TYPE_CHECKING:
     from service.client import Client
 
 Document = Mapping[str, Any]
+format_option = click.option(
+    "--format",
+    "format_name",
+    required=True,
+    metavar="TRAINER",
+    help="olmo-core, megatron, streaming, ...: `mixwright mixture formats` lists them.",
+)
+to_option = click.option(
+    "--to",
+    "directory",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory to write into.",
+)
+target_option = click.option(
+    "--target-tokens",
+    type=click.FloatRange(1, 1e15),
+    help="Of the training run; the optimization's when left out.",
+)
 
 
 @click.group()
@@ -79,25 +98,9 @@ def show(mixture_id: str, as_json: bool, url: str | None, data_directory: Path |
 
 @mixture.command(epilog="Example: mixwright mixture export mix_... --format csv --to here")
 @click.argument("mixture_id")
-@click.option(
-    "--format",
-    "format_name",
-    required=True,
-    metavar="TRAINER",
-    help="olmo-core, megatron, streaming, ...: `mixwright mixture formats` lists them.",
-)
-@click.option(
-    "--to",
-    "directory",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Directory to write into.",
-)
-@click.option(
-    "--target-tokens",
-    type=click.FloatRange(1, 1e15),
-    help="Of the training run; the optimization's when left out.",
-)
+@format_option
+@to_option
+@target_option
 @click.option("--cap", type=float, help="Most epochs of a domain; the optimization's when left out.")
 @trainer_options
 @click.option("--json", "as_json", is_flag=True, help="Print what the trainer will draw of every domain.")
@@ -125,25 +128,74 @@ def export(
 
 
 @mixture.command(
+    epilog="Example: mixwright mixture schedule mix_...=9e11 mix_...=1e11 --format nanotron --to out"
+)
+@click.argument("phases", nargs=-1, required=True, metavar="MIXTURE=TOKENS...")
+@format_option
+@to_option
+@click.option("--cap", "repetition_cap", type=float, help="Most epochs of a domain over all phases together.")
+@trainer_options
+@click.option("--json", "as_json", is_flag=True, help="Print what the trainer will draw of every domain.")
+@service_options
+def schedule(
+    phases: tuple[str, ...],
+    format_name: str,
+    directory: Path,
+    url: str | None,
+    data_directory: Path | None,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Write mixtures that are trained on one after the other, in one file where the trainer's holds several."""
+    from exchange.formats import write_files
+    from exchange.text import drawn
+
+    tokens = [(name, round(count)) for name, count in _pairs(phases, "MIXTURE=TOKENS")]
+    said = {name: value for name, value in asked.items() if value is not None}
+    with connected(url, data_directory) as client:
+        made = client.export_schedule(tokens, format_name, **said)
+        write_files(made["files"], directory)
+    click.echo(json.dumps(made, indent=2) if as_json else drawn(made["realised"]))
+
+
+@mixture.command(
     "token-files", epilog="Example: mixwright mixture token-files mix_... --format megatron --wait"
 )
 @click.argument("mixture_id")
-@click.option("--format", "format_name", required=True, type=click.Choice(["olmo-core", "megatron"]))
+@click.option(
+    "--format",
+    "format_name",
+    required=True,
+    type=click.Choice(["olmo-core", "megatron", "streaming", "litdata", "axolotl"]),
+)
+@target_option
+@run_options
 @click.option("--wait", is_flag=True, help="Until they are written; status 4 where that failed.")
 @json_option
 @service_options
 def token_files(
-    mixture_id: str, format_name: str, wait: bool, as_json: bool, url: str | None, data_directory: Path | None
+    mixture_id: str,
+    format_name: str,
+    wait: bool,
+    as_json: bool,
+    url: str | None,
+    data_directory: Path | None,
+    **run: Any,
 ) -> None:
-    """Have the workers write the domains' tokens as a trainer reads them: shuffled, one file a domain, once."""
+    """Have the workers write the domains' tokens as a trainer reads them: shuffled, a folder a domain, once.
+
+    For Axolotl, which weighs nothing, all that a run of this mixture reads, repeats included.
+    """
+    said = {name: round(value) for name, value in run.items() if value is not None}
     with connected(url, data_directory) as client:
-        document = client.token_files(mixture_id, format_name, wait)
+        document = client.token_files(mixture_id, format_name, wait, **said)
     if as_json:
         print_json(document)
     else:
         rows = [("DOMAIN", "TOKENS", "DOCUMENTS", "PATH")]
         for name, file in document["files"].items():
-            rows.append((name, f"{file['tokens']:,}", f"{file['documents']:,}", file["path"]))
+            place = file["address"] or file["path"]
+            rows.append((name, f"{file['tokens']:,}", f"{file['documents']:,}", place))
         click.echo(f"The token files are {document['state']}.")
         click.echo(table(rows, frozenset({1, 2})) if document["files"] else "")
     if document["state"] in ("failed", "cancelled"):
@@ -211,11 +263,16 @@ def _given(weights: Sequence[str]) -> dict[str, float]:
         from exchange.sheets import read_weights
 
         return read_weights(Path(weights[0]))
-    parted = [text.rpartition("=") for text in weights]
-    if wrong := [text for text, (name, _, _) in zip(weights, parted, strict=True) if not name]:
-        raise click.BadParameter(f"{wrong[0]!r} is not DOMAIN=WEIGHT")
+    return dict(_pairs(weights, "DOMAIN=WEIGHT"))
+
+
+def _pairs(given: Sequence[str], shape: str) -> list[tuple[str, float]]:
+    """``NAME=NUMBER`` arguments in their order."""
+    parted = [text.rpartition("=") for text in given]
+    if wrong := [text for text, (name, _, _) in zip(given, parted, strict=True) if not name]:
+        raise click.BadParameter(f"{wrong[0]!r} is not {shape}")
     with complaint_of(ValueError):
-        return {name: float(value) for name, _, value in parted}
+        return [(name, float(value)) for name, _, value in parted]
 
 
 def rescaled(weights: Mapping[str, float], fixed: Mapping[str, float]) -> dict[str, float]:

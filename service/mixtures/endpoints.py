@@ -17,10 +17,17 @@ from service.http.routes import (
 from service.http.schemas import After, Limit, Page
 from service.mixtures import service, token_files
 from service.mixtures.evaluation import EvaluateRequest, EvaluationView, evaluate_mixtures
-from service.mixtures.exports import ExportQuery, ExportView, export_of
+from service.mixtures.exports import (
+    ExportQuery,
+    ExportView,
+    ScheduleRequest,
+    ScheduleView,
+    export_of,
+    schedule_of,
+)
 from service.mixtures.lineage import LineageView, lineage_document
 from service.mixtures.service import MixtureRequest, MixtureSummary, MixtureView
-from service.mixtures.token_files import Layout, TokenFilesRequest, TokenFilesView
+from service.mixtures.token_files import LayoutName, Run, TokenFilesRequest, TokenFilesView
 
 router = APIRouter(prefix="/v1/mixtures", tags=["mixtures"], route_class=ThreadRoute)
 
@@ -57,6 +64,15 @@ def evaluate(
     return compute(evaluate_mixtures, settings, body)
 
 
+@router.post(":schedule", response_model=ScheduleView)
+@slow
+def export_schedule(
+    body: ScheduleRequest, database: DatabaseDependency, compute: ComputeDependency
+) -> ScheduleView:
+    """A training run of several phases as a trainer reads it, a mixture each. Stores nothing."""
+    return schedule_of(database, compute, body)
+
+
 @router.get("/{mixture_id}", response_model=MixtureView)
 def get_mixture(mixture_id: str, database: DatabaseDependency) -> Response:
     """One mixture with its weights and its evidence."""
@@ -87,14 +103,16 @@ def export_mixture(
 def write_token_files(
     mixture_id: str, body: TokenFilesRequest, database: DatabaseDependency, user: User
 ) -> TokenFilesView:
-    """Have the workers write the token files of its revision as a trainer reads them; once for all its mixtures."""
+    """Have the workers write token files as a trainer reads them: once for all mixtures where it weighs."""
     with database.write() as session:
-        token_files.ask_for_files(session, mixture_id, body.format, user.name)
-    return get_token_files(mixture_id, database, body.format)
+        token_files.ask_for_files(session, mixture_id, body.format, body.run, user.name)
+    return get_token_files(mixture_id, database, body.format, body.run)
 
 
 @router.get("/{mixture_id}/token-files", response_model=TokenFilesView)
-def get_token_files(mixture_id: str, database: DatabaseDependency, format: Layout) -> TokenFilesView:
+def get_token_files(
+    mixture_id: str, database: DatabaseDependency, format: LayoutName, run: Annotated[Run, Depends()]
+) -> TokenFilesView:
     """How far the token files are, and where."""
     with database.read() as session:
-        return token_files.describe_files(session, mixture_id, format)
+        return token_files.describe_files(session, mixture_id, format, run)

@@ -1,5 +1,6 @@
 """Storing and describing mixtures."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -67,12 +68,16 @@ def create_mixture(session: Session, request: MixtureRequest) -> str:
 
 def check_repetition(mixture: MixtureRow, tokens: int | None, cap: float | None) -> None:
     """Raise Invalid for a training run that reads a domain more often than the cap; None for what is not known."""
-    if tokens is None or cap is None:
-        return
-    shares = unique_shares(mixture.revision)
+    if tokens is not None and cap is not None:
+        check_epochs(mixture.revision, mixture.weights, tokens, cap)
+
+
+def check_epochs(revision: Revision, weights: Mapping[str, float], tokens: int, cap: float) -> None:
+    """As `check_repetition`, of any weights over the domains of a revision."""
+    shares = unique_shares(revision)
     read: dict[str, float] = {}
-    for row in mixture.revision.domains:
-        weight = float(mixture.weights[row.name])
+    for row in revision.domains:
+        weight = float(weights[row.name])
         if row.tokens is None or weight == 0.0:
             continue
         read[row.name] = epochs = weight * tokens / (row.tokens * shares.get(row.name, 1.0))
@@ -83,7 +88,7 @@ def check_repetition(mixture: MixtureRow, tokens: int | None, cap: float | None)
                 f"tokens reads them {epochs:.2f} times, over the cap of {cap:g}.",
                 "repetition_cap",
             )
-    for names in shared_sets(mixture.revision):
+    for names in shared_sets(revision):
         epochs = sum(read.get(name, 0.0) for name in names)
         if epochs > cap * (1 + BINDING):
             raise Invalid(

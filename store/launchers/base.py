@@ -42,6 +42,7 @@ FORMAT_FILES: Final = {
     "llama_factory_file": "llama-factory/dataset_info.json",
     "litdata_file": "litdata/combined.json",
     "levanter_file": "levanter/data.yaml",
+    "axolotl_file": "axolotl/axolotl.yaml",
     "nanotron_file": "nanotron/data_stages.yaml",
     "open_instruct_file": "open-instruct/dataset_mixer_list.txt",
     "torchtitan_file": "torchtitan/dataloader.py",

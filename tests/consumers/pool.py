@@ -1,13 +1,16 @@
 """Domains of real text whose tokens tell where they come from: id = 256 times the domain's number + the byte."""
 
-import struct
+import json
 import sysconfig
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+
+from proxy_models.text.token_shard import META, TOKENS, ShardMeta, TokenShard
+from proxy_models.text.token_writing import Order, write_tokens
 
 END_OF_TEXT = 0
 SPAN = 256
@@ -71,17 +74,30 @@ def write_raw(domain: Domain, directory: Path, files: int = 1) -> tuple[tuple[st
     return tuple(paths), tuple(tokens)
 
 
-def write_indexed(domain: Domain, directory: Path) -> str:
-    """A ``.bin`` and ``.idx`` pair as Megatron reads it: the path without either."""
-    lengths = np.array([len(document) for document in domain.documents], np.int32)
-    pointers = np.concatenate([[0], np.cumsum(lengths[:-1], dtype=np.int64) * 2]).astype(np.int64)
-    prefix = directory / domain.name
-    domain.tokens.tofile(prefix.with_suffix(".bin"))
-    with prefix.with_suffix(".idx").open("wb") as file:
-        file.write(b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, 8, len(lengths), len(lengths) + 1))
-        for array in (lengths, pointers, np.arange(len(lengths) + 1, dtype=np.int64)):
-            file.write(array.tobytes())
-    return str(prefix)
+def write_for(layout: str, domain: Domain, directory: Path, length: int, rows: int | None = None) -> str:
+    """A domain's tokens as the workers write them for a trainer: what the trainer is told."""
+    shard = directory / "shards" / domain.name
+    shard.mkdir(parents=True)
+    domain.tokens.tofile(shard / TOKENS)
+    counts = dict.fromkeys(
+        (
+            *("documents", "size_bytes", "held_out_documents", "held_out_bytes", "held_out_tokens"),
+            *("evaluation_documents", "evaluation_bytes", "evaluation_tokens"),
+        ),
+        1,
+    )
+    meta = ShardMeta(
+        key=domain.name,
+        tokenizer="bytes",
+        vocabulary_size=2**16,
+        end_of_text=END_OF_TEXT,
+        dtype="<u2",
+        tokens=len(domain.tokens),
+        **counts,
+    )
+    (shard / META).write_text(json.dumps(asdict(meta)))
+    order = Order(layout, length, rows)
+    return write_tokens(TokenShard.open(shard), directory / layout / domain.name, order).path
 
 
 def shares(drawn: Mapping[str, float]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from service.cli.main import main
 from service.domain_sets.schemas import DomainRequest, DomainSetRequest, RevisionRequest
 from service.launches.schemas import LaunchRequest
 from service.mixtures.evaluation import EvaluateRequest
+from service.mixtures.exports import ScheduleRequest
 from service.mixtures.service import MixtureRequest
 from service.optimizations.schemas import OptimizationRequest, TaskRequest
 from service.planning import QualityRequest
@@ -33,6 +34,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
         TaskRequest,
         MixtureRequest,
         EvaluateRequest,
+        ScheduleRequest,
         LaunchRequest,
         QualityRequest,
         SwarmRequest,

@@ -54,10 +54,21 @@ def test_a_cap_holds_over_all_phases_together() -> None:
         export_schedule([early, replace(late, repetition_cap=2)], "levanter")
 
 
+def test_a_trainer_of_one_mixture_has_a_folder_a_phase_and_another_order_in_each() -> None:
+    made = export_schedule(phases(), "streaming")
+    assert list(made.files) == ["phase-0/train_loader.yaml", "phase-1/train_loader.yaml"]
+    told = [yaml.safe_load(text)["train_loader"]["dataset"] for text in made.files.values()]
+    assert [each["shuffle_seed"] for each in told] == [0, 1]
+    assert {name: stream["choose"] for name, stream in told[1]["streams"].items()} == {
+        "web": 100 * 512 // 4,
+        "code": 100 * 512 * 3 // 4,
+    }
+    assert made.whole.tokens["web"] == (400 * 0.875 + 100 * 0.25) * STEP
+
+
 @pytest.mark.parametrize(
     ("given", "name", "said"),
     [
-        (phases(), "megatron", "megatron holds one mixture"),
         (phases()[:1], "levanter", "two phases"),
         (
             [phases()[0], Blend.of({"web": 1.0}, path="/x", batch_rows=8, target_tokens=10**6)],

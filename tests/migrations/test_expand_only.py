@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ def narrows(source: str) -> list[str]:
     for call in calls_of_upgrade(source):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
         altered = {word.arg: ast.unparse(word.value) for word in call.keywords}
-        loosens = name == "alter_column" and altered.get("nullable") == "True"
-        if name in NARROWING and not (loosens and set(altered) == {"existing_type", "nullable"}):
+        loosens = set(altered) == {"existing_type", "nullable"} and altered["nullable"] == "True"
+        if name in NARROWING and not (name == "alter_column" and (loosens or widens(altered))):
             found.append(name)
         if name == "add_column":
             column = next(one for one in ast.walk(call) if isinstance(one, ast.Call) and one is not call)
@@ -44,6 +45,16 @@ def narrows(source: str) -> list[str]:
             if said.get("nullable") == "False" and "server_default" not in said:
                 found.append("add_column without a default")
     return found
+
+
+def widens(altered: dict[str, str]) -> bool:
+    """Whether all that is altered of a column is that longer text fits."""
+    if set(altered) != {"existing_type", "type_", "existing_nullable"}:
+        return False
+    sizes = [
+        re.fullmatch(r"sa\.String\(length=(\d+)\)", altered[name]) for name in ("existing_type", "type_")
+    ]
+    return all(sizes) and int(sizes[0][1]) < int(sizes[1][1])  # pyright: ignore[reportOptionalSubscript]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +74,12 @@ def test_the_rule_sees_what_it_is_about() -> None:
     altered = 'op.alter_column("runs", "seed", existing_type=sa.Integer(), nullable={})'
     assert narrows(body.format(altered.format(True))) == []
     assert narrows(body.format(altered.format(False))) == ["alter_column"]
+    longer = (
+        'op.alter_column("jobs", "c", existing_type=sa.String(length={}), type_=sa.String(length={}), {})'
+    )
+    assert narrows(body.format(longer.format(40, 80, "existing_nullable=False"))) == []
+    assert narrows(body.format(longer.format(80, 40, "existing_nullable=False"))) == ["alter_column"]
+    assert narrows(body.format(longer.format(40, 80, "nullable=False"))) == ["alter_column"]
     assert narrows(body.format(f'op.add_column("runs", {column.format(False)})')) != []
 
 

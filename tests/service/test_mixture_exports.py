@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
 import service.client
-from exchange.formats import FORMATS, export
+from exchange.formats import FORMATS, Blend, export, export_schedule
 from service.cli.main import main
 from service.client import ApiError, Client
 from store.engine import Database
@@ -175,6 +175,38 @@ def test_the_client_lists_and_exports(client: TestClient, database: Database, mi
         assert made == made_here(database, mixture, "megatron")
         with pytest.raises(ApiError, match="needs the paths"):
             remote.export_mixture(mixture, "megatron")
+
+
+PHASES = (16_000_000, 8_000_000)
+
+
+def test_a_schedule_is_what_the_format_makes_of_its_phases(
+    client: TestClient, database: Database, mixture: str
+) -> None:
+    with database.read() as session:
+        weights = session.get_one(MixtureRow, mixture).weights
+    pool = client.get(f"/v1/mixtures/{mixture}").json()["domain_set"]
+    even = {"domain_set": pool, "name": "even", "weights": dict.fromkeys(TOKENS, 1 / len(TOKENS))}
+    other = client.post("/v1/mixtures", json=even).json()["id"]
+    for name, cap in (("levanter", 20.0), ("streaming", 20.0)):
+        run = {"path": PATH, "tokens": TOKENS, "repetition_cap": cap, **ROW}
+        blends = [
+            Blend.of(each, target_tokens=tokens, **run)
+            for each, tokens in zip((weights, even["weights"]), PHASES, strict=True)
+        ]
+        made = export_schedule(blends, name)
+        asked = {"format": name, "path": PATH, "repetition_cap": cap, **ROW}
+        with Client("http://127.0.0.1", TOKEN, transport=LosesFirstAnswers(client)) as remote:
+            answer = remote.export_schedule(zip((mixture, other), PHASES, strict=True), **asked)
+        assert answer["files"] == made.files
+        assert answer["realised"] == json.loads(json.dumps(made.whole.to_dict()))
+        assert [one["target_tokens"] for one in answer["phases"]] == list(PHASES)
+    # 1.04 epochs of 24M tokens: twice of that is over a cap of 2, though neither phase is.
+    phases = [{"mixture_id": mixture, "tokens": 24_000_000}] * 2
+    refused = client.post(
+        "/v1/mixtures:schedule", json={"format": "csv", "phases": phases, "repetition_cap": 2}
+    )
+    assert (refused.status_code, refused.json()["code"]) == (422, "over_cap")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from benchmarks.api import TOKEN, served
 from benchmarks.api_store import DOMAINS, Sizes, Stored, fill
 from store import jobs
 from store.engine import Database
+from store.revisions.token_files import TokenFiles
 from store.schema import upgrade
 from store.settings import Settings
 from store.tables import Job, Launch, MixtureRow, Optimization, Revision, Run, Swarm, WorkerRow
@@ -75,6 +76,11 @@ def fill_store(settings: Settings) -> dict[str, Document]:
         "POST /v1/optimizations": question,
         "POST /v1/mixtures": {"domain_set": "pool-0", "name": "mine", "weights": weights},
         "POST /v1/mixtures/{mixture_id}/token-files": {"format": "olmo-core"},
+        "POST /v1/mixtures:schedule": {
+            "format": "csv",
+            "phases": [{"mixture_id": stored.mixtures[0], "tokens": 10_000}] * 2,
+            "repetition_cap": 1000.0,
+        },
         "POST /v1/launches": {"mixture_id": stored.mixtures[0], **PROXY},
         "POST /v1/swarms": {
             "domain_set": "pool-0",
@@ -137,10 +143,8 @@ def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, 
         revision.tokenizer_path = str(settings.artifacts / "tokenizers" / "ours.json")
     tokenizer_file(settings.artifacts / "tokenizers" / "ours.json", "some text")
     save_ours(settings.artifacts / "runs" / stored.runs[0] / "model", learning_rate=1e-4, tokens=9)
-    subject = jobs.token_files_subject(
-        "olmo-core", session.get_one(MixtureRow, stored.mixtures[0]).revision_id
-    )
-    session.add(jobs.new_job(jobs.TOKEN_FILES, subject, stored.mixtures[0]))
+    files = TokenFiles("olmo-core", session.get_one(MixtureRow, stored.mixtures[0]).revision_id)
+    session.add(jobs.new_job(jobs.TOKEN_FILES, files.subject, stored.mixtures[0]))
     machine = {"host": "one", "device": "cpu", "process": 1, "versions": {}}
     rows = [WorkerRow(name=f"one/{number}", **machine) for number in range(2)]
     session.add_all(rows)

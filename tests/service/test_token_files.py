@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
@@ -77,6 +78,45 @@ def test_files_are_written_once_for_all_mixtures_of_a_revision_and_exports_name_
     exported = client.get(f"/v1/mixtures/{other}/export", params=run).json()
     for file in again["files"].values():
         assert file["path"] in exported["files"]["sources.yaml"]
+
+
+def test_axolotl_s_files_hold_what_a_run_of_the_mixture_reads(
+    client: TestClient, database: Database, settings: Settings, mixture: dict[str, Any]
+) -> None:
+    address = f"/v1/mixtures/{mixture['id']}/token-files"
+    assert client.post(address, json={"format": "axolotl"}).json()["code"] == "missing_target"
+    run = {"format": "axolotl", "target_tokens": 1024, "sequence_length": 16, "batch_rows": 4}
+    assert client.post(address, json=run).status_code == 202
+    assert work(database, settings)[-1]["done"] == 1024
+    again = client.get(address, params=run).json()
+    exported = client.get(f"/v1/mixtures/{mixture['id']}/export", params=run).json()
+    told = yaml.safe_load(exported["files"]["axolotl.yaml"])
+    assert [each["path"] for each in told["datasets"]] == [file["path"] for file in again["files"].values()]
+    drawn = {row["name"]: row["tokens"] for row in exported["realised"]["domains"]}
+    assert drawn == {name: file["tokens"] for name, file in again["files"].items()}
+    assert drawn == {"books": 256, "web": 768}
+    longer = {**run, "target_tokens": 2048}
+    assert client.get(address, params=longer).status_code == 404, "other files"
+
+
+def test_files_lie_in_the_artifact_store_where_there_is_one(
+    client: TestClient, database: Database, settings: Settings, mixture: dict[str, Any], tmp_path: Path
+) -> None:
+    kept = settings.model_copy(update={"artifact_store": f"file://{tmp_path / 'store'}"})
+    address = f"/v1/mixtures/{mixture['id']}/token-files"
+    for run in ({"format": "olmo-core"}, {"format": "streaming", "sequence_length": 16}):
+        client.post(address, json=run)
+        work(database, kept)
+        files = client.get(address, params=run).json()["files"]
+        for file in files.values():
+            published = Path(file["address"])
+            assert published.is_relative_to(tmp_path / "store")
+            local = Path(file["path"])
+            name = "index.json" if local.is_dir() else ""
+            assert (published / name).read_bytes() == (local / name).read_bytes()
+        asked = {"target_tokens": 1024, "batch_rows": 4, "sequence_length": 16, **run}
+        exported = client.get(f"/v1/mixtures/{mixture['id']}/export", params=asked).json()
+        assert all(file["address"] in "".join(exported["files"].values()) for file in files.values())
 
 
 def test_domains_without_text_have_no_tokens_to_write(client: TestClient) -> None:

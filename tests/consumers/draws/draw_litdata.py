@@ -1,26 +1,16 @@
-"""Tokens that CombinedStreamingDataset draws of every domain; the folders are written here, as it wants them."""
+"""Tokens that CombinedStreamingDataset draws of every domain."""
 
 import collections
 import json
 import sys
 from pathlib import Path
 
-import numpy as np
-import torch
 from litdata import CombinedStreamingDataset, StreamingDataset, TokensLoader
-from litdata.streaming.cache import Cache
 
 directory = Path(sys.argv[1])
 told = json.loads((directory / "combined.json").read_text())
 run = json.loads((directory / "run.json").read_text())
 length = run["sequence_length"]
-for each in told["datasets"]:
-    folder = Path(each["input_dir"])
-    ids = np.fromfile(directory / f"{folder.name}-0.npy", np.uint16).astype(np.int32)
-    cache = Cache(str(folder), chunk_bytes="1MB", item_loader=TokensLoader(block_size=length))
-    cache[0] = torch.from_numpy(ids)
-    cache.done()
-    cache.merge()
 combined = CombinedStreamingDataset(
     [
         StreamingDataset(each["input_dir"], item_loader=TokensLoader(block_size=length), shuffle=False)
