@@ -123,6 +123,7 @@ class LaunchDocument(TrainingDocument):
         launcher: the built-in trainer, on one process or as many as the operator said, or a program of theirs.
         engine: of the built-in trainer; None for its one process as it is.
         name: given to the program; None for the launch's id.
+        callback: the address that is told of its end.
         seed: of the run.
         tasks: what is measured.
         aggregate: how the tasks are taken together.
@@ -132,6 +133,7 @@ class LaunchDocument(TrainingDocument):
     launcher: str = "built-in"
     engine: EngineDocument | None = None
     name: str | None = None
+    callback: str | None = None
     seed: int = 0
     tasks: tuple[TaskDocument, ...] = ()
     aggregate: str = "mean"
@@ -313,7 +315,7 @@ class Measurements:
         realised_tokens: what was trained on by domain, and `tokens` all of it; None before the run has ended.
         seconds: of training, in all attempts.
         parameters, non_embedding_parameters: of the model.
-        exit_status: of a program.
+        exit_status: of a program, and `notes` on the files of results that it left.
     """
 
     final: Mapping[str, float] = field(default_factory=dict)
@@ -325,6 +327,7 @@ class Measurements:
     parameters: int | None = None
     non_embedding_parameters: int | None = None
     exit_status: int | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> "Measurements":

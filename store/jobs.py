@@ -31,7 +31,10 @@ EXTERNAL_RUN: Final = "external_run"
 SCHEDULED_RUN: Final = "scheduled_run"
 """A launch on a scheduler: no worker does it, it is submitted and followed (`workers.follower`)."""
 TOKEN_FILES: Final = "token_files"
+CALLBACK: Final = "callback"
+"""Tells of a launch's end; owned by the run, its subject the launch, from the second end on with a number."""
 
+OF_LAUNCHES: Final = (FULL_RUN, EXTERNAL_RUN, SCHEDULED_RUN)
 # What an accelerator is for; everything else is done on a CPU.
 TRAINING: Final = (FULL_RUN, PROXY_RUN)
 
@@ -43,6 +46,7 @@ PRIORITY: Final = {
     SAMPLE_SWARM: 30,
     SOLVE: 40,
     TOKEN_FILES: 45,
+    CALLBACK: 5,
     FULL_RUN: 50,
     EXTERNAL_RUN: 50,
     SCHEDULED_RUN: 50,

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from proxy_models.stores.artifact_store import ArtifactStore
@@ -95,6 +95,10 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(default=0.25, gt=0)
     launchers: Path | None = None
     """TOML file of the launchers that launches may name (`store.launchers`)."""
+    callback_secret: str | None = Field(default=None, min_length=16, repr=False)
+    """Signs what is told of launches that have ended."""
+    callback_origins: str = ""
+    """Where that may be told, ``https://hooks.example.com``, separated by commas; nowhere else."""
     broker_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
     """Celery's broker (team mode only)."""
     log_format: Literal["text", "json"] = "text"
@@ -159,6 +163,18 @@ class Settings(BaseSettings):
         for part in split_roots(value):
             data_path(part)
         return value
+
+    @field_validator("callback_origins")
+    @classmethod
+    def _signed(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("callback_secret") is None:
+            raise ValueError("what is told has to be signed; give MIXWRIGHT_CALLBACK_SECRET as well")
+        return value
+
+    @property
+    def callback_addresses(self) -> tuple[str, ...]:
+        """Origins that launches may tell of their end."""
+        return tuple(part.strip() for part in self.callback_origins.split(",") if part.strip())
 
     @property
     def resolved_database_url(self) -> str:

@@ -23,6 +23,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import object_session
 
+from proxy_models.training.run_files import Followed
 from store import jobs
 from store.documents import LaunchDocument
 from store.engine import Database
@@ -41,12 +42,15 @@ from store.launchers.scheduler import (
 )
 from store.launchers.work import work_of
 from store.logs import bound, first_line
+from store.series import keep_metrics
 from store.settings import Settings
-from store.tables import Document, Job, Launch, Run, Submission, database_now
+from store.tables import Document, Job, Launch, Metric, Run, Submission, database_now
 from workers.claims.claim import claimable, end, is_any, retry_or_end
 from workers.claims.failures import Failure
 from workers.jobs import kind_named
-from workers.jobs.external_run import configured, exports_of
+from workers.jobs.external_run import configured, exports_of, results_of
+from workers.jobs.launch_results import collect
+from workers.pipeline import settle
 from workers.submission import CANCELLED, Outcome, collected, handed_over, progress_of, withdrawn
 
 log = logging.getLogger("mixwright.follower")
@@ -85,6 +89,7 @@ class About:
     work: Work
     launch: LaunchDocument
     exports: Document
+    results: Document
     is_cancelled: bool
 
 
@@ -191,8 +196,11 @@ def look(database: Database, settings: Settings, held: Held) -> None:
             external_id,
             progress_of(about.work, standing),
         )
+        keep_series(database, held, about.work)
         return
     outcome = collected(about.work, standing, about.is_cancelled, settings)
+    if outcome.result is not None and about.work.order is None:
+        outcome.result.update(collect(about.work.directory, about.results))
     close(database, held, outcome, standing)
     about.launcher.forget(seen)
 
@@ -226,7 +234,8 @@ def _about(database: Database, settings: Settings, held: Held) -> About:
         document, revision = LaunchDocument.of(launch), launch.mixture.revision
         work = work_of(run, launch.mixture, document, launcher, settings, held.number)
         exports = exports_of(launcher, revision, document)
-        return About(launcher, work, document, exports, job.cancel_requested)
+        results = results_of(launcher, launch, document)
+        return About(launcher, work, document, exports, results, job.cancel_requested)
 
 
 def note(
@@ -273,7 +282,20 @@ def close(database: Database, held: Held, outcome: Outcome, standing: Standing |
             session.flush()
             if is_ours:
                 jobs.note_tokens(session, job, outcome.result["tokens"])
+        session.flush()
+        settle(session, job)
         log.info("%s: ended, %s", held.name, job.state)
+
+
+def keep_series(database: Database, held: Held, work: Work) -> None:
+    """Store what the built-in trainer has measured since the last look, as it wrote that in the run's directory."""
+    if work.order is None or not (measured := Followed(work.run_directory).metrics()):
+        return
+    with _owned(database, held) as (_, job):
+        session = object_session(job)
+        assert session is not None
+        known = session.scalar(select(func.max(Metric.step)).where(Metric.run_id == job.subject)) or 0
+        keep_metrics(session, job.subject, (one for one in measured if one["step"] >= known))
 
 
 @contextmanager

@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session
 
 from mixing.parts import SAMPLERS
 from store import jobs
+from store.callbacks import call_back
 from store.documents import SwarmDocument
 from store.engine import Database
-from store.tables import DomainRow, Job, Optimization, database_now
+from store.tables import DomainRow, Job, Launch, Optimization, database_now
 from workers.claims.claim import reap
 
 log = logging.getLogger("mixwright.pipeline")
@@ -54,6 +55,8 @@ def settle(session: Session, job: Job) -> None:
         )
         for optimization_id in session.scalars(waiting).all():
             advance(session, optimization_id)
+    elif job.kind in jobs.OF_LAUNCHES and job.state in jobs.ENDED:
+        call_back(session, session.get_one(Launch, job.owner), job.user_name)
 
 
 def advance(session: Session, optimization_id: str) -> None:

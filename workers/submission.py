@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy_models.storage import write_atomically
+from proxy_models.training.run_files import FAILURE, PROGRESS
 from store.documents import LaunchDocument
 from store.launchers.base import Work
 from store.launchers.scheduler import (
@@ -26,7 +27,7 @@ from workers.jobs.training import unchanged_start
 CANCELLED = "cancelled"
 TRY_AGAIN = 75
 """How the built-in trainer ends that was told to, with a checkpoint (`proxy_models.training.full_run`)."""
-PROGRESS, FAILURE, RESULT = "progress.json", "failure.json", "result.json"
+RESULT = "result.json"
 
 
 def handed_over(launcher: Scheduler, work: Work, launch: LaunchDocument, exports: Document) -> str:

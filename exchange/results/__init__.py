@@ -6,7 +6,7 @@ mlflow       its folders and its database, without MLflow
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -74,9 +74,48 @@ def read_results(files: Mapping[str, bytes], names: Sequence[str]) -> Results:
     >>> read_results({"out/run-7/results_2025.json": content}, ["run-7"]).metrics
     {'run-7': {'arc_easy/acc': 0.41}}
     """
-    known = frozenset(names)
     latest: dict[str, dict[str, tuple[int | None, float]]] = {}
     strangers: set[str] = set()
+    for path, run, one in _measured(files, names):
+        if run in names:
+            _keep(latest.setdefault(run, {}), run, one, path)
+        else:
+            strangers.add(run)
+    if strangers and not latest:
+        raise InvalidResults(
+            f"the files are of {', '.join(sorted(strangers)[:5])}, and no run is called so; there are"
+            f" {', '.join(list(names)[:5])}",
+            field=next(iter(files), ""),
+            names=sorted(strangers),
+        )
+    metrics = {run: _finite(run, values) for run, values in latest.items()}
+    return Results(metrics, tuple(f"run {name}" for name in sorted(strangers)))
+
+
+def read_series(files: Mapping[str, bytes], names: Sequence[str]) -> list[Measurement]:
+    """All that the files of one run have of it, every step: its curves.
+
+    Where nothing in them is called like one of its ``names`` and all is of one run, that is it.
+
+    Raises:
+        InvalidResults: as `read_results`, but for values: what is no finite number is left out.
+    """
+    by_run: dict[str, list[Measurement]] = {}
+    for _, run, one in _measured(files, names):
+        if math.isfinite(one.value):
+            by_run.setdefault(run, []).append(one)
+    own = [one for run in by_run if run in names for one in by_run[run]]
+    if not own and len(by_run) > 1:
+        raise InvalidResults(
+            f"the files are of several runs, {', '.join(sorted(by_run)[:5])}, and none is called {names[0]}",
+            names=sorted(by_run),
+        )
+    return own or [one for found in by_run.values() for one in found]
+
+
+def _measured(files: Mapping[str, bytes], names: Sequence[str]) -> Iterator[tuple[str, str, Measurement]]:
+    """File, run and measurement; raises InvalidResults."""
+    known = frozenset(names)
     for path, data in sorted(files.items()):
         file = ResultFile(PurePath(path), data, files, known)
         if file.path.name in (RATIOS, REALISED):
@@ -95,19 +134,7 @@ def read_results(files: Mapping[str, bytes], names: Sequence[str]) -> Results:
                     f" {next(iter(names), 'none')}",
                     field=path,
                 )
-            if run in known:
-                _keep(latest.setdefault(run, {}), run, one, path)
-            else:
-                strangers.add(run)
-    if strangers and not latest:
-        raise InvalidResults(
-            f"the files are of {', '.join(sorted(strangers)[:5])}, and no run is called so; there are"
-            f" {', '.join(list(names)[:5])}",
-            field=next(iter(files), ""),
-            names=sorted(strangers),
-        )
-    metrics = {run: _finite(run, values) for run, values in latest.items()}
-    return Results(metrics, tuple(f"run {name}" for name in sorted(strangers)))
+            yield path, run, one
 
 
 def _keep(values: dict[str, tuple[int | None, float]], run: str, one: Measurement, path: str) -> None:

@@ -93,3 +93,43 @@ def effects_table(evidence: Document, domains: Sequence[str]) -> EffectsTable | 
 def _shade(effect: float, largest: float) -> str:
     strength = sum(abs(effect) > share * largest for share in _SHADES)
     return f"{'better' if effect < 0 else 'worse'}-{strength}" if strength else ""
+
+
+CURVE_POINTS, MOST_CURVES = 60, 12
+"""Of a page: what is drawn of each series of a launch, and of how many."""
+_WIDTH, _HEIGHT = 1000.0, 100.0
+LOSS = "training/loss"
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A series over the tokens trained, and its line within `_WIDTH` by `_HEIGHT`, stretched to where it is drawn."""
+
+    name: str
+    points: Sequence[Document]
+
+    @property
+    def values(self) -> tuple[float, float]:
+        """The lowest and the highest."""
+        values = [point["value"] for point in self.points]
+        return min(values), max(values)
+
+    @property
+    def line(self) -> str:
+        """What a ``polyline`` is given."""
+        (low, high), last = self.values, max(1, self.points[-1]["tokens"])
+        return " ".join(
+            f"{_WIDTH * point['tokens'] / last:.1f},"
+            f"{_HEIGHT * (high - point['value']) / (high - low) if high > low else _HEIGHT / 2:.2f}"
+            for point in self.points
+        )
+
+
+def curves_of(metrics: Iterable[Document], tasks: Iterable[str]) -> list[Curve]:
+    """The curves of what was measured more than once: the loss of training, the ``tasks``, what else there is."""
+    series: dict[str, list[Document]] = {}
+    for metric in metrics:
+        series.setdefault(metric["task"], []).append(metric)
+    order = dict.fromkeys([LOSS, *tasks, *sorted(series)])
+    found = [Curve(name, series[name]) for name in order if len(series.get(name, ())) > 1]
+    return found[:MOST_CURVES]

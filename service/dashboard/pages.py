@@ -18,7 +18,7 @@ from exchange.formats import FORMATS
 from mixing.document import from_document
 from mixing.terms import ReusePlan
 from service.dashboard import session
-from service.dashboard.charts import effects_table, gain_scale, weight_scale
+from service.dashboard.charts import CURVE_POINTS, curves_of, effects_table, gain_scale, weight_scale
 from service.dashboard.sentences import (
     changes_sentence,
     lineage_sentence,
@@ -38,6 +38,8 @@ from service.domain_sets.repository import (
 )
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, slow
 from service.launches.comparison import compare, objective_bpb, objective_weights, with_objective
+from service.launches.metrics import thinned
+from service.launches.predictions import held_against
 from service.launches.service import LAUNCHES, describe_launch
 from service.mixtures.exports import ExportQuery, export_of
 from service.mixtures.lineage import lineage_of
@@ -314,8 +316,12 @@ def _launch_page(database: Database, launch_id: str) -> Response:
     with database.read() as store:
         document = _json(describe_launch(store, launch_id))
         mixture = _json(describe_mixture(store, document["mixture_id"]))
+        series = [view.model_dump() for view in thinned(store, document["run_id"], CURVE_POINTS)]
+        held = _json(held_against(store, launch_id))
     return page(
         "launch.html",
+        curves=curves_of(series, objective_weights(document)),
+        held=held,
         launch=document,
         mixture=mixture,
         most_domains=MOST_DOMAINS,

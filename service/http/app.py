@@ -19,6 +19,7 @@ from service.http.guards import BodyLimit, DataRootsOnly, PlainHead, SecurityHea
 from service.http.limits import Limits
 from service.http.routes import known_query
 from service.launches import endpoints as launches
+from service.launches import results as launch_results
 from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics
 from service.observability.health import Pulse, Readiness
@@ -80,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _add_routes(app: FastAPI) -> None:
     query = Depends(known_query)
-    resources = (domain_sets, optimizations, swarms, mixtures, planning, workers, launches)
+    resources = (domain_sets, optimizations, swarms, mixtures, planning, workers, launches, launch_results)
     for resource in (*resources, health, metrics, pages):
         app.include_router(resource.router, dependencies=[query])
     publish(app)

@@ -66,23 +66,25 @@ def compare(evidence: Document, launches: Sequence[Document]) -> Comparison | No
 
     Only a pair that measured all tasks of the objective is compared.
     """
-    tasks = _objective_tasks(evidence)
-    done = [launch for launch in launches if launch["state"] == "succeeded" and _measured_all(launch, tasks)]
+    tasks = objective_tasks(evidence)
+    done = [launch for launch in launches if launch["state"] == "succeeded" and measured_all(launch, tasks)]
     for proposed in (launch for launch in done if launch["mixture_kind"] == "proposed"):
-        for natural in (launch for launch in done if launch["mixture_kind"] == "natural"):
-            if tasks and _settings(proposed) == _settings(natural):
-                return compare_pair(evidence, natural, proposed)
+        if tasks and (natural := twin_of(proposed, done)) is not None:
+            return compare_pair(evidence, natural, proposed)
     return None
+
+
+def twin_of(launch: Document, launches: Sequence[Document]) -> Document | None:
+    """The first that differs from a launch of the proposed or the natural mixture in being of the other one."""
+    other = {"proposed": "natural", "natural": "proposed"}.get(launch["mixture_kind"])
+    twins = (one for one in launches if one["mixture_kind"] == other and _settings(one) == _settings(launch))
+    return next(twins, None)
 
 
 def compare_pair(evidence: Document, natural: Document, proposed: Document) -> Comparison:
     """Two launches on the tasks of the objective."""
-    objective, tasks = evidence["objective"], _objective_tasks(evidence)
-    at_target = _at_target(evidence, proposed)
-    if at_target is not None:
-        objective = _carried(objective, at_target["objective"])
-        carried = {row["name"]: row for row in at_target["tasks"]}
-        tasks = [_carried(task, carried[task["name"]]) for task in tasks]
+    predicted = predictions(evidence, proposed)
+    objective, tasks = predicted.objective, [task for task in predicted.tasks if task["weight"] > 0]
     families = [family["tasks"] for family in objective.get("families") or ()]
     weights = {task["name"]: float(task["weight"]) for task in tasks}
     turns: dict[str, Turn | None] = {
@@ -105,8 +107,28 @@ def compare_pair(evidence: Document, natural: Document, proposed: Document) -> C
             _gain(task["name"], task, *(launch["metrics"][task["name"]] for launch in (natural, proposed)))
             for task in tasks
         ),
-        is_target=at_target is not None,
+        is_target=predicted.is_target,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What was predicted of the objective and of each task, as the evidence has it, of the proxies or the target."""
+
+    objective: Document
+    tasks: Sequence[Document]
+    is_target: bool
+
+
+def predictions(evidence: Document, launch: Document) -> Predictions:
+    """Those that a launch is held against."""
+    objective, tasks = evidence["objective"], list(evidence["tasks"])
+    at_target = _at_target(evidence, launch)
+    if at_target is not None:
+        objective = _carried(objective, at_target["objective"])
+        carried = {row["name"]: row for row in at_target["tasks"]}
+        tasks = [_carried(task, carried[task["name"]]) if task["name"] in carried else task for task in tasks]
+    return Predictions(objective, tasks, at_target is not None)
 
 
 def _at_target(evidence: Document, launch: Document) -> Document | None:
@@ -126,7 +148,8 @@ def _carried(proxies: Document, target: Document) -> Document:
     return {**proxies, "gain": target["gain"], "gain_interval": target["interval"]}
 
 
-def _objective_tasks(evidence: Document) -> list[Document]:
+def objective_tasks(evidence: Document) -> list[Document]:
+    """Those with a weight."""
     return [task for task in evidence["tasks"] if task["weight"] > 0]
 
 
@@ -143,13 +166,18 @@ def _gain(name: str, predicted: Document, natural: float, proposed: float) -> Ga
     )
 
 
-def _measured_all(launch: Document, tasks: Sequence[Document]) -> bool:
+def measured_all(launch: Document, tasks: Sequence[Document]) -> bool:
+    """Whether nothing of the objective is missing."""
     return all(task["name"] in launch["metrics"] for task in tasks)
 
 
 def _settings(launch: Document) -> tuple[Any, ...]:
     document = from_document(LaunchDocument, launch["settings"])
-    return document.size, document.architecture, document.start_content, document.seed, document.chosen
+    program = document.launcher if document.is_program else None
+    return (
+        *(program, document.size, document.architecture, document.start_content),
+        *(document.seed, document.chosen),
+    )
 
 
 def _measured(

@@ -1,11 +1,11 @@
 """Requests for launches, and what is answered about them."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from service.http.schemas import Name, RequestModel
-from service.optimizations.schemas import TaskRequest, TrainingRequest
+from service.optimizations.schemas import TaskName, TaskRequest, TrainingRequest
 from service.swarms.service import ModelView, TrainingView
 from store.launchers.base import BUILT_IN
 
@@ -41,11 +41,19 @@ class LaunchRequest(TrainingRequest):
     name: Name | None = Field(
         default=None, description="Given to the launcher; the launch's id when left out."
     )
+    callback: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2000,
+        description="Address that is told when it ends, by a signed POST; of an origin the operator allows.",
+    )
     tokens: int = Field(gt=0, lt=2**63)
     seed: int = Field(default=0, ge=0, lt=2**31)
     repetition_cap: float | None = Field(default=None, ge=1e-3, le=1e6)
     tasks: list[TaskRequest] = Field(
-        default_factory=list, max_length=1000, description="The optimization's tasks when left out."
+        default_factory=list,
+        max_length=1000,
+        description="The optimization's when left out. Of a program names alone: it measures.",
     )
 
 
@@ -58,6 +66,7 @@ class LaunchView(TrainingView, ModelView):
     run_id: str
     settings: dict[str, object]
     exit_status: int | None
+    notes: list[str] = Field(description="What is amiss in the files of results that a program left.")
 
 
 class ReadView(BaseModel):
@@ -79,3 +88,77 @@ class LaunchPlanView(BaseModel):
     tokens: int
     settings: dict[str, object]
     domains: list[ReadView]
+
+
+class PointRequest(RequestModel):
+    """What was measured after a step of training."""
+
+    step: int = Field(ge=0, lt=2**31)
+    tokens: int = Field(ge=0, lt=2**63, description="Trained by then.")
+    metrics: dict[TaskName, float] = Field(min_length=1, max_length=10_000)
+
+
+class MetricsRequest(RequestModel):
+    """What a program's run measured: on the way, and of the model it ended with.
+
+    A name is a task's, ``held-out/<domain>``, or what the trainer says of itself, ``training/loss`` and the like.
+    """
+
+    points: list[PointRequest] = Field(default_factory=list, max_length=10_000)
+    final: dict[TaskName, float] = Field(default_factory=dict, max_length=10_000)
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.points and not self.final:
+            raise ValueError("give points, or final results")
+        return self
+
+
+class KeptView(BaseModel):
+    """How many values were kept, and all final results that there are now."""
+
+    kept: int
+    final: dict[str, float]
+
+
+class GainView(BaseModel):
+    """By how much the proposed mixture is better than the natural one; ``measured`` takes a launch of each."""
+
+    predicted: float
+    interval: tuple[float, float] | None
+    measured: float | None
+    is_inside: bool | None
+
+
+class HeldView(BaseModel):
+    """A task, or the objective: what the proxies predict on this mixture, what was measured, and the gain.
+
+    ``interval`` is where one more proxy run is expected: ``is_inside`` is null unless the launch trained as they did.
+    """
+
+    name: str
+    unit: str
+    weight: float | None
+    predicted: float
+    interval: tuple[float, float] | None
+    measured: float | None
+    is_inside: bool | None
+    gain: GainView
+
+
+class LaunchComparisonView(BaseModel):
+    """A launch held against what was predicted: the objective, then the tasks; none where nothing was predicted.
+
+    ``against`` is the launch of the other mixture that the gains are measured with, ``note`` says what is missing.
+    """
+
+    launch_id: str
+    mixture_kind: str
+    is_final: bool = Field(description="Whether the launch has ended; until then the latest values count.")
+    is_proxy: bool = Field(
+        description="Whether it trained the very model that the proxies are, and as they did."
+    )
+    is_target: bool = Field(description="Whether it is the planned run, and the gains are predicted of that.")
+    against: str | None
+    note: str | None
+    rows: list[HeldView]

@@ -14,9 +14,17 @@ from service.launches.schemas import LaunchPlanView, LaunchRequest, LaunchView, 
 from service.mixtures.service import check_repetition, mixture_with_id
 from service.optimizations.schemas import TrainingRequest
 from service.swarms.service import training_view
-from service.training.checks import check_rows, check_tasks, check_training, check_vocabulary, require_corpus
+from service.training.checks import (
+    check_rows,
+    check_tasks,
+    check_tasks_elsewhere,
+    check_training,
+    check_vocabulary,
+    require_corpus,
+)
 from service.training.device import WorkerDevice, check_memory
 from store import jobs
+from store.callbacks import call_back, may_be_told
 from store.documents import (
     VERSION,
     EngineDocument,
@@ -45,12 +53,14 @@ class CheckedLaunch:
 
 def check_launch(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     """Validate size, training settings and task files. Raises Invalid naming the field."""
-    named = request.model_dump(include={"launcher", "name", "seed"})
+    named = request.model_dump(include={"launcher", "name", "seed", "callback"})
+    _check_callback(request, settings)
     launcher = _launcher(request, settings)
     if launcher is not None and launcher.is_program:
         _check_program(request)
         training = TrainingDocument(tokens=request.tokens, repetition_cap=request.repetition_cap)
-        document = LaunchDocument(version=VERSION, **vars(training), **named)
+        tasks = check_tasks_elsewhere(request.tasks) if request.tasks else ()
+        document = LaunchDocument(version=VERSION, **vars(training), **named, tasks=tasks)
         return CheckedLaunch(request.mixture_id, document, launcher=launcher)
     if request.size is None and request.architecture is None and request.start is None:
         raise Invalid("no_model", "Say what to train: a size, an architecture or a start.", "size")
@@ -61,7 +71,19 @@ def check_launch(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     return CheckedLaunch(request.mixture_id, document, start, launcher)
 
 
-_BUILT_IN_ONLY = (*TrainingRequest.model_fields, "engine", "tasks")
+def _check_callback(request: LaunchRequest, settings: Settings) -> None:
+    """Raise Invalid for an address the operator does not allow: nothing is sent wherever a request says."""
+    if request.callback is None or may_be_told(request.callback, settings):
+        return
+    allowed = ", ".join(settings.callback_addresses) or "none; the operator sets MIXWRIGHT_CALLBACK_ORIGINS"
+    raise Invalid(
+        "callback_not_allowed",
+        f"{request.callback!r} is of no origin that may be told: {allowed}.",
+        "callback",
+    )
+
+
+_BUILT_IN_ONLY = (*TrainingRequest.model_fields, "engine")
 
 
 def _check_engine(request: LaunchRequest, launcher: Launcher | None) -> EngineDocument | None:
@@ -129,7 +151,7 @@ def fitting_launch(
         check_memory(device, mixture.revision, document, "")
     if not document.tasks and mixture.optimization_id is not None:
         asked = SwarmDocument.of(session.get_one(Optimization, mixture.optimization_id))
-        here = tuple(task for task in asked.tasks if task.path)
+        here = tuple(task for task in asked.tasks if task.path or document.is_program)
         document = replace(document, tasks=here, aggregate=asked.aggregate)
     return mixture, document
 
@@ -228,6 +250,10 @@ def stop_launch(session: Session, launch_id: str) -> Launch:
     launch = existing(session.get(Launch, launch_id), "launch", launch_id)
     _require_state(session, launch, jobs.LIVE, "already_ended", "Only a launch under way can be cancelled")
     jobs.cancel_jobs(session, launch.id)
+    job = session.scalars(select(Job).where(Job.owner == launch.id)).one()
+    session.refresh(job)
+    if job.state == jobs.CANCELLED:  # nobody had it; otherwise whoever has tells of its end
+        call_back(session, launch, job.user_name)
     return launch
 
 

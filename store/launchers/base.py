@@ -155,10 +155,16 @@ class Launcher(BaseModel):
 
 
 class Commanded(Launcher):
-    """With a ``command`` of the operator's: an argv template. ``path`` and what follows are what exports are told."""
+    """With a ``command`` of the operator's: an argv template.
+
+    ``results`` are patterns of files below its directory that are read when it has ended, ``metrics`` what those call
+    a task otherwise; ``path`` and what follows are what exports are told.
+    """
 
     command: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
+    results: tuple[str, ...] = Field(default=(), max_length=100)
+    metrics: dict[str, str] = Field(default_factory=dict, max_length=10_000)
     path: str = ""
     sequence_length: int = Field(default=2048, ge=1, le=2**24)
     batch_rows: int = Field(default=512, ge=1, le=2**24)
@@ -181,6 +187,14 @@ class Commanded(Launcher):
         for name in value:
             if name.upper().startswith("MIXWRIGHT_"):
                 raise ValueError(f"{name} is the service's own and may hold a secret")
+        return value
+
+    @field_validator("results")
+    @classmethod
+    def _below_the_directory(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            if not pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+                raise ValueError(f"the results {pattern!r} are no files below the launch's directory")
         return value
 
     @property

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from mixing.domains import parse_name
 from service.cli.main import main
 from service.domain_sets.schemas import DomainRequest, DomainSetRequest, RevisionRequest
-from service.launches.schemas import LaunchRequest
+from service.launches.schemas import LaunchRequest, MetricsRequest
 from service.mixtures.evaluation import EvaluateRequest
 from service.mixtures.exports import ScheduleRequest
 from service.mixtures.service import MixtureRequest
@@ -36,6 +36,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
         EvaluateRequest,
         ScheduleRequest,
         LaunchRequest,
+        MetricsRequest,
         QualityRequest,
         SwarmRequest,
         ResultsRequest,

@@ -82,6 +82,7 @@ def fill_store(settings: Settings) -> dict[str, Document]:
             "repetition_cap": 1000.0,
         },
         "POST /v1/launches": {"mixture_id": stored.mixtures[0], **PROXY},
+        "POST /v1/launches/{launch_id}/metrics": {"final": {"arc": 0.5}},
         "POST /v1/swarms": {
             "domain_set": "pool-0",
             "runs": [{"id": "r0", "weights": weights, "metrics": {"loss": 2.0}}],
@@ -130,6 +131,16 @@ def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, 
         job.state = state
         session.add(job)
         launches.append(launch.id)
+    theirs = Launch(
+        mixture_id=stored.mixtures[0],
+        settings={"launcher": "theirs", "tokens": 1000, "tasks": [{"name": "arc", "metric": "accuracy"}]},
+    )
+    session.add(theirs)
+    session.flush()
+    run = Run(launch_id=theirs.id, position=0, weights={})
+    session.add(run)
+    session.flush()
+    session.add(jobs.new_job(jobs.EXTERNAL_RUN, run.id, theirs.id))
     session.execute(
         update(Optimization).where(Optimization.id == stored.optimizations[0]).values(state=jobs.FAILED)
     )
@@ -176,6 +187,8 @@ def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, 
         "POST /v1/optimizations/{optimization_id}:retry": {"optimization_id": stored.optimizations[0]},
         "POST /v1/launches/{launch_id}:cancel": {"launch_id": launches[0]},
         "POST /v1/launches/{launch_id}:retry": {"launch_id": launches[1]},
+        "POST /v1/launches/{launch_id}/metrics": {"launch_id": theirs.id},
+        "GET /v1/launches/{launch_id}/metrics": {"launch_id": launches[0]},
         "GET /v1/workers/{worker_id}": worker,
         "POST /v1/workers/{worker_id}:pause": worker,
         "POST /v1/workers/{worker_id}:resume": worker,

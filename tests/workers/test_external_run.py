@@ -39,6 +39,7 @@ def spec(tmp_path: Path, *arguments: str, stop_seconds: float = 30.0) -> dict[st
         "stop_seconds": stop_seconds,
         "mixture": {"weights": {"books": 1.0}},
         "exports": {"formats": []},
+        "results": {"names": ["a-run"], "tasks": [], "tokens_per_step": 1, "results": [], "metrics": {}},
     }
 
 
@@ -99,6 +100,42 @@ def test_a_launch_is_a_job_whose_exit_status_is_stored(sqlite: Database, tmp_pat
     assert domains == {"books": {"weight": 1.0, "tokens": 7, "files": ["/x"]}}
 
 
+WRITE = """
+import json, os
+os.makedirs("eval")
+json.dump({"results": {"hellaswag": {"acc,none": 0.5, "acc_stderr,none": 0.1}, "piqa": {"acc,none": 0.7}}},
+          open("eval/results_2026.json", "w"))
+json.dump({"log_history": [{"step": 10, "loss": 3.5}, {"step": 20, "loss": 3.0, "eval_c4": 2.5},
+                           {"step": 30, "eval_c4": 2.25}]}, open("trainer_state.json", "w"))
+open("metrics_bad.json", "w").write("{")
+os.symlink("/etc", "eval/etc")
+"""
+
+
+def test_the_files_a_program_leaves_are_its_launchs_results(tmp_path: Path) -> None:
+    told = spec(tmp_path, "-c", WRITE)
+    told["results"] = {
+        "names": ["a-run", "launch_1"],
+        "tasks": ["hellaswag", "c4"],
+        "tokens_per_step": 1000,
+        "results": ["eval/**/*.json", "trainer_state.json", "metrics_bad.json", "nothing.json"],
+        "metrics": {"hellaswag/acc": "hellaswag", "eval_c4": "c4"},
+    }
+    result = external_run.execute(told, lambda _: None)
+    assert result["exit_status"] == 0
+    assert result["final"] == {"hellaswag": 0.5, "c4": 2.25}
+    curves = [(one["step"], one["tokens"], one["task"], one["value"]) for one in result["metrics"]]
+    assert sorted(curves) == [
+        (10, 10_000, "training/loss", 3.5),
+        (20, 20_000, "c4", 2.5),
+        (20, 20_000, "training/loss", 3.0),
+        (30, 30_000, "c4", 2.25),
+    ]
+    notes = " ".join(result["notes"])
+    for said in ("nothing.json", "piqa/acc"):
+        assert said in notes
+
+
 def test_a_program_that_fails_says_how(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"ended with status 3; its log ends: no disk") as error:
         external_run.execute(spec(tmp_path, "-c", "print('no disk'); raise SystemExit(3)"), lambda _: None)
@@ -148,6 +185,8 @@ def _runs(process: int) -> bool:
         "command = []",
         'command = ["/bin/x"]\nenvironment = ["MIXWRIGHT_TOKEN"]',
         'command = ["/bin/x"]\nshell = true',
+        'command = ["/bin/x"]\nresults = ["../other/results.json"]',
+        'command = ["/bin/x"]\nresults = ["/etc/*.json"]',
     ],
 )
 def test_a_template_that_cannot_be_meant_is_refused(tmp_path: Path, text: str) -> None:

@@ -325,7 +325,8 @@ def _take_back(session: Session, job: Job, settled: InTransaction | None) -> Job
 # days may lose any number of machines.
 
 # Memory is often short because of a neighbour, so a second attempt is worth it; a third is not.
-ATTEMPTS_ALLOWED = {OUT_OF_MEMORY: 2}
+# Whoever is told of a launch's end may be down for half an hour.
+ATTEMPTS_ALLOWED = {OUT_OF_MEMORY: 2, "callback_failed": 8}
 LOST_ALLOWED = 10
 """Workers lost under one job; with the tenth it fails."""
 FAR_SECONDS = 600.0
@@ -334,9 +335,9 @@ FIRST_WAIT_SECONDS = 1.0
 LOST_WAIT_SECONDS = 8.0
 """The longest wait after a lost worker. There is none after the first; then it grows as above, so that where workers
 go on dying not the first jobs of the queue meet all of it."""
-STORAGE_WAIT_SECONDS = 15.0
-"""The same where writing failed: a full disk takes somebody to make room."""
-STORAGE = frozenset({"io_error", "storage_failed"})
+OTHERS_WAIT_SECONDS = 15.0
+"""The same where somebody else has to do something first: make room on a disk, start what is to be told."""
+OTHERS = frozenset({"io_error", "storage_failed", "callback_failed"})
 
 
 @dataclass(frozen=True)
@@ -366,7 +367,7 @@ def next_attempt(job: Job, failure: Failure) -> Retry | None:
     own = job.attempt - lost
     if own >= ATTEMPTS_ALLOWED.get(failure.code, ATTEMPTS):
         return None
-    first = STORAGE_WAIT_SECONDS if failure.code in STORAGE else FIRST_WAIT_SECONDS
+    first = OTHERS_WAIT_SECONDS if failure.code in OTHERS else FIRST_WAIT_SECONDS
     return Retry(first * 2 ** (own - 1), job.attempt, job.max_attempts)
 
 

@@ -18,9 +18,11 @@ from store.launchers import BadLaunchers, read_launchers
 from store.launchers.base import Commanded, Launcher
 from store.launchers.program import Program
 from store.launchers.work import work_of
+from store.series import keep_metrics, latest_metrics, measured_names
 from store.settings import Settings
 from store.tables import Document, Job, Launch, Revision, Run
 from workers.claims.failures import JobError
+from workers.jobs.launch_results import collect
 
 TAIL_BYTES = 2000
 POLL_SECONDS = 0.5
@@ -57,6 +59,17 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
         "directory": rendering.directory,
         "mixture": work.mixture,
         "exports": exports_of(launcher, launch.mixture.revision, document),
+        "results": results_of(launcher, launch, document),
+    }
+
+
+def results_of(launcher: Commanded, launch: Launch, document: LaunchDocument) -> Document:
+    """What `workers.jobs.launch_results.collect` has to know."""
+    return {
+        "names": list(dict.fromkeys([document.name or launch.id, launch.id])),
+        "tasks": measured_names(document, launch.mixture.revision),
+        "tokens_per_step": launcher.sequence_length * launcher.batch_rows,
+        **launcher.model_dump(include={"results", "metrics"}),
     }
 
 
@@ -103,7 +116,8 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     status, tail = run_program(spec)
     if status != 0:
         raise JobError("launcher_failed", ended_badly(spec, status, tail))
-    return {"exit_status": status, "seconds": time.monotonic() - started}
+    ended = {"exit_status": status, "seconds": time.monotonic() - started}
+    return {**ended, **collect(Path(spec["directory"]), spec["results"])}
 
 
 def ended_badly(spec: Document, status: int, tail: str) -> str:
@@ -157,5 +171,10 @@ def tail(path: Path) -> str:
 
 
 def store(session: Session, job: Job, result: Document) -> None:
-    """Keep the exit status and the time; what the model is worth is measured elsewhere."""
-    session.get_one(Run, job.subject).result = result
+    """Keep the exit status, the time, and what was measured: by its files, and by what it posted meanwhile."""
+    run, launch = session.get_one(Run, job.subject), session.get_one(Launch, job.owner)
+    keep_metrics(session, run.id, result.pop("metrics", ()))
+    known = measured_names(LaunchDocument.of(launch), launch.mixture.revision)
+    curves = {name: one.value for name, one in latest_metrics(session, run.id).items() if name in known}
+    posted = (run.result or {}).get("final", {})
+    run.result = {**result, "final": {**curves, **result.get("final", {}), **posted}}

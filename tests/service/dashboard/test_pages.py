@@ -9,7 +9,8 @@ from fastapi.testclient import TestClient
 
 from service.dashboard.charts import effects_table
 from service.dashboard.formatting import quantity
-from store.tables import Optimization
+from store.series import keep_metrics
+from store.tables import Optimization, Run
 from tests.service.dashboard.store import SETTINGS, TOKENS, Store, evidence
 
 HOSTILE = '<script>alert("x")</script>&\'" onload=1'
@@ -182,6 +183,28 @@ def test_launches_are_held_against_the_prediction(read, store: Store) -> None:
     assert "2.0610 BPB" in measured
     assert "1.1M non-embedding parameters" in measured
     assert "encyclopedia:science" in measured
+
+
+def test_what_a_launch_measured_is_drawn_and_every_number_of_it_is_in_a_table(read, store: Store) -> None:
+    solved = store.optimization(store.domain_set(), "succeeded", proposal=evidence(TOKENS))
+    launch = store.launch(solved, "proposed", "running")
+    losses = {step: 9.0 - step / 100 for step in range(1, 301)}
+    with store.database.write() as session:
+        run = session.query(Run).filter_by(launch_id=launch).one()
+        rows = [("training/loss", step, value) for step, value in losses.items()]
+        rows += [("arithmetic", 100, 2.25), ("arithmetic", 200, 2.125), ("python-docs", 200, 1.5)]
+        keep_metrics(
+            session, run.id, ({"task": n, "step": s, "tokens": 1000 * s, "value": v} for n, s, v in rows)
+        )
+    page = read(f"/launches/{launch}")
+    assert "training/loss while it trained" in page
+    assert "Between 6.0000 and 8.9500, at last 6.0000 after 300.0K tokens, 60 values." in page
+    for number in ("8.9500", "6.0000", "2.2500", "2.1250"):
+        assert f"{number} " in page
+    assert "arithmetic while it trained" in page
+    assert "python-docs while it trained" not in page
+    assert "Held against the prediction" in page
+    assert "It still trains" in page
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_every_operation_of_the_api_wants_its_scope(
     found = operations(client)
     assert len(found) >= 25
     for method, path in found:
-        is_launch = path.startswith("/v1/launches")
+        is_launch = path.startswith("/v1/launches") and not path.endswith("/metrics")
         needed = Scope.READ if method == "GET" else Scope.LAUNCH if is_launch else Scope.WRITE
         answer = client.request(method, path, headers=headers, json={} if method != "GET" else None)
         if needed in granted([scope]):
