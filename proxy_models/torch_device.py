@@ -4,6 +4,7 @@
 """
 
 import sys
+import time
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,28 @@ def this_device(device: str) -> Device:
     kind = torch.device(device).type
     name = torch.cuda.get_device_name(device) if kind == "cuda" else processor_name()
     return Device(name, kind, torch.__version__, torch.get_num_threads())
+
+
+_PRODUCT_SIDE = {"cpu": 768, "cuda": 8192}
+_PRODUCTS = 4
+
+
+def product_flops(device: str, precision: str) -> float:
+    """FLOPs a second that the best of a few large products reaches: what nothing trained here gets beyond.
+
+    Of this process's threads and of what else the device does meanwhile; a data sheet's number is higher.
+    """
+    kind = torch.device(device).type
+    side = _PRODUCT_SIDE.get(kind, _PRODUCT_SIDE["cuda"])
+    matrix = torch.ones(side, side, device=device, dtype=getattr(torch, precision))
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(_PRODUCTS):
+            began = time.perf_counter()
+            product = matrix @ matrix
+            product[0, 0].item()  # waits for an accelerator
+            seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds)
 
 
 def free_memory(device: str) -> int:

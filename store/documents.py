@@ -115,6 +115,16 @@ class EngineDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeepingDocument:
+    """What a full run measures and keeps on the way (`proxy_models.training.run_spec.Keeping`)."""
+
+    evaluate_every: int | None = None
+    checkpoints: int = 1
+    models: bool = False
+    average: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchDocument(TrainingDocument):
     """`Launch.settings`: what is trained on a mixture, by whom, and what is measured on it.
 
@@ -122,8 +132,10 @@ class LaunchDocument(TrainingDocument):
         version: of the document.
         launcher: the built-in trainer, on one process or as many as the operator said, or a program of theirs.
         engine: of the built-in trainer; None for its one process as it is.
+        keeping: what the built-in trainer measures and keeps on the way; None for what a proxy run does.
         name: given to the program; None for the launch's id.
         callback: the address that is told of its end.
+        series: the first of the launches that were asked for together, one a budget; None of one alone.
         seed: of the run.
         tasks: what is measured.
         aggregate: how the tasks are taken together.
@@ -132,8 +144,10 @@ class LaunchDocument(TrainingDocument):
     version: int = 1
     launcher: str = "built-in"
     engine: EngineDocument | None = None
+    keeping: KeepingDocument | None = None
     name: str | None = None
     callback: str | None = None
+    series: str | None = None
     seed: int = 0
     tasks: tuple[TaskDocument, ...] = ()
     aggregate: str = "mean"
@@ -315,6 +329,7 @@ class Measurements:
         realised_tokens: what was trained on by domain, and `tokens` all of it; None before the run has ended.
         seconds: of training, in all attempts.
         parameters, non_embedding_parameters: of the model.
+        average: what the mean of the last evaluations' models measured.
         exit_status: of a program, and `notes` on the files of results that it left.
     """
 
@@ -326,6 +341,7 @@ class Measurements:
     seconds: float | None = None
     parameters: int | None = None
     non_embedding_parameters: int | None = None
+    average: Mapping[str, float] = field(default_factory=dict)
     exit_status: int | None = None
     notes: tuple[str, ...] = ()
 

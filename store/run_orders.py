@@ -1,6 +1,7 @@
 """The order for a training run, as ``proxy_models.training.run_spec.RunSpec`` reads it, from the store's rows."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mixing.document import Document
@@ -45,6 +46,7 @@ def run_order(
         "directory": str(settings.artifacts / "runs" / run.id),
         "max_epochs": training.repetition_cap,
         "device": settings.device,
+        **({"keeping": asdict(keeping)} if (keeping := getattr(training, "keeping", None)) else {}),
         "training": {
             **training.chosen,
             "tokens": run.requested_tokens if run.tokens is None else run.tokens,

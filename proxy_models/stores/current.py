@@ -157,10 +157,10 @@ class PublishedRun:
         except StoreUnreachable as error:
             log.warning("a checkpoint is on this machine only: %s", error)
 
-    def drop_older_checkpoints(self, checkpoints: Path) -> None:
-        """Keep the newest published one only."""
+    def drop_older_checkpoints(self, checkpoints: Path, kept: int = 1) -> None:
+        """Keep so many published ones, the newest."""
         try:
-            for name in self.store.names_in(checkpoints)[:-1]:
+            for name in self.store.names_in(checkpoints)[:-kept]:
                 self.store.remove(checkpoints / name)
         except StoreUnreachable as error:
             log.warning("old checkpoints stay in the store: %s", error)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from proxy_models.average import average_models
 from proxy_models.config import ModelConfig
 from proxy_models.errors import DataMissing, Diverged, InvalidSpec, StorageFailed
 from proxy_models.families.architecture import Architecture
@@ -130,12 +131,16 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Tokens trained of the total, the rate of this process, and the last step's loss (nats per token)."""
+    """Tokens trained of the total, the rate of all processes, and the last step's loss (nats per token).
+
+    ``mfu`` is what training does of what large products reach on the devices (`torch_device.product_flops`).
+    """
 
     done: int
     total: int
     tokens_per_second: float
     loss: float
+    mfu: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -157,8 +162,9 @@ class RunResult:
     """What a run measured.
 
     ``final`` is each task's metric after the last step, ``further`` the other metric of those with choices,
-    ``noise`` the standard deviation of either over its evaluations where it has two or more, ``realised_tokens`` what
-    was trained on per domain, ``seconds`` the time spent in all attempts.
+    ``noise`` the standard deviation of either over its evaluations near the end where it has two or more,
+    ``realised_tokens`` what was trained on per domain, ``seconds`` the time spent in all attempts,
+    ``average`` what the mean of the last evaluations' models measured, where that was asked for.
     """
 
     metrics: tuple[Metric, ...]
@@ -173,6 +179,7 @@ class RunResult:
     peak_memory_bytes: int
     model_path: Path
     further: dict[str, float] = field(default_factory=dict)
+    average: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -189,7 +196,7 @@ class RunResult:
         return cls(**{**content, "metrics": metrics, "model_path": Path(content["model_path"])})
 
 
-RESULT = "result.json"
+RESULT, MODEL, AVERAGE = "result.json", "model", "average"
 
 
 @dataclass
@@ -208,6 +215,7 @@ class RunRecord:
     def __post_init__(self) -> None:
         self.fingerprint = self.spec.fingerprint()
         self.checkpoints = self.spec.directory / "checkpoints"
+        self.models = self.spec.directory / "models"
         self.published = PublishedRun.of(self.spec.directory)
 
     def finished(self) -> RunResult | None:
@@ -253,15 +261,43 @@ class RunRecord:
             self.published.publish_checkpoint(path)
 
     def drop_older_checkpoints(self) -> None:
-        """Keep the newest only, and nothing of what was killed while it wrote an older one."""
+        """Keep the newest, as many as are asked for, and nothing of what was killed while it wrote an older one."""
         if not self.processes.is_first:
             return
-        *older, newest = sorted(self.checkpoints.glob("step-*")) or [self.checkpoints / _name(0)]
-        killed = (path for path in self.checkpoints.glob(".step-*") if path.name[1:] < newest.name)
-        for path in (*older, *killed):
+        there = sorted(self.checkpoints.glob("step-*")) or [self.checkpoints / _name(0)]
+        kept = self.spec.keeping.checkpoints
+        killed = (path for path in self.checkpoints.glob(".step-*") if path.name[1:] < there[-1].name)
+        for path in (*there[:-kept], *killed):
             shutil.rmtree(path, ignore_errors=True)
         if self.published is not None:
-            self.published.drop_older_checkpoints(self.checkpoints)
+            self.published.drop_older_checkpoints(self.checkpoints, kept)
+
+    def keep_model(self, step: int, parameters: Mapping[str, Tensor]) -> None:
+        """Keep the model of an evaluation, as long as it is wanted; of several processes the first does."""
+        if not self.processes.is_first:
+            return
+        save_model(self.models / _name(step), self.spec.model, parameters, self.saved_training(step))
+        if not self.spec.keeping.models:
+            for path in sorted(self.models.glob("step-*"))[: -self.spec.keeping.average]:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def write_average(self) -> Path:
+        """Write the mean of the last evaluations' models, as many as are asked for; answers its folder."""
+        path = self.spec.directory / AVERAGE
+        if self.processes.is_first:
+            average_models(sorted(self.models.glob("step-*"))[-self.spec.keeping.average :], path)
+        self.processes.wait()
+        return path
+
+    def write_model(self, parameters: Mapping[str, Tensor]) -> None:
+        """Write the trained model; of several processes the first does."""
+        if self.processes.is_first:
+            save_model(
+                self.spec.directory / MODEL,
+                self.spec.model,
+                parameters,
+                self.saved_training(self.spec.training.steps),
+            )
 
     def add_metrics(self, step: int, values: Mapping[str, float]) -> list[Metric]:
         """Keep each task's metric after ``step`` steps; one that is not finite means the model diverged."""
@@ -273,29 +309,31 @@ class RunRecord:
         return added
 
     def write_result(
-        self, parameters: Mapping[str, Tensor], realised_tokens: dict[str, int], seconds: float
+        self, realised_tokens: dict[str, int], seconds: float, average: Mapping[str, float]
     ) -> RunResult:
-        """Write the model, then the result, which marks the run as finished, then drop the checkpoints.
+        """Write the result beside the model, which marks the run as finished, then drop the checkpoints.
 
-        Of several processes the first writes, and all answer what it has written.
+        ``average`` is what the mean of the last models measured. Of several processes the first writes, and all
+        answer what it has written.
         """
         result = None
         if self.processes.is_first:
-            result = self._write_result(parameters, realised_tokens, seconds)
+            result = self._write_result(realised_tokens, seconds, average)
         result = self.processes.same(result)
         assert result is not None
         return result
 
     def _write_result(
-        self, parameters: Mapping[str, Tensor], realised_tokens: dict[str, int], seconds: float
+        self, realised_tokens: dict[str, int], seconds: float, average: Mapping[str, float]
     ) -> RunResult:
         training, model = self.spec.training, self.spec.model
         values: dict[str, list[float]] = {}
+        late = training.evaluation_steps()  # the noise is that of a trained model
         for metric in self.metrics:
-            values.setdefault(metric.task, []).append(metric.value)
+            if metric.step in late:
+                values.setdefault(metric.task, []).append(metric.value)
         beside = {task.further for task in self.spec.tasks}
-        path = self.spec.directory / "model"
-        save_model(path, model, parameters, self.saved_training())
+        path = self.spec.directory / MODEL
         counts = counted(model)
         tokens = training.steps * training.tokens_per_step
         seconds += self.seconds_before
@@ -312,6 +350,7 @@ class RunRecord:
             non_embedding_parameters=counts.non_embedding_parameters,
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             model_path=path,
+            average=dict(average),
         )
         write_json(
             self.spec.directory / RESULT, {"fingerprint": self.fingerprint, "result": result.to_dict()}
@@ -321,11 +360,11 @@ class RunRecord:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         return result
 
-    def saved_training(self) -> SavedTraining:
-        """What a run that starts from this one's model has to know."""
+    def saved_training(self, step: int) -> SavedTraining:
+        """What a run that starts from this one's model after so many steps has to know."""
         training = self.spec.training
-        tokens = training.steps * training.tokens_per_step
+        tokens = step * training.tokens_per_step
         if self.spec.starting is not None and self.spec.starting.saved is not None:
             tokens += self.spec.starting.saved.tokens
-        rate = learning_rate_at(training.steps - 1, training, peak_rate(self.spec))
+        rate = learning_rate_at(step - 1, training, peak_rate(self.spec))
         return SavedTraining(rate, tokens, self.tokenizer)

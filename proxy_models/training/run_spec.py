@@ -56,11 +56,35 @@ class TaskSpec:
 
 
 @dataclass(frozen=True)
+class Keeping:
+    """What a run measures and keeps on the way; none of its numbers depends on it.
+
+    Attributes:
+        evaluate_every: steps between evaluations, of the tasks or where there are none of the held-out slices,
+            beside those near the end; None: only these.
+        checkpoints: how many are kept to go on from while it trains, the newest.
+        models: whether the model at each evaluation is kept, ``models/step-<step>``.
+        average: of how many evaluations' models, the last ones, the mean is written (``average``) and measured.
+    """
+
+    evaluate_every: int | None = None
+    checkpoints: int = 1
+    models: bool = False
+    average: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("evaluate_every", 1), ("checkpoints", 1), ("average", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InvalidSpec(f"{name} must be at least {least}, not {value}", f"keeping.{name}")
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """One run: what to train, on which shards in which mixture, and where to keep it.
 
     ``shards`` maps every domain to its shard directory; ``tokenizer`` is needed with ``tasks`` only.
-    ``checkpoint_seconds`` is the least time between checkpoints; it moves no number.
+    ``checkpoint_seconds`` is the least time between checkpoints; neither it nor ``keeping`` moves a number.
 
     The model is a named ``size``, or an ``architecture`` (`families.architecture`), or that of the folder it starts
     from: ``start`` is a saved model whose shape must fit, and without ``size`` and ``architecture`` the shape is its.
@@ -80,6 +104,7 @@ class RunSpec:
     checkpoint_seconds: float = 10.0
     architecture: Mapping[str, Any] | None = None
     start: Path | None = None
+    keeping: Keeping = Keeping()
 
     def __post_init__(self) -> None:
         if (kind := self.device.partition(":")[0]) not in DEVICE_KINDS:
@@ -116,6 +141,12 @@ class RunSpec:
         return start.shape if given is None else given.with_vocabulary(start.shape.vocabulary_size)
 
     @property
+    def often_evaluated(self) -> frozenset[int]:
+        """The steps that ``keeping.evaluate_every`` adds to those of the training."""
+        every, steps = self.keeping.evaluate_every, self.training.steps
+        return frozenset(range(every, steps, every)) if every else frozenset()
+
+    @property
     def _given(self) -> ModelConfig | Architecture | None:
         if self.architecture is not None:
             return Architecture(self.architecture, self.vocabulary_size)
@@ -145,6 +176,7 @@ class RunSpec:
             "architecture": None if architecture is None else checked_architecture(architecture),
             "start": None if start is None else Path(start),
             "training": _build(TrainingConfig, training),
+            "keeping": _keeping(content.get("keeping")),
             "tasks": read,
             "shards": shards,
             "directory": Path(content["directory"]),
@@ -162,7 +194,7 @@ class RunSpec:
     def fingerprint(self) -> str:
         """A digest of everything the numbers depend on; places and paths play no part, contents do."""
         content = self.to_dict()
-        for place in ("directory", "checkpoint_seconds", "tokenizer"):
+        for place in ("directory", "checkpoint_seconds", "tokenizer", "keeping"):
             del content[place]
         if self.training.attend_across_documents:  # as all runs did before this could be said
             del content["training"]["attend_across_documents"]
@@ -210,6 +242,11 @@ def _build(kind: type[T], content: Mapping[str, Any]) -> T:
         return kind(**content)
     except (TypeError, ValueError) as error:
         raise InvalidSpec(f"malformed setting: {error}") from error
+
+
+def _keeping(content: Mapping[str, Any] | None) -> Keeping:
+    _check_fields(Keeping, content or {}, "keeping.")
+    return _build(Keeping, content or {})
 
 
 # Seeds derived from names: the same on any machine, independent of order, never global.

@@ -18,9 +18,11 @@ from proxy_models.backends import ONE_BY_ONE, STACKED, build, stackable
 from proxy_models.config import TrainingConfig
 from proxy_models.errors import Cancelled, Diverged, InvalidSpec, ProxyError, Stopped, UnequalWave
 from proxy_models.evaluation import Scored
+from proxy_models.families.counting import counted
+from proxy_models.families.start import read_start
 from proxy_models.planning.memory import check_fits
 from proxy_models.text.token_shard import TokenShard
-from proxy_models.torch_device import free_memory
+from proxy_models.torch_device import free_memory, product_flops
 from proxy_models.training.mixture_sampler import MixtureSampler, WaveSampler
 from proxy_models.training.processes import ALONE, Processes
 from proxy_models.training.run_inputs import (
@@ -214,6 +216,7 @@ class _Wave:
         self.ended: dict[int, ProxyError] = {}
         self.steps_done = 0
         self.started = time.monotonic()
+        self.most_flops: float | None = None
 
     def build(self, trainings: Sequence[TrainingConfig]) -> Backend:
         """What the runs are trained by."""
@@ -244,7 +247,7 @@ class _Wave:
 
     def finish(self) -> None:
         """Train what is left, evaluate on the way, write models and results, and tell what became of each run."""
-        evaluated_at = set(self.training.evaluation_steps())
+        evaluated_at = {*self.training.evaluation_steps(), *self.spec.often_evaluated}
         saved = reported = self.started
         first, saving = self.steps_done, 0.0
         while self.steps_done < self.training.steps and len(self.ended) < len(self.records):
@@ -254,7 +257,10 @@ class _Wave:
             losses = self.step()
             now = time.monotonic()
             if self.steps_done in evaluated_at:
-                self.evaluate(self.tasks)
+                self.evaluate(
+                    self.tasks or (self.slices if self.steps_done in self.spec.often_evaluated else {})
+                )
+                self.keep_models()
             last = self.steps_done == self.training.steps
             if last or now - reported >= PROGRESS_SECONDS:
                 reported = now
@@ -318,10 +324,22 @@ class _Wave:
         for member in self.going:
             number = self.numbers[member]
             self.options.progress(
-                number, RunProgress(self.steps_done * per_step, total * per_step, rate, losses[member])
+                number,
+                RunProgress(
+                    self.steps_done * per_step, total * per_step, rate, losses[member], self.mfu(rate)
+                ),
             )
             if self.options.cancelled(number):
                 self.end(member, Cancelled(self.steps_done))
+
+    def mfu(self, rate: float) -> float | None:
+        """Of a full run the share of what its devices can compute that ``rate`` tokens a second take."""
+        if self.options.measured is _nothing:
+            return None
+        if self.most_flops is None:
+            self.most_flops = product_flops(self.spec.device, self.training.precision)
+        per_token = counted(self.spec.model).flops_per_token(self.training.sequence_length)
+        return rate * per_token / (self.most_flops * self.options.processes.count)
 
     def evaluate(self, tasks: Mapping[str, Scored]) -> None:
         """Measure the runs that still go on; one whose measurement is no number has diverged."""
@@ -354,7 +372,20 @@ class _Wave:
 
     def result(self, member: int) -> RunResult:
         """Write the member's model and result."""
-        parameters = self.backend.parameters(member)
+        self.records[member].write_model(self.backend.parameters(member))
+        average = self.averaged(member) if self.spec.keeping.average else {}
         return self.records[member].write_result(
-            parameters, self.samplers[member].realised_tokens(), self.seconds
+            self.samplers[member].realised_tokens(), self.seconds, average
         )
+
+    def keep_models(self) -> None:
+        """Keep every run's model of an evaluation, where that is wanted."""
+        if self.spec.keeping.models or self.spec.keeping.average:
+            for member in self.going:
+                self.records[member].keep_model(self.steps_done, self.backend.parameters(member))
+
+    def averaged(self, member: int) -> dict[str, float]:
+        """Write and measure the mean of the last evaluations' models, with which the member ends."""
+        folder = self.records[member].write_average()
+        self.backend.load(member, starting_state(read_start(folder), self.spec.model), self.steps_done)
+        return self.backend.evaluate({**self.tasks, **self.slices})[member]

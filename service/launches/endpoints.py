@@ -17,12 +17,13 @@ from service.http.schemas import After, Limit, Page
 from service.launches.schemas import LaunchPlanView, LaunchRequest, LaunchView
 from service.launches.service import (
     LAUNCHES,
-    check_launch,
+    check_launches,
     describe_launch,
+    describe_series,
     plan_launch,
     restart_launch,
     stop_launch,
-    store_launch,
+    store_launches,
 )
 from service.tokens import Scope
 from service.training.device import check_counted, worker_device
@@ -39,30 +40,37 @@ router = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=_Launch
 @router.post(
     "",
     status_code=202,
-    response_model=LaunchView | LaunchPlanView,
-    responses={200: {"model": LaunchPlanView, "description": "With `dry_run`: what would be."}},
+    response_model=LaunchView | LaunchPlanView | Page[LaunchView] | Page[LaunchPlanView],
+    responses={
+        200: {"model": LaunchPlanView | Page[LaunchPlanView], "description": "With `dry_run`: what would be."}
+    },
 )
 @slow
 def create_launch(
     body: LaunchRequest, creation: Annotated[Creation, Depends()]
-) -> LaunchView | LaunchPlanView:
-    """Train the full model on a mixture."""
+) -> LaunchView | LaunchPlanView | Page[LaunchView] | Page[LaunchPlanView]:
+    """Train the full model on a mixture; of several budgets a model each."""
     database, settings, user = creation.database, creation.settings, creation.user
-    checked = creation.compute(check_launch, body, settings)
-    check_counted(settings, checked.document, "", creation.compute.ending)
+    checked = creation.compute(check_launches, body, settings)
+    check_counted(settings, checked[0].document, "", creation.compute.ending)
     device = worker_device(settings)
     if creation.dry_run:
         creation.response.status_code = 200
         with database.read() as session:
-            return plan_launch(session, checked, device)
+            plans = [plan_launch(session, one, device) for one in checked]
+        return plans[0] if body.budgets is None else Page[LaunchPlanView](items=plans, next=None)
     launch_id = do_once(
         database,
         IdempotentRequest("launches", creation.key, body),
-        lambda session: store_launch(session, checked, device, user.name),
+        lambda session: store_launches(session, checked, device, user.name),
     )
     creation.response.headers["Location"] = f"/v1/launches/{launch_id}"
     creation.response.headers["Retry-After"] = RETRY_AFTER_SECONDS
-    return get_launch(launch_id, database)
+    if body.budgets is None:
+        return get_launch(launch_id, database)
+    with database.read() as session:
+        series = describe_series(session, launch_id) or [describe_launch(session, launch_id)]
+    return Page[LaunchView](items=series, next=None)
 
 
 @router.get("")

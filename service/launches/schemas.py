@@ -1,6 +1,6 @@
 """Requests for launches, and what is answered about them."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -29,6 +29,22 @@ class EngineRequest(RequestModel):
     compiled: bool = Field(default=False, description="Each layer through `torch.compile`.")
 
 
+class KeepingRequest(RequestModel):
+    """What the built-in trainer measures and keeps on the way; no number of the run depends on it."""
+
+    evaluate_every: int | None = Field(
+        default=None,
+        ge=1,
+        lt=2**31,
+        description="Steps between evaluations, beside those near the end; null: only these.",
+    )
+    checkpoints: int = Field(default=1, ge=1, le=100, description="The newest, kept while it trains.")
+    models: bool = Field(default=False, description="Keep the model of every evaluation.")
+    average: int = Field(
+        default=0, ge=0, le=100, description="Write and measure the mean of so many last evaluations' models."
+    )
+
+
 class LaunchRequest(TrainingRequest):
     """What to train on the mixture: a ``size``, an ``architecture`` or a ``start``, or whatever a launcher trains.
 
@@ -38,6 +54,7 @@ class LaunchRequest(TrainingRequest):
     mixture_id: str = Field(max_length=64)
     launcher: str = Field(default=BUILT_IN, max_length=64, description="Or one the operator configured.")
     engine: EngineRequest | None = Field(default=None, description="Of the built-in trainer.")
+    keeping: KeepingRequest | None = Field(default=None, description="Of the built-in trainer.")
     name: Name | None = Field(
         default=None, description="Given to the launcher; the launch's id when left out."
     )
@@ -47,7 +64,13 @@ class LaunchRequest(TrainingRequest):
         max_length=2000,
         description="Address that is told when it ends, by a signed POST; of an origin the operator allows.",
     )
-    tokens: int = Field(gt=0, lt=2**63)
+    tokens: int | None = Field(default=None, gt=0, lt=2**63)
+    budgets: list[Annotated[int, Field(gt=0, lt=2**63)]] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description="Instead of tokens: a launch of each, which decays to its own end. The answer is a page of them.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**31)
     repetition_cap: float | None = Field(default=None, ge=1e-3, le=1e6)
     tasks: list[TaskRequest] = Field(
@@ -55,6 +78,24 @@ class LaunchRequest(TrainingRequest):
         max_length=1000,
         description="The optimization's when left out. Of a program names alone: it measures.",
     )
+
+    @model_validator(mode="after")
+    def _how_much(self) -> Self:
+        if (self.tokens is None) == (self.budgets is None):
+            raise ValueError("give tokens, or the budgets of several launches")
+        if self.budgets is not None and len(set(self.budgets)) < len(self.budgets):
+            raise ValueError("budgets has one number twice")
+        return self
+
+    @property
+    def each(self) -> list[tuple[str, Self]]:
+        """A request for each launch, with the member that says how much it trains."""
+        if self.budgets is None:
+            return [("tokens", self)]
+        return [
+            (f"budgets[{index}]", self.model_copy(update={"tokens": tokens, "budgets": None}))
+            for index, tokens in enumerate(self.budgets)
+        ]
 
 
 class LaunchView(TrainingView, ModelView):
@@ -65,6 +106,7 @@ class LaunchView(TrainingView, ModelView):
     optimization_id: str | None
     run_id: str
     settings: dict[str, object]
+    average: dict[str, float] = Field(description="What the mean of the last models measured, if asked for.")
     exit_status: int | None
     notes: list[str] = Field(description="What is amiss in the files of results that a program left.")
 

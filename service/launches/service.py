@@ -1,5 +1,6 @@
 """Launches: checked, stored, described and stopped."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from store.callbacks import call_back, may_be_told
 from store.documents import (
     VERSION,
     EngineDocument,
+    KeepingDocument,
     LaunchDocument,
     Measurements,
     SwarmDocument,
@@ -51,9 +53,25 @@ class CheckedLaunch:
     launcher: Launcher | None = None
 
 
+def check_launches(request: LaunchRequest, settings: Settings) -> list[CheckedLaunch]:
+    """One, or one a budget; raises Invalid naming the field."""
+    checked = []
+    for field, one in request.each:
+        try:
+            checked.append(check_launch(one, settings))
+        except Invalid as error:
+            raise _of_budget(error, field) from error
+    return checked
+
+
+def _of_budget(error: Invalid, field: str) -> Invalid:
+    return Invalid(error.code, error.detail, field) if error.field == "tokens" else error
+
+
 def check_launch(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     """Validate size, training settings and task files. Raises Invalid naming the field."""
     named = request.model_dump(include={"launcher", "name", "seed", "callback"})
+    assert request.tokens is not None, "there is one a launch"
     _check_callback(request, settings)
     launcher = _launcher(request, settings)
     if launcher is not None and launcher.is_program:
@@ -67,7 +85,10 @@ def check_launch(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     training, start = check_training(request, request.tokens, "", settings)
     engine = _check_engine(request, launcher)
     tasks = check_tasks(request.tasks, settings)
-    document = LaunchDocument(version=VERSION, **vars(training), **named, engine=engine, tasks=tasks)
+    keeping = None if request.keeping is None else KeepingDocument(**request.keeping.model_dump())
+    document = LaunchDocument(
+        version=VERSION, **vars(training), **named, engine=engine, keeping=keeping, tasks=tasks
+    )
     return CheckedLaunch(request.mixture_id, document, start, launcher)
 
 
@@ -83,7 +104,7 @@ def _check_callback(request: LaunchRequest, settings: Settings) -> None:
     )
 
 
-_BUILT_IN_ONLY = (*TrainingRequest.model_fields, "engine")
+_BUILT_IN_ONLY = (*TrainingRequest.model_fields, "engine", "keeping")
 
 
 def _check_engine(request: LaunchRequest, launcher: Launcher | None) -> EngineDocument | None:
@@ -181,12 +202,33 @@ def plan_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice) 
     )
 
 
-def store_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice, user: str) -> str:
+def store_launches(
+    session: Session, checked: Sequence[CheckedLaunch], device: WorkerDevice, user: str
+) -> str:
+    """Store launches that were asked for together; answers the first one's id. Raises as `fitting_launch`."""
+    first: str | None = None
+    for one in checked:
+        made = _store_launch(session, one, device, user, first, len(checked) > 1)
+        first = first or made
+    assert first is not None, "there is one at least"
+    return first
+
+
+def _store_launch(
+    session: Session,
+    checked: CheckedLaunch,
+    device: WorkerDevice,
+    user: str,
+    first: str | None,
+    is_series: bool,
+) -> str:
     """Store the launch, its run and its job for a user; answers the launch's id. Raises as `fitting_launch`."""
     mixture, document = fitting_launch(session, checked, device)
     launch = Launch(mixture_id=mixture.id, settings=to_document(document))
     session.add(launch)
     session.flush()
+    if is_series:
+        launch.settings = to_document(replace(document, series=first or launch.id))
     run = Run(
         launch_id=launch.id,
         position=0,
@@ -226,11 +268,17 @@ _QUERY = (
     .join(Job, jobs.of_run())
 )
 _ONE = _QUERY.where(Launch.id == bindparam("id"))
+_SERIES = _QUERY.where(Launch.settings["series"].as_string() == bindparam("series")).order_by(Launch.id)
 
 
 def describe_launch(session: Session, launch_id: str) -> LaunchView:
     """The launch with its run's state and measurements; raises NotFound."""
     return _view(existing(session.execute(_ONE, {"id": launch_id}).first(), "launch", launch_id))
+
+
+def describe_series(session: Session, first: str) -> list[LaunchView]:
+    """The launches that were asked for together, the first of them first."""
+    return [_view(row) for row in session.execute(_SERIES, {"series": first})]
 
 
 def _view(row: Any) -> LaunchView:

@@ -30,6 +30,7 @@ from sqlalchemy.pool import QueuePool
 from service.http.auth import principal_of, with_scope
 from service.http.errors import PROBLEM_CONTENT
 from service.http.routes import SettingsDependency
+from service.swarms.service import RunProgress
 from service.tokens import Scope
 from store import jobs
 from store.engine import Database
@@ -59,7 +60,9 @@ class JobMetrics(Collector):
         with self._guard:
             if (families := self._families.get("all")) is None:
                 with self._database.read() as session:
-                    families = self._families["all"] = [*_job_families(session), *_attempt_families(session)]
+                    families = self._families["all"] = [
+                        *(*_job_families(session), *_attempt_families(session), *_launch_families(session))
+                    ]
             return families
 
 
@@ -97,6 +100,34 @@ def _waiting_families(session: Session) -> Iterator[Metric]:
         "Leases that ran out and were not taken back yet; more than none for long: nobody reaps.",
         value=session.scalar(expired) or 0,
     )
+
+
+_OF_LAUNCH = {
+    "tokens": ("done", "Tokens trained so far."),
+    "tokens_to_train": ("total", "Tokens it trains in all."),
+    "tokens_per_second": ("tokens_per_second", "Tokens trained a second, all its processes together."),
+    "model_flops_utilization": ("mfu", "Share of what large products reach on its devices."),
+    "loss": ("loss", "Loss of the last step, in nats a token."),
+    "seconds_left": ("seconds_left", "Time left at its rate so far."),
+}
+"""Gauge -> member of its progress."""
+
+
+def _launch_families(session: Session) -> Iterator[Metric]:
+    query = select(Job.owner, Job.progress).where(
+        Job.kind.in_(jobs.OF_LAUNCHES), Job.state.in_(jobs.HELD), Job.progress.is_not(None)
+    )
+    running = [
+        (launch, RunProgress.model_validate(progress).model_dump())
+        for launch, progress in session.execute(query.order_by(Job.owner))
+        if progress and {"done", "total"} <= progress.keys()
+    ]
+    for name, (member, described) in _OF_LAUNCH.items():
+        gauge = GaugeMetricFamily(f"mixwright_launch_{name}", described, labels=("launch",))
+        for launch, progress in running:
+            if progress[member] is not None:
+                gauge.add_metric((launch,), float(progress[member]))
+        yield gauge
 
 
 def _attempt_families(session: Session) -> Iterator[Metric]:

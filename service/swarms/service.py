@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 from sqlalchemy import Integer, Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
@@ -22,12 +22,22 @@ from store.tables import DomainSet, Job, Metric, Optimization, Revision, Run, Sw
 
 
 class RunProgress(BaseModel):
-    """Tokens trained of those to train, while the run is under way."""
+    """Tokens trained of those to train, while the run is under way.
+
+    ``mfu`` is the share of what large products reach on its devices that a full run's training does.
+    """
 
     done: int
     total: int
     tokens_per_second: float | None = None
     loss: float | None = None
+    mfu: float | None = None
+
+    @computed_field
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate so far; null before there is one."""
+        return (self.total - self.done) / self.tokens_per_second if self.tokens_per_second else None
 
 
 class TrainingView(BaseModel):

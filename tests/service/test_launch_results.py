@@ -234,3 +234,39 @@ def test_a_secret_is_needed_to_tell_anybody(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MIXWRIGHT_CALLBACK_ORIGINS", "https://hooks.example.com")
     with pytest.raises(SystemExit, match="MIXWRIGHT_CALLBACK_SECRET"):
         settings_or_exit()
+
+
+def test_a_request_with_budgets_is_a_launch_of_each_all_or_none(client: TestClient, launch: str) -> None:
+    mixture = client.get(f"/v1/launches/{launch}").json()["mixture_id"]
+    keeping = {"evaluate_every": 10, "models": True, "average": 2, "checkpoints": 3}
+    body = {
+        "mixture_id": mixture,
+        "size": "nano-0.1M",
+        "keeping": keeping,
+        "budgets": [65_536, 131_072, 262_144],
+    }
+    planned = client.post("/v1/launches?dry_run=true", json=body)
+    assert (planned.status_code, [one["tokens"] for one in planned.json()["items"]]) == (200, body["budgets"])
+    before = len(client.get("/v1/launches").json()["items"])
+    for _ in range(2):
+        made = client.post("/v1/launches", json=body, headers={"Idempotency-Key": "budgets"})
+        assert made.status_code == 202, made.text
+        items = made.json()["items"]
+        assert [one["settings"]["tokens"] for one in items] == body["budgets"]
+        assert made.headers["location"] == f"/v1/launches/{items[0]['id']}"
+        assert {one["settings"]["series"] for one in items} == {items[0]["id"]}
+        assert items[0]["settings"]["keeping"] == keeping
+    assert len(client.get("/v1/launches").json()["items"]) == before + 3
+    for change, field in (
+        ({"budgets": [65_536, 100]}, "budgets[1]"),
+        ({"budgets": [65_536, 65_536]}, None),
+        ({"tokens": 65_536}, None),
+        ({"budgets": None}, None),
+        ({"launcher": "theirs", "size": None}, "size"),
+        ({"keeping": {"average": -1}}, "keeping.average"),
+    ):
+        refused = client.post("/v1/launches", json={**body, **change})
+        assert refused.status_code == 422, refused.text
+        if field is not None:
+            assert refused.json()["field"] == field
+    assert len(client.get("/v1/launches").json()["items"]) == before + 3

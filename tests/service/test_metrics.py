@@ -158,3 +158,18 @@ def test_metrics_want_the_token_unless_they_are_public(settings: Settings, datab
     public = settings.model_copy(update={"metrics_public": True})
     with TestClient(create_app(public), base_url="http://127.0.0.1") as client:
         assert client.get("/metrics").status_code == 200
+
+
+def test_a_launch_under_way_tells_its_speed_and_what_is_left(settings: Settings, database: Database) -> None:
+    with database.write() as session:
+        job = jobs.new_job(jobs.FULL_RUN, "run_1", "launch_1")
+        job.state = jobs.RUNNING
+        job.progress = {"done": 250, "total": 1000, "tokens_per_second": 50.0, "loss": 3.5, "mfu": 0.25}
+        done = jobs.new_job(jobs.FULL_RUN, "run_2", "launch_2")
+        done.state, done.progress = jobs.SUCCEEDED, job.progress
+        session.add_all([job, done])
+    found = scrape(settings)
+    expected = {"tokens": 250, "tokens_to_train": 1000, "tokens_per_second": 50, "loss": 3.5}
+    for name, number in {**expected, "model_flops_utilization": 0.25, "seconds_left": 15}.items():
+        assert value(found, f"launch_{name}", launch="launch_1") == number, name
+    assert not [labels for _, labels in found if ("launch", "launch_2") in labels]
