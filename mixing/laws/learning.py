@@ -23,10 +23,9 @@ from mixing.laws.composed import through
 from mixing.laws.diagnostics import FEWEST_JUDGED, HeldOutError, held_out_error
 from mixing.laws.fitting import Refits, fit_and_refit, judged_runs
 from mixing.laws.regression import Fitted
-from mixing.objective import Groups
 from mixing.parts import REGRESSIONS, RegressionPart
 from mixing.runs.evidence import Evidence, Needs, RunEvidence, gather
-from mixing.runs.table import RunTable
+from mixing.runs.table import Groups, RunTable
 
 if TYPE_CHECKING:  # only named here
     from mixing.question import Question

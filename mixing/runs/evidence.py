@@ -21,7 +21,7 @@ import numpy as np
 
 from mixing.domains import SUM_TOLERANCE, Domains
 from mixing.errors import OppositeDirections, TooFewRuns
-from mixing.objective import Groups, ObjectiveSpec, groups
+from mixing.objective import ObjectiveSpec, groups
 from mixing.runs.noise import Outlier, outliers
 from mixing.runs.sound import (
     DroppedRun,
@@ -32,7 +32,7 @@ from mixing.runs.sound import (
     unfit,
     values_of,
 )
-from mixing.runs.table import RunTable
+from mixing.runs.table import Groups, RunTable
 from mixing.sense import turned, unclear_direction
 
 _CANCELLED = 1e-3

@@ -1,16 +1,20 @@
 """One table of runs: K of them over m domains, with what was measured in C columns.
 
 Everything that learns from runs takes this table: a regression is made for one, is fitted to one, and is fitted again
-to some of its rows or to some of its columns.
+to some of its rows or to some of its columns. An objective is read from the columns (`Groups`).
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
-from mixing.errors import InvalidSetting
+from mixing.errors import (
+    InvalidSetting,
+)
 from mixing.parts import HELD_OUT_PREFIX
+
+Aggregation = Literal["weighted mean", "worst family"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,3 +117,63 @@ class RunTable:
                 names=strangers,
             )
         return tuple(at[name] for name in self.names)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The G columns a regression is fitted to, and how an objective of F families is read from them.
+
+    Columns are `metrics @ matrix.T`; a task that is only watched is a column of its own.
+
+    Attributes:
+        names: (G,) the columns: tasks, families, or the objective.
+        matrix: (G, T).
+        families: (F,) names of the families that count.
+        membership: (F, G): a family's mean is `membership @ column values`.
+        offsets: (F,) what is taken off each mean before the worst is chosen; 0 unless standardised.
+        weights: (F,) summing to 1.
+        aggregation: how the families are combined.
+    """
+
+    names: tuple[str, ...]
+    matrix: np.ndarray
+    families: tuple[str, ...]
+    membership: np.ndarray
+    offsets: np.ndarray
+    weights: np.ndarray
+    aggregation: Aggregation
+
+    @property
+    def column_weights(self) -> np.ndarray:
+        """(G,) weight of each column in the weighted mean."""
+        return self.weights @ self.membership
+
+    @property
+    def worst(self) -> bool:
+        """Whether the objective is the worst family's mean instead of the weighted one."""
+        return self.aggregation == "worst family"
+
+    def value(self, columns: np.ndarray) -> np.ndarray:
+        """(...,) the objective, lower is better, of (..., G) column values; NaN where one it counts is NaN."""
+        counted = self.membership.any(axis=0)
+        if self.worst:
+            return (columns[..., counted] @ self.membership[:, counted].T - self.offsets).max(axis=-1)
+        return columns[..., counted] @ self.column_weights[counted]
+
+    def with_value(self, columns: np.ndarray) -> np.ndarray:
+        """(..., G + 1) the (..., G) column values and the objective of them."""
+        return np.concatenate([columns, self.value(columns)[..., None]], axis=-1)
+
+    def beside(self, tasks: tuple[str, ...]) -> "Groups":
+        """The same objective read from the (T,) tasks followed by the groups that count in it."""
+        each = np.eye(len(tasks))
+        if self.names == tasks and np.array_equal(self.matrix, each):
+            return self
+        counted = np.flatnonzero(self.membership.any(0))
+        none = np.zeros((len(self.membership), len(tasks)))
+        return replace(
+            self,
+            names=tasks + tuple(self.names[column] for column in counted),
+            matrix=np.concatenate([each, self.matrix[counted]]),
+            membership=np.concatenate([none, self.membership[:, counted]], axis=1),
+        )

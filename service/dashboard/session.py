@@ -14,13 +14,14 @@ from service.dashboard.templating import page
 from service.http.auth import (
     COOKIE,
     SAFE_METHODS,
+    Authenticator,
     client_address,
     principal_of,
     require_same_origin,
 )
 from service.http.errors import field_path
 from service.http.routes import ThreadRoute
-from service.tokens import SESSION_SECONDS, Authenticator, Principal
+from service.tokens import SESSION_SECONDS, Principal
 from store.problems import Forbidden, Problem, TooManyAttempts
 
 router = APIRouter(include_in_schema=False)

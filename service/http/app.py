@@ -14,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from service import planning, workers
 from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
+from service.http.auth import Authenticator
 from service.http.errors import PROBLEM_CONTENT, ProblemView, install_error_handlers
 from service.http.guards import BodyLimit, DataRootsOnly, PlainHead, SecurityHeaders
 from service.http.limits import Limits
@@ -28,7 +29,6 @@ from service.optimizations import endpoints as optimizations
 from service.processes.address import load_token
 from service.processes.computation import Computations
 from service.swarms import endpoints as swarms
-from service.tokens import Authenticator
 from store.engine import CONNECTIONS, Database
 from store.settings import Settings
 from store.tracing import configure_tracing

@@ -13,7 +13,7 @@ from store.settings import Settings
 @pytest.fixture(autouse=True)
 def suspicious(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody believes in a token for two seconds: what a command changed is seen by the next request."""
-    monkeypatch.setattr("service.tokens.TRUST_SECONDS", 0.0)
+    monkeypatch.setattr("service.http.auth.TRUST_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
-from service.tokens import MOST_ADDRESSES, REFILL_SECONDS, USUAL_FAILURES, FailedAttempts
+from service.http.auth import MOST_ADDRESSES, REFILL_SECONDS, USUAL_FAILURES, FailedAttempts
 from tests.service.conftest import TOKEN
 
 

@@ -11,8 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text, update
 
-from service.http.auth import COOKIE
-from service.tokens import TRUST_SECONDS, Authenticator, find_by_hash
+from service.http.auth import COOKIE, TRUST_SECONDS, Authenticator
+from service.tokens import find_by_hash
 from store.engine import Database
 from store.settings import Settings
 from store.tables import AccessToken, DashboardSession
@@ -136,7 +136,7 @@ def last_use_after(database: Database, before: float) -> float:
 def test_what_another_process_ends_is_believed_in_for_two_seconds_at_most(
     client: TestClient, run_tokens: RunTokens, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.tokens.TRUST_SECONDS", TRUST_SECONDS)
+    monkeypatch.setattr("service.http.auth.TRUST_SECONDS", TRUST_SECONDS)
     secret, url = run_tokens("create", "alice"), settings.resolved_database_url
     now = 1000.0
     web = Authenticator(TOKEN, Database(url), clock=lambda: now)
@@ -154,7 +154,7 @@ def test_what_another_process_ends_is_believed_in_for_two_seconds_at_most(
 def test_an_answer_is_as_old_as_its_question(
     client: TestClient, run_tokens: RunTokens, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.tokens.TRUST_SECONDS", TRUST_SECONDS)
+    monkeypatch.setattr("service.http.auth.TRUST_SECONDS", TRUST_SECONDS)
     secret = run_tokens("create", "alice")
     now = 1000.0
 
@@ -164,7 +164,7 @@ def test_an_answer_is_as_old_as_its_question(
         now += 0.9 * TRUST_SECONDS  # it may be revoked from here on
         return found
 
-    monkeypatch.setattr("service.tokens.find_by_hash", slow)
+    monkeypatch.setattr("service.http.auth.find_by_hash", slow)
     web = Authenticator(TOKEN, Database(settings.resolved_database_url), clock=lambda: now)
     assert web.by_token(secret, "192.0.2.1") is not None
     assert web.recent(secret, "192.0.2.1") is not None
