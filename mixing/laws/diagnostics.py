@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.errors import InvalidSetting, TooFewRuns
-from mixing.laws.regression import Fitted, Regression
+from mixing.laws.regression import Fitted, Regression, floored_inverse
 
 FEWEST_JUDGED = 4
 """Runs below which a held-out error is no more than an accident."""
@@ -161,6 +161,5 @@ def leverage(weights: np.ndarray, mixtures: np.ndarray) -> np.ndarray:
     In units of one run's noise variance; the runs' own average to m / K. A mixture above all of them is one
     the runs do not surround.
     """
-    gram = weights.T @ weights
-    inverse = np.linalg.inv(gram + 1e-9 * np.trace(gram) * np.eye(len(gram)))
+    inverse = floored_inverse(weights.T @ weights, 1e-9)
     return np.einsum("nj,jk,nk->n", mixtures, inverse, mixtures)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.laws.regression import Expansion, Fitted, Regression, importance
+from mixing.laws.regression import Expansion, Fitted, Regression, floored_inverse, importance
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class LinearLaw(Regression):
         """By the (T, K) importance of each measurement."""
         coefficients, matrix, moments = self._solve(weights, metrics.T, trust)
         residuals = metrics - weights @ coefficients.T
-        inverse = np.linalg.inv(matrix)
+        inverse = floored_inverse(matrix, 1e-12)
         spent = np.einsum("tij,tji->t", inverse, moments)
         runs = (trust > 0).sum(1)
         variance = (trust.T * residuals**2).sum(0) / np.maximum(runs - spent, 1)

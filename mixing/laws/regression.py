@@ -337,6 +337,16 @@ def importance(
 # Covariances of fitted parameters, where the runs may leave some of them open.
 
 
+def floored_inverse(information: np.ndarray, share: float) -> np.ndarray:
+    """(..., P, P) inverses of positive semi-definite matrices that the runs may have made singular.
+
+    Every eigenvalue is raised by this share of their sum, far above what rounding makes of it on any processor: what
+    no run decides comes out wide, and nothing is refused.
+    """
+    sizes = share * np.trace(information, axis1=-2, axis2=-1)[..., None, None]
+    return np.linalg.inv(information + sizes * np.eye(information.shape[-1]))
+
+
 def posterior_covariance(data: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """(N, P, P) inverses of `data` + `precision`, exact where the runs decide and never wider than the prior.
 

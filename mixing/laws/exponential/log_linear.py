@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 
 from mixing.laws.exponential.huber_descent import LawProblems, Runs, descend, exponents_above, quantiles
-from mixing.laws.regression import Expansion, Fitted, Regression, importance
+from mixing.laws.regression import Expansion, Fitted, Regression, floored_inverse, importance
 from mixing.objective import USUAL_SPREAD
 from mixing.runs.table import RunTable
 
@@ -243,8 +243,7 @@ def _with_uncertainty(
     # The fit divides its loss by delta and its metrics by their deviation; here it is in the metric's unit.
     pull = (law.ridge * law.thresholds(metrics) * metrics.std(0))[:, None, None]
     information[:, :width, :width] += pull * (np.eye(width) - 1 / width)
-    size = np.trace(information, axis1=1, axis2=2)[:, None, None]
-    inverse = np.linalg.inv(information + 1e-10 * size * np.eye(width + 1))
+    inverse = floored_inverse(information, 1e-10)
     leverage = importance * np.einsum("tki,tij,tkj->kt", jacobian, inverse, jacobian, optimize=True)
     leverage = np.clip(leverage, 0, 0.99)
     freedom = np.maximum(len(weights) - leverage.sum(0), 1)

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from mixing.laws.regression import Expansion, Fitted, Regression
+from mixing.laws.regression import Expansion, Fitted, Regression, floored_inverse
 from mixing.runs.table import RunTable
 
 SHIFT = 1e-4
@@ -106,6 +106,6 @@ class OwnShareLaw(Regression):
         residuals = measured - level + exponents * logs
         variance = (residuals**2).sum(0) / max(len(weights) - 2, 1)
         design = np.stack([np.ones_like(logs), -logs], axis=2)
-        information = np.einsum("kti,ktj->tij", design, design) + 1e-9 * np.eye(2)
-        covariance = variance[:, None, None] * np.linalg.inv(information)
+        information = np.einsum("kti,ktj->tij", design, design)
+        covariance = variance[:, None, None] * floored_inverse(information, 1e-12)
         return FittedOwnShare(columns, weights.shape[1], np.exp(level), exponents, covariance)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixing.laws.regression import posterior_covariance
+from mixing.laws.regression import floored_inverse, posterior_covariance
 
 
 def exact_inverse(matrix: np.ndarray) -> np.ndarray:
@@ -53,3 +53,17 @@ def test_rounding_below_zero_is_not_taken_for_knowledge() -> None:
     data = np.array([[[1e16, 1e16], [1e16, 1e16 - 4.0]]])  # by rounding, its lower eigenvalue is -2
     covariance = posterior_covariance(data, np.eye(2))[0]
     assert np.linalg.eigvalsh(covariance)[-1] <= 1 + 1e-9
+
+
+@given(st.integers(2, 40), st.integers(1, 10**6), st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
+def test_information_of_too_few_runs_is_inverted_all_the_same(width: int, scale: int, seed: int) -> None:
+    # Fewer runs than parameters: the matrix is singular, and what no run speaks of has the widest variance there is.
+    rows = scale * np.random.default_rng(seed).standard_normal((width // 2, width))
+    information = rows.T @ rows
+    covariance = floored_inverse(information[None], 1e-10)[0]
+    assert np.linalg.eigvalsh(covariance)[-1] == pytest.approx(1e10 / np.trace(information), rel=1e-3)
+    # Of what the runs do speak of it is the pseudo-inverse, which drops the rest.
+    predicted = np.einsum("kj,jl,kl->k", rows, covariance, rows)
+    exact = np.einsum("kj,jl,kl->k", rows, np.linalg.pinv(information, rcond=1e-12, hermitian=True), rows)
+    np.testing.assert_allclose(predicted, exact, rtol=1e-4)  # units in the last place times 1e10
