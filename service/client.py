@@ -18,8 +18,8 @@ from typing import Any, Literal, Self, TypeVar
 
 import httpx
 
+from proxy_models.storage import unpack_folder
 from proxy_models.stores.file_system import again
-from service.archives import unpack_folder
 
 Document = dict[str, Any]
 Answer = TypeVar("Answer")

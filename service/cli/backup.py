@@ -24,9 +24,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from proxy_models.stores.local_copies import PUBLISHED
 from service.cli import complaint_of, data_option, settings_with
 from service.processes.address import LOCK_NAME, RECORD_NAME, ServeLock
-from store.database_copy import CopyRefused
-from store.database_copy import copy_database as copy
-from store.schema import OldSchema, UnknownRevision, current, known_revisions
+from store.schema import CopyRefused, OldSchema, UnknownRevision, current, known_revisions
+from store.schema import copy_database as copy
 from store.settings import Settings
 
 DATABASE = "mixwright.db"

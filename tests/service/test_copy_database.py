@@ -9,9 +9,8 @@ from click.testing import CliRunner
 from benchmarks.api_store import Sizes, fill
 from service.cli.main import main
 from store import jobs
-from store.database_copy import CopyRefused, checksum_of, copy_database
 from store.engine import Database
-from store.schema import OldSchema, current, downgrade, head, upgrade
+from store.schema import CopyRefused, OldSchema, checksum_of, copy_database, current, downgrade, head, upgrade
 from store.tables import Base, DomainSet, Job, Revision, Run
 from tests.servers import scratch_database
 from workers.claims.claim import claim, heartbeat
@@ -114,7 +113,7 @@ def test_a_copy_that_fails_has_not_happened(
     def fail(_session: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("store.database_copy._give_back_leases", fail)
+    monkeypatch.setattr("store.schema._give_back_leases", fail)
     with pytest.raises(KeyboardInterrupt):
         copy_database(sqlite, postgres)
     assert {rows for rows, _ in contents(postgres).values()} == {0}

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from proxy_models.config import SIZES
 from proxy_models.model.model import Decoder
+from proxy_models.storage import unpack_folder
 from proxy_models.text.tokenizer import train_byte_level_bpe
 from proxy_models.training.run_record import save_model
-from service.archives import unpack_folder
 from service.cli.main import main
 from service.client import ApiError, Client
 from store.engine import Database
