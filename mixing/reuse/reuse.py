@@ -15,7 +15,7 @@ from mixing.simplex_map import SimplexMap
 
 @dataclass(frozen=True)
 class Reuse:
-    """What an optimization goes on from: given to `SwarmRequest` and to `ProposalRequest` as `reuse`.
+    """What an optimization goes on from: given to a `Question` as `reuse`.
 
     Attributes:
         groups: `{virtual domain: {leaf: ratio}}`; leaves in no group are free, and without groups all are.

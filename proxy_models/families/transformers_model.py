@@ -1,4 +1,4 @@
-"""Causal language models of ``transformers`` behind `language_model.LanguageModel`."""
+"""Causal language models of ``transformers`` behind `model.LanguageModel`."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,7 +126,7 @@ class TransformersModel:
 
     ``loss`` is the mean cross-entropy in nats; a mixture of experts adds what its router is kept in order by: the
     library's load-balancing loss times ``router_aux_loss_coef``, and for ``olmoe`` the z-loss
-    (`router_losses.router_z_loss`) times ``router_z_loss_coef``, 0.001 by default. ``lower`` is what PyTorch's
+    (`router_z_loss`) times ``router_z_loss_coef``, 0.001 by default. ``lower`` is what PyTorch's
     autocast rounds its operands to (`precision`).
     """
 

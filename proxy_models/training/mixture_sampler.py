@@ -143,7 +143,7 @@ class RowOrder:
     epoch. Both depend on (seed, domain, epoch) alone, so runs of one seed see a domain's text in the same order
     whatever their mixtures: their differences carry less noise. Draws are raw Philox output, which NumPy keeps
     stable across versions, sorted; beyond `DRAWN_ROWS` rows, where that would take 24 bytes a row and minutes, the
-    order is a `keyed_permutation` of the same key, which takes no memory.
+    order is `permuted` by the same key, which takes no memory.
     """
 
     def __init__(self, domain: str, length: int, sequence_length: int, seed: int) -> None:

@@ -116,7 +116,7 @@ class AdamW:
 
 
 class StackedAdamW:
-    """The update of `adamw.AdamW` for each row of ``values`` (N, P), of which the first ``matrices`` decay.
+    """The update of `AdamW` for each row of ``values`` (N, P), of which the first ``matrices`` decay.
 
     ``sizes`` are the lengths of its parts, ``averages`` and ``squares`` are the moments, laid out as ``values``.
     """
@@ -141,7 +141,7 @@ class StackedAdamW:
         return norms
 
     def _norm(self, row: Tensor) -> Tensor:
-        """As `adamw.AdamW.clip` takes it: the norm of the norms of the parts."""
+        """As `AdamW.clip` takes it: the norm of the norms of the parts."""
         parts = torch._foreach_norm(row.split(self.sizes))  # pyright: ignore[reportPrivateImportUsage]
         return torch.linalg.vector_norm(torch.stack(parts))
 

@@ -31,7 +31,7 @@ def check_training(
 
     Raises Invalid naming the field below ``prefix`` when no such model can be trained, as far as that can be said
     without the tokenizer (`check_vocabulary`) and without tensors (the worker, before its first step). What
-    is said of an architecture by the library itself is checked later (`model_counts.check_counted`).
+    is said of an architecture by the library itself is checked later (`device.check_counted`).
     """
     stored = training.model_dump()
     start = None
