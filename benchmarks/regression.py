@@ -36,7 +36,8 @@ from mixing.laws.exponential.log_linear import LogLinearLaw
 from mixing.laws.linear import LinearLaw
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.powers.power_laws import AutoScaleLaw, BiMixLaw
-from mixing.laws.processes.gaussian_process import FeatureMap, GaussianProcess
+from mixing.laws.processes.fitted_process import FeatureMap
+from mixing.laws.processes.gaussian_process import GaussianProcess
 from mixing.laws.regression import Regression
 from mixing.laws.trees import ClimbTrees, Trees
 

@@ -159,10 +159,11 @@ class ParametricRegression(Regression, ABC):
         problems = Problems(Runs(weights), (targets - location[:, None]) / scale[:, None], trust)
         near = isinstance(whole, FittedLaw)
         starts = [np.tile(whole.parameters, (len(kept), 1))] if near else self.starts(problems)
-        parameters, residual = _lowest(formula, starts, problems, self.settings)
+        posterior = _Posterior.of(formula, problems)
+        parameters, residual = _lowest(posterior, starts, self.settings)
         laws = []
         for part in (slice(first, first + tasks) for first in range(0, len(targets), tasks)):
-            covariance = _covariance(formula, problems.part(part), parameters[part], residual[part])
+            covariance = posterior.part(part).covariance(parameters[part], residual[part])
             unit = scale[part]
             laws.append(
                 FittedLaw(formula, parameters[part], covariance, location[part], unit, residual[part] * unit)
@@ -200,73 +201,127 @@ def _chunks(problems: Problems, width: int) -> list[slice]:
     return [slice(first, first + size) for first in range(0, count, size)]
 
 
+@dataclass(frozen=True)
+class _Posterior:
+    """What is descended: how far a formula is from the metrics of N problems, and its parameters from their prior."""
+
+    formula: Formula
+    problems: Problems
+    prior: Prior
+
+    @classmethod
+    def of(cls, formula: Formula, problems: Problems) -> "_Posterior":
+        return cls(formula, problems, formula.prior(problems.runs.weights.shape[1]))
+
+    def part(self, chosen: np.ndarray | slice) -> "_Posterior":
+        return replace(self, problems=self.problems.part(chosen))
+
+    def residuals(self, parameters: np.ndarray) -> np.ndarray:
+        """(N, K) at (N, P) parameters."""
+        return self.formula.values(parameters, self.problems.runs.weights) - self.problems.metrics
+
+    def trust(self, residuals: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """(N, K) precision of each run in the least squares that the t likelihood amounts to."""
+        variance = np.square(noise)[:, None]
+        return self.problems.importance * (_NU + 1) / (_NU * variance + residuals**2)
+
+    def noise(self, residuals: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """(N,) one step of the t distribution's scale towards its best value."""
+        trust = self.trust(residuals, noise) * np.square(noise)[:, None]
+        variance = (trust * residuals**2).sum(1) / self.problems.importance.sum(1)
+        return np.maximum(np.sqrt(variance), _SMALLEST_SCALE)
+
+    def negative_log(self, parameters: np.ndarray, residuals: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """(N,) nats."""
+        standard = np.square(residuals / noise[:, None]) / _NU
+        nats = 0.5 * (_NU + 1) * np.log1p(standard) + np.log(noise)[:, None]
+        away = parameters - self.prior.mean
+        return (self.problems.importance * nats).sum(1) + 0.5 * ((away @ self.prior.precision) * away).sum(1)
+
+    def step(
+        self, parameters: np.ndarray, residuals: np.ndarray, noise: np.ndarray, damping: np.ndarray
+    ) -> np.ndarray:
+        """(N, P) of Levenberg and Marquardt."""
+        jacobian = self.formula.jacobian(parameters, self.problems.runs.weights)
+        trust, precision = self.trust(residuals, noise), self.prior.precision
+        matrix = (jacobian * trust[:, :, None]).transpose(0, 2, 1) @ jacobian + precision
+        pull = (parameters - self.prior.mean) @ precision
+        slope = ((trust * residuals)[:, None, :] @ jacobian)[:, 0] + pull
+        diagonal = np.arange(matrix.shape[1])
+        scale = matrix[:, diagonal, diagonal]
+        matrix[:, diagonal, diagonal] += damping[:, None] * scale + 1e-12 * scale.max(1, keepdims=True)
+        step = np.linalg.solve(matrix, -slope[:, :, None])[:, :, 0]
+        return np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+
+    def covariance(self, parameters: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """(N, P, P) inverse of the t likelihood's expected information plus the prior's precision."""
+        problems, share = self.problems, (_NU + 1) / (_NU + 3) / np.square(noise)
+        result = []
+        for part in _chunks(problems, parameters.shape[1]):
+            jacobian = self.formula.jacobian(parameters[part], problems.runs.weights)
+            trust = problems.importance[part] * share[part, None]
+            data = (jacobian * trust[:, :, None]).transpose(0, 2, 1) @ jacobian
+            inverse = posterior_covariance(data, self.prior.precision)
+            # Parameters the runs decided took as many runs' worth of noise with them.
+            spent = np.einsum("nij,nji->n", inverse, data)
+            runs = problems.importance[part].sum(1)
+            result.append(inverse * (runs / np.maximum(runs - spent, 1))[:, None, None])
+        return np.concatenate(result)
+
+
 def _lowest(
-    formula: Formula, starts: list[np.ndarray], problems: Problems, settings: Settings
+    posterior: _Posterior, starts: list[np.ndarray], settings: Settings
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, P) parameters and (N,) noise of the highest posterior found."""
-    count, owner = len(problems.metrics), np.tile(np.arange(len(problems.metrics)), len(starts))
-    parameters = np.concatenate(starts)
+    count = len(posterior.problems.metrics)
+    owner, parameters = np.tile(np.arange(count), len(starts)), np.concatenate(starts)
     noise = np.full(len(parameters), np.inf)  # not known before the first residuals
     if len(starts) > _FINALISTS:
-        parameters, noise, loss = _descend(
-            formula, problems, owner, parameters, noise, replace(settings, iterations=_SCREENING)
-        )
+        screening = replace(settings, iterations=_SCREENING)
+        parameters, noise, loss = _descend(posterior.part(owner), parameters, noise, screening)
         finalists = loss.reshape(len(starts), count).argsort(0)[:_FINALISTS]
         chosen = (finalists * count + np.arange(count)).ravel()
         parameters, noise, owner = parameters[chosen], noise[chosen], owner[chosen]
-    parameters, noise, loss = _descend(formula, problems, owner, parameters, noise, settings)
+    parameters, noise, loss = _descend(posterior.part(owner), parameters, noise, settings)
     best = loss.reshape(-1, count).argmin(0) * count + np.arange(count)
     return parameters[best], noise[best]
 
 
 def _descend(
-    formula: Formula,
-    problems: Problems,
-    owner: np.ndarray,
-    parameters: np.ndarray,
-    noise: np.ndarray,
-    settings: Settings,
+    posterior: _Posterior, parameters: np.ndarray, noise: np.ndarray, settings: Settings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    prior = formula.prior(problems.runs.weights.shape[1])
+    """(N, P) parameters, (N,) noise and (N,) negative log posterior where each ends."""
     results = [
-        _descend_chunk(
-            formula, problems.part(owner[part]), prior, parameters[part].copy(), noise[part], settings
-        )
-        for part in _chunks(problems.part(owner), parameters.shape[1])
+        _descend_chunk(posterior.part(part), parameters[part].copy(), noise[part], settings)
+        for part in _chunks(posterior.problems, parameters.shape[1])
     ]
     stacked = [np.concatenate(pieces) for pieces in zip(*results, strict=True)]
     return stacked[0], stacked[1], stacked[2]
 
 
 def _descend_chunk(
-    formula: Formula,
-    problems: Problems,
-    prior: Prior,
-    parameters: np.ndarray,
-    noise: np.ndarray,
-    settings: Settings,
+    posterior: _Posterior, parameters: np.ndarray, noise: np.ndarray, settings: Settings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    weights, count = problems.runs.weights, len(parameters)
-    live, damping, current = np.arange(count), np.full(count, 1e-2), problems
-    residuals = formula.values(parameters, weights) - problems.metrics
-    squares = (problems.importance * residuals**2).sum(1) / problems.importance.sum(1)
+    count, importance = len(parameters), posterior.problems.importance
+    live, damping, current = np.arange(count), np.full(count, 1e-2), posterior
+    residuals = posterior.residuals(parameters)
+    squares = (importance * residuals**2).sum(1) / importance.sum(1)
     noise = np.where(np.isfinite(noise), noise, np.sqrt(squares) + _SMALLEST_SCALE)
-    final = _negative_log_posterior(problems, prior, parameters, residuals, noise)
+    final = posterior.negative_log(parameters, residuals, noise)
     loss = final.copy()
     for _ in range(settings.iterations):
         here = parameters[live]
-        step = _step(formula, current, prior, here, residuals, noise[live], damping)
-        proposed = here + step
-        next_residuals = formula.values(proposed, weights) - current.metrics
-        next_loss = _negative_log_posterior(current, prior, proposed, next_residuals, noise[live])
+        proposed = here + current.step(here, residuals, noise[live], damping)
+        next_residuals = current.residuals(proposed)
+        next_loss = current.negative_log(proposed, next_residuals, noise[live])
         better = next_loss <= loss
         parameters[live[better]] = proposed[better]
         residuals[better] = next_residuals[better]
         gain = np.where(better, loss - next_loss, 0)
         stopped = (better & (gain <= settings.tolerance)) | (damping > _HOPELESS)
         damping = np.clip(damping * np.where(better, 0.2, 4), 1e-9, 10 * _HOPELESS)
-        noise[live] = _noise(current, residuals, noise[live])
-        loss = _negative_log_posterior(current, prior, parameters[live], residuals, noise[live])
+        noise[live] = current.noise(residuals, noise[live])
+        loss = current.negative_log(parameters[live], residuals, noise[live])
         final[live] = loss
         if stopped.any():
             going = ~stopped
@@ -275,65 +330,3 @@ def _descend_chunk(
         if not len(live):
             break
     return parameters, noise, final
-
-
-def _step(
-    formula: Formula,
-    problems: Problems,
-    prior: Prior,
-    parameters: np.ndarray,
-    residuals: np.ndarray,
-    noise: np.ndarray,
-    damping: np.ndarray,
-) -> np.ndarray:
-    jacobian = formula.jacobian(parameters, problems.runs.weights)
-    trust = _trust(problems, residuals, noise)
-    matrix = (jacobian * trust[:, :, None]).transpose(0, 2, 1) @ jacobian + prior.precision
-    pull = (parameters - prior.mean) @ prior.precision
-    slope = ((trust * residuals)[:, None, :] @ jacobian)[:, 0] + pull
-    diagonal = np.arange(matrix.shape[1])
-    scale = matrix[:, diagonal, diagonal]
-    matrix[:, diagonal, diagonal] += damping[:, None] * scale + 1e-12 * scale.max(1, keepdims=True)
-    step = np.linalg.solve(matrix, -slope[:, :, None])[:, :, 0]
-    return np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
-
-
-def _trust(problems: Problems, residuals: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """(N, K) precision of each run in the least squares that the t likelihood amounts to."""
-    variance = np.square(noise)[:, None]
-    return problems.importance * (_NU + 1) / (_NU * variance + residuals**2)
-
-
-def _noise(problems: Problems, residuals: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """One step of the t distribution's scale towards its best value."""
-    trust = _trust(problems, residuals, noise) * np.square(noise)[:, None]
-    variance = (trust * residuals**2).sum(1) / problems.importance.sum(1)
-    return np.maximum(np.sqrt(variance), _SMALLEST_SCALE)
-
-
-def _negative_log_posterior(
-    problems: Problems, prior: Prior, parameters: np.ndarray, residuals: np.ndarray, noise: np.ndarray
-) -> np.ndarray:
-    standard = np.square(residuals / noise[:, None]) / _NU
-    fit = (problems.importance * (0.5 * (_NU + 1) * np.log1p(standard) + np.log(noise)[:, None])).sum(1)
-    away = parameters - prior.mean
-    return fit + 0.5 * ((away @ prior.precision) * away).sum(1)
-
-
-def _covariance(
-    formula: Formula, problems: Problems, parameters: np.ndarray, noise: np.ndarray
-) -> np.ndarray:
-    """(N, P, P) inverse of the t likelihood's expected information plus the prior's precision."""
-    prior = formula.prior(problems.runs.weights.shape[1])
-    share = (_NU + 1) / (_NU + 3) / np.square(noise)
-    result = []
-    for part in _chunks(problems, parameters.shape[1]):
-        jacobian = formula.jacobian(parameters[part], problems.runs.weights)
-        trust = problems.importance[part] * share[part, None]
-        data = (jacobian * trust[:, :, None]).transpose(0, 2, 1) @ jacobian
-        inverse = posterior_covariance(data, prior.precision)
-        # Parameters the runs decided took as many runs' worth of noise with them.
-        spent = np.einsum("nij,nji->n", inverse, data)
-        runs = problems.importance[part].sum(1)
-        result.append(inverse * (runs / np.maximum(runs - spent, 1))[:, None, None])
-    return np.concatenate(result)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -140,16 +139,48 @@ def residual_frame(
 _MEMORY = 250_000  # numbers in the largest array of a prediction: 2 MB, which a cache can hold
 
 
-class Features(Protocol):
-    """What the covariance sees of a mixture."""
+FEATURES = ("raw", "sqrt", "power", "log")
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """One increasing function of every weight, with values in about [0, 1].
+
+    Attributes:
+        kind: `raw` p; `sqrt` (p + floor)^(1/2); `power` (p + floor)^power; `log` log(1 + p / floor), scaled to 1.
+        power: of the kind `power`.
+        floor: keeps the slope at p = 0 finite.
+    """
+
+    kind: str = "power"
+    power: float = 0.3
+    floor: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.kind not in FEATURES:
+            raise InvalidSetting(
+                f"there is no feature map {self.kind!r}; the maps are {', '.join(FEATURES)}", field="features"
+            )
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
-        """Features of weights, of their shape."""
-        ...
+        """Features of any array of weights, of its shape."""
+        if self.kind == "raw":
+            return weights
+        if self.kind == "log":
+            return np.log1p(weights / self.floor) / np.log1p(1 / self.floor)
+        return (weights + self.floor) ** self._exponent
 
     def slope(self, weights: np.ndarray) -> np.ndarray:
         """Derivative of each feature by its own weight."""
-        ...
+        if self.kind == "raw":
+            return np.ones_like(weights)
+        if self.kind == "log":
+            return 1 / (weights + self.floor) / np.log1p(1 / self.floor)
+        return self._exponent * (weights + self.floor) ** (self._exponent - 1)
+
+    @property
+    def _exponent(self) -> float:
+        return 0.5 if self.kind == "sqrt" else self.power
 
 
 @dataclass(frozen=True)
@@ -167,7 +198,7 @@ class FittedProcess(Fitted):
         size: the centred logarithm of the proxy size that is predicted, where the runs have several.
     """
 
-    features: Features
+    features: FeatureMap
     frame: Frame
     weights: np.ndarray
     problems: ProcessProblems
@@ -179,7 +210,7 @@ class FittedProcess(Fitted):
     @classmethod
     def of(
         cls,
-        features: Features,
+        features: FeatureMap,
         frame: Frame,
         weights: np.ndarray,
         problems: ProcessProblems,

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mixing.errors import InvalidSetting
 from mixing.laws.powers.effective_power import EffectivePowerLaw, FittedEffectivePower
 from mixing.laws.processes.descent import ProcessProblems, descend, posterior
 from mixing.laws.processes.fitted_process import (
+    FeatureMap,
     FittedProcess,
     Frame,
     constant_frame,
@@ -37,49 +37,6 @@ from mixing.laws.regression import Fitted, Refitted, Regression
 
 FREEDOM = 4.0
 """Degrees of freedom of the Student-t noise."""
-
-FEATURES = ("raw", "sqrt", "power", "log")
-
-
-@dataclass(frozen=True)
-class FeatureMap:
-    """One increasing function of every weight, with values in about [0, 1].
-
-    Attributes:
-        kind: `raw` p; `sqrt` (p + floor)^(1/2); `power` (p + floor)^power; `log` log(1 + p / floor), scaled to 1.
-        power: of the kind `power`.
-        floor: keeps the slope at p = 0 finite.
-    """
-
-    kind: str = "power"
-    power: float = 0.3
-    floor: float = 1e-4
-
-    def __post_init__(self) -> None:
-        if self.kind not in FEATURES:
-            raise InvalidSetting(
-                f"there is no feature map {self.kind!r}; the maps are {', '.join(FEATURES)}", field="features"
-            )
-
-    def __call__(self, weights: np.ndarray) -> np.ndarray:
-        """Features of any array of weights, of its shape."""
-        if self.kind == "raw":
-            return weights
-        if self.kind == "log":
-            return np.log1p(weights / self.floor) / np.log1p(1 / self.floor)
-        return (weights + self.floor) ** self._exponent
-
-    def slope(self, weights: np.ndarray) -> np.ndarray:
-        """Derivative of each feature by its own weight."""
-        if self.kind == "raw":
-            return np.ones_like(weights)
-        if self.kind == "log":
-            return 1 / (weights + self.floor) / np.log1p(1 / self.floor)
-        return self._exponent * (weights + self.floor) ** (self._exponent - 1)
-
-    @property
-    def _exponent(self) -> float:
-        return 0.5 if self.kind == "sqrt" else self.power
 
 
 @dataclass(frozen=True)
@@ -160,7 +117,7 @@ class GaussianProcess(Regression):
         self.check(weights, metrics)
         frame = self._frame(weights, metrics, noise, mean)
         usual = ProcessPrior(amplitude=(0.0, 1.0), noise=(-1.0, 1.0)) if frame.law else ProcessPrior()
-        return condition(self, frame, weights, metrics, noise, self.prior or usual, None)
+        return condition(replace(self, prior=self.prior or usual), frame, weights, metrics, noise)
 
     @property
     def fits_subsets_at_once(self) -> bool:
@@ -224,8 +181,7 @@ def condition(
     weights: np.ndarray,
     metrics: np.ndarray,
     noise: np.ndarray | None,
-    prior: ProcessPrior,
-    fidelity: np.ndarray | None,
+    fidelity: np.ndarray | None = None,
 ) -> FittedProcess:
     """Search the hyperparameters and condition the processes on the runs.
 
@@ -235,7 +191,6 @@ def condition(
         weights: (K, m).
         metrics: (K, T).
         noise: (K, T) or None.
-        prior: of the hyperparameters.
         fidelity: (K,) the centred logarithm of each run's size, or None.
     """
     targets, columns = frame.targets(weights, metrics), frame.columns(weights, fidelity)
@@ -244,6 +199,7 @@ def condition(
         diagonal = np.arange(len(weights))
         base = np.array(np.broadcast_to(base, (len(targets), *base.shape[1:])))
         base[:, diagonal, diagonal] += (noise.T * frame.rate(metrics)) ** 2
+    prior = process.prior or ProcessPrior()
     centre, width = prior.stacked(weights.shape[1], fidelity is not None)
     features = process.features(weights)
     problems = ProcessProblems(features, targets, np.ones_like(targets), base, fidelity, centre, width)

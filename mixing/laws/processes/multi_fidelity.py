@@ -4,7 +4,7 @@ The covariance is the product of that over mixtures and a squared exponential in
 constant mean gains a slope in it. ADMIRE-BayesOpt proposes mixtures and sizes by such a process.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -97,7 +97,8 @@ class MultiFidelityGaussianProcess:
         spread = float(logarithms.std()) or 1.0
         size = (logarithms - logarithms.mean()) / spread
         frame = constant_frame(metrics)
-        process = condition(self.process, frame, weights, metrics, noise, self.prior, size)
+        settings = replace(self.process, prior=self.prior)
+        process = condition(settings, frame, weights, metrics, noise, size)
         return FittedMultiFidelity(process, float(logarithms.mean()), spread)
 
 

@@ -6,7 +6,8 @@ import pytest
 from mixing.errors import InvalidSetting
 from mixing.laws.conformal import Conformal
 from mixing.laws.powers.effective_power import EffectivePowerLaw
-from mixing.laws.processes.gaussian_process import FeatureMap, GaussianProcess
+from mixing.laws.processes.fitted_process import FeatureMap
+from mixing.laws.processes.gaussian_process import GaussianProcess
 from mixing.laws.regression import Regression
 
 

@@ -11,7 +11,8 @@ from mixing.errors import InvalidMetrics, InvalidSetting, TooFewRuns
 from mixing.laws.diagnostics import rank_correlation
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.processes.descent import ProcessProblems, correlation, descend, evaluate, posterior
-from mixing.laws.processes.gaussian_process import FEATURES, FeatureMap, GaussianProcess
+from mixing.laws.processes.fitted_process import FEATURES, FeatureMap
+from mixing.laws.processes.gaussian_process import GaussianProcess
 from mixing.laws.processes.multi_fidelity import MultiFidelityGaussianProcess
 from mixing.laws.regression import Fitted, Regression
 
