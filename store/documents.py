@@ -181,6 +181,21 @@ class ReuseDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnchorsDocument:
+    """Runs of one other size or length than the swarm's, trained after it.
+
+    Attributes:
+        runs: how many.
+        proxy: the model, and how it is trained.
+        parameters: of the model, embeddings and head not counted.
+    """
+
+    runs: int
+    proxy: TrainingDocument
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SwarmDocument:
     """Of `Optimization.settings` what is trained for it.
 
@@ -197,6 +212,7 @@ class SwarmDocument:
         proxy_name: what is trained elsewhere, in the words of whoever trains it.
         run_tokens: what a whole run trains elsewhere, where that was said.
         run_parameters: of a whole run's model, embeddings and head not counted, where there is a target.
+        anchors: trained after the rounds, each as a round of its own.
         swarms: ids of those whose runs are the evidence; nothing is sampled then.
     """
 
@@ -212,12 +228,28 @@ class SwarmDocument:
     proxy_name: str | None = None
     run_tokens: int | None = None
     run_parameters: int | None = None
+    anchors: tuple[AnchorsDocument, ...] = ()
     swarms: tuple[str, ...] = ()
 
     @property
     def is_elsewhere(self) -> bool:
         """Whether its runs wait for results instead of workers."""
         return self.trained == "elsewhere"
+
+    @property
+    def all_rounds(self) -> tuple[int, ...]:
+        """Runs of every round, those of the anchors last."""
+        return (*self.rounds, *(anchors.runs for anchors in self.anchors))
+
+    def anchors_of(self, round_: int) -> AnchorsDocument | None:
+        """What a round's runs are where they are anchors."""
+        number = round_ - len(self.rounds)
+        return self.anchors[number] if 0 <= number < len(self.anchors) else None
+
+    def proxy_of(self, round_: int) -> TrainingDocument | None:
+        """The model that the runs of a round train; None where nothing is trained here."""
+        anchors = self.anchors_of(round_)
+        return self.proxy if anchors is None else anchors.proxy
 
     @property
     def whole_run(self) -> int | None:

@@ -209,7 +209,8 @@ def token_counts(revision: Revision) -> dict[str, int]:
 
 def _evidence(run: Run, document: OptimizationDocument) -> RunEvidence:
     """A finished run; how much it trained is told in units of the proxy's tokens."""
-    measured, whole = Measurements.of(run.result), document.whole_run
+    measured, whole, anchors = Measurements.of(run.result), document.whole_run, document.anchors_of(run.round)
+    own = document.run_parameters
     return RunEvidence(
         id=run.id,
         mixture=measured.realised_weights or run.weights,
@@ -217,6 +218,7 @@ def _evidence(run: Run, document: OptimizationDocument) -> RunEvidence:
         metrics=measured.final,
         noise=measured.noise,
         tokens=run.requested_tokens / whole if run.requested_tokens and whole else 1.0,
+        size=anchors.parameters / own if anchors is not None and own else 1.0,
         round=run.round,
     )
 

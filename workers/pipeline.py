@@ -119,7 +119,8 @@ def _next_stage(
         select(Job).where(Job.owner == optimization.id, Job.kind.in_((jobs.SAMPLE_SWARM, jobs.SOLVE)))
     )
     stages = {(job.kind, job.position): job for job in rows}
-    rounds = len(SwarmDocument.of(optimization).rounds)
+    document = SwarmDocument.of(optimization)
+    rounds = len(document.all_rounds)
     # A round is sampled when every run of the rounds before has ended, and enough of them can be learned from.
     for kind, number in [*((jobs.SAMPLE_SWARM, number) for number in range(rounds)), (jobs.SOLVE, 0)]:
         job = stages.get((kind, number))
@@ -129,7 +130,8 @@ def _next_stage(
             return lambda: _end(optimization, jobs.FAILED, job.failure_code, job.failure_detail)
         if job.state != jobs.SUCCEEDED:
             return None
-        if kind == jobs.SAMPLE_SWARM and (lack := _lack_of_runs(session, optimization, counts, number)):
+        is_swarm = kind == jobs.SAMPLE_SWARM and number < len(document.rounds)
+        if is_swarm and (lack := _lack_of_runs(session, optimization, counts, number)):
             return lambda: _end(optimization, jobs.FAILED, "too_few_runs", lack)
     return lambda: _end(optimization, jobs.SUCCEEDED)
 

@@ -13,9 +13,10 @@ from mixing.errors import Infeasible, InvalidSetting
 from mixing.laws.learning import Learned, learn
 from mixing.laws.regression import Fitted
 from mixing.laws.transfer import Transfer
-from mixing.parts import SOLVERS
+from mixing.parts import REGRESSIONS, SOLVERS
 from mixing.question import Question, problem_of
 from mixing.runs.evidence import RunEvidence
+from mixing.runs.sound import alike
 from mixing.solve.problem import MixtureProblem
 from mixing.solve.solution import Solution
 from mixing.solve.solvers import FittedQuestion, solution_of
@@ -107,11 +108,42 @@ def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
     return Proposal(question, learned, problem, solution, intervals, transfer)
 
 
+def anchor_mixtures(question: Question, runs: Sequence[RunEvidence], count: int) -> list[dict[str, float]]:
+    """The mixtures worth training at another size: the natural one, the proxies' best, and runs from good to bad.
+
+    A slope is known by how far apart its points are, and a decision by its two: the runs are those whose predicted
+    objective is nearest to `count` - 2 even steps from the best run's to the worst's, each taken once.
+
+    Args:
+        question: its target is of no account.
+        runs: the finished ones.
+        count: at least 3.
+
+    Raises:
+        TooFewRuns, InvalidMetrics, ...: as `propose`.
+    """
+    proxies, _ = split(question, runs)
+    proposal = propose(replace(question, target=None), proxies)
+    evidence, law = proposal.learned.evidence, proposal.learned.law
+    values = evidence.groups.value(law.mean(evidence.weights))
+    rows: list[int] = []
+    for step in np.linspace(values.min(), values.max(), count - 2):
+        away = np.abs(values - step)
+        away[rows] = np.inf
+        rows.append(int(np.argmin(away)))
+    chosen = [question.domains.natural_weights, proposal.solution.weights, *evidence.weights[rows]]
+    names = question.domains.names
+    return [dict(zip(names, map(float, weights), strict=True)) for weights in chosen]
+
+
 def split(question: Question, runs: Sequence[RunEvidence]) -> tuple[list[RunEvidence], list[RunEvidence]]:
     """The proxies and, where the question has a target, its anchors."""
     if question.target is None:
         return list(runs), []
-    return [run for run in runs if not run.is_anchor], [run for run in runs if run.is_anchor]
+    reads_tokens = REGRESSIONS[question.parts.regression].reads_tokens
+    anchors = [not alike(run.size) or not (reads_tokens or alike(run.tokens)) for run in runs]
+    proxies = [run for run, other in zip(runs, anchors, strict=True) if not other]
+    return proxies, [run for run, other in zip(runs, anchors, strict=True) if other]
 
 
 _AGAIN = 0.025

@@ -25,7 +25,7 @@ from mixing.laws.regression import Fitted
 from mixing.laws.transfer import SHARED, Anchors, Transfer, doublings, factor_interval, halfway, transfer
 from mixing.question import Question
 from mixing.runs.evidence import Evidence
-from mixing.runs.sound import ALIKE, RunEvidence, sound_runs
+from mixing.runs.sound import RunEvidence, alike, sound_runs
 
 Document = dict[str, Any]
 DRAWS = 4096
@@ -54,7 +54,10 @@ def anchors_of(question: Question, evidence: Evidence, runs: Sequence[RunEvidenc
             )
     scales: dict[tuple[float, float], list[int]] = {}
     for number, (run, _) in enumerate(kept):
-        scale = next((one for one in scales if _alike(one, run)), (run.size, run.tokens))
+        scale = next(
+            (one for one in scales if alike(run.size / one[0]) and alike(run.tokens / one[1])),
+            (run.size, run.tokens),
+        )
         scales.setdefault(scale, []).append(number)
     nan = float("nan")
     metrics = np.array(
@@ -70,10 +73,6 @@ def anchors_of(question: Question, evidence: Evidence, runs: Sequence[RunEvidenc
     values = np.nan_to_num(metrics) @ matrix.T
     values[np.isnan(metrics).astype(float) @ (matrix != 0).T.astype(float) > 0] = nan
     return [Anchors(scale, weights[rows], values[rows]) for scale, rows in sorted(scales.items())]
-
-
-def _alike(scale: tuple[float, float], run: RunEvidence) -> bool:
-    return all(1 / ALIKE <= ratio <= ALIKE for ratio in (run.size / scale[0], run.tokens / scale[1]))
 
 
 def transfer_of(

@@ -252,5 +252,6 @@ def _agreement(anchors: Sequence[Anchors], predicted: Sequence[np.ndarray], colu
             both = guess[known, column], one.metrics[known, column]
             if known.sum() >= FEWEST_ANCHORS:
                 varied = all(np.ptp(values) > 0 for values in both)
-                lowest[column] = np.fmin(lowest[column], spearmanr(*both).statistic if varied else 0.0)
+                found = spearmanr(*both)[0] if varied else 0.0
+                lowest[column] = np.fmin(lowest[column], found)
     return lowest

@@ -24,6 +24,11 @@ ALIKE = 1.05
 """Sizes and lengths whose ratio is no more are one: of whole batches, or counted by another program."""
 
 
+def alike(ratio: float) -> bool:
+    """Whether two sizes, or two lengths, of this ratio are one."""
+    return 1 / ALIKE <= ratio <= ALIKE
+
+
 @dataclass(frozen=True)
 class RunEvidence:
     """What one proxy run says.
@@ -64,11 +69,6 @@ class RunEvidence:
         """The run over other domains."""
         requested = None if self.requested is None else carry(self.requested)
         return replace(self, mixture=carry(self.mixture), requested=requested)
-
-    @property
-    def is_anchor(self) -> bool:
-        """Whether it is of another size than the proxies, or longer: it tells what their gains are worth there."""
-        return not 1 / ALIKE <= self.size <= ALIKE or self.tokens > ALIKE
 
     @property
     def rounding(self) -> float:

@@ -98,14 +98,14 @@ def _tasks(request: OptimizationRequest, settings: Settings) -> tuple[TaskDocume
     return check_tasks(request.tasks, settings)
 
 
-_SAMPLING = ("runs", "sampler", "proxy", "reuse", "proxy_name", "run_tokens", "run_parameters")
+_SAMPLING = ("runs", "sampler", "proxy", "reuse", "proxy_name", "run_tokens", "run_parameters", "anchors")
 
 
 def _check_elsewhere(request: OptimizationRequest, recipe: Recipe) -> None:
     """Raise Invalid for what has no meaning where the runs are trained elsewhere, or is missing there."""
     if request.swarms:
         for name in ("trained", *_SAMPLING):
-            if getattr(request, name) not in (None, "here"):
+            if getattr(request, name) not in (None, "here", []):
                 raise Invalid(
                     "swarms_are_given", f"The swarms' runs are the evidence; leave {name} out.", name
                 )
@@ -171,6 +171,7 @@ _TRAINING_ONLY = (
     "run_tokens",
     "run_parameters",
     "target",
+    "anchors",
     "swarms",
 )
 

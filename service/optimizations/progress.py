@@ -61,8 +61,15 @@ class Work:
     @property
     def trained(self) -> tuple[int, float]:
         """Tokens and seconds of the finished runs."""
-        tokens = sum(int(group.finished_tokens or 0) for group in self.groups)
-        return tokens, sum(group.finished_seconds or 0.0 for group in self.groups)
+        return self.trained_by()
+
+    def trained_by(self, tokens: int | None = None) -> tuple[int, float]:
+        """Likewise, where any is of that length of those alone: anchors take another time a token."""
+        groups = [group for group in self.groups if group.asked == tokens] or self.groups
+        return (
+            sum(int(group.finished_tokens or 0) for group in groups),
+            sum(group.finished_seconds or 0.0 for group in groups),
+        )
 
 
 _STAGES = {
@@ -177,7 +184,7 @@ def _cost(
     reuse: ReuseDocument | None, asked: AskedSwarm | None, work: Work, device: WorkerDevice
 ) -> CostView | None:
     """By the swarm's own finished runs where there are any, else by those its plan was made from."""
-    tokens, seconds = work.trained
+    tokens, seconds = work.trained_by(None if asked is None else asked.proxy.tokens)
     if asked is not None and tokens:
         return cost_view(asked, device, seconds / tokens * asked.tokens, "own_runs")
     return cost_view(asked, device, None if reuse is None else reuse.plan.new_seconds)
@@ -186,7 +193,8 @@ def _cost(
 def _progress(state: str, swarm: SwarmDocument, work: Work, domains: int) -> OptimizationProgress:
     runs = work.stages["train"].states
     # Rounds that are not sampled yet are counted too: as full runs, for nobody knows better.
-    total_runs, tokens_total, lost = max(runs.total(), swarm.runs), 0, 0
+    planned = swarm.runs + sum(anchors.runs for anchors in swarm.anchors)
+    total_runs, tokens_total, lost = max(runs.total(), planned), 0, 0
     unsampled = total_runs - runs.total()
     if swarm.proxy is not None:
         groups = [(group.state, group.asked, group.number) for group in work.groups]
@@ -200,7 +208,7 @@ def _progress(state: str, swarm: SwarmDocument, work: Work, domains: int) -> Opt
     # Beside the domains' jobs the tokenizer's counts, and their comparison's once it is there.
     prepared = work.stages["prepare"].states.total()
     prepared = max(domains + 1, prepared) if prepared else 0  # without a corpus there is nothing to prepare
-    totals = (prepared, len(swarm.rounds), total_runs, 1)
+    totals = (prepared, len(swarm.all_rounds), total_runs, 1)
     return OptimizationProgress(
         stages=[
             _stage(state, work.now, name, stage, total)

@@ -257,6 +257,22 @@ class TargetRequest(RequestModel):
         return self
 
 
+class AnchorsRequest(RequestModel):
+    """Runs of one other size or length, trained as the proxies beside that."""
+
+    runs: int = Field(
+        ge=3, le=1000, description="The natural mixture, the proxies' best, and others of the swarm's."
+    )
+    size: str | None = Field(default=None, max_length=64, description="The proxies' when left out.")
+    tokens: int | None = Field(default=None, gt=0, lt=2**63, description="The proxies' when left out.")
+
+    @model_validator(mode="after")
+    def _another(self) -> Self:
+        if self.size is None and self.tokens is None:
+            raise ValueError("give a size or tokens other than the proxies'")
+        return self
+
+
 ProxyName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
@@ -327,6 +343,11 @@ class OptimizationRequest(RequestModel):
         default=None,
         description="The planned training run, for a prediction of what it gains (`at_target`) and not only of what a"
         " proxy would.",
+    )
+    anchors: list[AnchorsRequest] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Trained after the swarm, to tell what the proxies' gains are worth at the `target`.",
     )
     swarms: list[Annotated[str, Field(max_length=64)]] = Field(
         default_factory=list,

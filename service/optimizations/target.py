@@ -6,6 +6,7 @@ from math import log
 from typing import Any
 
 from mixing.document import from_document
+from mixing.runs.sound import alike
 from mixing.terms import Target
 from proxy_models.config import SIZES, size_named
 from proxy_models.errors import ProxyError
@@ -14,7 +15,13 @@ from service.optimizations.cost import AskedSwarm, cost_view
 from service.optimizations.schemas import OptimizationRequest
 from service.optimizations.views import CostView, ToKnowView
 from service.training.device import WorkerDevice, known_counts
-from store.documents import ModelDocument, OptimizationDocument, SwarmDocument, TrainingDocument
+from store.documents import (
+    AnchorsDocument,
+    ModelDocument,
+    OptimizationDocument,
+    SwarmDocument,
+    TrainingDocument,
+)
 from store.problems import Invalid
 from store.settings import Settings
 
@@ -68,6 +75,10 @@ def with_target(
     """
     asked = request.target
     if asked is None:
+        if request.anchors:
+            raise Invalid(
+                "no_target", "Anchors tell what gains are worth at a target; say which it is.", "target"
+            )
         return document
     if asked.tokens not in (None, request.target_tokens):
         raise Invalid(
@@ -100,7 +111,38 @@ def with_target(
                 "target",
             )
     target = Target(parameters=float(parameters), tokens=float(request.target_tokens))
-    return replace(document, target=target, run_parameters=own)
+    return replace(document, target=target, run_parameters=own, anchors=_anchors(document, request, settings))
+
+
+def _anchors(
+    document: OptimizationDocument, request: OptimizationRequest, settings: Settings
+) -> tuple[AnchorsDocument, ...]:
+    """The anchors' runs as stored, trained as the proxies but for size, tokens and the size's own learning rate."""
+    proxy, anchors = document.proxy, []
+    for number, asked in enumerate(request.anchors):
+        field = f"anchors[{number}]"
+        if proxy is None:
+            raise Invalid("nothing_trained_here", "Anchors are trained here, and the proxies are not.", field)
+        if proxy.start is not None and asked.size is not None:
+            raise Invalid(
+                "unfit_start", "Anchors of another size cannot start from the proxies' model.", field
+            )
+        other = (
+            {} if asked.size is None else {"size": asked.size, "architecture": None, "learning_rate": None}
+        )
+        own = replace(proxy, tokens=asked.tokens or proxy.tokens, **other)
+        parameters = parameters_of(own, settings, field)
+        taken = [(parameters_of(proxy, settings, "proxy"), proxy.tokens)]
+        taken += [(one.parameters, one.proxy.tokens) for one in anchors]
+        if any(alike(parameters / size) and alike(own.tokens / tokens) for size, tokens in taken):
+            raise Invalid(
+                "sizes_not_apart",
+                "These anchors have the size and the tokens of the proxies or of other anchors, so they tell nothing"
+                " of another; give another size or other tokens.",
+                field,
+            )
+        anchors.append(AnchorsDocument(runs=asked.runs, proxy=own, parameters=parameters))
+    return tuple(anchors)
 
 
 def nearest_size(parameters: float) -> str:
@@ -125,9 +167,9 @@ def to_know_view(
 
     target = from_document(Target, settings["target"])
     document = from_document(SwarmDocument, settings)
-    proxy = (document.run_parameters, document.whole_run)
-    if None in proxy:
+    if document.run_parameters is None or document.whole_run is None or document.anchors:
         return None
+    proxy = float(document.run_parameters), float(document.whole_run)
     known = halfway((target.parameters, target.tokens), proxy)
     said = {
         "runs": known.runs,

@@ -123,7 +123,8 @@ class Comparison:
             return f"its proxy differs: {was} instead of {will}"
         if finished.optimization.revision.tokenizer_path != self.tokenizer:
             return "it read the tokens of another tokenizer"
-        proxy = finished.swarm.proxy and replace(finished.swarm.proxy, tokens=finished.run.requested_tokens)
+        trained = finished.swarm.proxy_of(finished.run.round)
+        proxy = trained and replace(trained, tokens=finished.run.requested_tokens)
         for name in (*MODEL, *TRAINING):
             was, will = getattr(proxy, name, None), getattr(self.asked.proxy, name, None)
             if was != will:

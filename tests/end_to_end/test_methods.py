@@ -28,6 +28,12 @@ ASKED: dict[str, Document] = {
     "bimix": {"proxy": PROXY},
     "climb": {"proxy": PROXY, "repetition_cap": CAP, "runs": 14},
     "autoscale": {"proxy": PROXY},
+    "mixwright": {
+        "proxy": PROXY,
+        "runs": 12,
+        "target": {"size": "nano-1M"},
+        "anchors": [{"runs": 3, "size": "nano-0.2M", "tokens": 24_576}],
+    },
 }
 
 
@@ -46,7 +52,7 @@ def post_all(client: Client, corpora: Path) -> dict[str, str]:
     task = {"name": "manual", "path": str(corpora / "manual-task.jsonl")}
     ids = {}
     for method, settings in ASKED.items():
-        tasks = {"tasks": [task]} if method in ("climb", "autoscale") else {}
+        tasks = {"tasks": [task]} if method in ("climb", "autoscale", "mixwright") else {}
         asked = {"domain_set": "library", "method": method, "target_tokens": TARGET, "seed": 5}
         ids[method] = client.create_optimization({**asked, **settings, **tasks})["id"]
     return ids
@@ -136,6 +142,26 @@ def check_bimix(client: Client, optimization_id: str) -> None:
     check_feasible(mixture["weights"], dict.fromkeys(DOMAINS, 1.0))
 
 
+def check_anchored(client: Client, optimization_id: str) -> None:
+    """The anchors are trained after the swarm, larger and longer, and tell what its gains are worth at the target."""
+    found, runs, mixture = answer_of(client, optimization_id)
+    proxies, anchors = runs[:12], runs[12:]
+    assert {run["round"] for run in proxies} == {0}
+    assert [run["round"] for run in anchors] == [1] * 3
+    assert {run["tokens"] for run in anchors} == {24_576}
+    small, larger = ({run["non_embedding_parameters"] for run in those} for those in (proxies, anchors))
+    assert max(small) < min(larger)
+    assert anchors[0]["weights"] == pytest.approx(client.mixture(found["natural_mixture_id"])["weights"])
+    assert found["progress"]["runs"]["total"] == 15
+    evidence = mixture["evidence"]
+    assert evidence["runs_used"] == 12
+    at_target = evidence["at_target"]
+    assert (at_target["transfer"], at_target["anchors"]) == ("measured", 3)
+    low, high = at_target["objective"]["interval"]
+    assert low < at_target["objective"]["gain"] < high
+    assert found["to_know"] is None
+
+
 def test_every_kind_of_method_does_what_it_says(
     tmp_path: Path, start_service: Callable[[str], LocalService], eventually: Callable[..., Any]
 ) -> None:
@@ -148,3 +174,4 @@ def test_every_kind_of_method_does_what_it_says(
         check_bimix(client, ids["bimix"])
         check_climb(client, ids["climb"])
         check_autoscale(client, ids["autoscale"])
+        check_anchored(client, ids["mixwright"])

@@ -34,7 +34,8 @@ def losses(mixture: np.ndarray) -> np.ndarray:
 def run(
     name: str, mixture: np.ndarray, slopes: tuple[float, float] = (1.0, 1.0), **scale: float
 ) -> RunEvidence:
-    values = dict(zip(("reading", "coding"), (np.array(slopes) * losses(mixture)).tolist(), strict=True))
+    reading, coding = (np.array(slopes) * losses(mixture)).tolist()
+    values = {"reading": reading, "coding": coding}
     named = dict(zip(DOMAINS.names, mixture.tolist(), strict=True))
     return replace(RunEvidence(name, named, values), **scale)
 

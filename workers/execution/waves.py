@@ -183,8 +183,9 @@ def count_waiting(database: Database, claim: Claim) -> int:
 
 
 def _like(session: Session, claim: Claim) -> Select[Any]:
-    # Runs of one swarm have one proxy; a round may have another number of tokens, and so another schedule.
-    tokens = session.scalar(select(Run.requested_tokens).where(Run.id == claim.subject))
+    # Runs of one round have one proxy; another may have another number of tokens, and so another schedule.
+    run = session.execute(select(Run.requested_tokens, Run.round).where(Run.id == claim.subject)).first()
+    tokens, round_ = (None, None) if run is None else run
     return (
         claimable([PROXY_RUN])
         .join(Run, Run.id == Job.subject)
@@ -192,6 +193,7 @@ def _like(session: Session, claim: Claim) -> Select[Any]:
             Job.owner == claim.owner,
             Job.attempt == claim.attempt - 1,
             Run.requested_tokens == tokens,
+            Run.round == round_,
         )
     )
 

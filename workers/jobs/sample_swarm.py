@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from proxy_models.stores.current import local_artifact, using_store
 from store import jobs
-from store.documents import SwarmDocument, TaskDocument
+from store.documents import AnchorsDocument, SwarmDocument, TaskDocument
 from store.question import JobQuestion
 from store.revisions.shared_text import known_tasks, note_tasks, of_tasks
 from store.settings import Settings
@@ -51,6 +51,8 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
 
     # Where the domains were still uncounted when it was asked for, this is the first to know what they can give.
     asked = JobQuestion.from_dict(spec["question"])
+    if (anchors := asked.document.anchors_of(spec["round"])) is not None:
+        return {"runs": _anchors(asked, anchors)}
     question, tokens = asked.question(), asked.proxy_tokens
     held = _held_against(spec, asked.document.tasks)
     runs = sample_round(question, spec["round"], asked.evidence(), _entropies(question, spec))
@@ -64,6 +66,14 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
         ],
         "held_against": held,
     }
+
+
+def _anchors(asked: JobQuestion, anchors: AnchorsDocument) -> list[Document]:
+    """The mixtures that tell most of what the swarm's runs predict, at the anchors' size and length."""
+    from mixing.answer.proposal import anchor_mixtures
+
+    mixtures = anchor_mixtures(asked.question(), asked.evidence(), anchors.runs)
+    return [{"weights": mixture, "tokens": anchors.proxy.tokens} for mixture in mixtures]
 
 
 def _held_against(spec: Document, tasks: Sequence[TaskDocument]) -> Document:

@@ -54,7 +54,7 @@ def describe(session: "Session", job: "Job", settings: Settings) -> Document:
     if job.kind == PROXY_RUN:
         optimization = session.get_one(Optimization, job.owner)
         revision, swarm = optimization.revision, SwarmDocument.of(optimization)
-        training, tasks, shared = swarm.proxy, swarm.tasks, {}
+        training, tasks, shared = swarm.proxy_of(run.round), swarm.tasks, {}
     else:
         launch = session.get_one(Launch, job.owner)
         revision, training = launch.mixture.revision, LaunchDocument.of(launch)
