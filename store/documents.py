@@ -269,6 +269,8 @@ class BroughtDocument:
     Attributes:
         name: of the swarm.
         proxy_name: what was trained, in words; runs of one swarm have one proxy.
+        parameters: of its model, embeddings and head not counted.
+        tokenizer: what it reads, in words.
         higher_is_better: patterns of the metrics that are better when higher.
         lower_is_better: patterns of those that are not, though their names look like it.
         notes: on how tables were read.
@@ -276,6 +278,8 @@ class BroughtDocument:
 
     name: str | None = None
     proxy_name: str | None = None
+    parameters: int | None = None
+    tokenizer: str | None = None
     higher_is_better: tuple[str, ...] = ()
     lower_is_better: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ swarms are evidence together where the same was trained: a metric of another mod
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from store import jobs
 from store.documents import (
     MODEL,
     TRAINING,
+    AnchorsDocument,
     BroughtDocument,
     Measurements,
     OptimizationDocument,
@@ -41,12 +42,14 @@ class GivenSwarm:
         revision: that its mixtures are over.
         optimization: it was sampled for; None where its runs were brought.
         runs: in order.
+        with_anchors: whether the runs of other sizes and lengths that were trained beside it count too.
     """
 
     swarm: Swarm
     revision: Revision
     optimization: Optimization | None
     runs: Sequence[tuple[Run, Job]]
+    with_anchors: bool = False
 
     @cached_property
     def document(self) -> SwarmDocument | None:
@@ -66,7 +69,25 @@ class GivenSwarm:
     @property
     def finished(self) -> list[tuple[Run, Job]]:
         """The runs that something was measured on."""
-        return [(run, job) for run, job in self.runs if job.state == jobs.SUCCEEDED and run.result]
+        done = [(run, job) for run, job in self.runs if job.state == jobs.SUCCEEDED and run.result]
+        return [(run, job) for run, job in done if self.with_anchors or self._anchors(run) is None]
+
+    def _anchors(self, run: Run) -> AnchorsDocument | None:
+        return None if self.document is None else self.document.anchors_of(run.round)
+
+    def parameters(self, run: Run) -> int | None:
+        """Of a run's model, embeddings and head not counted; None where nobody said."""
+        if self.document is None:
+            return self.brought.parameters
+        anchors = self._anchors(run)
+        counted = Measurements.of(run.result).non_embedding_parameters
+        return counted or (self.document.run_parameters if anchors is None else anchors.parameters)
+
+    @property
+    def tokenizer(self) -> str | None:
+        """What its runs read; None where nobody said."""
+        is_here = self.document is not None and self.document.proxy is not None
+        return self.revision.tokenizer_path if is_here else self.brought.tokenizer
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
@@ -93,15 +114,22 @@ class GivenSwarm:
         counts = [run.tokens for run, _ in self.runs]
         return None if not counts or None in counts else max(filter(None, counts))
 
-    def evidence(self, tasks: Sequence[str], whole_run: int | None, prefix: str = "") -> list[RunEvidence]:
+    def evidence(
+        self, tasks: Sequence[str], whole_run: int | None, prefix: str = "", whole_model: int | None = None
+    ) -> list[RunEvidence]:
         """The finished runs over their own revision's domains.
 
         Args:
             tasks: that count of runs which were brought; what else they measured has no direction.
             whole_run: tokens that count as one.
             prefix: of their names, where several swarms are together.
+            whole_model: parameters that count as one; None where all have as many.
         """
-        return [self._evidence(run, tasks, whole_run, prefix) for run, _ in self.finished]
+        found = [self._evidence(run, tasks, whole_run, prefix) for run, _ in self.finished]
+        if whole_model is None:
+            return found
+        sizes = [self.parameters(run) or whole_model for run, _ in self.finished]
+        return [replace(run, size=size / whole_model) for run, size in zip(found, sizes, strict=True)]
 
     def _evidence(self, run: Run, tasks: Sequence[str], whole_run: int | None, prefix: str) -> RunEvidence:
         measured = Measurements.of(run.result)
@@ -133,7 +161,7 @@ class GivenSwarm:
         ]
 
 
-def given_swarms(session: Session, ids: Sequence[str]) -> list[GivenSwarm]:
+def given_swarms(session: Session, ids: Sequence[str], with_anchors: bool = False) -> list[GivenSwarm]:
     """The swarms with their runs, in the order they are named; raises NotFound."""
     found = []
     for swarm_id in ids:
@@ -148,7 +176,7 @@ def given_swarms(session: Session, ids: Sequence[str]) -> list[GivenSwarm]:
             select(Run, Job).join(Job, jobs.of_run()).where(Run.swarm_id == swarm_id).order_by(Run.position)
         )
         rows: Any = session.execute(query).all()
-        found.append(GivenSwarm(swarm, revision, owner, [(run, job) for run, job in rows]))
+        found.append(GivenSwarm(swarm, revision, owner, [(run, job) for run, job in rows], with_anchors))
     return found
 
 
@@ -171,14 +199,14 @@ def given_evidence(
     session: Session, optimization: Optimization, document: OptimizationDocument
 ) -> GivenEvidence:
     """What the swarms say that an optimization names; nothing where it names none."""
-    swarms = given_swarms(session, document.swarms)
+    swarms = given_swarms(session, document.swarms, with_anchors=document.target is not None)
     tasks = [task.name for task in document.tasks]
     runs: list[RunEvidence] = []
     older: list[tuple[str, RunEvidence]] = []
     for given in swarms:
         if given.revision.id == optimization.revision_id:
             prefix = f"{given.label}/" if len(swarms) > 1 else ""
-            runs += given.evidence(tasks, document.whole_run, prefix)
+            runs += given.evidence(tasks, document.whole_run, prefix, document.run_parameters)
             continue
         found = _carried(session, given, optimization, document)
         older += [(node_id(given.revision), run) for run in found]

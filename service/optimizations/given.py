@@ -1,5 +1,6 @@
 """An optimization over swarms that there are: which of what they measured counts, and whether they go together."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,14 +9,17 @@ from sqlalchemy.orm import Session
 from exchange.directions import check_one_direction, directions, named
 from mixing.errors import InvalidSetting, MixingError
 from mixing.parts import HELD_OUT_PREFIX, REGRESSIONS
+from mixing.runs.sound import alike
 from service.optimizations.checks import CheckedRequest
 from service.optimizations.schemas import TaskRequest
-from store.documents import BroughtDocument, TaskDocument
+from store.documents import BroughtDocument, Measurements, TaskDocument
 from store.problems import Invalid, NotCounted, invalid
 from store.revisions.changes import ancestry, is_known
 from store.swarms import GivenSwarm, given_swarms
-from store.tables import Revision
+from store.tables import Revision, Run
 
+FEWEST_ANCHORS = 3
+"""As `mixing.laws.transfer`'s, which the web process does not load."""
 ALIKE = 1.01
 """Lengths of runs whose ratio is no more are taken for one: of whole batches."""
 
@@ -35,6 +39,10 @@ class GivenSwarms:
         assert checked.document.recipe is not None, "a method that learns from nothing names no swarms"
         needed = checked.document.recipe.minimum_runs(domains)
         finished = sum(len(one.finished) for one in self.swarms)
+        if request.target is not None:
+            scales = scales_of(self.swarms, [task.name for task in tasks if task.weight > 0])
+            (parameters, tokens), finished = scales.most_common(1)[0]
+            document = replace(checked.document, tasks=tasks, run_tokens=tokens, run_parameters=parameters)
         if finished < needed:
             raise Invalid(
                 "too_few_runs",
@@ -43,6 +51,8 @@ class GivenSwarms:
                 "swarms",
                 needed=needed,
             )
+        if request.target is not None:
+            return replace(checked, document=document)
         longest = self._longest(checked.document.recipe.regression)
         return replace(checked, document=replace(checked.document, tasks=tasks, run_tokens=longest))
 
@@ -115,7 +125,7 @@ def given_of(session: Session, revision: Revision, checked: CheckedRequest) -> G
     request = checked.request
     if not request.swarms:
         return None
-    swarms = given_swarms(session, request.swarms)
+    swarms = given_swarms(session, request.swarms, with_anchors=request.target is not None)
     lineage = {one.id for one in ancestry(session, revision)}
     for index, given in enumerate(swarms):
         if given.revision.id not in lineage:
@@ -135,7 +145,10 @@ def given_of(session: Session, revision: Revision, checked: CheckedRequest) -> G
             " one are carried to it by its counts; ask again when it is done.",
             "swarms",
         )
-    _check_alike(swarms, request.same_proxy)
+    if request.target is None:
+        _check_alike(swarms, request.same_proxy)
+    else:
+        _check_one_tokenizer(swarms)
     return GivenSwarms(swarms, _metrics(swarms))
 
 
@@ -151,6 +164,73 @@ def _check_alike(swarms: Sequence[GivenSwarm], same_proxy: bool) -> None:
                 " which a law would take for the mixtures' doing. If they are the same, say same_proxy.",
                 f"swarms[{index}]",
             )
+
+
+def _check_one_tokenizer(swarms: Sequence[GivenSwarm]) -> None:
+    """Models of several sizes are of one family of losses where they read the same tokens."""
+    first = next((one for one in swarms if one.tokenizer is not None), None)
+    for index, other in enumerate(swarms):
+        if first is not None and other.tokenizer not in (None, first.tokenizer):
+            raise Invalid(
+                "unlike_tokenizers",
+                f"{first.label} reads the tokens of {first.tokenizer} and {other.label} those of {other.tokenizer}:"
+                " runs of several sizes tell what size does where all else is alike; leave one of them out.",
+                f"swarms[{index}]",
+            )
+
+
+Scale = tuple[int, int]
+"""Parameters and tokens."""
+
+
+def scales_of(swarms: Sequence[GivenSwarm], tasks: Sequence[str]) -> Counter[Scale]:
+    """Finished runs by parameters and tokens; the commonest are the proxies, the others anchors.
+
+    Raises Invalid for a run of which either is not known, for anchors that were not measured on one of the tasks, and
+    for a size and length with too few mixtures to be told from the others.
+    """
+    runs: dict[Scale, list[tuple[int, Run]]] = {}
+    for index, given in enumerate(swarms):
+        for run, _ in given.finished:
+            mine = _scale(given, run, index)
+            runs.setdefault(next((one for one in runs if _alike(one, mine)), mine), []).append((index, run))
+    scales = Counter({scale: len(found) for scale, found in runs.items()})
+    ((proxies, _),) = scales.most_common(1)
+    for scale, found in runs.items():
+        for index, run in found if scale != proxies else ():
+            measured = Measurements.of(run.result).final
+            if lacking := [task for task in tasks if task not in measured]:
+                raise Invalid(
+                    "unlike_tasks",
+                    f"Run {run.name or run.id!r} of {swarms[index].label} was not measured on"
+                    f" {', '.join(lacking[:8])}, which the objective counts; evaluate it, or leave the swarm out.",
+                    f"swarms[{index}]",
+                )
+        if len(mixtures := {tuple(sorted(run.weights.items())) for _, run in found}) < FEWEST_ANCHORS:
+            raise Invalid(
+                "sizes_not_apart",
+                f"{len(mixtures)} mixtures of {scale[0]:,} parameters and {scale[1]:,} tokens do not tell that size"
+                f" and length from the others; {FEWEST_ANCHORS} do.",
+                f"swarms[{found[0][0]}]",
+            )
+    return scales
+
+
+def _scale(given: GivenSwarm, run: Run, index: int) -> Scale:
+    parameters, tokens = given.parameters(run), run.requested_tokens
+    if parameters is None or tokens is None:
+        name = "parameters" if parameters is None else "tokens"
+        raise Invalid(
+            f"missing_{name}",
+            f"{given.label} does not say how many {name} its runs have, which a target is held to; bring it again"
+            f" with {name}.",
+            f"swarms[{index}]",
+        )
+    return parameters, tokens
+
+
+def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return all(alike(mine / theirs) for mine, theirs in zip(one, other, strict=True))
 
 
 def _metrics(swarms: Sequence[GivenSwarm]) -> dict[str, TaskDocument]:

@@ -138,6 +138,8 @@ def store_swarm(
     said = BroughtDocument(
         name=request.name,
         proxy_name=request.proxy_name,
+        parameters=request.parameters,
+        tokenizer=request.tokenizer,
         higher_is_better=tuple(request.higher_is_better),
         lower_is_better=tuple(request.lower_is_better),
         notes=brought.notes,

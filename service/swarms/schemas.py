@@ -87,6 +87,15 @@ class SwarmRequest(DirectionsRequest):
     proxy_name: ProxyName | None = Field(
         default=None, description="What was trained, in words; all runs of a swarm are of one proxy."
     )
+    parameters: int | None = Field(
+        default=None,
+        gt=0,
+        lt=2**63,
+        description="Of that model, embeddings and head not counted; an optimization with a `target` needs it.",
+    )
+    tokenizer: Name | None = Field(
+        default=None, description="What it reads; swarms that name other ones are not taken together."
+    )
     runs: list[RunRequest] = Field(default_factory=list, max_length=20_000)
     tables: TablesRequest | None = Field(default=None, description="Instead of runs.")
 

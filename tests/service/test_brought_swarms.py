@@ -208,6 +208,54 @@ def test_swarms_of_different_models_are_told_apart(pool: TestClient, settings: S
     assert same(mixture["weights"], whole["weights"])
 
 
+def sized(runs: list[Document], tokens: int, slope: float = 1.0) -> list[Document]:
+    """The same mixtures at another size, where what a mixture gains is so many times as much."""
+    return [
+        {**run, "tokens": tokens, "metrics": {name: slope * value for name, value in run["metrics"].items()}}
+        for run in runs
+    ]
+
+
+def test_swarms_of_several_sizes_tell_what_the_target_gains(pool: TestClient, settings: Settings) -> None:
+    runs = simulated()
+    small = brought(pool, runs=sized(runs, 10**8), proxy_name="1M", parameters=10**6, tokenizer="ours")
+    large = brought(pool, runs=sized(runs[:5], 10**9, 0.5), proxy_name="8M", parameters=8 * 10**6)
+    asked = {
+        "swarms": [large["id"], small["id"]],
+        "target": {"parameters": 8 * 10**6},
+        "target_tokens": 10**9,
+    }
+    _, mixture = solved(pool, settings, **asked)
+    evidence = mixture["evidence"]
+    assert evidence["runs_used"] == RUNS
+    at_target = evidence["at_target"]
+    assert (at_target["transfer"], at_target["anchors"]) == ("measured", 5)
+    assert at_target["proxy"] == {"parameters": 10**6, "tokens": 10**8}
+    for task in at_target["tasks"]:
+        assert task["factor"] == pytest.approx(0.5, rel=0.1)
+    low, high = at_target["objective"]["interval"]
+    assert low < 0.5 * evidence["objective"]["gain"] < high
+
+
+def test_anchors_that_tell_nothing_are_refused_by_name(pool: TestClient) -> None:
+    runs = simulated()
+    small = brought(pool, runs=sized(runs, 10**8), parameters=10**6, tokenizer="ours")["id"]
+
+    def refused(anchors: list[Document], **said: Any) -> tuple[str, str]:
+        anchor = brought(pool, runs=anchors, **{"parameters": 8 * 10**6, **said})["id"]
+        asked = {"domain_set": "pool", "target_tokens": 10**10, "swarms": [small, anchor]}
+        problem = pool.post("/v1/optimizations", json={**asked, "target": {"parameters": 10**9}}).json()
+        return problem["code"], problem["field"]
+
+    few = sized(runs[:5], 10**9)
+    assert refused(few, tokenizer="another") == ("unlike_tokenizers", "swarms[1]")
+    assert refused(few, parameters=None) == ("missing_parameters", "swarms[1]")
+    assert refused(runs[:5]) == ("missing_tokens", "swarms[1]")
+    assert refused(few[:2]) == ("sizes_not_apart", "swarms[1]")
+    without = [{**run, "metrics": {"loss/web": run["metrics"]["loss/web"]}} for run in few]
+    assert refused(without) == ("unlike_tasks", "swarms[1]")
+
+
 def test_runs_of_several_lengths_are_for_laws_that_see_them(pool: TestClient) -> None:
     runs = [{**run, "tokens": 10**9 * (1 + number % 2)} for number, run in enumerate(simulated())]
     swarm = brought(pool, runs=runs)
