@@ -112,7 +112,8 @@ def anchor_mixtures(question: Question, runs: Sequence[RunEvidence], count: int)
     """The mixtures worth training at another size: the natural one, the proxies' best, and runs from good to bad.
 
     A slope is known by how far apart its points are, and a decision by its two: the runs are those whose predicted
-    objective is nearest to `count` - 2 even steps from the best run's to the worst's, each taken once.
+    objective is nearest to `count` - 2 quantiles from the ninth tenth to the first, each taken once, and none that is
+    nearly one of the two.
 
     Args:
         question: its target is of no account.
@@ -126,12 +127,11 @@ def anchor_mixtures(question: Question, runs: Sequence[RunEvidence], count: int)
     proposal = propose(replace(question, target=None), proxies)
     evidence, law = proposal.learned.evidence, proposal.learned.law
     values = evidence.groups.value(law.mean(evidence.weights))
-    rows: list[int] = []
-    for step in np.linspace(values.min(), values.max(), count - 2):
-        away = np.abs(values - step)
-        away[rows] = np.inf
-        rows.append(int(np.argmin(away)))
-    chosen = [question.domains.natural_weights, proposal.solution.weights, *evidence.weights[rows]]
+    chosen = [question.domains.natural_weights, proposal.solution.weights]
+    for step in np.quantile(values, np.linspace(0.9, 0.1, count - 2)):
+        apart = np.abs(evidence.weights[:, None] - np.array(chosen)).sum(axis=2).min(axis=1)
+        away = np.where(apart > min(_APART, float(apart.max()) / 2), np.abs(values - step), np.inf)
+        chosen.append(evidence.weights[int(np.argmin(away))])
     names = question.domains.names
     return [dict(zip(names, map(float, weights), strict=True)) for weights in chosen]
 
@@ -146,6 +146,8 @@ def split(question: Question, runs: Sequence[RunEvidence]) -> tuple[list[RunEvid
     return proxies, [run for run, other in zip(runs, anchors, strict=True) if other]
 
 
+_APART = 0.05
+"""L1 distance at which two mixtures stay two when whole rows are trained of them."""
 _AGAIN = 0.025
 """Share of a search's evaluations that each refit's optimum gets: it begins at the answer, and is found sooner."""
 

@@ -81,7 +81,6 @@ def transfer_of(
     """What the proxies' gains are worth at the question's target, by its anchors; None without a target.
 
     Raises:
-        TooFewRuns: anchors that do not tell their scale apart.
         InvalidMetrics, ...: as `anchors_of`.
     """
     if (scale := question.target_scale) is None:

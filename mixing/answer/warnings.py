@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixing.laws.diagnostics import UNVARIED, leverage, weight_spread
+from mixing.laws.transfer import FEWEST_ANCHORS
 from mixing.methods import method_named
 from mixing.sense import Sense
 
@@ -80,6 +81,12 @@ def _transfer(report: "Report") -> Iterator[Warning]:
     carried = report.proposal.transfer
     if carried is None:
         return
+    for scale in carried.left_out:
+        yield Warning(
+            "sizes_not_apart",
+            f"The anchors of {scale} are of fewer than {FEWEST_ANCHORS} mixtures, which does not tell that scale from"
+            " the proxies': they count for nothing. Train more of them.",
+        )
     tasks = report.evidence.tasks
     agreement, share = carried.agreement[: len(tasks)], report.evidence.objective
     judged = np.isfinite(agreement) & (share > 0)

@@ -28,8 +28,6 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
-from mixing.errors import TooFewRuns
-
 DRIFT, WALK = 0.061, 0.13
 """Deviation of l for each doubling, and for the square root of each; see the module."""
 SHARED = 0.75
@@ -58,6 +56,16 @@ class Anchors:
     weights: np.ndarray
     metrics: np.ndarray
 
+    @property
+    def is_told_apart(self) -> bool:
+        """Whether so many different mixtures tell the scale from the proxies'."""
+        return len(np.unique(np.round(self.weights, 9), axis=0)) >= FEWEST_ANCHORS
+
+    @property
+    def named(self) -> str:
+        """The scale in words."""
+        return f"{self.scale[0]:.3g} times the proxies' parameters and {self.scale[1]:.3g} times their tokens"
+
 
 @dataclass(frozen=True)
 class Transfer:
@@ -70,6 +78,7 @@ class Transfer:
         residual: (C,) deviation of what the map misses of one mixture, at the proxies' scale, in the metric's unit.
         agreement: (C,) lowest rank correlation over the anchors' scales of predicted and measured; NaN where none.
         anchors: how many there are.
+        left_out: scales, in words, with too few mixtures to be told from the others: they count for nothing.
     """
 
     factors: np.ndarray
@@ -78,6 +87,7 @@ class Transfer:
     residual: np.ndarray
     agreement: np.ndarray
     anchors: int
+    left_out: tuple[str, ...] = ()
 
 
 def doublings(scale: tuple[float, float]) -> np.ndarray:
@@ -157,15 +167,14 @@ def transfer(
         anchors: one a scale.
         predicted: for each the (n, C) predictions of its mixtures by the law of the proxies.
         spreads: (C,) standard deviation of each column over the proxies' runs.
-
-    Raises:
-        TooFewRuns: an anchors' scale with fewer than `FEWEST_ANCHORS` mixtures, which cannot tell it apart.
     """
     columns = len(spreads)
     logs, errors, residual = np.zeros(columns), np.zeros(columns), RESIDUAL * spreads
+    told = [one.is_told_apart for one in anchors]
+    left_out = tuple(one.named for one, apart in zip(anchors, told, strict=True) if not apart)
+    predicted = [guess for guess, apart in zip(predicted, told, strict=True) if apart]
+    anchors = [one for one, apart in zip(anchors, told, strict=True) if apart]
     scales = [one.scale for one in anchors]
-    for one in anchors:
-        _check_told_apart(one)
     for column in range(columns):
         lines = [
             line
@@ -182,19 +191,8 @@ def transfer(
         residual=residual,
         agreement=_agreement(anchors, predicted, columns),
         anchors=sum(len(one.weights) for one in anchors),
+        left_out=left_out,
     )
-
-
-def _check_told_apart(anchors: Anchors) -> None:
-    different = len(np.unique(np.round(anchors.weights, 9), axis=0))
-    if different < FEWEST_ANCHORS:
-        size, tokens = anchors.scale
-        raise TooFewRuns(
-            f"{different} different mixtures at {size:.3g} times the proxies' parameters and {tokens:.3g} times their"
-            f" tokens do not tell that scale from theirs; train {FEWEST_ANCHORS} there, or leave these out",
-            needed=FEWEST_ANCHORS,
-            given=different,
-        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixing.answer.proposal import propose
+from mixing.answer.proposal import anchor_mixtures, propose
 from mixing.domains import Domains
 from mixing.errors import InvalidMetrics, InvalidSetting, UnknownDomain
 from mixing.question import Question
@@ -141,3 +141,20 @@ def test_an_anchor_of_other_tasks_or_domains_is_refused_by_name() -> None:
         document((*PROXIES, replace(first, metrics={"reading": 1.0}), *others))
     with pytest.raises(UnknownDomain, match="anchor0"):
         document((*PROXIES, replace(first, mixture={"web": 0.5, "prose": 0.5}), *others))
+
+
+def test_anchors_are_the_natural_mixture_the_best_and_runs_from_bad_to_good_all_different() -> None:
+    chosen = anchor_mixtures(QUESTION, PROXIES, 6)
+    rows = np.array([[mixture[name] for name in DOMAINS.names] for mixture in chosen])
+    np.testing.assert_allclose(rows[0], DOMAINS.natural_weights)
+    assert chosen[1] == pytest.approx(document(PROXIES)["weights"])
+    values = [losses(row).sum() for row in rows[2:]]
+    assert values == sorted(values, reverse=True)
+    apart = np.abs(rows[:, None] - rows).sum(axis=2) + np.eye(6)
+    assert apart.min() > 0.05
+
+
+def test_anchors_too_few_to_tell_their_size_apart_are_named_and_the_rest_goes_on() -> None:
+    found = document((*PROXIES, *anchors((0.5, 0.5))[:2]))
+    assert found["at_target"]["transfer"] == "unknown"
+    assert "sizes_not_apart" in {warning["code"] for warning in found["warnings"]}

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from mixing.errors import TooFewRuns
 from mixing.laws.transfer import Anchors, doublings, halfway, prior, transfer, unknown_after
 
 # Root mean squares of the log slopes of RegMix's published losses on those of its 1M models: 13 of them at 60M on as
@@ -106,10 +105,12 @@ def test_the_true_factor_lies_within_the_interval_nine_times_in_ten() -> None:
     assert 0.86 <= inside / 300 <= 0.95
 
 
-def test_mixtures_too_few_to_tell_a_scale_apart_are_refused() -> None:
-    one, guess = anchors_at((4.0, 4.0), 1.0, 2)
-    with pytest.raises(TooFewRuns, match="do not tell that scale"):
-        transfer((8.0, 8.0), [one], [guess], np.ones(1))
+def test_a_scale_of_too_few_mixtures_counts_for_nothing_and_is_named() -> None:
+    one, guess = anchors_at((4.0, 4.0), 0.5, 2)
+    found = transfer((8.0, 8.0), [one], [guess], np.ones(1))
+    assert (found.anchors, found.factors[0]) == (0, 1.0)
+    assert found.unknown == unknown_after((8.0, 8.0))
+    assert found.left_out == ("4 times the proxies' parameters and 4 times their tokens",)
 
 
 def test_the_anchors_half_way_cost_a_root_of_the_target_and_leave_less_open() -> None:
