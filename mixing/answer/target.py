@@ -21,8 +21,9 @@ import numpy as np
 from mixing.answer.uncertainty import CONFIDENCE, DEVIATIONS, GainIntervals
 from mixing.domains import SUM_TOLERANCE
 from mixing.errors import InvalidMetrics
+from mixing.laws.extrapolation import chosen
 from mixing.laws.regression import Fitted
-from mixing.laws.transfer import SHARED, Anchors, Transfer, doublings, factor_interval, halfway, transfer
+from mixing.laws.transfer import SHARED, Anchors, Transfer, doublings, factor_interval, halfway
 from mixing.question import Question
 from mixing.runs.evidence import Evidence
 from mixing.runs.sound import RunEvidence, alike, sound_runs
@@ -87,7 +88,7 @@ def transfer_of(
         return None
     anchors = anchors_of(question, evidence, runs)
     predicted = [law.mean(one.weights) for one in anchors]
-    return transfer(scale, anchors, predicted, evidence.spreads)
+    return chosen(scale, anchors, predicted, evidence.table, law.mean(evidence.weights))
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,8 @@ def target_document(question: Question, evidence: Evidence, carried: Transfer, a
         "doublings": {"parameters": float(away[0]), "tokens": float(away[1])},
         "transfer": "measured" if is_known else "unknown",
         "anchors": carried.anchors,
+        "law": carried.law,
+        "extrapolation": dict(carried.errors),
         "factor": list(factor_interval(carried.unknown)),
         "confidence": CONFIDENCE,
         "objective": at.document(-1),

@@ -11,10 +11,10 @@ useful data that a task sees, each convex in the mixture whatever n and d are:
 - `moving`: our effective power law, whose size and decay are powers of parameters and tokens.
 
 Parameters have weak normal priors in units of a task's spread, and are found task by task by least squares. Which
-form is right is asked of extrapolation: `extrapolation_errors` fits all but the largest scale and judges by that.
+form is right is asked of extrapolation (`mixing.laws.extrapolation`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -278,39 +278,3 @@ def _fitted(form: str, weights: np.ndarray, values: np.ndarray, at: np.ndarray) 
         return np.concatenate([(predicted - values) / _ERROR, (theta - mean) / deviation])
 
     return least_squares(away, mean, x_scale=deviation, max_nfev=_STEPS).x
-
-
-@dataclass(frozen=True)
-class Extrapolation:
-    """How a form predicts the largest scale from the others.
-
-    Attributes:
-        differences: root mean square error of what mixtures differ by there, of the task's spread there.
-        level: mean absolute error of the level there, in that spread.
-    """
-
-    differences: float
-    level: float
-
-
-def extrapolation_errors(
-    weights: np.ndarray, metrics: np.ndarray, scales: np.ndarray, forms: Sequence[str] = FORMS
-) -> dict[str, Extrapolation]:
-    """Each form fitted without the runs of the most compute, and judged on them.
-
-    Raises:
-        TooFewRuns, InvalidSetting, InvalidMetrics: as `fit_scaling_law`, of the runs that are left.
-    """
-    compute = np.round(np.log(scales).sum(axis=1), 6)
-    largest = compute == compute.max()
-    truth = metrics[largest]
-    spread, found = truth.std(0), {}
-    for form in forms:
-        law = fit_scaling_law(form, weights[~largest], metrics[~largest], scales[~largest])
-        said = law.at(*map(float, scales[largest][0])).mean(weights[largest])
-        off = (said - said.mean(0)) - (truth - truth.mean(0))
-        found[form] = Extrapolation(
-            float(np.sqrt(np.square(off / spread).mean())),
-            float((np.abs((said - truth).mean(0)) / spread).mean()),
-        )
-    return found

@@ -11,6 +11,7 @@ and their mean over tasks does not.
 l_t is a Gaussian process over (u, v), the doublings of parameters and of tokens, a drift and a random walk in each:
 
     cov(l(u, v), l(u', v')) = DRIFT^2 (u u' + v v') + WALK^2 (min(|u|, |u'|) [same side] + likewise of v)
+                              + OWN^2 [of one scale, not the proxies']
 
 The root mean square of the published l is .32 over 5.9 doublings of the parameters (13 losses) and .84 over 10 of the
 parameters and 4.6 of the tokens (7 losses). WALK alone allows the first, with DRIFT beside it just the second. Where
@@ -21,15 +22,18 @@ free level, by least squares whose residuals have a Student-t likelihood of an u
 that scale is RESIDUAL of the task's spread, the published maps' root mean square.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.stats import spearmanr
+
+from mixing.laws.diagnostics import rank_correlation
 
 DRIFT, WALK = 0.061, 0.13
 """Deviation of l for each doubling, and for the square root of each; see the module."""
+OWN = 0.02
+"""Of each scale's own: parameters and tokens need not act apart."""
 SHARED = 0.75
 """Of the variance of l what all tasks share: .57 and .91 of the squares of the two published pairs."""
 RESIDUAL = 0.15
@@ -38,6 +42,8 @@ _DEVIATIONS = 1.6449
 """Half the width of a 90% interval of a normal distribution, in standard deviations."""
 _TRUST = 4.0
 """Anchors that the residual's expected scale counts for."""
+CARRIED = "carried"
+"""Name of the law that this module makes, beside those of `mixing.laws.scaling`."""
 FEWEST_ANCHORS = 3
 """Different mixtures at a scale: a level, a slope, and one to see that there is a line."""
 
@@ -79,6 +85,8 @@ class Transfer:
         agreement: (C,) lowest rank correlation over the anchors' scales of predicted and measured; NaN where none.
         anchors: how many there are.
         left_out: scales, in words, with too few mixtures to be told from the others: they count for nothing.
+        law: what the factors are told by.
+        errors: `{law: its error at the largest scale, fitted without it}`, where one could be left out.
     """
 
     factors: np.ndarray
@@ -88,6 +96,8 @@ class Transfer:
     agreement: np.ndarray
     anchors: int
     left_out: tuple[str, ...] = ()
+    law: str = CARRIED
+    errors: Mapping[str, float] = field(default_factory=dict)
 
 
 def doublings(scale: tuple[float, float]) -> np.ndarray:
@@ -99,7 +109,8 @@ def prior(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(n, k) covariance of l between (n, 2) and (k, 2) doublings."""
     one, other = first[:, None, :], second[None, :, :]
     walk = np.where(one * other > 0, np.minimum(np.abs(one), np.abs(other)), 0.0)
-    return (DRIFT**2 * one * other + WALK**2 * walk).sum(axis=2)
+    own = np.isclose(one, other).all(axis=2) & (np.abs(one) > 0).any(axis=2)
+    return (DRIFT**2 * one * other + WALK**2 * walk).sum(axis=2) + OWN**2 * own
 
 
 def unknown_after(target: tuple[float, float], anchors: Sequence[tuple[float, float]] = ()) -> float:
@@ -247,9 +258,7 @@ def _agreement(anchors: Sequence[Anchors], predicted: Sequence[np.ndarray], colu
     for one, guess in zip(anchors, predicted, strict=True):
         for column in range(columns):
             known = np.isfinite(one.metrics[:, column])
-            both = guess[known, column], one.metrics[known, column]
             if known.sum() >= FEWEST_ANCHORS:
-                varied = all(np.ptp(values) > 0 for values in both)
-                found = spearmanr(*both)[0] if varied else 0.0
-                lowest[column] = np.fmin(lowest[column], found)
+                both = guess[known][:, [column]], one.metrics[known][:, [column]]
+                lowest[column] = np.fmin(lowest[column], rank_correlation(*both)[0])
     return lowest

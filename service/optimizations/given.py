@@ -39,10 +39,10 @@ class GivenSwarms:
         assert checked.document.recipe is not None, "a method that learns from nothing names no swarms"
         needed = checked.document.recipe.minimum_runs(domains)
         finished = sum(len(one.finished) for one in self.swarms)
+        proxies = None
         if request.target is not None:
             scales = scales_of(self.swarms, [task.name for task in tasks if task.weight > 0])
-            (parameters, tokens), finished = scales.most_common(1)[0]
-            document = replace(checked.document, tasks=tasks, run_tokens=tokens, run_parameters=parameters)
+            ((proxies, finished),) = scales.most_common(1)
         if finished < needed:
             raise Invalid(
                 "too_few_runs",
@@ -51,10 +51,11 @@ class GivenSwarms:
                 "swarms",
                 needed=needed,
             )
-        if request.target is not None:
-            return replace(checked, document=document)
-        longest = self._longest(checked.document.recipe.regression)
-        return replace(checked, document=replace(checked.document, tasks=tasks, run_tokens=longest))
+        if proxies is None:
+            scale = {"run_tokens": self._longest(checked.document.recipe.regression)}
+        else:
+            scale = dict(zip(("run_parameters", "run_tokens"), proxies, strict=True))
+        return replace(checked, document=replace(checked.document, tasks=tasks, **scale))
 
     def _longest(self, regression: str) -> int | None:
         """Tokens of the longest run; None where nobody said. Raises Invalid for lengths that the law does not see."""

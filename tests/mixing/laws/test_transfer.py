@@ -39,7 +39,7 @@ def test_nothing_is_unknown_of_the_proxies_own_scale_and_more_of_what_lies_farth
 
 def test_anchors_of_more_parameters_leave_open_what_more_tokens_do() -> None:
     of_tokens = unknown_after((1.0, 64.0))
-    assert unknown_after((64.0, 64.0), [(64.0, 1.0)]) == pytest.approx(of_tokens)
+    assert unknown_after((64.0, 64.0), [(64.0, 1.0)]) == pytest.approx(of_tokens, rel=0.01)
     # Of fewer parameters than the proxies' a drift is seen, and nothing of the walk to more of them.
     assert unknown_after((64.0, 1.0), [(1 / 64, 1.0)]) < unknown_after((64.0, 1.0))
 
