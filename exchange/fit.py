@@ -193,7 +193,7 @@ def fit(
     documents = {name: count for name, (_, count) in pool.items() if count is not None}
     has_target = asked.target_tokens is not None
     if asked.regression is None:
-        question, note = quick(question, len(swarm.runs), len(swarm.metrics))
+        question, note = quick(question, swarm.runs)
         swarm = replace(swarm, notes=(*swarm.notes, *([note] if note else [])))
     if question.recipe is not None or method_named(asked.method).trains_runs:
         size = len(swarm.runs), len(swarm.metrics)

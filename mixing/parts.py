@@ -103,6 +103,8 @@ class RegressionPart(Part):
         solver: the one solver that reads it, or None for any.
         preferred_solver: what it is given where the method's own solver needs a convex law and it is none.
         granularity: the one granularity it is fitted at, or None for any.
+        tasks_by: the regression of the tasks alone, which then only show what gets worse; None for this one. Of one
+            that is fitted to the objective.
         reads_tokens: whether it looks at how much each run trained.
         reads_own_domain: whether each of its tasks is the held-out slice of one domain, and it reads that
             domain's weight only.
@@ -119,6 +121,7 @@ class RegressionPart(Part):
     solver: str | None = None
     preferred_solver: str = "search"
     granularity: str | None = None
+    tasks_by: str | None = None
     reads_tokens: bool = False
     reads_own_domain: bool = False
     positive: bool = False

@@ -40,7 +40,7 @@ from store.launchers.scheduler import (
     started_by,
     submission_directory,
 )
-from store.launchers.work import work_of
+from store.launchers.work import exports_of, work_of
 from store.logs import bound, first_line
 from store.series import keep_metrics
 from store.settings import Settings
@@ -48,7 +48,7 @@ from store.tables import Document, Job, Launch, Metric, Run, Submission, databas
 from workers.claims.claim import claimable, end, is_any, retry_or_end
 from workers.claims.failures import Failure
 from workers.jobs import kind_named
-from workers.jobs.external_run import configured, exports_of, results_of
+from workers.jobs.external_run import configured, results_of
 from workers.jobs.launch_results import collect
 from workers.pipeline import settle
 from workers.submission import CANCELLED, Outcome, collected, handed_over, progress_of, withdrawn
@@ -231,9 +231,9 @@ def _about(database: Database, settings: Settings, held: Held) -> About:
     with database.read() as session:
         job = session.get_one(Job, held.job_id)
         launch, run = session.get_one(Launch, job.owner), session.get_one(Run, job.subject)
-        document, revision = LaunchDocument.of(launch), launch.mixture.revision
+        document = LaunchDocument.of(launch)
         work = work_of(run, launch.mixture, document, launcher, settings, held.number)
-        exports = exports_of(launcher, revision, document)
+        exports = exports_of(session, launcher, launch.mixture, document)
         results = results_of(launcher, launch, document)
         return About(launcher, work, document, exports, results, job.cancel_requested)
 

@@ -4,7 +4,7 @@ Each says what it weighs by, what it needs to know beyond the weights, how the t
 checked; with every file comes what the trainer will really draw (`base.Realised`).
 """
 
-from exchange.formats.base import Blend, Format, InvalidExport, Realised, Source, rows_of
+from exchange.formats.base import Blend, Format, InvalidExport, Realised, Source
 from exchange.formats.catalogue import FORMATS, Export, export, format_named, write_files
 from exchange.formats.plain import apportioned
 from exchange.formats.schedule import ScheduleExport, export_schedule
@@ -22,6 +22,5 @@ __all__ = [
     "export",
     "export_schedule",
     "format_named",
-    "rows_of",
     "write_files",
 ]

@@ -137,8 +137,8 @@ class Blend:
     @cached_property
     def rows(self) -> int:
         """Rows of the whole run: those of whole batches, the last one filled."""
-        rows = self.batch_tokens // self.sequence_length
-        return rows_of(self.needed("target_tokens"), self.sequence_length, rows)
+        tokens = self.needed("target_tokens")
+        return math.ceil(tokens / self.batch_tokens) * (self.batch_tokens // self.sequence_length)
 
     def needed(self, name: str) -> Any:
         """An attribute a format cannot do without. Raises InvalidExport where nobody said it."""
@@ -160,11 +160,6 @@ class Blend:
                 names=lacking,
             )
         return values
-
-
-def rows_of(target_tokens: int, sequence_length: int, batch_rows: int) -> int:
-    """Rows of a run of so many tokens: those of whole batches, the last one filled."""
-    return math.ceil(target_tokens / (sequence_length * batch_rows)) * batch_rows
 
 
 _ROUNDING = 1e-6
@@ -240,7 +235,6 @@ class Format(ABC):
         exact: whether the trainer's draws follow from the file alone.
         enforces_cap: whether the trainer stops at the repetition cap by itself.
         holds_phases: whether one file holds a mixture a phase.
-        reads_stores: whether it reads token files from an object store by their address.
     """
 
     name: ClassVar[str]
@@ -251,7 +245,6 @@ class Format(ABC):
     exact: ClassVar[bool] = True
     enforces_cap: ClassVar[bool] = False
     holds_phases: ClassVar[bool] = False
-    reads_stores: ClassVar[bool] = False
 
     @abstractmethod
     def files(self, blend: Blend) -> dict[str, str]:

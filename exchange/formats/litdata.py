@@ -28,7 +28,6 @@ class LitData(Format):
     file = "combined.json"
     unit = "rows"
     checked = "drawn with litdata 0.2.76"
-    reads_stores = True
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`."""

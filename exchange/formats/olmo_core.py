@@ -37,7 +37,6 @@ class OlmoCore(Format):
     unit = "tokens"
     checked = "built and drawn with ai2-olmo-core 3.0.0"
     enforces_cap = True
-    reads_stores = True
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`."""

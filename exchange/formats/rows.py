@@ -25,7 +25,6 @@ class Streaming(_Rows):
     title = "MosaicML Streaming 0.13 (llm-foundry)"
     file = "train_loader.yaml"
     checked = "drawn with mosaicml-streaming 0.13.0"
-    reads_stores = True
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`. A stream in a store is copied below `/tmp/streaming` as it is read."""
@@ -60,7 +59,6 @@ class Axolotl(_Rows):
     title = "Axolotl (pre-tokenized data sets)"
     file = "axolotl.yaml"
     checked = "against its documented schema; its files read and counted with datasets 5.2.0"
-    reads_stores = True
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`."""

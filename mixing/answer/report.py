@@ -208,7 +208,7 @@ class Report:
             ]
         curved = [
             task
-            for task, parts in zip(self.evidence.tasks, law.parts(), strict=False)
+            for task, parts in zip(self.evidence.table.names, law.parts(), strict=True)
             if PROCESSES & set(parts)
         ]
         others = f" and {len(curved) - _NAMED} more" if len(curved) > _NAMED else ""

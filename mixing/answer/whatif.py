@@ -27,37 +27,63 @@ Document = dict[str, Any]
 QUICK = MOST_WORK / 5
 """Of an ensemble's work, some 4 seconds: what takes longer is not done where somebody waits for it."""
 
-QUICK_PRODUCTS = 6e6
+QUICK_PRODUCTS = 2e6
 """Of the effective power law's normal equations, K m^2 T, likewise: it descends through some hundreds of them."""
 
 
-def quick(question: Question, runs: int, tasks: int) -> tuple[Question, str | None]:
+def quick(question: Question, runs: Sequence[RunEvidence]) -> tuple[Question, str | None]:
     """The question with a law that is fitted in seconds, and the note that says so; itself and None where its own is.
 
-    Args:
-        question: what is asked.
-        runs: how many there are.
-        tasks: how many they measured.
+    Where a law for every task would take long the objective has one to itself, and the tasks a linear one each, which
+    says what gets worse and has no part in what is best.
     """
     method = method_named(question.method)
+    count, tasks = len(runs), len({task for run in runs for task in run.metrics})
     if not method.trains_runs or question.parts.regression != "ensemble":
         return question, None
-    if work(runs, len(question.domains), tasks) <= QUICK:
+    if work(count, len(question.domains), tasks) <= QUICK:
         return question, None
-    fits = runs * len(question.domains) ** 2 * tasks <= QUICK_PRODUCTS
-    law, called = ("effective-power", "the effective power law") if fits else ("linear", "a linear law")
-    slower = "'ensemble' takes longer" if fits else "'effective-power' and 'ensemble' take minutes"
+    products = count * len(question.domains) ** 2
+    granularity = "aggregated"
+    if products * tasks <= QUICK_PRODUCTS:
+        law, granularity = "effective-power", question.parts.granularity
+        said = "the effective power law alone"
+    elif not _is_one_mean(question, runs) or products > QUICK_PRODUCTS:
+        law, granularity = "linear", question.parts.granularity
+        said = "a linear law alone"
+    elif work(count, len(question.domains), 1) <= QUICK:
+        law, said = (
+            "ensemble-of-objective",
+            "the ensemble for the objective, and a linear law for each metric alone",
+        )
+    else:
+        law = "effective-power-of-objective"
+        said = "the effective power law for the objective, and a linear law for each metric alone"
     note = (
-        f"{runs} runs of {tasks} metrics were fitted by {called} alone, which takes seconds; the regression"
-        f" {slower} and mostly {'predicts' if fits else 'predict'} better."
+        f"{count} runs of {tasks} metrics were fitted by {said}, which takes seconds; the regression 'ensemble' takes"
+        " longer and mostly predicts each metric better."
     )
-    recipe = combine(method, regression=law, granularity=question.parts.granularity)
-    return replace(question, recipe=recipe), note
+    return replace(question, recipe=combine(method, regression=law, granularity=granularity)), note
+
+
+def _is_one_mean(question: Question, runs: Sequence[RunEvidence]) -> bool:
+    """Whether the objective is a mean that nearly all runs have measured, and no task is bounded on its own."""
+    spec = question.specification
+    counted = [task for task, weight in spec.tasks.items() if weight > 0]
+    whole = sum(all(task in run.metrics for task in counted) for run in runs)
+    one_mean = question.parts.granularity == "per task" and spec.aggregation == "weighted mean"
+    return one_mean and not question.guard_rails and whole >= _WHOLE * len(runs)
+
+
+_WHOLE = 0.9
+"""Share of the runs that have to measure all of an objective which is fitted as one."""
 
 
 def expected_seconds(question: Question, runs: int, tasks: int) -> float:
     """CPU seconds that a proposal takes, to a factor of two or three: for who waits to know how long."""
     domains, law = len(question.domains), question.parts.regression
+    if law.endswith("-of-objective"):
+        law, tasks = law.removesuffix("-of-objective"), 1
     if law == "ensemble":
         return 1.0 + 20 * work(runs, domains, tasks) / MOST_WORK
     return 1.0 + (runs * domains**2 * tasks / 1e6 if law == "effective-power" else 0.0)
@@ -177,7 +203,7 @@ def evaluate(
     """
     names = question.domains.names
     rows = {called: Mixture.of(given, over=names).align(names) for called, given in mixtures.items()}
-    question, note = quick(question, len(runs), len({task for run in runs for task in run.metrics}))
+    question, note = quick(question, runs)
     learned = learn(question, runs, stream(question, FOLDS))
     judge = _Judge(question, learned, problem_of(question, learned.evidence, learned.law))
     return {

@@ -81,22 +81,24 @@ def measured_alike(measured: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(np.flatnonzero(group == number) for number in sorted(first, key=lambda key: first[key]))
 
 
-def joined(laws: Sequence[Fitted], columns: Sequence[np.ndarray]) -> Fitted:
+def joined(laws: Sequence[Fitted], columns: Sequence[np.ndarray], names: Sequence[str]) -> Fitted:
     """One law of all tasks from laws of some of them each; convex where all are.
 
     Args:
         laws: over the same domains.
         columns: for each law the positions of its tasks; together every position once.
+        names: of the laws' regressions.
     """
     if len(laws) == 1:
         return laws[0]
-    return _Joined(tuple(laws), tuple(columns))
+    return _Joined(tuple(laws), tuple(columns), tuple(names))
 
 
 @dataclass(frozen=True)
 class _Joined(Fitted):
     laws: tuple[Fitted, ...]
     columns: tuple[np.ndarray, ...]
+    names: tuple[str, ...]
 
     @property
     def has_gradient(self) -> bool:
@@ -136,8 +138,14 @@ class _Joined(Fitted):
         return tuple(dict.fromkeys(note for law in self.laws for note in law.notes()))
 
     def parts(self) -> tuple[dict[str, float], ...]:
-        each = [part for law in self.laws for part in law.parts()]
-        return tuple(each[position] for position in self._order) if each else ()
+        if len(set(self.names)) == 1 and not any(law.parts() for law in self.laws):
+            return ()
+        each = [
+            part
+            for law, columns, name in zip(self.laws, self.columns, self.names, strict=True)
+            for part in law.parts() or ({name: 1.0},) * len(columns)
+        ]
+        return tuple(each[position] for position in self._order)
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         return np.concatenate([law.gradient(weights) for law in self.laws], axis=1)[:, self._order]

@@ -13,7 +13,8 @@ from mixing.laws.composed import joined, measured_alike
 from mixing.laws.diagnostics import FEWEST_JUDGED, joined_folds, kept_in_folds
 from mixing.laws.exponential.log_linear import believable
 from mixing.laws.regression import Fitted, Refitted
-from mixing.parts import RegressionPart
+from mixing.objective import AGGREGATED
+from mixing.parts import REGRESSIONS, RegressionPart
 from mixing.runs.table import RunTable
 
 FOLDS = 5
@@ -96,15 +97,16 @@ def _with_folds(
     The predictions are (B, K, T), NaN where a run did not measure the task.
     """
     blocks = _blocks(part, table)
-    columns = [block for _, block in blocks]
+    columns = [block for _, _, block in blocks]
     predicted = np.full((len(kept), *table.metrics.shape), np.nan)
     found = []
-    for rows, own in blocks:
-        found.append(_block_with_folds(part, table.rows(rows).columns(own), kept[:, rows]))
+    for law_of, rows, own in blocks:
+        found.append(_block_with_folds(law_of, table.rows(rows).columns(own), kept[:, rows]))
         predicted[:, rows[:, None], own] = found[-1].predicted
-    law = joined([each.whole for each in found], columns)
+    names = [law_of.name for law_of, _, _ in blocks]
+    law = joined([each.whole for each in found], columns, names)
     _require_numbers(part, table, law)
-    laws = tuple(joined(each, columns) for each in zip(*(each.parts for each in found), strict=True))
+    laws = tuple(joined(each, columns, names) for each in zip(*(each.parts for each in found), strict=True))
     return law, laws, predicted
 
 
@@ -120,15 +122,20 @@ def _require_numbers(part: RegressionPart, table: RunTable, law: Fitted) -> None
         )
 
 
-def _blocks(part: RegressionPart, table: RunTable) -> list[tuple[np.ndarray, np.ndarray]]:
+def _blocks(part: RegressionPart, table: RunTable) -> list[tuple[RegressionPart, np.ndarray, np.ndarray]]:
     """(k,) runs and the (c,) columns they all measured, to be fitted together: one block but for gaps.
+
+    Of a regression of the objective the tasks alone are blocks of another (`RegressionPart.tasks_by`).
 
     Raises:
         TooFewRuns: a block's runs are fewer than the regression needs.
     """
+    shown = np.array([part.tasks_by is not None and name != AGGREGATED for name in table.names])
     measured, needed = table.measured, part.minimum_runs(table.weights.shape[1])
     blocks = []
-    for columns in measured_alike(measured):
+    # What is measured alike and fitted by one regression.
+    for columns in measured_alike(np.concatenate([measured, shown[None]])):
+        law_of = REGRESSIONS[part.tasks_by] if part.tasks_by and shown[columns[0]] else part
         rows = np.flatnonzero(measured[:, columns[0]])
         if len(rows) < min(needed, len(table)):
             names = ", ".join(table.names[column] for column in columns)
@@ -138,7 +145,7 @@ def _blocks(part: RegressionPart, table: RunTable) -> list[tuple[np.ndarray, np.
                 needed=needed,
                 given=len(rows),
             )
-        blocks.append((rows, columns))
+        blocks.append((law_of, rows, columns))
     return blocks
 
 

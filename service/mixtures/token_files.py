@@ -7,7 +7,6 @@ from fastapi import Query
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from exchange.formats import format_named, rows_of
 from service.domain_sets.repository import require_usable
 from service.http.schemas import FailureView, ProgressView, RequestModel, failure_of
 from service.mixtures.service import check_repetition, mixture_with_id
@@ -113,14 +112,13 @@ def describe_files(session: Session, mixture_id: str, layout: LayoutName, run: R
 def written_files(session: Session, mixture: MixtureRow, layout: str, run: Run) -> dict[str, list[str]]:
     """`{domain: its file}` of a mixture in a format, where it reads them; empty before they are written."""
     wanted = _wanted(session, mixture, layout, run) if layout in LAYOUTS else None
-    return {} if wanted is None else wanted.written(session, format_named(layout).reads_stores)
+    return {} if wanted is None else wanted.written(session)
 
 
 def _wanted(session: Session, mixture: MixtureRow, layout: str, run: Run) -> TokenFiles | None:
     solved = _solved(session, mixture)
     target = run.target_tokens or (None if solved is None else round(solved.target_tokens))
-    rows = None if target is None else rows_of(target, run.sequence_length, run.batch_rows)
-    return TokenFiles.for_run(layout, mixture, run.sequence_length, rows)
+    return TokenFiles.for_run(layout, mixture, target, run.sequence_length, run.batch_rows)
 
 
 def _needed(session: Session, mixture: MixtureRow, layout: str, run: Run) -> TokenFiles:

@@ -10,6 +10,8 @@ from store.run_orders import run_order
 from store.settings import Settings
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from store.tables import MixtureRow, Run
 
 
@@ -56,6 +58,40 @@ def work_of(
         run_directory=settings.artifacts / "runs" / run.id,
         order=order,
     )
+
+
+def exports_of(
+    session: "Session", launcher: Commanded, mixture: "MixtureRow", document: LaunchDocument
+) -> dict[str, dict[str, Any]]:
+    """`{format: what exchange.formats.export takes beside the weights}` of those that the command names.
+
+    A domain's files follow the launcher's ``path``; without one they are the token files that were written for the
+    format, or the domain's own where its trainer reads text.
+    """
+    from store.revisions.token_files import LAYOUTS, TokenFiles
+
+    rows, run = (
+        mixture.revision.domains,
+        launcher.model_dump(include={"path", "sequence_length", "batch_rows"}),
+    )
+    shared = {
+        "tokens": {row.name: row.tokens for row in rows},
+        "documents": {row.name: row.documents_of_tokens for row in rows},
+        "target_tokens": document.tokens,
+        "repetition_cap": document.repetition_cap,
+        "seed": document.seed,
+        **run,
+    }
+    exports: dict[str, dict[str, Any]] = {}
+    for file in launcher.format_files.values():
+        name = file.partition("/")[0]
+        files: dict[str, list[str]] = {} if name in LAYOUTS else {row.name: list(row.files) for row in rows}
+        wanted = None
+        if name in LAYOUTS and not launcher.path:
+            length, batch = launcher.sequence_length, launcher.batch_rows
+            wanted = TokenFiles.for_run(name, mixture, document.tokens, length, batch)
+        exports[name] = {**shared, "files": files if wanted is None else wanted.written(session)}
+    return exports
 
 
 def _order(

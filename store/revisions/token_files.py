@@ -1,5 +1,6 @@
 """Which token files a trainer's format reads of a mixture, and where those are that the workers have written."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from store.tables import Job, MixtureRow
 LAYOUTS = ("olmo-core", "megatron", "streaming", "litdata", "axolotl")
 """Formats whose files the workers write."""
 _OF_ROWS = ("streaming", "litdata", "axolotl")
+_ON_DISK = ("megatron",)
 REPEATED = ("axolotl",)
 """Those whose trainer weighs nothing: all that a run of the mixture reads is in the files, repeats included."""
 
@@ -33,9 +35,13 @@ class TokenFiles:
     rows: int | None = None
 
     @classmethod
-    def for_run(cls, layout: str, mixture: MixtureRow, length: int, rows: int | None) -> "TokenFiles | None":
-        """What a run of so many rows reads; None where that depends on the rows, and nobody knows them."""
+    def for_run(
+        cls, layout: str, mixture: MixtureRow, tokens: int | None, length: int, batch_rows: int
+    ) -> "TokenFiles | None":
+        """What a run of so many tokens reads; None where that depends on them, and nobody said how many."""
         if layout in REPEATED:
+            # Whole batches, the last one filled, as `exchange.formats.base.Blend.rows`.
+            rows = None if tokens is None else math.ceil(tokens / (length * batch_rows)) * batch_rows
             return None if rows is None else cls(layout, mixture.id, length, rows)
         return cls(layout, mixture.revision_id, length if layout in _OF_ROWS else None)
 
@@ -56,10 +62,17 @@ class TokenFiles:
         query = select(Job).where(Job.kind == TOKEN_FILES, Job.subject == self.subject)
         return session.scalars(query).first()
 
-    def written(self, session: Session, in_stores: bool) -> dict[str, list[str]]:
-        """`{domain: its file}`, in the artifact store where there is one; empty before all are written."""
+    def written(self, session: Session) -> dict[str, list[str]]:
+        """`{domain: its file}`, in the artifact store where there is one and the trainer reads it there.
+
+        Empty before all are written.
+        """
         job = self.job(session)
         files: dict[str, Any] = {}
         if job is not None and job.state == SUCCEEDED:
             files = (job.progress or {}).get("files", {})
-        return {name: [(in_stores and file.get("address")) or file["path"]] for name, file in files.items()}
+        on_disk = self.layout in _ON_DISK
+        return {
+            name: [file["path"] if on_disk or not file.get("address") else file["address"]]
+            for name, file in files.items()
+        }

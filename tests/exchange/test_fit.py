@@ -115,6 +115,31 @@ def with_accuracy(name: str = "eval/mmlu/acc") -> pa.Table:
     return given.append_column(name, pa.array(1.2 - 0.3 * given["eval/code"].to_numpy()))
 
 
+def test_of_hundreds_of_metrics_their_mean_has_a_law_that_bends() -> None:
+    """Each metric falls with the root of one domain's weight, so the best of their mean is inside, and no line's."""
+    domains, runs, metrics = 12, 90, 240
+    weights = np.random.default_rng(5).dirichlet(np.full(domains, 2.0), size=runs)
+    worth = np.random.default_rng(6).gamma(2.0, size=domains)
+    columns = {f"train_d{j}": weights[:, j] for j in range(domains)}
+    columns |= {
+        f"eval/t{t}": 3.0 + t / 100 - worth[t % domains] * np.sqrt(weights[:, t % domains])
+        for t in range(metrics)
+    }
+    answer = mixwright.fit(pa.table({"run": np.arange(runs), **columns}))
+    # Of sum a_j sqrt(p_j) the best p_j is proportional to a_j^2.
+    best = worth**2 / (worth**2).sum()
+
+    def mean(p: np.ndarray) -> float:
+        return float(worth @ np.sqrt(p) / domains)
+
+    found = np.array([answer.mixture[f"d{j}"] for j in range(domains)])
+    assert mean(best) - mean(found) < 0.05 * (mean(best) - mean(weights.mean(0)))
+    assert answer.document["recipe"]["regression"] == "ensemble-of-objective"
+    assert len(answer.document["tasks"]) == metrics
+    assert answer.document["tasks"][0]["laws"] == {"linear": 1.0}
+    assert any("the ensemble for the objective" in note for note in answer.document["notes"])
+
+
 def test_a_metric_that_looks_like_an_accuracy_is_asked_for_its_direction() -> None:
     with pytest.raises(InvalidSetting, match=r"is eval/mmlu/acc better when higher"):
         mixwright.fit(with_accuracy(), **ASKED)

@@ -105,7 +105,7 @@ print("there is room again", flush=True)
         "directory": str(runs_disk),
         "stop_seconds": 1.0,
         "mixture": {"weights": {"books": 1.0}},
-        "exports": {"formats": []},
+        "exports": {},
     }
     assert external_run.execute(order, lambda _: None)["exit_status"] == 0
     assert (runs_disk / "log").read_text().endswith("there is room again\n")

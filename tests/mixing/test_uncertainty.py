@@ -159,7 +159,9 @@ def test_what_a_member_says_of_a_task_it_has_no_share_of_counts_nowhere() -> Non
 
 def test_tasks_fitted_apart_and_laws_read_through_a_map_keep_their_members_disagreement() -> None:
     law, alone = average(0.8, 0.5), Linear(np.array([[1.0], [2.0]]))
-    shares, means = joined([alone, law], [np.array([1]), np.array([0, 2])]).by_member(np.eye(2))
+    shares, means = joined([alone, law], [np.array([1]), np.array([0, 2])], ["alone", "law"]).by_member(
+        np.eye(2)
+    )
     np.testing.assert_allclose(shares, [[0.8, 1.0, 0.5], [0.2, 0.0, 0.5]])
     np.testing.assert_allclose(means[:, :, [0, 2]], law.by_member(np.eye(2))[1])
     np.testing.assert_allclose(means[0, :, 1], [1.0, 2.0])

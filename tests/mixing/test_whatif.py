@@ -1,5 +1,7 @@
 """What runs predict of mixtures somebody has in mind, against a truth that is a formula and against a proposal."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -120,10 +122,23 @@ def test_weights_that_are_no_mixture_of_the_domains_are_refused_by_name(
 
 
 def test_an_ensemble_that_would_keep_somebody_waiting_gives_way_and_says_so() -> None:
-    plain = Question(domains=Domains.of(TOKENS), objective={"humaneval": 1.0}, target_tokens=1e10)
-    assert quick(plain, 40, 2) == (plain, None)
-    for runs, tasks, law in ((20_000, 30, "effective-power"), (20_000, 300, "linear")):
-        lighter, note = quick(plain, runs, tasks)
+    plain = Question(domains=Domains.of(TOKENS), objective={"t0": 1.0}, target_tokens=1e10)
+
+    def measured(runs: int, tasks: int, without: int = 0) -> list[RunEvidence]:
+        metrics = {f"t{t}": 1.0 for t in range(tasks)}
+        whole = [RunEvidence("r", NATURAL, metrics)] * (runs - without)
+        return [*whole, *[RunEvidence("r", NATURAL, {"t1": 1.0})] * without]
+
+    assert quick(plain, measured(40, 2)) == (plain, None)
+    guarded = replace(plain, guard_rails=(TaskGuard("t1", worse_than_natural=0.1),))
+    for question, runs, tasks, without, law in (
+        (plain, 20_000, 10, 0, "effective-power"),
+        (plain, 20_000, 300, 0, "effective-power-of-objective"),
+        (plain, 200, 4_000, 0, "ensemble-of-objective"),
+        (plain, 200, 4_000, 40, "linear"),
+        (guarded, 200, 4_000, 0, "linear"),
+    ):
+        lighter, note = quick(question, measured(runs, tasks, without))
         assert lighter.parts.regression == law
         assert note is not None
         assert f"{runs} runs of {tasks} metrics" in note

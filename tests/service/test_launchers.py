@@ -21,6 +21,9 @@ def settings(tmp_path: Path) -> Settings:
     file.write_text(
         '[launchers.olmo-core]\ncommand = ["/opt/train", "--mixture={mixture_file}"]\n'
         "[launchers.six]\nprocesses = 6\n"
+        '[launchers.megatron]\ncommand = ["/opt/train", "{megatron_file}"]\n'
+        '[launchers.csv]\ncommand = ["/opt/train", "{csv_file}"]\n'
+        '[launchers.regmix]\ncommand = ["/opt/train", "{regmix_file}"]\n'
     )
     return Settings(data_directory=tmp_path / "data", token=TOKEN, launchers=file)
 
@@ -59,3 +62,28 @@ def test_a_launch_names_what_is_configured(
         kind = session.scalars(select(Job.kind).where(Job.owner == made.json()["id"])).one()
     database.close()
     assert kind == jobs.EXTERNAL_RUN
+
+
+def test_what_a_launchers_format_cannot_hold_is_refused_when_the_launch_is_posted(
+    client: TestClient, domain_set: dict[str, Any]
+) -> None:
+    client.post("/v1/domain-sets", json=domain_set)
+    weights = {"books": 1e-6, "web:news": 0.5, "web:forums": 0.5 - 1e-6}
+    mixture = client.post("/v1/mixtures", json={"domain_set": "pool", "name": "m", "weights": weights}).json()
+    request = {"mixture_id": mixture["id"], "tokens": 10_000}
+    for launcher, said in (
+        (
+            "megatron",
+            "As megatron: this format needs the paths of every domain; books, web:forums",
+        ),
+        ("regmix", "As regmix: regmix would draw nothing of books"),
+    ):
+        refused = client.post("/v1/launches", json={**request, "launcher": launcher})
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_export"), refused.text
+        assert said in refused.json()["detail"]
+        assert (
+            client.post("/v1/launches?dry_run=true", json={**request, "launcher": launcher}).status_code
+            == 422
+        )
+    assert client.get("/v1/launches").json()["items"] == []
+    assert client.post("/v1/launches", json={**request, "launcher": "csv"}).status_code == 202

@@ -38,7 +38,7 @@ def spec(tmp_path: Path, *arguments: str, stop_seconds: float = 30.0) -> dict[st
         "directory": str(tmp_path / "launch"),
         "stop_seconds": stop_seconds,
         "mixture": {"weights": {"books": 1.0}},
-        "exports": {"formats": []},
+        "exports": {},
         "results": {"names": ["a-run"], "tasks": [], "tokens_per_step": 1, "results": [], "metrics": {}},
     }
 

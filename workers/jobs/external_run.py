@@ -17,10 +17,10 @@ from store.documents import LaunchDocument
 from store.launchers import BadLaunchers, read_launchers
 from store.launchers.base import Commanded, Launcher
 from store.launchers.program import Program
-from store.launchers.work import work_of
+from store.launchers.work import exports_of, work_of
 from store.series import keep_metrics, latest_metrics, measured_names
 from store.settings import Settings
-from store.tables import Document, Job, Launch, Revision, Run
+from store.tables import Document, Job, Launch, Run
 from workers.claims.failures import JobError
 from workers.jobs.launch_results import collect
 
@@ -58,7 +58,7 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
         "stop_seconds": launcher.stop_seconds,
         "directory": rendering.directory,
         "mixture": work.mixture,
-        "exports": exports_of(launcher, launch.mixture.revision, document),
+        "exports": exports_of(session, launcher, launch.mixture, document),
         "results": results_of(launcher, launch, document),
     }
 
@@ -73,37 +73,18 @@ def results_of(launcher: Commanded, launch: Launch, document: LaunchDocument) ->
     }
 
 
-def exports_of(launcher: Commanded, revision: Revision, launch: LaunchDocument) -> Document:
-    """What `write_exports` has to know beside the mixture."""
-    return {
-        "formats": [str(Path(file).parent) for file in launcher.format_files.values()],
-        "repetition_cap": launch.repetition_cap,
-        "documents": {row.name: row.documents_of_tokens for row in revision.domains},
-        **launcher.model_dump(include={"path", "sequence_length", "batch_rows"}),
-    }
-
-
-def write_exports(directory: Path, mixture: Document, asked: Document) -> None:
+def write_exports(directory: Path, mixture: Document, exports: Document) -> None:
     """The mixture in each format that the command names, in a folder of its name, with what the trainer draws of it.
 
-    Raises InvalidExport for a mixture that a format cannot hold.
+    ``exports`` is of `store.launchers.work.exports_of`. Raises InvalidExport for a mixture that a format cannot
+    hold.
     """
-    if not asked["formats"]:
+    if not exports:
         return
     from exchange.formats import export, write_files
 
-    domains = mixture["domains"]
-    run = {name: value for name, value in asked.items() if name != "formats"}
-    for name in asked["formats"]:
-        made = export(
-            mixture["weights"],
-            name,
-            tokens={domain: known["tokens"] for domain, known in domains.items()},
-            files={domain: known["files"] for domain, known in domains.items()},
-            target_tokens=mixture["target_tokens"],
-            seed=mixture["seed"],
-            **run,
-        )
+    for name, known in exports.items():
+        made = export(mixture["weights"], name, **known)
         write_files(made.files, directory / name)
         write_json(directory / name / "realised.json", made.realised.to_dict())
 

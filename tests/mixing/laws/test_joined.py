@@ -18,7 +18,9 @@ def test_tasks_fitted_apart_are_one_law_whose_tasks_are_in_their_places() -> Non
     law = LogLinearLaw()
     whole = law.fit(weights, metrics)
     columns = [np.array([0, 2]), np.array([1])]
-    parts = joined([law.fit(weights, metrics[:, tasks]) for tasks in columns], columns)
+    parts = joined(
+        [law.fit(weights, metrics[:, tasks]) for tasks in columns], columns, ["law"] * len(columns)
+    )
     assert parts.is_convex
     np.testing.assert_allclose(parts.predict(weights)[0], whole.predict(weights)[0], atol=1e-7)
     np.testing.assert_allclose(parts.gradient(weights), whole.gradient(weights), atol=1e-5)
@@ -43,6 +45,6 @@ def test_one_law_that_is_not_convex_makes_the_whole_not_convex() -> None:
             return weights[:, :1], 0 * weights[:, :1]
 
     linear = LinearLaw().fit(weights, metrics[:, :1])
-    law = joined([linear, Bare()], [np.array([1]), np.array([0])])
+    law = joined([linear, Bare()], [np.array([1]), np.array([0])], ["linear", "bare"])
     assert not law.is_convex
     np.testing.assert_allclose(law.predict(weights)[0][:, 0], weights[:, 0])
