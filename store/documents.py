@@ -139,6 +139,7 @@ class LaunchDocument(TrainingDocument):
         seed: of the run.
         tasks: what is measured.
         aggregate: how the tasks are taken together.
+        warnings: what was doubtful about it when it was asked for.
     """
 
     version: int = 1
@@ -151,6 +152,7 @@ class LaunchDocument(TrainingDocument):
     seed: int = 0
     tasks: tuple[TaskDocument, ...] = ()
     aggregate: str = "mean"
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_program(self) -> bool:

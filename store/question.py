@@ -25,6 +25,7 @@ from store.revisions.shared_text import (
     contamination_warnings,
     shared_sets,
     text_warnings,
+    uncompared_warnings,
     unique_shares,
     unmeasured,
 )
@@ -92,6 +93,7 @@ class JobQuestion:
             .order_by(Job.position)
         )
         contaminated = select(Swarm.contamination).where(Swarm.optimization_id == optimization.id)
+        found = session.scalar(contaminated)
         finished: list[RunEvidence] = []
         lost: list[Mapping[str, str]] = []
         for run, job in session.execute(query):
@@ -111,7 +113,8 @@ class JobQuestion:
             unmeasured=unmeasured(optimization.revision),
             warnings=(
                 *text_warnings(optimization.revision, document.tasks),
-                *contamination_warnings(session.scalar(contaminated)),
+                *contamination_warnings(found),
+                *uncompared_warnings(document.tasks, found),
             ),
         )
 

@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     user_optimizations: int = Field(default=100, ge=1)
     """Optimizations each user may have under way."""
     user_device_hours: float = Field(default=10_000.0, ge=0)
-    """Estimated device-hours of training that each user may have under way."""
+    """Estimated device-hours of proxies and launches that each user may have under way."""
     connections: int = Field(default=500, ge=10)
     """Of clients to the web process in all; it needs a file descriptor for each."""
     client_connections: int = Field(default=200, ge=1)

@@ -278,6 +278,8 @@ class Launch(Base):
     id: Mapped[str] = _id("launch")
     mixture_id: Mapped[str] = mapped_column(ForeignKey("mixtures.id"), index=True)
     settings: Mapped[Document]
+    device_hours: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    """What its training was estimated to take when it was asked for; 0 where nobody knew."""
     created_at: Mapped[float] = _time()
     mixture: Mapped[MixtureRow] = relationship()
 

@@ -93,7 +93,10 @@ def _plan(plan: Mapping[str, Any]) -> str:
             )
         )
     said = f"{plan['launcher']} would train on {plan['tokens']:,} tokens of {plan['mixture_id']}; nothing is started."
-    return f"{said}\n{table(rows, frozenset({1, 2, 3, 4}))}"
+    lines = [said, table(rows, frozenset({1, 2, 3, 4}))]
+    if plan["device_hours"] is not None:
+        lines.append(f"It takes about {plan['device_hours']:,.2f} device-hours.")
+    return "\n".join((*lines, *(f"beware: {warning}" for warning in plan["warnings"])))
 
 
 @click.command(epilog="Example: mixwright cancel opt_...")

@@ -138,6 +138,8 @@ def _trained(document: Document) -> Iterator[str]:
     )
     for name, value in document["metrics"].items():
         yield f"  {name}: {value:.4f}"
+    for warning in document.get("warnings", ()):
+        yield f"  beware: {warning}"
     yield from _failed(document)
 
 

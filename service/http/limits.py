@@ -9,11 +9,11 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 from fastapi import Depends, Request
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from service.processes.computation import Busy
@@ -22,7 +22,7 @@ from store import jobs
 from store.engine import CONNECTIONS
 from store.problems import Forbidden, TooManyRequests
 from store.settings import Settings
-from store.tables import DomainSet, Optimization, Swarm
+from store.tables import DomainSet, Job, Launch, Optimization, Swarm
 
 BURST_SECONDS = 2.0
 """A user who was quiet may send so many seconds' requests at once."""
@@ -188,10 +188,7 @@ def check_queue(session: Session, settings: Settings, user: Principal, device_ho
     """Raise TooManyRequests where a user has asked for as much as one may have under way, or would now."""
     if user.is_operator:
         return
-    query = select(func.count(), func.sum(Optimization.device_hours)).where(
-        Optimization.user_name == user.name, Optimization.state.in_(jobs.LIVE)
-    )
-    live, hours = session.execute(query).one()
+    live = session.scalar(_of_live_optimizations(func.count(), user)) or 0
     if live >= settings.user_optimizations:
         raise TooManyRequests(
             "too_many_optimizations",
@@ -199,10 +196,28 @@ def check_queue(session: Session, settings: Settings, user: Principal, device_ho
             " (MIXWRIGHT_USER_OPTIMIZATIONS).",
             60,
         )
-    if (hours or 0.0) + device_hours > settings.user_device_hours:
+    check_device_hours(session, settings, user, device_hours)
+
+
+def _of_live_optimizations(what: ColumnElement[Any], user: Principal) -> Select[*tuple[Any, ...]]:
+    return select(what).where(Optimization.user_name == user.name, Optimization.state.in_(jobs.LIVE))
+
+
+def check_device_hours(session: Session, settings: Settings, user: Principal, device_hours: float) -> None:
+    """Raise TooManyRequests where a user's optimizations and launches under way would take more than one may."""
+    if user.is_operator:
+        return
+    launched = (
+        select(func.sum(Launch.device_hours))
+        .join(Job, Job.owner == Launch.id)
+        .where(Job.user_name == user.name, Job.state.in_(jobs.LIVE))
+    )
+    asked = (_of_live_optimizations(func.sum(Optimization.device_hours), user), launched)
+    hours = sum(session.scalar(query) or 0.0 for query in asked)
+    if hours + device_hours > settings.user_device_hours:
         raise TooManyRequests(
             "too_many_device_hours",
-            f"This takes about {device_hours:,.1f} device-hours beside the {hours or 0.0:,.1f} that {user.name!r} has"
+            f"This takes about {device_hours:,.1f} device-hours beside the {hours:,.1f} that {user.name!r} has"
             f" under way; a user may have {settings.user_device_hours:,g} (MIXWRIGHT_USER_DEVICE_HOURS).",
             60,
         )

@@ -62,7 +62,7 @@ def create_launch(
     launch_id = do_once(
         database,
         IdempotentRequest("launches", creation.key, body),
-        lambda session: store_launches(session, checked, device, user.name),
+        lambda session: store_launches(session, checked, device, settings, user),
     )
     creation.response.headers["Location"] = f"/v1/launches/{launch_id}"
     creation.response.headers["Retry-After"] = RETRY_AFTER_SECONDS

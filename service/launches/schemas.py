@@ -107,6 +107,7 @@ class LaunchView(TrainingView, ModelView):
     run_id: str
     settings: dict[str, object]
     average: dict[str, float] = Field(description="What the mean of the last models measured, if asked for.")
+    warnings: list[str] = Field(description="What was doubtful when it was asked for.")
     exit_status: int | None
     notes: list[str] = Field(description="What is amiss in the files of results that a program left.")
 
@@ -129,6 +130,10 @@ class LaunchPlanView(BaseModel):
     launcher: str
     tokens: int
     settings: dict[str, object]
+    device_hours: float | None = Field(description="By the device's calibration; null where nobody knows.")
+    warnings: list[str] = Field(
+        description="Domains too small for a row, and what is known of its tasks' text being trained on."
+    )
     domains: list[ReadView]
 
 

@@ -10,12 +10,16 @@ from sqlalchemy.orm import Session
 from mixing.document import to_document
 from mixing.errors import MixingError
 from proxy_models.families.start import StartFolder
-from service.domain_sets.repository import require_usable
+from service.domain_sets.repository import counted_text, require_usable
+from service.http.limits import check_device_hours
 from service.http.schemas import Listing
 from service.launches.schemas import LaunchPlanView, LaunchRequest, LaunchView, ReadView
+from service.launches.warnings import launch_warnings
 from service.mixtures.service import check_repetition, mixture_with_id
+from service.optimizations.cost import AskedSwarm, cost_view
 from service.optimizations.schemas import TrainingRequest
 from service.swarms.service import training_view
+from service.tokens import Principal
 from service.training.checks import (
     check_rows,
     check_tasks,
@@ -177,7 +181,7 @@ def fitting_launch(
         here = tuple(task for task in asked.tasks if task.path or document.is_program)
         document = replace(document, tasks=here, aggregate=asked.aggregate)
     _check_exports(session, checked.launcher, mixture, document)
-    return mixture, document
+    return mixture, replace(document, warnings=tuple(launch_warnings(mixture, document)))
 
 
 def _check_exports(
@@ -222,37 +226,52 @@ def plan_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice) 
         launcher=document.launcher,
         tokens=document.tokens,
         settings=to_document(document),
+        device_hours=_device_hours(session, mixture, document, device),
+        warnings=list(document.warnings),
         domains=rows,
     )
 
 
+def _device_hours(
+    session: Session, mixture: MixtureRow, document: LaunchDocument, device: WorkerDevice
+) -> float | None:
+    """The estimate, on however many devices; None where nobody knows, as of a program of the operator's."""
+    if document.is_program:
+        return None
+    text, tokens = counted_text(session, mixture.revision), document.whole_steps(document.tokens)
+    cost = cost_view(AskedSwarm(mixture.revision, text, document, document.tasks, 1, tokens), device)
+    return None if cost is None else cost.device_hours
+
+
 def store_launches(
-    session: Session, checked: Sequence[CheckedLaunch], device: WorkerDevice, user: str
+    session: Session,
+    checked: Sequence[CheckedLaunch],
+    device: WorkerDevice,
+    settings: Settings,
+    user: Principal,
 ) -> str:
-    """Store launches that were asked for together; answers the first one's id. Raises as `fitting_launch`."""
+    """Store launches that a user asked for together, each with its run and job; answers the first one's id.
+
+    Raises as `fitting_launch`, and TooManyRequests where the user would have more device-hours under way than one may.
+    """
     first: str | None = None
     for one in checked:
-        made = _store_launch(session, one, device, user, first, len(checked) > 1)
-        first = first or made
+        mixture, document = fitting_launch(session, one, device)
+        hours = _device_hours(session, mixture, document, device) or 0.0
+        check_device_hours(session, settings, user, hours)
+        launch = Launch(mixture_id=mixture.id, settings=to_document(document), device_hours=hours)
+        session.add(launch)
+        session.flush()
+        first = first or launch.id
+        if len(checked) > 1:
+            launch.settings = to_document(replace(document, series=first))
+        _queue(session, launch, mixture, _kind(one), user.name)
     assert first is not None, "there is one at least"
     return first
 
 
-def _store_launch(
-    session: Session,
-    checked: CheckedLaunch,
-    device: WorkerDevice,
-    user: str,
-    first: str | None,
-    is_series: bool,
-) -> str:
-    """Store the launch, its run and its job for a user; answers the launch's id. Raises as `fitting_launch`."""
-    mixture, document = fitting_launch(session, checked, device)
-    launch = Launch(mixture_id=mixture.id, settings=to_document(document))
-    session.add(launch)
-    session.flush()
-    if is_series:
-        launch.settings = to_document(replace(document, series=first or launch.id))
+def _queue(session: Session, launch: Launch, mixture: MixtureRow, kind: str, user: str) -> None:
+    document = LaunchDocument.of(launch)
     run = Run(
         launch_id=launch.id,
         position=0,
@@ -262,8 +281,7 @@ def _store_launch(
     )
     session.add(run)
     session.flush()
-    session.add(jobs.new_job(_kind(checked), run.id, launch.id, user=user))
-    return launch.id
+    session.add(jobs.new_job(kind, run.id, launch.id, user=user))
 
 
 def _kind(checked: CheckedLaunch) -> str:
@@ -306,7 +324,9 @@ def describe_series(session: Session, first: str) -> list[LaunchView]:
 
 
 def _view(row: Any) -> LaunchView:
-    return training_view(LaunchView, row, Measurements.of(row.result))
+    return training_view(
+        LaunchView, row, Measurements.of(row.result), warnings=row.settings.get("warnings", [])
+    )
 
 
 LAUNCHES = Listing(

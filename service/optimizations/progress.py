@@ -150,8 +150,8 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
     """The whole document of ``GET /v1/optimizations/{id}``; ``row`` comes with its revision and domain set."""
     work = work_of(session, row)
     text = counted_text(session, row.revision)
-    mixtures, (swarm, warnings) = mixtures_of(session, row.id), swarm_of(session, row.id)
     document = SwarmDocument.of(row)
+    mixtures, (swarm, warnings) = mixtures_of(session, row.id), swarm_of(session, row.id, document.tasks)
     progress = _progress(row.state, document, work, text.domains)
     asked = None
     if document.proxy is not None:

@@ -1,5 +1,7 @@
 """Optimizations: finding them, planning and storing them, cancelling and retrying them. Nothing here commits."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
@@ -8,9 +10,9 @@ from service.http.schemas import Listing, views_of
 from service.optimizations.cost import PlannedOptimization
 from service.optimizations.views import OptimizationSummary
 from store import jobs
-from store.documents import SwarmDocument
+from store.documents import SwarmDocument, TaskDocument
 from store.problems import Conflict, existing
-from store.revisions.shared_text import contamination_warnings
+from store.revisions.shared_text import contamination_warnings, uncompared_warnings
 from store.tables import DomainSet, MixtureRow, Optimization, Revision, Swarm, database_now
 
 _ONE = (
@@ -27,10 +29,15 @@ def optimization_with_id(session: Session, optimization_id: str) -> Optimization
     return existing(session.scalars(_ONE, {"id": optimization_id}).first(), "optimization", optimization_id)
 
 
-def swarm_of(session: Session, optimization_id: str) -> tuple[str | None, list[str]]:
-    """The optimization's swarm, once it is sampled, and which tasks were then found to be trained on."""
+def swarm_of(
+    session: Session, optimization_id: str, tasks: Sequence[TaskDocument]
+) -> tuple[str | None, list[str]]:
+    """The optimization's swarm, once it is sampled, and which tasks are trained on or were not looked for."""
     row = session.execute(_SWARM, {"id": optimization_id}).first()
-    return (None, []) if row is None else (row.id, list(contamination_warnings(row.contamination)))
+    if row is None:
+        return None, list(uncompared_warnings([task for task in tasks if not task.path], None))
+    found = row.contamination
+    return row.id, [*contamination_warnings(found), *uncompared_warnings(tasks, found)]
 
 
 def mixtures_of(session: Session, optimization_id: str) -> dict[str, str]:

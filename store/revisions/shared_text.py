@@ -162,11 +162,21 @@ def contamination_warnings(found: Mapping[str, Any] | None) -> Iterator[str]:
             )
 
 
+def uncompared_warnings(tasks: Iterable[TaskDocument], found: Mapping[str, Any] | None) -> Iterator[str]:
+    """Which tasks nobody has held against the training text: silence means that one was, and is not in it."""
+    if missing := [task.name for task in tasks if task.name not in (found or {})]:
+        yield (
+            f"Nothing is known of whether the domains train on examples of {', '.join(missing)}: that was not looked"
+            " for. It is where the optimization, or a domain set of this text, names the file of the task in `tasks`."
+        )
+
+
 def plan_warnings(revision: Revision, tasks: Sequence[TaskDocument]) -> Iterator[str]:
     """Everything to be known before anything is trained."""
     known = of_tasks(known_tasks(revision), tasks)
     yield from text_warnings(revision, tasks)
     yield from contamination_warnings(known)
+    yield from uncompared_warnings([task for task in tasks if not task.path], known)
     if missing := [task.name for task in tasks if task.path and task.name not in known]:
         yield (
             f"Whether the domains train on examples of {', '.join(missing)} is looked for when the swarm is sampled."

@@ -1,22 +1,26 @@
 """The cost of a swarm over HTTP: counted, timed by the best evidence there is, refused where it cannot fit."""
 
+import html
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from proxy_models.config import TrainingConfig, size_named
 from proxy_models.planning.calibration import Calibration, Device, Rate, file_of, save, shape_of
 from proxy_models.planning.memory import bytes_per_model, largest_wave, processor_name, total_memory
+from proxy_models.training.mixture_sampler import allocate_rows
 from service.dashboard.formatting import flops
 from service.training.device import worker_device
 from store import jobs
 from store.engine import Database
 from store.settings import Settings
-from store.tables import DomainRow, Job, Optimization, Run, Swarm
+from store.tables import DomainRow, Job, Launch, Optimization, Run, Swarm
 from tests.service.conftest import LLAMA
 
 pytestmark = pytest.mark.usefixtures("counted_once")
@@ -285,3 +289,60 @@ def test_a_plan_tells_of_copies_of_declared_counts_and_of_how_little_there_is_to
     assert books_view["unique_tokens"] == 300_000
     assert [f"Domain books: {warning}" for warning in books_view["warnings"]] == said[1:3]
     assert view["warnings"] == said[3:]
+
+
+def launch_of(client: TestClient, weights: dict[str, float], **said: Any) -> Document:
+    """A request for a launch on a mixture made by hand: 1,000 rows of 1,024 tokens."""
+    mixture = {"domain_set": "pool", "name": "mine", "weights": weights}
+    made = client.post("/v1/mixtures", json=mixture).json()["id"]
+    training = {"size": "nano-0.1M", "tokens": 1_024_000, "sequence_length": 1024, "batch_rows": 1}
+    return {"mixture_id": made, **training, **said}
+
+
+def test_a_launch_tells_its_device_hours_and_they_are_kept(
+    client: TestClient, counted: Document, settings: Settings
+) -> None:
+    save(settings.calibrations, CALIBRATION)
+    weights = {"web:news": 0.5, "web:forums": 0.3, "books": 0.2}
+    launch = launch_of(client, weights, sequence_length=128, batch_rows=8)
+    plan = client.post("/v1/launches?dry_run=true", json=launch).json()
+    # Of 1,024 tokens a step alone at 10,000 a second; 30,000 held-out bytes are evaluated with a third of the work.
+    evaluated = (30_000 / 4) / 3
+    assert plan["device_hours"] == pytest.approx((1_024_000 + evaluated) / 10_000 / 3600)
+    assert plan["warnings"] == []
+    made = client.post("/v1/launches", json=launch).json()
+    with Database(settings.resolved_database_url).read() as session:
+        assert session.get_one(Launch, made["id"]).device_hours == pytest.approx(plan["device_hours"])
+
+
+def test_a_launch_names_the_domains_that_may_get_no_row_and_how_many_tokens_give_them_one(
+    client: TestClient, counted: Document
+) -> None:
+    weights = {"web:news": 0.9, "web:forums": 0.0997, "books": 0.0003}
+    launch = launch_of(client, weights)
+    plan = client.post("/v1/launches?dry_run=true", json=launch).json()
+    (said,) = plan["warnings"]
+    assert "books (0.0003, 0.3 rows)" in said
+    assert "1,000 rows of 1,024 tokens" in said
+    (tokens,) = re.findall(r"With ([\d,]+) tokens", said)
+    (shorter,) = re.findall(r"rows of ([\d,]+), each gets one", said)
+    made = client.post("/v1/launches", json=launch)
+    assert made.status_code == 202
+    assert made.json()["warnings"] == [said]
+    assert said in html.unescape(client.get(f"/launches/{made.json()['id']}").text)
+    for more in ({"tokens": int(tokens.replace(",", ""))}, {"sequence_length": int(shorter)}):
+        enough = {**launch, **more}
+        assert client.post("/v1/launches?dry_run=true", json=enough).json()["warnings"] == []
+        rows = enough["tokens"] // enough["sequence_length"]
+        shares = allocate_rows(np.array([*weights.values()]), rows, np.full(3, rows))
+        assert all(shares > 0)
+
+
+def test_a_launch_is_refused_where_rounding_would_make_it_another_mixture(
+    client: TestClient, counted: Document
+) -> None:
+    launch = launch_of(client, {"web:news": 0.9, "web:forums": 0.06, "books": 0.04}, tokens=8 * 1024)
+    refused = client.post("/v1/launches?dry_run=true", json=launch)
+    assert (refused.status_code, refused.json()["code"]) == (422, "rows_too_coarse")
+    assert refused.json()["names"] == ["books", "web:forums"]
+    assert refused.json()["field"] == "tokens"

@@ -16,7 +16,7 @@ from service.tokens import ALL_SCOPES, OPERATOR, Principal, create_token
 from store.engine import Database
 from store.problems import TooManyRequests
 from store.settings import Settings
-from store.tables import DomainSet, Job, Optimization
+from store.tables import DomainSet, Job, Launch, Optimization
 
 ANN = Principal("ann", ALL_SCOPES, token_id="1")
 BEN = Principal("ben", ALL_SCOPES, token_id="2")
@@ -205,6 +205,27 @@ def test_a_user_has_so_many_device_hours_under_way(
     refused = client.post("/v1/optimizations", json=optimization, headers=ann)
     assert (refused.status_code, refused.json()["code"]) == (429, "too_many_device_hours")
     assert "10.5" in refused.json()["detail"]
+
+
+def test_launches_under_way_are_device_hours_too(
+    client: TestClient, settings: Settings, optimization: dict[str, Any]
+) -> None:
+    ann, ben = users(client, settings, "ann", "ben")
+    weights = {"web:news": 0.5, "web:forums": 0.3, "books": 0.2}
+    mixture = client.post("/v1/mixtures", json={"domain_set": "pool", "name": "mine", "weights": weights})
+    launch = {"mixture_id": mixture.json()["id"], "size": "nano-1M", "tokens": 1_000_000}
+    first = client.post("/v1/launches", json=launch, headers=ann)
+    assert first.status_code == 202
+    database: Database = client.app.state.database  # pyright: ignore[reportAttributeAccessIssue]
+    with database.write() as session:
+        session.execute(update(Launch).values(device_hours=10.5))
+    for path, body in (("launches", launch), ("optimizations", optimization)):
+        refused = client.post(f"/v1/{path}", json=body, headers=ann)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_device_hours")
+        assert "10.5" in refused.json()["detail"]
+        assert client.post(f"/v1/{path}", json=body, headers=ben).status_code == 202
+    client.post(f"/v1/launches/{first.json()['id']}:cancel", headers=ann)
+    assert client.post("/v1/launches", json=launch, headers=ann).status_code == 202
 
 
 def test_everything_that_is_made_is_noted_with_who_asked_for_it(

@@ -1,6 +1,7 @@
 """What a revision is told of its domains' text: from files to the caps, on both databases."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,13 @@ from store.documents import LaunchDocument, TaskDocument
 from store.engine import Database
 from store.problems import Invalid
 from store.question import JobQuestion
-from store.revisions.shared_text import asked_of, counted_domains, plan_warnings, text_warnings
+from store.revisions.shared_text import (
+    asked_of,
+    counted_domains,
+    plan_warnings,
+    text_warnings,
+    uncompared_warnings,
+)
 from store.settings import Settings
 from store.tables import Job, MixtureRow, Optimization, Revision
 from tests.workers.conftest import prepare, write_texts
@@ -203,3 +210,27 @@ def test_tasks_that_are_named_with_a_domain_set_are_looked_for_when_it_is_counte
 
 def job_of(revision: Revision) -> Job:
     return jobs.new_job(jobs.COMPARE_DOMAINS, revision.id, revision.id)
+
+
+def test_silence_about_a_task_means_that_it_was_looked_for() -> None:
+    """Each task of a plan, and of an answer, was held against the text and is clean, or something is said of it."""
+    told = {"examples": 4, "short": 0, "domains": {"web": 3}, "total": 3, "shown": "Who"}
+    clean, dirty, new, elsewhere = (
+        TaskDocument(name=name, path=path, digest=name)
+        for name, path in (("clean", "/c"), ("dirty", "/d"), ("new", "/n"), ("elsewhere", ""))
+    )
+    known = {"clean": {**told, "domains": {}, "total": 0}, "dirty": told}
+    revision = Revision(shared_text={"texts": [], "tasks": known}, domains=[])
+    said = [*plan_warnings(revision, (clean, dirty, new, elsewhere))]
+    about = {
+        name: [one for one in said if re.search(rf"\b{name}\b", one)]
+        for name in ("clean", "dirty", "new", "elsewhere")
+    }
+    assert about["clean"] == []
+    assert ["3 are in the training text" in one for one in about["dirty"]] == [True]
+    assert ["when the swarm is sampled" in one for one in about["new"]] == [True]
+    assert ["Nothing is known" in one and "`tasks`" in one for one in about["elsewhere"]] == [True]
+    assert len(said) == 3
+    answered = [*uncompared_warnings((clean, dirty, new, elsewhere), known)]
+    assert ["new, elsewhere" in one for one in answered] == [True]
+    assert len([*uncompared_warnings((new,), None)]) == 1, "older swarms have not looked at all"
