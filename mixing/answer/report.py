@@ -12,9 +12,10 @@ from mixing.answer.uncertainty import CONFIDENCE
 from mixing.answer.untrained import cap_row, domain_rows
 from mixing.answer.warnings import warnings_of
 from mixing.laws.conformal import RunIntervals, fewest_runs
-from mixing.laws.diagnostics import effects, weight_spread
+from mixing.laws.diagnostics import effects, leverage, weight_spread
 from mixing.laws.ensemble import PROCESSES, WORTH_SEARCHING
 from mixing.limits import BINDING
+from mixing.methods import method_named
 from mixing.runs.noise import TaskSignal, rank_tasks
 from mixing.sense import Sense, sense_of
 from mixing.solve.constraints import LinearConstraint
@@ -73,9 +74,13 @@ class Report:
             "evaluations": proposal.solution.evaluations,
             "optimism": None if intervals is None else intervals.optimism,
             "nearest_run_distance": self.nearest_run_distance,
+            "support": self.support,
             "runs_used": len(self.evidence.weights),
+            "runs_recommended": self.runs_recommended,
             "rounding": float(self.evidence.table.rounding.max()),
             "without_rows": dict(self.evidence.without_rows),
+            "set_aside": [asdict(one) for one in self.evidence.set_aside],
+            "freedom": self.question.limits.freedom,
             "left_out": dict(self.evidence.left_out),
             "notes": [*self.evidence.notes, *self.proposal.learned.law.notes(), *self.how_solved()],
             "warnings": [asdict(warning) for warning in warnings_of(self)],
@@ -102,7 +107,28 @@ class Report:
             "families": self.families(),
             **self.predicted(-1, self.sense, natural, proposed),
             "confidence": CONFIDENCE,
+            "noise": self._objective_noise(),
         }
+
+    def _objective_noise(self) -> float | None:
+        """Of one run's objective, by that of its tasks; None where that of one is not known."""
+        share, noises = self.evidence.objective, self.evidence.noise
+        if not np.isfinite(noises[share > 0]).all():
+            return None
+        return float(np.sqrt(np.nansum((share * noises) ** 2)))
+
+    @cached_property
+    def support(self) -> dict[str, float]:
+        """The leverage of the mixture, and the largest of the runs: beyond it the prediction extrapolates."""
+        weights = self.evidence.weights
+        supports = leverage(weights, np.vstack([weights, self.weights]))
+        return {"proposed": float(supports[-1]), "runs": float(supports[:-1].max())}
+
+    @cached_property
+    def runs_recommended(self) -> int:
+        """As many as the method trains over these domains where nobody says."""
+        question = self.question
+        return method_named(question.method).default_runs(len(question.space.free), question.parts)
 
     def predicted(self, column: int, sense: Sense, natural: float, proposed: float) -> Document:
         """What is predicted of a task, or in column -1 of the objective, and how sure that is.

@@ -1,4 +1,4 @@
-"""When the evidence does not support a decision, in plain words."""
+"""When the evidence does not support a decision, in plain words; every number in them is a field of the document."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixing.laws.diagnostics import UNVARIED, leverage, weight_spread
+from mixing.laws.diagnostics import UNVARIED, weight_spread
 from mixing.laws.transfer import FEWEST_ANCHORS
-from mixing.methods import method_named
 from mixing.sense import Sense
 
 if TYPE_CHECKING:
@@ -66,15 +65,13 @@ def _gain(report: "Report") -> Iterator[Warning]:
         yield Warning(
             "gain_negative", "The proposed mixture is predicted to be worse than the natural distribution."
         )
-    share, noises = report.evidence.objective, report.evidence.noise
-    if np.isfinite(noises[share > 0]).all():
-        noise = float(np.sqrt(np.nansum((share * noises) ** 2)))
-        if noise >= abs(report.objective["gain"]):
-            yield Warning(
-                "noise_comparable_to_gain",
-                f"The noise of one run's objective, {sense.change(noise)}, is as large as the predicted gain, "
-                f"{sense.change(report.objective['gain'])}.",
-            )
+    noise, gain = report.objective["noise"], report.objective["gain"]
+    if noise is not None and noise >= abs(gain):
+        yield Warning(
+            "noise_comparable_to_gain",
+            f"The noise of one run's objective, {sense.change(noise)}, is as large as the predicted gain, "
+            f"{sense.change(gain)}.",
+        )
 
 
 def _transfer(report: "Report") -> Iterator[Warning]:
@@ -133,23 +130,19 @@ def _regression(report: "Report") -> Iterator[Warning]:
             f"The law of {unfinished} was still improving when its iterations ended: what it predicts may be off by"
             " more than its interval says.",
         )
-    runs = len(report.evidence.weights)
-    question = report.question
-    recommended = method_named(question.method).default_runs(len(question.space.free), question.parts)
+    runs, recommended, domains = len(report.evidence.weights), report.runs_recommended, len(report.domains)
     if runs < recommended:
-        yield Warning(
-            "few_runs", f"{runs} runs over {len(question.domains)} domains; {recommended} are recommended."
-        )
+        yield Warning("few_runs", f"{runs} runs over {domains} domains; {recommended} are recommended.")
 
 
 def _swarm(report: "Report") -> Iterator[Warning]:
     weights = report.evidence.weights
-    supports = leverage(weights, np.vstack([weights, report.weights]))
-    if supports[-1] > supports[:-1].max():
+    support = report.support
+    if support["proposed"] > support["runs"]:
         yield Warning(
             "beyond_the_runs",
-            f"The proposed mixture lies beyond what the runs support: its leverage is {supports[-1]:.2f}, that of "
-            f"the runs at most {supports[:-1].max():.2f}, and the nearest one is {report.nearest_run_distance:.2f} "
+            f"The proposed mixture lies beyond what the runs support: its leverage is {support['proposed']:.2f}, that"
+            f" of the runs at most {support['runs']:.2f}, and the nearest one is {report.nearest_run_distance:.2f} "
             "away (L1). The prediction extrapolates.",
         )
     rounding = float(report.evidence.table.rounding.max())

@@ -252,7 +252,7 @@ def store_launches(
 ) -> str:
     """Store launches that a user asked for together, each with its run and job; answers the first one's id.
 
-    Raises as `fitting_launch`, and TooManyRequests where the user would have more device-hours under way than one may.
+    Raises as `fitting_launch`, and TooManyRequests where more device-hours would be under way than a user may have.
     """
     first: str | None = None
     for one in checked:
