@@ -75,6 +75,7 @@ class Report:
             "optimism": None if intervals is None else intervals.optimism,
             "nearest_run_distance": self.nearest_run_distance,
             "support": self.support,
+            "agreement": self.agreement,
             "runs_used": len(self.evidence.weights),
             "runs_recommended": self.runs_recommended,
             "rounding": float(self.evidence.table.rounding.max()),
@@ -123,6 +124,16 @@ class Report:
         weights = self.evidence.weights
         supports = leverage(weights, np.vstack([weights, self.weights]))
         return {"proposed": float(supports[-1]), "runs": float(supports[:-1].max())}
+
+    @cached_property
+    def agreement(self) -> float | None:
+        """Mean rank correlation, over the objective's tasks, of anchors with proxies; None without."""
+        carried, share = self.proposal.transfer, self.evidence.objective
+        if carried is None:
+            return None
+        agreement = carried.agreement[: len(share)]
+        judged = np.isfinite(agreement) & (share > 0)
+        return float(share[judged] @ agreement[judged] / share[judged].sum()) if judged.any() else None
 
     @cached_property
     def runs_recommended(self) -> int:

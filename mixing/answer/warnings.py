@@ -84,14 +84,10 @@ def _transfer(report: "Report") -> Iterator[Warning]:
             f"The anchors of {scale} are of fewer than {FEWEST_ANCHORS} mixtures, which does not tell that scale from"
             " the proxies': they count for nothing. Train more of them.",
         )
-    tasks = report.evidence.tasks
-    agreement, share = carried.agreement[: len(tasks)], report.evidence.objective
-    judged = np.isfinite(agreement) & (share > 0)
-    if not judged.any():
-        return
-    mean = float(share[judged] @ agreement[judged] / share[judged].sum())
-    if mean < LOW_AGREEMENT:
-        worst = tasks[int(np.argmin(np.where(judged, agreement, np.inf)))]
+    mean, tasks = report.agreement, report.evidence.tasks
+    if mean is not None and mean < LOW_AGREEMENT:
+        agreement, share = carried.agreement[: len(tasks)], report.evidence.objective
+        worst = tasks[int(np.nanargmin(np.where(share > 0, agreement, np.nan)))]
         yield Warning(
             "weak_transfer",
             f"The {carried.anchors} anchors order mixtures otherwise than the proxies: their rank correlation is"

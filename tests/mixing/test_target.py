@@ -12,6 +12,7 @@ from mixing.errors import InvalidMetrics, InvalidSetting, UnknownDomain
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.terms import Target
+from tests.mixing.test_warnings import check as check_warnings
 
 DOMAINS = Domains.of({"web": 6e9, "code": 3e9, "books": 1e9})
 QUESTION = Question(
@@ -117,8 +118,9 @@ def swapped(anchor: RunEvidence) -> RunEvidence:
 def test_a_warning_fires_where_sizes_disagree_and_is_silent_where_they_agree() -> None:
     agreeing = anchors((0.5, 0.5))
     for runs, fires in ((agreeing, False), (tuple(map(swapped, agreeing)), True)):
-        codes = {warning["code"] for warning in document((*PROXIES, *runs))["warnings"]}
-        assert ("weak_transfer" in codes) is fires
+        found = document((*PROXIES, *runs))
+        assert ("weak_transfer" in {warning["code"] for warning in found["warnings"]}) is fires
+        check_warnings(found, [*found["weights"], *(run.id for run in (*PROXIES, *runs))])
 
 
 @pytest.mark.parametrize("target", [Target(9e7, 4e9), Target(9e8, 9e8)])

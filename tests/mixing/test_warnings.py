@@ -25,6 +25,7 @@ SHOWN: dict[str, Callable[[Document], Sequence[Any]]] = {
         shown["held_out_rank_correlation"],
     ],
     "few_runs": lambda shown: [shown["runs_used"], len(shown["domains"]), shown["runs_recommended"]],
+    "weak_transfer": lambda shown: [shown["agreement"], shown["at_target"]["anchors"]],
     "beyond_the_runs": lambda shown: [
         shown["support"]["proposed"],
         shown["support"]["runs"],
