@@ -1,24 +1,28 @@
 #!/usr/bin/env bash
-# Makes .consumers/NAME, an environment for each trainer whose loader draws from our exports. `make test-consumers` runs this.
+# Makes .consumers/NAME, an environment for each trainer whose loader draws from our exports, and each scheduler's own parser. `make test-consumers` runs this.
 # Each pins another torch or transformers than ours, so none of them shares the project's environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# With torch, unless it is "light".
 make_environment() {
-    local name=$1 directory=.consumers/$1
+    local name=$1 directory=.consumers/$1 torch=yes
     shift
+    [ "$1" = light ] && torch= && shift
     [ -e "$directory/.installed" ] && return
     echo "Installing $name"
     .venv/bin/python -m venv --clear "$directory"
     local pip=("$directory/bin/python" -m pip --disable-pip-version-check --no-input install --quiet)
     # In every call, or the package's own requirement brings a build for accelerators.
-    "${pip[@]}" "torch==2.13.0" numpy
+    [ -z "$torch" ] || "${pip[@]}" "torch==2.13.0" numpy
     "$@" "${pip[@]}"
     touch "$directory/.installed"
 }
 
 olmo_core() { "$@" "torch==2.13.0" ai2-olmo-core==3.0.0; }
 megatron() { "$@" "torch==2.13.0" megatron-core==0.16.1; }
+kubernetes() { "$@" kubernetes-validate==1.37.0; }
+skypilot() { "$@" skypilot==0.14.1; }
 datasets() { "$@" datasets==5.2.0; }
 litdata() { "$@" "torch==2.13.0" litdata==0.2.76; }
 streaming() {
@@ -33,3 +37,5 @@ make_environment megatron megatron
 make_environment datasets datasets
 make_environment litdata litdata
 make_environment streaming streaming
+make_environment kubernetes light kubernetes
+make_environment skypilot light skypilot

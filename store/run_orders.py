@@ -21,11 +21,7 @@ def run_order(
     tasks: Sequence[TaskDocument],
     settings: Settings,
 ) -> Document:
-    """A run of a swarm, or of a launch. Raises NotReady where a domain has no shard."""
-    shards = {row.name: row.shard_directory for row in revision.domains}
-    for name, directory in shards.items():
-        if directory is None:
-            raise NotReady("data_missing", f"domain {name!r} has no token shard")
+    """A run of a swarm, or of a launch; a domain that was not counted yet has no shard in it (`require_shards`)."""
     # Of a published model what it was when it was asked for: whoever fetches it looks.
     content = (
         {"start_content": training.start_content} if training.start and is_address(training.start) else {}
@@ -37,7 +33,7 @@ def run_order(
         **content,
         "vocabulary_size": revision.vocabulary_size,
         "mixture": run.weights,
-        "shards": shards,
+        "shards": {row.name: row.shard_directory for row in revision.domains},
         "tokenizer": revision.tokenizer_path,
         "tasks": [
             {"name": task.name, "path": task.path, "measure": task.measure, "fields": task.fields}
@@ -53,3 +49,10 @@ def run_order(
             "seed": run.seed,
         },
     }
+
+
+def require_shards(revision: "Revision") -> None:
+    """Raise NotReady where a domain has no shard to train on."""
+    for row in revision.domains:
+        if row.shard_directory is None:
+            raise NotReady("data_missing", f"domain {row.name!r} has no token shard")

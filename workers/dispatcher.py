@@ -25,7 +25,7 @@ from workers.celery_app import REST_QUEUE, RUN_JOB, TRAIN_QUEUE, app, queue_of
 from workers.claims.claim import claimable
 from workers.claims.registry import Registry
 from workers.claims.slots import Slot
-from workers.follower import follow_submissions
+from workers.follower import Follower
 from workers.pipeline import tick
 
 log = logging.getLogger("mixwright.dispatcher")
@@ -86,9 +86,7 @@ def dispatch(settings: Settings, stopping: threading.Event) -> None:
     """Tick until ``stopping`` is set."""
     database = Database(settings.resolved_database_url)
     registry = Registry(database, [SLOT])
-    follower = threading.Thread(
-        target=follow_submissions, args=(database, settings, stopping), name="follower"
-    )
+    follower = threading.Thread(target=Follower(database, settings).follow, args=(stopping,), name="follower")
     follower.start()
     while not stopping.is_set():
         _whatever_answers("tick", lambda: tick(database))

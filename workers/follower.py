@@ -21,13 +21,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import object_session
+from sqlalchemy.orm import Session, object_session
 
 from proxy_models.training.run_files import Followed
 from store import jobs
 from store.documents import LaunchDocument
 from store.engine import Database
-from store.launchers.base import Work, submission_name
+from store.launchers.base import Commanded, Work, submission_name
 from store.launchers.scheduler import (
     ENDED,
     QUEUED,
@@ -37,21 +37,23 @@ from store.launchers.scheduler import (
     SchedulerAway,
     Seen,
     Standing,
+    exit_status_in,
     started_by,
     submission_directory,
 )
 from store.launchers.work import exports_of, work_of
 from store.logs import bound, first_line
+from store.run_orders import require_shards
 from store.series import keep_metrics
 from store.settings import Settings
-from store.tables import Document, Job, Launch, Metric, Run, Submission, database_now
+from store.tables import Document, Job, Launch, Run, Submission, database_now
 from workers.claims.claim import claimable, end, is_any, retry_or_end
 from workers.claims.failures import Failure
 from workers.jobs import kind_named
 from workers.jobs.external_run import configured, results_of
 from workers.jobs.launch_results import collect
 from workers.pipeline import settle
-from workers.submission import CANCELLED, Outcome, collected, handed_over, progress_of, withdrawn
+from workers.submission import CANCELLED, Outcome, collected, handed_over, withdrawn
 
 log = logging.getLogger("mixwright.follower")
 
@@ -60,11 +62,17 @@ BATCH = 100
 """Submissions begun, and looked at, in one round."""
 LEASE_SECONDS = 600.0
 """Longer than all that one look asks of a scheduler may take."""
-AFTER_ERROR_SECONDS = 30.0
+AWAY_SECONDS, WAITING_SECONDS = 5.0, 2.0
+"""Until a scheduler that did not answer, and a launch that waits for its domains, are looked at again."""
+_PREPARATION = (jobs.PREPARE_TOKENIZER, jobs.PREPARE_DOMAIN, jobs.COMPARE_DOMAINS)
 
 
 class NotHeld(RuntimeError):
     """Somebody else looks at the submission by now: nothing was written."""
+
+
+class Waiting(RuntimeError):
+    """It cannot be handed over yet."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class Held:
 class About:
     """What a submission is of."""
 
+    run_id: str
     launcher: Scheduler
     work: Work
     launch: LaunchDocument
@@ -93,49 +102,133 @@ class About:
     is_cancelled: bool
 
 
-def follow_submissions(database: Database, settings: Settings, stopping: threading.Event) -> None:
-    """Follow what there is until ``stopping`` is set."""
-    while not stopping.is_set():
-        try:
-            look_around(database, settings, stopping)
-        except SQLAlchemyError as error:  # the store comes back, and nothing was kept here
-            log.warning("submissions: %s", first_line(error))
-        stopping.wait(TICK_SECONDS)
+@dataclass(frozen=True)
+class Measured:
+    """What is new of the built-in trainer's run: its metrics, and how far it is."""
+
+    run_id: str
+    metrics: list[Document]
+    progress: Document | None
 
 
-def look_around(database: Database, settings: Settings, stopping: threading.Event) -> int:
-    """Begin what is queued and look once at what is due; answers how many submissions were looked at."""
-    begin(database)
-    away: set[str] = set()
-    for number in range(BATCH):
-        held = None if stopping.is_set() else take(database, away)
-        if held is None:
-            return number
-        with bound(submission=held.name):
+class Follower:
+    """Looks at a store's submissions; what it keeps between two looks can be read again."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.database, self.settings = database, settings
+        self.runs: dict[str, Followed] = {}
+
+    def follow(self, stopping: threading.Event) -> None:
+        """Follow what there is until ``stopping`` is set."""
+        while not stopping.is_set():
             try:
-                _look_safely(database, settings, held)
-            except SchedulerAway as error:  # nor will it answer for the others of this round
-                away.add(held.launcher)
-                log.warning("%s does not answer: %s", held.launcher, first_line(error))
-                note(database, held, AFTER_ERROR_SECONDS, Standing(QUEUED, f"does not answer: {error}"))
-            except NotHeld as error:
-                log.warning("dropped: %s", error)
-    return BATCH
+                self.look_around(stopping)
+            except SQLAlchemyError as error:  # the store comes back
+                log.warning("submissions: %s", first_line(error))
+            stopping.wait(TICK_SECONDS)
 
+    def look_around(self, stopping: threading.Event) -> int:
+        """Begin what is queued and look once at what is due; answers at how many submissions."""
+        begin(self.database)
+        away: set[str] = set()
+        for number in range(BATCH):
+            held = None if stopping.is_set() else take(self.database, away)
+            if held is None:
+                return number
+            with bound(submission=held.name):
+                try:
+                    self._look(held)
+                except SchedulerAway as error:  # nor will it answer for the others of this round
+                    away.add(held.launcher)
+                    log.warning("%s does not answer: %s", held.launcher, first_line(error))
+                    note(self.database, held, AWAY_SECONDS, Standing(QUEUED, f"does not answer: {error}"))
+                except NotHeld as error:
+                    log.warning("dropped: %s", error)
+        return BATCH
 
-def _look_safely(database: Database, settings: Settings, held: Held) -> None:
-    """What nobody foresaw ends only what was never handed over: a launch that trains must not be lost for it."""
-    try:
-        look(database, settings, held)
-    except (SchedulerAway, NotHeld, SQLAlchemyError):
-        raise
-    except Exception as error:  # the edge of the follower
-        log.exception("look")
-        failure = Failure.of(error)
-        if held.external_id is None:
-            close(database, held, Outcome(failure=failure))
+    def _look(self, held: Held) -> None:
+        """What nobody foresaw ends only what was never handed over: a launch that trains must not be lost for it."""
+        try:
+            self.look(held)
+        except (SchedulerAway, NotHeld, SQLAlchemyError):
+            raise
+        except Waiting as reason:
+            note(self.database, held, WAITING_SECONDS, Standing(QUEUED, str(reason)))
+        except Exception as error:  # the edge of the follower
+            log.exception("look")
+            failure = Failure.of(error)
+            if held.external_id is None:
+                close(self.database, held, Outcome(failure=failure))
+            else:
+                note(self.database, held, AWAY_SECONDS, Standing(QUEUED, f"{failure.code}: {failure.detail}"))
+
+    def look(self, held: Held) -> None:
+        """Hand it over if it was not, see how it is, and write that, or what came of it.
+
+        Raises `SchedulerAway`, and `Waiting` where it cannot be handed over yet.
+        """
+        about = self._about(held)
+        begun = started_by(submission_directory(about.work))
+        external_id = held.external_id if begun in (None, CANCELLED) else begun
+        if external_id is None and (external_id := self._begun(held, about)) is None:
+            return
+        seen = Seen(held.name, external_id, held.reported)
+        standing = about.launcher.follow(seen)
+        run = self.runs.setdefault(held.id, Followed(about.work.run_directory))
+        measured = Measured(about.run_id, run.metrics(), run.progress())
+        # Done is done, whatever a queue says that has lost its last seconds; what failed it may have started again.
+        is_done = exit_status_in(submission_directory(about.work)) == 0
+        if standing is not None and standing.state != ENDED and not is_done:
+            if about.is_cancelled:
+                about.launcher.cancel(seen)
+            note(self.database, held, about.launcher.poll_seconds, standing, external_id, measured)
+            return
+        outcome = collected(about.work, standing, about.is_cancelled, self.settings)
+        if outcome.result is not None and about.work.order is None:
+            outcome.result.update(collect(about.work.directory, about.results))
+        close(self.database, held, outcome, standing, measured)
+        del self.runs[held.id]
+        about.launcher.forget(seen)
+
+    def _begun(self, held: Held, about: About) -> str | None:
+        """The scheduler's id of a submission not known to be handed over; None where that ended it."""
+        try:
+            if about.is_cancelled:
+                external_id = withdrawn(about.work) or about.launcher.find(held.name)
+            else:
+                external_id = handed_over(about.launcher, about.work, about.launch, about.exports)
+        except (SchedulerAway, SQLAlchemyError):
+            raise
+        except Exception as error:  # the scheduler's refusal, or what is wrong with the launch
+            refused = Failure("submission_refused", str(error), retryable=False)
+            failure = refused if isinstance(error, Refused) else Failure.of(error)
+            close(self.database, held, Outcome(failure=failure))
+            return None
+        if external_id is None:
+            close(self.database, held, Outcome())
         else:
-            note(database, held, AFTER_ERROR_SECONDS, Standing(QUEUED, f"{failure.code}: {failure.detail}"))
+            log.info("%s has it as %s", held.launcher, external_id)
+            note(self.database, held, LEASE_SECONDS, Standing(QUEUED), external_id)
+        return external_id
+
+    def _about(self, held: Held) -> About:
+        launcher = configured(held.launcher, Scheduler, self.settings)
+        with self.database.read() as session:
+            job = session.get_one(Job, held.job_id)
+            launch, run = session.get_one(Launch, job.owner), session.get_one(Run, job.subject)
+            document, revision = LaunchDocument.of(launch), launch.mixture.revision
+            if held.external_id is None and not document.is_program and not job.cancel_requested:
+                if jobs.has_jobs(session, revision.id, _PREPARATION, jobs.LIVE):
+                    raise Waiting("its domains are being counted")
+                require_shards(revision)
+            work = work_of(run, launch.mixture, document, launcher, self.settings, held.number)
+            exports = (
+                exports_of(session, launcher, launch.mixture, document)
+                if isinstance(launcher, Commanded)
+                else {}
+            )
+            results = results_of(launcher, launch, document)
+            return About(run.id, launcher, work, document, exports, results, job.cancel_requested)
 
 
 def begin(database: Database) -> None:
@@ -176,75 +269,13 @@ def take(database: Database, away: Collection[str] = ()) -> Held | None:
         )
 
 
-def look(database: Database, settings: Settings, held: Held) -> None:
-    """Hand it over if it was not, see how it is, and write that, or what came of it. Raises `SchedulerAway`."""
-    about = _about(database, settings, held)
-    begun = started_by(submission_directory(about.work))
-    external_id = held.external_id if begun in (None, CANCELLED) else begun
-    if external_id is None and (external_id := _begun(database, held, about)) is None:
-        return
-    seen = Seen(held.name, external_id, held.reported)
-    standing = about.launcher.follow(seen)
-    if standing is not None and standing.state != ENDED:
-        if about.is_cancelled:
-            about.launcher.cancel(seen)
-        note(
-            database,
-            held,
-            about.launcher.poll_seconds,
-            standing,
-            external_id,
-            progress_of(about.work, standing),
-        )
-        keep_series(database, held, about.work)
-        return
-    outcome = collected(about.work, standing, about.is_cancelled, settings)
-    if outcome.result is not None and about.work.order is None:
-        outcome.result.update(collect(about.work.directory, about.results))
-    close(database, held, outcome, standing)
-    about.launcher.forget(seen)
-
-
-def _begun(database: Database, held: Held, about: About) -> str | None:
-    """The scheduler's id of a submission that was not known to be handed over; None where that ended it."""
-    try:
-        if about.is_cancelled:
-            external_id = withdrawn(about.work) or about.launcher.find(held.name)
-        else:
-            external_id = handed_over(about.launcher, about.work, about.launch, about.exports)
-    except (SchedulerAway, SQLAlchemyError):
-        raise
-    except Exception as error:  # the scheduler's refusal, or what is wrong with the launch
-        refused = Failure("submission_refused", str(error), retryable=False)
-        close(database, held, Outcome(failure=refused if isinstance(error, Refused) else Failure.of(error)))
-        return None
-    if external_id is None:
-        close(database, held, Outcome())
-    else:
-        log.info("%s has it as %s", held.launcher, external_id)
-        note(database, held, LEASE_SECONDS, Standing(QUEUED), external_id)
-    return external_id
-
-
-def _about(database: Database, settings: Settings, held: Held) -> About:
-    launcher = configured(held.launcher, Scheduler, settings)
-    with database.read() as session:
-        job = session.get_one(Job, held.job_id)
-        launch, run = session.get_one(Launch, job.owner), session.get_one(Run, job.subject)
-        document = LaunchDocument.of(launch)
-        work = work_of(run, launch.mixture, document, launcher, settings, held.number)
-        exports = exports_of(session, launcher, launch.mixture, document)
-        results = results_of(launcher, launch, document)
-        return About(launcher, work, document, exports, results, job.cancel_requested)
-
-
 def note(
     database: Database,
     held: Held,
     seconds: float,
     standing: Standing,
     external_id: str | None = None,
-    progress: Document | None = None,
+    measured: Measured | None = None,
 ) -> None:
     """Write how a submission is, and that it is looked at again in so many ``seconds``."""
     with _owned(database, held) as (submission, job):
@@ -258,17 +289,26 @@ def note(
             job.state = jobs.RUNNING if standing.state == RUNNING else jobs.CLAIMED
         submission.said = standing.said or submission.said
         submission.due_at = database_now() + seconds  # pyright: ignore[reportAttributeAccessIssue]
-        job.progress = progress or job.progress
+        if measured is not None:
+            job.progress = dict(standing.progress or {}) or measured.progress or job.progress
+            keep_metrics(session_of(job), measured.run_id, measured.metrics)
 
 
-def close(database: Database, held: Held, outcome: Outcome, standing: Standing | None = None) -> None:
+def close(
+    database: Database,
+    held: Held,
+    outcome: Outcome,
+    standing: Standing | None = None,
+    measured: Measured | None = None,
+) -> None:
     """Write the end of a submission, and of its job, unless that is to be tried again."""
     with _owned(database, held) as (submission, job):
         submission.state, submission.exit_status = ENDED, outcome.exit_status
         submission.said = submission.said if standing is None else standing.said
         submission.ended_at = database_now()  # pyright: ignore[reportAttributeAccessIssue]
-        session = object_session(job)
-        assert session is not None
+        session = session_of(job)
+        if measured is not None:
+            keep_metrics(session, measured.run_id, measured.metrics)
         if outcome.failure is not None:
             job.lease_expires_at = database_now()  # pyright: ignore[reportAttributeAccessIssue]
             session.flush()
@@ -287,15 +327,11 @@ def close(database: Database, held: Held, outcome: Outcome, standing: Standing |
         log.info("%s: ended, %s", held.name, job.state)
 
 
-def keep_series(database: Database, held: Held, work: Work) -> None:
-    """Store what the built-in trainer has measured since the last look, as it wrote that in the run's directory."""
-    if work.order is None or not (measured := Followed(work.run_directory).metrics()):
-        return
-    with _owned(database, held) as (_, job):
-        session = object_session(job)
-        assert session is not None
-        known = session.scalar(select(func.max(Metric.step)).where(Metric.run_id == job.subject)) or 0
-        keep_metrics(session, job.subject, (one for one in measured if one["step"] >= known))
+def session_of(job: Job) -> Session:
+    """The session its row is written in."""
+    session = object_session(job)
+    assert session is not None
+    return session
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy_models.storage import write_atomically
-from proxy_models.training.run_files import FAILURE, PROGRESS
+from proxy_models.training.run_files import FAILURE
 from store.documents import LaunchDocument
 from store.launchers.base import Work
 from store.launchers.scheduler import (
@@ -17,11 +17,12 @@ from store.launchers.scheduler import (
     exit_status_in,
     started_by,
     submission_directory,
+    tail,
 )
 from store.settings import Settings
 from store.tables import Document
 from workers.claims.failures import WORKER_LOST, Failure
-from workers.jobs.external_run import tail, write_exports
+from workers.jobs.external_run import TAIL_BYTES, write_exports
 from workers.jobs.training import unchanged_start
 
 CANCELLED = "cancelled"
@@ -97,7 +98,8 @@ def _failure(work: Work, standing: Standing | None, status: int | None) -> Failu
             WORKER_LOST, f"{work.name} was told to end, and has a checkpoint: {said}", retryable=True
         )
     how = f"ended with status {status}" if status is not None else said
-    return Failure("launcher_failed", f"{work.name} {how}; its log ends: {tail(work.directory / LOG)}", False)
+    end = tail(work.directory / LOG, TAIL_BYTES).strip()
+    return Failure("launcher_failed", f"{work.name} {how}; its log ends: {end}", False)
 
 
 def _trained(work: Work, settings: Settings) -> Document | None:
@@ -112,12 +114,3 @@ def _trained(work: Work, settings: Settings) -> Document | None:
     if kept is not None:
         result["model_path"] = kept.address_of(work.run_directory / "model")
     return result
-
-
-def progress_of(work: Work, standing: Standing) -> Document | None:
-    """How far it is; None where nothing tells."""
-    if standing.progress is not None:
-        return dict(standing.progress)
-    with suppress(OSError, ValueError):
-        return json.loads((work.run_directory / PROGRESS).read_bytes())
-    return None

@@ -24,7 +24,7 @@ from workers.claims.slots import Slot, slots_of
 from workers.execution.child_handle import Child
 from workers.execution.execute import Worker
 from workers.execution.waves import work_once
-from workers.follower import follow_submissions
+from workers.follower import Follower
 from workers.pipeline import tick
 
 log = logging.getLogger("mixwright.supervisor")
@@ -48,7 +48,7 @@ def supervise(settings: Settings, stopping: threading.Event) -> None:
         for slot in slots
     ]
     threads.append(
-        threading.Thread(target=follow_submissions, args=(database, settings, stopping), name="follower")
+        threading.Thread(target=Follower(database, settings).follow, args=(stopping,), name="follower")
     )
     for thread in threads:
         thread.start()

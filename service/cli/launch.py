@@ -1,5 +1,6 @@
 """``mixwright launch`` and ``cancel``."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,11 @@ from service.cli.status import said_of
     metavar="NAME=VALUE",
     help="Any other member of the API's request: --set sequence_length=1024 --set learning_rate=3e-4.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be read of each domain; start nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be read of each domain, and exactly what would be run; start nothing.",
+)
 @click.option("--wait", is_flag=True, help="Follow it to its end; status 4 where it ended badly.")
 @json_option
 @service_options
@@ -96,7 +101,20 @@ def _plan(plan: Mapping[str, Any]) -> str:
     lines = [said, table(rows, frozenset({1, 2, 3, 4}))]
     if plan["device_hours"] is not None:
         lines.append(f"It takes about {plan['device_hours']:,.2f} device-hours.")
-    return "\n".join((*lines, *(f"beware: {warning}" for warning in plan["warnings"])))
+    lines += [f"beware: {warning}" for warning in plan["warnings"]]
+    if plan["run"] is not None:
+        lines.append(_rendering(plan["run"]))
+    return "\n".join(lines)
+
+
+def _rendering(run: Mapping[str, Any]) -> str:
+    """What would be run, as files and the line itself."""
+    parts = [f"\n# {path}\n{content.rstrip()}" for path, content in run["files"].items()]
+    if (request := run["request"]) is not None:
+        parts.append(f"\n{request['method']} {request['url']}\n{request['body']}")
+    else:
+        parts.append(f"\ncd {shlex.quote(run['directory'])}\n{shlex.join(run['arguments'])}")
+    return "\n".join(parts)
 
 
 @click.command(epilog="Example: mixwright cancel opt_...")

@@ -3,18 +3,20 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from service.http.events import Seen, stream
 from service.http.idempotency import Creation, IdempotentRequest, KeyHeader, do_once
 from service.http.routes import (
     RETRY_AFTER_SECONDS,
     DatabaseDependency,
+    SettingsDependency,
     ThreadRoute,
     slow,
 )
 from service.http.schemas import After, Limit, Page
-from service.launches.schemas import LaunchPlanView, LaunchRequest, LaunchView
+from service.launches.launchers import log_of, note_report
+from service.launches.schemas import LaunchPlanView, LaunchRequest, LaunchView, ReportRequest
 from service.launches.service import (
     LAUNCHES,
     check_launches,
@@ -28,6 +30,7 @@ from service.launches.service import (
 from service.tokens import Scope
 from service.training.device import check_counted, worker_device
 from store import jobs
+from store.launchers.scheduler import tail
 
 
 class _LaunchRoute(ThreadRoute):
@@ -57,7 +60,7 @@ def create_launch(
     if creation.dry_run:
         creation.response.status_code = 200
         with database.read() as session:
-            plans = [plan_launch(session, one, device) for one in checked]
+            plans = [plan_launch(session, one, device, settings) for one in checked]
         return plans[0] if body.budgets is None else Page[LaunchPlanView](items=plans, next=None)
     launch_id = do_once(
         database,
@@ -108,11 +111,38 @@ async def launch_events(launch_id: str, request: Request, database: DatabaseDepe
     return await stream(request, look)
 
 
+@router.get(
+    "/{launch_id}/log",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/plain": {}}, "description": "The end of the log."}},
+)
+def launch_log(
+    launch_id: str,
+    database: DatabaseDependency,
+    settings: SettingsDependency,
+    length: Annotated[
+        int, Query(alias="bytes", ge=1, le=2**20, description="How much of its end, at most.")
+    ] = 2**16,
+) -> PlainTextResponse:
+    """What a launch's program has printed: the end of it, while it runs and after."""
+    with database.read() as session:
+        path = log_of(session, settings, launch_id)
+    return PlainTextResponse(tail(path, length))
+
+
 @router.post("/{launch_id}:cancel", status_code=202, response_model=LaunchView)
 def cancel_launch(launch_id: str, database: DatabaseDependency, key: KeyHeader = None) -> LaunchView:
     """Stop it."""
     request = IdempotentRequest(f"launches/{launch_id}:cancel", key)
     do_once(database, request, lambda session: stop_launch(session, launch_id).id)
+    return get_launch(launch_id, database)
+
+
+@router.post("/{launch_id}/state", status_code=202, response_model=LaunchView)
+def report_state(launch_id: str, body: ReportRequest, database: DatabaseDependency) -> LaunchView:
+    """Say how a launch is that a webhook handed over; it is asked for nowhere else."""
+    with database.write() as session:
+        note_report(session, launch_id, body)
     return get_launch(launch_id, database)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from service.http.schemas import Name, RequestModel
+from service.http.schemas import Name, RequestModel, Time
 from service.optimizations.schemas import TaskName, TaskRequest, TrainingRequest
 from service.swarms.service import ModelView, TrainingView
 from store.launchers.base import BUILT_IN
@@ -98,8 +98,25 @@ class LaunchRequest(TrainingRequest):
         ]
 
 
+class SubmissionView(BaseModel):
+    """A launch on a scheduler as it was handed over, once: what the scheduler knows it by and says of it."""
+
+    number: int = Field(
+        description="From 1: it is handed over again where its machine or its time was taken away."
+    )
+    launcher: str
+    name: str
+    external_id: str | None
+    state: str = Field(description="`new` (perhaps handed over), `queued`, `running` or `ended`.")
+    said: str | None = Field(description="The scheduler's own word, or why it does not answer.")
+    exit_status: int | None
+    created_at: Time
+    submitted_at: Time | None
+    ended_at: Time | None
+
+
 class LaunchView(TrainingView, ModelView):
-    """A launch, its model and what was measured on it."""
+    """A launch, its model and what was measured on it; ``log`` is where its end can be read."""
 
     mixture_id: str
     mixture_kind: str
@@ -110,6 +127,39 @@ class LaunchView(TrainingView, ModelView):
     warnings: list[str] = Field(description="What was doubtful when it was asked for.")
     exit_status: int | None
     notes: list[str] = Field(description="What is amiss in the files of results that a program left.")
+    submissions: list[SubmissionView]
+    log: str
+
+
+class ReportedProgress(RequestModel):
+    """Tokens trained of those to train."""
+
+    done: int = Field(ge=0, lt=2**63)
+    total: int = Field(gt=0, lt=2**63)
+    tokens_per_second: float | None = Field(default=None, ge=0)
+    loss: float | None = None
+
+
+class ReportRequest(RequestModel):
+    """What whoever was handed a launch, by a webhook without a ``status_url``, says of it."""
+
+    submission: str = Field(max_length=255, description="The `name` it was handed over by.")
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    detail: str | None = Field(default=None, max_length=2000)
+    exit_status: int | None = Field(default=None, ge=-(2**31), lt=2**31)
+    progress: ReportedProgress | None = None
+
+
+class RenderingView(BaseModel):
+    """Exactly what would be run, with ids of noughts: a program without a shell, or a request that would be sent."""
+
+    arguments: list[str]
+    directory: str
+    environment: list[str] | None = Field(
+        description="Names of the variables passed on; null: all but the service's own settings."
+    )
+    files: dict[str, str] = Field(description="Written before, content by path.")
+    request: dict[str, object] | None
 
 
 class ReadView(BaseModel):
@@ -135,6 +185,7 @@ class LaunchPlanView(BaseModel):
         description="Domains too small for a row, and what is known of its tasks' text being trained on."
     )
     domains: list[ReadView]
+    run: RenderingView | None = Field(description="What a launcher would run; null for the built-in trainer.")
 
 
 class PointRequest(RequestModel):

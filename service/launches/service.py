@@ -13,6 +13,7 @@ from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import counted_text, require_usable
 from service.http.limits import check_device_hours
 from service.http.schemas import Listing
+from service.launches.launchers import check_sight, launcher_of, rendering_of, submissions_of
 from service.launches.schemas import LaunchPlanView, LaunchRequest, LaunchView, ReadView
 from service.launches.warnings import launch_warnings
 from service.mixtures.service import check_repetition, mixture_with_id
@@ -40,7 +41,6 @@ from store.documents import (
     SwarmDocument,
     TrainingDocument,
 )
-from store.launchers import BadLaunchers, read_launchers
 from store.launchers.base import BUILT_IN, Commanded, Launcher
 from store.launchers.scheduler import Scheduler
 from store.launchers.work import exports_of
@@ -79,7 +79,7 @@ def check_launch(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     named = request.model_dump(include={"launcher", "name", "seed", "callback"})
     assert request.tokens is not None, "there is one a launch"
     _check_callback(request, settings)
-    launcher = _launcher(request, settings)
+    launcher = launcher_of(request, settings)
     if launcher is not None and launcher.is_program:
         _check_program(request)
         training = TrainingDocument(tokens=request.tokens, repetition_cap=request.repetition_cap)
@@ -91,6 +91,8 @@ def check_launch(request: LaunchRequest, settings: Settings) -> CheckedLaunch:
     training, start = check_training(request, request.tokens, "", settings)
     engine = _check_engine(request, launcher)
     tasks = check_tasks(request.tasks, settings)
+    paths = {f"tasks.{number}.path": task.path for number, task in enumerate(tasks)}
+    check_sight(launcher, {**paths, "start": training.start or ""})
     keeping = None if request.keeping is None else KeepingDocument(**request.keeping.model_dump())
     document = LaunchDocument(
         version=VERSION, **vars(training), **named, engine=engine, keeping=keeping, tasks=tasks
@@ -134,22 +136,6 @@ def _check_engine(request: LaunchRequest, launcher: Launcher | None) -> EngineDo
             "engine.micro_batch_rows",
         )
     return EngineDocument(**request.engine.model_dump())
-
-
-def _launcher(request: LaunchRequest, settings: Settings) -> Launcher | None:
-    """The launcher asked for, None for the built-in trainer as it is; raises Invalid where nobody configured it."""
-    if request.launcher == BUILT_IN:
-        return None
-    try:
-        known = read_launchers(settings.launchers)
-    except BadLaunchers as error:
-        raise Invalid(
-            "bad_launchers", "The operator's file of launchers has an error.", "launcher"
-        ) from error
-    if request.launcher not in known:
-        names = ", ".join(map(repr, (BUILT_IN, *sorted(known))))
-        raise Invalid("unknown_launcher", f"There is no {request.launcher!r}; there are {names}.", "launcher")
-    return known[request.launcher]
 
 
 def _check_program(request: LaunchRequest) -> None:
@@ -205,8 +191,10 @@ def _check_exports(
             raise refused from error
 
 
-def plan_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice) -> LaunchPlanView:
-    """What the launch would read of each domain; raises as `fitting_launch`."""
+def plan_launch(
+    session: Session, checked: CheckedLaunch, device: WorkerDevice, settings: Settings
+) -> LaunchPlanView:
+    """What the launch would read of each domain, and exactly what would be run; raises as `fitting_launch`."""
     mixture, document = fitting_launch(session, checked, device)
     rows = []
     for row in mixture.revision.domains:
@@ -229,6 +217,7 @@ def plan_launch(session: Session, checked: CheckedLaunch, device: WorkerDevice) 
         device_hours=_device_hours(session, mixture, document, device),
         warnings=list(document.warnings),
         domains=rows,
+        run=rendering_of(checked.launcher, mixture, document, settings),
     )
 
 
@@ -293,6 +282,7 @@ def _kind(checked: CheckedLaunch) -> str:
 _QUERY = (
     select(
         Launch.id,
+        Job.id.label("job_id"),
         Launch.mixture_id,
         MixtureRow.kind.label("mixture_kind"),
         MixtureRow.optimization_id,
@@ -315,26 +305,31 @@ _SERIES = _QUERY.where(Launch.settings["series"].as_string() == bindparam("serie
 
 def describe_launch(session: Session, launch_id: str) -> LaunchView:
     """The launch with its run's state and measurements; raises NotFound."""
-    return _view(existing(session.execute(_ONE, {"id": launch_id}).first(), "launch", launch_id))
+    row = existing(session.execute(_ONE, {"id": launch_id}).first(), "launch", launch_id)
+    return _views(session, [row])[0]
 
 
 def describe_series(session: Session, first: str) -> list[LaunchView]:
     """The launches that were asked for together, the first of them first."""
-    return [_view(row) for row in session.execute(_SERIES, {"series": first})]
+    return _views(session, session.execute(_SERIES, {"series": first}).all())
 
 
-def _view(row: Any) -> LaunchView:
-    return training_view(
-        LaunchView, row, Measurements.of(row.result), warnings=row.settings.get("warnings", [])
-    )
+def _views(session: Session, rows: Sequence[Any]) -> list[LaunchView]:
+    submissions = submissions_of(session, [row.job_id for row in rows])
+    return [
+        training_view(
+            LaunchView,
+            row,
+            Measurements.of(row.result),
+            warnings=row.settings.get("warnings", []),
+            submissions=submissions.get(row.job_id, []),
+            log=f"/v1/launches/{row.id}/log",
+        )
+        for row in rows
+    ]
 
 
-LAUNCHES = Listing(
-    _QUERY,
-    Launch.id,
-    lambda _session, rows: [_view(row) for row in rows],
-    MixtureRow.optimization_id == bindparam("optimization"),
-)
+LAUNCHES = Listing(_QUERY, Launch.id, _views, MixtureRow.optimization_id == bindparam("optimization"))
 
 
 def stop_launch(session: Session, launch_id: str) -> Launch:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from store.launchers.base import Commanded, Rendering, Trained, Work
+from store.launchers.base import Commanded, Launcher, Rendering, Trained, Work
 
 QUEUED: Final = "queued"
 RUNNING: Final = "running"
@@ -69,27 +69,20 @@ class Seen:
     reported: Mapping[str, Any] | None = None
 
 
-class Scheduler(Commanded, Trained):
-    """Fields of every scheduler: the built-in trainer on ``nodes`` of ``processes`` each, or a ``command``.
+class Scheduler(Launcher):
+    """Whoever takes a launch off our hands; ``poll_seconds`` lie between two looks at a submission."""
 
-    ``python`` is the interpreter on the nodes (this one where it is left out), ``shared`` the directories they see
-    (none named: not known), ``poll_seconds`` lie between two looks at a submission.
-    """
-
-    processes: int = Field(default=1, ge=1, le=64)
-    nodes: int = Field(default=1, ge=1, le=10_000)
-    python: str = ""
-    shared: tuple[str, ...] = ()
     poll_seconds: float = Field(default=10.0, ge=0.1, le=3600.0)
 
     @property
-    def world_size(self) -> int:
-        """See `Launcher`."""
-        return self.nodes * self.processes
+    def seen_places(self) -> tuple[str, ...]:
+        """Directories that the nodes see, by the same path as this machine; none: not known."""
+        return ()
 
     def hidden(self, path: str) -> bool:
         """Whether it is known that the nodes do not see a path of this machine."""
-        return bool(self.shared) and not any(Path(path).is_relative_to(place) for place in self.shared)
+        places = self.seen_places
+        return bool(places) and not any(Path(path).is_relative_to(place) for place in places)
 
     @abstractmethod
     def submit(self, rendering: Rendering, name: str) -> str:
@@ -108,25 +101,49 @@ class Scheduler(Commanded, Trained):
         """Have it end; again it changes nothing. Raises `SchedulerAway`."""
 
     def forget(self, seen: Seen) -> None:
-        """Take away what it leaves at the scheduler when it has ended."""
+        """Take away what it leaves at the scheduler when it has ended. Raises `SchedulerAway`."""
 
-    def scripted(self, work: Work, meeting: tuple[str, ...], element: str, logged: bool = False) -> str:
+
+class OnNodes(Scheduler, Commanded, Trained):
+    """A script on nodes: the built-in trainer on ``nodes`` of ``processes`` each, or a ``command``.
+
+    ``python`` is the interpreter on the nodes (this one where it is left out), ``shared`` the directories they see.
+    """
+
+    processes: int = Field(default=1, ge=1, le=64)
+    nodes: int = Field(default=1, ge=1, le=10_000)
+    python: str = ""
+    shared: tuple[str, ...] = ()
+
+    @property
+    def world_size(self) -> int:
+        """See `Launcher`."""
+        return self.nodes * self.processes
+
+    @property
+    def seen_places(self) -> tuple[str, ...]:
+        """See `Scheduler`."""
+        return self.shared
+
+    @property
+    def gpus(self) -> int:
+        """Of each node, for the built-in trainer."""
+        return self.processes if self.device == "cuda" and not self.is_program else 0
+
+    def scripted(self, work: Work, meeting: tuple[str, ...], element: str, rank: str = "") -> str:
         """The script a node runs: it says who it is, runs the work, and leaves its exit status.
 
-        ``meeting`` is how torchrun's processes find each other, unquoted; ``element`` the shell's word for the
-        scheduler's id; ``logged`` whether the script writes the log itself.
+        ``meeting`` is how torchrun's processes find each other, unquoted, and ``element`` the shell's word for the
+        scheduler's id. Where every node runs the script, ``rank`` is its number, and the script writes the log.
         """
-        directory = submission_directory(work)
         is_program = work.order is None
         line = shlex.join(self.arguments(work.values)) if is_program else self.line(work, meeting)
-        log = f"exec >>{shlex.quote(str(work.directory / LOG))} 2>&1\n" if logged else ""
-        return _SCRIPT.format(
-            log=log,
-            directory=shlex.quote(str(directory)),
-            work=shlex.quote(str(work.directory)),
-            element=element,
-            line=line,
-        )
+        head = _ON_EVERY_NODE.format(rank=rank) if rank else ""
+        names = {
+            "directory": shlex.quote(str(submission_directory(work))),
+            "work": shlex.quote(str(work.directory)),
+        }
+        return _SCRIPT.format(head=head, element=element, line=line, **names)
 
     def line(self, work: Work, meeting: tuple[str, ...]) -> str:
         """The built-in trainer's line for a shell, in which ``meeting`` may have variables."""
@@ -136,15 +153,22 @@ class Scheduler(Commanded, Trained):
         )
 
 
+_ON_EVERY_NODE = """\
+[ "{rank}" = 0 ] || suffix="-{rank}"
+exec >>"log$suffix" 2>&1
+"""
 _SCRIPT = """\
-{log}cd {work} || exit 1
-directory={directory} me={element}
+cd {work} || exit 1
+directory={directory} me={element} suffix=
+{head}\
 # One trains a submission, however often it was handed over: the first that puts its id here, with its restarts.
 if ! (set -C; echo "$me" >"$directory/started") 2>/dev/null && [ "$(cat "$directory/started")" != "$me" ]; then
     echo "$me: $(cat "$directory/started") is at it already"
     exit 0
 fi
-rm -f "$directory/exit_status"
+# A queue that lost its last seconds starts again what had ended.
+[ "$(cat "$directory/exit_status$suffix" 2>/dev/null)" = 0 ] && exit 0
+rm -f "$directory/exit_status$suffix"
 {line} &
 child=$!
 trap 'kill -TERM "$child" 2>/dev/null' TERM INT
@@ -156,8 +180,10 @@ while kill -0 "$child" 2>/dev/null; do
 done
 wait "$child" 2>/dev/null  # it may have ended between the two: the shell still knows how
 again=$?
-[ "$again" -eq 127 ] || status=$again
-echo "$status" >"$directory/exit_status.new" && mv "$directory/exit_status.new" "$directory/exit_status"
+case "$again" in 127 | -*) ;; *) status=$again ;; esac
+case "$status" in -*) status=143 ;; esac  # bash may say -1 of a wait that two signals interrupted
+echo "$status" >"$directory/exit_status$suffix.new"
+mv "$directory/exit_status$suffix.new" "$directory/exit_status$suffix"
 exit "$status"
 """
 
@@ -176,6 +202,16 @@ def exit_status_in(directory: Path) -> int | None:
     """How a submission ended, by its own word; None where it has not said."""
     text = _text(directory / STATUS)
     return int(text) if text is not None and text.isdigit() else None
+
+
+def tail(path: Path, length: int) -> str:
+    """The end of a log, which may be of any size; empty without one."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - length))
+            return file.read(length).decode("utf-8", "replace").replace("\0", "")
+    except OSError:
+        return ""
 
 
 def _text(path: Path) -> str | None:

@@ -27,8 +27,8 @@ from store.launchers.scheduler import (
     QUEUED,
     RUNNING,
     SCRIPT,
+    OnNodes,
     Refused,
-    Scheduler,
     SchedulerAway,
     Seen,
     Standing,
@@ -52,7 +52,7 @@ _UNKNOWN = re.compile("invalid job id", re.IGNORECASE)
 _VALUE = r"^[A-Za-z0-9][A-Za-z0-9_.,:@+-]*$"
 
 
-class Slurm(Scheduler):
+class Slurm(OnNodes):
     """See the module."""
 
     kind: Literal["slurm"]
@@ -92,9 +92,7 @@ class Slurm(Scheduler):
         return Rendering(("sbatch", "--parsable", str(script)), str(work.directory), self.passed_on, files)
 
     def _script(self, work: Work) -> str:
-        gpus = self.gpus_per_node
-        if gpus is None and self.device == "cuda" and not self.is_program:
-            gpus = self.processes
+        gpus = self.gpus if self.gpus_per_node is None else self.gpus_per_node
         options = {
             "job-name": work.name,
             "comment": work.launch_id,
@@ -127,7 +125,7 @@ class Slurm(Scheduler):
         )
 
     def line(self, work: Work, meeting: tuple[str, ...]) -> str:
-        """See `Scheduler`."""
+        """See `OnNodes`."""
         line = super().line(work, meeting)
         return line if self.nodes == 1 else f"srun --kill-on-bad-exit=1 {line}"
 
@@ -153,6 +151,8 @@ class Slurm(Scheduler):
                 return None
             raise SchedulerAway(answer.stderr.strip())
         fields = dict(re.findall(r"(\w+)=(\S*)", answer.stdout))
+        if fields.get("JobName") != seen.name:  # a controller that lost its last seconds gives numbers again
+            return None
         state, reason = fields["JobState"], fields.get("Reason", "None")
         said = state if reason == "None" else f"{state} ({reason})"
         if state in _QUEUED:
@@ -165,7 +165,7 @@ class Slurm(Scheduler):
 
     def cancel(self, seen: Seen) -> None:
         """See `Scheduler`."""
-        answer = ask(self, ("scancel", seen.external_id))
+        answer = ask(self, ("scancel", f"--name={seen.name}", seen.external_id))
         if answer.returncode and not _UNKNOWN.search(answer.stderr):
             raise SchedulerAway(answer.stderr.strip())
 

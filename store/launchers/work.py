@@ -23,7 +23,7 @@ def work_of(
     settings: Settings,
     number: int = 1,
 ) -> Work:
-    """The work of a launch's run, as submission ``number``. Raises NotReady where a domain has no shard."""
+    """The work of a launch's run, as submission ``number``."""
     launch_id = run.launch_id or ""
     directory = settings.artifacts / "launches" / launch_id
     revision = mixture.revision

@@ -21,15 +21,21 @@ Note = Callable[..., None]
 _noted: list[dict[str, Any]] = []
 
 
+def python_of(consumer: str) -> Path:
+    """The interpreter of its environment; without one the test is skipped."""
+    python = _environment(consumer) / "bin" / "python"
+    if not python.is_file():
+        pytest.skip(f"{consumer} is not installed in {_ENVIRONMENTS}: `make test-consumers` installs it")
+    return python
+
+
 @pytest.fixture
 def draw() -> Draw:
     """Run a consumer's loader over a directory that holds an export and its data: rows or tokens drawn by domain."""
 
     def run(consumer: str, directory: Path) -> dict[str, float]:
         # Axolotl reads its data sets with `datasets`.
-        python = _environment("datasets" if consumer == "axolotl" else consumer) / "bin" / "python"
-        if not python.is_file():
-            pytest.skip(f"{consumer} is not installed in {_ENVIRONMENTS}: `make test-consumers` installs it")
+        python = python_of("datasets" if consumer == "axolotl" else consumer)
         script = _DRAWS / f"draw_{consumer.replace('-', '_')}.py"
         environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(

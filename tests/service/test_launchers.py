@@ -1,6 +1,10 @@
 """A launch names a launcher the operator configured, or the built-in trainer."""
 
+import json
+import sys
+from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -10,8 +14,9 @@ from sqlalchemy import select
 from store import jobs
 from store.engine import Database
 from store.settings import Settings
-from store.tables import Job
+from store.tables import Job, Submission
 from tests.service.conftest import TOKEN
+from workers.follower import Follower, begin
 
 
 @pytest.fixture
@@ -19,11 +24,16 @@ def settings(tmp_path: Path) -> Settings:
     (tmp_path / "data" / "corpora").mkdir(parents=True)
     file = tmp_path / "launchers.toml"
     file.write_text(
-        '[launchers.olmo-core]\ncommand = ["/opt/train", "--mixture={mixture_file}"]\n'
+        f'[launchers.olmo-core]\ncommand = ["{sys.executable}", "--mixture={{mixture_file}}"]\n'
         "[launchers.six]\nprocesses = 6\n"
-        '[launchers.megatron]\ncommand = ["/opt/train", "{megatron_file}"]\n'
-        '[launchers.csv]\ncommand = ["/opt/train", "{csv_file}"]\n'
-        '[launchers.regmix]\ncommand = ["/opt/train", "{regmix_file}"]\n'
+        f'[launchers.megatron]\ncommand = ["{sys.executable}", "{{megatron_file}}"]\n'
+        f'[launchers.csv]\ncommand = ["{sys.executable}", "{{csv_file}}"]\n'
+        f'[launchers.regmix]\ncommand = ["{sys.executable}", "{{regmix_file}}"]\n'
+        '[launchers.ours]\nkind = "webhook"\nurl = "https://ours.example/launches"\n'
+        f'secret_file = "{tmp_path}/secret"\n'
+        f'[launchers.gone]\ncommand = ["{tmp_path}/gone"]\n'
+        '[launchers.pods]\nkind = "kubernetes"\nimage = "x"\ncommand = ["/bin/train"]\n'
+        '[[launchers.pods.volumes]]\nmount = "/elsewhere"\nsource = { emptyDir = {} }\n'
     )
     return Settings(data_directory=tmp_path / "data", token=TOKEN, launchers=file)
 
@@ -87,3 +97,105 @@ def test_what_a_launchers_format_cannot_hold_is_refused_when_the_launch_is_poste
         )
     assert client.get("/v1/launches").json()["items"] == []
     assert client.post("/v1/launches", json={**request, "launcher": "csv"}).status_code == 202
+
+
+@pytest.fixture
+def request_of(client: TestClient, domain_set: dict[str, Any]) -> dict[str, Any]:
+    """A launch of a mixture that is stored, still without its launcher."""
+    assert client.post("/v1/domain-sets", json=domain_set).status_code == 201
+    weights = {"books": 0.2, "web:news": 0.4, "web:forums": 0.4}
+    mixture = client.post("/v1/mixtures", json={"domain_set": "pool", "name": "m", "weights": weights}).json()
+    return {"mixture_id": mixture["id"], "tokens": 10_000}
+
+
+def test_a_dry_run_shows_exactly_what_would_be_run(
+    client: TestClient, settings: Settings, request_of: dict[str, Any]
+) -> None:
+    answer = client.post(
+        "/v1/launches?dry_run=true", json={**request_of, "launcher": "olmo-core", "name": "first"}
+    )
+    assert answer.status_code == 200, answer.text
+    run = answer.json()["run"]
+    directory = settings.artifacts / "launches" / f"launch_{0:024x}"
+    assert run["arguments"] == [sys.executable, f"--mixture={directory}/mixture.json"]
+    assert json.loads(run["files"][f"{directory}/mixture.json"])["domains"]["books"]["weight"] == 0.2
+    assert "PATH" in run["environment"]
+    training = {"launcher": "six", "size": "nano-0.1M", "batch_rows": 6}
+    run = client.post("/v1/launches?dry_run=true", json={**request_of, **training}).json()["run"]
+    assert run["arguments"][1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=6"]
+    (order,) = (json.loads(content) for content in run["files"].values())
+    assert order["run"]["size"] == "nano-0.1M"
+    sent = client.post("/v1/launches?dry_run=true", json={**request_of, "launcher": "ours"}).json()["run"]
+    assert (sent["request"]["method"], sent["request"]["url"]) == ("POST", "https://ours.example/launches")
+    assert client.get("/v1/launches").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("launcher", "code", "word"),
+    [
+        ("gone", "launcher_without_program", "gone cannot be run here"),
+        ("pods", "launcher_without_program", "kubectl"),
+    ],
+)
+def test_a_launcher_without_its_program_is_refused(
+    client: TestClient,
+    request_of: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    launcher: str,
+    code: str,
+    word: str,
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    refused = client.post("/v1/launches", json={**request_of, "launcher": launcher})
+    assert (refused.status_code, refused.json()["code"], refused.json()["field"]) == (422, code, "launcher")
+    assert word in refused.json()["detail"]
+
+
+def test_a_data_directory_that_pods_do_not_see_is_refused(
+    client: TestClient, request_of: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "kubectl").symlink_to("/bin/true")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    refused = client.post("/v1/launches", json={**request_of, "launcher": "pods"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "not_on_nodes")
+    assert "see /elsewhere and not" in refused.json()["detail"]
+
+
+def test_what_is_posted_back_moves_a_launch_on_to_its_end(
+    client: TestClient, settings: Settings, request_of: dict[str, Any]
+) -> None:
+    """Between the two a follower looks, as the supervisor's does; nothing is asked of anybody."""
+    launch = client.post("/v1/launches", json={**request_of, "launcher": "ours"}).json()["id"]
+    with closing(Database(settings.resolved_database_url)) as database:
+        follower = Follower(database, settings)
+        begin(database)
+        with database.write() as session:  # as it is once it was handed over
+            (submission,) = session.scalars(select(Submission))
+            submission.external_id, submission.state = "theirs", "queued"
+        name = client.get(f"/v1/launches/{launch}").json()["submissions"][0]["name"]
+
+        def report(**said: Any) -> dict[str, Any]:
+            told = client.post(f"/v1/launches/{launch}/state", json={"submission": name, **said})
+            assert told.status_code == 202, told.text
+            follower.look_around(Event())
+            return client.get(f"/v1/launches/{launch}").json()
+
+        running = report(state="running", progress={"done": 10, "total": 10_000})
+        assert (running["state"], running["progress"]["done"]) == ("running", 10)
+        ended = report(state="succeeded")
+        assert (ended["state"], ended["exit_status"]) == ("succeeded", 0)
+    again = client.post(f"/v1/launches/{launch}/state", json={"submission": name, "state": "failed"})
+    assert (again.status_code, again.json()["code"]) == (409, "already_ended")
+
+
+def test_the_end_of_a_log_is_read_through_the_api(
+    client: TestClient, settings: Settings, request_of: dict[str, Any]
+) -> None:
+    document = client.post("/v1/launches", json={**request_of, "launcher": "olmo-core"}).json()
+    assert client.get(document["log"]).json()["code"] == "log_of_the_launch_not_found"
+    directory = settings.artifacts / "launches" / document["id"]
+    directory.mkdir(parents=True)
+    (directory / "log").write_text("one\ntwo\nthree\n")
+    assert client.get(document["log"]).text == "one\ntwo\nthree\n"
+    assert client.get(document["log"], params={"bytes": 6}).text == "three\n"
+    assert client.get(document["log"], params={"bytes": 2**21}).status_code == 422

@@ -22,7 +22,7 @@ from store.engine import Database
 from store.revisions.token_files import TokenFiles
 from store.schema import upgrade
 from store.settings import Settings
-from store.tables import Job, Launch, MixtureRow, Optimization, Revision, Run, Swarm, WorkerRow
+from store.tables import Job, Launch, MixtureRow, Optimization, Revision, Run, Submission, Swarm, WorkerRow
 from tests.hostile.test_links import tokenizer_file
 from tests.servers import scratch_database
 from tests.service.test_families import save_ours
@@ -32,6 +32,7 @@ SEED = "1"
 EXAMPLES = "5"
 """A generated request an operation; the boundary cases of the coverage phase come on top."""
 PROXY = {"size": "nano-0.1M", "tokens": 65_536}
+SUBMISSION = "mixwright-launch-1"
 STREAMS = "events$"
 """What ends with what it is about has tests of its own (`test_events`); so has what needs more runs."""
 NEVER_GOOD = {
@@ -82,6 +83,7 @@ def fill_store(settings: Settings) -> dict[str, Document]:
             "repetition_cap": 1000.0,
         },
         "POST /v1/launches": {"mixture_id": stored.mixtures[0], **PROXY},
+        "POST /v1/launches/{launch_id}/state": {"submission": SUBMISSION, "state": "running"},
         "POST /v1/launches/{launch_id}/metrics": {"final": {"arc": 0.5}},
         "POST /v1/swarms": {
             "domain_set": "pool-0",
@@ -118,7 +120,7 @@ def _elsewhere(session: Session, stored: Stored) -> tuple[str, str]:
 def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, Document]:
     """What can be cancelled, tried again, fetched, paused."""
     launches = []
-    for state in (jobs.QUEUED, jobs.FAILED):
+    for state in (jobs.QUEUED, jobs.FAILED, jobs.CLAIMED):
         launch = Launch(
             mixture_id=stored.mixtures[0], settings=session.get_one(Launch, stored.launches[0]).settings
         )
@@ -127,10 +129,15 @@ def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, 
         run = Run(launch_id=launch.id, position=0, seed=3, weights=dict.fromkeys(DOMAINS, 1 / len(DOMAINS)))
         session.add(run)
         session.flush()
-        job = jobs.new_job(jobs.FULL_RUN, run.id, launch.id)
+        kind = jobs.SCHEDULED_RUN if state == jobs.CLAIMED else jobs.FULL_RUN
+        job = jobs.new_job(kind, run.id, launch.id)
         job.state = state
         session.add(job)
         launches.append(launch.id)
+    session.flush()
+    session.add(Submission(job_id=job.id, number=1, launcher="ours", name=SUBMISSION))
+    (settings.artifacts / "launches" / launches[2]).mkdir(parents=True)
+    (settings.artifacts / "launches" / launches[2] / "log").write_text("a line\n")
     theirs = Launch(
         mixture_id=stored.mixtures[0],
         settings={"launcher": "theirs", "tokens": 1000, "tasks": [{"name": "arc", "metric": "accuracy"}]},
@@ -187,6 +194,8 @@ def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, 
         "POST /v1/optimizations/{optimization_id}:retry": {"optimization_id": stored.optimizations[0]},
         "POST /v1/launches/{launch_id}:cancel": {"launch_id": launches[0]},
         "POST /v1/launches/{launch_id}:retry": {"launch_id": launches[1]},
+        "GET /v1/launches/{launch_id}/log": {"launch_id": launches[2]},
+        "POST /v1/launches/{launch_id}/state": {"launch_id": launches[2]},
         "POST /v1/launches/{launch_id}/metrics": {"launch_id": theirs.id},
         "GET /v1/launches/{launch_id}/metrics": {"launch_id": launches[0]},
         "GET /v1/workers/{worker_id}": worker,

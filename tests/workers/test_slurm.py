@@ -1,23 +1,32 @@
 """Launches on a real Slurm: `make test-slurm` installs it and runs these."""
 
 import json
+import os
+import shutil
+import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from mixing.document import to_document
 from store import jobs
-from store.documents import VERSION, LaunchDocument
+from store.documents import VERSION, EngineDocument, LaunchDocument
 from store.engine import Database
 from store.settings import Settings
-from store.tables import DomainRow, Job, Launch, MixtureRow, Run, Submission
+from store.tables import DomainRow, Job, Launch, Metric, MixtureRow, Run, Submission
 from tests.slurm import Cluster, missing, running_cluster
-from tests.workers.conftest import Until, new_revision
-from workers.follower import look_around
+from tests.workers.conftest import Until, new_revision, prepare, write_texts
+from workers.claims.claim import claim
+from workers.execution.child_handle import Child
+from workers.execution.execute import Worker, run_claims
+from workers.follower import Follower, begin
 
 pytestmark = [
     pytest.mark.slurm,
@@ -26,6 +35,7 @@ pytestmark = [
     ),
 ]
 NEVER = threading.Event()
+LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +96,10 @@ def followed(
 ) -> None:
     """Follow until every launch is in a state."""
 
+    follower = Follower(database, settings)
+
     def reached() -> bool:
-        look_around(database, settings, NEVER)
+        follower.look_around(NEVER)
         return set(states(database)) == {wanted}
 
     until(reached, what=f"{what} {wanted}")
@@ -119,3 +131,213 @@ def test_a_program_that_fails_says_how(
         job = session.scalars(select(Job)).one()
         assert job.failure_code == "launcher_failed"
         assert (job.failure_detail or "").endswith("ended with status 3; its log ends: no disk")
+
+
+def test_what_slurm_refuses_fails_with_its_words(
+    tmp_path: Path, sqlite: Database, settings: Settings, cluster: Cluster, until: Until
+) -> None:
+    before = cluster.submitted()
+    settings = with_program(tmp_path, "pass", 'partition = "nowhere"')
+    add_launches(sqlite)
+    followed(sqlite, settings, until, jobs.FAILED)
+    with sqlite.read() as session:
+        job = session.scalars(select(Job)).one()
+        assert job.failure_code == "submission_refused"
+        assert "invalid partition specified: nowhere" in (job.failure_detail or "")
+    assert cluster.submitted() == before + 1
+
+
+def test_cancelling_reaches_the_program(
+    tmp_path: Path, sqlite: Database, settings: Settings, until: Until
+) -> None:
+    settings = with_program(tmp_path, "open('pid', 'w').write(str(os.getpid())); time.sleep(3600)")
+    (launch,) = add_launches(sqlite)
+    pid = settings.artifacts / "launches" / launch / "pid"
+    follower = Follower(sqlite, settings)
+    until(lambda: follower.look_around(NEVER) >= 0 and pid.exists() and pid.read_text(), what="it runs")
+    until(lambda: follower.look_around(NEVER) >= 0 and states(sqlite) == [jobs.RUNNING], what="that is seen")
+    with sqlite.write() as session:
+        jobs.cancel_jobs(session, launch)
+    followed(sqlite, settings, until, jobs.CANCELLED)
+    until(lambda: not psutil.pid_exists(int(pid.read_text())), what="its end")
+
+
+def test_what_is_cancelled_before_it_is_handed_over_never_is(
+    sqlite: Database, settings: Settings, cluster: Cluster, until: Until
+) -> None:
+    """Nor does a job that was on its way all the same: it finds that another was first."""
+    before = cluster.submitted()
+    (launch,) = add_launches(sqlite)
+    begin(sqlite)
+    with sqlite.write() as session:
+        jobs.cancel_jobs(session, launch)
+    followed(sqlite, settings, until, jobs.CANCELLED)
+    assert cluster.submitted() == before + 1
+    directory = settings.artifacts / "launches" / launch / "submission-1"
+    assert (directory / "started").read_text() == "cancelled"
+
+
+KILLS_WHO_ASKS = """\
+#!/bin/sh
+# The first time: {when} the job is handed over, whoever asked for it is killed and hears nothing.
+if mkdir {directory}/asked 2>/dev/null; then
+    {what}
+    kill -KILL $PPID
+    exit 1
+fi
+exec {sbatch} "$@"
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_follower_that_is_killed_while_it_hands_over_hands_over_once(
+    tmp_path: Path, sqlite: Database, settings: Settings, cluster: Cluster, until: Until, when: str
+) -> None:
+    before = cluster.submitted()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    sbatch = shutil.which("sbatch")
+    what = "true" if when == "before" else f'{sbatch} "$@" >/dev/null'
+    (programs / "sbatch").write_text(
+        KILLS_WHO_ASKS.format(when=when, directory=tmp_path, what=what, sbatch=sbatch)
+    )
+    (programs / "sbatch").chmod(0o755)
+    (launch,) = add_launches(sqlite)
+    with supervisor(tmp_path, sqlite, settings, f"{programs}:{os.environ['PATH']}") as process:
+        assert process.wait(60) == -9
+    with sqlite.write() as session:  # as if the lease of the one that was killed had run out
+        (submission,) = session.scalars(select(Submission))
+        assert (submission.state, submission.external_id) == ("new", None)
+        submission.due_at = 0.0
+    followed(sqlite, settings, until, jobs.SUCCEEDED)
+    assert (settings.artifacts / "launches" / launch / "log").read_text().count("hello") == 1
+    assert cluster.submitted() == before + 2
+
+
+@contextmanager
+def supervisor(
+    directory: Path, database: Database, settings: Settings, path: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A real one that has no slots and so only follows."""
+    environment = {
+        **os.environ,
+        **settings.environment(),
+        "MIXWRIGHT_DATABASE_URL": str(database.engine.url),
+        "MIXWRIGHT_SLOTS": "0",
+        "PATH": path,
+    }
+    with (directory / "supervisor.log").open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "workers.supervisor"], env=environment, stdout=output, stderr=output
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_the_built_in_trainer_on_slurm_gives_the_numbers_of_a_worker(
+    sqlite: Database, tmp_path: Path, settings: Settings, until: Until
+) -> None:
+    """Two processes that torchrun starts, and one that a worker's child is."""
+    launchers = tmp_path / "launchers.toml"
+    launchers.write_text(
+        '[launchers.cluster]\nkind = "slurm"\nprocesses = 2\npoll_seconds = 0.1\n'
+        'environment = ["SLURM_CONF", "PYTHONPATH"]\n'
+    )
+    settings = Settings(
+        data_directory=tmp_path / "data dir",
+        data_roots=str(tmp_path),
+        launchers=launchers,
+        heartbeat_seconds=0.2,
+    )
+    files = {
+        name: write_texts(
+            tmp_path / f"{name}.jsonl", [file.read_text() for file in (LIBRARY / name).glob("*.py")]
+        )
+        for name in ("email", "json")
+    }
+    revision = prepare(sqlite, settings, files)
+    ours = add_training(sqlite, revision, "cluster", EngineDocument(sharding="fsdp"))
+    theirs = add_training(sqlite, revision, "built-in", None)
+    worker, child = Worker(sqlite, settings, NEVER), Child()
+    claimed = claim(sqlite, "tester", 30.0)
+    assert claimed is not None
+    assert claimed.subject == theirs  # and never what is for a scheduler
+    run_claims(worker, [claimed], child)
+    child.kill()
+    followed(sqlite, settings, until, jobs.SUCCEEDED)
+    with sqlite.read() as session:
+        mine, other = (session.get_one(Run, run).result for run in (ours, theirs))
+        assert mine is not None
+        assert other is not None
+        assert mine["final"] == pytest.approx(other["final"], rel=1e-5)
+        assert mine["realised_tokens"] == other["realised_tokens"]
+        assert Path(mine["model_path"], "model.safetensors").exists()
+        tasks = session.scalars(select(Metric.task).where(Metric.run_id == ours).distinct())
+        assert set(mine["final"]) | {"training/loss"} <= set(tasks)
+
+
+def add_training(database: Database, revision_id: str, launcher: str, engine: EngineDocument | None) -> str:
+    """A launch of the built-in trainer; answers its run."""
+    with database.write() as session:
+        mixture = MixtureRow(revision_id=revision_id, kind="manual", weights={"email": 0.4, "json": 0.6})
+        session.add(mixture)
+        session.flush()
+        document = LaunchDocument(
+            version=VERSION,
+            launcher=launcher,
+            engine=engine,
+            size="nano-0.1M",
+            tokens=20_000,
+            sequence_length=64,
+            batch_rows=4,
+            evaluations=1,
+        )
+        launch = Launch(mixture_id=mixture.id, settings=to_document(document))
+        session.add(launch)
+        session.flush()
+        run = Run(launch_id=launch.id, position=0, tokens=20_000, seed=0, weights=mixture.weights)
+        session.add(run)
+        session.flush()
+        kind = jobs.FULL_RUN if launcher == "built-in" else jobs.SCHEDULED_RUN
+        session.add(jobs.new_job(kind, run.id, launch.id))
+        return run.id
+
+
+def test_twenty_launches_are_run_once_each_whatever_is_killed(
+    tmp_path: Path, sqlite: Database, settings: Settings, cluster: Cluster, until: Until
+) -> None:
+    ran = tmp_path / "ran"
+    settings = with_program(tmp_path, f"time.sleep(1); open({str(ran)!r}, 'a').write(sys.argv[1] + chr(10))")
+    add_launches(sqlite, 20)
+    path = os.environ["PATH"]
+
+    def ended() -> int:
+        return sum(state in jobs.ENDED for state in states(sqlite))
+
+    def is_registered() -> bool:
+        """A controller that lost its last seconds asks its nodes what they run now and then, or when told."""
+        NEVER.wait(1.0)
+        cluster.ask("scontrol", "reconfigure")
+        return True
+
+    def waits_no_more() -> None:
+        with sqlite.write() as session:  # as if the leases of the killed had run out
+            session.execute(update(Submission).where(Submission.state != "ended").values(due_at=0.0))
+
+    for wanted, daemons in ((2, ()), (5, ("slurmd",)), (14, ("slurmctld", "slurmd"))):
+        with supervisor(tmp_path, sqlite, settings, path), supervisor(tmp_path, sqlite, settings, path):
+            for daemon in daemons:
+                cluster.kill(daemon)
+            for daemon in daemons:
+                cluster.start_node() if daemon == "slurmd" else cluster.start_controller()
+            cluster.wait_for_node()
+            until(lambda wanted=wanted: is_registered() and ended() >= wanted, what=f"{wanted} ended")
+        waits_no_more()
+    followed(sqlite, settings, until, jobs.SUCCEEDED)
+    assert sorted(ran.read_text().split()) == sorted(f"run-{number}" for number in range(20))
+    with sqlite.read() as session:
+        submissions = session.scalars(select(Submission)).all()
+        assert len({row.external_id for row in submissions}) == len(submissions) == 20

@@ -17,6 +17,7 @@ from store.documents import LaunchDocument
 from store.launchers import BadLaunchers, read_launchers
 from store.launchers.base import Commanded, Launcher
 from store.launchers.program import Program
+from store.launchers.scheduler import LOG, tail
 from store.launchers.work import exports_of, work_of
 from store.series import keep_metrics, latest_metrics, measured_names
 from store.settings import Settings
@@ -63,11 +64,16 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
     }
 
 
-def results_of(launcher: Commanded, launch: Launch, document: LaunchDocument) -> Document:
+def results_of(launcher: Launcher, launch: Launch, document: LaunchDocument) -> Document:
     """What `workers.jobs.launch_results.collect` has to know."""
-    return {
+    known = {
         "names": list(dict.fromkeys([document.name or launch.id, launch.id])),
         "tasks": measured_names(document, launch.mixture.revision),
+    }
+    if not isinstance(launcher, Commanded):
+        return {**known, "tokens_per_step": 1, "results": [], "metrics": {}}  # it has no directory of ours
+    return {
+        **known,
         "tokens_per_step": launcher.sequence_length * launcher.batch_rows,
         **launcher.model_dump(include={"results", "metrics"}),
     }
@@ -138,17 +144,7 @@ def run_program(spec: Document, leave: Callable[[], bool] = lambda: False) -> tu
         answer = runner.stdout.read()
     if not answer:
         raise JobError("launcher_not_started", f"{spec['arguments'][0]} could not be started")
-    return json.loads(answer)["exit_status"], tail(directory / "log")
-
-
-def tail(path: Path) -> str:
-    """The end of a log, which may be of any length; empty without one."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            return file.read(TAIL_BYTES).decode("utf-8", "replace").replace("\0", "").strip()
-    except OSError:
-        return ""
+    return json.loads(answer)["exit_status"], tail(directory / LOG, TAIL_BYTES).strip()
 
 
 def store(session: Session, job: Job, result: Document) -> None:

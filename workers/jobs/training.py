@@ -20,7 +20,7 @@ from store.documents import LaunchDocument, ModelDocument, SwarmDocument
 from store.files import identity_hash
 from store.launchers.base import BUILT_IN
 from store.launchers.torchrun import Torchrun
-from store.run_orders import run_order
+from store.run_orders import require_shards, run_order
 from store.settings import Settings
 from workers.claims.failures import JobError
 
@@ -60,6 +60,7 @@ def describe(session: "Session", job: "Job", settings: Settings) -> Document:
         revision, training = launch.mixture.revision, LaunchDocument.of(launch)
         tasks, shared = training.tasks, _shared(training, settings)
     assert training is not None, "what has runs has a proxy"
+    require_shards(revision)
     unchanged_start(training)
     return {**run_order(run, revision, training, tasks, settings), **settings.store_order, **shared}
 

@@ -1,0 +1,234 @@
+"""Kubernetes: an Indexed Job, a pod a node, applied with ``kubectl`` and known by its name.
+
+    [launchers.pods]
+    kind = "kubernetes"
+    image = "registry.example/train:1"       # with Mixwright in it, for the built-in trainer
+    namespace = "train"
+    nodes = 2
+    processes = 8
+    device = "cuda"
+    queue = "team"                           # of Kueue, which then starts it
+    requests = { cpu = "32", memory = "256Gi" }
+    [[launchers.pods.volumes]]               # one of them has the data directory, at its own path
+    mount = "/srv/mixwright"
+    source = { persistentVolumeClaim = { claimName = "mixwright" } }
+
+Pods find each other by a headless Service of the job's name. What a pod of a node that went away was doing the next
+one goes on with, up to ``retries`` times.
+"""
+
+import json
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from store.launchers.base import Rendering, Work
+from store.launchers.scheduler import (
+    ENDED,
+    QUEUED,
+    RUNNING,
+    SCRIPT,
+    OnNodes,
+    Refused,
+    SchedulerAway,
+    Seen,
+    Standing,
+    ask,
+    submission_directory,
+)
+
+MANIFEST = "job.yaml"
+PORT = 29500
+_LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+class Volume(BaseModel):
+    """A volume of the pods; ``source`` is what Kubernetes has beside a volume's name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mount: str = Field(pattern=r"^/[^:]*$")
+    source: dict[str, Any] = Field(min_length=1, max_length=1)
+
+
+class Kubernetes(OnNodes):
+    """See the module. ``pod`` is anything else of the pods' specification, ``variables`` their environment."""
+
+    kind: Literal["kubernetes"]
+    image: str = Field(min_length=1)
+    python: str = "python3"
+    namespace: str = Field(default="default", pattern=_LABEL)
+    context: str | None = None
+    queue: str | None = None
+    volumes: tuple[Volume, ...] = Field(min_length=1)
+    requests: dict[str, str] = Field(default_factory=dict)
+    gpu_resource: str = "nvidia.com/gpu"
+    variables: dict[str, str] = Field(default_factory=dict)
+    pod: dict[str, Any] = Field(default_factory=dict)
+    retries: int = Field(default=6, ge=0, le=1000)
+    kept_seconds: int = Field(default=86_400, ge=600)
+
+    @field_validator("pod")
+    @classmethod
+    def _further(cls, value: dict[str, Any]) -> dict[str, Any]:
+        taken = {"containers", "volumes", "restartPolicy", "subdomain"} & set(value)
+        if taken:
+            raise ValueError(f"{', '.join(sorted(taken))} of a pod are written by the service")
+        return value
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """See `Launcher`."""
+        return ("kubectl",)
+
+    @property
+    def seen_places(self) -> tuple[str, ...]:
+        """See `Scheduler`."""
+        return tuple(volume.mount for volume in self.volumes)
+
+    def render(self, work: Work) -> Rendering:
+        """See `Launcher`."""
+        directory = submission_directory(work)
+        script = self.scripted(work, self._meeting(work), work.name, "$JOB_COMPLETION_INDEX")
+        files = {
+            **work.files,
+            str(directory / SCRIPT): f"#!/bin/sh\n{script}",
+            str(directory / MANIFEST): yaml.safe_dump_all(self.manifest(work), sort_keys=False),
+        }
+        arguments = (*self._kubectl, "apply", "-f", str(directory / MANIFEST))
+        return Rendering(arguments, str(work.directory), self.passed_on, files)
+
+    def manifest(self, work: Work) -> list[dict[str, Any]]:
+        """The headless service that gives each pod its name, and the job."""
+        labels = {"app.kubernetes.io/managed-by": "mixwright", "mixwright/launch": work.launch_id}
+        metadata = {"name": work.name, "namespace": self.namespace, "labels": labels}
+        service = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {
+                "clusterIP": "None",
+                "publishNotReadyAddresses": True,  # they meet before they are ready
+                "selector": {"batch.kubernetes.io/job-name": work.name},
+                "ports": [{"name": "meeting", "port": PORT}],
+            },
+        }
+        queued = {} if self.queue is None else {"kueue.x-k8s.io/queue-name": self.queue}
+        job = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {**metadata, "labels": {**labels, **queued}},
+            "spec": {
+                **({} if self.queue is None else {"suspend": True}),  # Kueue starts it
+                "completionMode": "Indexed",
+                "completions": self.nodes,
+                "parallelism": self.nodes,
+                "backoffLimit": self.retries,
+                "ttlSecondsAfterFinished": self.kept_seconds,
+                "template": {"metadata": {"labels": labels}, "spec": self._pod(work)},
+            },
+        }
+        return [service, job] if self.nodes > 1 else [job]
+
+    def _pod(self, work: Work) -> dict[str, Any]:
+        gpus = {self.gpu_resource: str(self.gpus)} if self.gpus else {}
+        return {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": int(self.stop_seconds),
+            **({"subdomain": work.name} if self.nodes > 1 else {}),
+            **self.pod,
+            "containers": [
+                {
+                    "name": "train",
+                    "image": self.image,
+                    "command": ["/bin/sh", str(submission_directory(work) / SCRIPT)],
+                    "env": [{"name": name, "value": value} for name, value in self.variables.items()],
+                    "resources": {"requests": {**self.requests, **gpus}, "limits": gpus},
+                    "volumeMounts": [
+                        {"name": f"volume-{number}", "mountPath": volume.mount}
+                        for number, volume in enumerate(self.volumes)
+                    ],
+                }
+            ],
+            "volumes": [
+                {"name": f"volume-{number}", **volume.source} for number, volume in enumerate(self.volumes)
+            ],
+        }
+
+    def _meeting(self, work: Work) -> tuple[str, ...]:
+        if self.nodes == 1:
+            return ("--standalone",)
+        return (
+            f"--nnodes={self.nodes}",
+            f"--rdzv-backend=c10d --rdzv-id={work.name}",
+            f"--rdzv-endpoint={work.name}-0.{work.name}:{PORT}",
+        )
+
+    @property
+    def _kubectl(self) -> tuple[str, ...]:
+        context = () if self.context is None else (f"--context={self.context}",)
+        return ("kubectl", *context, f"--namespace={self.namespace}")
+
+    def submit(self, rendering: Rendering, name: str) -> str:
+        """See `Scheduler`: what is there already by that name is left as it is."""
+        answer = ask(self, rendering.arguments)
+        if answer.returncode == 0:
+            return name
+        if (
+            "is invalid" in answer.stderr
+            or "Forbidden" in answer.stderr
+            or "strict decoding" in answer.stderr
+        ):
+            raise Refused(answer.stderr.strip())
+        raise SchedulerAway(answer.stderr.strip())
+
+    def find(self, name: str) -> str | None:
+        """See `Scheduler`."""
+        return None if self._job(name) is None else name
+
+    def follow(self, seen: Seen) -> Standing | None:
+        """See `Scheduler`."""
+        job = self._job(seen.name)
+        return None if job is None else standing_of(job)
+
+    def cancel(self, seen: Seen) -> None:
+        """See `Scheduler`: the job goes when its pods have gone."""
+        self._delete("job", seen.name, "--cascade=foreground")
+
+    def forget(self, seen: Seen) -> None:
+        """See `Scheduler`: the job itself goes after ``kept_seconds``."""
+        if self.nodes > 1:
+            self._delete("service", seen.name)
+
+    def _delete(self, kind: str, name: str, *options: str) -> None:
+        answer = ask(
+            self, (*self._kubectl, "delete", kind, name, "--ignore-not-found", "--wait=false", *options)
+        )
+        if answer.returncode:
+            raise SchedulerAway(answer.stderr.strip())
+
+    def _job(self, name: str) -> dict[str, Any] | None:
+        answer = ask(self, (*self._kubectl, "get", "job", name, "--ignore-not-found", "--output=json"))
+        if answer.returncode:
+            raise SchedulerAway(answer.stderr.strip())
+        return json.loads(answer.stdout) if answer.stdout.strip() else None
+
+
+def standing_of(job: dict[str, Any]) -> Standing:
+    """What the Job of ``batch/v1`` says of itself."""
+    status = job.get("status", {})
+    for condition in status.get("conditions", ()):
+        if condition["status"] != "True":
+            continue
+        said = f"{condition['type']} {condition.get('reason', '')} {condition.get('message', '')}".strip()
+        if condition["type"] == "Complete":
+            return Standing(ENDED, said, 0)
+        if condition["type"] == "Failed":
+            return Standing(ENDED, said)
+        if condition["type"] == "Suspended":
+            return Standing(QUEUED, said)
+    if "deletionTimestamp" in job.get("metadata", {}):
+        return Standing(RUNNING, "is being deleted")
+    ready, active = status.get("ready", 0), status.get("active", 0)
+    return Standing(RUNNING if ready else QUEUED, f"{ready} of {active} pods ready")
