@@ -180,6 +180,30 @@ def _stores(settings: "Settings") -> Iterator[Finding]:
     yield Finding("store", GOOD, f"{settings.artifact_store} answers")
 
 
+def _launchers(settings: "Settings") -> Iterator[Finding]:
+    from store.launchers import BadLaunchers, read_launchers
+    from store.launchers.scheduler import Scheduler
+
+    try:
+        launchers = read_launchers(settings.launchers)
+    except BadLaunchers as error:
+        yield Finding("launchers", BAD, str(error), "correct the file that MIXWRIGHT_LAUNCHERS names")
+        return
+    if not launchers:
+        yield Finding("launchers", GOOD, "none beside the built-in trainer")
+    for name, launcher in launchers.items():
+        missing = [program for program in launcher.needs if shutil.which(program) is None]
+        if missing:
+            where = "the dispatcher" if isinstance(launcher, Scheduler) else "the workers"
+            advice = f"install it here, or see that {where} of another machine have it"
+            yield Finding("launchers", WARNING, f"{name}: no {', '.join(missing)} on this machine", advice)
+        elif isinstance(launcher, Scheduler) and launcher.hidden(str(settings.data_directory)):
+            seen = ", ".join(launcher.seen_places)
+            yield Finding("launchers", BAD, f"{name}: its nodes see {seen}", "keep the data directory there")
+        else:
+            yield Finding("launchers", GOOD, name)
+
+
 def _service(settings: "Settings") -> Iterator[Finding]:
     import httpx
 
@@ -213,4 +237,4 @@ def _said(document: Any) -> str:
     return str(document.get("detail", document))[:200] if isinstance(document, dict) else str(document)[:200]
 
 
-LOOKS = (_installation, _devices, _data, _database, _broker, _stores, _service)
+LOOKS = (_installation, _devices, _data, _database, _broker, _stores, _launchers, _service)

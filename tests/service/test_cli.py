@@ -314,10 +314,14 @@ def test_the_doctor_names_what_is_missing_and_what_to_do(
     assert healthy.exit_code == 0
     monkeypatch.setenv("MIXWRIGHT_DATA_ROOTS", str(tmp_path / "gone"))
     monkeypatch.setenv("MIXWRIGHT_DATABASE_URL", "postgresql+psycopg://127.0.0.1:1/none")
+    launchers = tmp_path / "launchers.toml"
+    launchers.write_text(f'[launchers.gone]\ncommand = ["{tmp_path}/train"]\n')
+    monkeypatch.setenv("MIXWRIGHT_LAUNCHERS", str(launchers))
     ill = CliRunner().invoke(main, ["doctor", *data])
     assert ill.exit_code == 1
     assert f"there is no {tmp_path / 'gone'}" in ill.output
     assert "MIXWRIGHT_DATABASE_URL" in ill.output
+    assert f"gone: no {tmp_path}/train on this machine" in ill.output
 
 
 def test_the_others_keep_their_ratios_where_some_weights_are_fixed() -> None:
