@@ -17,6 +17,7 @@ ProxyError
     Cancelled          a run of a wave was cancelled
     Stopped            a run was asked to stop and has a checkpoint of where it was (retryable)
     DataMissing        shards or files of the run are gone
+    DataChanged        what a run starts from is another model than was asked for
     Diverged           the loss is no longer a number
     StorageFailed      the disk is full or a write failed (retryable)
     StoreError         an object of an artifact store or a corpus
@@ -181,6 +182,13 @@ class DataMissing(ProxyError):
 
     def __init__(self, path: object, reason: str) -> None:
         super().__init__(f"{path}: {reason}", "shards")
+
+
+class DataChanged(ProxyError):
+    """The model to start from is not what it was when it was asked for."""
+
+    def __init__(self, start: str) -> None:
+        super().__init__(f"the model to start from, {start}, was changed since it was asked for", "start")
 
 
 class Diverged(ProxyError):

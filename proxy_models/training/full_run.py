@@ -1,6 +1,6 @@
 """The program ``torchrun`` starts for a full training run: ``python -m proxy_models.training.full_run ORDER.json``.
 
-``ORDER.json`` is ``{"run", "engine"?, "artifact_store"?, "reading"?}``: the run as `RunSpec.from_dict` reads it, of
+``ORDER.json`` is ``{"run", "engine"?, "artifact_store"?, "reading"?}``: the run as `local_order` takes it, of
 `Engine` what is not its default, and what `using_store` and `reading_below` take. Everything that becomes of the run
 is in its directory, which all machines see: checkpoints, ``progress.json`` (of the first process, about once a
 second), ``metrics.jsonl`` (what is measured on the way), and at the end ``model/`` and ``result.json``, or
@@ -28,7 +28,7 @@ from proxy_models.training.distributed import Engine
 from proxy_models.training.processes import Processes, joined
 from proxy_models.training.run_files import FAILURE, METRICS, PROGRESS, add_lines
 from proxy_models.training.run_record import Metric, RunProgress, RunResult
-from proxy_models.training.run_spec import RunSpec
+from proxy_models.training.run_spec import RunSpec, local_order
 from proxy_models.training.wave import WaveOptions, train_wave
 
 PARENT_SECONDS = 0.2
@@ -46,17 +46,25 @@ def main(order_file: str) -> int:
         using_store(order.get("artifact_store")),
         reading_below(reading.get("roots"), reading.get("own", ())),
     ):
-        spec = RunSpec.from_dict(order["run"])
+        try:
+            spec = RunSpec.from_dict(local_order(order["run"]))
+        except ProxyError as error:
+            return _failed(Path(order["run"]["directory"]), error, os.environ.get("RANK", "0") == "0")
         with joined(spec.device.partition(":")[0]) as (processes, device):
             try:
                 train(replace(spec, device=device), engine_of(order.get("engine") or {}, processes))
             except ProxyError as error:
-                if processes.is_first:
-                    told = {"code": error.code, "detail": str(error), "retryable": error.retryable}
-                    write_json(spec.directory / FAILURE, told)
-                print(f"{error.code}: {error}", file=sys.stderr)
-                return TRY_AGAIN if error.retryable else FAILED
+                return _failed(spec.directory, error, processes.is_first)
     return 0
+
+
+def _failed(directory: Path, error: ProxyError, is_first: bool) -> int:
+    """Tell why there is no result; answers the exit status."""
+    if is_first:
+        told = {"code": error.code, "detail": str(error), "retryable": error.retryable}
+        write_json(directory / FAILURE, told)
+    print(f"{error.code}: {error}", file=sys.stderr)
+    return TRY_AGAIN if error.retryable else FAILED
 
 
 def _end_with(parent: int) -> None:

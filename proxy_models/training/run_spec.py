@@ -16,9 +16,10 @@ from proxy_models.config import (
     TrainingConfig,
     size_named,
 )
-from proxy_models.errors import DataMissing, InvalidSpec
+from proxy_models.errors import DataChanged, DataMissing, InvalidSpec
 from proxy_models.families.architecture import Architecture, checked_architecture
 from proxy_models.families.start import StartFolder, read_start
+from proxy_models.stores.current import local_artifact
 from proxy_models.stores.object_path import DataPath, data_path
 from proxy_models.text.data_roots import open_data
 from proxy_models.text.task_file import PLAIN, TaskMeasure, further_series
@@ -260,3 +261,19 @@ def digest_of(*parts: str | int) -> bytes:
 def seed_of(*parts: str | int) -> int:
     """A seed in [0, 2**63) that depends on the parts only."""
     return int.from_bytes(digest_of(*parts)[:8], "big") >> 1
+
+
+def local_order(order: Mapping[str, Any]) -> dict[str, Any]:
+    """An order for a run with every artifact it names fetched to this machine (`stores.current.using_store`).
+
+    Raises `DataMissing`, `StoreError`, and `DataChanged` where the model to start from is another than was asked for.
+    """
+    local = {name: value for name, value in order.items() if name != "start_content"}
+    local["shards"] = {name: local_artifact(place) for name, place in order["shards"].items()}
+    if order["tokenizer"] is not None:
+        local["tokenizer"] = local_artifact(order["tokenizer"])
+    if "start_content" in order:
+        local["start"] = local_artifact(order["start"])
+        if read_start(Path(local["start"])).content != order["start_content"]:
+            raise DataChanged(order["start"])
+    return local

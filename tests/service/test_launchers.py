@@ -182,6 +182,7 @@ def test_what_is_posted_back_moves_a_launch_on_to_its_end(
 
         running = report(state="running", progress={"done": 10, "total": 10_000})
         assert (running["state"], running["progress"]["done"]) == ("running", 10)
+        assert "Submission 1" in client.get(f"/launches/{launch}").text
         ended = report(state="succeeded")
         assert (ended["state"], ended["exit_status"]) == ("succeeded", 0)
     again = client.post(f"/v1/launches/{launch}/state", json={"submission": name, "state": "failed"})

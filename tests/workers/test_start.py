@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy_models.errors import DataChanged
 from proxy_models.families.start import read_start
 from proxy_models.stores.object_path import file_identity
 from service.training.checks import check_vocabulary
@@ -24,7 +25,7 @@ def test_a_checkpoint_that_was_changed_or_removed_since_is_not_started_from(tmp_
     assert unchanged_start(training) == str(folder)
     assert unchanged_start(ModelDocument(size="nano-0.1M")) is None  # stored before there were starts
     os.utime(folder / "model.safetensors", ns=(1, 1))
-    with pytest.raises(JobError, match="was changed") as caught:
+    with pytest.raises(DataChanged, match="was changed") as caught:
         unchanged_start(training)
     assert (caught.value.code, caught.value.retryable) == ("data_changed", False)
     (folder / "config.json").unlink()

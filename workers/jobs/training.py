@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixing.document import Document
-from proxy_models.errors import ProxyError
+from proxy_models.errors import DataChanged, ProxyError
 from proxy_models.families.start import read_start
 from proxy_models.storage import write_json
-from proxy_models.stores.current import current_store, local_artifact, using_store
+from proxy_models.stores.current import current_store, using_store
 from proxy_models.stores.object_path import file_identity, is_address
+from proxy_models.training.run_spec import local_order
 from store.documents import LaunchDocument, ModelDocument, SwarmDocument
 from store.files import identity_hash
 from store.launchers.base import BUILT_IN
@@ -79,9 +80,9 @@ def _shared(launch: LaunchDocument, settings: Settings) -> Document:
 
 
 def unchanged_start(model: ModelDocument) -> str | None:
-    """What to start from; raises `JobError` where a folder is not what it was when it was asked for.
+    """What to start from; raises `DataChanged` where a folder is not what it was when asked for, `JobError` if gone.
 
-    A published model is looked at by `local_spec`, which fetches it.
+    A published model is looked at by `local_order`, which fetches it.
     """
     if model.start is None or is_address(model.start):
         return model.start
@@ -90,12 +91,8 @@ def unchanged_start(model: ModelDocument) -> str | None:
     except (ProxyError, OSError) as error:
         raise JobError("data_missing", f"the model to start from is gone: {error}") from error
     if identity_hash(files) != model.start_content:
-        raise _changed(model.start)
+        raise DataChanged(model.start)
     return model.start
-
-
-def _changed(start: str) -> JobError:
-    return JobError("data_changed", f"the model to start from, {start}, was changed since it was asked for")
 
 
 def store(session: "Session", job: "Job", result: Document) -> None:
@@ -126,7 +123,7 @@ def choose_wave(question: Document) -> Document:
     run_json = {**question["run"]}
     with using_store(run_json.pop("artifact_store", None)):
         # Its shards play no part in the answer: only what the shape is read from has to be here.
-        run = RunSpec.from_dict(local_spec({**run_json, "shards": {}, "tokenizer": None, "tasks": []}))
+        run = RunSpec.from_dict(local_order({**run_json, "shards": {}, "tokenizer": None, "tasks": []}))
     if not isinstance(run.model, ModelConfig):
         return alone
     torch.set_num_threads(run.threads)
@@ -176,10 +173,10 @@ def train_runs(specs: list[Document], backend: str | None, order: "Order") -> No
     with using_store(kept):
         if torchrun is not None:
             _train_by_torchrun(
-                local_spec(specs[0]), {"engine": engine, "artifact_store": kept}, torchrun, order
+                local_order(specs[0]), {"engine": engine, "artifact_store": kept}, torchrun, order
             )
             return
-        runs = [RunSpec.from_dict(local_spec(spec)) for spec in specs]
+        runs = [RunSpec.from_dict(local_order(spec)) for spec in specs]
         members = list(range(len(runs)))
         while members:
             size = len(members)
@@ -267,22 +264,6 @@ def _engine(settings: Document | None) -> "Engine | None":
     from proxy_models.training.processes import ALONE as BY_ITSELF
 
     return engine_of({**settings, "sharding": "ddp"}, BY_ITSELF)  # there is nobody to share it with
-
-
-def local_spec(spec: Document) -> Document:
-    """The specification with every artifact it names fetched to this machine.
-
-    Raises `DataMissing` and `StoreError`, and `JobError` where the model to start from is another than was asked for.
-    """
-    local = {name: value for name, value in spec.items() if name != "start_content"}
-    local["shards"] = {name: local_artifact(place) for name, place in spec["shards"].items()}
-    if spec["tokenizer"] is not None:
-        local["tokenizer"] = local_artifact(spec["tokenizer"])
-    if "start_content" in spec:
-        local["start"] = local_artifact(spec["start"])
-        if read_start(Path(local["start"])).content != spec["start_content"]:
-            raise _changed(spec["start"])
-    return local
 
 
 def stored_result(result: "RunResult", run: "RunSpec") -> Document:
