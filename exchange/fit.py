@@ -183,6 +183,10 @@ def fit(
             f"there is no setting {stray[0]!r}; there are {', '.join(sorted(known))}", field=stray[0]
         )
     asked = Asked(**settings)
+    if asked.target_tokens is not None and not 0 < asked.target_tokens < math.inf:
+        raise InvalidSetting(
+            f"a training run of {asked.target_tokens:g} tokens cannot be", field="target_tokens"
+        )
     tell = progress or (lambda what, seconds: None)
     kind = _kind_of(table)
     tell("reading the tables", 1.0)
@@ -266,7 +270,8 @@ def _domains(swarm: Swarm, pool: Mapping[str, tuple[float, float | None]]) -> Do
 
 
 def _counts_of(sheet: Sheet) -> dict[str, tuple[float, float | None]]:
-    texts = [name for name in sheet.columns if not sheet.is_numeric(name)]
+    counts = ("tokens", "documents")
+    texts = [name for name in sheet.columns if name not in counts and not sheet.is_numeric(name)]
     if len(texts) != 1 or "tokens" not in sheet.columns:
         raise InvalidTokens(
             f"{sheet.source} needs a column of domains and one called tokens; it has {listed(sheet.columns)}",

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -148,9 +149,14 @@ def sheet_of(data: bytes, path: Path) -> Sheet:
         InvalidTable: nothing in it, or what is no table.
     """
     if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InvalidTable(
+                f"{path} is gzip that ends early or is damaged: {error}", field=str(path)
+            ) from error
     if data[:4] == b"PAR1":
-        columns = _parquet(data)
+        columns = _parquet(data, path)
         return _checked(Sheet(path.name, columns, range(1, 1 + len(next(iter(columns.values()), ())))))
     try:
         text = data.decode("utf-8-sig")
@@ -167,11 +173,14 @@ def _checked(sheet: Sheet) -> Sheet:
     return sheet
 
 
-def _parquet(data: bytes) -> dict[str, list[Any]]:
+def _parquet(data: bytes, path: Path) -> dict[str, list[Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(data))
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidTable(f"{path} is no Parquet that can be read: {error}", field=str(path)) from error
     while any(pa.types.is_struct(column.type) for column in table.columns):
         table = table.flatten()
     return table.to_pydict()

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from exchange.columns import IDS, Reading, domain_names, metric_columns, others, phases_of, weight_columns
 from exchange.sheets import InvalidTable, Sheet, listed, number_of
 from mixing.errors import MissingDomain, UnknownDomain
@@ -97,6 +99,8 @@ def read_swarm(weights: Sheet, metrics: Sheet | None, reading: Reading) -> Swarm
         columns = weights.matching(reading.weights) if reading.weights else others(weights, reading, key)
         measured = metrics.matching(reading.metrics) if reading.metrics else others(metrics, reading, key)
         pairs = _joined(weights, metrics, key, reading, notes)
+    _check_numbers(weights, columns, "weight")
+    _check_numbers(metrics, measured, "metric")
     phases = phases_of(weights, columns, reading, notes)
     names = domain_names(weights.source, list(phases[0]))
     mixer = _Mixer(weights, phases, reading)
@@ -112,6 +116,7 @@ def read_swarm(weights: Sheet, metrics: Sheet | None, reading: Reading) -> Swarm
             runs.append(RunEvidence(name, mixture, values))
     if faulty:
         notes.append(_faults(faulty, len(pairs), reading))
+    _check_domains(weights.source, runs, dict(zip(names, phases[0].values(), strict=True)))
     if gaps:
         missing = ", ".join(f"{task} in {count}" for task, count in gaps.most_common(5))
         notes.append(f"Of {len(runs)} runs some lack a metric, which is fitted on the others: {missing}.")
@@ -123,6 +128,42 @@ def read_swarm(weights: Sheet, metrics: Sheet | None, reading: Reading) -> Swarm
         tuple(runs),
         tuple(notes),
     )
+
+
+def _check_numbers(sheet: Sheet, columns: Sequence[str], kind: str) -> None:
+    """Raise InvalidTable for a column in which no row has a number: it was not meant."""
+    for column in columns:
+        values = [number_of(cell) for cell in sheet.columns[column]]
+        if len(values) > 1 and all(value is not None and math.isnan(value) for value in values):
+            shown = str(sheet.columns[column][0])[:40]
+            raise InvalidTable(
+                f"column {column!r} of {sheet.source} has no number in any row ({shown!r}), so it is no {kind};"
+                " ignore it, or name the columns that are",
+                field=sheet.source,
+                names=[column],
+            )
+
+
+def _check_domains(source: str, runs: Sequence[RunEvidence], columns: Mapping[str, str]) -> None:
+    """Raise InvalidTable for a small column beside weights that sum to 1 without it, such as a learning rate."""
+    if len(runs) < _SURE:
+        return
+    table = np.array([list(run.mixture.values()) for run in runs])
+    sums = table.sum(axis=1)
+    least = np.abs(sums - 1).min()
+    for position, name in enumerate(columns):
+        if least > _EXACT and 10 * np.abs(sums - table[:, position] - 1).max() < least:
+            column = columns[name]
+            raise InvalidTable(
+                f"{source}: without column {column!r} the weights of every run sum to 1, and with it of none: it is"
+                " no domain; ignore it, or name the columns that are weights",
+                field=source,
+                names=[column],
+            )
+
+
+_SURE, _EXACT = 3, 1e-5
+"""Runs, and how far a sum is off that was not rounded: ten times as far as without the column."""
 
 
 def _faults(faulty: Sequence[tuple[str, str]], runs: int, reading: Reading) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from exchange.formats import FORMATS
-from exchange.results import InvalidResults, may_be_results, of_a_kind, read_results
+from exchange.results import REALISED, InvalidResults, may_be_results, of_a_kind, read_results
 from service.cli import complaint_of, connected, json_option, print_json, service_options
 from service.cli.fit import trainer_options
 
@@ -74,14 +74,16 @@ def results(
 ) -> None:
     """Send results of runs, from the FILES of evaluators and trainers, or folders of them.
 
-    A run's files lie in a folder of its name; a table names it in a column.
+    A run's files lie in a folder of its name; a table names it in a column. Where a folder has the realised.json of
+    its export, each run counts as the mixture that its trainer draws by its own rounding.
     """
     with complaint_of(InvalidResults), connected(url, data_directory) as client:
         runs = [name for run in client.runs(swarm_id) for name in (run["id"], run["name"]) if name]
         read = read_results(_contents(files, runs), runs)
         asked = client.swarm(swarm_id)["tasks"]
+        drawn = _drawn(files)
         sent = [
-            {"run": run, "metrics": kept}
+            {"run": run, "metrics": kept, **({"realised_tokens": drawn[run]} if run in drawn else {})}
             for run, metrics in read.metrics.items()
             if (kept := {name: value for name, value in metrics.items() if not asked or name in asked})
         ]
@@ -118,6 +120,21 @@ def finish(optimization_id: str, as_json: bool, url: str | None, data_directory:
     click.echo(
         f"{optimization_id} is solved with the results of {runs['succeeded']} of {runs['total']} runs."
     )
+
+
+def _drawn(files: Sequence[Path]) -> dict[str, dict[str, int]]:
+    """`{run: tokens of each domain}` by the exact reports in the folders that were named, or above them."""
+    places = {folder / REALISED for path in files for folder in (path, *path.absolute().parents[:3])}
+    drawn = {}
+    for place in sorted(place for place in places if place.is_file()):
+        with complaint_of(ValueError, KeyError, TypeError, AttributeError):
+            reports = json.loads(place.read_text(encoding="utf-8"))
+            drawn |= {
+                run: {row["name"]: round(row["tokens"]) for row in report["domains"]}
+                for run, report in reports.items()
+                if report["exact"] and report["target_tokens"] is not None
+            }
+    return drawn
 
 
 def _contents(files: Sequence[Path], runs: Sequence[str]) -> dict[str, bytes]:

@@ -28,6 +28,7 @@ from store.swarms import GivenSwarm, given_swarms
 from store.tables import Job, Run, Swarm, database_now
 
 _NAMED = 8
+REALISED = "realised_tokens"
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def take_results(
         run, job = known[result.run]
         _check_tasks(given, result)
         _check_said(run, result)
-        if changed := _take(run, job, result, request.replace):
+        if changed := _take(run, job, result, _realised(given, result), request.replace):
             _end(given, run, job)
             taken.views.append(_view(run, job, changed))
         elif result.failed is not None and job.state != jobs.FAILED:
@@ -153,8 +154,10 @@ def take_results(
     return taken
 
 
-def _take(run: Run, job: Job, result: ResultRequest, is_replacing: bool) -> list[str]:
-    """Add what is new of a run's metrics; answers their names."""
+def _take(
+    run: Run, job: Job, result: ResultRequest, drawn: Mapping[str, int] | None, is_replacing: bool
+) -> list[str]:
+    """Add what is new of a run's metrics, and the tokens that were drawn; answers their names."""
     before = Measurements.of(run.result).final
     changed = sorted(name for name, value in result.metrics.items() if before.get(name) != value)
     if not is_replacing and (other := [name for name in changed if name in before]):
@@ -166,8 +169,21 @@ def _take(run: Run, job: Job, result: ResultRequest, is_replacing: bool) -> list
             "results",
             names=[result.run, name],
         )
+    if drawn is not None and (known := Measurements.of(run.result).realised_tokens) != drawn:
+        if known is not None and not is_replacing:
+            raise Conflict(
+                "conflicting_results",
+                f"Run {result.run!r} has other realised tokens already; say replace if the new ones are right.",
+                "results",
+                names=[result.run],
+            )
+        changed = [*changed, REALISED]
     if changed:
-        run.result = {**(run.result or {}), "final": {**before, **result.metrics}}
+        run.result = {
+            **(run.result or {}),
+            "final": {**before, **result.metrics},
+            **({} if drawn is None else {"realised_tokens": dict(drawn)}),
+        }
         job.failure_code = job.failure_detail = None
     return changed
 
@@ -183,6 +199,23 @@ def _check_said(run: Run, result: ResultRequest) -> None:
                 "results",
                 names=[result.run, name],
             )
+
+
+def _realised(given: GivenSwarm, result: ResultRequest) -> dict[str, int] | None:
+    """Tokens of every domain that were drawn; None where nobody said. Raises Invalid for what is no domain."""
+    if not result.realised_tokens:
+        return None
+    domains = [row.name for row in given.revision.domains]
+    if stray := sorted(result.realised_tokens.keys() - set(domains)):
+        raise Invalid(
+            "unknown_domain",
+            f"Run {result.run!r} has realised tokens of {stray[0]!r}, which is no domain.",
+            "results",
+            names=[result.run, *stray],
+        )
+    if not sum(result.realised_tokens.values()):
+        raise Invalid("no_tokens", f"Run {result.run!r} has realised tokens of nothing.", "results")
+    return {name: result.realised_tokens.get(name, 0) for name in domains}
 
 
 def _end(given: GivenSwarm, run: Run, job: Job) -> None:

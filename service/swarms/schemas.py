@@ -113,6 +113,11 @@ class ResultRequest(RequestModel):
     metrics: dict[TaskName, float] = Field(default_factory=dict, max_length=10_000)
     failed: str | None = Field(default=None, min_length=1, max_length=2000, description="Why there is none.")
     weights: Weights | None = Field(default=None, max_length=20_000)
+    realised_tokens: dict[str, Annotated[int, Field(ge=0, lt=2**63)]] = Field(
+        default_factory=dict,
+        max_length=20_000,
+        description="That its trainer drew of each domain, by its own rounding: the run counts as one of these.",
+    )
     tokens: Tokens = None
     seed: int | None = Field(default=None, ge=0, lt=2**63)
 

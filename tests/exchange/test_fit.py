@@ -12,11 +12,13 @@ import numpy as np
 import pandas
 import polars
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
 
 import mixwright
+from exchange.sheets import read_weights
 from mixing.answer.proposal import propose
 from mixing.domains import Domains
 from mixing.errors import InvalidSetting, InvalidTokens, MissingDomain, MixingError
@@ -85,19 +87,50 @@ def test_any_frame_gives_the_same_and_frames_of_its_kind(library: Any, answer: A
     assert gains == {row["name"]: row["gain"] for row in answer.document["tasks"]}
 
 
-def test_written_read_and_fitted_again_it_is_the_same_mixture(answer: Any, tmp_path: Path) -> None:
-    swarm = answer.swarm
-    weights, metrics = tmp_path / "ratios.csv", tmp_path / "metrics.csv"
-    with weights.open("w") as file:
-        writer = csv.writer(file)
-        writer.writerow(["run", *swarm.domains])
-        writer.writerows([run.id, *map(repr, run.mixture.values())] for run in swarm.runs)
-    with metrics.open("w") as file:
-        writer = csv.writer(file)
-        writer.writerow(["run", *swarm.metrics])
-        writer.writerows([run.id, *map(repr, run.metrics.values())] for run in reversed(swarm.runs))
-    again = mixwright.fit(weights, metrics, **ASKED)
+def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Numbers to the last bit, in the format of the file's name."""
+    frame = pa.Table.from_pylist(rows)
+    if path.suffix == ".parquet":
+        pq.write_table(frame, path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writerow(frame.column_names)
+            writer.writerows([*map(str, row.values())] for row in rows)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl"])
+@pytest.mark.parametrize("tables", [1, 2])
+def test_written_read_and_fitted_again_it_is_the_same_mixture(
+    suffix: str, tables: int, answer: Any, tmp_path: Path
+) -> None:
+    runs = answer.swarm.runs
+    weights = [{"run": run.id, **{f"train_{name}": run.mixture[name] for name in NAMES}} for run in runs]
+    metrics = [{"run": run.id, **run.metrics} for run in runs]
+    if tables == 1:
+        rows = [{**one, **other} for one, other in zip(weights, metrics, strict=True)]
+        given = [write_table(tmp_path / f"runs{suffix}", rows)]
+    else:
+        given = [
+            write_table(tmp_path / f"ratios{suffix}", weights),
+            write_table(tmp_path / f"metrics{suffix}", metrics[::-1]),
+        ]
+    again = mixwright.fit(*given, **ASKED)
     assert again.mixture == pytest.approx(answer.mixture, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "yaml", "olmix"])
+def test_an_exported_mixture_comes_back_as_weights(name: str, answer: Any, tmp_path: Path) -> None:
+    made = mixwright.export(answer.blend(), name)
+    (file, content), *_ = made.files.items()
+    (tmp_path / file).write_text(content)
+    labels = answer.swarm.labels
+    assert read_weights(tmp_path / file) == pytest.approx(
+        {labels[domain]: weight for domain, weight in answer.mixture.items() if weight > 0}, abs=1e-12
+    )
 
 
 def test_without_tokens_gains_are_against_the_mean_of_the_runs() -> None:

@@ -1,5 +1,6 @@
 """Tables as people have them: every format and layout gives the same runs, and what is wrong is named."""
 
+import gzip
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -191,6 +192,35 @@ def test_runs_of_one_table_only_are_listed(tmp_path: Path) -> None:
     assert caught.value.names == ("r0",)
     swarm = read(weights, metrics, without_faulty=True)
     assert [run.id for run in swarm.runs] == ["r1", "r2", "r3"]
+
+
+def test_a_column_that_is_no_domain_is_named_though_the_sums_are_within_bounds(tmp_path: Path) -> None:
+    table = [{**row, "lr": 0.0005 * (number + 1)} for number, row in enumerate(rows(6))]
+    metrics = csv_file(tmp_path / "m.csv", table, columns=["run", "loss"])
+    for column, said in (
+        ("lr", "without column 'lr' the weights of every run"),
+        ("note", "has no number in any row"),
+    ):
+        given = [{**row, "note": "first try"} for row in table]
+        weights = csv_file(tmp_path / "w.csv", given, columns=["run", "web", "code", "books", column])
+        with pytest.raises(InvalidTable, match=said) as caught:
+            read(weights, metrics)
+        assert caught.value.names == (column,)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.csv.gz", b"\x1f\x8bno gzip", "damaged"),
+        ("t.csv.gz", gzip.compress(b"run,web\n" * 1000)[:40], "ends early"),
+        ("t.parquet", b"PAR1no parquet", "no Parquet"),
+    ],
+)
+def test_a_file_that_is_damaged_is_named(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidTable, match=said) as caught:
+        read(tmp_path / name)
+    assert caught.value.field == str(tmp_path / name)
 
 
 def test_every_run_with_a_gap_is_named_and_left_out_only_as_asked(tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from service.cli.main import main
 from service.client import Client
 from service.http.app import create_app
 from store import jobs
+from store.engine import Database
 from store.schema import upgrade
 from store.settings import Settings
+from store.swarms import given_swarms
 from tests.service.conftest import TOKEN
 from tests.service.test_client import LosesFirstAnswers
 from tests.working import work
@@ -253,13 +255,45 @@ def test_the_commands_take_a_swarm_out_and_its_results_in(
         assert result.exit_code == 0, result.output
         return result.output
 
-    assert run("export", swarm, "--format", "regmix", "--to", str(tmp_path / "out")).startswith("14 runs in ")
+    export = ("export", swarm, "--format", "regmix", "--target-tokens", "1e6", "--to", str(tmp_path / "out"))
+    assert run(*export).startswith("14 runs in ")
     trained(tmp_path / "out")
     files = sorted(map(str, (tmp_path / "out").glob("*/eval/*.json")))
     assert run("results", swarm, *files[:5]) == "Results of 5 runs sent; 5 of 14 have theirs in.\n"
     assert (
         run("results", swarm, str(tmp_path / "out")) == "Results of 14 runs sent; 14 of 14 have theirs in.\n"
     )
+    for one in pool.get("/v1/runs", params={"swarm": swarm}).json()["items"]:
+        view = pool.get(f"/v1/runs/{one['id']}").json()
+        # What the format's five digits make of the weights is what the run counts as.
+        assert view["realised_weights"] == pytest.approx(view["weights"], abs=1e-5)
+        assert all(round(weight, 5) == weight for weight in view["realised_weights"].values())
+
+
+def test_a_run_counts_as_what_its_trainer_drew(pool: TestClient, settings: Settings) -> None:
+    swarm = asked(pool, settings)["swarm_id"]
+    run = pool.get("/v1/runs", params={"swarm": swarm}).json()["items"][0]["id"]
+    address, drawn = f"/v1/swarms/{swarm}/results", {"web": 82, "code": 18}
+    result: Document = {
+        "run": run,
+        "metrics": {"code/bits_per_byte": 1.0, "general/acc": 0.5},
+        "realised_tokens": drawn,
+    }
+    for wrong, code in (({"x": 1}, "unknown_domain"), ({"web": 0}, "no_tokens")):
+        refused = pool.post(address, json={"results": [{**result, "realised_tokens": wrong}]})
+        assert (refused.status_code, refused.json()["code"]) == (422, code)
+    assert pool.post(address, json={"results": [result]}).status_code == 200
+    assert pool.post(address, json={"results": [result]}).json()["unchanged"] == 1
+    assert pool.get(f"/v1/runs/{run}").json()["realised_weights"] == {"books": 0, "code": 0.18, "web": 0.82}
+    other = {**result, "realised_tokens": {"web": 1}}
+    assert pool.post(address, json={"results": [other]}).json()["code"] == "conflicting_results"
+    assert pool.post(address, json={"results": [other], "replace": True}).status_code == 200
+    database = Database(settings.resolved_database_url)
+    with database.read() as session:
+        (given,) = given_swarms(session, [swarm])
+        (evidence,) = given.evidence(["code/bits_per_byte"], None)
+    database.close()
+    assert evidence.mixture == {"books": 0, "code": 0, "web": 1}
 
 
 def test_runs_trained_elsewhere_are_reused_when_the_domains_change(
