@@ -5,7 +5,7 @@ the same proxy in the lineage (the plan's), the calibrated table of the workers'
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from service.dashboard.formatting import flops, quantity, size
 from service.domain_sets.repository import CountedText, counted_text
 from service.optimizations.views import CostView, Hours, PlanView
 from service.training.device import WorkerDevice, check_memory, vocabulary_of
-from store.documents import OptimizationDocument, TaskDocument, TrainingDocument
+from store.documents import AnchorsDocument, OptimizationDocument, TaskDocument, TrainingDocument
 from store.revisions.shared_text import counted_domains, plan_warnings
 from store.tables import Revision
 
@@ -64,10 +64,26 @@ def planned_swarm(
     return AskedSwarm(revision, text, proxy, planned.document.tasks, runs, tokens)
 
 
+def anchor_swarms(swarm: AskedSwarm | None, anchors: Sequence[AnchorsDocument]) -> list[AskedSwarm]:
+    """The runs of other sizes and lengths beside a swarm, each as a swarm of its own."""
+    return [
+        replace(
+            swarm,
+            proxy=one.proxy,
+            runs=one.runs,
+            tokens=one.runs * one.proxy.whole_steps(one.proxy.tokens),
+        )
+        for one in (anchors if swarm is not None else ())
+    ]
+
+
 def check_planned_memory(session: Session, planned: PlannedOptimization, device: WorkerDevice) -> None:
     """Raise Invalid where there is something to train and not even one model fits into the workers' memory."""
     if planned.document.proxy is not None and planned.document.runs:
-        check_memory(device, session.get_one(Revision, planned.revision_id), planned.document.proxy, "proxy.")
+        revision = session.get_one(Revision, planned.revision_id)
+        check_memory(device, revision, planned.document.proxy, "proxy.")
+        for number, anchors in enumerate(planned.document.anchors):
+            check_memory(device, revision, anchors.proxy, f"anchors[{number}].")
 
 
 def cost_view(
@@ -236,8 +252,10 @@ def planned_hours(session: Session, planned: PlannedOptimization, device: Worker
     """The estimate's device-hours, 0 where nobody knows."""
     reuse = planned.document.reuse
     seconds = None if reuse is None else reuse.plan.new_seconds
-    cost = cost_view(planned_swarm(session, planned), device, seconds)
-    return 0.0 if cost is None or cost.device_hours is None else cost.device_hours
+    swarm = planned_swarm(session, planned)
+    costs = [cost_view(swarm, device, seconds)]
+    costs += [cost_view(one, device) for one in anchor_swarms(swarm, planned.document.anchors)]
+    return sum(cost.device_hours or 0.0 for cost in costs if cost is not None)
 
 
 def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevice) -> PlanView:
@@ -262,6 +280,11 @@ def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevi
         else ["Nothing is trained, so nothing is reused."],
         hours=hours,
         cost=cost,
+        anchor_costs=[
+            view
+            for one in anchor_swarms(planned_swarm(session, planned), planned.document.anchors)
+            if (view := cost_view(one, device)) is not None
+        ],
         warnings=[
             *_little_to_decide(revision, planned.document),
             *plan_warnings(revision, planned.document.tasks),

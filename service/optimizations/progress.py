@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.domain_sets.repository import counted_text
 from service.http.schemas import failure_of, view_of
-from service.optimizations.cost import AskedSwarm, cost_view
+from service.optimizations.cost import AskedSwarm, anchor_swarms, cost_view
 from service.optimizations.service import mixtures_of, swarm_of
 from service.optimizations.target import to_know_view
 from service.optimizations.views import (
@@ -155,9 +155,9 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
     progress = _progress(row.state, document, work, text.domains)
     asked = None
     if document.proxy is not None:
-        asked = AskedSwarm(
-            row.revision, text, document.proxy, document.tasks, document.runs, progress.tokens_total
-        )
+        beside = sum(one.runs * one.proxy.whole_steps(one.proxy.tokens) for one in document.anchors)
+        tokens = progress.tokens_total - beside
+        asked = AskedSwarm(row.revision, text, document.proxy, document.tasks, document.runs, tokens)
     cost = _cost(document.reuse, asked, work, device)
     return view_of(
         OptimizationView,
@@ -167,6 +167,11 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
         stage=_current_stage(progress.stages),
         progress=progress,
         cost=cost,
+        anchor_costs=[
+            view
+            for one in anchor_swarms(asked, document.anchors)
+            if (view := cost_view(one, device)) is not None
+        ],
         to_know=to_know_view(row.settings, asked, device, cost),
         swarm_id=swarm,
         warnings=[*task_warnings(document.tasks), *warnings],
@@ -195,10 +200,14 @@ def _progress(state: str, swarm: SwarmDocument, work: Work, domains: int) -> Opt
     # Rounds that are not sampled yet are counted too: as full runs, for nobody knows better.
     planned = swarm.runs + sum(anchors.runs for anchors in swarm.anchors)
     total_runs, tokens_total, lost = max(runs.total(), planned), 0, 0
-    unsampled = total_runs - runs.total()
+    unsampled = unsampled_proxies = total_runs - runs.total()
     if swarm.proxy is not None:
         groups = [(group.state, group.asked, group.number) for group in work.groups]
-        groups.append((jobs.QUEUED, swarm.proxy.tokens, unsampled))
+        for anchors in reversed(swarm.anchors):  # which are sampled last
+            waiting = min(unsampled_proxies, anchors.runs)
+            groups.append((jobs.QUEUED, anchors.proxy.tokens, waiting))
+            unsampled_proxies -= waiting
+        groups.append((jobs.QUEUED, swarm.proxy.tokens, unsampled_proxies))
         asked = [(job, number * swarm.proxy.whole_steps(tokens)) for job, tokens, number in groups]
         tokens_total = sum(tokens for _, tokens in asked)
         lost = sum(tokens for job, tokens in asked if job in (jobs.FAILED, jobs.CANCELLED))

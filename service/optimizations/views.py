@@ -122,6 +122,7 @@ class OptimizationView(OptimizationSummary):
     settings: dict[str, object]
     progress: OptimizationProgress
     cost: CostView | None = Field(description="Null: nothing is trained, or the vocabulary is not known yet.")
+    anchor_costs: list[CostView] = Field(description="Likewise of each of the `anchors`, beside the swarm's.")
     to_know: ToKnowView | None = Field(
         description="What knowing the transfer to the target costs. Null: no target."
     )
@@ -153,6 +154,7 @@ class PlanView(BaseModel):
     sentences: list[str]
     hours: Hours
     cost: CostView | None = Field(description="Null: nothing is trained, or the vocabulary is not known yet.")
+    anchor_costs: list[CostView] = Field(description="Likewise of each of the `anchors`, beside the swarm's.")
     to_know: ToKnowView | None = Field(
         default=None, description="What knowing the transfer to the target costs. Null: no target."
     )

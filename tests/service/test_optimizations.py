@@ -57,6 +57,34 @@ def test_the_planned_run_is_counted_and_what_knowing_it_costs_is_told(
     assert client.post("/v1/optimizations", json=optimization).json()["to_know"] is None
 
 
+def test_anchors_are_planned_and_what_they_cost_is_told(client: TestClient, optimization: Document) -> None:
+    anchors = [{"runs": 4, "size": "nano-0.5M"}, {"runs": 3, "tokens": 2 * optimization["proxy"]["tokens"]}]
+    asked = {**optimization, "target": {"size": "nano-4M"}, "anchors": anchors}
+    response = client.post("/v1/optimizations", json=asked)
+    assert response.status_code == 202, response.text
+    body = response.json()
+    first, second = body["settings"]["anchors"]
+    assert (first["runs"], first["proxy"]["size"]) == (4, "nano-0.5M")
+    assert first["proxy"]["tokens"] == optimization["proxy"]["tokens"]
+    assert second["proxy"]["size"] == body["settings"]["proxy"]["size"]
+    assert first["parameters"] == SIZES["nano-0.5M"].non_embedding_parameters
+    assert body["progress"]["runs"]["total"] == 12 + 7
+    larger, longer = body["anchor_costs"]
+    assert larger["flops_per_token"] > body["cost"]["flops_per_token"] == longer["flops_per_token"]
+    assert longer["tokens"] == pytest.approx(6 * body["cost"]["tokens"] / 12, rel=0.05)
+    assert body["to_know"] is None
+
+
+def test_anchors_that_tell_nothing_are_named(client: TestClient, optimization: Document) -> None:
+    asked = {**optimization, "target": {"size": "nano-4M"}}
+    same = [{"runs": 4, "size": optimization["proxy"]["size"]}]
+    assert refused(client, {**asked, "anchors": same})["code"] == "sizes_not_apart"
+    twice = [{"runs": 4, "size": "nano-0.5M"}] * 2
+    problem = refused(client, {**asked, "anchors": twice})
+    assert (problem["code"], problem["field"]) == ("sizes_not_apart", "anchors[1]")
+    assert refused(client, {**optimization, "anchors": twice[:1]})["code"] == "no_target"
+
+
 @pytest.mark.parametrize(
     ("target", "code", "field"),
     [
