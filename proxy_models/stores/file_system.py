@@ -219,7 +219,7 @@ def _matching(pattern: ObjectPath, most: int, until: float) -> Iterator[ObjectPa
     with reaching(pattern) as fs:
         while folders:
             folder = folders.pop()
-            for info in _entries(fs, ObjectPath(pattern.protocol, folder)):
+            for info in _entries(fs, ObjectPath(pattern.protocol, folder), most + 1, until):
                 most -= 1
                 if most < 0 or time.monotonic() > until:
                     raise TooManyObjects(
@@ -233,11 +233,34 @@ def _matching(pattern: ObjectPath, most: int, until: float) -> Iterator[ObjectPa
                     yield ObjectPath(pattern.protocol, name, _status(info))
 
 
-def _entries(fs: "AbstractFileSystem", folder: ObjectPath) -> list[dict[str, Any]]:
+def _entries(fs: "AbstractFileSystem", folder: ObjectPath, most: int, until: float) -> list[dict[str, Any]]:
+    """What lies in a folder; of S3's, which may have millions in one, at least so many, or what came until then."""
     try:
-        return fs.ls(str(folder), detail=True)
+        return _first_entries(fs, folder, most, until) if folder.protocol == "s3" else fs.ls(str(folder))
     except FileNotFoundError:  # there is none, or it is gone since it was listed
         return []
+
+
+def _first_entries(fs: Any, folder: ObjectPath, most: int, until: float) -> list[dict[str, Any]]:
+    """Page after page (s3fs lists to the end), for `ls` would have it all in memory before anybody can count."""
+    from botocore.exceptions import ClientError
+    from fsspec.asyn import sync
+    from s3fs.errors import translate_boto_error
+
+    bucket, _, key = folder.key.partition("/")
+
+    async def listed() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        async for info in fs._iterdir(bucket, most, prefix=f"{key}/" if key else ""):
+            found.append(info)
+            if len(found) >= most or time.monotonic() > until:
+                break
+        return found
+
+    try:
+        return sync(fs.loop, listed)
+    except ClientError as error:
+        raise translate_boto_error(error) from error
 
 
 def open_object(path: ObjectPath) -> io.BufferedReader:

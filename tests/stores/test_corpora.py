@@ -4,6 +4,7 @@ import gzip
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -11,6 +12,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 from fsspec.implementations.memory import MemoryFile
+from s3fs import S3FileSystem
 from s3fs.core import S3File
 
 from proxy_models.errors import CorpusError, ObjectMissing, ProxyError, TooManyObjects
@@ -188,6 +190,29 @@ def test_a_glob_ends_where_too_much_has_to_be_looked_through(corpora: str) -> No
     for most, seconds in ((5, 60.0), (6, -1.0)):
         with pytest.raises(TooManyObjects, match="name the folders"):
             matching_objects(every, most, seconds)
+
+
+def test_a_folder_of_very_many_objects_is_not_listed_to_its_end(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        put(f"{s3}/corpora/{number}.jsonl", b"x")
+    root = data_path(f"{s3}/corpora")
+    assert isinstance(root, ObjectPath)
+    listed: list[str] = []
+    pages = S3FileSystem._list_pages
+
+    async def counted(self: S3FileSystem, method: str, **asked: Any) -> Any:
+        async for page in pages(self, method, **asked):
+            listed.extend(one["Key"] for one in page.get("Contents", ()))
+            yield page
+
+    monkeypatch.setattr(S3FileSystem, "_list_pages", counted)
+    every = ObjectPath(root.protocol, f"{root.key}/*.jsonl")
+    with pytest.raises(TooManyObjects, match="name the folders"):
+        matching_objects(every, 2, 60.0)
+    assert 2 < len(listed) < 9
+    assert len(matching_objects(every, 9, 60.0)) == 9
 
 
 def test_what_is_not_there_or_not_allowed_is_named(corpora: str) -> None:
