@@ -3,19 +3,21 @@
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from mixing.errors import MixingError
 from proxy_models.stores.object_path import is_address
 from service.launches.schemas import LaunchRequest, RenderingView, ReportRequest, SubmissionView
 from store.documents import LaunchDocument
 from store.launchers import BadLaunchers, read_launchers
-from store.launchers.base import BUILT_IN, Launcher
+from store.launchers.base import BUILT_IN, Commanded, Launcher
 from store.launchers.scheduler import ENDED, LOG, Scheduler
-from store.launchers.work import work_of
-from store.problems import Conflict, Invalid, existing
+from store.launchers.work import exports_of, work_of
+from store.problems import Conflict, Invalid, existing, invalid
 from store.settings import Settings
 from store.tables import Job, Launch, MixtureRow, Run, Submission, database_now
 
@@ -63,8 +65,36 @@ def check_sight(launcher: Launcher | None, paths: Mapping[str, str]) -> None:
             )
 
 
+def exported(
+    session: Session, launcher: Launcher | None, mixture: MixtureRow, document: LaunchDocument
+) -> dict[str, str]:
+    """Content by path, below the launch's directory, of the formats that the launcher's command names.
+
+    Raises Invalid for one that cannot hold the mixture, or lacks files, so that a launch does not wait to fail.
+    """
+    if not isinstance(launcher, Commanded) or not launcher.format_files:
+        return {}
+    from exchange.formats import export
+
+    files = {}
+    for name, known in exports_of(session, launcher, mixture, document).items():
+        try:
+            made = export(mixture.weights, name, **known)
+        except MixingError as error:
+            refused = invalid(error, "mixture_id")
+            written = "; have its token files written first, or the launcher say a `path`"
+            refused.detail = f"As {name}: {refused.detail}{written if error.field == 'paths' else ''}"
+            raise refused from error
+        files |= {f"{name}/{file}": content for file, content in made.files.items()}
+    return files
+
+
 def rendering_of(
-    launcher: Launcher | None, mixture: MixtureRow, document: LaunchDocument, settings: Settings
+    session: Session,
+    launcher: Launcher | None,
+    mixture: MixtureRow,
+    document: LaunchDocument,
+    settings: Settings,
 ) -> RenderingView | None:
     """Exactly what a launcher would run; None for the built-in trainer, which a worker is."""
     if launcher is None:
@@ -76,8 +106,11 @@ def rendering_of(
         seed=document.seed,
         weights=mixture.weights,
     )
-    rendering = launcher.render(work_of(run, mixture, document, launcher, settings))
-    return RenderingView.model_validate(rendering, from_attributes=True)
+    work = work_of(run, mixture, document, launcher, settings)
+    rendering = launcher.render(work)
+    beside = exported(session, launcher, mixture, document)
+    files = {**rendering.files, **{f"{work.directory}/{path}": text for path, text in beside.items()}}
+    return RenderingView.model_validate(replace(rendering, files=files), from_attributes=True)
 
 
 def submissions_of(session: Session, job_ids: Sequence[str]) -> Mapping[str, list[SubmissionView]]:

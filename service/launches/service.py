@@ -8,12 +8,11 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from mixing.document import to_document
-from mixing.errors import MixingError
 from proxy_models.families.start import StartFolder
 from service.domain_sets.repository import counted_text, require_usable
 from service.http.limits import check_device_hours
 from service.http.schemas import Listing
-from service.launches.launchers import check_sight, launcher_of, rendering_of, submissions_of
+from service.launches.launchers import check_sight, exported, launcher_of, rendering_of, submissions_of
 from service.launches.schemas import LaunchPlanView, LaunchRequest, LaunchView, ReadView
 from service.launches.warnings import launch_warnings
 from service.mixtures.service import check_repetition, mixture_with_id
@@ -41,10 +40,9 @@ from store.documents import (
     SwarmDocument,
     TrainingDocument,
 )
-from store.launchers.base import BUILT_IN, Commanded, Launcher
+from store.launchers.base import BUILT_IN, Launcher
 from store.launchers.scheduler import Scheduler
-from store.launchers.work import exports_of
-from store.problems import Conflict, Invalid, existing, invalid
+from store.problems import Conflict, Invalid, existing
 from store.settings import Settings
 from store.tables import Job, Launch, MixtureRow, Optimization, Run
 
@@ -166,29 +164,8 @@ def fitting_launch(
         asked = SwarmDocument.of(session.get_one(Optimization, mixture.optimization_id))
         here = tuple(task for task in asked.tasks if task.path or document.is_program)
         document = replace(document, tasks=here, aggregate=asked.aggregate)
-    _check_exports(session, checked.launcher, mixture, document)
+    exported(session, checked.launcher, mixture, document)
     return mixture, replace(document, warnings=tuple(launch_warnings(mixture, document)))
-
-
-def _check_exports(
-    session: Session, launcher: Launcher | None, mixture: MixtureRow, document: LaunchDocument
-) -> None:
-    """Raise Invalid for a format that the launcher's command names and that cannot hold the mixture, or lacks files.
-
-    As the worker writes it, so that a launch does not wait in a queue to fail.
-    """
-    if not isinstance(launcher, Commanded) or not launcher.format_files:
-        return
-    from exchange.formats import export
-
-    for name, known in exports_of(session, launcher, mixture, document).items():
-        try:
-            export(mixture.weights, name, **known)
-        except MixingError as error:
-            refused = invalid(error, "mixture_id")
-            written = "; have its token files written first, or the launcher say a `path`"
-            refused.detail = f"As {name}: {refused.detail}{written if error.field == 'paths' else ''}"
-            raise refused from error
 
 
 def plan_launch(
@@ -217,7 +194,7 @@ def plan_launch(
         device_hours=_device_hours(session, mixture, document, device),
         warnings=list(document.warnings),
         domains=rows,
-        run=rendering_of(checked.launcher, mixture, document, settings),
+        run=rendering_of(session, checked.launcher, mixture, document, settings),
     )
 
 

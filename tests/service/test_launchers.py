@@ -120,6 +120,9 @@ def test_a_dry_run_shows_exactly_what_would_be_run(
     assert run["arguments"] == [sys.executable, f"--mixture={directory}/mixture.json"]
     assert json.loads(run["files"][f"{directory}/mixture.json"])["domains"]["books"]["weight"] == 0.2
     assert "PATH" in run["environment"]
+    run = client.post("/v1/launches?dry_run=true", json={**request_of, "launcher": "csv"}).json()["run"]
+    assert run["arguments"] == [sys.executable, f"{directory}/csv/mixture.csv"]
+    assert "books" in run["files"][f"{directory}/csv/mixture.csv"]
     training = {"launcher": "six", "size": "nano-0.1M", "batch_rows": 6}
     run = client.post("/v1/launches?dry_run=true", json={**request_of, **training}).json()["run"]
     assert run["arguments"][1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=6"]
