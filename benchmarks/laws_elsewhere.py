@@ -11,7 +11,8 @@ product fits it, and held against the runs not used. Means over subsets and over
 
 The default is the regression of the method `mixwright`, whichever that is. `shortfall` is by how much its rank
 correlation lies below the best family's, and `error` the standard error of that difference over the subsets: where
-several families are as good, the best of them was lucky. `below` names the plain laws that are better than the
+several families are as good, the best of them was lucky. `beyond_error` counts the cells that fall short by more than
+`ENOUGH` and by more than two of these errors. `below` names the plain laws that are better than the
 default. Of a group of many metrics `MOST_METRICS` stand for all. CPU seconds are of all fits of a family to a swarm.
 """
 
@@ -34,6 +35,8 @@ from mixing.parts import REGRESSIONS
 RUNS = (16, 34, 64, 96)
 SUBSETS = 6
 FEWEST_JUDGED = 20
+ENOUGH = 0.005
+"""Of a rank correlation: a family that lies nearer to the best is as good."""
 MOST_METRICS = 8
 LIFT = 0.1
 """A law of positive metrics is fitted to error rates this much higher where a run made no error."""
@@ -156,6 +159,8 @@ def compare(swarms: list[SwarmTable], counts: list[int], names: list[str]) -> Do
         "default": default,
         "subsets": SUBSETS,
         "largest_shortfall": max((each["shortfall"] for each in cells), default=0.0),
+        "short": sum(each["shortfall"] > ENOUGH for each in cells),
+        "beyond_error": sum(each["shortfall"] > max(ENOUGH, 2 * each["error"]) for each in cells),
         "below_plain": sum(bool(each["below"]) for each in cells),
         "cells": cells,
         "cpu_seconds": {
@@ -193,7 +198,9 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     print(
-        f"largest shortfall {result['largest_shortfall']}, below a plain law in {result['below_plain']} cells"
+        f"{len(result['cells'])} cells; largest shortfall {result['largest_shortfall']}, more than {ENOUGH} in"
+        f" {result['short']}, of which {result['beyond_error']} beyond two standard errors;"
+        f" below a plain law in {result['below_plain']}"
     )
 
 

@@ -9,8 +9,10 @@ lowest value in units of its standard deviation, and gap = min y - C in that uni
 
 is a run's residual, Student-t of scale s. The loss is the negative logarithm of the posterior: of the likelihood of
 y, whose Jacobian log(y + gap) keeps the gap from growing without end, and of independent normal priors.
+`mixing.laws.powers.few_runs` has what is done with fewer runs than domains have parameters.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,13 +26,38 @@ SHARED = ("exponent", "decay", "gap", "scale", "rest", "noise")
 _LARGEST_STEP = 5.0  # in logarithms and logits
 _NEAR = 1.0  # nats a step gains; below it the loss's own second derivatives lead to the minimum
 _HOPELESS = 1e7  # damping at which not even a short step downhill improves
-_LOWEST_LOG_NOISE = np.log(1e-3)  # of the gap that is left; runs without any noise would take it to 0
+LOWEST_LOG_NOISE = np.log(1e-3)  # of the gap that is left; runs without any noise would take it to 0
 _MEMORY = 2_000_000  # numbers in the largest stacked array: 16 MB
 
 
 def column(name: str) -> int:
     """Where a shared parameter stands in theta, counted from the end."""
     return SHARED.index(name) - len(SHARED)
+
+
+@dataclass(frozen=True)
+class PowerPrior:
+    """Normal priors, each (mean, standard deviation), of the law's parameters; see the module for the units.
+
+    They were chosen by the rank correlation on the runs left out of random subsets of the published RegMix swarm,
+    which hardly depends on any of them.
+    """
+
+    usefulness: tuple[float, float] = (-3.0, 2.0)
+    bending: tuple[float, float] = (0.0, 0.3)
+    exponent: tuple[float, float] = (-0.3, 0.4)
+    decay: tuple[float, float] = (-1.0, 0.3)
+    gap: tuple[float, float] = (-0.5, 1.5)
+    scale: tuple[float, float] = (0.0, 5.0)
+    rest: tuple[float, float] = (-2.0, 1.0)
+    noise: tuple[float, float] = (-3.0, 1.0)
+
+    def stacked(self, domains: int) -> tuple[np.ndarray, np.ndarray]:
+        """(P,) means and (P,) standard deviations in the order of theta."""
+        pairs = [self.usefulness] * domains + [self.bending] * domains
+        pairs += [getattr(self, name) for name in SHARED]
+        means, deviations = np.array(pairs).T
+        return means, deviations
 
 
 @dataclass(frozen=True)
@@ -66,7 +93,7 @@ class PowerProblems:
 
 
 @dataclass(frozen=True)
-class _State:
+class State:
     """The laws and how they miss the runs, at one theta for each problem.
 
     Attributes:
@@ -83,16 +110,21 @@ class _State:
     residuals: np.ndarray
     loss: np.ndarray
 
-    def take(self, chosen: np.ndarray) -> "_State":
-        return _State(*(values[chosen] for values in self._arrays()))
+    def take(self, chosen: np.ndarray) -> "State":
+        """The problems at these positions."""
+        return State(*(values[chosen] for values in self._arrays()))
 
-    def where(self, chosen: np.ndarray, other: "_State") -> None:
+    def where(self, chosen: np.ndarray, other: "State") -> None:
         """Take over the other's problems where chosen."""
         for mine, theirs in zip(self._arrays(), other._arrays(), strict=True):
             mine[chosen] = theirs[chosen]
 
     def _arrays(self) -> tuple[np.ndarray, ...]:
         return self.terms, self.total, self.above, self.residuals, self.loss
+
+
+Step = Callable[[PowerProblems, np.ndarray, State, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Of problems, theta, their state, (N,) damping and (N,) whether near a minimum: (N, P) step and (N, P) gradient."""
 
 
 def exponents(theta: np.ndarray) -> np.ndarray:
@@ -111,7 +143,11 @@ def useful_terms(theta: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
 
 
 def descend(
-    problems: PowerProblems, theta: np.ndarray, iterations: int, tolerance: float
+    problems: PowerProblems,
+    theta: np.ndarray,
+    iterations: int,
+    tolerance: float,
+    step_of: Step | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """From (N, P) parameters down to a local minimum: the parameters there, the (N,) loss and whether it is one.
 
@@ -120,17 +156,18 @@ def descend(
     A problem stops when a step of Newton's improves its loss by less than `tolerance` nats, or when no step along a
     steepest descent improves it at all; one that ran out of iterations before is not converged.
     """
-    chunk = _chunk(problems, theta)
-    parts = [slice(first, first + chunk) for first in range(0, len(theta), chunk)]
-    results = [_descend(problems.part(part), theta[part].copy(), iterations, tolerance) for part in parts]
+    step_of = step_of or _newton
+    results = [
+        _descend(problems.part(part), theta[part].copy(), iterations, tolerance, step_of)
+        for part in parts_of(problems, theta)
+    ]
     stacked = [np.concatenate(pieces) for pieces in zip(*results, strict=True)]
     return stacked[0], stacked[1], stacked[2]
 
 
 def information(problems: PowerProblems, theta: np.ndarray) -> np.ndarray:
     """(N, P, P) Gauss-Newton matrix of the loss: the inverse covariance of theta in Laplace's approximation."""
-    chunk = _chunk(problems, theta)
-    parts = [slice(first, first + chunk) for first in range(0, len(theta), chunk)]
+    parts = parts_of(problems, theta)
     return np.concatenate([_information(problems.part(part), theta[part]) for part in parts])
 
 
@@ -138,16 +175,19 @@ def evaluate(
     problems: PowerProblems, theta: np.ndarray, near: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N,) loss, its (N, P) gradient and the (N, P, P) matrix that a step is made of, where (N,) `near` Newton's."""
-    state = _state(problems, theta)
+    state = state_of(problems, theta)
     matrix, gradient = _normal_equations(problems, theta, state, near)
     return state.loss, gradient, matrix
 
 
-def _chunk(problems: PowerProblems, theta: np.ndarray) -> int:
-    return max(1, _MEMORY // (theta.shape[1] * max(theta.shape[1], len(problems.log_weights))))
+def parts_of(problems: PowerProblems, theta: np.ndarray) -> list[slice]:
+    """Problems that are worked on at once."""
+    chunk = max(1, _MEMORY // (theta.shape[1] * max(theta.shape[1], len(problems.log_weights))))
+    return [slice(first, first + chunk) for first in range(0, len(theta), chunk)]
 
 
-def _state(problems: PowerProblems, theta: np.ndarray) -> _State:
+def state_of(problems: PowerProblems, theta: np.ndarray) -> State:
+    """At (N, P) parameters."""
     kept = problems.importance > 0
     terms = useful_terms(theta, problems.log_weights)
     total = terms.sum(2) + np.exp(theta[:, column("rest"), None])
@@ -159,10 +199,10 @@ def _state(problems: PowerProblems, theta: np.ndarray) -> _State:
     per_run = np.log(above) + log_noise + 0.5 * (FREEDOM + 1) * surprise
     deviation = (theta - problems.centre) / problems.width
     loss = (problems.importance * per_run).sum(1) + 0.5 * (deviation**2).sum(1)
-    return _State(terms, total, above, residuals, loss)
+    return State(terms, total, above, residuals, loss)
 
 
-def _jacobian(problems: PowerProblems, theta: np.ndarray, state: _State) -> np.ndarray:
+def jacobian_of(problems: PowerProblems, theta: np.ndarray, state: State) -> np.ndarray:
     """(N, K, P-1): d residual / d theta, the noise left out."""
     domains = problems.log_weights.shape[1]
     beta = exponents(theta)
@@ -184,7 +224,7 @@ def _jacobian(problems: PowerProblems, theta: np.ndarray, state: _State) -> np.n
 
 
 def _normal_equations(
-    problems: PowerProblems, theta: np.ndarray, state: _State, near: np.ndarray | None = None
+    problems: PowerProblems, theta: np.ndarray, state: State, near: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, P, P) matrix of a step and (N, P) gradient.
 
@@ -192,17 +232,10 @@ def _normal_equations(
     (nu + 1) / (nu s^2 + r^2), and log s by its expected information, 2 nu / (nu + 3) a run; location and scale share
     none. For the problems that are (N,) `near` a minimum it is the loss's own second derivatives.
     """
-    jacobian = _jacobian(problems, theta, state)
-    variance = np.exp(2 * theta[:, column("noise"), None])
-    squared = state.residuals**2
-    majoriser = problems.importance * (FREEDOM + 1) / (FREEDOM * variance + squared)
-    share = np.exp(theta[:, column("gap"), None]) / state.above
+    jacobian = jacobian_of(problems, theta, state)
+    majoriser = majoriser_of(problems, theta, state)
+    gradient = gradient_of(problems, theta, state, jacobian, majoriser)
     gap = column("gap")
-    gradient = np.empty_like(theta)
-    gradient[:, :-1] = ((majoriser * state.residuals)[:, None, :] @ jacobian)[:, 0]
-    gradient[:, -1] = (problems.importance - majoriser * squared).sum(1)
-    gradient[:, gap] += (problems.importance * share).sum(1)
-    gradient += (theta - problems.centre) / problems.width**2
     matrix = np.zeros((*theta.shape, theta.shape[1]))
     far = np.ones(len(theta), bool) if near is None else ~near
     if far.any():
@@ -211,14 +244,52 @@ def _normal_equations(
     if not far.all():
         parts = (problems.part(~far), theta[~far], state.take(~far), jacobian[~far], majoriser[~far])
         matrix[~far] = _second_derivatives(*parts)
-    matrix[:, gap, gap] += (problems.importance * np.maximum(share * (1 - share), 0)).sum(1)
+    matrix[:, gap, gap] += gap_bend(problems, theta, state)
     diagonal = np.arange(theta.shape[1])
     matrix[:, diagonal, diagonal] += 1 / problems.width**2
     return matrix, gradient
 
 
+def majoriser_of(problems: PowerProblems, theta: np.ndarray, state: State) -> np.ndarray:
+    """(N, K) what each squared residual counts in the quadratic that touches the loss from above."""
+    variance = np.exp(2 * theta[:, column("noise"), None])
+    return problems.importance * (FREEDOM + 1) / (FREEDOM * variance + state.residuals**2)
+
+
+def gradient_of(
+    problems: PowerProblems, theta: np.ndarray, state: State, jacobian: np.ndarray, majoriser: np.ndarray
+) -> np.ndarray:
+    """(N, P) gradient of the loss."""
+    gradient = np.empty_like(theta)
+    gradient[:, :-1] = ((majoriser * state.residuals)[:, None, :] @ jacobian)[:, 0]
+    gradient[:, -1] = (problems.importance - majoriser * state.residuals**2).sum(1)
+    share = np.exp(theta[:, column("gap"), None]) / state.above
+    gradient[:, column("gap")] += (problems.importance * share).sum(1)
+    gradient += (theta - problems.centre) / problems.width**2
+    return gradient
+
+
+def gap_bend(problems: PowerProblems, theta: np.ndarray, state: State) -> np.ndarray:
+    """(N,) second derivative by the gap of the Jacobian log(y + gap), where it bends upwards."""
+    share = np.exp(theta[:, column("gap"), None]) / state.above
+    return (problems.importance * np.maximum(share * (1 - share), 0)).sum(1)
+
+
+def bends_of(
+    problems: PowerProblems, theta: np.ndarray, state: State, pull: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, m) second derivatives of a domain's own terms: by log u, by it and logit beta, by logit beta."""
+    gamma = np.exp(theta[:, column("decay"), None])
+    per_term = (pull * gamma / state.total)[:, :, None] * state.terms
+    once = np.einsum("nkj,kj->nj", per_term, problems.log_weights)
+    twice = np.einsum("nkj,kj->nj", per_term, problems.log_weights**2)
+    beta = exponents(theta)
+    slope = beta * (1 - beta)
+    return per_term.sum(1), once * slope, twice * slope**2 + once * slope * (1 - 2 * beta)
+
+
 def _second_derivatives(
-    problems: PowerProblems, theta: np.ndarray, state: _State, jacobian: np.ndarray, majoriser: np.ndarray
+    problems: PowerProblems, theta: np.ndarray, state: State, jacobian: np.ndarray, majoriser: np.ndarray
 ) -> np.ndarray:
     """(N, P, P) second derivatives of the sum over the runs, but for those of the Jacobian log(y + gap).
 
@@ -254,17 +325,11 @@ def _second_derivatives(
     share = jacobian[:, :, gap]
     matrix[:, gap, gap] += (pull * share * (1 - share)).sum(1)
     matrix[:, rest, rest] += along[:, rest]
-    per_term = (pull * gamma / state.total)[:, :, None] * state.terms
-    plain = per_term.sum(1)
-    once = np.einsum("nkj,kj->nj", per_term, problems.log_weights)
-    twice = np.einsum("nkj,kj->nj", per_term, problems.log_weights**2)
-    beta = exponents(theta)
-    slope = beta * (1 - beta)
-    bend = twice * slope**2 + once * slope * (1 - 2 * beta)
+    plain, cross, bend = bends_of(problems, theta, state, pull)
     each = np.arange(domains)
     matrix[:, each, each] += plain
     for rows, columns in ((each, domains + each), (domains + each, each), (each, exponent), (exponent, each)):
-        matrix[:, rows, columns] += once * slope
+        matrix[:, rows, columns] += cross
     matrix[:, domains + each, domains + each] += bend
     matrix[:, domains + each, exponent] += bend
     matrix[:, exponent, domains + each] += bend
@@ -278,25 +343,23 @@ def _product(left: np.ndarray, share: np.ndarray, right: np.ndarray) -> np.ndarr
 
 
 def _information(problems: PowerProblems, theta: np.ndarray) -> np.ndarray:
-    return _normal_equations(problems, theta, _state(problems, theta))[0]
+    return _normal_equations(problems, theta, state_of(problems, theta))[0]
 
 
 def _descend(
-    problems: PowerProblems, theta: np.ndarray, iterations: int, tolerance: float
+    problems: PowerProblems, theta: np.ndarray, iterations: int, tolerance: float, step_of: Step
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     damping, near = np.full(len(theta), 1e-2), np.zeros(len(theta), bool)
-    state = _state(problems, theta)
+    state = state_of(problems, theta)
     final = state.loss.copy()
     live = np.arange(len(theta))
     for _ in range(iterations):
         current = problems.part(live)
-        matrix, gradient = _normal_equations(current, theta[live], state, near[live])
-        held = (theta[live, -1] <= _LOWEST_LOG_NOISE) & (gradient[:, -1] > 0)
-        gradient[held, -1] = matrix[held, -1, :-1] = matrix[held, :-1, -1] = 0
-        step = _damped_step(matrix, gradient, damping[live])
+        step, gradient = step_of(current, theta[live], state, damping[live], near[live])
+        step *= np.minimum(1, _LARGEST_STEP / np.abs(step).max(1, keepdims=True).clip(1e-300))
         proposed = theta[live] + step
-        proposed[:, -1] = np.maximum(proposed[:, -1], _LOWEST_LOG_NOISE)
-        after = _state(current, proposed)
+        proposed[:, -1] = np.maximum(proposed[:, -1], LOWEST_LOG_NOISE)
+        after = state_of(current, proposed)
         gain = state.loss - after.loss
         better = gain >= 0
         stopped = (better & near[live] & (gain <= tolerance)) | (damping[live] > _HOPELESS)
@@ -318,8 +381,13 @@ def _descend(
     return theta, final, converged
 
 
-def _damped_step(matrix: np.ndarray, gradient: np.ndarray, damping: np.ndarray) -> np.ndarray:
+def _newton(
+    problems: PowerProblems, theta: np.ndarray, state: State, damping: np.ndarray, near: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A `Step` of all parameters."""
+    matrix, gradient = _normal_equations(problems, theta, state, near)
+    held = (theta[:, -1] <= LOWEST_LOG_NOISE) & (gradient[:, -1] > 0)
+    gradient[held, -1] = matrix[held, -1, :-1] = matrix[held, :-1, -1] = 0
     diagonal = np.arange(matrix.shape[1])
     matrix[:, diagonal, diagonal] += damping[:, None] * np.abs(matrix[:, diagonal, diagonal])
-    step = np.linalg.solve(matrix, -gradient[:, :, None])[:, :, 0]
-    return step * np.minimum(1, _LARGEST_STEP / np.abs(step).max(1, keepdims=True).clip(1e-300))
+    return np.linalg.solve(matrix, -gradient[:, :, None])[:, :, 0], gradient

@@ -8,16 +8,19 @@ better when higher must be negated first; the law needs no positive metrics, for
 
 The residuals are those of log(y - C), so the noise is taken as proportional to the gap that is left to C, and
 Student-t. The 2m + 5 parameters of a task have weak normal priors, in units in which a metric's standard deviation
-is 1. The priors carry the fit where there are fewer runs than parameters: it is refused only below
+is 1. The priors carry the fit where there are fewer runs than parameters, and below the 2m runs that the domains'
+own two parameters take the noise is found apart from them (`mixing.laws.powers.few_runs`). It is refused only below
 max(8, m / 2) runs, and from 2m runs it can be trusted.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from mixing.laws.powers.descent import (
     SHARED,
+    PowerPrior,
     PowerProblems,
     column,
     descend,
@@ -25,13 +28,8 @@ from mixing.laws.powers.descent import (
     information,
     useful_terms,
 )
-from mixing.laws.regression import (
-    Expansion,
-    Fitted,
-    Regression,
-    importance,
-    posterior_covariance,
-)
+from mixing.laws.powers.few_runs import again, lowest
+from mixing.laws.regression import Expansion, Fitted, Regression, importance, posterior_covariance
 
 MOVABLE = ("exponent", "decay", "scale", "rest")
 """The shared parameters that move log(y - C) at a fixed C."""
@@ -39,31 +37,6 @@ MOVABLE = ("exponent", "decay", "scale", "rest")
 _MEMORY = 2_000_000  # numbers in the largest array of a prediction: 16 MB
 _COARSE = 1.5  # runs a parameter that starts are tried on
 _RIDGE = 0.05  # of a descent's first linear fit, relative to what the runs know of a domain on average
-
-
-@dataclass(frozen=True)
-class PowerPrior:
-    """Normal priors, each (mean, standard deviation), of the law's parameters; see `power_descent` for the units.
-
-    They were chosen by the rank correlation on the runs left out of random subsets of the published RegMix swarm,
-    which hardly depends on any of them.
-    """
-
-    usefulness: tuple[float, float] = (-3.0, 2.0)
-    bending: tuple[float, float] = (0.0, 0.3)
-    exponent: tuple[float, float] = (-0.3, 0.4)
-    decay: tuple[float, float] = (-1.0, 0.3)
-    gap: tuple[float, float] = (-0.5, 1.5)
-    scale: tuple[float, float] = (0.0, 5.0)
-    rest: tuple[float, float] = (-2.0, 1.0)
-    noise: tuple[float, float] = (-3.0, 1.0)
-
-    def stacked(self, domains: int) -> tuple[np.ndarray, np.ndarray]:
-        """(P,) means and (P,) standard deviations in the order of theta."""
-        pairs = [self.usefulness] * domains + [self.bending] * domains
-        pairs += [getattr(self, name) for name in SHARED]
-        means, deviations = np.array(pairs).T
-        return means, deviations
 
 
 @dataclass(frozen=True)
@@ -81,7 +54,7 @@ class FittedEffectivePower(Fitted):
         relative_noise: (T,) scale of the Student-t noise of log(y - C).
         theta: (T, P) the parameters as they were fitted.
         unit: (T,) standard deviation of the metrics fitted, the unit of theta.
-        covariance: (T, P-1, P-1) of all of theta but the noise, in Laplace's approximation.
+        problems: what was fitted.
         converged: (T,) whether the parameters are a minimum, not where the iterations ended.
     """
 
@@ -95,8 +68,21 @@ class FittedEffectivePower(Fitted):
     relative_noise: np.ndarray
     theta: np.ndarray
     unit: np.ndarray
-    covariance: np.ndarray
+    problems: PowerProblems
     converged: np.ndarray
+
+    @cached_property
+    def covariance(self) -> np.ndarray:
+        """(T, P-1, P-1) of all of theta but the noise, in Laplace's approximation."""
+        precision = np.diag(self.problems.width[:-1] ** -2.0)
+        found = np.empty((len(self.theta), *precision.shape))
+        for task in range(
+            len(found)
+        ):  # one after the other: thousands of parameters have millions of covariances
+            one = slice(task, task + 1)
+            known = information(self.problems.part(one), self.theta[one])[:, :-1, :-1] - precision
+            found[one] = posterior_covariance(known, precision)
+        return found
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the law (not of a new measurement), both (n, T), of (n, m) mixtures.
@@ -262,16 +248,14 @@ class EffectivePowerLaw(Regression):
             importance: (B, K, T) weight of each run in each fit, 0 to leave it out; or (1, K, T).
             near: start from these laws alone.
         """
-        problems, lowest, unit = self._problems(weights, metrics, importance)
+        problems, floors, unit = self._problems(weights, metrics, importance)
         theta, converged = self._lowest(problems, near)
-        precision = np.diag(problems.width[:-1] ** -2.0)
-        data = information(problems, theta)[:, :-1, :-1] - precision
-        spread = posterior_covariance(data, precision)
         tasks = metrics.shape[2]
         batches = [slice(first, first + tasks) for first in range(0, len(theta), tasks)]  # of one fit each
-        constants = lowest - unit * np.exp(theta[:, column("gap")])
+        constants = floors - unit * np.exp(theta[:, column("gap")])
         return tuple(
-            self._fitted(theta[at], constants[at], unit[at], spread[at], converged[at]) for at in batches
+            self._fitted(theta[at], constants[at], unit[at], problems.part(at), converged[at])
+            for at in batches
         )
 
     def refits(
@@ -312,22 +296,26 @@ class EffectivePowerLaw(Regression):
         self, problems: PowerProblems, near: FittedEffectivePower | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """(N, P) parameters of the lowest minimum found, and (N,) whether it is one."""
-        count = len(problems.metrics)
+        count, (runs, parameters) = len(problems.metrics), (len(problems.log_weights), len(problems.centre))
+        few = runs < 2 * problems.log_weights.shape[1]
         if near:
             theta = np.tile(near.theta, (count // len(near.theta), 1))
+            if few:
+                return again(problems, theta, self.iterations)
             theta, _, converged = descend(problems, theta, self.iterations, self.tolerance)
             return theta, converged
         # The minimum of a part of many runs is near that of all.
-        runs, parameters = len(problems.log_weights), len(problems.centre)
         stride = max(1, int(runs / (_COARSE * parameters)))
         coarse = problems.runs(np.arange(0, runs, stride))
         starts = [self._alike(coarse), self._informed(coarse)]
+        if few:
+            return lowest(problems, starts, self.iterations)
         twice = coarse.part(np.tile(np.arange(count), len(starts)))
         theta, loss, converged = descend(twice, np.concatenate(starts), self.iterations, self.tolerance)
-        lowest = loss.reshape(len(starts), count).argmin(0) * count + np.arange(count)
+        best = loss.reshape(len(starts), count).argmin(0) * count + np.arange(count)
         if stride == 1:
-            return theta[lowest], converged[lowest]
-        theta, _, converged = descend(problems, theta[lowest], self.iterations, self.tolerance)
+            return theta[best], converged[best]
+        theta, _, converged = descend(problems, theta[best], self.iterations, self.tolerance)
         return theta, converged
 
     def _alike(self, problems: PowerProblems) -> np.ndarray:
@@ -376,7 +364,7 @@ class EffectivePowerLaw(Regression):
         theta: np.ndarray,
         constants: np.ndarray,
         unit: np.ndarray,
-        covariance: np.ndarray,
+        problems: PowerProblems,
         converged: np.ndarray,
     ) -> FittedEffectivePower:
         domains = (theta.shape[1] - len(SHARED)) // 2
@@ -391,7 +379,7 @@ class EffectivePowerLaw(Regression):
             relative_noise=np.exp(theta[:, column("noise")]),
             theta=theta,
             unit=unit,
-            covariance=covariance,
+            problems=problems,
             converged=converged,
         )
 
