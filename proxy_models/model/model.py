@@ -287,15 +287,21 @@ class Decoder(nn.Module):
         Normal with deviation width^-0.5 (fan-in^-0.5 for the output projections, which are also divided by
         sqrt(2 layers), as in GPT-2, so that the residual stream starts at the same scale at any depth).
         """
-        config = self.config
         for name, parameter in self.named_parameters():
-            if parameter.ndim < 2:
-                continue
-            deviation = 1 / math.sqrt(parameter.shape[1])
-            if name.endswith(("attention_out", "ffn_out")):
-                deviation /= math.sqrt(2 * config.layers)
-            generator = torch.Generator().manual_seed(seed_of("initialize", seed, config.name, name))
-            nn.init.normal_(parameter, std=deviation, generator=generator)
+            if parameter.ndim > 1 and not parameter.is_meta:
+                self.draw(name, parameter, seed)
+
+    @torch.no_grad()
+    def draw(self, name: str, values: Tensor, seed: int) -> None:
+        """Fill a tensor of the parameter's shape, of whichever process, with what the seed gives that parameter."""
+        if values.ndim < 2:
+            values.fill_(1.0)  # norms
+            return
+        deviation = 1 / math.sqrt(values.shape[1])
+        if name.endswith(("attention_out", "ffn_out")):
+            deviation /= math.sqrt(2 * self.config.layers)
+        generator = torch.Generator().manual_seed(seed_of("initialize", seed, self.config.name, name))
+        nn.init.normal_(values, std=deviation, generator=generator)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None, lower: torch.dtype | None = None) -> Tensor:
         """Hidden states after the last norm: tokens (B, T) int64 -> (B, T, W); the others as in `Block`."""

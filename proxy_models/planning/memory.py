@@ -1,13 +1,14 @@
 """What a wave needs of memory, how many models fit, and what this machine has. Free of torch."""
 
 import platform
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from proxy_models.config import FLOAT32, SIZES, ModelConfig, TrainingConfig
 from proxy_models.errors import NotEnoughMemory
+from proxy_models.families.architecture import Counts
 
 BUFFERS = 5
 """Copies of the parameters: values, two moments, gradients, and those autograd gives or the head's in the making.
@@ -55,6 +56,57 @@ def _parameter_bytes(model: ModelConfig, training: TrainingConfig, value_bytes: 
 
 def _values_per_token(model: ModelConfig) -> int:
     return model.layers * (18 * model.width + 7 * model.ffn) + 4 * model.width
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How the processes of a full run hold its model (`proxy_models.training.distributed.Engine`).
+
+    ``rows`` are what each takes forward and back at once.
+    """
+
+    processes: int
+    rows: int
+    sharding: str = "ddp"
+    recompute: bool = False
+
+
+def bytes_per_process(
+    model: ModelConfig | Counts, training: TrainingConfig, sharing: Sharing, device: str
+) -> int:
+    """What one process of a full run holds at its peak; of an architecture without what a step keeps.
+
+    Sharded, a process has its part of values, gradients and both moments; besides it either computes, with all values
+    and gradients of a layer and of what is outside of layers (the embedding, the head), or updates, with two copies
+    of its part on the way. What an allocator does not give back comes on top.
+    """
+    is_sharded, parameters = sharing.sharding == "fsdp", model.parameters
+    shares = sharing.processes if is_sharded else 1
+    if not isinstance(model, ModelConfig):
+        return weights_bytes(parameters) // shares
+    layers = model.non_embedding_parameters - model.width
+    gathered = parameters - layers + layers // model.layers if is_sharded else parameters // 2
+    rounded = 0 if training.precision == FLOAT32 else 4 * parameters // shares
+    tokens = sharing.rows * training.sequence_length
+    values = _values_per_token(model)
+    if sharing.recompute:
+        values = model.layers * model.width + _values_per_token(replace(model, layers=1))
+    mask = 0 if training.attend_across_documents else 5 * tokens * training.sequence_length
+    computing = 8 * gathered + 4 * tokens * values + mask + logits_bytes(device)
+    return weights_bytes(parameters) // shares + rounded + max(computing, 8 * parameters // shares)
+
+
+def ways_that_fit(
+    model: ModelConfig | Counts, training: TrainingConfig, sharing: Sharing, device: str, memory: int
+) -> list[Sharing]:
+    """Of the ways to hold it otherwise, from the least change to the largest, those of which a process fits."""
+    one_row = replace(sharing, rows=1)
+    sharded = replace(sharing, sharding="fsdp")
+    least = replace(one_row, sharding="fsdp", recompute=True)
+    more = [replace(least, processes=2**power) for power in range(1, 11) if 2**power > sharing.processes]
+    changed = (sharded, one_row, replace(sharded, rows=1), replace(one_row, recompute=True), least)
+    ways = (*changed, *more)
+    return [way for way in ways if bytes_per_process(model, training, way, device) <= memory]
 
 
 def largest_wave(model: ModelConfig, training: TrainingConfig, device: str, free_bytes: int) -> int:

@@ -103,7 +103,10 @@ class _Gathered:
 
 
 class Distributed(Backend):
-    """One model, trained by the processes of an `Engine`; `build_model` draws the same one in each."""
+    """One model, trained by the processes of an `Engine`; it begins as `build_model` draws it.
+
+    A sharded one of ours is never whole anywhere, one of the library's in the first process alone.
+    """
 
     def __init__(
         self,
@@ -117,16 +120,22 @@ class Distributed(Backend):
         self.device, self.clip, self.engine = device, training.clip, engine
         rows = engine.processes.rows(training.batch_rows)
         self.pieces = engine.micro_batches(rows.stop - rows.start)
-        self.model = build_model(model, training, "cpu", dtype)
+        is_sharded = engine.sharding == "fsdp"
+        empty = is_sharded and engine.processes.count > 1 and _may_be_empty(model, engine.processes)
+        self.model = build_model(model, training, "meta" if empty else "cpu", dtype)
         root = _Root(self.model)
         layers = _layers(root.inner)
         if engine.recompute:
             _recompute(self.model)
-        if engine.sharding == "fsdp":
+        if is_sharded:
             mesh = init_device_mesh(torch.device(device).type, (engine.processes.count,))
+            whole = {} if empty else dict(root.inner.named_parameters())
+            values = {name: parameter.detach() for name, parameter in whole.items()}
             for layer in layers:
                 fully_shard(layer, mesh=mesh)
             fully_shard(root, mesh=mesh)
+            if engine.processes.count > 1:
+                self._fill(root, values, training.seed)
         root.to(device)
         if engine.compiled:
             for layer in layers:
@@ -142,6 +151,28 @@ class Distributed(Backend):
         self.whole = dict(self.model.named_parameters())
         self.own = {name: _local(parameter.detach()) for name, parameter in self.whole.items()}
         self.optimizer = AdamW(self.own.items(), training.weight_decay)
+
+    @torch.no_grad()
+    def _fill(self, root: nn.Module, values: Mapping[str, Tensor], seed: int) -> None:
+        """Give each process its part of the initial model, one tensor after the other.
+
+        Ours is drawn by name, so that every process draws the same; a model of the library's is the first process's,
+        which has built it (``values``), and is sent to the others.
+        """
+        root.to(self.device) if values else root.to_empty(device=self.device)
+        for name, parameter in _module(self.model).named_parameters():
+            assert isinstance(parameter, DTensor)
+            if isinstance(self.model, Decoder):
+                full = torch.empty(parameter.shape)
+                self.model.draw(name, full, seed)
+                part = _part(full.to(self.device, parameter.dtype), parameter)
+            else:
+                full = values.get(name, torch.empty(parameter.shape, dtype=parameter.dtype)).to(self.device)
+                part = distribute_tensor(full, parameter.device_mesh, parameter.placements).to_local()
+            _local(parameter).copy_(part)
+        if not isinstance(self.model, Decoder):
+            for buffer in root.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def learn(self, batches: np.ndarray, rates: Sequence[float]) -> Learned:
         """See `Backend.learn`; ``batches`` are this process's rows."""
@@ -202,12 +233,7 @@ class Distributed(Backend):
             state.read_into(own)
         else:
             for name, tensor in own.items():
-                given = state[name].to(tensor.device, tensor.dtype)
-                if isinstance(tensor, DTensor):
-                    given = distribute_tensor(
-                        given, tensor.device_mesh, tensor.placements, src_data_rank=None
-                    )
-                _local(tensor).copy_(_local(given))
+                _local(tensor).copy_(_part(state[name].to(tensor.device, tensor.dtype), tensor))
         self.optimizer.steps = steps_done
 
     def parameters(self, member: int = 0) -> dict[str, Tensor]:
@@ -246,6 +272,27 @@ def _recompute(model: LanguageModel) -> None:
 def _local(tensor: Tensor) -> Tensor:
     """The part of a sharded tensor that is here, in the same memory; another tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _part(full: Tensor, like: Tensor) -> Tensor:
+    """Of a tensor that each process has whole the part that it has of another."""
+    if not isinstance(like, DTensor):
+        return full
+    return distribute_tensor(full, like.device_mesh, like.placements, src_data_rank=None).to_local()
+
+
+def _may_be_empty(model: Shape, processes: Processes) -> bool:
+    """Whether this process need not build the model: ours nobody has to, the library's the first does.
+
+    One that uses a tensor in two places is built everywhere: filled anew it would have two.
+    """
+    if not isinstance(model, Architecture):
+        return True
+    from proxy_models.families.transformers_model import empty_model
+
+    named = empty_model(model).named_parameters
+    is_tied = len(list(named(remove_duplicate=False))) > len(list(named()))
+    return not (processes.is_first or is_tied)
 
 
 def _like(parameter: Tensor, own: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """From the order for a run to the things it starts from, trains on and is measured by."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from proxy_models.config import ModelConfig, ladder_learning_rate
@@ -13,7 +14,7 @@ from proxy_models.errors import CorpusError, InvalidSpec, UnfitStart
 from proxy_models.evaluation import Scored, continuation_task, held_out_task
 from proxy_models.families.architecture import Architecture
 from proxy_models.families.counting import counted
-from proxy_models.families.start import INDEX, TENSORS, StartFolder, check_names
+from proxy_models.families.start import INDEX, StartFolder, check_names
 from proxy_models.text.data_roots import held_folder, name_of, open_data
 from proxy_models.text.task_file import read_task
 from proxy_models.text.token_shard import TokenShard
@@ -82,12 +83,16 @@ def scored_slices(spec: RunSpec, shards: dict[str, TokenShard]) -> dict[str, Sco
     }
 
 
-def starting_state(start: StartFolder, shape: ModelConfig | Architecture) -> dict[str, Tensor]:
-    """The model of the folder with moments of zero, named as by `step.Learner.state`.
+def starting_state(start: StartFolder, shape: ModelConfig | Architecture) -> Mapping[str, Tensor]:
+    """The model of the folder with moments of zero, named as by `step.Learner.state`; read tensor by tensor.
 
-    Raises `UnfitStart` for tensors that are missing, too many or of another shape than ``shape`` has.
+    Raises `UnfitStart` for tensors that are missing, too many or of another shape than ``shape`` has, and when one
+    that is asked for cannot be read.
     """
-    parameters = _ours(start) if isinstance(shape, ModelConfig) else _library(start, shape)
+    # Names and shapes of ours were checked with the header.
+    if isinstance(shape, ModelConfig) or start.tensors == _shapes_of(shape):
+        return _Started(start)
+    parameters = _library(start, shape)  # of a folder with older names, or without the head that is tied
     zeros = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     return {
         f"{kind}.{name}": tensor
@@ -96,13 +101,49 @@ def starting_state(start: StartFolder, shape: ModelConfig | Architecture) -> dic
     }
 
 
-def _ours(start: StartFolder) -> dict[str, Tensor]:
-    """Names and shapes were checked with the header."""
+def _shapes_of(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    from proxy_models.families.transformers_model import empty_model
+
+    named = empty_model(architecture).named_parameters()
+    return {name: tuple(parameter.shape) for name, parameter in named}
+
+
+class _Started(Mapping[str, Tensor]):
+    """A start's tensors in float32, none of which is read before it is asked for."""
+
+    def __init__(self, start: StartFolder) -> None:
+        self.start = start
+        self.names = [f"{kind}.{name}" for kind in ("model", "average", "square") for name in start.tensors]
+        self.files = {name: path for path in start.files for name in _names_in(start.folder, path)}
+
+    def __getitem__(self, key: str) -> Tensor:
+        kind, _, name = key.partition(".")
+        if kind != "model":
+            return torch.zeros(self.start.tensors[name])
+        with _opened(self.start.folder, self.files[name]) as file:
+            return file.get_tensor(name).float()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _names_in(folder: Path, path: Path) -> list[str]:
+    if path.suffix != ".safetensors":
+        return []
+    with _opened(folder, path) as file:
+        return list(file.keys())
+
+
+@contextmanager
+def _opened(folder: Path, path: Path) -> Iterator[Any]:
     try:
-        with open_data(start.folder / TENSORS) as stream:
-            return load_file(name_of(stream))
+        with open_data(path) as stream, safe_open(name_of(stream), framework="pt") as file:
+            yield file
     except (OSError, CorpusError, SafetensorError) as error:
-        raise UnfitStart(start.folder, f"{TENSORS} cannot be read: {error}") from error
+        raise UnfitStart(folder, f"{path.name} cannot be read: {error}") from error
 
 
 def _library(start: StartFolder, architecture: Architecture) -> dict[str, Tensor]:

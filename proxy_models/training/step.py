@@ -38,17 +38,21 @@ Shape = ModelConfig | Architecture
 def build_model(shape: Shape, training: TrainingConfig, device: str, dtype: torch.dtype) -> LanguageModel:
     """The model of the shape on the device, initialised from the training's seed and the shape alone.
 
+    On the device ``meta`` it has no numbers.
+
     Raises `InvalidSpec`: an architecture ``transformers`` cannot build, or one too short for the training's rows.
     """
     if isinstance(shape, ModelConfig):
-        decoder = Decoder(shape, training.seed).to(device, dtype)
+        with torch.device(device if device == "meta" else "cpu"):
+            decoder = Decoder(shape, training.seed).to(device, dtype)
         decoder.lower = lower_precision(training, dtype)
         return decoder
     # seconds to import, and needed for these only
-    from proxy_models.families.transformers_model import TransformersModel, build, positions
+    from proxy_models.families.transformers_model import TransformersModel, build, empty_model, positions
 
     check_positions(positions(shape), training.sequence_length)
-    inner = build(shape, training.seed).to(device, dtype)
+    made = empty_model(shape) if device == "meta" else build(shape, training.seed)
+    inner = made.to(device, dtype)
     return TransformersModel(shape, inner, lower_precision(training, dtype))
 
 

@@ -28,7 +28,7 @@ from service.training.checks import (
     check_vocabulary,
     require_corpus,
 )
-from service.training.device import WorkerDevice, check_memory
+from service.training.device import WorkerDevice, check_memory, check_shared_memory
 from store import jobs
 from store.callbacks import call_back, may_be_told
 from store.documents import (
@@ -40,7 +40,7 @@ from store.documents import (
     SwarmDocument,
     TrainingDocument,
 )
-from store.launchers.base import BUILT_IN, Launcher
+from store.launchers.base import BUILT_IN, Launcher, Trained
 from store.launchers.scheduler import Scheduler
 from store.problems import Conflict, Invalid, existing
 from store.settings import Settings
@@ -160,6 +160,8 @@ def fitting_launch(
         check_rows(document, sum(weight > 0 for weight in mixture.weights.values()), "")
     if document.launcher == BUILT_IN:
         check_memory(device, mixture.revision, document, "")
+    elif isinstance(checked.launcher, Trained) and not document.is_program:
+        check_shared_memory(device, mixture.revision, document, checked.launcher)
     if not document.tasks and mixture.optimization_id is not None:
         asked = SwarmDocument.of(session.get_one(Optimization, mixture.optimization_id))
         here = tuple(task for task in asked.tasks if task.path or document.is_program)

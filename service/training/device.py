@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,22 @@ from proxy_models.families.architecture import Counts, CountsByVocabulary, check
 from proxy_models.planning.calibration import Calibration, read_calibrations
 from proxy_models.planning.cost import Room
 from proxy_models.planning.memory import (
+    Sharing,
     bytes_per_model,
+    bytes_per_process,
     largest_batch_rows,
     largest_size,
     largest_wave,
     logits_bytes,
     processor_name,
     total_memory,
+    ways_that_fit,
     weights_bytes,
 )
 from proxy_models.storage import write_json
 from service.processes.computation import PATIENT
-from store.documents import ModelDocument, TrainingDocument
+from store.documents import EngineDocument, LaunchDocument, ModelDocument, TrainingDocument
+from store.launchers.base import Trained
 from store.problems import Invalid
 from store.settings import Settings
 from store.tables import Revision
@@ -236,6 +240,45 @@ def check_memory(device: WorkerDevice, revision: Revision, document: TrainingDoc
         largest_batch_rows=rows or None,
         largest_size=smaller,
     )
+
+
+def check_shared_memory(
+    device: WorkerDevice, revision: Revision, document: LaunchDocument, launcher: Trained
+) -> None:
+    """Raise Invalid where a process of a full run does not fit into its memory: how much is missing, what would fit.
+
+    Known is what the launcher says of its devices, or this machine's memory where the processes are on it.
+    """
+    memory = launcher.device_memory
+    if memory is None and launcher.device == device.room.type == "cpu" and device.room.memory_bytes:
+        memory = device.room.memory_bytes // launcher.processes
+    vocabulary = vocabulary_of(revision)
+    model = None if vocabulary is None else device.model(document, vocabulary)
+    if memory is None or model is None:
+        return
+    engine, processes = document.engine or EngineDocument(), launcher.world_size
+    rows = engine.micro_batch_rows or document.batch_rows // processes
+    training = TrainingConfig(**document.chosen)
+    sharing = Sharing(processes, rows, engine.sharding, engine.recompute)
+    needed = bytes_per_process(model, training, sharing, launcher.device)
+    if needed <= memory:
+        return
+    fitting = next(iter(ways_that_fit(model, training, sharing, launcher.device, memory)), None)
+    advice = "choose a smaller model or shorter rows" if fitting is None else f"it fits with {_held(fitting)}"
+    raise Invalid(
+        "not_enough_memory",
+        f"With {_held(sharing)} each process needs {_gigabytes(needed)}, {_gigabytes(needed - memory)} more than its"
+        f" {_gigabytes(memory)}; {advice}.",
+        "engine",
+        missing_bytes=needed - memory,
+        memory_bytes=memory,
+        fits=None if fitting is None else asdict(fitting),
+    )
+
+
+def _held(way: Sharing) -> str:
+    recompute = ", recompute" if way.recompute else ""
+    return f"{way.processes} processes, sharding {way.sharding}, micro_batch_rows {way.rows}{recompute}"
 
 
 def _check_weights(

@@ -221,12 +221,14 @@ class Commanded(Launcher):
 class Trained(Launcher):
     """With the built-in trainer, on so many ``processes`` of a machine.
 
-    ``restarts`` is how often all are started again, from the last checkpoint, when one of them has died.
+    ``restarts`` is how often all are started again, from the last checkpoint, when one of them has died;
+    ``device_memory`` the bytes that each process may take on its device: a model that needs more is refused.
     """
 
     processes: int = Field(ge=1, le=64)
     device: Literal["cpu", "cuda"] = "cpu"
     restarts: int = Field(default=0, ge=0, le=100)
+    device_memory: int | None = Field(default=None, gt=0)
 
     @property
     def world_size(self) -> int:

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from proxy_models.config import SIZES, TrainingConfig
+from proxy_models.families.architecture import Architecture
 from proxy_models.training.step import Learner
 
 ROOT = Path(__file__).parents[2]
 STEPS = 4
-TRAINING = TrainingConfig(tokens=STEPS * 8 * 16, sequence_length=16, batch_rows=8, weight_decay=0.1)
+TRAINING = TrainingConfig(tokens=STEPS * 8 * 16, sequence_length=16, batch_rows=8, weight_decay=0.1, clip=0.3)
 MODEL = SIZES["nano-0.1M"].with_vocabulary(256)
 OLMOE = {
     "model_type": "olmoe", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
@@ -25,18 +26,25 @@ OLMOE = {
     "max_position_embeddings": 64, "router_aux_loss_coef": 0.0, "router_z_loss_coef": 0.0,
 }  # fmt: skip
 
-DTYPES = {"ours": torch.float64, "olmoe": torch.float32}  # the library multiplies experts in float32 at most
-NEAR = {"ours": 1e-12, "olmoe": 1e-5}
-PARAMETERS_NEAR = {"ours": 1e-12, "olmoe": 1e-2}  # Adam makes a whole step of a gradient near 0, either way
+LLAMA = {
+    "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True,
+}  # fmt: skip
+SHAPES = {"ours": MODEL, "olmoe": Architecture(OLMOE, 256), "tied": Architecture(LLAMA, 256)}
+
+# The library multiplies experts in float32 at most.
+DTYPES = {"ours": torch.float64, "olmoe": torch.float32, "tied": torch.float64}
+NEAR = {"ours": 1e-12, "olmoe": 1e-5, "tied": 1e-12}
+# Adam makes a whole step of a gradient near 0, either way.
+PARAMETERS_NEAR = {"ours": 1e-12, "olmoe": 1e-2, "tied": 1e-10}
 
 PROGRAM = """
 import json, sys
 import numpy as np, torch
 from proxy_models.config import TrainingConfig
-from proxy_models.families.architecture import Architecture
 from proxy_models.training.distributed import Distributed, Engine
 from proxy_models.training.processes import joined
-from tests.proxy_models.test_distributed import DTYPES, MODEL, OLMOE, TRAINING, batches
+from tests.proxy_models.test_distributed import DTYPES, SHAPES, TRAINING, batches
 
 torch.set_num_threads(1)
 order = json.loads(sys.argv[1])
@@ -44,14 +52,15 @@ with joined("cpu") as (processes, device):
     found = {}
     for name, (family, how) in order.items():
         engine = Engine(processes, **how)
-        model = Architecture(OLMOE, 256) if family == "olmoe" else MODEL
-        backend = Distributed(model, TRAINING, engine, device, DTYPES[family])
+        backend = Distributed(SHAPES[family], TRAINING, engine, device, DTYPES[family])
+        initial = {name: value.clone() for name, value in backend.parameters().items()}
         own = processes.rows(TRAINING.batch_rows)
         learned = [backend.learn(batch[:, own], [1e-2]) for batch in batches()]
         parameters = backend.parameters()
         found[name] = {
             "losses": [step.losses[0] for step in learned],
             "norms": [step.norms[0] for step in learned],
+            "initial": {name: value.flatten().tolist() for name, value in initial.items()},
             "parameters": {name: value.flatten().tolist() for name, value in parameters.items()},
         }
     if processes.is_first:
@@ -84,26 +93,30 @@ WAYS = {
         {"sharding": "ddp", "micro_batch_rows": 2, "recompute": True},
     ),
     "ddp, experts": ("olmoe", {"sharding": "ddp"}),
+    "fsdp, compiled": ("ours", {"sharding": "fsdp", "compiled": True}),
+    "ddp, compiled": ("ours", {"sharding": "ddp", "compiled": True}),
+    "fsdp, tied": ("tied", {"sharding": "fsdp"}),
     "fsdp, experts": ("olmoe", {"sharding": "fsdp", "recompute": True}),
 }
 
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_steps_of_several_processes_are_those_of_one(processes: int, tmp_path: Path) -> None:
-    from proxy_models.families.architecture import Architecture
-
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    ended = torchrun(processes, str(program), json.dumps(WAYS))
+    ways = {name: way for name, way in WAYS.items() if processes == 2 or "compiled" not in way[1]}
+    ended = torchrun(processes, str(program), json.dumps(ways))
     assert ended.returncode == 0, ended.stderr[:4000]
     found = json.loads(ended.stdout.strip().splitlines()[-1])
-    for family in ("ours", "olmoe"):
-        shape = Architecture(OLMOE, 256) if family == "olmoe" else MODEL
+    for family, shape in SHAPES.items():
         alone = Learner(shape, TRAINING, "cpu", DTYPES[family])
+        initial = {name: value.flatten().tolist() for name, value in alone.parameters().items()}
         learned = [alone.learn(batch, [1e-2]) for batch in batches()]
-        for name in (name for name, (of, _) in WAYS.items() if of == family):
+        for name in (name for name, (of, _) in ways.items() if of == family):
             theirs = found[name]
             losses, norms = ([getattr(step, of)[0] for step in learned] for of in ("losses", "norms"))
+            assert theirs["initial"] == initial, f"{name}: to the bit"
+            assert min(norms) > TRAINING.clip, "it was to be clipped"
             assert theirs["losses"] == pytest.approx(losses, rel=NEAR[family]), name
             assert theirs["norms"] == pytest.approx(norms, rel=10 * NEAR[family]), name
             for parameter, value in alone.parameters().items():

@@ -34,6 +34,7 @@ def settings(tmp_path: Path) -> Settings:
         f'[launchers.gone]\ncommand = ["{tmp_path}/gone"]\n'
         '[launchers.pods]\nkind = "kubernetes"\nimage = "x"\ncommand = ["/bin/train"]\n'
         '[[launchers.pods.volumes]]\nmount = "/elsewhere"\nsource = { emptyDir = {} }\n'
+        "[launchers.small]\nprocesses = 2\ndevice = 'cuda'\ndevice_memory = 4_000_000_000\n"
     )
     return Settings(data_directory=tmp_path / "data", token=TOKEN, launchers=file)
 
@@ -203,3 +204,27 @@ def test_the_end_of_a_log_is_read_through_the_api(
     assert client.get(document["log"]).text == "one\ntwo\nthree\n"
     assert client.get(document["log"], params={"bytes": 6}).text == "three\n"
     assert client.get(document["log"], params={"bytes": 2**21}).status_code == 422
+
+
+def test_a_model_that_no_process_holds_is_refused_with_what_is_missing_and_what_fits(
+    client: TestClient, domain_set: dict[str, Any]
+) -> None:
+    assert client.post("/v1/domain-sets", json=domain_set).status_code == 201
+    weights = {"books": 0.2, "web:news": 0.4, "web:forums": 0.4}
+    mixture = client.post("/v1/mixtures", json={"domain_set": "pool", "name": "m", "weights": weights}).json()
+    request = {"mixture_id": mixture["id"], "tokens": 10_000_000, "launcher": "small", "size": "olmo-190M"}
+    request |= {"batch_rows": 2, "sequence_length": 1024}
+    refused = client.post("/v1/launches", json=request)
+    assert (refused.status_code, refused.json()["code"], refused.json()["field"]) == (
+        422,
+        "not_enough_memory",
+        "engine",
+    )
+    problem = refused.json()
+    assert problem["memory_bytes"] == 4_000_000_000
+    assert problem["missing_bytes"] > 0
+    assert f"{problem['missing_bytes'] / 1e9:.1f} GB more" in problem["detail"]
+    fits = problem["fits"]
+    engine = {"sharding": fits["sharding"], "micro_batch_rows": fits["rows"], "recompute": fits["recompute"]}
+    assert fits["processes"] == 2
+    assert client.post("/v1/launches", json={**request, "engine": engine}).status_code == 202
