@@ -1,21 +1,25 @@
 """What a full run says of itself in its directory, and how it is followed from outside. Free of torch."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+
+from proxy_models.storage import storage_errors
 
 ORDER, PROGRESS, METRICS, FAILURE = "order.json", "progress.json", "metrics.jsonl", "failure.json"
 
 
 def add_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Append JSON lines; what a killed process left of one ends where they begin."""
-    with path.open("a+b") as file:
-        if file.tell():
-            file.seek(-1, 2)
-            lead = b"" if file.read(1) == b"\n" else b"\n"
-        else:
-            lead = b""
-        file.write(lead + b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    """Append JSON lines; what a killed process left of one ends where they begin. Raises `StorageFailed`."""
+    content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                content = content if file.read(1) == b"\n" else b"\n" + content
+            file.write(content)
 
 
 class Followed:

@@ -116,13 +116,19 @@ def token(**given: Any) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the result, then exit.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 8),
+    default=1,
+    help="Train each of the larger models by so many processes of this machine, together.",
+)
 @data_option
 @port_option
-def demo(json_file: Path | None, **given: Any) -> None:
+def demo(json_file: Path | None, processes: int, **given: Any) -> None:
     """Find a mixture for real text, train a larger model on it, and compare."""
     from service.demo.demo import run_demo
 
-    run_demo(settings_with(**given), json_file)
+    run_demo(settings_with(**given), json_file, processes)
 
 
 @click.command()

@@ -5,6 +5,7 @@ Domain set, swarm, mixture, and a larger model to see if it was right.
 
 import hashlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ import click
 import psutil
 from rich.console import Console
 
+from proxy_models.storage import write_atomically
 from service.cli import PLAIN_WIDTH, shown_link
 from service.client import ApiError, Client, Unreachable
 from service.dashboard.sentences import measured_verdict, target_sentences
@@ -68,6 +70,7 @@ HELD_OUT_FRACTION = 0.05
 EVALUATION_BYTES = 12_288
 """Enough to see what a mixture does to a domain, at a quarter of the usual cost."""
 ENDED_BADLY = ("failed", "cancelled")
+LAUNCHER = "several-processes"
 
 
 class DemoFailed(Exception):
@@ -81,6 +84,8 @@ class Demo:
     data_directory: Path
     port: int
     console: Console
+    processes: int = 1
+    """That train each of the larger models."""
     service: LocalService | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -92,6 +97,7 @@ class Demo:
         with ExitStack() as stack:
             memory = stack.enter_context(peak_memory())
             corpora = self._fetch()
+            self._configure()
             self.service = LocalService.start(self.data_directory, self.port)
             self.console.print(f"Service: {self.service.url}  data: {self.data_directory}")
             client = stack.enter_context(Client(self.service.url, self.service.token))
@@ -114,6 +120,13 @@ class Demo:
         """Stop the service, if it was started here."""
         if self.service is not None:
             self.service.stop()
+
+    def _configure(self) -> None:
+        """A launcher for several processes; the service reads of it as it reads all settings."""
+        if self.processes > 1:
+            file = self.data_directory / "demo-launchers.toml"
+            write_atomically(file, f"[launchers.{LAUNCHER}]\nprocesses = {self.processes}\n".encode())
+            os.environ["MIXWRIGHT_LAUNCHERS"] = str(file)
 
     def _fetch(self) -> DemoCorpora:
         started = time.monotonic()
@@ -155,7 +168,8 @@ class Demo:
 
     def _launch(self, client: Client, optimization: Document) -> tuple[Document, Document]:
         """The larger model on the natural distribution and on the proposed mixture."""
-        requests = [_launch_request(optimization[name]) for name in ("natural_mixture_id", "mixture_id")]
+        mixtures = [optimization[name] for name in ("natural_mixture_id", "mixture_id")]
+        requests = [_launch_request(mixture, self.processes) for mixture in mixtures]
         natural, proposed = self._see_through(
             "Training the larger model twice",
             [client.create_launch(request, _key(request)) for request in requests],
@@ -205,8 +219,10 @@ def _optimization_request(corpora: DemoCorpora, revision: Document) -> dict[str,
     }
 
 
-def _launch_request(mixture_id: str) -> dict[str, Any]:
+def _launch_request(mixture_id: str, processes: int) -> dict[str, Any]:
+    together = {"launcher": LAUNCHER, "engine": {"sharding": "fsdp"}} if processes > 1 else {}
     return {
+        **together,
         "mixture_id": mixture_id,
         "size": FULL.launch_size,
         "tokens": FULL.target_tokens,
@@ -279,10 +295,10 @@ def _held(process: psutil.Process) -> int:
         return 0  # it ended, or is not ours to look into
 
 
-def run_demo(settings: Settings, json_file: Path | None) -> None:
+def run_demo(settings: Settings, json_file: Path | None, processes: int = 1) -> None:
     """The command: run the demo, then write its result or keep the service up."""
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    run = Demo(settings.data_directory, settings.port, console)
+    run = Demo(settings.data_directory, settings.port, console, processes)
     # Asked to stop is asked to stop, by whatever means.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -87,7 +87,9 @@ def _row(
     is_natural = view.mixture_kind == "natural"
     interval = predicted.get("natural_interval") if is_natural else None
     gain, bounds = gains.get(name), predicted["gain_interval"]
-    known = interval is not None and measured is not None and view.is_proxy
+    is_inside = None
+    if interval is not None and measured is not None and view.is_proxy:
+        is_inside = interval[0] <= measured <= interval[1]
     return HeldView(
         name=name,
         unit=unit_of(predicted),
@@ -95,7 +97,7 @@ def _row(
         predicted=predicted["natural" if is_natural else "proposed"],
         interval=interval,
         measured=measured,
-        is_inside=interval[0] <= measured <= interval[1] if known else None,
+        is_inside=is_inside,
         gain=GainView(
             predicted=predicted["gain"],
             interval=bounds,

@@ -126,6 +126,37 @@ def test_steps_of_several_processes_are_those_of_one(processes: int, tmp_path: P
                 assert difference.norm() <= PARAMETERS_NEAR[family] * value.norm(), (name, parameter)
 
 
+LONG = """
+import json, sys
+import numpy as np, torch
+from proxy_models.config import SIZES, TrainingConfig
+from proxy_models.training.distributed import Distributed, Engine
+from proxy_models.training.processes import joined
+
+torch.set_num_threads(1)
+with joined("cpu") as (processes, device):
+    training = TrainingConfig(tokens=2 * 2**15, sequence_length=2**15, batch_rows=2)
+    engine = Engine(processes, "fsdp", recompute=True)
+    backend = Distributed(SIZES["nano-0.1M"].with_vocabulary(256), training, engine, device)
+    batch = np.random.default_rng(0).integers(0, 256, (1, 2, 2**15 + 1))
+    learned = backend.learn(batch[:, processes.rows(2)], [1e-2])
+    if processes.is_first:
+        print(json.dumps([learned.losses[0], learned.norms[0]]))
+"""
+
+
+@pytest.mark.long
+def test_rows_of_32k_tokens_are_those_of_one_process(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(LONG)
+    said = []
+    for processes in (1, 2):
+        ended = torchrun(processes, str(program))
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        said.append(json.loads(ended.stdout.strip().splitlines()[-1]))
+    assert said[1] == pytest.approx(said[0], rel=1e-5)
+
+
 def order_file(spec: dict[str, Any], directory: Path, **engine: Any) -> Path:
     path = directory.with_suffix(".json")
     run = {**spec, "directory": str(directory), "checkpoint_seconds": 0.0}

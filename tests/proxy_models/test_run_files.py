@@ -25,7 +25,7 @@ def test_each_look_answers_what_is_new(tmp_path: Path) -> None:
 def test_a_writer_that_was_killed_within_a_line_costs_that_line_alone(
     tmp_path_factory: pytest.TempPathFactory, cut: int
 ) -> None:
-    path = tmp_path_factory.mktemp("run") / METRICS
+    path = tmp_path_factory.mktemp("run") / "not-there-yet" / METRICS
     followed = Followed(path.parent)
     lines = [{"step": step, "task": "training/loss", "value": 1.5} for step in range(3)]
     add_lines(path, lines[:2])

@@ -42,7 +42,7 @@ class Hook(ThreadingHTTPServer):
                 self.send_header("Location", "/elsewhere")
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *_: object) -> None:
                 pass
 
         super().__init__(("127.0.0.1", 0), Handler)
@@ -65,9 +65,9 @@ def child() -> Iterator[Child]:
     child.kill()
 
 
-def settings_for(hook: Hook, **changes: str) -> Settings:
-    origin = f"http://127.0.0.1:{hook.server_port}"
-    return Settings(callback_secret=SECRET, **{"callback_origins": origin, **changes})
+def settings_for(hook: Hook, origins: str | None = None) -> Settings:
+    own = f"http://127.0.0.1:{hook.server_port}"
+    return Settings(callback_secret=SECRET, callback_origins=origins or own)
 
 
 def add_launch(database: Database, hook: Hook) -> str:
@@ -154,7 +154,7 @@ def test_what_nobody_takes_is_given_up(sqlite: Database, hook: Hook, child: Chil
 def test_nobody_is_told_whom_the_operator_allows_no_more(sqlite: Database, hook: Hook, child: Child) -> None:
     add_launch(sqlite, hook)
     end_launch(sqlite)
-    deliver(sqlite, settings_for(hook, callback_origins="https://hooks.example.com"), child)
+    deliver(sqlite, settings_for(hook, "https://hooks.example.com"), child)
     (job,) = callbacks(sqlite)
     assert (job.state, job.failure_code) == (jobs.FAILED, "callback_not_allowed")
     assert hook.taken == []

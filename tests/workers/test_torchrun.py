@@ -22,7 +22,9 @@ from workers.execution.execute import Worker, run_claims
 STANDARD_LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 
 
-def add_launch(database: Database, revision_id: str, launcher: str, engine: EngineDocument | None) -> str:
+def add_launch(
+    database: Database, revision_id: str, launcher: str, engine: EngineDocument | None, tokens: int = 40_000
+) -> str:
     """The id of its run."""
     with database.write() as session:
         mixture = MixtureRow(revision_id=revision_id, kind="manual", weights={"email": 0.4, "json": 0.6})
@@ -33,7 +35,7 @@ def add_launch(database: Database, revision_id: str, launcher: str, engine: Engi
             launcher=launcher,
             engine=engine,
             size="nano-0.1M",
-            tokens=40_000,
+            tokens=tokens,
             sequence_length=64,
             batch_rows=4,
             evaluations=1,
@@ -41,7 +43,7 @@ def add_launch(database: Database, revision_id: str, launcher: str, engine: Engi
         launch = Launch(mixture_id=mixture.id, settings=asdict(document))
         session.add(launch)
         session.flush()
-        run = Run(launch_id=launch.id, position=0, tokens=40_000, seed=0, weights=mixture.weights)
+        run = Run(launch_id=launch.id, position=0, tokens=tokens, seed=0, weights=mixture.weights)
         session.add(run)
         session.flush()
         session.add(jobs.new_job(jobs.FULL_RUN, run.id, launch.id))

@@ -329,6 +329,8 @@ def _take_back(session: Session, job: Job, settled: InTransaction | None) -> Job
 ATTEMPTS_ALLOWED = {OUT_OF_MEMORY: 2, "callback_failed": 8}
 LOST_ALLOWED = 10
 """Workers lost under one job; with the tenth it fails."""
+PROCESS_LOST = frozenset({WORKER_LOST, "torchrun_failed"})
+"""One of the processes that a run needs died."""
 FAR_SECONDS = 600.0
 FIRST_WAIT_SECONDS = 1.0
 """Before the second attempt; doubled before each further one."""
@@ -357,9 +359,9 @@ def next_attempt(job: Job, failure: Failure) -> Retry | None:
     if not failure.retryable:
         return None
     lost = job.max_attempts - ATTEMPTS
+    if failure.code in PROCESS_LOST and _got_far(job):
+        return Retry(0.0, job.attempt - 1, job.max_attempts)
     if failure.code == WORKER_LOST:
-        if _got_far(job):
-            return Retry(0.0, job.attempt - 1, job.max_attempts)
         if lost + 1 < LOST_ALLOWED:
             wait = min(FIRST_WAIT_SECONDS * 2 ** (lost - 1), LOST_WAIT_SECONDS) if lost else 0.0
             return Retry(wait, job.attempt, job.max_attempts + 1)
