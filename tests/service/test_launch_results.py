@@ -1,5 +1,6 @@
 """What came of a launch: sent as it is measured, read as curves, held against what was predicted."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tests.service.dashboard.store import TOKENS, Store, evidence
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "data" / "corpora").mkdir(parents=True)
     file = tmp_path / "launchers.toml"
-    file.write_text('[launchers.theirs]\ncommand = ["/opt/train", "{mixture_file}"]\n')
+    file.write_text(f'[launchers.theirs]\ncommand = ["{sys.executable}", "{{mixture_file}}"]\n')
     return Settings(
         data_directory=tmp_path / "data",
         token=TOKEN,
