@@ -124,6 +124,12 @@ def _measured(files: Mapping[str, bytes], names: Sequence[str]) -> Iterator[tupl
         if reader is None:
             if any(one.is_beside(file) for one in READERS):
                 continue
+            if file.path.suffix == ".wandb":
+                raise InvalidResults(
+                    f"{path} is the log of an offline W&B run, which only W&B reads: `wandb sync` it and export the"
+                    " table, or have the run write its summary as JSON",
+                    field=path,
+                )
             kinds = ", ".join(one.name for one in READERS)
             raise InvalidResults(f"{path} is no file of results that is known ({kinds})", field=path)
         for one in reader.read(file):

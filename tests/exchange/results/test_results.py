@@ -127,6 +127,7 @@ def test_what_a_swarm_was_exported_with_is_no_result() -> None:
 
 
 FAULTS = {
+    "an offline log of W&B": ({"r1/run-1.wandb": b":W&B"}, "wandb sync"),
     "a folder of no run": (
         {"elsewhere/results_1.json": b'{"results": {"a": {"acc,none": 1.0}}}'},
         "called like",
