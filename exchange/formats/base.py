@@ -233,7 +233,6 @@ class Format(ABC):
         unit: what its weights weigh.
         checked: how the realised report was checked.
         exact: whether the trainer's draws follow from the file alone.
-        enforces_cap: whether the trainer stops at the repetition cap by itself.
         holds_phases: whether one file holds a mixture a phase.
     """
 
@@ -243,7 +242,6 @@ class Format(ABC):
     unit: ClassVar[Unit]
     checked: ClassVar[str]
     exact: ClassVar[bool] = True
-    enforces_cap: ClassVar[bool] = False
     holds_phases: ClassVar[bool] = False
 
     @abstractmethod
@@ -258,9 +256,9 @@ class Format(ABC):
             for name, content in self.files(phase).items()
         }
 
-    @abstractmethod
     def tokens(self, blend: Blend) -> Sequence[float]:
-        """Tokens the trainer draws of each source, by its own rounding."""
+        """Tokens the trainer draws of each source, by its own rounding; without one, as the weights say."""
+        return [source.weight * float(blend.target_tokens or 1.0) for source in blend.sources]
 
     def realised(self, blend: Blend) -> Realised:
         """What the trainer draws.

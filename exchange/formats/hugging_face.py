@@ -5,7 +5,6 @@ mean tokens of a document of i. Draws are random.
 """
 
 import json
-from collections.abc import Sequence
 
 from exchange.formats.base import Blend, Format
 from exchange.formats.plain import decimal
@@ -14,10 +13,6 @@ from exchange.formats.plain import decimal
 class _Documents(Format):
     unit = "documents"
     exact = False
-
-    def tokens(self, blend: Blend) -> Sequence[float]:
-        """See `Format`."""
-        return [source.weight * float(blend.target_tokens or 1.0) for source in blend.sources]
 
 
 class Datasets(_Documents):

@@ -36,7 +36,6 @@ class OlmoCore(Format):
     file = "sources.yaml"
     unit = "tokens"
     checked = "built and drawn with ai2-olmo-core 3.0.0"
-    enforces_cap = True
 
     def files(self, blend: Blend) -> dict[str, str]:
         """See `Format`."""

@@ -31,10 +31,6 @@ class Nanotron(Format):
             before += phase.needed("target_tokens")
         return {self.file: "\n".join([*lines, ""])}
 
-    def tokens(self, blend: Blend) -> Sequence[float]:
-        """See `Format`."""
-        return [source.weight * float(blend.target_tokens or 1.0) for source in blend.sources]
-
 
 def _stage(blend: Blend, name: str, step: int) -> list[str]:
     folders = [paths[0] for paths in blend.each("paths")]
@@ -77,7 +73,8 @@ class OpenInstruct(Format):
 
     def tokens(self, blend: Blend) -> Sequence[float]:
         """See `Format`."""
-        return [source.weight * float(blend.needed("target_tokens")) for source in blend.sources]
+        blend.needed("target_tokens")
+        return super().tokens(blend)
 
 
 class Torchtitan(Format):
@@ -108,7 +105,3 @@ class Torchtitan(Format):
             told = f"dataset={source.name!r}, dataset_path={files[0]!r}"
             lines.append(f"        HFDataSource({told}, weight={decimal(source.weight)}, infinite=True),")
         return {self.file: "\n".join([*lines, "    ],", f"    seed={blend.seed},", ")", ""])}
-
-    def tokens(self, blend: Blend) -> Sequence[float]:
-        """See `Format`."""
-        return [source.weight * (blend.target_tokens or 1.0) for source in blend.sources]

@@ -14,10 +14,6 @@ class _Weights(Format):
     unit: ClassVar[Unit] = "tokens"
     checked = "read back and compared to the last bit"
 
-    def tokens(self, blend: Blend) -> Sequence[float]:
-        """See `Format`."""
-        return [source.weight * (blend.target_tokens or 1.0) for source in blend.sources]
-
 
 class Csv(_Weights):
     """`domain,weight` lines."""
