@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 
 from mixing.parts import SAMPLERS
 from store import jobs
-from store.callbacks import call_back
 from store.documents import SwarmDocument
 from store.engine import Database
+from store.launchers.callbacks import call_back
 from store.tables import DomainRow, Job, Launch, Optimization, database_now
 from workers.claims.claim import reap
 

@@ -30,7 +30,6 @@ from service.training.checks import (
 )
 from service.training.device import WorkerDevice, check_memory, check_shared_memory
 from store import jobs
-from store.callbacks import call_back, may_be_told
 from store.documents import (
     VERSION,
     EngineDocument,
@@ -41,6 +40,7 @@ from store.documents import (
     TrainingDocument,
 )
 from store.launchers.base import BUILT_IN, Launcher, Trained
+from store.launchers.callbacks import call_back, may_be_told
 from store.launchers.scheduler import Scheduler
 from store.problems import Conflict, Invalid, existing
 from store.settings import Settings

@@ -3,6 +3,8 @@
 The operator's TOML file names them, each a table ``[launchers.NAME]`` of the kind that ``kind`` names; without one a
 table with ``processes`` is `Torchrun`, any other a `Program`. Nothing here loads torch or a queue: the web process
 shows exactly what would be run; a worker, or the follower of submissions, runs it.
+
+`callbacks` tells somebody that a launch has ended.
 """
 
 import tomllib

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import select
 
 from store import jobs
-from store.callbacks import signature
 from store.engine import Database
+from store.launchers.callbacks import signature
 from store.settings import Settings
 from store.tables import Job, Launch, MixtureRow, Run
 from tests.workers.conftest import new_revision

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store.callbacks import may_be_told, signature
 from store.documents import LaunchDocument, Measurements
+from store.launchers.callbacks import may_be_told, signature
 from store.settings import Settings
 from store.tables import Document, Job, Launch, Run
 from workers.claims.failures import JobError
