@@ -17,7 +17,7 @@ from service.domain_sets.schemas import (
     RevisionSummary,
     RevisionView,
 )
-from service.http.idempotency import Creation, IdempotentRequest, KeyHeader, do_once
+from service.http.idempotency import Changing, Creation, IdempotentRequest, do_once
 from service.http.limits import check_domain_sets
 from service.http.routes import (
     JSON,
@@ -123,12 +123,12 @@ def get_revision(
 
 @router.post("/{name}/revisions/{number:int}:retry", status_code=202, response_model=RevisionView)
 def retry_revision(
-    name: str, number: Number, database: DatabaseDependency, compute: ComputeDependency, key: KeyHeader = None
+    name: str, number: Number, changing: Annotated[Changing, Depends()], compute: ComputeDependency
 ) -> Response:
     """Prepare again what failed, after its files were put right."""
-    request = IdempotentRequest(f"domain-sets/{name}/revisions/{number}:retry", key)
-    do_once(database, request, lambda session: retry_preparation(session, name, number).id)
-    return _document(database, compute, name, number, status=202)
+    endpoint = f"domain-sets/{name}/revisions/{number}:retry"
+    changing.once(endpoint, lambda session: retry_preparation(session, name, number))
+    return _document(changing.database, compute, name, number, status=202)
 
 
 def _created(creation: Creation, revision_id: str) -> Response:

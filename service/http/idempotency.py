@@ -20,7 +20,7 @@ from service.http.limits import User
 from service.http.routes import ComputeDependency, DatabaseDependency, DryRun, SettingsDependency
 from store.engine import Database
 from store.problems import Conflict
-from store.tables import IdempotencyKey
+from store.tables import IdempotencyKey, Launch, Optimization, Revision
 from store.tracing import link_to_owner
 
 
@@ -56,15 +56,25 @@ KeyHeader = Annotated[UserKey | None, Depends(_user_key)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Making:
-    """What an endpoint that makes something is given beside its body."""
+class Changing:
+    """What an endpoint is given that does something to a resource, such as ``:cancel``."""
 
-    response: Response
     database: DatabaseDependency
     settings: SettingsDependency
+    key: KeyHeader = None
+
+    def once(self, endpoint: str, act: Callable[[Session], Revision | Optimization | Launch]) -> None:
+        """Do it, to the resource that ``act`` answers, once per key."""
+        do_once(self.database, IdempotentRequest(endpoint, self.key), lambda session: act(session).id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making(Changing):
+    """Likewise that makes something, beside its body."""
+
+    response: Response
     user: User
     compute: ComputeDependency
-    key: KeyHeader = None
 
 
 @dataclass(frozen=True, kw_only=True)

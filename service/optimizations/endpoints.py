@@ -7,7 +7,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from service.http.events import Seen, stream
-from service.http.idempotency import Creation, IdempotentRequest, KeyHeader, do_once
+from service.http.idempotency import Changing, Creation, IdempotentRequest, do_once
 from service.http.limits import check_queue
 from service.http.routes import (
     RETRY_AFTER_SECONDS,
@@ -122,33 +122,30 @@ def _seen(optimization_id: str, database: Database, settings: Settings) -> Seen:
 
 
 @router.post("/{optimization_id}:cancel", status_code=202, response_model=OptimizationView)
-def cancel_optimization(
-    optimization_id: str, database: DatabaseDependency, settings: SettingsDependency, key: KeyHeader = None
-) -> OptimizationView:
+def cancel_optimization(optimization_id: str, changing: Annotated[Changing, Depends()]) -> OptimizationView:
     """Stop it; finished runs stay and ``:retry`` goes on with them."""
-    request = IdempotentRequest(f"optimizations/{optimization_id}:cancel", key)
-    do_once(database, request, lambda session: service.cancel(session, optimization_id).id)
-    return _view(optimization_id, database, settings)
+    changing.once(
+        f"optimizations/{optimization_id}:cancel", lambda session: service.cancel(session, optimization_id)
+    )
+    return _view(optimization_id, changing.database, changing.settings)
 
 
 @router.post("/{optimization_id}:finish", status_code=202, response_model=OptimizationView)
-def finish_optimization(
-    optimization_id: str, database: DatabaseDependency, settings: SettingsDependency, key: KeyHeader = None
-) -> OptimizationView:
+def finish_optimization(optimization_id: str, changing: Annotated[Changing, Depends()]) -> OptimizationView:
     """Fit and solve with the results that are in, of runs that are trained elsewhere."""
-    request = IdempotentRequest(f"optimizations/{optimization_id}:finish", key)
-    do_once(database, request, lambda session: service.finish(session, optimization_id).id)
-    return _view(optimization_id, database, settings)
+    changing.once(
+        f"optimizations/{optimization_id}:finish", lambda session: service.finish(session, optimization_id)
+    )
+    return _view(optimization_id, changing.database, changing.settings)
 
 
 @router.post("/{optimization_id}:retry", status_code=202, response_model=OptimizationView)
-def retry_optimization(
-    optimization_id: str, database: DatabaseDependency, settings: SettingsDependency, key: KeyHeader = None
-) -> OptimizationView:
+def retry_optimization(optimization_id: str, changing: Annotated[Changing, Depends()]) -> OptimizationView:
     """Go on with a failed or cancelled optimization."""
-    request = IdempotentRequest(f"optimizations/{optimization_id}:retry", key)
-    do_once(database, request, lambda session: service.retry(session, optimization_id).id)
-    return _view(optimization_id, database, settings)
+    changing.once(
+        f"optimizations/{optimization_id}:retry", lambda session: service.retry(session, optimization_id)
+    )
+    return _view(optimization_id, changing.database, changing.settings)
 
 
 def _view(optimization_id: str, database: Database, settings: Settings) -> OptimizationView:
