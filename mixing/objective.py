@@ -154,15 +154,11 @@ def groups(spec: ObjectiveSpec, tasks: Sequence[str], metrics: np.ndarray | None
         InvalidSetting: a family is called like a task.
     """
     parts = spec.parts()
-    position = {task: index for index, task in enumerate(tasks)}
-    if missing := sorted({task for part in parts for task in part.shares} - set(position)):
+    if missing := sorted({task for part in parts for task in part.shares} - set(tasks)):
         raise InvalidMetrics(
             f"no metric for {', '.join(missing)} of the objective", field="metrics", names=missing
         )
-    means = np.zeros((len(parts), len(tasks)))
-    for row, part in enumerate(parts):
-        for task, share in part.shares.items():
-            means[row, position[task]] = share
+    means = np.array([[part.shares.get(task, 0.0) for task in tasks] for part in parts])
     weights = np.array([part.weight for part in parts])
     offsets = np.zeros(len(parts))
     if spec.standardize:

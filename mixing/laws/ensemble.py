@@ -240,11 +240,7 @@ class Ensemble(Regression):
         able = self._able(fewest, weights.shape)
         if fewest < self.runs_to_fit(weights.shape[1]):  # one alone, which no fold can judge
             ((name, member),) = able.items()
-            found = member.fit_and_refit(weights, metrics, kept, noise, known)
-            whole = np.ones((1, metrics.shape[1]))
-            ensemble = FittedEnsemble((found.whole,), whole, np.nan * whole, (name,))
-            parts = tuple(replace(ensemble, members=(part,)) for part in found.parts)
-            return Refitted(ensemble, parts, found.predicted)
+            return _alone(name, member.fit_and_refit(weights, metrics, kept, noise, known))
         results: list[Refitted] = []
         for member in able.values():
             results.append(member.fit_and_refit(weights, metrics, masks, noise, known))
@@ -317,6 +313,14 @@ def fold_masks(runs: int, folds: int, repeats: int, generator: np.random.Generat
     folds = min(folds, runs)
     assignment = np.stack([generator.permutation(runs) % folds for _ in range(repeats)])
     return (assignment[:, None, :] == np.arange(folds)[None, :, None]).reshape(-1, runs)
+
+
+def _alone(name: str, found: Refitted) -> Refitted:
+    """An ensemble of one member, which nothing was held against."""
+    whole = np.ones((1, found.predicted.shape[-1]))
+    ensemble = FittedEnsemble((found.whole,), whole, np.nan * whole, (name,))
+    parts = tuple(replace(ensemble, members=(part,)) for part in found.parts)
+    return Refitted(ensemble, parts, found.predicted)
 
 
 def _shares(missed: np.ndarray, convex: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ import numpy as np
 from mixing.domains import SUM_TOLERANCE, Domains
 from mixing.errors import OppositeDirections, TooFewRuns
 from mixing.objective import ObjectiveSpec, groups
-from mixing.runs.noise import Outlier, outliers
+from mixing.runs.noise import outliers
 from mixing.runs.sound import (
     DroppedRun,
     RunEvidence,
@@ -184,20 +184,18 @@ def gather(
     for task in sorted(spec.tasks):
         _check_task(task, spec, kept, needs.runs, len(domains))
     watched, lacking = _watched(kept, spec, needs.guarded)
-    least = {
-        task: 0 if task in needs.guarded else needs.runs for task in watched
-    }  # a guarded one is not left out
+    # A guarded one is not left out.
+    least = {task: 0 if task in needs.guarded else needs.runs for task in watched}
     left_out = {
         task: why for task in watched if (why := unfit(task, kept, spec, needs.positive, least[task]))
     }
     tasks = tuple(sorted({*spec.tasks, *watched} - set(left_out)))
-    table, columns, noise, set_aside, kept_all_the_same = _table(
-        domains, kept, weights, spec, tasks, needs.runs
-    )
+    metrics, set_aside, in_doubt = _metrics(kept, weights, spec, tasks, needs.runs)
+    table, columns, noise = _table(domains, kept, weights, spec, tasks, metrics)
     notes = (
         *_notes(sums[:, 0], dropped, lacking, spec, tasks),
         *_gaps(kept, tasks),
-        *(_kept_in_doubt(one, needs.runs) for one in kept_all_the_same),
+        *(_kept_in_doubt(one, needs.runs) for one in in_doubt),
     )
     return Evidence(table, tasks, columns, noise, left_out, dropped, notes, set_aside, _without_rows(kept))
 
@@ -224,15 +222,14 @@ def _without_rows(runs: Sequence[RunEvidence]) -> dict[str, int]:
     return dict(sorted(Counter(name for name, run in asked if not run.mixture.get(name)).items()))
 
 
-def _table(
-    domains: Domains,
+def _metrics(
     runs: Sequence[RunEvidence],
     weights: np.ndarray,
     spec: ObjectiveSpec,
     tasks: tuple[str, ...],
     least: int,
-) -> tuple[RunTable, Groups, np.ndarray, tuple[SetAside, ...], tuple[SetAside, ...]]:
-    """The table, how the objective is read from it, the tasks' noise, what was set aside, and what would have been.
+) -> tuple[np.ndarray, tuple[SetAside, ...], tuple[SetAside, ...]]:
+    """(K, T) metrics, NaN where one is missing or set aside; what was set aside, and what is kept though in doubt.
 
     Nothing is set aside of a task that fewer than the ``least`` runs would then have measured.
     """
@@ -240,49 +237,66 @@ def _table(
     metrics = np.array(
         [[spec.lower_is_better(task, float(own.get(task, math.nan))) for task in tasks] for own in given]
     )
-    tokens = np.array([run.tokens for run in runs])
-    found = outliers(weights, metrics, tokens)
+    found = outliers(weights, metrics, np.array([run.tokens for run in runs]))
     left = np.isfinite(metrics).sum(0) - np.bincount([one.column for one in found], minlength=len(tasks))
-    doubtful = [one for one in found if left[one.column] >= least]
-    for one in doubtful:
-        metrics[one.run, one.column] = math.nan
-    measured = ~np.isnan(metrics)
+    set_aside: list[SetAside] = []
+    in_doubt: list[SetAside] = []
+    for one in sorted(found, key=lambda one: (runs[one.run].id, one.column)):
+        task = tasks[one.column]
+        value, expected = (turned(number, spec.turned.get(task)) for number in (one.value, one.expected))
+        told = SetAside(runs[one.run].id, task, value, expected)
+        if left[one.column] < least:
+            in_doubt.append(told)
+        else:
+            set_aside.append(told)
+            metrics[one.run, one.column] = math.nan
+    return metrics, tuple(set_aside), tuple(in_doubt)
+
+
+def _noise(
+    runs: Sequence[RunEvidence], tasks: tuple[str, ...], measured: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(K, T) deviations as stated, 0 where a task's are not known, and the (T,) tasks whose are: of every run."""
     stated = np.array([[float(run.noise.get(task, math.nan)) for task in tasks] for run in runs])
     known = np.all((np.isfinite(stated) & (stated >= 0)) | ~measured, axis=0)
-    noise = np.where(known & measured, stated, 0.0)
+    return np.where(known & measured, stated, 0.0), known
+
+
+def _table(
+    domains: Domains,
+    runs: Sequence[RunEvidence],
+    weights: np.ndarray,
+    spec: ObjectiveSpec,
+    tasks: tuple[str, ...],
+    metrics: np.ndarray,
+) -> tuple[RunTable, Groups, np.ndarray]:
+    """The table, how the objective is read from it, and the tasks' noise."""
+    noise, known = _noise(runs, tasks, ~np.isnan(metrics))
     order = np.lexsort(np.concatenate([metrics, weights, noise], axis=1).T[::-1])
-    order = order[measured[order].any(axis=1)]
-    metrics, noise, measured = metrics[order], noise[order], measured[order]
+    order = order[~np.isnan(metrics[order]).all(axis=1)]
+    metrics, noise = metrics[order], noise[order]
     columns = groups(spec, tasks, metrics).beside(tasks)
     used = columns.matrix != 0
     # The noise of tasks in one group is taken as independent; it is known where that of all of them is.
     joint = np.where(~(used & ~known).any(1), np.sqrt(np.square(noise) @ np.square(columns.matrix).T), 0.0)
     values = np.nan_to_num(metrics) @ columns.matrix.T
     values[np.isnan(metrics).astype(float) @ used.T > 0] = np.nan
-    doubt = np.array([run.doubt for run in runs])[order]
+    ordered = [runs[row] for row in order]
+    doubt = np.array([run.doubt for run in ordered])
     table = RunTable(
         domains=domains.names,
         names=columns.names,
         weights=weights[order],
         metrics=values,
         noise=np.hypot(joint, doubt[:, None] * np.nanstd(values, axis=0)),
-        tokens=tokens[order],
-        rounds=np.array([run.round for run in runs])[order],
-        older=np.array([run.older for run in runs])[order],
+        tokens=np.array([run.tokens for run in ordered]),
+        rounds=np.array([run.round for run in ordered]),
+        older=np.array([run.older for run in ordered]),
         off=np.zeros(len(order)),
-        rounding=np.array([run.rounding for run in runs])[order],
+        rounding=np.array([run.rounding for run in ordered]),
     )
-    usual = [np.median(column[there]) for column, there in zip(noise.T, measured.T, strict=True)]
-
-    def told(outlier: Outlier) -> SetAside:
-        task = tasks[outlier.column]
-        value, expected = (turned(one, spec.turned.get(task)) for one in (outlier.value, outlier.expected))
-        return SetAside(runs[outlier.run].id, task, value, expected)
-
-    found.sort(key=lambda one: (runs[one.run].id, one.column))
-    set_aside = tuple(told(one) for one in found if left[one.column] >= least)
-    kept = tuple(told(one) for one in found if left[one.column] < least)
-    return table, columns, np.where(known, usual, np.nan), set_aside, kept
+    usual = [np.median(own[~np.isnan(measured)]) for own, measured in zip(noise.T, metrics.T, strict=True)]
+    return table, columns, np.where(known, usual, np.nan)
 
 
 def _kept_in_doubt(one: SetAside, least: int) -> str:

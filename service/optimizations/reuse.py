@@ -107,18 +107,7 @@ def reuse_question(
         and not has_finished_runs(session, chain)
     ):
         return None
-    # Before the runs are read, which may be many.
-    if not is_known(revision):
-        reuses_nothing = asked.kind == "none" and not asked.runs
-        instead = (
-            "send it without dry_run" if reuses_nothing else 'ask for reuse {"kind": "none", "runs": false}'
-        )
-        raise NotCounted(
-            "not_counted",
-            f"Revision {revision.number} of {revision.domain_set.name!r} is still being counted, and the plan "
-            f"follows from the count; ask again when it is done, or {instead}, which waits for it.",
-            "reuse",
-        )
+    _check_counted(asked, revision)  # before the runs are read, which may be many
     comparison = Comparison.of(session, revision, checked.document)
     known = {node.id for node in comparison.nodes}
     runs = [one for one in finished_runs(session, chain) if node_id(one.optimization.revision) in known]
@@ -188,6 +177,20 @@ def _check(asked: ReuseRequest, chain: Sequence[Revision]) -> None:
             f"reuse.free[{index}]",
             names=[name],
         )
+
+
+def _check_counted(asked: ReuseRequest, revision: Revision) -> None:
+    """Raise NotCounted where tokens or contents are not known yet, saying what to ask for instead."""
+    if is_known(revision):
+        return
+    reuses_nothing = asked.kind == "none" and not asked.runs
+    instead = "send it without dry_run" if reuses_nothing else 'ask for reuse {"kind": "none", "runs": false}'
+    raise NotCounted(
+        "not_counted",
+        f"Revision {revision.number} of {revision.domain_set.name!r} is still being counted, and the plan "
+        f"follows from the count; ask again when it is done, or {instead}, which waits for it.",
+        "reuse",
+    )
 
 
 def _start(row: MixtureRow) -> StartMixture:
