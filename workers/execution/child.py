@@ -109,24 +109,25 @@ class Order:
     """One order under way: its jobs tell it what becomes of them, by their numbers in it; one alone is number 0."""
 
     def __init__(self, order: dict[str, Any], answers: _Answers, asked: _Asked) -> None:
-        self.order, self.answers, self._asked = order, answers, asked
+        self.number: int = order["order"]
         self.kind: str = order["kind"]
-        self.unanswered = set(range(len(order["specs"])))
+        self.specs: list[dict[str, Any]] = order["specs"]
+        self.backend: str | None = order["backend"]
+        self.answers, self._asked = answers, asked
+        self.unanswered = set(range(len(self.specs)))
 
     def serve(self) -> None:
         """Do the jobs; what goes wrong outside of any of them is the failure of all that are not done."""
-        specs = self.order["specs"]
         try:
-            asked = self.order["kind"] == CHOOSE_WAVE
-            reading, *_ = [(spec["run"] if asked else spec).pop("reading", None) for spec in specs]
+            asked = self.kind == CHOOSE_WAVE
+            reading, *_ = [(spec["run"] if asked else spec).pop("reading", None) for spec in self.specs]
             with reading_below(**reading) if reading else reading_below(None):
                 if asked:
-                    self.succeeded(0, training.choose_wave(specs[0]))
-                elif (kind := kind_named(self.order["kind"])) is training:
-                    training.train_runs(specs, self.order["backend"], self)
+                    self.succeeded(0, training.choose_wave(self.specs[0]))
+                elif (kind := kind_named(self.kind)) is training:
+                    training.train_runs(self.specs, self.backend, self)
                 else:
-                    result = kind.execute(specs[0], partial(self.progress, 0))
-                    self.succeeded(0, result)
+                    self.succeeded(0, kind.execute(self.specs[0], partial(self.progress, 0)))
         except Exception as error:  # the edge of the worker: whatever went wrong is recorded with the job
             for member in sorted(self.unanswered):
                 self.failed(member, error)
@@ -149,20 +150,20 @@ class Order:
         """Why there is none."""
         failure = Failure.of(error)
         if failure.code == "internal_error":
-            log.error("%s", self.order["kind"], exc_info=error)
+            log.error("%s", self.kind, exc_info=error)
         self._answer(member, {"failure": asdict(failure)})
         self.unanswered.discard(member)
 
     def cancelled(self, member: int) -> bool:
         """Whether it should end without a result."""
-        return (self.order["order"], member) in self._asked.cancelled
+        return (self.number, member) in self._asked.cancelled
 
     def stopping(self) -> bool:
         """Whether all of them should end with a checkpoint: their worker is stopping."""
-        return self.order["order"] in self._asked.stopped
+        return self.number in self._asked.stopped
 
     def _answer(self, member: int, message: dict[str, Any]) -> None:
-        self.answers.write({"order": self.order["order"], "member": member, **message})
+        self.answers.write({"order": self.number, "member": member, **message})
 
 
 def _finite(value: Any) -> Any:
