@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.regmix import load
-from mixing.domains import Domains
-from mixing.parts import HELD_OUT_PREFIX
+from mixing.domains import HELD_OUT_PREFIX, Domains
 from mixing.runs.table import RunTable
 
 SWARMS = Path(__file__).parent / "swarms"

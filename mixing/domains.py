@@ -20,6 +20,8 @@ from mixing.errors import (
 )
 
 SUM_TOLERANCE = 1e-6
+HELD_OUT_PREFIX = "held-out/"
+"""Before a domain's name: the task that is the domain's own held-out slice."""
 
 
 class Mixture(Mapping[str, float]):

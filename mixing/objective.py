@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
+from mixing.domains import HELD_OUT_PREFIX
 from mixing.errors import (
     InvalidMetrics,
     InvalidSetting,
@@ -24,7 +25,6 @@ from mixing.errors import (
     as_number,
     shown,
 )
-from mixing.parts import HELD_OUT_PREFIX
 from mixing.runs.table import Aggregation, Groups
 from mixing.sense import Direction, Turn, suggested_direction, turned
 

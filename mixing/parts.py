@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from mixing.solve.solvers import FittedQuestion
     from mixing.swarm.sample import Round, SampledRun
 
-HELD_OUT_PREFIX = "held-out/"
-"""Before a domain's name: the task that is the domain's own held-out slice."""
-
 
 @dataclass(frozen=True)
 class Part:

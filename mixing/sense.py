@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mixing.parts import HELD_OUT_PREFIX
+from mixing.domains import HELD_OUT_PREFIX
 
 if TYPE_CHECKING:
     from mixing.objective import ObjectiveSpec

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from mixing.parts import HELD_OUT_PREFIX
+from mixing.domains import HELD_OUT_PREFIX
 from store.documents import LaunchDocument
 from store.tables import Metric, Revision
 

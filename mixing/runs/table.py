@@ -9,10 +9,10 @@ from typing import Literal, Self
 
 import numpy as np
 
+from mixing.domains import HELD_OUT_PREFIX
 from mixing.errors import (
     InvalidSetting,
 )
-from mixing.parts import HELD_OUT_PREFIX
 
 Aggregation = Literal["weighted mean", "worst family"]
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixing.document import from_document
+from mixing.domains import HELD_OUT_PREFIX
 from mixing.sense import Turn, turned
 from service.dashboard.formatting import ACCURACY, BPB, is_higher_better, turn_of, unit_of
 from store.documents import LaunchDocument
 
 Document = Mapping[str, Any]
-_HELD_OUT = "held-out/"
 _AS_PLANNED = 0.05
 """A run whose size and tokens are within this share of the target's is the planned one: it trains whole steps."""
 
@@ -208,7 +208,7 @@ def objective_weights(document: Document) -> dict[str, float]:
 def objective_bpb(metrics: Mapping[str, float], settings: Document) -> float | None:
     """The objective measured on one model, the mean or the worst family's as asked for; None before it was."""
     tasks = settings["tasks"] or [
-        {"name": name, "weight": 1.0, "family": None} for name in metrics if name.startswith(_HELD_OUT)
+        {"name": name, "weight": 1.0, "family": None} for name in metrics if name.startswith(HELD_OUT_PREFIX)
     ]
     is_worst = settings.get("aggregate") == "worst_family"
     turns: dict[str, Turn | None] = {task["name"]: turn_of(task.get("metric")) for task in tasks}

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from mixing.domains import HELD_OUT_PREFIX
 from mixing.errors import MixingError
 from mixing.limits import Limits
 from mixing.methods import Method, Recipe, combine, method_named
 from mixing.objective import groups
-from mixing.parts import HELD_OUT_PREFIX, REGRESSIONS, SAMPLERS
+from mixing.parts import REGRESSIONS, SAMPLERS
 from mixing.solve.constraints import LinearConstraint, share_of
 from mixing.terms import TaskGuard, Terms, check_heeded
 from proxy_models.families.start import StartFolder

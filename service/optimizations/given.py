@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from exchange.directions import check_one_direction, directions, named
+from mixing.domains import HELD_OUT_PREFIX
 from mixing.errors import InvalidSetting, MixingError
-from mixing.parts import HELD_OUT_PREFIX, REGRESSIONS
+from mixing.parts import REGRESSIONS
 from mixing.runs.sound import alike
 from service.optimizations.checks import CheckedRequest
 from service.optimizations.schemas import TaskRequest

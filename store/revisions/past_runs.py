@@ -15,7 +15,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from mixing.change.lineage import RevisionNode
-from mixing.parts import HELD_OUT_PREFIX
+from mixing.domains import HELD_OUT_PREFIX
 from mixing.reuse.plan import PastRun
 from mixing.runs.evidence import RunEvidence
 from proxy_models.text.task_file import ACCURACY, further_series

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from mixing.domains import Domains
+from mixing.domains import HELD_OUT_PREFIX, Domains
 from mixing.errors import InvalidSetting
 from mixing.laws.regression import Fitted
-from mixing.parts import GRANULARITIES, HELD_OUT_PREFIX, REGRESSIONS, SAMPLERS, SOLVERS, RegressionPart
+from mixing.parts import GRANULARITIES, REGRESSIONS, SAMPLERS, SOLVERS, RegressionPart
 from mixing.runs.table import RunTable
 from mixing.swarm.samplers import perturbed_runs
 from mixing.swarm.space import SwarmSpace

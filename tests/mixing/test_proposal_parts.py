@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from mixing.answer.proposal import propose
-from mixing.domains import Domains
+from mixing.domains import HELD_OUT_PREFIX, Domains
 from mixing.errors import InvalidMetrics, InvalidSetting
 from mixing.limits import Limits
 from mixing.methods import METHODS, combine
 from mixing.objective import ObjectiveSpec
-from mixing.parts import HELD_OUT_PREFIX, SOLVERS
+from mixing.parts import SOLVERS
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.swarm.sample import sample_round
