@@ -258,7 +258,7 @@ def _first_entries(fs: Any, folder: ObjectPath, most: int, until: float) -> list
         return found
 
     try:
-        return sync(fs.loop, listed)
+        return sync(fs.loop, listed) or []
     except ClientError as error:
         raise translate_boto_error(error) from error
 

@@ -149,7 +149,7 @@ class Computation:
         """What the function reads of the database: here, or where that ``is_much`` as something computed."""
         assert not named, "arguments are given by position"
         if not is_much:
-            return function(database, *given)
+            return function(database, *given, **named)
         return self._run(_READING, _reading, (self._all.settings, function, given))
 
     def _run(self, kind: str, function: Callable[..., Any], given: tuple[object, ...]) -> Any:

@@ -57,7 +57,7 @@ def codes(method: str, domains: int, regression: str | None = None) -> set[str]:
                 tokens=sampled.tokens,
                 round=number,
             )
-            for index, sampled in enumerate(sample_round(question, number, runs))
+            for index, sampled in enumerate(sample_round(question, number, tuple(runs)))
         ]
     return {warning["code"] for warning in propose(question, runs).to_dict()["warnings"]}
 
