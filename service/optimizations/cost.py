@@ -66,6 +66,8 @@ def planned_swarm(
 
 def anchor_swarms(swarm: AskedSwarm | None, anchors: Sequence[AnchorsDocument]) -> list[AskedSwarm]:
     """The runs of other sizes and lengths beside a swarm, each as a swarm of its own."""
+    if swarm is None:
+        return []
     return [
         replace(
             swarm,
@@ -73,7 +75,7 @@ def anchor_swarms(swarm: AskedSwarm | None, anchors: Sequence[AnchorsDocument]) 
             runs=one.runs,
             tokens=one.runs * one.proxy.whole_steps(one.proxy.tokens),
         )
-        for one in (anchors if swarm is not None else ())
+        for one in anchors
     ]
 
 
