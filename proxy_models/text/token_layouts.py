@@ -112,28 +112,23 @@ class _Rows(Layout):
     def __init__(self, directory: Path, dtype: np.dtype, length: int) -> None:
         super().__init__(directory, dtype, length)
         self._most = max(_CHUNK_BYTES // (length * self._dtype.itemsize), 1) * length
-        self._parts: list[np.ndarray] = []
-        self._waiting = 0
+        # One buffer for all chunks: new pages for each would take longer than copying into it.
+        self._buffer, self._filled = np.empty(self._most, self._dtype), 0
 
     def add(self, tokens: np.ndarray) -> None:
         """See `Layout`."""
-        self._parts.append(tokens)
-        self._waiting += len(tokens)
-        if self._waiting < self._most:
-            return
-        waiting = np.concatenate(self._parts)
-        whole = len(waiting) // self._most * self._most
-        for begin in range(0, whole, self._most):
-            self._put(waiting[begin : begin + self._most].astype(self._dtype).reshape(-1, self._length))
-        # A copy: a view would keep the whole block.
-        self._parts, self._waiting = [waiting[whole:].copy()], len(waiting) - whole
+        while len(tokens):
+            taken = min(len(tokens), self._most - self._filled)
+            self._buffer[self._filled : self._filled + taken] = tokens[:taken]
+            self._filled, tokens = self._filled + taken, tokens[taken:]
+            if self._filled == self._most:
+                self._put(self._buffer.reshape(-1, self._length))
+                self._filled = 0
 
     def close(self, lengths: np.ndarray) -> None:
         """See `Layout`."""
-        if rows := self._waiting // self._length:
-            last = np.concatenate(self._parts)[: rows * self._length]
-            self._put(last.astype(self._dtype).reshape(rows, self._length))
-        self._parts.clear()
+        if rows := self._filled // self._length:
+            self._put(self._buffer[: rows * self._length].reshape(rows, self._length))
         self._end()
 
     @abstractmethod
