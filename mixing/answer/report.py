@@ -14,6 +14,7 @@ from mixing.answer.warnings import warnings_of
 from mixing.laws.conformal import RunIntervals, fewest_runs
 from mixing.laws.diagnostics import effects, leverage, weight_spread
 from mixing.laws.ensemble import PROCESSES, WORTH_SEARCHING
+from mixing.laws.transfer import FEWEST_ANCHORS
 from mixing.limits import BINDING
 from mixing.methods import method_named
 from mixing.runs.noise import TaskSignal, rank_tasks
@@ -76,6 +77,7 @@ class Report:
             "nearest_run_distance": self.nearest_run_distance,
             "support": self.support,
             "agreement": self.agreement,
+            "anchors_left_out": self.anchors_left_out,
             "runs_used": len(self.evidence.weights),
             "runs_recommended": self.runs_recommended,
             "rounding": float(self.evidence.table.rounding.max()),
@@ -134,6 +136,20 @@ class Report:
         agreement = carried.agreement[: len(share)]
         judged = np.isfinite(agreement) & (share > 0)
         return float(share[judged] @ agreement[judged] / share[judged].sum()) if judged.any() else None
+
+    @property
+    def anchors_left_out(self) -> list[Document]:
+        """The scales of anchors, in units of the proxies', of which too few mixtures were trained to count."""
+        carried = self.proposal.transfer
+        return [
+            {
+                "parameters": one.scale[0],
+                "tokens": one.scale[1],
+                "mixtures": one.mixtures,
+                "mixtures_needed": FEWEST_ANCHORS,
+            }
+            for one in (() if carried is None else carried.left_out)
+        ]
 
     @cached_property
     def runs_recommended(self) -> int:

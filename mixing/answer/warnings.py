@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixing.laws.diagnostics import UNVARIED, weight_spread
-from mixing.laws.transfer import FEWEST_ANCHORS
 from mixing.sense import Sense
 
 if TYPE_CHECKING:
@@ -78,11 +77,12 @@ def _transfer(report: "Report") -> Iterator[Warning]:
     carried = report.proposal.transfer
     if carried is None:
         return
-    for scale in carried.left_out:
+    for one in report.anchors_left_out:
         yield Warning(
             "sizes_not_apart",
-            f"The anchors of {scale} are of fewer than {FEWEST_ANCHORS} mixtures, which does not tell that scale from"
-            " the proxies': they count for nothing. Train more of them.",
+            f"The anchors of {one['parameters']:.4g} times the proxies' parameters and {one['tokens']:.4g} times"
+            f" their tokens are of {one['mixtures']} mixtures, and {one['mixtures_needed']} tell a scale from the"
+            " proxies': they count for nothing. Train more of them.",
         )
     mean, tasks = report.agreement, report.evidence.tasks
     if mean is not None and mean < LOW_AGREEMENT:
@@ -90,8 +90,8 @@ def _transfer(report: "Report") -> Iterator[Warning]:
         worst = tasks[int(np.nanargmin(np.where(share > 0, agreement, np.nan)))]
         yield Warning(
             "weak_transfer",
-            f"The {carried.anchors} anchors order mixtures otherwise than the proxies: their rank correlation is"
-            f" {mean:.2f} over the tasks, and least on {worst}. What is best for the proxies need not be for the"
+            f"The anchors order mixtures otherwise than the proxies: their rank correlation is {mean:.2f} over the"
+            f" tasks, and least on {worst}. What is best for the proxies need not be for the"
             " target; train larger proxies, or decide by the anchors' size.",
         )
 

@@ -63,14 +63,14 @@ class Anchors:
     metrics: np.ndarray
 
     @property
-    def is_told_apart(self) -> bool:
-        """Whether so many different mixtures tell the scale from the proxies'."""
-        return len(np.unique(np.round(self.weights, 9), axis=0)) >= FEWEST_ANCHORS
+    def mixtures(self) -> int:
+        """How many different ones there are."""
+        return len(np.unique(np.round(self.weights, 9), axis=0))
 
     @property
-    def named(self) -> str:
-        """The scale in words."""
-        return f"{self.scale[0]:.3g} times the proxies' parameters and {self.scale[1]:.3g} times their tokens"
+    def is_told_apart(self) -> bool:
+        """Whether so many different mixtures tell the scale from the proxies'."""
+        return self.mixtures >= FEWEST_ANCHORS
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Transfer:
         residual: (C,) deviation of what the map misses of one mixture, at the proxies' scale, in the metric's unit.
         agreement: (C,) lowest rank correlation over the anchors' scales of predicted and measured; NaN where none.
         anchors: how many there are.
-        left_out: scales, in words, with too few mixtures to be told from the others: they count for nothing.
+        left_out: those of scales with too few mixtures to be told from the others: they count for nothing.
         law: what the factors are told by.
         errors: `{law: its error at the largest scale, fitted without it}`, where one could be left out.
     """
@@ -95,7 +95,7 @@ class Transfer:
     residual: np.ndarray
     agreement: np.ndarray
     anchors: int
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[Anchors, ...] = ()
     law: str = CARRIED
     errors: Mapping[str, float] = field(default_factory=dict)
 
@@ -182,7 +182,7 @@ def transfer(
     columns = len(spreads)
     logs, errors, residual = np.zeros(columns), np.zeros(columns), RESIDUAL * spreads
     told = [one.is_told_apart for one in anchors]
-    left_out = tuple(one.named for one, apart in zip(anchors, told, strict=True) if not apart)
+    left_out = tuple(one for one, apart in zip(anchors, told, strict=True) if not apart)
     predicted = [guess for guess, apart in zip(predicted, told, strict=True) if apart]
     anchors = [one for one, apart in zip(anchors, told, strict=True) if apart]
     scales = [one.scale for one in anchors]

@@ -122,9 +122,11 @@ def target_sentences(evidence: Document, to_know: Document | None = None) -> lis
             f"{at_target['anchors']} anchors tell what gains of the proxies are worth there; the way from them leaves"
             f" a factor of {low:.2f} to {high:.2f}.",
         ]
+    others = "of too few mixtures" if evidence.get("anchors_left_out") else "none"
     said.append(
-        f"The transfer is unknown: all runs have one size and one length, {quantity(away)} times less compute than"
-        f" the target. By published models a gain may there be {low:.2f} to {high:.2f} times as large."
+        f"The transfer is unknown: the proxies have one size and one length, {quantity(away)} times less compute than"
+        f" the target; runs of another are {others}. By published models a gain may there be"
+        f" {low:.2f} to {high:.2f} times as large."
     )
     known = to_know or at_target["to_know"]
     if known is not None:

@@ -157,6 +157,12 @@ def test_anchors_are_the_natural_mixture_the_best_and_runs_from_bad_to_good_all_
 
 
 def test_anchors_too_few_to_tell_their_size_apart_are_named_and_the_rest_goes_on() -> None:
-    found = document((*PROXIES, *anchors((0.5, 0.5))[:2]))
+    few = anchors((0.5, 0.5))[:2]
+    found = document((*PROXIES, *few))
     assert found["at_target"]["transfer"] == "unknown"
-    assert "sizes_not_apart" in {warning["code"] for warning in found["warnings"]}
+    assert found["anchors_left_out"] == [
+        {"parameters": 9.0, "tokens": 4.0, "mixtures": 2, "mixtures_needed": 3}
+    ]
+    (said,) = [one["message"] for one in found["warnings"] if one["code"] == "sizes_not_apart"]
+    assert "9 times the proxies' parameters and 4 times their tokens are of 2 mixtures, and 3 tell" in said
+    check_warnings(found, [*found["weights"], *(run.id for run in (*PROXIES, *few))])

@@ -25,7 +25,8 @@ SHOWN: dict[str, Callable[[Document], Sequence[Any]]] = {
         shown["held_out_rank_correlation"],
     ],
     "few_runs": lambda shown: [shown["runs_used"], len(shown["domains"]), shown["runs_recommended"]],
-    "weak_transfer": lambda shown: [shown["agreement"], shown["at_target"]["anchors"]],
+    "weak_transfer": lambda shown: [shown["agreement"]],
+    "sizes_not_apart": lambda shown: [value for one in shown["anchors_left_out"] for value in one.values()],
     "beyond_the_runs": lambda shown: [
         shown["support"]["proposed"],
         shown["support"]["runs"],

@@ -1,11 +1,14 @@
 """Predicted against measured: only launches that differ in their mixture alone are compared."""
 
+import re
 from typing import Any
 
 import pytest
 
-from service.dashboard.sentences import predicted_verdict
+from service.dashboard.sentences import predicted_verdict, target_sentences
 from service.launches.comparison import compare, objective_bpb
+from tests.mixing.test_target import PROXIES, anchors, document
+from tests.mixing.test_warnings import is_shown, numbers
 from tests.service.dashboard.store import TOKENS, evidence
 
 TASKS = ("arithmetic", "python-docs", "short-stories")
@@ -72,6 +75,35 @@ def test_the_verdict_follows_the_interval_and_not_the_estimate(gain: float, tone
     verdict = predicted_verdict(evidence(TOKENS, gain))
     assert verdict.tone == tone
     assert ("cannot tell" in verdict.words) == (tone == "open")
+
+
+def fields(part: Any) -> list[float]:
+    """Every number in a document."""
+    if isinstance(part, dict | list | tuple):
+        members = part.values() if isinstance(part, dict) else part
+        return [number for member in members for number in fields(member)]
+    return [part] if isinstance(part, int | float) else []
+
+
+@pytest.mark.parametrize(
+    ("trained", "said"), [(0, "of another are none"), (2, "are of too few mixtures"), (6, "6 anchors tell")]
+)
+def test_the_sentences_of_a_prediction_quote_its_fields(trained: int, said: str) -> None:
+    found = document((*PROXIES, *anchors((0.5, 2.0))[:trained]))
+    sentences = " ".join([predicted_verdict(found).words, *target_sentences(found)]).replace(
+        "\N{MINUS SIGN}", "-"
+    )
+    for tokens in ("900.0M", "4.0B"):
+        assert tokens in sentences
+    sentences = re.sub(r"[\d.]+[MB]", "", sentences)
+    assert said in sentences
+    shown = [*fields(found["objective"]), *fields(found["at_target"])]
+    # The size of the gain, a percentage, and how much less compute than the target.
+    shown += [abs(found["objective"]["gain"]), 100 * found["objective"]["confidence"], 9 * 4]
+    quoted = list(numbers(sentences, ()))
+    assert len(quoted) > 10
+    for number in quoted:
+        assert any(is_shown(number, value) for value in shown), (number, sentences)
 
 
 def test_the_worst_family_is_measured_where_it_was_minimised() -> None:
