@@ -54,6 +54,8 @@ SUFFIXES = (".npy", ".bin", ".ds")
 """Of files whose content does not say what they are."""
 MEGATRON_INDEX = b"MMIDIDX\x00\x00"
 _MEGATRON_DTYPES = {4: "int32", 5: "int64", 8: "uint16"}
+HIGH_HALF = 15
+"""What the upper two bytes of an id are at most, of a vocabulary of up to a million."""
 SURE_IDS = 1024
 """So many without an end-of-text id are no document, so many documents of one id are none."""
 
@@ -196,9 +198,10 @@ def _filled(file: OpenedFile, layout: TokenLayout) -> TokenLayout:
     ahead = file.stored.peek()[:HEAD_BYTES]
     ids = np.frombuffer(ahead, layout.dtype, len(ahead) // layout.dtype.itemsize)
     if len(ids) >= SURE_IDS / 4:
-        filled = sorted(np.count_nonzero(half) / len(half) for half in (ids[0::2], ids[1::2]))
+        filled = sorted(np.count_nonzero(half > HIGH_HALF) / len(half) for half in (ids[0::2], ids[1::2]))
         if filled[0] < 0.01 and filled[1] > 0.25:
-            reason = f"every other id is 0, so it is not {layout.dtype.name}, but of more bytes an id"
+            most = f"below {HIGH_HALF + 1}" if min(ids[0::2].max(), ids[1::2].max()) else "0"
+            reason = f"every other id is {most}, so it is not {layout.dtype.name}, but of more bytes an id"
             raise CorpusError(file.path, None, reason)
     return layout
 

@@ -185,7 +185,29 @@ def test_what_is_no_text_is_refused_by_its_name(tmp_path: Path, kind: str) -> No
         assert "; " in str(caught.value), "what to do"
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b'text\n"hello, world"\n' * 9),  # one column has no delimiter
+        ("a.csv", b"id,text\n1,he said, unquoted\n2,done\n"),
+        ("a.csv", b'id,text\n1,a "quote" of it\n'),
+        ("a.csv", b'"id";"text"\r\n1;"a"\r\n'),
+        (
+            "a",
+            b",text,label\n" + b'0,"hello, world",1\n' * 9,
+        ),  # as pandas writes it where nobody says otherwise
+        ("a", b",text\n" + b'0,"hello\nworld"\n' * 9),
+    ],
+)
+def test_csv_is_told_by_its_header_where_its_name_says_it(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CorpusError, match="is CSV with a header"):
+        list(read_documents(tmp_path / name))
+
+
 PROSE = {
+    "heading.txt": "Text\n\nA text, of which the first line is a heading.\n",
+    "rows.csv": "1,a\n2,b\n",
     "a.txt": "Dear Anna,\nI came, I saw, I wrote.\nYours, B.\n",
     "poem.txt": "Red, red rose\nBlue, blue sea\nTrue, true me\nFree, free thee\nNew, new lea\n",
     "a.md": "# Title\n\n[1]: http://x\n[[Category:Towns]]\n{{cite|a=b}}\n",

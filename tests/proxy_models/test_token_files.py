@@ -107,6 +107,20 @@ def test_ids_said_to_be_of_another_type_are_refused_before_they_are_counted(
         read(tmp_path / "a.bin")
 
 
+@pytest.mark.parametrize("end_of_text", [1, 50_256, 180_000])
+def test_so_are_those_of_a_vocabulary_that_two_bytes_do_not_hold(tmp_path: Path, end_of_text: int) -> None:
+    """Their upper halves are 0 to 3, and not 0: where documents end in a small id they would be cut anywhere."""
+    reader = TokenReader(end_of_text, 200_000)
+    documents = [np.random.default_rng(seed).integers(2, 200_000, 90).tolist() for seed in range(40)]
+    ids = [token for document in documents for token in (*document, end_of_text)]
+    np.array(ids, "uint32").tofile(tmp_path / "a.bin")
+    say(tmp_path / "a.bin", dtype="uint16")
+    with pytest.raises(CorpusError, match="every other id is below 16, so it is not uint16"):
+        read(tmp_path / "a.bin", reader)
+    say(tmp_path / "a.bin", dtype="uint32")
+    assert read(tmp_path / "a.bin", reader) == documents
+
+
 def test_ids_without_an_end_of_text_say_so(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([*ENDED, EOT], "uint16")[np.array([*ENDED, EOT]) != EOT])
     with pytest.raises(CorpusError, match=r"none of its first \d+ ids is the end-of-text 0, .* a\.npy\.json"):

@@ -162,24 +162,29 @@ _USUAL = frozenset({"text", "content", "body", "id", "url", "title", "label", "s
 
 
 def _is_csv(file: OpenedFile) -> bool:
-    """Rows of as many fields as a header of distinct names; without its suffix only where it is sure."""
+    """A header of distinct names, and where the suffix does not say it rows of as many fields, where that is sure.
+
+    The first name may be empty, that of the numbers which pandas writes before its rows.
+    """
     is_named = plain_suffix(file.path) in (".csv", ".tsv")
     text = file.head.decode("utf-8-sig", errors="ignore")
+    header = text.partition("\n")[0]
     for delimiter in ",\t;":
-        if delimiter not in text.partition("\n")[0]:
+        names = [name.strip().strip('"') for name in header.split(delimiter)]
+        is_usual = not _USUAL.isdisjoint(map(str.lower, names))
+        if len({*names}) < len(names) or not all(map(_HEADER.fullmatch, names if names[0] else names[1:])):
+            continue
+        if is_named and (len(names) > 1 or is_usual):
+            return True
+        if len(names) < 2:
             continue
         try:
             rows = list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True))
         except csv.Error:
-            rows = []
-        rows = [row for row in (rows if file.is_whole else rows[:-1]) if row]
-        if not rows:
             continue
-        names = [name.strip() for name in rows[0]]
-        is_header = len({*names}) == len(names) and all(map(_HEADER.fullmatch, names))
+        rows = [row for row in (rows if file.is_whole else rows[:-1]) if row]
         is_even = {len(row) for row in rows} == {len(names)}
-        is_sure = len(rows) >= 4 and (len(names) >= 3 or not _USUAL.isdisjoint(map(str.lower, names)))
-        if is_header and is_even and (is_named or is_sure):
+        if is_even and len(rows) >= 4 and (len(names) >= 3 or is_usual):
             return True
     return False
 
