@@ -236,23 +236,24 @@ def _findings(spec: PreparationSpec, writer: _Writer, directory: Path, faults: F
             }
             for record in repeated.most
         ],
-        "lost_characters": _lost(spec, writer.evaluation),
+        **_lost(spec, writer.evaluation),
         "bad_lines": {"lines": faults.lines, "first": str(faults.first)} if faults.lines else None,
     }
 
 
-def _lost(spec: PreparationSpec, evaluation: EvaluationSlice) -> float:
-    """Share of the evaluated text that the tokenizer does not give back.
+def _lost(spec: PreparationSpec, evaluation: EvaluationSlice) -> dict[str, float]:
+    """Shares of the evaluated text that the tokenizer does not give back: of its characters, and of its spaces.
 
-    Raises `TokenizerError` where that is so much that bits per byte of it would mean nothing.
+    Raises `TokenizerError` where it is so much of the characters that bits per byte would mean nothing.
     """
-    tokenizer, lost, total = spec.tokenizer, 0, 0
+    tokenizer, lost, total, spaces = spec.tokenizer, 0, 0, np.zeros(2, np.int64)
     for _, (whole, ids) in evaluation.documents_by_digest():
         text = beginning(whole, evaluation.part_bytes)
         gone, size = tokenizer.lost(text) if ids is None else tokenizer.unknown_among(ids)
         lost, total = lost + gone, total + size
+        spaces += tokenizer.lost_spaces(text) if ids is None else (0, 0)
     check_lossless(lost, total, f"of the text of domain {spec.domain!r}")
-    return lost / max(1, total)
+    return {"lost_characters": lost / max(1, total), "lost_spaces": float(spaces[0] / max(1, spaces[1]))}
 
 
 def _key(spec: PreparationSpec, files: Sequence[tuple[str, str]]) -> str:

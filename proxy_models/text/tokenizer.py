@@ -74,9 +74,16 @@ class TextTokenizer:
 
     def lost(self, text: str) -> tuple[int, int]:
         """How many of a text's characters do not come back from its ids, and how many it has; spaces aside."""
-        known = [token for token in self.encode(text) if token != self.unknown]
-        before, after = (Counter("".join(side.split())) for side in (text, self.decode(known)))
+        before, after = (Counter("".join(side.split())) for side in (text, self._given_back(text)))
         return (before - after).total(), before.total()
+
+    def lost_spaces(self, text: str) -> tuple[int, int]:
+        """How many of the spaces and line ends inside a text do not come back from its ids, and how many it has."""
+        before, after = (sum(map(str.isspace, side.strip())) for side in (text, self._given_back(text)))
+        return max(0, before - after), before
+
+    def _given_back(self, text: str) -> str:
+        return self.decode([token for token in self.encode(text) if token != self.unknown])
 
     def unknown_among(self, ids: Sequence[int]) -> tuple[int, int]:
         """How many of some ids are the unknown one, and how many there are."""

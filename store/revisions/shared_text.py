@@ -14,6 +14,8 @@ from store.tables import DomainRow, Revision
 MATERIAL = 0.01
 """Share of the smallest of some domains from which on the text they share has one cap over all of them: the cap is of
 whole domains, and a few common documents must not bind them."""
+LAYOUT = 0.01
+"""Share of a domain's spaces and line ends from which on it is told that its tokenizer loses them."""
 
 
 def counted_domains(revision: Revision) -> Domains:
@@ -92,6 +94,11 @@ def domain_warnings(row: DomainRow) -> Iterator[str]:
     if lost := findings.get("lost_characters"):
         share = f"{100 * lost:.2g}%"
         yield f"The tokenizer loses {share} of its characters, so its bits per byte look better than they are."
+    if (lost := findings.get("lost_spaces", 0)) > LAYOUT:
+        yield (
+            f"The tokenizer loses {100 * lost:.2g}% of its spaces and line ends, as one does that makes one of"
+            " several: nothing learns how it is laid out, such as indented code, and bits per byte count them all."
+        )
 
 
 def shared_warnings(revision: Revision) -> Iterator[str]:

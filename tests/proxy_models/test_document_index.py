@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import models, pre_tokenizers
+from tokenizers import models, normalizers, pre_tokenizers
 
 from proxy_models.errors import TokenizerError, TooLittleText
 from proxy_models.text import document_index
@@ -30,6 +30,8 @@ from proxy_models.text.reading import Reading
 from proxy_models.text.token_shard import HELD_OUT as HELD_OUT_FILE
 from proxy_models.text.token_shard import TOKENS
 from proxy_models.text.tokenizer import TextTokenizer
+from store.revisions.shared_text import domain_warnings
+from store.tables import DomainRow
 from tests.proxy_models.conftest import Pool, write_documents
 
 corpora = st.lists(st.lists(st.integers(0, 30), max_size=40), min_size=1, max_size=4)
@@ -180,8 +182,29 @@ def test_a_tokenizer_that_loses_text_is_refused_and_a_little_loss_is_told(pool: 
     findings = prepare_domain(replace(spec, files=(mostly,))).meta.findings
     assert findings is not None
     assert findings["lost_characters"] == pytest.approx(1 / 360, rel=0.2)  # one character of 301 to 416
+    assert findings["lost_spaces"] == pytest.approx(1 / 72, rel=0.2), "the one before what is unknown"
     assert words("known").lost("known 你好 known") == (2, 12)
     assert words("known").unknown_among([0, 2, 0]) == (2, 3)
+
+
+def test_a_tokenizer_that_makes_one_space_of_several_loses_how_code_is_laid_out(
+    pool: Pool, tmp_path: Path
+) -> None:
+    """As T5's and XLM-R's do: no character is lost, and every indentation is."""
+    code = "\ndef f(x):\n    if x:\n        return 1\n    return 2\n"
+    assert pool.tokenizer.lost_spaces(code) == (0, 23)
+    collapsing = tokenizers.Tokenizer.from_str(pool.tokenizer.backend.to_str())
+    collapsing.normalizer = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")  # type: ignore[assignment]
+    tokenizer = TextTokenizer(collapsing, pool.tokenizer.end_of_text)
+    assert tokenizer.lost(code) == (0, 26)
+    assert tokenizer.lost_spaces(code) == (16, 23)
+    path = write_documents(tmp_path / "a.jsonl", [code.replace("f", f"f{i}") for i in range(60)])
+    meta = prepare_domain(replace(spec_of(pool, tmp_path, path), tokenizer=tokenizer)).meta
+    assert meta.findings is not None
+    assert (meta.findings["lost_characters"], meta.findings["lost_spaces"]) == (0, 16 / 23)
+    row = DomainRow(name="code", counted_tokens=meta.tokens, findings=meta.findings)
+    (said,) = domain_warnings(row)
+    assert said.startswith("The tokenizer loses 70% of its spaces and line ends")
 
 
 @given(st.lists(st.integers(0, 200), max_size=300), st.integers(1, 16))
