@@ -45,7 +45,7 @@ class StageWork:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkByStage:
     """What there is to do for an optimization and what is done; ``now`` is the database's, as the jobs' times are.
 
     ``stages`` are in their order, by name; ``groups`` count the runs by state and tokens to train, ``held`` and
@@ -80,7 +80,7 @@ _STAGES = {
 }
 
 
-def work_of(session: Session, row: Optimization) -> Work:
+def work_of(session: Session, row: Optimization) -> WorkByStage:
     """The optimization's work, in one query and one for each of held and lost."""
     owner = {"owner": row.id}
     groups = session.execute(_GROUPS, {"owners": [row.id, row.revision_id]}).all()
@@ -90,7 +90,7 @@ def work_of(session: Session, row: Optimization) -> Work:
         for name, kinds in _STAGES.items()
     }
     states = stages["train"].states
-    return Work(
+    return WorkByStage(
         now,
         stages,
         [group for group in groups if group.kind == jobs.PROXY_RUN],
@@ -186,7 +186,7 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
 
 
 def _cost(
-    reuse: ReuseDocument | None, asked: AskedSwarm | None, work: Work, device: WorkerDevice
+    reuse: ReuseDocument | None, asked: AskedSwarm | None, work: WorkByStage, device: WorkerDevice
 ) -> CostView | None:
     """By the swarm's own finished runs where there are any, else by those its plan was made from."""
     tokens, seconds = work.trained_by(None if asked is None else asked.proxy.tokens)
@@ -195,7 +195,7 @@ def _cost(
     return cost_view(asked, device, None if reuse is None else reuse.plan.new_seconds)
 
 
-def _progress(state: str, swarm: SwarmDocument, work: Work, domains: int) -> OptimizationProgress:
+def _progress(state: str, swarm: SwarmDocument, work: WorkByStage, domains: int) -> OptimizationProgress:
     runs = work.stages["train"].states
     # Rounds that are not sampled yet are counted too: as full runs, for nobody knows better.
     planned = swarm.runs + sum(anchors.runs for anchors in swarm.anchors)
@@ -232,7 +232,7 @@ def _progress(state: str, swarm: SwarmDocument, work: Work, domains: int) -> Opt
     )
 
 
-def _rate(work: Work) -> float:
+def _rate(work: WorkByStage) -> float:
     """Tokens per second of all runs under way; evaluation counted in as soon as one run has finished."""
     tokens, seconds = work.trained
     if seconds > 0:

@@ -55,6 +55,9 @@ FORMAT_FILES: Final = {
 """Placeholder -> folder, which is a format of `exchange.formats`, and file; who reads launchers loads no formats."""
 ORDER: Final = "order.json"
 """As `proxy_models.training.full_run` has it."""
+OWN_STORE: Final = ("env", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1")
+"""Where processes are started again each group meets in a store of its own. Else PyTorch has them meet in the one of
+the group before, whose dead they now and then try to reach (2.13: its prefix of each attempt is gone)."""
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -238,6 +241,7 @@ class Trained(Launcher):
     def trainer(self, order_file: Path, meeting: tuple[str, ...], python: str = "") -> tuple[str, ...]:
         """The line that trains what the order says; ``meeting`` is how torchrun's processes find each other."""
         return (
+            *(OWN_STORE if self.restarts else ()),
             *(python or sys.executable, "-m", "torch.distributed.run", *meeting),
             *(f"--nproc-per-node={self.processes}", f"--max-restarts={self.restarts}"),
             *("-m", "proxy_models.training.full_run", str(order_file)),

@@ -22,7 +22,7 @@ from tests.workers.conftest import sqlite, until  # noqa: F401
 from tests.workers.test_waves import add_swarm, prepared, revision_id  # noqa: F401
 from workers.execution.child_handle import Child
 from workers.execution.execute import Worker, run_claims
-from workers.execution.waves import Work, next_work
+from workers.execution.waves import ClaimedJobs, next_work
 
 ENDLESS = 2_000_000_000
 RUNS = 5
@@ -51,7 +51,7 @@ def runs_of(worker: Worker) -> list[dict[str, float]]:
     return WEIGHTS[:1] if worker.settings.backend == "one-by-one" else WEIGHTS
 
 
-def backend_of(work: Work) -> str | None:
+def backend_of(work: ClaimedJobs) -> str | None:
     """None is the trainer of a single run, as it is without a swarm."""
     return work.backend if len(work.claims) > 1 else None
 

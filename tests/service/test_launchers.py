@@ -26,6 +26,7 @@ def settings(tmp_path: Path) -> Settings:
     file.write_text(
         f'[launchers.olmo-core]\ncommand = ["{sys.executable}", "--mixture={{mixture_file}}"]\n'
         "[launchers.six]\nprocesses = 6\n"
+        "[launchers.again]\nprocesses = 2\nrestarts = 2\n"
         f'[launchers.megatron]\ncommand = ["{sys.executable}", "{{megatron_file}}"]\n'
         f'[launchers.csv]\ncommand = ["{sys.executable}", "{{csv_file}}"]\n'
         f'[launchers.regmix]\ncommand = ["{sys.executable}", "{{regmix_file}}"]\n'
@@ -129,6 +130,12 @@ def test_a_dry_run_shows_exactly_what_would_be_run(
     assert run["arguments"][1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=6"]
     (order,) = (json.loads(content) for content in run["files"].values())
     assert order["run"]["size"] == "nano-0.1M"
+    again = {**request_of, **training, "launcher": "again"}
+    run = client.post("/v1/launches?dry_run=true", json=again).json()["run"]
+    assert run["arguments"][:2] == ["env", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"]
+    assert run["arguments"][3:7] == [
+        *("-m", "torch.distributed.run"), "--standalone", "--nproc-per-node=2",
+    ]  # fmt: skip
     sent = client.post("/v1/launches?dry_run=true", json={**request_of, "launcher": "ours"}).json()["run"]
     assert (sent["request"]["method"], sent["request"]["url"]) == ("POST", "https://ours.example/launches")
     assert client.get("/v1/launches").json()["items"] == []

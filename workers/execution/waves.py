@@ -108,7 +108,7 @@ def _is_held(worker: Worker, claim: Claim) -> bool:
 
 
 @dataclass(frozen=True)
-class Work:
+class ClaimedJobs:
     """Claimed jobs to be done at once; ``backend`` is what trains runs, None for everything else."""
 
     claims: list[Claim]
@@ -120,7 +120,7 @@ def next_work(
     name: str,
     child: Child,
     kinds: Collection[str] | None = None,
-) -> Work | None:
+) -> ClaimedJobs | None:
     """Claim the first job that waits and the runs to be trained with it.
 
     ``child``, which will train them, may be asked how. None: there is nothing to do.
@@ -130,10 +130,10 @@ def next_work(
     if first is None:
         return None
     if first.kind != PROXY_RUN:
-        return Work([first])
+        return ClaimedJobs([first])
     wave = wave_for(worker, first, 1 + count_waiting(database, first), child)
     claims = claim_companions(database, first, name, most_together(wave, first))
-    return Work(claims, wave.backend)
+    return ClaimedJobs(claims, wave.backend)
 
 
 def work_once(worker: Worker, slot: Slot, registry: Registry, child: Child) -> bool:

@@ -102,15 +102,15 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     started = time.monotonic()
     status, tail = run_program(spec)
     if status != 0:
-        raise JobError("launcher_failed", ended_badly(spec, status, tail))
+        raise JobError("launcher_failed", ended_badly(spec["arguments"][0], status, tail))
     ended = {"exit_status": status, "seconds": time.monotonic() - started}
     return {**ended, **collect(Path(spec["directory"]), spec["results"])}
 
 
-def ended_badly(spec: Document, status: int, tail: str) -> str:
+def ended_badly(program: str, status: int, tail: str) -> str:
     """A sentence about a program that did not end with status 0."""
     how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-    return f"{spec['arguments'][0]} {how}; its log ends: {tail}"
+    return f"{program} {how}; its log ends: {tail}"
 
 
 def run_program(spec: Document, leave: Callable[[], bool] = lambda: False) -> tuple[int, str]:

@@ -225,7 +225,7 @@ def _train_by_torchrun(run: Document, about: Document, torchrun: Document, order
     elif (directory / FAILURE).exists():
         raise JobError(**json.loads((directory / FAILURE).read_bytes()))
     else:
-        raise JobError("torchrun_failed", ended_badly(program, status, tail), retryable=True)
+        raise JobError("torchrun_failed", ended_badly("torchrun", status, tail), retryable=True)
 
 
 def _train(
