@@ -193,15 +193,28 @@ def _pool_of(domains: Sequence[DomainView]) -> str | None:
     return None if pool is None else pool.name
 
 
+_NOTED = (
+    "unique_tokens",
+    "repeated_documents",
+    "repeated",
+    "dropped_documents",
+    "bad_lines",
+    "lost_characters",
+    "lost_spaces",
+    "held_out_documents",
+    "held_out_tokens",
+)
+"""What a view shows of what counting told beside the counts."""
+
+
 def _describe_domain(row: DomainRow, job: Job | None) -> DomainView:
     progress, findings = job.progress if job else None, row.findings or {}
-    noted = ("unique_tokens", "repeated_documents", "held_out_documents", "held_out_tokens")
     return view_of(
         DomainView,
         row,
         size_bytes=row.counted_bytes,
         warnings=list(domain_warnings(row)),
-        **{name: findings.get(name) for name in noted},
+        **{name: findings.get(name) for name in _NOTED},
         state=job.state if job else jobs.QUEUED if row.files else jobs.SUCCEEDED,
         progress=ProgressView(**{name: progress[name] for name in ("done", "total", "unit")})
         if progress and job and job.state in jobs.HELD

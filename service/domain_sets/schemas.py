@@ -205,6 +205,20 @@ class DomainSetRequest(TreeRequest):
     )
 
 
+class RepeatedTextView(BaseModel):
+    """A document that a domain has several times; its ``text`` is null where it is never trained on."""
+
+    copies: int
+    text: str | None
+
+
+class BadLinesView(BaseModel):
+    """Lines of a domain's files that are no documents and were passed over."""
+
+    lines: int
+    first: str
+
+
 class DomainView(BaseModel):
     """A leaf and what counting its files found; ``tokens`` is the N_j the mathematics uses.
 
@@ -213,6 +227,8 @@ class DomainView(BaseModel):
     trained on.
     Equal ``files_hash`` are the same unchanged files, equal ``content_hash`` the same documents in whatever files.
     ``sample`` is the beginning of a held-out document as it was read, of token ids as they were decoded.
+    ``repeated`` are the most frequent documents; ``lost_characters`` and ``lost_spaces`` shares of what is evaluated
+    that the tokenizer does not give back. What counting told is null where an older version counted.
     """
 
     name: str
@@ -226,6 +242,11 @@ class DomainView(BaseModel):
     size_bytes: int | None
     documents: int | None
     repeated_documents: int | None
+    repeated: list[RepeatedTextView] | None
+    dropped_documents: int | None
+    bad_lines: BadLinesView | None
+    lost_characters: float | None
+    lost_spaces: float | None
     held_out_bytes: int | None
     held_out_documents: int | None
     held_out_tokens: int | None

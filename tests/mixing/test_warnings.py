@@ -51,6 +51,14 @@ def numbers(message: str, names: Sequence[str]) -> Iterator[str]:
     yield from re.findall(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?(?![\w])", message)
 
 
+def fields(part: Any) -> list[float]:
+    """Every number in a document."""
+    if isinstance(part, dict | list | tuple):
+        members = part.values() if isinstance(part, dict) else part
+        return [number for member in members for number in fields(member)]
+    return [part] if isinstance(part, int | float) else []
+
+
 def is_shown(said: str, value: float) -> bool:
     """Whether the text is the value, rounded to the digits that it has."""
     if "e" in said:

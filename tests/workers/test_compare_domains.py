@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from store.revisions.shared_text import (
 )
 from store.settings import Settings
 from store.tables import Job, MixtureRow, Optimization, Revision
+from tests.mixing.test_warnings import fields, is_shown, numbers
 from tests.workers.conftest import prepare, write_texts
 from workers.jobs import compare_domains, sample_swarm
 
@@ -234,3 +236,34 @@ def test_silence_about_a_task_means_that_it_was_looked_for() -> None:
     answered = [*uncompared_warnings((clean, dirty, new, elsewhere), known)]
     assert ["new, elsewhere" in one for one in answered] == [True]
     assert len([*uncompared_warnings((new,), None)]) == 1, "older swarms have not looked at all"
+
+
+def test_every_number_of_a_warning_about_text_is_a_field_of_the_revision(
+    database: Database, prepared: str
+) -> None:
+    told = {"dropped_documents": 17, "bad_lines": {"lines": 23, "first": "a.jsonl, line 9: not JSON"}}
+    with database.write() as session:
+        revision = session.get_one(Revision, prepared)
+        (twice,) = [row for row in revision.domains if row.name == "twice"]
+        twice.declared_tokens = 1_234
+        twice.findings = {**(twice.findings or {}), **told, "lost_characters": 0.0031, "lost_spaces": 0.047}
+        session.flush()
+        view = describe_revision(session, revision).model_dump()
+    (domain,) = [one for one in view["domains"] if one["name"] == "twice"]
+    assert len(domain["warnings"]) == 6
+    assert len(view["warnings"]) >= 3
+    shown = [*fields(domain), *fields(view["shared_text"])]
+    shown += [100 * domain["lost_characters"], 100 * domain["lost_spaces"]]
+    names = [text for text in texts_in(view) if text]
+    for said in (*domain["warnings"], *view["warnings"]):
+        for number in numbers(said.replace(",", ""), [name.replace(",", "") for name in names]):
+            assert any(is_shown(number, value) for value in shown), (number, said)
+
+
+def texts_in(part: Any) -> list[str]:
+    """The texts of a document that a warning may quote: names, examples and first faults, but no warnings."""
+    if isinstance(part, dict):
+        return [text for name, member in part.items() if name != "warnings" for text in texts_in(member)]
+    if isinstance(part, list):
+        return [text for member in part for text in texts_in(member)]
+    return [part] if isinstance(part, str) else []

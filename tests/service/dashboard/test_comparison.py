@@ -8,7 +8,7 @@ import pytest
 from service.dashboard.sentences import predicted_verdict, target_sentences
 from service.launches.comparison import compare, objective_bpb
 from tests.mixing.test_target import PROXIES, anchors, document
-from tests.mixing.test_warnings import is_shown, numbers
+from tests.mixing.test_warnings import fields, is_shown, numbers
 from tests.service.dashboard.store import TOKENS, evidence
 
 TASKS = ("arithmetic", "python-docs", "short-stories")
@@ -75,14 +75,6 @@ def test_the_verdict_follows_the_interval_and_not_the_estimate(gain: float, tone
     verdict = predicted_verdict(evidence(TOKENS, gain))
     assert verdict.tone == tone
     assert ("cannot tell" in verdict.words) == (tone == "open")
-
-
-def fields(part: Any) -> list[float]:
-    """Every number in a document."""
-    if isinstance(part, dict | list | tuple):
-        members = part.values() if isinstance(part, dict) else part
-        return [number for member in members for number in fields(member)]
-    return [part] if isinstance(part, int | float) else []
 
 
 @pytest.mark.parametrize(
