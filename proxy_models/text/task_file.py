@@ -146,9 +146,13 @@ def example_warnings(examples: Sequence[TaskExample]) -> Iterator[str]:
         yield "The first choice is never the right one; where answers count from 1, give the choices' labels."
 
 
+LAYOUT = "fields of the task say which is what"
+
+
 def _gold(path: DataPath, number: int, record: dict[str, object]) -> TaskExample:
-    context = text_field(path, number, record, "context")
-    continuation = text_field(path, number, record, "continuation")
+    context, continuation = (
+        text_field(path, number, record, name, LAYOUT) for name in ("context", "continuation")
+    )
     if not continuation:
         raise CorpusError(path, number, "its continuation is empty")
     return TaskExample(context, continuation)
@@ -157,7 +161,7 @@ def _gold(path: DataPath, number: int, record: dict[str, object]) -> TaskExample
 def _choices(path: DataPath, number: int, record: dict[str, object]) -> TaskExample:
     if "continuation" in record:
         raise CorpusError(path, number, "has both 'continuation' and 'choices'; give one of them")
-    context = text_field(path, number, record, "context")
+    context = text_field(path, number, record, "context", LAYOUT)
     given, gold = record["choices"], record.get("gold")
     if not isinstance(given, list) or not all(isinstance(choice, str) for choice in given):
         raise CorpusError(path, number, "'choices' is not a list of strings")
@@ -232,6 +236,8 @@ def _filled(record: Record, said: str) -> str:
     """A member, or a template with its members filled in."""
     if "{" not in said:
         return _text(_member(record, said), said)
+    if not _BRACES.search(said):
+        raise ValueError(f"is the same for every record: {said!r} has no member in braces")
     return _BRACES.sub(lambda found: _text(_member(record, found[1]), found[1]), said)
 
 

@@ -185,6 +185,15 @@ def test_what_a_said_layout_does_not_find_is_named_with_its_line(
         read_task(path, fields=FIELDS)
 
 
+def test_a_layout_that_nothing_tells_says_where_to_say_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        CorpusError, match=r"its strings are goal, sol1, and fields of the task say which is what"
+    ):
+        read(tmp_path / "a.jsonl", {"goal": "g", "sol1": "a", "label": 0})
+    with pytest.raises(CorpusError, match=r"the same for every record: '\{goal' has no member in braces"):
+        read_task(tmp_path / "a.jsonl", fields={"context": "{goal", "continuation": "sol1"})
+
+
 def test_a_number_that_is_also_the_text_of_another_choice_is_no_answer(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"q": "1+1=", "c": ["1", "2", "3"], "a": "2"}))

@@ -13,6 +13,7 @@ from mixing.errors import InvalidSetting
 from mixing.methods import method_named
 from mixing.runs.evidence import RunEvidence
 from proxy_models.config import TrainingConfig
+from proxy_models.text.held_out import document_digest, is_held_out
 from proxy_models.training.run_inputs import mixture_sampler, open_shards, scored_slices
 from proxy_models.training.run_spec import RunSpec
 from store import jobs
@@ -69,6 +70,18 @@ def test_a_tiny_domain_is_trained_on_and_its_held_out_task_left_out(sqlite: Data
     opened = open_shards(spec)
     assert set(scored_slices(spec, opened)) == {"held-out/books", "held-out/web"}
     assert mixture_sampler(spec, opened).realised_tokens()["tiny"] > 0
+
+
+def test_a_domain_that_says_so_holds_out_a_fraction_of_its_own(sqlite: Database, tmp_path: Path) -> None:
+    names = ("books", "web")
+    files = {name: write_texts(tmp_path / f"{name}.jsonl", texts(name, 300)) for name in names}
+    identity = prepare(sqlite, Settings(data_directory=tmp_path), files, {"web": {"held_out_fraction": 0.4}})
+    with sqlite.read() as session:
+        rows = {row.name: row.findings or {} for row in session.get_one(Revision, identity).domains}
+    for name, fraction in zip(names, (0.1, 0.4), strict=True):
+        kept = sum(is_held_out(document_digest(text), fraction) for text in texts(name, 300))
+        assert rows[name]["held_out_documents"] == kept
+    assert rows["web"]["held_out_documents"] > 3 * rows["books"]["held_out_documents"]
 
 
 def test_one_text_given_twice_lines_in_disguise_and_two_kilobytes_come_to_an_answer_that_says_so(

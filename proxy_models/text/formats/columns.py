@@ -9,7 +9,7 @@ import pyarrow.parquet
 
 from proxy_models.errors import CorpusError
 from proxy_models.stores.object_path import DataPath
-from proxy_models.text.formats.lines import FREE_BYTES, MOST_EXPANSION, encodable
+from proxy_models.text.formats.lines import FREE_BYTES, MOST_EXPANSION, TEXT_FIELD, encodable
 from proxy_models.text.formats.opened import OpenedFile
 from proxy_models.text.reading import Reading, rendered
 
@@ -160,7 +160,7 @@ def _column(path: DataPath, schema: Any, field: str) -> list[str]:
     for name in names:
         if name not in [one.name for one in within]:
             strings = ", ".join(str(one.name) for one in schema if "string" in str(one.type))
-            hint = f"; its strings are {strings[:200]}, and reading.text_field names one" if strings else ""
+            hint = f"; its strings are {strings[:200]}, and {TEXT_FIELD}" if strings else ""
             raise CorpusError(path, None, f"has no column {field!r}{hint}")
         kind = within.field(name).type
         within = kind if pyarrow.types.is_struct(kind) else pyarrow.schema([])

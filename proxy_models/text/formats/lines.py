@@ -74,16 +74,21 @@ def json_object(path: DataPath, number: int, line: str) -> dict[str, object]:
     return record
 
 
-def text_field(path: DataPath, number: int, record: dict[str, object], field: str) -> str:
+TEXT_FIELD = "reading.text_field names one"
+
+
+def text_field(
+    path: DataPath, number: int, record: dict[str, object], field: str, advice: str = TEXT_FIELD
+) -> str:
     """``record[field]``, nested where the name has dots, if it is text that UTF-8 can hold.
 
-    Raises `CorpusError` naming file and line.
+    ``advice`` is what to do where it has another name. Raises `CorpusError` naming file and line.
     """
     text = member(record, field)
     if not isinstance(text, str):
         others = ", ".join(name for name, value in record.items() if isinstance(value, str))
-        hint = f"; its strings are {others[:200]}, and reading.text_field names one" if others else ""
-        if isinstance(text or record.get("messages"), list):
+        hint = f"; its strings are {others[:200]}, and {advice}" if others else ""
+        if advice == TEXT_FIELD and isinstance(text or record.get("messages"), list):
             hint = "; it has messages, and reading.chat is the template that makes text of them"
         raise CorpusError(path, number, f"has no string {field!r}{hint}")
     return encodable(path, number, text)
