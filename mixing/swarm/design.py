@@ -163,12 +163,12 @@ def maximin(points: np.ndarray, runs: int, existing: np.ndarray) -> np.ndarray:
     """
     _check_enough(points, runs)
     known = existing if len(existing) else points.mean(0, keepdims=True)
-    nearest = _squared_distances(points, known).min(1)
+    nearest, squares = _squared_distances(points, known).min(1), (points**2).sum(1)
     chosen: list[int] = []
     for step in range(runs):
         pick = int(np.argmax(nearest))
         chosen.append(pick)
-        distances = _squared_distances(points, points[[pick]])[:, 0]
+        distances = np.maximum(squares + squares[pick] - 2 * (points @ points[pick]), 0.0)
         nearest = distances if step == 0 and not len(existing) else np.minimum(nearest, distances)
         nearest[chosen] = -1.0
     # The candidates farthest from what is chosen are those an exchange can gain from.
@@ -206,4 +206,4 @@ def _spread_by_exchange(
 def _squared_distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(n, o) between (n, f) and (o, f) points."""
     squares = (points**2).sum(1)[:, None] + (others**2).sum(1)
-    return np.maximum(squares - 2 * points @ others.T, 0.0)
+    return np.maximum(squares - 2 * (points @ others.T), 0.0)

@@ -93,7 +93,7 @@ def cover(
         return weights
     needed = math.ceil(presence * len(weights))
     least = np.maximum(space.lower, least_presence(space.upper, space.free_mass))
-    can_vary = _range_widths(space) > 1e-9
+    can_vary = range_widths(space) > 1e-9
     covered = weights
     for _ in range(_PASSES if needed else 0):
         present = covered >= least * (1 - 1e-9)
@@ -115,7 +115,7 @@ def cover(
     return covered
 
 
-def _range_widths(space: SwarmSpace) -> np.ndarray:
+def range_widths(space: SwarmSpace) -> np.ndarray:
     """(m,) largest minus least weight of each domain that the bounds of all together allow."""
     needed = np.where(space.required, space.lower, 0.0)
     highest = np.minimum(space.upper, space.free_mass - (needed.sum() - needed))
@@ -186,9 +186,8 @@ def fill(
         kept = kept[distinct(kept, DUPLICATE_DISTANCE)][:runs]
         if len(kept) == runs:
             break
-    kept = _completed(space, kept, runs, generator)
-    covered = finish(cover(space, kept, generator, presence))
-    return _completed(space, covered[distinct(covered, 0.0)], runs, generator)
+    kept = completed(space, kept, runs, generator)
+    return completed(space, finish(cover(space, kept, generator, presence)), runs, generator)
 
 
 def _under_caps(space: SwarmSpace, count: int, draw: Draw, generator: np.random.Generator) -> np.ndarray:
@@ -206,8 +205,15 @@ def _under_caps(space: SwarmSpace, count: int, draw: Draw, generator: np.random.
     return into_space(space, drawn, generator)
 
 
-def _completed(space: SwarmSpace, kept: np.ndarray, runs: int, generator: np.random.Generator) -> np.ndarray:
-    """Fill up with random averages of the space's corners."""
+def completed(
+    space: SwarmSpace, weights: np.ndarray, runs: int, generator: np.random.Generator
+) -> np.ndarray:
+    """(runs, m) distinct mixtures of the space: these at most, filled up with random averages of the space's corners.
+
+    Raises:
+        Infeasible: the space has fewer than `runs` distinct mixtures.
+    """
+    kept = weights[distinct(weights, 0.0)]
     if len(kept) == runs:
         return kept
     for _ in range(_ROUNDS):

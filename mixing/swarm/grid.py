@@ -11,7 +11,8 @@ the runs are chosen that lie farthest apart. O(domains x units x candidates).
 
 A domain whose cap is below delta is always 0, so delta is halved until every domain has a candidate and the grid
 enough points, at most to 1/4,096. Where even that has too few, as under caps that hold little more than the
-whole, random candidates are brought into the space.
+whole, random candidates are brought into the space. And where among many domains the points chosen leave some
+unvaried, those are given weight in a few of them, which then lie off the grid (`cover`).
 """
 
 from dataclasses import dataclass
@@ -19,14 +20,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.swarm.design import log_weights, maximin
-from mixing.swarm.filling import fill
+from mixing.swarm.filling import completed, cover, fill, range_widths
 from mixing.swarm.space import SwarmSpace
 
 DELTA = 1 / 16
 """The published step, halved where it is too coarse for the caps."""
 _FINEST = 1 / 4096
 _LISTED = 4096
-"""Largest grid that is listed in full; of a larger one this many points are drawn."""
+"""Largest grid that is listed in full."""
+_DRAWN = 4
+"""Of a larger one, points drawn for each run at the least; as many as would be listed where domains are few."""
+_FEW = 256
+"""Domains up to which they are."""
+_PRESENT = 2
+"""Runs in which every domain has weight: one alone would have to show its effect and be its noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +113,7 @@ class Grid:
 
 
 def sample(space: SwarmSpace, runs: int, generator: np.random.Generator) -> np.ndarray:
-    """(runs, m) grid points far from each other, in canonical order of the domains.
+    """(runs, m) grid points far from each other, in canonical order; a few of them moved so that every domain varies.
 
     Raises:
         InvalidSetting: no runs.
@@ -117,12 +124,17 @@ def sample(space: SwarmSpace, runs: int, generator: np.random.Generator) -> np.n
         halvings = generator.integers(0, 6, size=(count, len(space)))
         return np.where(halvings < 5, space.upper * 0.5**halvings, 0.0)
 
+    presence = _PRESENT / max(runs, 1)
     points = np.empty((0, len(space)))
     if space.drawn.any():
         points = _grid_points(space, runs, generator)
     if len(points) < max(runs, 1):
-        return fill(space, runs, random_candidates, generator, presence=0)
-    return points[maximin(log_weights(points), runs, np.empty((0, len(space))))]
+        return fill(space, runs, random_candidates, generator, presence=presence)
+    chosen = points[maximin(log_weights(points), runs, np.empty((0, len(space))))]
+    moved = np.abs(chosen - np.median(chosen, axis=0)) > 1e-9
+    if (moved.sum(0) >= _PRESENT)[range_widths(space) > 1e-9].all():
+        return chosen
+    return completed(space, cover(space, chosen, generator, presence), runs, generator)
 
 
 def _grid_points(space: SwarmSpace, runs: int, generator: np.random.Generator) -> np.ndarray:
@@ -133,7 +145,8 @@ def _grid_points(space: SwarmSpace, runs: int, generator: np.random.Generator) -
         delta /= 2
     if grid.size <= max(_LISTED, runs):
         return grid.points()
-    return np.unique(grid.draw(max(_LISTED, 4 * runs), generator), axis=0)
+    count = _LISTED * _FEW // max(len(space), _FEW)
+    return np.unique(grid.draw(max(count, _DRAWN * runs), generator), axis=0)
 
 
 def _candidate_units(space: SwarmSpace, column: int, delta: float) -> np.ndarray:

@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from benchmarks.sample import contains, d_optimal_design, maximin_design
+from benchmarks.sample import contains, d_optimal_design, maximin_design, pool_of
 from mixing.domains import Domains
 from mixing.errors import InvalidWeights
 from mixing.swarm import acquisition, grid
 from mixing.swarm.dirichlet import rounded_to, sample_tempered, tempered_draws
+from mixing.swarm.filling import effective_runs
 from mixing.swarm.grid import Grid
 from mixing.swarm.samplers import perturbed_runs
 from mixing.swarm.space import SwarmSpace
@@ -108,6 +111,31 @@ def test_a_grid_over_many_domains_under_tight_caps_still_answers(room: float) ->
     weights = grid.sample(space, 40, np.random.default_rng(0))
     assert contains(space, weights).all()
     assert len(np.unique(weights, axis=0)) == 40
+
+
+@given(st.integers(0, 10**6), st.integers(3, 60), st.sampled_from([1.1, 1.25, 2.0, 10.0, np.inf]))
+@settings(max_examples=25)
+def test_the_grid_varies_every_domain(seed: int, count: int, room: float) -> None:
+    """In 3 m - 1 runs, as many as were published, of domains whose sizes lie orders of magnitude apart."""
+    generator = np.random.default_rng(seed)
+    sizes = np.exp(generator.normal(0, generator.uniform(0, 2.5), count))
+    domains = Domains.of({f"d{index:02}": float(size) for index, size in enumerate(sizes)})
+    space = SwarmSpace.of(domains, domains.natural_weights * room)
+    weights = grid.sample(space, 3 * count - 1, generator)
+    assert contains(space, weights).all()
+    assert len(np.unique(weights, axis=0)) == 3 * count - 1
+    moved = np.abs(weights - np.median(weights, axis=0)) > 1e-9
+    assert (moved.sum(0) >= 2).all(), "one run alone would have to show an effect and be its own noise"
+
+
+def test_domains_too_small_for_any_step_of_the_grid_are_varied_beside_it() -> None:
+    """Of 1,000 domains those below a cap of 1 / 4,096 have no point but 0."""
+    domains = pool_of(1000)
+    space = SwarmSpace.of(domains, domains.natural_weights * 1.25)
+    assert (space.upper < 1 / 4096).sum() > 300
+    weights = grid.sample(space, 512, np.random.default_rng(1))
+    assert contains(space, weights).all()
+    assert (effective_runs(weights) > 1).all()
 
 
 @pytest.mark.parametrize(
