@@ -164,6 +164,7 @@ REFUSED: dict[str, tuple[Callable[[Path], bytes], str]] = {
         lambda folder: json.dumps({"text": "a", "n": [1]}, indent=2).encode(),
         "neither lines of objects",
     ),
+    "json-seq": (lambda folder: b'\x1e{"text": "a"}\n\x1e{"text": "b"}\n', "neither lines of objects"),
     "geojson": (lambda folder: json.dumps([[1, 2], [3, 4]]).encode(), "neither lines of objects"),
     "md5": (lambda folder: b"9e107d9d372bb6826bd81d3542a419d6  a.jsonl\n" * 3, "a list of checksums"),
 }

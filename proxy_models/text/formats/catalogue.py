@@ -135,8 +135,8 @@ def _is_json_array(file: OpenedFile) -> bool:
 
 
 def _is_other_json(file: OpenedFile) -> bool:
-    """An object over several lines, or a whole document of something else than a string, a number or a word."""
-    head = file.head.removeprefix(b"\xef\xbb\xbf").strip()
+    """An object over several lines or behind a record mark (RFC 7464), or a document that is a list."""
+    head = file.head.removeprefix(b"\xef\xbb\xbf").strip().removeprefix(b"\x1e")
     if _MEMBER.match(head):
         return True
     if not head.startswith(b"["):
