@@ -41,7 +41,9 @@ def imported() -> dict[str, set[str]]:
 
 
 def test_what_is_imported_is_declared(imported: dict[str, set[str]]) -> None:
-    declared = {distribution(one) for one in PROJECT["project"]["dependencies"]}
+    project = PROJECT["project"]
+    stores = [one for name in ("s3", "gcs") for one in project["optional-dependencies"][name]]
+    declared = {distribution(one) for one in (*project["dependencies"], *stores)}
     assert {name: places for name, places in imported.items() if not places & declared} == {}
 
 

@@ -243,7 +243,6 @@ def _entries(fs: "AbstractFileSystem", folder: ObjectPath, most: int, until: flo
 
 def _first_entries(fs: Any, folder: ObjectPath, most: int, until: float) -> list[dict[str, Any]]:
     """Page after page (s3fs lists to the end), for `ls` would have it all in memory before anybody can count."""
-    from botocore.exceptions import ClientError
     from fsspec.asyn import sync
     from s3fs.errors import translate_boto_error
 
@@ -259,7 +258,7 @@ def _first_entries(fs: Any, folder: ObjectPath, most: int, until: float) -> list
 
     try:
         return sync(fs.loop, listed) or []
-    except ClientError as error:
+    except Exception as error:
         raise translate_boto_error(error) from error
 
 

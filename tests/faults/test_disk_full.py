@@ -106,6 +106,7 @@ print("there is room again", flush=True)
         "stop_seconds": 1.0,
         "mixture": {"weights": {"books": 1.0}},
         "exports": {},
+        "results": {"names": ["one"], "tasks": [], "tokens_per_step": 1, "results": [], "metrics": {}},
     }
     assert external_run.execute(order, lambda _: None)["exit_status"] == 0
     assert (runs_disk / "log").read_text().endswith("there is room again\n")
