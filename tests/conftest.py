@@ -26,5 +26,14 @@ from hypothesis import settings  # noqa: E402 - after the environment is settled
 
 pytest_plugins = ["tests.servers"]
 
+
+def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str | None:
+    """Name a case that is bytes by its argument: compressed bytes hold the time they were made at.
+
+    Processes that share the tests between them must give every test the same name.
+    """
+    return argname if isinstance(val, bytes) else None
+
+
 settings.register_profile("mixwright", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("mixwright")
