@@ -13,7 +13,7 @@ from service.http.routes import DatabaseDependency, ThreadRoute
 from service.http.schemas import After, Limit, Listing, Page, RequestModel, Time, view_of
 from store.jobs import HELD
 from store.problems import existing
-from store.tables import Job, WorkerRow, database_now
+from store.tables import GONE_SECONDS, Job, WorkerRow, database_now
 
 
 class PauseRequest(RequestModel):
@@ -43,10 +43,6 @@ class WorkerView(BaseModel):
     versions: dict[str, str]
     started_at: Time
     seen_at: Time
-
-
-GONE_SECONDS = 60.0
-"""A worker tells every five seconds that it is there."""
 
 
 def set_state(session: Session, worker_id: str, state: str, reason: str | None = None) -> WorkerRow:

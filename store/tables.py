@@ -413,6 +413,10 @@ class Job(Base):
     """Worker seconds spent over all attempts, a share of them where several jobs were done at once."""
 
 
+GONE_SECONDS = 60.0
+"""A slot tells every five seconds that it is there; one not seen for so long is gone."""
+
+
 class WorkerRow(Base):
     """A slot of a worker machine: one job at a time on one device. It outlives its process, which comes and goes."""
 

@@ -3,6 +3,7 @@
 supervisor       one machine: slots, each a thread with one warm child; polls for jobs
 celery_app       a team: a hint wakes a worker, which claims as the supervisor does
 dispatcher       a team: takes back leases, advances optimizations, sends hints
+pools            workers asked of a scheduler while jobs wait
 pipeline         which jobs an optimization needs next, and whether it has ended
 claims/          the row is the job
     claim        a lease on it: take, renew, finish, fail, give back, reap, try again

@@ -27,6 +27,7 @@ from workers.claims.registry import Registry
 from workers.claims.slots import Slot
 from workers.follower import Follower
 from workers.pipeline import tick
+from workers.pools import Pools
 
 log = logging.getLogger("mixwright.dispatcher")
 
@@ -86,14 +87,19 @@ def dispatch(settings: Settings, stopping: threading.Event) -> None:
     """Tick until ``stopping`` is set."""
     database = Database(settings.resolved_database_url)
     registry = Registry(database, [SLOT])
-    follower = threading.Thread(target=Follower(database, settings).follow, args=(stopping,), name="follower")
-    follower.start()
+    threads = [
+        threading.Thread(target=Follower(database, settings).follow, args=(stopping,), name="follower"),
+        threading.Thread(target=Pools(database, settings).keep, args=(stopping,), name="pools"),
+    ]
+    for thread in threads:
+        thread.start()
     while not stopping.is_set():
         _whatever_answers("tick", lambda: tick(database))
         _whatever_answers("hints", lambda: send_hints(database, _send, limit=MOST_WAITING - _waiting()))
         _whatever_answers("registry", registry.beat_if_due)
         stopping.wait(TICK_SECONDS)
-    follower.join()
+    for thread in threads:
+        thread.join()
     _whatever_answers("registry", registry.leave)
     database.close()
 

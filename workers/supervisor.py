@@ -3,13 +3,21 @@
 So many slots, each a thread with one warm child process: on CPUs, and one more for each accelerator, which then has
 the training to itself. The main thread takes back expired leases and advances optimizations, and another
 follows what was handed to schedulers. It polls the same ``claim`` that Celery's workers use.
+
+``--pool NAME`` makes it an element of an array job (`workers.pools`): it has slots of that name and nothing else, and
+ends when none of them has found anything to do for ``--idle-seconds``.
 """
 
+import argparse
 import logging
 import os
 import stat
 import sys
 import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import inf
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,6 +34,7 @@ from workers.execution.execute import Worker
 from workers.execution.waves import work_once
 from workers.follower import Follower
 from workers.pipeline import tick
+from workers.pools import Pools
 
 log = logging.getLogger("mixwright.supervisor")
 
@@ -37,21 +46,15 @@ def supervise(settings: Settings, stopping: threading.Event) -> None:
     """Run jobs until ``stopping`` is set; then every child is ended and every job given back."""
     slots = slots_of(settings)
     # No slot waits for another's connection, nor does what takes back leases.
-    database = Database(settings.resolved_database_url, max(CONNECTIONS, len(slots) + 2))
-    registry = Registry(database, slots, Pauses(settings.pause_seconds))
-    try:
-        registry.register()
-    except SQLAlchemyError:  # a store that is away at the start is asked again with every beat
-        log.exception("register")
-    threads = [
-        threading.Thread(target=_slot, args=(database, settings, stopping, registry, slot), name=slot.name)
-        for slot in slots
-    ]
-    threads.append(
-        threading.Thread(target=Follower(database, settings).follow, args=(stopping,), name="follower")
-    )
-    for thread in threads:
-        thread.start()
+    database = Database(settings.resolved_database_url, max(CONNECTIONS, len(slots) + 3))
+    registry = _registered(database, slots, settings)
+    threads = _started(database, settings, stopping, registry, slots)
+    for name, work in (
+        ("follower", Follower(database, settings).follow),
+        ("pools", Pools(database, settings).keep),
+    ):
+        threads.append(threading.Thread(target=work, args=(stopping,), name=name))
+        threads[-1].start()
     log.info("supervisor %d: %s", os.getpid(), ", ".join(slot.name for slot in slots) or "no slots")
     while not stopping.is_set():
         try:
@@ -60,24 +63,79 @@ def supervise(settings: Settings, stopping: threading.Event) -> None:
         except SQLAlchemyError:
             log.exception("tick")
         stopping.wait(TICK_SECONDS)
+    _ended(threads, registry.leave, database)
+
+
+def join_pool(settings: Settings, stopping: threading.Event, name: str, idle_seconds: float) -> None:
+    """Run jobs on slots called after ``name`` until ``stopping`` is set or none has been found for so long."""
+    slots = [replace(slot, name=f"{name}/{slot.name}") for slot in slots_of(settings)]
+    database = Database(settings.resolved_database_url, max(CONNECTIONS, len(slots) + 1))
+    registry = _registered(database, slots, settings)
+    threads = _started(database, settings, stopping, registry, slots, idle_seconds)
+    log.info("worker %s", name)
+    while any(thread.is_alive() for thread in threads):
+        try:
+            registry.beat_if_due()
+        except SQLAlchemyError:
+            log.exception("beat")
+        threads[0].join(TICK_SECONDS) if threads[0].is_alive() else stopping.wait(TICK_SECONDS)
+    _ended(threads, registry.forget, database)
+
+
+def _registered(database: Database, slots: Sequence[Slot], settings: Settings) -> Registry:
+    registry = Registry(database, slots, Pauses(settings.pause_seconds))
+    try:
+        registry.register()
+    except SQLAlchemyError:  # a store that is away at the start is asked again with every beat
+        log.exception("register")
+    return registry
+
+
+def _started(
+    database: Database,
+    settings: Settings,
+    stopping: threading.Event,
+    registry: Registry,
+    slots: Sequence[Slot],
+    idle_seconds: float = inf,
+) -> list[threading.Thread]:
+    """A thread a slot."""
+    about = (database, settings, stopping, registry)
+    threads = [
+        threading.Thread(target=_slot, args=(*about, slot, idle_seconds), name=slot.name) for slot in slots
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _ended(threads: Sequence[threading.Thread], leave: Callable[[], None], database: Database) -> None:
     for thread in threads:
         thread.join()
     try:
-        registry.leave()
+        leave()
     except SQLAlchemyError:
         log.exception("leaving")
     database.close()
 
 
 def _slot(
-    database: Database, settings: Settings, stopping: threading.Event, registry: Registry, slot: Slot
+    database: Database,
+    settings: Settings,
+    stopping: threading.Event,
+    registry: Registry,
+    slot: Slot,
+    idle_seconds: float,
 ) -> None:
     worker = Worker(database, settings, SlotFlag(stopping, registry, slot), slot)
     child = Child()
+    busy_at = time.monotonic()
     try:
-        while not stopping.is_set():
+        while not stopping.is_set() and time.monotonic() - busy_at < idle_seconds:
             try:
-                if not work_once(worker, slot, registry, child):
+                if work_once(worker, slot, registry, child):
+                    busy_at = time.monotonic()
+                else:
                     stopping.wait(settings.poll_seconds)
             except Exception:  # the edge of the worker: a slot that died silently would never be missed
                 # Mostly the store did not answer; the next attempt goes on from what the child has on disk.
@@ -90,6 +148,12 @@ def _slot(
 
 def main() -> None:
     """Run until SIGTERM, SIGINT or, when started by another process, its end."""
+    parser = argparse.ArgumentParser(prog="python -m workers.supervisor")
+    parser.add_argument("--pool", metavar="NAME", help="an element of an array job, by this name")
+    parser.add_argument(
+        "--idle-seconds", type=float, default=inf, help="of a pool: ends without work for so long"
+    )
+    asked = parser.parse_args()
     settings = settings_or_exit()
     configure_logging(settings)
     configure_tracing("supervisor")
@@ -101,7 +165,10 @@ def main() -> None:
         sys.exit(str(error))
     require_schema(settings.resolved_database_url)
     with stop_on_signals() as stopping:
-        supervise(settings, stopping)
+        if asked.pool is None:
+            supervise(settings, stopping)
+        else:
+            join_pool(settings, stopping, asked.pool, asked.idle_seconds)
 
 
 if __name__ == "__main__":

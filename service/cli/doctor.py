@@ -182,6 +182,7 @@ def _stores(settings: "Settings") -> Iterator[Finding]:
 
 def _launchers(settings: "Settings") -> Iterator[Finding]:
     from store.launchers import BadLaunchers, read_launchers
+    from store.launchers.pool import Pool
     from store.launchers.scheduler import Scheduler
 
     try:
@@ -200,6 +201,13 @@ def _launchers(settings: "Settings") -> Iterator[Finding]:
         elif isinstance(launcher, Scheduler) and launcher.hidden(str(settings.data_directory)):
             seen = ", ".join(launcher.seen_places)
             yield Finding("launchers", BAD, f"{name}: its nodes see {seen}", "keep the data directory there")
+        elif (
+            isinstance(launcher, Pool)
+            and launcher.workers
+            and settings.resolved_database_url.startswith("sqlite")
+        ):
+            advice = "use PostgreSQL where its workers run on other machines"
+            yield Finding("launchers", WARNING, f"{name}: SQLite is for workers of this machine", advice)
         else:
             yield Finding("launchers", GOOD, name)
 

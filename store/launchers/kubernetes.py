@@ -14,22 +14,24 @@
     source = { persistentVolumeClaim = { claimName = "mixwright" } }
 
 Pods find each other by a headless Service of the job's name. What a pod of a node that went away was doing the next
-one goes on with, up to ``retries`` times.
+one goes on with, up to ``retries`` times. With ``workers`` it also has the runs of swarms trained
+(`store.launchers.pool`).
 """
 
 import json
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from store.launchers.base import Rendering, Work
+from store.launchers.pool import Array, Elements, Pool
 from store.launchers.scheduler import (
     ENDED,
     QUEUED,
     RUNNING,
     SCRIPT,
-    OnNodes,
     Refused,
     SchedulerAway,
     Seen,
@@ -39,6 +41,7 @@ from store.launchers.scheduler import (
 )
 
 MANIFEST = "job.yaml"
+_POOL = "mixwright/pool"
 PORT = 29500
 _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
@@ -52,7 +55,7 @@ class Volume(BaseModel):
     source: dict[str, Any] = Field(min_length=1, max_length=1)
 
 
-class Kubernetes(OnNodes):
+class Kubernetes(Pool):
     """See the module. ``pod`` is anything else of the pods' specification, ``variables`` their environment."""
 
     kind: Literal["kubernetes"]
@@ -96,8 +99,7 @@ class Kubernetes(OnNodes):
             str(directory / SCRIPT): f"#!/bin/sh\n{script}",
             str(directory / MANIFEST): yaml.safe_dump_all(self.manifest(work), sort_keys=False),
         }
-        arguments = (*self._kubectl, "apply", "-f", str(directory / MANIFEST))
-        return Rendering(arguments, str(work.directory), self.passed_on, files)
+        return Rendering(self._applied(directory / MANIFEST), str(work.directory), self.passed_on, files)
 
     def manifest(self, work: Work) -> list[dict[str, Any]]:
         """The headless service that gives each pod its name, and the job."""
@@ -114,37 +116,63 @@ class Kubernetes(OnNodes):
                 "ports": [{"name": "meeting", "port": PORT}],
             },
         }
+        script = submission_directory(work) / SCRIPT
+        job = self._indexed(metadata, self.nodes, self._pod(script, self.gpus, work.name))
+        return [service, job] if self.nodes > 1 else [job]
+
+    def array(self, array: Array) -> Rendering:
+        """See `Pool`."""
+        labels = {"app.kubernetes.io/managed-by": "mixwright", _POOL: array.pool}
+        metadata = {"name": array.name, "namespace": self.namespace, "labels": labels}
+        job = self._indexed(metadata, array.count, self._pod(array.script, self.node_gpus))
+        manifest = array.directory / MANIFEST
+        files = {
+            str(array.script): self.worker_script(array, "$JOB_COMPLETION_INDEX"),
+            str(manifest): yaml.safe_dump(job, sort_keys=False),
+        }
+        return Rendering(self._applied(manifest), str(array.directory), self.passed_on, files)
+
+    def elements(self, pool: str) -> Elements:
+        """See `Pool`."""
+        jobs = self._get("jobs", f"--selector={_POOL}={pool}")
+        live = [each for each in jobs["items"] if standing_of(each).state != ENDED]
+        running = sum(each.get("status", {}).get("ready", 0) for each in live)
+        ended = sum(each.get("status", {}).get("succeeded", 0) for each in live)
+        return Elements(sum(each["spec"]["completions"] for each in live) - ended - running, running)
+
+    def _indexed(self, metadata: dict[str, Any], pods: int, pod: dict[str, Any]) -> dict[str, Any]:
+        """A Job of so many pods, each of which knows its number."""
+        labels = metadata["labels"]
         queued = {} if self.queue is None else {"kueue.x-k8s.io/queue-name": self.queue}
-        job = {
+        return {
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {**metadata, "labels": {**labels, **queued}},
             "spec": {
                 **({} if self.queue is None else {"suspend": True}),  # Kueue starts it
                 "completionMode": "Indexed",
-                "completions": self.nodes,
-                "parallelism": self.nodes,
+                "completions": pods,
+                "parallelism": pods,
                 "backoffLimit": self.retries,
                 "ttlSecondsAfterFinished": self.kept_seconds,
-                "template": {"metadata": {"labels": labels}, "spec": self._pod(work)},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
             },
         }
-        return [service, job] if self.nodes > 1 else [job]
 
-    def _pod(self, work: Work) -> dict[str, Any]:
-        gpus = {self.gpu_resource: str(self.gpus)} if self.gpus else {}
+    def _pod(self, script: Path, gpus: int, subdomain: str = "") -> dict[str, Any]:
+        resources = {self.gpu_resource: str(gpus)} if gpus else {}
         return {
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": int(self.stop_seconds),
-            **({"subdomain": work.name} if self.nodes > 1 else {}),
+            **({"subdomain": subdomain} if subdomain and self.nodes > 1 else {}),
             **self.pod,
             "containers": [
                 {
                     "name": "train",
                     "image": self.image,
-                    "command": ["/bin/sh", str(submission_directory(work) / SCRIPT)],
+                    "command": ["/bin/sh", str(script)],
                     "env": [{"name": name, "value": value} for name, value in self.variables.items()],
-                    "resources": {"requests": {**self.requests, **gpus}, "limits": gpus},
+                    "resources": {"requests": {**self.requests, **resources}, "limits": resources},
                     "volumeMounts": [
                         {"name": f"volume-{number}", "mountPath": volume.mount}
                         for number, volume in enumerate(self.volumes)
@@ -169,6 +197,9 @@ class Kubernetes(OnNodes):
     def _kubectl(self) -> tuple[str, ...]:
         context = () if self.context is None else (f"--context={self.context}",)
         return ("kubectl", *context, f"--namespace={self.namespace}")
+
+    def _applied(self, manifest: Path) -> tuple[str, ...]:
+        return (*self._kubectl, "apply", "-f", str(manifest))
 
     def submit(self, rendering: Rendering, name: str) -> str:
         """See `Scheduler`: what is there already by that name is left as it is."""
@@ -209,7 +240,11 @@ class Kubernetes(OnNodes):
             raise SchedulerAway(answer.stderr.strip())
 
     def _job(self, name: str) -> dict[str, Any] | None:
-        answer = ask(self, (*self._kubectl, "get", "job", name, "--ignore-not-found", "--output=json"))
+        return self._get("job", name, "--ignore-not-found")
+
+    def _get(self, *what: str) -> Any:
+        """What the cluster says of something; None where there is nothing."""
+        answer = ask(self, (*self._kubectl, "get", *what, "--output=json"))
         if answer.returncode:
             raise SchedulerAway(answer.stderr.strip())
         return json.loads(answer.stdout) if answer.stdout.strip() else None

@@ -12,22 +12,24 @@
     setup = ["module load cuda"]     # lines of the script before it
 
 Without a time limit's or a machine's end the job runs to its own. Slurm itself starts it again where a node failed or
-it was preempted (``requeue``); what ran out of time is submitted again and goes on from its checkpoint.
+it was preempted (``requeue``); what ran out of time is submitted again and goes on from its checkpoint. With
+``workers`` it also has the runs of swarms trained, by an array job (`store.launchers.pool`).
 """
 
 import re
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from pydantic import Field, field_validator
 
 from store.launchers.base import Rendering, Work
+from store.launchers.pool import Array, Elements, Pool
 from store.launchers.scheduler import (
     ENDED,
     LOG,
     QUEUED,
     RUNNING,
     SCRIPT,
-    OnNodes,
     Refused,
     SchedulerAway,
     Seen,
@@ -52,7 +54,7 @@ _UNKNOWN = re.compile("invalid job id", re.IGNORECASE)
 _VALUE = r"^[A-Za-z0-9][A-Za-z0-9_.,:@+-]*$"
 
 
-class Slurm(OnNodes):
+class Slurm(Pool):
     """See the module."""
 
     kind: Literal["slurm"]
@@ -92,26 +94,47 @@ class Slurm(OnNodes):
         return Rendering(("sbatch", "--parsable", str(script)), str(work.directory), self.passed_on, files)
 
     def _script(self, work: Work) -> str:
-        gpus = self.gpus if self.gpus_per_node is None else self.gpus_per_node
-        options = {
+        about = {
             "job-name": work.name,
             "comment": work.launch_id,
             "output": work.directory / LOG,
             "open-mode": "append",
+            "nodes": self.nodes,
+        }
+        body = self.scripted(work, self._meeting(), '"$SLURM_JOB_ID"')
+        return "\n".join(["#!/bin/bash", *self._lines(about, self.gpus), "", *self.setup, body])
+
+    def array(self, array: Array) -> Rendering:
+        """See `Pool`."""
+        about = {"job-name": array.pool, "array": f"0-{array.count - 1}", "output": "/dev/null", "nodes": 1}
+        first, _, rest = self.worker_script(array, "$SLURM_ARRAY_TASK_ID").partition("\n")
+        script = "\n".join([first, *self._lines(about, self.node_gpus), "", *self.setup, rest])
+        arguments = ("sbatch", "--parsable", str(array.script))
+        return Rendering(arguments, str(array.directory), self.passed_on, {str(array.script): script})
+
+    def elements(self, pool: str) -> Elements:
+        """See `Pool`."""
+        answer = ask(self, ("squeue", "--noheader", "--array", f"--name={pool}", "--format=%T"))
+        if answer.returncode:
+            raise SchedulerAway(answer.stderr.strip())
+        states = answer.stdout.split()
+        return Elements(sum(each in _QUEUED for each in states), states.count("RUNNING"))
+
+    def _lines(self, about: Mapping[str, object], gpus: int) -> list[str]:
+        """What sbatch reads at the head of a script."""
+        options = {
+            **about,
             "partition": self.partition,
             "account": self.account,
             "time": self.time,
-            "nodes": self.nodes,
             "ntasks-per-node": 1,
-            "gpus-per-node": gpus or None,
+            "gpus-per-node": (gpus if self.gpus_per_node is None else self.gpus_per_node) or None,
             "cpus-per-task": self.cpus_per_task,
             "mem": self.memory,
         }
         lines = [f"#SBATCH --{name}={_quoted(value)}" for name, value in options.items() if value is not None]
         lines.append(f"#SBATCH --{'' if self.requeue else 'no-'}requeue")
-        lines += [f"#SBATCH {option}" for option in self.options]
-        body = self.scripted(work, self._meeting(), '"$SLURM_JOB_ID"')
-        return "\n".join(["#!/bin/bash", *lines, "", *self.setup, body])
+        return lines + [f"#SBATCH {option}" for option in self.options]
 
     def _meeting(self) -> tuple[str, ...]:
         if self.nodes == 1:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from store.launchers.base import Work
 from store.launchers.kubernetes import Kubernetes
+from store.launchers.pool import Array
 from store.launchers.skypilot import SkyPilot
 from tests.consumers.conftest import python_of
 
@@ -60,6 +62,22 @@ def test_kubernetes_knows_every_field_of_a_manifest(
         {"kind": "kubernetes", "image": "registry/x:1", "volumes": VOLUMES, **table, **further}
     )
     run("kubernetes", "-m", "kubernetes_validate", "--strict", str(rendered(launcher, tmp_path)))
+
+
+@pytest.mark.parametrize("further", [{}, {"queue": "team"}, {"processes": 8, "device": "cuda"}])
+def test_kubernetes_knows_every_field_of_an_array_of_workers(tmp_path: Path, further: dict[str, Any]) -> None:
+    launcher = Kubernetes.model_validate(
+        {"kind": "kubernetes", "image": "registry/x:1", "volumes": VOLUMES, "workers": 4, **further}
+    )
+    array = Array("mixwright-workers-0a1b2c3d4e5f", "mixwright-workers-0a1b2c3d4e5f-01234567", tmp_path, 3)
+    manifest = tmp_path / "job.yaml"
+    manifest.write_text(launcher.array(array).files[str(manifest)])
+    run("kubernetes", "-m", "kubernetes_validate", "--strict", str(manifest))
+    spec = yaml.safe_load(manifest.read_text())["spec"]
+    assert (spec["completions"], spec["parallelism"], spec["completionMode"]) == (3, 3, "Indexed")
+    (container,) = spec["template"]["spec"]["containers"]
+    gpus = container["resources"]["limits"].get("nvidia.com/gpu")
+    assert gpus == (str(further["processes"]) if "device" in further else None)
 
 
 @pytest.mark.parametrize("table", TABLES, ids=["one", "several", "program"])

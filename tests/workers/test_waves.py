@@ -60,7 +60,7 @@ def add_swarm(
                 "runs": len(weights),
                 "rounds": [len(weights)],
                 "minimum_runs": 1,
-                "recipe": {"sampler": "dirichlet"},
+                "recipe": {"sampler": "two-level-dirichlet"},
             },
         )
         session.add(optimization)

@@ -16,7 +16,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from store.engine import Database
-from store.tables import WorkerRow, database_now
+from store.jobs import PROXY_RUN
+from store.tables import GONE_SECONDS, WorkerRow, database_now
 from workers.claims.failures import PERHAPS_THE_DEVICE
 from workers.claims.slots import Flag, Slot
 from workers.execution.execute import Ended
@@ -33,6 +34,14 @@ FORGET_SECONDS = 7 * 86_400.0
 
 
 LONGEST_SECONDS = 3600.0
+
+
+def training_slots_in(database: Database) -> int:
+    """Slots that take proxy runs and were seen lately, on whichever machine."""
+    live = (WorkerRow.left_at.is_(None), WorkerRow.seen_at > database_now() - GONE_SECONDS)
+    with database.read() as session:
+        kinds = session.scalars(select(WorkerRow.kinds).where(*live, WorkerRow.state == ACTIVE)).all()
+    return sum(each is None or PROXY_RUN in each for each in kinds)
 
 
 class Pauses:
@@ -104,6 +113,13 @@ class Registry:
         if time.monotonic() >= self._next_beat:
             self.beat()
             self._next_beat = time.monotonic() + BEAT_SECONDS
+
+    def forget(self) -> None:
+        """Take the slots' rows away: none of that name will come again."""
+        with self.database.write() as session:
+            session.execute(
+                delete(WorkerRow).where(WorkerRow.name.in_([slot.full_name for slot in self.slots]))
+            )
 
     def leave(self) -> None:
         """Say that the slots' process ends."""

@@ -20,10 +20,10 @@ from sqlalchemy.sql import Select
 from store.engine import Database
 from store.jobs import PROXY_RUN
 from store.logs import first_line
-from store.settings import AUTO, Settings
+from store.settings import AUTO
 from store.tables import Job, Run
 from workers.claims.claim import Claim, claim, claimable, heartbeat, take
-from workers.claims.registry import ACTIVE, Registry
+from workers.claims.registry import ACTIVE, Registry, training_slots_in
 from workers.claims.slots import Slot
 from workers.execution.child_handle import Child, ChildDied
 from workers.execution.execute import STORE_IS_AWAY, Worker, run_claims, specification
@@ -57,10 +57,10 @@ def wave_for(worker: Worker, claim: Claim, waiting: int, child: Child) -> Wave:
     if spec.get("architecture") is not None:
         return ALONE  # no stack holds another's architecture
     if settings.backend != AUTO:
-        return Wave(settings.backend, fair_share(settings, waiting))
+        return Wave(settings.backend, fair_share(worker, waiting))
     question = {
         "run": spec,
-        "runs": fair_share(settings, waiting),
+        "runs": fair_share(worker, waiting),
         "sharing": settings.slots_a_device,
         "directory": str(settings.calibrations),
     }
@@ -68,9 +68,13 @@ def wave_for(worker: Worker, claim: Claim, waiting: int, child: Child) -> Wave:
     return ALONE if answer is None else Wave(answer["backend"], answer["members"])
 
 
-def fair_share(settings: Settings, waiting: int) -> int:
-    """The most runs a slot should take at once of ``waiting`` ones, so that the others have work too."""
-    return max(1, min(settings.wave_members, math.ceil(waiting / settings.training_slots)))
+def fair_share(worker: Worker, waiting: int) -> int:
+    """The most runs a slot should take at once of ``waiting`` ones, so that the others have work too.
+
+    The others are the slots of this machine, and all that other machines have told the store of.
+    """
+    slots = max(worker.settings.training_slots, training_slots_in(worker.database))
+    return max(1, min(worker.settings.wave_members, math.ceil(waiting / slots)))
 
 
 def _ask(worker: Worker, claim: Claim, child: Child, question: dict[str, Any]) -> dict[str, Any] | None:
