@@ -167,15 +167,25 @@ class Client:
 
         A stream that breaks is taken up again. Raises Unreachable where the service stays away.
         """
-        path, known = f"{_address(what)}/events", ""
-        end = math.inf if seconds is None else time.monotonic() + seconds
+        for document in self._follow(f"{_address(what)}/events", seconds):
+            yield document
+            if document["state"] in ENDED:
+                return
+
+    def changes(self, seconds: float | None = None) -> Iterator[Document]:
+        """Each optimization, launch and swarm under way, and then whenever its state, its counts or progress change.
+
+        For ever, or for so many ``seconds`` and a few more. ``kind`` and ``id`` say what it is.
+        """
+        yield from self._follow("/v1/events", seconds)
+
+    def _follow(self, path: str, seconds: float | None) -> Iterator[Document]:
+        known, end = "", math.inf if seconds is None else time.monotonic() + seconds
         while not known or time.monotonic() < end:
             events = self._patiently(f"GET {path}", partial(self._open_stream, path, known, end))
             for name, document in events:
                 known = name
                 yield document
-                if document["state"] in ENDED:
-                    return
 
     def _open_stream(self, path: str, known: str, end: float) -> Iterator[tuple[str, Document]]:
         """The events behind ``known``, once the service has begun to send them; what breaks later ends them."""

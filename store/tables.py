@@ -82,6 +82,11 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{fresh:024x}"
 
 
+def id_at(prefix: str, seconds: float) -> str:
+    """What ids made from then on (seconds since the Unix epoch, by the clock of who made them) are behind."""
+    return f"{prefix}_{int(seconds * 1000):012x}"
+
+
 class Base(DeclarativeBase):
     """Names every constraint, so that a migration can drop it again on both databases."""
 

@@ -122,6 +122,8 @@ def _optimization(document: Document) -> Iterator[str]:
         f" {runs['failed']} failed;"
         f" {progress['tokens_per_second']:,.0f} tokens/s {left(progress['eta_seconds'] or None)}".rstrip()
     )
+    if document.get("can_finish"):
+        yield f"  enough results are in for a fit: `mixwright swarm finish {document['id']}` waits for no others"
     if document["mixture_id"]:
         yield f"  mixture: {document['mixture_id']}"
     for lost in document["lost_runs"][:5]:

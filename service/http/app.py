@@ -1,6 +1,7 @@
 """The web application: resources, dashboard, and what guards them."""
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -11,7 +12,8 @@ import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from service import planning, workers
+from service import changes, planning, workers
+from service.changes import Changes
 from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
 from service.http.auth import Authenticator
@@ -69,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.readiness, app.state.pulse = readiness, Pulse()
     app.state.computations = Computations(settings)
     app.state.limits = Limits(settings)
+    app.state.streams, app.state.changes = Counter(), Changes(database)
     app.state.registry = metrics.make_registry(database)
     app.state.authenticator = Authenticator(
         load_token(settings), database, wrong_tokens=settings.wrong_tokens
@@ -81,8 +84,8 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _add_routes(app: FastAPI) -> None:
     query = Depends(known_query)
-    resources = (domain_sets, optimizations, swarms, mixtures, planning, workers, launches, launch_results)
-    for resource in (*resources, health, metrics, pages):
+    resources = (domain_sets, optimizations, swarms, mixtures, planning, workers, launches)
+    for resource in (*resources, launch_results, changes, health, metrics, pages):
         app.include_router(resource.router, dependencies=[query])
     publish(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from service.http.events import Seen, stream
+from service.http.events import EVENT_STREAM, Seen, stream
 from service.http.idempotency import Creation, IdempotentRequest, KeyHeader, do_once
 from service.http.routes import (
     RETRY_AFTER_SECONDS,
@@ -98,7 +98,7 @@ def get_launch(launch_id: str, database: DatabaseDependency) -> LaunchView:
 @router.get(
     "/{launch_id}/events",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}},
+    responses=EVENT_STREAM,
 )
 async def launch_events(launch_id: str, request: Request, database: DatabaseDependency) -> StreamingResponse:
     """Its document whenever it has changed, as server-sent events named `state`, until it has ended."""

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
-from service.http.events import Seen, stream
+from service.http.events import EVENT_STREAM, Seen, stream
 from service.http.idempotency import Changing, Creation, IdempotentRequest, do_once
 from service.http.limits import check_queue
 from service.http.routes import (
@@ -103,7 +103,7 @@ def get_optimization(
 @router.get(
     "/{optimization_id}/events",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}},
+    responses=EVENT_STREAM,
 )
 async def optimization_events(
     optimization_id: str, request: Request, database: DatabaseDependency, settings: SettingsDependency

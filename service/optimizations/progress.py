@@ -19,6 +19,7 @@ from service.optimizations.views import (
     OptimizationProgress,
     OptimizationView,
     StageView,
+    may_be_finished,
     run_counts,
 )
 from service.training.device import WorkerDevice
@@ -173,6 +174,10 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
             if (view := cost_view(one, device)) is not None
         ],
         to_know=to_know_view(row.settings, asked, device, cost),
+        can_finish=document.is_elsewhere
+        and may_be_finished(
+            row.state, document.minimum_runs, work.stages["sample"].states, work.stages["train"].states
+        ),
         swarm_id=swarm,
         warnings=[*task_warnings(document.tasks), *warnings],
         mixture_id=mixtures.get("proposed"),

@@ -44,6 +44,16 @@ def run_counts(states: Counter[str]) -> RunCounts:
     )
 
 
+def may_be_finished(state: str, minimum_runs: int, sampling: Counter[str], runs: Counter[str]) -> bool:
+    """Whether an optimization, of runs trained elsewhere, has results to be fitted while it waits for others.
+
+    ``sampling`` and ``runs`` are its jobs by state.
+    """
+    is_sampled = not any(sampling[live] for live in jobs.LIVE)
+    waits = state in jobs.LIVE and runs[jobs.WAITING] > 0
+    return waits and is_sampled and runs[jobs.SUCCEEDED] >= minimum_runs
+
+
 class OptimizationProgress(BaseModel):
     """Counts, rate and cost; ``eta_seconds`` is for the training stage and null before a rate is known."""
 
@@ -125,6 +135,9 @@ class OptimizationView(OptimizationSummary):
     anchor_costs: list[CostView] = Field(description="Likewise of each of the `anchors`, beside the swarm's.")
     to_know: ToKnowView | None = Field(
         description="What knowing the transfer to the target costs. Null: no target."
+    )
+    can_finish: bool = Field(
+        description="Of runs trained elsewhere: the results that are in are enough for `:finish`, others are awaited."
     )
     swarm_id: str | None
     warnings: list[str] = Field(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 
 import mixwright
 import service.client
+from service.changes import look
 from service.cli.main import main
 from service.client import Client
 from service.http.app import create_app
@@ -165,6 +167,7 @@ def test_what_is_there_can_be_enough(pool: TestClient, settings: Settings) -> No
     runs = [run["id"] for run in pool.get(f"/v1/runs?swarm={waiting['swarm_id']}").json()["items"]]
     address, finish = f"/v1/swarms/{waiting['swarm_id']}/results", f"/v1/optimizations/{waiting['id']}:finish"
     assert pool.post(finish).json()["code"] == "too_few_runs"
+    assert not waiting["can_finish"]
     results = [
         {"run": run, "metrics": {"code/bits_per_byte": 2 - 0.01 * number, "general/acc": 0.3 + 0.02 * number}}
         for number, run in enumerate(runs[:10])
@@ -173,7 +176,11 @@ def test_what_is_there_can_be_enough(pool: TestClient, settings: Settings) -> No
     half = pool.post(address, json={"results": [{"run": runs[11], "metrics": {"general/acc": 0.4}}]}).json()
     assert half["taken"][0]["state"] == "waiting", "a task is still missing"
     assert work(settings) == []
+    assert pool.get(f"/v1/optimizations/{waiting['id']}").json()["can_finish"]
+    with closing(Database(settings.resolved_database_url)) as database, database.read() as session:
+        assert look(session, ()).seen[waiting["id"]].can_finish
     finished = pool.post(finish).json()
+    assert not finished["can_finish"]
     assert finished["progress"]["runs"] | {"total": 14} == finished["progress"]["runs"]
     assert (finished["progress"]["runs"]["succeeded"], finished["progress"]["runs"]["failed"]) == (11, 3)
     assert work(settings) == [jobs.SOLVE]
