@@ -34,7 +34,7 @@ EXAMPLES = "5"
 PROXY = {"size": "nano-0.1M", "tokens": 65_536}
 SUBMISSION = "mixwright-launch-1"
 STREAMS = "events$"
-"""What ends with what it is about has tests of its own (`test_events`, `test_changes`); so has what needs more runs."""
+"""What ends with what it is about has tests of its own (`test_events`, `test_changes`); so has what needs more."""
 NEVER_GOOD = {
     "GET /v1/events",
     "GET /v1/optimizations/{optimization_id}/events",
