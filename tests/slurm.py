@@ -1,4 +1,4 @@
-"""A Slurm cluster of one node for the tests: real daemons, on ports and below a directory of their own."""
+"""A Slurm cluster for the tests: real daemons, a node or several of this machine, on ports and below a directory of their own."""
 
 import getpass
 import os
@@ -19,17 +19,16 @@ _CONFIGURATION = """\
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
-SlurmdPort={node}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 AuthInfo=socket={directory}/munge.socket
 StateSaveLocation={directory}/state
-SlurmdSpoolDir={directory}/spool
+SlurmdSpoolDir={directory}/spool-%n
 SlurmctldPidFile={directory}/slurmctld.pid
-SlurmdPidFile={directory}/slurmd.pid
+SlurmdPidFile={directory}/slurmd-%n.pid
 SlurmctldLogFile={directory}/slurmctld.log
-SlurmdLogFile={directory}/slurmd.log
+SlurmdLogFile={directory}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -41,7 +40,7 @@ SchedulerParameters=sched_interval=1,batch_sched_delay=1
 ReturnToService=2
 KillWait=5
 MinJobAge=20
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=2000 State=UNKNOWN
+{nodes}
 PartitionName=main Nodes=ALL Default=YES State=UP
 """
 
@@ -55,24 +54,34 @@ def missing() -> str:
 class Cluster:
     """Its daemons are children of this process, to be killed and started again."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, nodes: int = 1) -> None:
+        self.directory, self.nodes = directory, nodes
         self.configuration = directory / "slurm.conf"
         self.environment = {**os.environ, "SLURM_CONF": str(self.configuration)}
         self.environment["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.daemons: dict[str, list[subprocess.Popen[bytes]]] = {}
 
     def start(self) -> None:
         """All of it, until the node takes jobs."""
-        for name in ("state", "spool", "munge"):
+        for name in ("state", "munge", *(f"spool-{node}" for node in self.names())):
             (self.directory / name).mkdir(mode=0o700)
         key = self.directory / "munge" / "key"
         key.write_bytes(os.urandom(64))
         key.chmod(0o400)
         host = socket.gethostname().partition(".")[0]
-        ports = dict(zip(("controller", "node"), free_ports(2), strict=True))
+        controller, *ports = free_ports(1 + self.nodes)
+        nodes = "\n".join(
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=2000 State=UNKNOWN"
+            for name, port in zip(self.names(), ports, strict=True)
+        )
         self.configuration.write_text(
-            _CONFIGURATION.format(host=host, user=getpass.getuser(), directory=self.directory, **ports)
+            _CONFIGURATION.format(
+                host=host,
+                user=getpass.getuser(),
+                directory=self.directory,
+                controller=controller,
+                nodes=nodes,
+            )
         )
         munge = self.directory / "munge"
         self._run(
@@ -87,24 +96,30 @@ class Cluster:
         self.start_node()
         self.wait_for_node()
 
+    def names(self) -> list[str]:
+        """Of the nodes: each is found by its name, which is an address of this machine."""
+        return [f"127.0.0.{number + 1}" for number in range(self.nodes)]
+
     def start_controller(self, *options: str) -> None:
         """Slurm's controller."""
         self._run("slurmctld", "-D", *options)
 
     def start_node(self) -> None:
-        """The node's daemon."""
-        self._run("slurmd", "-D")
+        """The daemon of each node."""
+        for name in self.names():
+            self._run("slurmd", "-D", "-N", name)
 
     def kill(self, name: str) -> None:
-        """One daemon, by SIGKILL."""
-        daemon = self.daemons.pop(name)
-        daemon.kill()
-        daemon.wait()
+        """The daemons of a name, by SIGKILL."""
+        for daemon in self.daemons.pop(name):
+            daemon.kill()
+            daemon.wait()
 
     def wait_for_node(self) -> None:
-        """Until it takes jobs."""
+        """Until every node takes jobs."""
         give_up = time.monotonic() + START_SECONDS
-        while self.ask("sinfo", "--noheader", "--format=%T") not in ("idle", "mixed", "allocated"):
+        ready = {"idle", "mixed", "allocated"}
+        while not set(self.ask("sinfo", "--noheader", "--format=%T").split()) <= ready:
             assert time.monotonic() < give_up, (self.directory / "slurmctld.log").read_text()[-2000:]
             Event().wait(0.2)
 
@@ -125,7 +140,7 @@ class Cluster:
             while self.ask("squeue", "--noheader") and time.monotonic() < give_up:
                 Event().wait(0.2)
         for name in ("slurmd", "slurmctld", "munged"):
-            if (daemon := self.daemons.get(name)) is not None:
+            for daemon in self.daemons.get(name, []):
                 daemon.send_signal(signal.SIGTERM)
                 with suppress(subprocess.TimeoutExpired):
                     daemon.wait(10)
@@ -134,9 +149,10 @@ class Cluster:
 
     def _run(self, *command: str) -> None:
         with (self.directory / f"{command[0]}.out").open("ab") as output:
-            self.daemons[command[0]] = subprocess.Popen(
+            daemon = subprocess.Popen(
                 command, env=self.environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL
             )
+        self.daemons.setdefault(command[0], []).append(daemon)
 
 
 def free_ports(count: int) -> list[int]:
@@ -149,10 +165,10 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running_cluster() -> Iterator[Cluster]:
+def running_cluster(nodes: int = 1) -> Iterator[Cluster]:
     """One that runs; its directory's name is short, for it has sockets."""
     with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as directory:
-        cluster = Cluster(Path(directory))
+        cluster = Cluster(Path(directory), nodes)
         try:
             cluster.start()
             yield cluster

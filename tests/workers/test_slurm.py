@@ -237,13 +237,28 @@ def supervisor(
             process.wait()
 
 
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Cluster]:
+    with running_cluster(nodes=2) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
 def test_the_built_in_trainer_on_slurm_gives_the_numbers_of_a_worker(
-    sqlite: Database, tmp_path: Path, settings: Settings, until: Until
+    sqlite: Database,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: int,
 ) -> None:
-    """Two processes that torchrun starts, and one that a worker's child is."""
+    """Two processes that torchrun starts, on a node or on one each, and one that a worker's child is."""
+    at: Cluster = request.getfixturevalue("cluster" if nodes == 1 else "two_nodes")
+    monkeypatch.setenv("SLURM_CONF", str(at.configuration))
+    monkeypatch.setenv("PATH", at.environment["PATH"])
     launchers = tmp_path / "launchers.toml"
     launchers.write_text(
-        '[launchers.cluster]\nkind = "slurm"\nprocesses = 2\npoll_seconds = 0.1\n'
+        f'[launchers.cluster]\nkind = "slurm"\nnodes = {nodes}\nprocesses = {2 // nodes}\npoll_seconds = 0.1\n'
         'environment = ["SLURM_CONF", "PYTHONPATH"]\n'
     )
     settings = Settings(
