@@ -1,4 +1,4 @@
-"""A Slurm cluster for the tests: real daemons, a node or several of this machine, on ports and below a directory of their own."""
+"""A Slurm cluster for the tests: real daemons, one node or several of one machine, in a directory of their own."""
 
 import getpass
 import os

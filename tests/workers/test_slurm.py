@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import select, update
 
 from mixing.document import to_document
+from proxy_models.training.run_record import checkpoint_steps
 from store import jobs
 from store.documents import VERSION, EngineDocument, LaunchDocument
 from store.engine import Database
@@ -294,7 +295,55 @@ def test_the_built_in_trainer_on_slurm_gives_the_numbers_of_a_worker(
         assert set(mine["final"]) | {"training/loss"} <= set(tasks)
 
 
-def add_training(database: Database, revision_id: str, launcher: str, engine: EngineDocument | None) -> str:
+def test_a_rank_that_is_killed_on_one_of_two_nodes_is_started_again_with_the_others(
+    sqlite: Database, tmp_path: Path, two_nodes: Cluster, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(two_nodes.configuration))
+    monkeypatch.setenv("PATH", two_nodes.environment["PATH"])
+    launchers = tmp_path / "launchers.toml"
+    launchers.write_text(
+        '[launchers.cluster]\nkind = "slurm"\nnodes = 2\nrestarts = 2\npoll_seconds = 0.1\n'
+        'environment = ["SLURM_CONF", "PYTHONPATH"]\n'
+    )
+    settings = Settings(data_directory=tmp_path / "data", data_roots=str(tmp_path), launchers=launchers)
+    files = {
+        name: write_texts(
+            tmp_path / f"{name}.jsonl", [file.read_text() for file in (LIBRARY / name).glob("*.py")]
+        )
+        for name in ("email", "json")
+    }
+    revision = prepare(sqlite, settings, files)
+    follower = Follower(sqlite, settings)
+    results = []
+    for is_disturbed in (True, False):
+        run = add_training(sqlite, revision, "cluster", EngineDocument(sharding="ddp"), 400_000)
+        checkpoints = settings.artifacts / "runs" / run / "checkpoints"
+        if is_disturbed:
+            until(
+                lambda: follower.look_around(NEVER) >= 0 and checkpoint_steps(checkpoints),  # noqa: B023
+                what="a checkpoint",
+            )
+            ranks = [
+                each
+                for each in psutil.process_iter(["cmdline"])
+                if str(settings.artifacts / "runs" / run) in " ".join(each.info["cmdline"] or ())
+                and "torch.distributed.run" not in each.info["cmdline"]
+                and "python" in (each.info["cmdline"] or [""])[0]
+            ]
+            assert len(ranks) == 2, "one on each node"
+            ranks[1].kill()
+        followed(sqlite, settings, until, jobs.SUCCEEDED)
+        with sqlite.read() as session:
+            results.append(session.get_one(Run, run).result or {})
+            assert len(session.scalars(select(Submission)).all()) == len(results), "handed over once each"
+    stormed, alone = results
+    assert stormed["realised_tokens"] == alone["realised_tokens"]
+    assert stormed["final"] == pytest.approx(alone["final"], rel=1e-6)
+
+
+def add_training(
+    database: Database, revision_id: str, launcher: str, engine: EngineDocument | None, tokens: int = 20_000
+) -> str:
     """A launch of the built-in trainer; answers its run."""
     with database.write() as session:
         mixture = MixtureRow(revision_id=revision_id, kind="manual", weights={"email": 0.4, "json": 0.6})
@@ -305,7 +354,7 @@ def add_training(database: Database, revision_id: str, launcher: str, engine: En
             launcher=launcher,
             engine=engine,
             size="nano-0.1M",
-            tokens=20_000,
+            tokens=tokens,
             sequence_length=64,
             batch_rows=4,
             evaluations=1,
@@ -313,7 +362,7 @@ def add_training(database: Database, revision_id: str, launcher: str, engine: En
         launch = Launch(mixture_id=mixture.id, settings=to_document(document))
         session.add(launch)
         session.flush()
-        run = Run(launch_id=launch.id, position=0, tokens=20_000, seed=0, weights=mixture.weights)
+        run = Run(launch_id=launch.id, position=0, tokens=tokens, seed=0, weights=mixture.weights)
         session.add(run)
         session.flush()
         kind = jobs.FULL_RUN if launcher == "built-in" else jobs.SCHEDULED_RUN
