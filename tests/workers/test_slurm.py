@@ -17,6 +17,7 @@ from sqlalchemy import select, update
 
 from mixing.document import to_document
 from proxy_models.training.run_record import checkpoint_steps
+from service.launches.service import restart_launch
 from store import jobs
 from store.documents import VERSION, EngineDocument, LaunchDocument
 from store.engine import Database
@@ -132,6 +133,29 @@ def test_a_program_that_fails_says_how(
         job = session.scalars(select(Job)).one()
         assert job.failure_code == "launcher_failed"
         assert (job.failure_detail or "").endswith("ended with status 3; its log ends: no disk")
+
+
+def test_what_failed_or_was_cancelled_is_handed_over_again_when_it_is_retried(
+    tmp_path: Path, sqlite: Database, until: Until, cluster: Cluster, settings: Settings
+) -> None:
+    mended = tmp_path / "mended"
+    settings = with_program(tmp_path, f"sys.exit(0 if os.path.exists({str(mended)!r}) else 3)")
+    (launch,) = add_launches(sqlite)
+    followed(sqlite, settings, until, jobs.FAILED)
+    with sqlite.write() as session:
+        restart_launch(session, launch)
+        jobs.cancel_jobs(session, launch)
+    followed(sqlite, settings, until, jobs.CANCELLED)
+    mended.touch()
+    with sqlite.write() as session:
+        restart_launch(session, launch)
+    followed(sqlite, settings, until, jobs.SUCCEEDED)
+    with sqlite.read() as session:
+        submissions = session.scalars(select(Submission).order_by(Submission.number)).all()
+        told = [(one.state, one.exit_status) for one in submissions if one.external_id is not None]
+        assert told == [("ended", 3), ("ended", 0)]
+        job = session.scalars(select(Job)).one()
+        assert (job.failure_code, job.failure_detail, job.cancel_requested) == (None, None, False)
 
 
 def test_what_slurm_refuses_fails_with_its_words(
