@@ -319,6 +319,38 @@ def test_the_built_in_trainer_on_slurm_gives_the_numbers_of_a_worker(
         assert set(mine["final"]) | {"training/loss"} <= set(tasks)
 
 
+def test_nodes_fetch_what_they_train_on_from_the_artifact_store(
+    sqlite: Database, tmp_path: Path, cluster: Cluster, settings: Settings, until: Until
+) -> None:
+    """Nothing of the tokenizer and the shards is left where the service counted them."""
+    launchers = tmp_path / "launchers.toml"
+    launchers.write_text(
+        '[launchers.cluster]\nkind = "slurm"\nprocesses = 2\npoll_seconds = 0.1\n'
+        'environment = ["SLURM_CONF", "PYTHONPATH"]\n'
+    )
+    settings = Settings(
+        data_directory=tmp_path / "data",
+        data_roots=str(tmp_path),
+        launchers=launchers,
+        artifact_store=f"file://{tmp_path / 'store'}",
+    )
+    files = {
+        name: write_texts(
+            tmp_path / f"{name}.jsonl", [file.read_text() for file in (LIBRARY / name).glob("*.py")]
+        )
+        for name in ("email", "json")
+    }
+    revision = prepare(sqlite, settings, files)
+    shutil.rmtree(settings.artifacts)
+    run = add_training(sqlite, revision, "cluster", None)
+    followed(sqlite, settings, until, jobs.SUCCEEDED)
+    with sqlite.read() as session:
+        result = session.get_one(Run, run).result or {}
+        assert sum(result["realised_tokens"].values()) == result["tokens"]
+    assert result["model_path"].startswith("file://")
+    assert any((tmp_path / "store").rglob(f"{run}/model/*/model.safetensors"))
+
+
 def test_a_rank_that_is_killed_on_one_of_two_nodes_is_started_again_with_the_others(
     sqlite: Database, tmp_path: Path, two_nodes: Cluster, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
