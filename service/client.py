@@ -267,6 +267,10 @@ class Client:
         body = {"optimization_id": optimization_id, "mixtures": list(mixtures)}
         return self._request("POST", "/v1/mixtures:evaluate", json=body)
 
+    def adopt(self, domain_set: str, mixture_id: str, why: str) -> Document:
+        """Mark a mixture as the one its domain set has in use from now on."""
+        return self._post(f"/v1/domain-sets/{domain_set}/adoptions", {"mixture_id": mixture_id, "why": why})
+
     def lineage(self, mixture_id: str) -> Document:
         """Where a mixture comes from: revisions, maps, optimizations and runs."""
         return self._get(f"/v1/mixtures/{mixture_id}/lineage")

@@ -276,6 +276,18 @@ class MixtureRow(Base):
     revision: Mapped[Revision] = relationship()
 
 
+class Adoption(Base):
+    """A mixture was put into use for its domain set; the set's latest row says which one is."""
+
+    __tablename__ = "adoptions"
+    id: Mapped[str] = _id("adopt")
+    domain_set_id: Mapped[str] = mapped_column(ForeignKey("domain_sets.id"), index=True)
+    mixture_id: Mapped[str] = mapped_column(ForeignKey("mixtures.id"))
+    why: Mapped[str] = mapped_column(Text)
+    user_name: Mapped[str] = _user()
+    created_at: Mapped[float] = _time()
+
+
 class Launch(Base):
     """The full training run started from a mixture."""
 

@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Response
 from sqlalchemy.orm import Session, joinedload
 
-from service.domain_sets import repository, revisions
+from service.domain_sets import adoptions, repository, revisions
+from service.domain_sets.adoptions import AdoptionRequest, AdoptionView
 from service.domain_sets.checks import check_tokenizer
 from service.domain_sets.repository import retry_preparation
 from service.domain_sets.schemas import (
@@ -17,8 +18,8 @@ from service.domain_sets.schemas import (
     RevisionSummary,
     RevisionView,
 )
-from service.http.idempotency import Changing, Creation, IdempotentRequest, do_once
-from service.http.limits import check_domain_sets
+from service.http.idempotency import Changing, Creation, IdempotentRequest, KeyHeader, do_once
+from service.http.limits import User, check_domain_sets
 from service.http.routes import (
     JSON,
     ComputeDependency,
@@ -129,6 +130,29 @@ def retry_revision(
     endpoint = f"domain-sets/{name}/revisions/{number}:retry"
     changing.once(endpoint, lambda session: retry_preparation(session, name, number))
     return _document(changing.database, compute, name, number, status=202)
+
+
+@router.post("/{name}/adoptions", status_code=201)
+def adopt_mixture(
+    name: str, body: AdoptionRequest, database: DatabaseDependency, user: User, key: KeyHeader = None
+) -> AdoptionView:
+    """Mark a mixture as the one in use from now on; what the set's later answers are compared with."""
+    made = do_once(
+        database,
+        IdempotentRequest(f"domain-sets/{name}/adoptions", key, body),
+        lambda session: adoptions.adopt(session, name, body, user.name),
+    )
+    with database.read() as session:
+        return adoptions.adoption_with_id(session, made)
+
+
+@router.get("/{name}/adoptions")
+def list_adoptions(
+    name: str, database: DatabaseDependency, after: After = None, limit: Limit = 50
+) -> Page[AdoptionView]:
+    """The mixture in use, then those that were before it."""
+    with database.read() as session:
+        return adoptions.adoption_page(session, name, after, limit)
 
 
 def _created(creation: Creation, revision_id: str) -> Response:

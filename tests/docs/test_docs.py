@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from mixing.domains import parse_name
 from service.cli.main import main
+from service.domain_sets.adoptions import AdoptionRequest
 from service.domain_sets.schemas import DomainRequest, DomainSetRequest, RevisionRequest
 from service.launches.schemas import LaunchRequest, MetricsRequest
 from service.mixtures.evaluation import EvaluateRequest
@@ -33,6 +34,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
         OptimizationRequest,
         TaskRequest,
         MixtureRequest,
+        AdoptionRequest,
         EvaluateRequest,
         ScheduleRequest,
         LaunchRequest,

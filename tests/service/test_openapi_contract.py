@@ -76,6 +76,7 @@ def fill_store(settings: Settings) -> dict[str, Document]:
         "POST /v1/domain-sets": {"name": "new", "domains": texts},
         "POST /v1/domain-sets/{name}/revisions": {"patch": {"add": [{**texts[0], "name": "d"}]}},
         "POST /v1/optimizations": question,
+        "POST /v1/domain-sets/{name}/adoptions": {"mixture_id": stored.mixtures[0], "why": "measured"},
         "POST /v1/mixtures": {"domain_set": "pool-0", "name": "mine", "weights": weights},
         "POST /v1/mixtures/{mixture_id}/token-files": {"format": "olmo-core"},
         "POST /v1/mixtures:schedule": {
@@ -173,6 +174,8 @@ def _special(session: Session, stored: Stored, settings: Settings) -> dict[str, 
     return {
         "GET /v1/domain-sets/{name}": {"name": "pool-0"},
         "GET /v1/domain-sets/{name}/revisions": {"name": "pool-0"},
+        "GET /v1/domain-sets/{name}/adoptions": {"name": "pool-0"},
+        "POST /v1/domain-sets/{name}/adoptions": {"name": "pool-0"},
         "GET /v1/domain-sets/{name}/revisions/{number}": {"name": "pool-0", "number": 1},
         "POST /v1/domain-sets/{name}/revisions": {"name": "real"},
         "POST /v1/domain-sets/{name}/revisions/{number}:retry": {"name": "pool-1", "number": 1},

@@ -49,6 +49,7 @@ def paths(stored: Stored) -> dict[str, str]:
         "/v1/swarms/{id}": f"/v1/swarms/{stored.swarms[-1]}",
         "/v1/domain-sets": "/v1/domain-sets",
         "/v1/domain-sets/{name}": "/v1/domain-sets/pool-0",
+        "/v1/domain-sets/{name}/adoptions": "/v1/domain-sets/pool-0/adoptions",
         "/v1/mixtures": "/v1/mixtures",
         "/v1/mixtures/{id}": f"/v1/mixtures/{stored.mixtures[0]}",
         "/v1/mixtures/{id}/export": f"/v1/mixtures/{stored.mixtures[0]}/export?format=csv&repetition_cap=1000",
