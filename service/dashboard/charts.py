@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.dashboard.formatting import is_higher_better
-from service.launches.comparison import Gain
 
 Document = Mapping[str, Any]
 
@@ -21,22 +20,6 @@ class Scale:
         """Where ``value`` lies, as a percentage."""
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.0
         return f"{100 * min(max(share, 0.0), 1.0):.3f}%"
-
-
-def gain_scale(gains: Iterable[Gain]) -> Scale:
-    """What predicted and measured gains, their intervals and zero lie in."""
-    values = [0.0]
-    for gain in gains:
-        values += [gain.predicted, gain.measured, *(gain.interval or ())]
-    low, high = min(values), max(values)
-    margin = 0.04 * (high - low) or 0.01
-    return Scale(low - margin, high + margin)
-
-
-def weight_scale(domains: Iterable[Document]) -> Scale:
-    """What proposed and natural weights lie in."""
-    highest = max((max(domain["weight"], domain["natural"]) for domain in domains), default=1.0)
-    return Scale(0.0, 1.02 * highest)
 
 
 STEP = 0.01

@@ -91,6 +91,13 @@ def decimals(value: float, places: int = 2) -> str:
 
 
 @_or_dash
+def signed_percent(value: float) -> str:
+    """A change of weight in points of a hundred, with its sign: ``+1.25``; what would round to nothing is ``0``."""
+    text = signed(100 * value, 2)
+    return "0" if float(text.replace(_MINUS, "-")) == 0 else text
+
+
+@_or_dash
 def plain(value: float) -> str:
     """A setting as it was typed: ``4``, ``0.05``, ``0.001``."""
     return f"{value:g}"

@@ -4,7 +4,7 @@ A page about very many domains is made outside the web process (`Computation.rea
 """
 
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,16 +18,20 @@ from exchange.formats import FORMATS
 from mixing.document import from_document
 from mixing.terms import ReusePlan
 from service.dashboard import session
-from service.dashboard.charts import CURVE_POINTS, curves_of, effects_table, gain_scale, weight_scale
+from service.dashboard.charts import CURVE_POINTS, curves_of, effects_table
+from service.dashboard.decision import decide, losers, winners
+from service.dashboard.evidence import Evidence
+from service.dashboard.next_steps import Answered, Step, next_steps
 from service.dashboard.sentences import (
     changes_sentence,
     lineage_sentence,
     measured_verdict,
-    predicted_verdict,
     progress_sentence,
     target_sentences,
 )
+from service.dashboard.tables import gain_groups, mixture_table
 from service.dashboard.templating import ENVIRONMENT, page
+from service.domain_sets import adoptions
 from service.domain_sets.repository import (
     DOMAIN_SETS,
     WIDE,
@@ -37,19 +41,20 @@ from service.domain_sets.repository import (
     revision_of,
 )
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, slow
-from service.launches.comparison import compare, objective_bpb, objective_weights, with_objective
+from service.launches.comparison import Comparison, compare, objective_bpb, objective_weights, with_objective
 from service.launches.metrics import thinned
 from service.launches.predictions import held_against
 from service.launches.service import LAUNCHES, describe_launch
 from service.mixtures.exports import ExportQuery, export_of
 from service.mixtures.lineage import lineage_of
-from service.mixtures.service import describe_mixture
+from service.mixtures.service import describe_mixture, mixture_with_id
 from service.optimizations.cost import plan_sentences
 from service.optimizations.progress import describe
 from service.optimizations.service import OPTIMIZATIONS, optimization_with_id
 from service.swarms.service import run_page
 from service.training.device import worker_device
 from service.workers import WORKERS
+from store.documents import OptimizationDocument
 from store.engine import Database
 from store.jobs import LIVE
 from store.problems import Invalid, Problem
@@ -61,8 +66,6 @@ Document = dict[str, Any]
 LIST_LENGTH = 25
 """Rows of one page of a list."""
 MOST_WORKERS = 100
-MOST_ROWS = 40
-"""Domains drawn; the table beside the chart has them all."""
 MOST_DOMAINS = WIDE
 """Rows of a table of domains."""
 MOST_LAUNCHES = 50
@@ -176,12 +179,30 @@ def _optimization_page(
             else {"items": [], "next": None}
         )
         launches = _json(LAUNCHES.page(store, None, MOST_LAUNCHES, optimization=optimization_id))["items"]
-    view = _optimization_view(document, mixture, runs, launches)
-    return page("optimization.html", runs_after=runs_after, **view)
+        adopted = adoptions.in_use(store, document["domain_set"])
+        used = mixture_with_id(store, adopted.mixture_id).weights if adopted else None
+    view = _optimization_view(document, mixture, runs, launches, used)
+    steps: list[Step] = []
+    if mixture and mixture["evidence"]:
+        answered = Answered(
+            domain_set=document["domain_set"],
+            revision=document["revision"],
+            settings=OptimizationDocument.from_dict(document["settings"]),
+            swarm_id=swarm_id,
+            mixture_id=mixture["id"],
+            natural_mixture_id=document["natural_mixture_id"],
+            is_in_use=adopted is not None and adopted.mixture_id == mixture["id"],
+        )
+        steps = next_steps(answered, Evidence.model_validate(mixture["evidence"]))
+    return page("optimization.html", runs_after=runs_after, adopted=adopted, steps=steps, **view)
 
 
 def _optimization_view(
-    optimization: Document, mixture: Document | None, runs: Document, launches: Sequence[Document]
+    optimization: Document,
+    mixture: Document | None,
+    runs: Document,
+    launches: Sequence[Document],
+    used: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """What the template shows of the API's documents; ``mixture`` is None before there is one.
 
@@ -190,12 +211,15 @@ def _optimization_view(
     """
     evidence = mixture["evidence"] if mixture else None
     settings = optimization["settings"]
+    measured = _measured(evidence, launches) if evidence else None
+    comparison = measured["comparison"] if measured else None
+    to_know = optimization["to_know"]
     return {
         "optimization": optimization,
         "sentence": progress_sentence(optimization),
         "is_live": any(document["state"] in LIVE for document in (optimization, *launches)),
-        "answer": answer_view(evidence, MOST_DOMAINS, optimization["to_know"]) if evidence else None,
-        "measured": _measured(evidence, launches) if evidence else None,
+        "answer": answer_view(evidence, to_know, comparison, used) if evidence else None,
+        "measured": measured,
         "reuse": _reuse(settings["reuse"]) if settings.get("reuse") else None,
         "runs": with_objective(runs["items"], settings),
         "runs_next": runs["next"],
@@ -220,23 +244,29 @@ def _reuse(settings: Document) -> dict[str, Any]:
 
 
 def answer_view(
-    evidence: Document, most: int | None = None, to_know: Document | None = None
+    evidence: Document,
+    to_know: Document | None = None,
+    measured: Comparison | None = None,
+    used: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """What `_answer.html` shows of a mixture's evidence, at ``most`` so many domains of it.
+    """What `_decision.html` and `_answer.html` show of a mixture's evidence.
 
-    ``to_know`` is what it costs to know the transfer to its target.
+    ``to_know`` is what it costs to know the transfer to its target, ``measured`` what launches found, ``used`` the
+    weights of the mixture in use.
     """
+    told = Evidence.model_validate(evidence)
     domains = sorted(evidence["domains"], key=lambda domain: (-domain["weight"], domain["name"]))
     return {
         "evidence": evidence,
-        "domains": domains[:most],
-        "unlisted": 0 if most is None else len(domains[most:]),
+        "told": told,
+        "decision": decide(told, measured),
+        "losers": losers(told),
+        "winners": winners(told),
+        "mixture": mixture_table(told, used),
+        "gains": gain_groups(told, measured),
         "objective_tasks": [task for task in evidence["tasks"] if task["weight"] > 0],
         "watched_tasks": [task for task in evidence["tasks"] if task["weight"] <= 0],
-        "verdict": predicted_verdict(evidence),
         "target": target_sentences(evidence, to_know),
-        "drawn": domains[:MOST_ROWS],
-        "scale": weight_scale(domains[:MOST_ROWS]),
         "effects": effects_table(evidence, [domain["name"] for domain in domains]),
     }
 
@@ -248,7 +278,6 @@ def _measured(evidence: Document, launches: Sequence[Document]) -> dict[str, Any
     return {
         "comparison": comparison,
         "verdict": measured_verdict(comparison),
-        "scale": gain_scale(comparison.rows),
     }
 
 

@@ -11,7 +11,6 @@ from service.dashboard.formatting import (
     count,
     in_unit,
     interval,
-    is_higher_better,
     quantity,
     unit_of,
 )
@@ -70,31 +69,6 @@ def progress_sentence(optimization: Document) -> str:
     if progress["eta_seconds"]:
         words += f", {about(progress['eta_seconds'])} left"
     return f"{words}."
-
-
-def predicted_verdict(evidence: Document) -> Verdict:
-    """What the mixture is predicted to be worth, and whether the evidence can tell."""
-    objective = evidence["objective"]
-    if objective is None:
-        return Verdict("Nothing was trained for it, so nothing is predicted of it.", "open")
-    gain, bounds = objective["gain"], objective["gain_interval"]
-    direction = "higher" if (gain >= 0) == is_higher_better(objective) else "lower"
-    what = "its worst family" if objective.get("families") else "the objective"
-    words = (
-        f"The proposed mixture is predicted to reach {in_unit(objective['proposed'], unit_of(objective))} on {what}, "
-        f"{bpb(abs(gain))} {direction} than the natural distribution's {bpb(objective['natural'])}"
-    )
-    if bounds is None:
-        return Verdict(f"{words}; the gain has no interval.", "open")
-    confidence = f"{100 * objective['confidence']:.0f}%"
-    words += f" ({confidence} interval of the gain {interval(bounds)})."
-    if bounds[0] > 0:
-        return Verdict(f"{words} The whole interval is above zero.", "good")
-    if bounds[1] < 0:
-        return Verdict(f"{words} The whole interval is below zero: keep the natural distribution.", "bad")
-    return Verdict(
-        f"{words} The interval includes zero: this evidence cannot tell which of the two is better.", "open"
-    )
 
 
 def target_sentences(evidence: Document, to_know: Document | None = None) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from service.dashboard import formatting, sentences
+from service.dashboard import decision, formatting, sentences
 from service.optimizations.cost import time_source
 
 _HERE = Path(__file__).parent
@@ -28,6 +28,7 @@ _FILTERS = (
     formatting.model_name,
     formatting.rounding,
     formatting.unit_of,
+    formatting.signed_percent,
     sentences.changes_sentence,
     sentences.why_not_counted,
     time_source,
@@ -49,8 +50,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update({shown.__name__: shown for shown in _FILTERS})
-    names = ("dashboard.css", "refresh.js", "favicon.svg")
+    names = ("dashboard.css", "refresh.js", "tables.js", "favicon.svg")
     environment.globals.update(
+        gain_words=decision.gain_words,
+        between_words=decision.between_words,
         objective_unit=formatting.objective_unit,
         unit_of_metric=formatting.unit_of_metric,
         static={name: _static(name) for name in names},

@@ -123,11 +123,16 @@ def test_a_link_leaves_no_token_in_the_address(open_page: Open) -> None:
 
 def test_all_is_read_without_javascript(open_page: Open, solved: str) -> None:
     page = open_page(solved, java_script_enabled=False)
-    for heading in ("What it is worth", "Mixture", "What binds it", "Tasks", "Predicted against measured"):
-        assert page.get_by_role("heading", name=heading, exact=True).is_visible()
-    chart = page.get_by_role("img", name="Proposed mixture and natural distribution")
-    assert chart.is_visible()
-    assert page.get_by_role("region", name="Mixture by domain").get_by_role("row").count() == len(TOKENS) + 1
+    headings = (
+        *("Adopt", "What gets worse", "What gets better", "What to do next", "Mixture"),
+        *("What each task gains", "How far it can be trusted", "What binds it", "Predicted against measured"),
+    )
+    for heading in headings:
+        assert page.get_by_role("heading", name=heading, exact=True).is_visible(), heading
+    sources_of_several = 2
+    rows = page.get_by_role("region", name="Mixture by domain").get_by_role("row")
+    assert rows.count() == len(TOKENS) + sources_of_several + 1
+    assert page.get_by_role("button", name="Fold all sources").count() == 0, "it would do nothing"
     page.get_by_text("1 more, measured but not in the objective").click()
     assert page.get_by_role("region", name="Tasks outside the objective").is_visible()
 
@@ -140,7 +145,8 @@ def test_words_can_be_read_in_light_and_dark(open_page: Open, solved: str, schem
             const of = (what, property) => getComputedStyle(document.querySelector(what))[property];
             return { paper: of("body", "backgroundColor"), ink: of("body", "color"), soft: of("dt", "color"),
                      link: of("main a", "color"), good: of(".state-succeeded", "color"),
-                     label: of(".chart .label", "fill"), value: of(".chart .value", "fill") };
+                     label: of("caption", "color"), better: of("strong.better", "color"),
+                     at_cap: of(".at-cap", "color") };
         }"""
     )
     paper = luminance(colours.pop("paper"))
@@ -200,3 +206,29 @@ def test_a_page_of_something_under_way_follows_it(open_page: Open, store: Store)
     assert sentence.get_attribute("aria-live") == "polite"
     assert link.evaluate("one => one === document.activeElement"), "the focus stays where it was"
     assert page.title().startswith("2/3")
+
+
+def test_the_mixture_is_sorted_searched_and_folded(open_page: Open, solved: str) -> None:
+    page = open_page(solved)
+    rows = page.locator("#mixture-table tbody tr:not(.source):visible")
+    assert rows.count() == len(TOKENS)
+    page.get_by_label("Find a domain").fill("python")
+    assert rows.count() == 3
+    assert page.locator("#mixture-table tr.source:visible").count() == 2
+    page.get_by_label("Find a domain").fill("")
+    page.get_by_role("button", name="Fold all sources").click()
+    alone = [name for name in TOKENS if ":" not in name]
+    one_of_its_source = ["encyclopedia:science", "web:news"]
+    assert rows.count() == len(alone) + len(one_of_its_source)
+    page.get_by_role("button", name="code 4 domains").press("Enter")
+    assert rows.count() == len(alone) + len(one_of_its_source) + 4
+    page.get_by_role("button", name="Unfold all").click()
+    page.get_by_role("button", name="Epochs").click()
+    shown = [
+        float(text)
+        for text in rows.locator("td[data-label=Epochs]").evaluate_all(
+            "cells => cells.map((cell) => cell.dataset.value)"
+        )
+    ]
+    assert shown[0] == max(shown)
+    assert page.locator("th[aria-sort=descending]").inner_text().strip().startswith("Epochs")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.dashboard.sentences import predicted_verdict, target_sentences
+from service.dashboard.sentences import target_sentences
 from service.launches.comparison import compare, objective_bpb
 from tests.mixing.test_target import PROXIES, anchors, document
 from tests.mixing.test_warnings import fields, is_shown, numbers
@@ -70,21 +70,12 @@ def test_an_objective_needs_all_its_tasks() -> None:
     assert objective_bpb({}, {"tasks": []}) is None
 
 
-@pytest.mark.parametrize(("gain", "tone"), [(0.05, "good"), (0.01, "open"), (-0.05, "bad")])
-def test_the_verdict_follows_the_interval_and_not_the_estimate(gain: float, tone: str) -> None:
-    verdict = predicted_verdict(evidence(TOKENS, gain))
-    assert verdict.tone == tone
-    assert ("cannot tell" in verdict.words) == (tone == "open")
-
-
 @pytest.mark.parametrize(
     ("trained", "said"), [(0, "of another are none"), (2, "are of too few mixtures"), (6, "6 anchors tell")]
 )
 def test_the_sentences_of_a_prediction_quote_its_fields(trained: int, said: str) -> None:
     found = document((*PROXIES, *anchors((0.5, 2.0))[:trained]))
-    sentences = " ".join([predicted_verdict(found).words, *target_sentences(found)]).replace(
-        "\N{MINUS SIGN}", "-"
-    )
+    sentences = " ".join(target_sentences(found)).replace("\N{MINUS SIGN}", "-")
     for tokens in ("900.0M", "4.0B"):
         assert tokens in sentences
     sentences = re.sub(r"[\d.]+[MB]", "", sentences)

@@ -130,7 +130,7 @@ def test_an_optimization_that_waits(read, store: Store) -> None:
     words = read(f"/optimizations/{store.optimization(store.domain_set(state='running'), 'queued')}")
     assert "Waiting for the domains to be prepared." in words
     assert "The swarm is not sampled yet." in words
-    assert "What it is worth" not in words
+    assert "Mixture Change is against" not in words
 
 
 def test_an_optimization_under_way(client: TestClient, read, store: Store) -> None:
@@ -161,11 +161,11 @@ def test_a_solved_optimization_shows_its_evidence(read, store: Store) -> None:
     solved = store.optimization(store.domain_set(), "succeeded", ["succeeded"] * 3, proposal=evidence(TOKENS))
     words = read(f"/optimizations/{solved}")
     assert "Done: 3 of 3 proxy runs trained." in words
-    assert "2.4339 BPB on the objective, 0.0412 lower than the natural distribution's 2.4751" in words
-    assert "90% interval of the gain +0.0225 to +0.0613" in words
+    assert "Check with a launch" in words
+    assert "Gain over natural +0.041 BPB +0.022 to +0.061" in words
     assert "poetry is at its cap of 4 epochs; 1M more tokens of it are worth 0.003 BPB." in words
     assert "No proxy run is near the proposed mixture." in words
-    assert "1 more, measured but not in the objective" in words
+    assert "held-out/novels not in the objective +0.144" in words
     assert "Predicted against measured" not in words
 
 
@@ -178,7 +178,7 @@ def test_launches_are_held_against_the_prediction(read, store: Store) -> None:
     assert (
         "0.0390 better than 2.1000 on the natural distribution, within the interval of what a proxy" in words
     )
-    assert "+0.0412 → +0.0390" in words
+    assert "objective +0.041 +0.022 to +0.061 +0.039" in words
     measured = read(f"/launches/{launch}")
     assert "2.0610 BPB" in measured
     assert "1.1M non-embedding parameters" in measured
@@ -229,21 +229,20 @@ def test_runs_are_paged_in_order(client: TestClient, store: Store) -> None:
     assert re.findall(r'<th scope="row" class="n">(\d+)</th>', second) == ["25", "26", "27", "28", "29"]
 
 
-def test_the_mixture_chart_is_a_picture_with_a_name_and_a_bar_for_each_domain(
+def test_the_mixture_has_a_row_and_a_bar_for_each_domain_and_a_sum_for_each_source(
     client: TestClient, store: Store
 ) -> None:
     solved = store.optimization(store.domain_set(), "succeeded", proposal=evidence(TOKENS))
     page = client.get(f"/optimizations/{solved}").text
-    drawn = re.search(r'<svg class="chart" id="mixture-chart".*?</svg>', page, re.S)
+    drawn = re.search(r'<table id="mixture-table".*?</table>', page, re.S)
     assert drawn is not None
-    chart = ElementTree.fromstring(drawn[0])
-    assert chart.get("role") == "img"
-    assert chart.findtext("title") == "Proposed mixture and natural distribution"
-    assert "web:news" in (chart.findtext("desc") or "")
-    assert len(chart.findall(".//rect[@class='proposed']")) == len(TOKENS)
-    assert len(chart.findall(".//line[@class='cap binding']")) == 3
-    widths = [float(bar.get("width", "").rstrip("%")) for bar in chart.findall(".//rect[@class='natural']")]
-    assert max(widths) == pytest.approx(100 / 1.02, abs=0.01)
+    table = ElementTree.fromstring(drawn[0])
+    rows = table.findall("tbody/tr")
+    sums = [row for row in rows if row.get("class") == "source"]
+    assert len(rows) - len(sums) == len(TOKENS)
+    assert ["".join(row[0].itertext()).split()[0] for row in sums] == ["code", "manuals"]
+    assert len(table.findall(".//rect[@class='proposed']")) == len(rows)
+    assert sums[0][2].text == "51.06%", "11.8M of 23.111M tokens are code's"
 
 
 def test_hostile_names_are_text(client: TestClient, read, store: Store) -> None:
@@ -275,8 +274,8 @@ def test_evidence_without_numbers_is_shown_with_dashes(read, store: Store) -> No
     proposal["held_out_rank_correlation"] = None
     solved = store.optimization(store.domain_set(), "succeeded", proposal=proposal)
     words = read(f"/optimizations/{solved}")
-    assert "the gain has no interval" in words
-    assert "No constraint binds" in words
+    assert "No run could be held out" in words
+    assert "No cap and no share holds it back." in words
 
 
 def test_a_baseline_speaks_of_no_runs(client: TestClient, read, store: Store) -> None:

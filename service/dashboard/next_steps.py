@@ -1,0 +1,143 @@
+"""What to do next with an answer: requests of the public API, ready to be sent."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from service.dashboard.decision import losers
+from service.dashboard.evidence import Evidence
+from store.documents import OptimizationDocument
+
+ALLOWED_LOSS = 0.0
+"""What the suggested guard rail lets a task lose: nothing."""
+MOST_RAILS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to do: ``path`` is posted to with ``body``; ``why`` says what it takes and gives."""
+
+    name: str
+    title: str
+    why: str
+    path: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """An optimization that has an answer, as its requests call it."""
+
+    domain_set: str
+    revision: int
+    settings: OptimizationDocument
+    swarm_id: str | None
+    mixture_id: str
+    natural_mixture_id: str | None
+    is_in_use: bool = False
+
+
+def next_steps(answered: Answered, evidence: Evidence) -> list[Step]:
+    """The steps there are, the most useful first."""
+    return [*_launches(answered), *_solved_again(answered, evidence), *_adopted(answered)]
+
+
+def _launches(answered: Answered) -> Iterator[Step]:
+    proxy = answered.settings.proxy
+    if proxy is None or proxy.size is None or answered.natural_mixture_id is None:
+        return
+    body = {
+        "size": proxy.size,
+        "tokens": proxy.tokens,
+        "sequence_length": proxy.sequence_length,
+        "batch_rows": proxy.batch_rows,
+    }
+    for name, mixture in (("proposed", answered.mixture_id), ("natural", answered.natural_mixture_id)):
+        why = "Say the size and the tokens; the same for both mixtures, so that they can be compared."
+        yield Step(
+            f"launch-{name}",
+            f"Launch the {name} mixture",
+            why,
+            "/v1/launches",
+            {"mixture_id": mixture, **body},
+        )
+
+
+def _solved_again(answered: Answered, evidence: Evidence) -> Iterator[Step]:
+    again = _question(answered)
+    if again is None:
+        return
+    certain = [task for task in losers(evidence) if task.is_certain_loss][:MOST_RAILS]
+    railed = {guard.task for guard in answered.settings.guard_rails}
+    if named := [task.name for task in certain if task.name not in railed]:
+        rails = [{"task": name, "worse_than_natural": ALLOWED_LOSS} for name in named]
+        others = f" and {len(named) - 1} more" if len(named) > 1 else ""
+        yield Step(
+            "guard-rail",
+            "Solve again with a guard rail",
+            f"No mixture in which {named[0]}{others} would lose against natural. No runs; seconds.",
+            "/v1/optimizations",
+            {**again, "guard_rails": [*again.get("guard_rails", ()), *rails]},
+        )
+    yield Step(
+        "solve-again",
+        "Solve again with other caps or shares",
+        "Change repetition_cap, kl_weight or shares below. No runs; seconds.",
+        "/v1/optimizations",
+        again,
+    )
+
+
+def _question(answered: Answered) -> dict[str, Any] | None:
+    """The same question over the same runs; None where it has none, or limits that no request can repeat."""
+    settings = answered.settings
+    swarms = settings.swarms or ((answered.swarm_id,) if answered.swarm_id else ())
+    if not swarms or settings.recipe is None:
+        return None
+    body: dict[str, Any] = {
+        "domain_set": answered.domain_set,
+        "revision": answered.revision,
+        "method": settings.method,
+        "regression": settings.recipe.regression,
+        "granularity": settings.recipe.granularity,
+        "solver": settings.recipe.solver,
+        "swarms": list(swarms),
+        "target_tokens": int(settings.target_tokens),
+        "repetition_cap": settings.repetition_cap,
+        "kl_weight": settings.kl_weight,
+        "kl_unit": settings.kl_unit,
+        "aggregate": settings.aggregate,
+        "tasks": [
+            {
+                "name": task.name,
+                "weight": task.weight,
+                **({"family": task.family} if task.family else {}),
+            }
+            for task in settings.tasks
+        ],
+    }
+    if settings.target is not None:
+        body["target"] = {"parameters": int(settings.target.parameters)}
+    if settings.shares:
+        body["shares"] = [
+            {name: value for name, value in asdict(share).items() if value is not None}
+            for share in settings.shares
+        ]
+    if settings.guard_rails:
+        body["guard_rails"] = [
+            {name: value for name, value in asdict(guard).items() if value is not None}
+            for guard in settings.guard_rails
+        ]
+    return body
+
+
+def _adopted(answered: Answered) -> Iterator[Step]:
+    if answered.is_in_use:
+        return
+    yield Step(
+        "adopt",
+        "Mark as in use",
+        "Later answers for this domain set are compared with it. Say why, for who asks in a year.",
+        f"/v1/domain-sets/{answered.domain_set}/adoptions",
+        {"mixture_id": answered.mixture_id, "why": "..."},
+    )
