@@ -43,6 +43,7 @@ class Asked(Reading):
         regression: another law than the method's. Without one, an ensemble that would take more than some seconds
             gives way to the effective power law, and the notes say so.
         kl_weight: lambda of the KL term; None for the method's.
+        prefer: "natural" or a mixture: of those that the runs cannot tell from the best, the nearest to it is taken.
         seed: of the folds and of a search.
     """
 
@@ -58,6 +59,7 @@ class Asked(Reading):
     method: str = "mixwright"
     regression: str | None = None
     kl_weight: float | None = None
+    prefer: str | Mapping[str, float] | None = None
     seed: int = 0
 
 
@@ -225,6 +227,7 @@ def _question(swarm: Swarm, pool: Mapping[str, tuple[float, float | None]], aske
             TaskGuard(task, worse_than_natural=worse) for task, worse in asked.guard_rails.items()
         ),
         kl_weight=method.kl_weight if asked.kl_weight is None else asked.kl_weight,
+        prefer=asked.prefer,
         seed=asked.seed,
     )
 

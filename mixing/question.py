@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from mixing.document import Document, from_document, to_document
-from mixing.domains import Domains
-from mixing.errors import InvalidMetrics, InvalidSetting
+from mixing.domains import Domains, Mixture
+from mixing.errors import InvalidMetrics, InvalidSetting, MixingError
 from mixing.laws.regression import Fitted
 from mixing.limits import Limits
 from mixing.methods import method_named
@@ -46,6 +46,7 @@ class Question(Terms):
         InvalidSetting: as `Terms` and `Limits`; proxy tokens or parameters that are not positive, or are missing
             where the solver or the target needs them; a target smaller than its proxies; a reuse that the recipe
             cannot make.
+        UnknownDomain, MissingDomain, InvalidWeights: the mixture to be near to.
         NotHeeded: what the solver takes no account of.
         UnknownMethod: no such method.
     """
@@ -70,10 +71,28 @@ class Question(Terms):
             guard_rails=self.guard_rails,
             kl_weight=self.kl_weight,
             repetition_price=self.repetition_price,
+            prefer=self.prefer,
         )
+        self._check_preferred()
         check_reusable(self.parts, self.reuse)
         if self.target is not None:
             self._check_target(self.target)
+
+    def _check_preferred(self) -> None:
+        if self.prefer is None or isinstance(self.prefer, str):
+            return
+        try:
+            Mixture.of(self.prefer, over=self.domains.names)
+        except MixingError as error:
+            error.field = "prefer"
+            raise
+
+    @cached_property
+    def preferred(self) -> np.ndarray:
+        """(m,) the mixture to be near to; the natural distribution where nothing was said."""
+        if self.prefer is None or isinstance(self.prefer, str):
+            return self.domains.natural_weights
+        return Mixture.of(self.prefer).align(self.domains.names)
 
     def _check_target(self, target: Target) -> None:
         for name, whole in (("parameters", self.proxy_parameters), ("tokens", self.proxy_tokens)):

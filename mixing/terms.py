@@ -118,9 +118,12 @@ class Terms:
         temperature: exponent tau of the method `temperature`; None is 0.5.
         target: the training run as a model and its tokens, for a prediction of what it gains; None for one of what
             a proxy would gain.
+        prefer: "natural", or the mixture by domain, to which the answer is to be as near as the runs leave open
+            (`mixing.answer.decision`); None for the best as predicted.
 
     Raises:
-        InvalidSetting: a negative seed, strengths that do not rise from above 0, or no such unit.
+        InvalidSetting: a negative seed, strengths that do not rise from above 0, no such unit, or a preference
+            that is neither.
     """
 
     method: str = "mixwright"
@@ -136,6 +139,7 @@ class Terms:
     strengths: tuple[float, float] = STRENGTHS
     temperature: float | None = None
     target: Target | None = None
+    prefer: str | Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -144,6 +148,11 @@ class Terms:
             raise InvalidSetting(
                 f"kl_unit is {self.kl_unit!r}; it is one of {', '.join(map(repr, get_args(KLUnit)))}",
                 field="kl_unit",
+            )
+        if isinstance(self.prefer, str) and self.prefer != "natural":
+            raise InvalidSetting(
+                f"prefer is {self.prefer!r}; it is 'natural' or a mixture, the weight of each domain",
+                field="prefer",
             )
         lowest, highest = self.strengths
         if not 0 < lowest <= highest < math.inf:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mixing.answer.decision import Decision, decide
 from mixing.answer.report import Document, Report
 from mixing.answer.target import AtTarget, target_document, transfer_of
 from mixing.answer.uncertainty import GainIntervals, gain_intervals
@@ -36,6 +37,7 @@ class Proposal:
         solution: the mixture.
         intervals: of the gain; None where there is no held-out error.
         transfer: what the proxies' gains are worth at the target; None without one.
+        decision: what was taken in the place of the best; None where nothing is preferred, or nothing held out.
     """
 
     question: Question
@@ -44,6 +46,7 @@ class Proposal:
     solution: Solution
     intervals: GainIntervals | None
     transfer: Transfer | None = None
+    decision: Decision | None = None
 
     @property
     def at_target(self) -> Document | None:
@@ -100,12 +103,14 @@ def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
     problem = problem_of(question, learned.evidence, learned.law, factors)
     fitted = FittedQuestion(question, problem, learned.evidence, learned.held_out, stream(question, _SEARCH))
     solution = solution_of(fitted)
-    intervals = None
+    intervals, decision = None, None
     if (refits := learned.refits) is not None:
         optima = np.stack([_optimum(fitted, other, solution, factors) for other in refits.laws])
+        if (decided := decide(fitted, learned, solution, optima)) is not None:
+            solution, decision = decided
         natural = question.domains.natural_weights
         intervals = gain_intervals(learned.law, refits, learned.evidence, optima, natural, solution.weights)
-    return Proposal(question, learned, problem, solution, intervals, transfer)
+    return Proposal(question, learned, problem, solution, intervals, transfer, decision)
 
 
 def anchor_mixtures(question: Question, runs: Sequence[RunEvidence], count: int) -> list[dict[str, float]]:
@@ -124,7 +129,7 @@ def anchor_mixtures(question: Question, runs: Sequence[RunEvidence], count: int)
         TooFewRuns, InvalidMetrics, ...: as `propose`.
     """
     proxies, _ = split(question, runs)
-    proposal = propose(replace(question, target=None), proxies)
+    proposal = propose(replace(question, target=None, prefer=None), proxies)
     evidence, law = proposal.learned.evidence, proposal.learned.law
     values = evidence.groups.value(law.mean(evidence.weights))
     chosen = [question.domains.natural_weights, proposal.solution.weights]

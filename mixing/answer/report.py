@@ -61,6 +61,7 @@ class Report:
             "recipe": asdict(recipe),
             "objective": self.objective,
             "at_target": proposal.at_target,
+            "decision": None if proposal.decision is None else proposal.decision.document(self.question),
             "tasks": self.tasks,
             "worse": self.worse(),
             "held_out_rank_correlation": self.held_out_rank_correlation,

@@ -168,6 +168,11 @@ _OUTPUTS = ("json_file", "html_file", "mixture_out", "format_name", "path", "seq
 @click.option("--method", default="mixwright", show_default=True)
 @click.option("--regression", help="Another law than the method's.")
 @click.option("--kl", "kl_weight", type=float, help="Weight of the distance to the natural distribution.")
+@click.option(
+    "--prefer",
+    type=click.Choice(["natural"]),
+    help="Of the mixtures that the runs cannot tell from the best, take the nearest to natural.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "--json",

@@ -73,6 +73,8 @@ def check_request(request: OptimizationRequest, settings: Settings) -> CheckedRe
     for term in fields(Terms):  # the request has most of them by name
         if (value := getattr(request, term.name, None)) is not None:
             terms[term.name] = value
+    if terms.get("prefer") == "in_use":
+        del terms["prefer"]  # its weights are in the store (`service.optimizations.planning`)
     terms["target"] = None  # once its model and the proxies' are counted (`service.optimizations.target`)
     terms |= {"recipe": recipe, "guard_rails": tuple(_guards(request))}
     document = OptimizationDocument(
@@ -167,6 +169,7 @@ _TRAINING_ONLY = (
     "shares",
     "kl_weight",
     "repetition_price",
+    "prefer",
     "reuse",
     "proxy_name",
     "run_tokens",
@@ -196,7 +199,7 @@ def _check_untrained(method: Method, request: OptimizationRequest) -> None:
 
 def _check_parts(request: OptimizationRequest, recipe: Recipe) -> None:
     """Raise Invalid for what the regression or the solver of the recipe would ignore."""
-    heeded = ("shares", "guard_rails", "kl_weight", "repetition_price")
+    heeded = ("shares", "guard_rails", "kl_weight", "repetition_price", "prefer")
     try:
         check_heeded(recipe, **{name: getattr(request, name) for name in heeded})
     except MixingError as error:

@@ -4,10 +4,15 @@ Run as a computation (`service.processes.computation`), which has a connection o
 is refused first, and all of it before older runs are read.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sqlalchemy.orm import Session
+
+from mixing.domains import Mixture
 from mixing.errors import MixingError, TooFewRuns
 from mixing.methods import Method, Recipe, method_named
+from service.domain_sets.adoptions import in_use
 from service.domain_sets.repository import require_usable, revision_of
 from service.optimizations.checks import CheckedRequest, check_answerable, check_request, shares_of
 from service.optimizations.cost import (
@@ -26,9 +31,9 @@ from service.training.checks import check_vocabulary
 from service.training.device import check_counted, is_counted, worker_device
 from store.documents import ShareDocument, TrainingDocument
 from store.engine import Database, database_for
-from store.problems import Invalid, invalid
+from store.problems import Invalid, existing, invalid
 from store.settings import Settings
-from store.tables import Revision
+from store.tables import MixtureRow, Revision
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ def _read(database: Database, checked: CheckedRequest, dry_run: bool) -> _Read:
         revision = revision_of(session, request.domain_set, request.revision)
         require_usable(session, revision)
         check_vocabulary(checked.start, revision.vocabulary_size, "proxy.start")
+        checked = _with_preferred(session, checked, [row.name for row in revision.domains])
         given = given_of(session, revision, checked)
         if given is not None:
             checked = given.checked(checked, len(revision.domains))
@@ -96,6 +102,23 @@ def _read(database: Database, checked: CheckedRequest, dry_run: bool) -> _Read:
         if checked.document.recipe is not None and given is None:
             reuse = reuse_question(session, revision, checked, dry_run)
         return _Read(checked, revision, reuse, given)
+
+
+def _with_preferred(session: Session, checked: CheckedRequest, domains: Sequence[str]) -> CheckedRequest:
+    """With the weights of the mixture to be near to; raises Invalid for one over other domains."""
+    prefer, request = checked.document.prefer, checked.request
+    if request.prefer == "in_use":
+        adopted = in_use(session, request.domain_set)
+        if adopted is None:
+            raise Invalid("none_in_use", f"{request.domain_set!r} has no mixture in use.", "prefer")
+        prefer = existing(session.get(MixtureRow, adopted.mixture_id), "mixture", adopted.mixture_id).weights
+    if prefer is None or isinstance(prefer, str):
+        return checked
+    try:
+        Mixture.of(prefer, over=domains)
+    except MixingError as error:
+        raise invalid(error, "prefer") from error
+    return replace(checked, document=replace(checked.document, prefer=dict(prefer)))
 
 
 def _plan(read: _Read, maximum_runs: int) -> PlannedOptimization:

@@ -344,6 +344,11 @@ class OptimizationRequest(RequestModel):
         description="The planned training run, for a prediction of what it gains (`at_target`) and not only of what a"
         " proxy would.",
     )
+    prefer: Literal["natural", "in_use"] | dict[Selector, float] | None = Field(
+        default=None,
+        description="Of the mixtures that the runs cannot tell from the best, take the nearest to the `natural` one,"
+        " to the one `in_use`, or to a mixture: the weight of each domain.",
+    )
     anchors: list[AnchorsRequest] = Field(
         default_factory=list,
         max_length=8,

@@ -6,9 +6,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from benchmarks.api_store import Sizes, fill
+from store.documents import OptimizationDocument
 from store.engine import Database
 from store.settings import Settings
-from store.tables import Revision
+from store.tables import Optimization, Revision
 
 
 @pytest.fixture
@@ -111,3 +112,32 @@ def test_what_cannot_be_adopted_is_refused(
 
 def test_a_set_that_is_not_there_has_no_history(client: TestClient) -> None:
     assert client.get("/v1/domain-sets/none/adoptions").json()["code"] == "domain_set_not_found"
+
+
+def test_the_mixture_in_use_can_be_preferred(
+    client: TestClient, settings: Settings, mixtures: list[dict[str, Any]]
+) -> None:
+    body = {
+        "domain_set": "pool-0",
+        "target_tokens": 10**9,
+        "trained": "elsewhere",
+        "runs": 40,
+        "tasks": [{"name": "mmlu"}],
+        "reuse": "none",
+        "prefer": "in_use",
+    }
+    refused = client.post("/v1/optimizations", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (422, "none_in_use"), refused.text
+    mixture = _of(mixtures, "pool-0")[0]
+    client.post("/v1/domain-sets/pool-0/adoptions", json={"mixture_id": mixture["id"], "why": "measured"})
+    made = client.post("/v1/optimizations", json=body)
+    assert made.status_code == 202, made.text
+    weights = client.get(f"/v1/mixtures/{mixture['id']}").json()["weights"]
+    database = Database(settings.resolved_database_url)
+    with database.read() as session:
+        document = OptimizationDocument.of(session.get_one(Optimization, made.json()["id"]))
+        assert document.prefer == weights
+    database.close()
+    few = dict(list(weights.items())[1:])
+    wrong = client.post("/v1/optimizations", json={**body, "prefer": few})
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "prefer"), wrong.text
