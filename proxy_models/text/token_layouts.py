@@ -1,5 +1,7 @@
 """What trainers read token ids from, each layout in a directory of its own, written block by block.
 
+What is written goes to the disk meanwhile, in another thread: a disk that waits for the end would double the time.
+
 - ``olmo-core``: ``tokens.npy``, ids without a header, in the shard's type (OLMo-core's configuration says which).
 - ``megatron``: ``tokens.bin`` and the ``tokens.idx`` of `megatron/core/datasets/indexed_dataset.py`. It has no
   uint32: ids over 65,535 are int32.
@@ -10,20 +12,26 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from proxy_models.storage import flush
 from proxy_models.text.token_files import MEGATRON_INDEX
 
+BLOCK = 2**22
+"""Tokens that are written at once, at most."""
 _CHUNK_BYTES = 2**26
-"""Of a shard or chunk: what both trainers write without being told otherwise."""
+"""Of a shard or chunk: what both trainers write without being told otherwise; of another file what is flushed."""
 
 
 class Layout(ABC):
     """A directory's files: `add` takes the tokens in their order, block by block, and `close` ends them.
+
+    ``background`` has one thread, which flushes.
 
     Attributes:
         told: what the trainer is told, within the directory; empty for the directory itself.
@@ -35,8 +43,15 @@ class Layout(ABC):
     sidecar: ClassVar[str] = "written.json"
     has_rows: ClassVar[bool] = False
 
-    def __init__(self, directory: Path, dtype: np.dtype, length: int) -> None:
+    def __init__(self, directory: Path, dtype: np.dtype, length: int, background: Executor) -> None:
         self._directory, self._dtype, self._length = directory, self.dtype_of(dtype), length
+        self._background, self._flushing = background, Future[None]()
+        self._flushing.set_result(None)
+
+    def _flush(self, file: Path) -> None:
+        """Have it on the disk soon. Raises OSError where the last that was to be there cannot."""
+        self._flushing.result()
+        self._flushing = self._background.submit(flush, file)
 
     @classmethod
     def dtype_of(cls, own: np.dtype) -> np.dtype:
@@ -44,12 +59,12 @@ class Layout(ABC):
         return np.dtype("<i4")
 
     @abstractmethod
-    def add(self, tokens: np.ndarray) -> None:
-        """Write the next tokens."""
+    def add(self, pieces: Sequence[np.ndarray]) -> None:
+        """Write the next tokens, `BLOCK` of them at most, contiguous in each piece."""
 
-    @abstractmethod
     def close(self, lengths: np.ndarray) -> None:
         """End the files; (n,) tokens of the documents in their order."""
+        self._flushing.result()
 
 
 class Raw(Layout):
@@ -58,22 +73,29 @@ class Raw(Layout):
     told, sidecar = "tokens.npy", "tokens.npy.json"
     _data = told
 
-    def __init__(self, directory: Path, dtype: np.dtype, length: int) -> None:
-        super().__init__(directory, dtype, length)
+    def __init__(self, directory: Path, dtype: np.dtype, length: int, background: Executor) -> None:
+        super().__init__(directory, dtype, length, background)
         self._file = (directory / self._data).open("wb")
+        self._unflushed = 0
 
     @classmethod
     def dtype_of(cls, own: np.dtype) -> np.dtype:
         """See `Layout`."""
         return own
 
-    def add(self, tokens: np.ndarray) -> None:
+    def add(self, pieces: Sequence[np.ndarray]) -> None:
         """See `Layout`."""
-        self._file.write(np.ascontiguousarray(tokens, self._dtype).data)
+        block = np.concatenate(pieces, dtype=self._dtype)
+        self._file.write(block.data)
+        self._unflushed += block.nbytes
+        if self._unflushed >= _CHUNK_BYTES:
+            self._unflushed = 0
+            self._flush(self._directory / self._data)
 
     def close(self, lengths: np.ndarray) -> None:
         """See `Layout`."""
         self._file.close()
+        super().close(lengths)
 
 
 class Megatron(Raw):
@@ -109,27 +131,28 @@ class _Rows(Layout):
 
     has_rows = True
 
-    def __init__(self, directory: Path, dtype: np.dtype, length: int) -> None:
-        super().__init__(directory, dtype, length)
+    def __init__(self, directory: Path, dtype: np.dtype, length: int, background: Executor) -> None:
+        super().__init__(directory, dtype, length, background)
         self._most = max(_CHUNK_BYTES // (length * self._dtype.itemsize), 1) * length
         # One buffer for all chunks: new pages for each would take longer than copying into it.
-        self._buffer, self._filled = np.empty(self._most, self._dtype), 0
+        self._buffer, self._filled = np.empty(self._most + BLOCK, self._dtype), 0
 
-    def add(self, tokens: np.ndarray) -> None:
+    def add(self, pieces: Sequence[np.ndarray]) -> None:
         """See `Layout`."""
-        while len(tokens):
-            taken = min(len(tokens), self._most - self._filled)
-            self._buffer[self._filled : self._filled + taken] = tokens[:taken]
-            self._filled, tokens = self._filled + taken, tokens[taken:]
-            if self._filled == self._most:
-                self._put(self._buffer.reshape(-1, self._length))
-                self._filled = 0
+        end = self._filled + sum(map(len, pieces))
+        np.concatenate(pieces, out=self._buffer[self._filled : end], casting="same_kind")
+        while end >= self._most:
+            self._put(self._buffer[: self._most].reshape(-1, self._length))
+            end -= self._most
+            self._buffer[:end] = self._buffer[self._most : self._most + end]
+        self._filled = end
 
     def close(self, lengths: np.ndarray) -> None:
         """See `Layout`."""
         if rows := self._filled // self._length:
             self._put(self._buffer[: rows * self._length].reshape(rows, self._length))
         self._end()
+        super().close(lengths)
 
     @abstractmethod
     def _put(self, rows: np.ndarray) -> None:
@@ -143,8 +166,8 @@ class _Rows(Layout):
 class Mds(_Rows):
     """Streaming's shards and index."""
 
-    def __init__(self, directory: Path, dtype: np.dtype, length: int) -> None:
-        super().__init__(directory, dtype, length)
+    def __init__(self, directory: Path, dtype: np.dtype, length: int, background: Executor) -> None:
+        super().__init__(directory, dtype, length, background)
         self._said: dict[str, Any] = {
             "column_encodings": [f"ndarray:int32:{length}"],
             "column_names": ["tokens"],
@@ -165,6 +188,7 @@ class Mds(_Rows):
         with (self._directory / name).open("wb") as file:
             file.write(np.array([len(rows)], "<u4").tobytes() + offsets.astype("<u4").tobytes() + said)
             file.write(rows.data)
+        self._flush(self._directory / name)
         raw = {"basename": name, "bytes": head + rows.nbytes, "hashes": {}}
         self._shards.append({**self._said, "raw_data": raw, "samples": len(rows), "zip_data": None})
 
@@ -176,8 +200,8 @@ class Mds(_Rows):
 class LitData(_Rows):
     """litdata's chunks and index: one item a chunk, for `TokensLoader` cuts rows itself."""
 
-    def __init__(self, directory: Path, dtype: np.dtype, length: int) -> None:
-        super().__init__(directory, dtype, length)
+    def __init__(self, directory: Path, dtype: np.dtype, length: int, background: Executor) -> None:
+        super().__init__(directory, dtype, length, background)
         self._chunks: list[dict[str, Any]] = []
 
     def _put(self, rows: np.ndarray) -> None:
@@ -185,6 +209,7 @@ class LitData(_Rows):
         with (self._directory / name).open("wb") as file:
             file.write(np.array([1, head, head + rows.nbytes], "<u4").tobytes())
             file.write(rows.data)
+        self._flush(self._directory / name)
         said = {"chunk_bytes": head + rows.nbytes, "chunk_size": 1, "dim": rows.size, "filename": name}
         self._chunks.append(said)
 
@@ -208,11 +233,11 @@ class Axolotl(_Rows):
 
     told = "rows.parquet"
 
-    def __init__(self, directory: Path, dtype: np.dtype, length: int) -> None:
+    def __init__(self, directory: Path, dtype: np.dtype, length: int, background: Executor) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        super().__init__(directory, dtype, length)
+        super().__init__(directory, dtype, length, background)
         kinds = {"input_ids": pa.int32(), "attention_mask": pa.int8(), "labels": pa.int32()}
         self._schema = pa.schema([(name, pa.list_(kind)) for name, kind in kinds.items()])
         self._file = pq.ParquetWriter(directory / self.told, self._schema, compression="zstd")

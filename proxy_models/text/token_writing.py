@@ -10,7 +10,7 @@ reads, so whoever gives the files to a domain set is held to their tokenizer.
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,8 @@ import numpy as np
 
 from proxy_models.errors import DataMissing, StorageFailed
 from proxy_models.storage import new_directory
-from proxy_models.text.token_layouts import LAYOUTS, Layout
+from proxy_models.text.token_layouts import BLOCK, LAYOUTS, Layout
 from proxy_models.text.token_shard import TokenShard
-
-_BLOCK = 2**22
-"""Tokens looked at or gathered at once."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +89,11 @@ def write_tokens(
     }
     if not _is_whole(directory, layout, said):
         _check_space(directory, total * layout.dtype_of(own).itemsize)
-        with new_directory(directory) as draft:
-            files = layout(draft, own, order.length)
-            _write(files, _tokens(shard, (starts, ends), _places(len(ends), order.seed), total), progress)
+        with new_directory(directory) as draft, ThreadPoolExecutor(1) as background:
+            files, done = layout(draft, own, order.length, background), 0
+            for pieces in _tokens(shard, (starts, ends), _places(len(ends), order.seed), total):
+                files.add(pieces)
+                progress(done := done + sum(map(len, pieces)))
             files.close((ends - starts)[next(_places(len(ends), order.seed))])
             sizes = {file.name: file.stat().st_size for file in draft.iterdir()}
             noted = json.dumps({**said, "files": sizes}, indent=1, sort_keys=True)
@@ -115,38 +114,24 @@ def _tokens(
     bounds: tuple[np.ndarray, np.ndarray],
     places: Iterator[np.ndarray],
     total: int,
-) -> Iterator[np.ndarray]:
-    """So many tokens, block by block; the documents once more where they have fewer."""
+) -> Iterator[list[np.ndarray]]:
+    """So many tokens, in pieces of `BLOCK` at most; the documents once more where they have fewer."""
     starts, ends = bounds
     while total > 0:
         order = next(places)
-        for block in _blocks(shard, starts[order], ends[order]):
-            yield block[:total]
-            total -= len(block)
-            if total <= 0:
+        for pieces, number in _blocks(shard, starts[order], ends[order]):
+            if number >= total:
+                yield [np.concatenate(pieces)[:total]]
                 return
-
-
-def _write(files: Layout, blocks: Iterator[np.ndarray], progress: Callable[[int], None]) -> None:
-    """One block is gathered while the one before is written."""
-    done = 0
-    with ThreadPoolExecutor(1) as pool:
-        writing: Future[None] | None = None
-        for block in blocks:
-            if writing is not None:
-                writing.result()
-                progress(done)
-            writing = pool.submit(files.add, block)
-            done += len(block)
-        if writing is not None:
-            writing.result()
+            yield pieces
+            total -= number
 
 
 def document_bounds(shard: TokenShard) -> tuple[np.ndarray, np.ndarray]:
     """(n,) first tokens and (n,) ends of the documents, the end-of-text id included."""
     found = [
-        begin + np.flatnonzero(shard.tokens[begin : begin + _BLOCK] == shard.meta.end_of_text)
-        for begin in range(0, shard.meta.tokens, _BLOCK)
+        begin + np.flatnonzero(shard.tokens[begin : begin + BLOCK] == shard.meta.end_of_text)
+        for begin in range(0, shard.meta.tokens, BLOCK)
     ]
     ends = np.concatenate(found) + 1 if found else np.zeros(0, np.int64)
     if shard.meta.tokens and (not len(ends) or ends[-1] != shard.meta.tokens):
@@ -154,16 +139,23 @@ def document_bounds(shard: TokenShard) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([[0], ends[:-1]]).astype(np.int64), ends.astype(np.int64)
 
 
-def _blocks(shard: TokenShard, starts: np.ndarray, ends: np.ndarray) -> Iterator[np.ndarray]:
-    """The documents one after the other, in arrays of about `_BLOCK` tokens."""
+def _blocks(
+    shard: TokenShard, starts: np.ndarray, ends: np.ndarray
+) -> Iterator[tuple[list[np.ndarray], int]]:
+    """The documents one after the other, in pieces that are about `BLOCK` tokens together, and how many they are."""
     tokens = shard.tokens.view(np.ndarray)  # slices of a mapping's own class take twice as long
-    total = np.cumsum(ends - starts)
+    total = np.concatenate([[0], np.cumsum(ends - starts)])
     begin = 0
     while begin < len(starts):
-        before = total[begin - 1] if begin else 0
-        end = max(int(np.searchsorted(total, before + _BLOCK)), begin + 1)
-        pairs = zip(starts[begin:end].tolist(), ends[begin:end].tolist(), strict=True)
-        yield np.concatenate([tokens[first:last] for first, last in pairs])
+        end = int(np.searchsorted(total, total[begin] + BLOCK, side="right")) - 1
+        if end == begin:  # a long document
+            for first in range(int(starts[begin]), int(ends[begin]), BLOCK):
+                piece = tokens[first : min(first + BLOCK, int(ends[begin]))]
+                yield [piece], len(piece)
+            end = begin + 1
+        else:
+            pairs = zip(starts[begin:end].tolist(), ends[begin:end].tolist(), strict=True)
+            yield [tokens[first:last] for first, last in pairs], int(total[end] - total[begin])
         begin = end
 
 

@@ -119,7 +119,8 @@ def test_rows_are_the_shard_s_tokens_in_order_however_they_are_chunked(
     layout: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("proxy_models.text.token_layouts._CHUNK_BYTES", chunk)
-    monkeypatch.setattr("proxy_models.text.token_writing._BLOCK", 37)
+    for module in ("token_writing", "token_layouts"):
+        monkeypatch.setattr(f"proxy_models.text.{module}.BLOCK", 37)
     source, _ = shard(tmp_path / "shard")
     written = write_tokens(source, tmp_path / "web", Order(layout, 8, seed=None))
     rows = mds_rows(tmp_path / "web") if layout == "streaming" else litdata_rows(tmp_path / "web", 8)
@@ -187,7 +188,8 @@ def test_a_shard_of_nothing_cannot_be_repeated_and_a_full_disk_is_named(
 def test_documents_are_told_by_the_end_of_text_over_any_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy_models.text.token_writing._BLOCK", 7)
+    for module in ("token_writing", "token_layouts"):
+        monkeypatch.setattr(f"proxy_models.text.{module}.BLOCK", 7)
     source, texts = shard(tmp_path / "shard")
     starts, ends = document_bounds(source)
     assert [source.tokens[a:b].tobytes() for a, b in zip(starts, ends, strict=True)] == texts
