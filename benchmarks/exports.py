@@ -90,7 +90,7 @@ def token_files(gigabytes: float, directory: Path) -> dict[str, Any]:
     found = {}
     for layout in COPIED:
         copy, target = directory / "copy", directory / layout
-        written, copied = [], []
+        written, copied, size = [], [], 0
         for _ in range(1 + PAIRS):
             written.append(Taken.by(partial(write_tokens, shard, target, Order(layout, ROW)), target))
             command = ["cp", "-r", str(target), str(copy)]

@@ -53,12 +53,13 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file, flush it to the disk, then give it its name. Raises `StorageFailed`."""
+def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Write a file of this mode (less the umask), flush it to the disk, give it its name. Raises `StorageFailed`."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(path)
         try:
+            temporary.touch(mode)
             temporary.write_bytes(content)
             flush(temporary)
             temporary.replace(path)

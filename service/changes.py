@@ -14,7 +14,7 @@ import asyncio
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -227,7 +227,7 @@ class Changes:
         self._queues: set[asyncio.Queue[bytes | None]] = set()
         self._looking: asyncio.Task[None] | None = None
 
-    async def listen(self, missed: bytes) -> AsyncIterator[bytes]:
+    async def listen(self, missed: bytes) -> AsyncGenerator[bytes, None]:
         """What was ``missed``, what is under way, and then what changes, until `LONGEST_SECONDS` are over."""
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._queues.add(queue)

@@ -181,8 +181,17 @@ def _interval(report: Report, task: str, ends: np.ndarray) -> list[float] | None
     return None if np.isnan(ends[0]) else report.senses[task].interval(*ends)
 
 
+def fitted(question: Question, runs: Sequence[RunEvidence]) -> Learned:
+    """What `evaluate` judges by, which is the same for any mixtures; raises as `mixing.answer.proposal.propose`."""
+    question, _ = quick(question, runs)
+    return learn(question, runs, stream(question, FOLDS))
+
+
 def evaluate(
-    question: Question, runs: Sequence[RunEvidence], mixtures: Mapping[str, Mapping[str, float]]
+    question: Question,
+    runs: Sequence[RunEvidence],
+    mixtures: Mapping[str, Mapping[str, float]],
+    learned: Learned | None = None,
 ) -> Document:
     """What the runs predict of given mixtures, each over all domains, by one fit.
 
@@ -196,15 +205,16 @@ def evaluate(
         question: what was asked of the runs.
         runs: the finished ones, in any order.
         mixtures: `{name: {domain: weight}}`.
+        learned: what `fitted` gave for the question and the runs; None to fit now.
 
     Raises:
         UnknownDomain, MissingDomain, InvalidWeights: a mixture.
         TooFewRuns, InvalidMetrics, ...: as `mixing.answer.proposal.propose`.
     """
+    question, note = quick(question, runs)
     names = question.domains.names
     rows = {called: Mixture.of(given, over=names).align(names) for called, given in mixtures.items()}
-    question, note = quick(question, runs)
-    learned = learn(question, runs, stream(question, FOLDS))
+    learned = fitted(question, runs) if learned is None else learned
     judge = _Judge(question, learned, problem_of(question, learned.evidence, learned.law))
     return {
         "regression": question.parts.regression,

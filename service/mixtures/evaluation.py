@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from mixing.errors import MixingError
 from service.http.schemas import RequestModel, Weights
+from service.mixtures.kept_laws import keep_law, kept_law, law_file
 from service.mixtures.service import mixture_with_id
 from service.optimizations.service import optimization_with_id
 from store.engine import database_for
@@ -69,12 +70,12 @@ class EvaluationView(BaseModel):
 
 
 def evaluate_mixtures(settings: Settings, request: EvaluateRequest) -> EvaluationView:
-    """Fit the optimization's regression to its finished runs and judge the mixtures: a computation.
+    """Judge the mixtures by the optimization's regression, fitted to its finished runs once: a computation.
 
     Raises a Problem: NotFound, Conflict where nothing was trained, Invalid for a mixture that is not over the domains
     and for runs no regression can be fitted to.
     """
-    from mixing.answer.whatif import evaluate
+    from mixing.answer.whatif import evaluate, fitted
 
     with database_for(settings.resolved_database_url) as database, database.read() as session:
         asked = JobQuestion.of(session, optimization_with_id(session, request.optimization_id))
@@ -84,8 +85,13 @@ def evaluate_mixtures(settings: Settings, request: EvaluateRequest) -> Evaluatio
         raise Conflict(
             "no_runs", f"The method {question.method!r} trains no runs: there is nothing to predict by."
         )
+    file = law_file(settings, asked)
     try:
-        made = evaluate(question, asked.evidence(), weights)
+        runs, learned = asked.evidence(), kept_law(file)
+        if learned is None:
+            learned = fitted(question, runs)
+            keep_law(file, learned)
+        made = evaluate(question, runs, weights, learned)
     except MixingError as error:
         raise invalid(error) from error
     return EvaluationView.model_validate(

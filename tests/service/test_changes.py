@@ -196,7 +196,8 @@ def test_who_does_not_keep_up_is_let_go_and_the_others_hear_on(
 
     async def together() -> None:
         async with aclosing(told.listen(b"")) as slow, aclosing(told.listen(b"")) as fast:
-            await anext(slow), await anext(fast)
+            await anext(slow)
+            await anext(fast)
             for number in range(3):
                 told._tell(b"%d" % number)
                 assert await anext(fast) == b"%d" % number
