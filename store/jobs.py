@@ -95,8 +95,13 @@ def cancel_jobs(session: Session, owner: str) -> None:
     session.execute(update(Job).where(Job.owner == owner, Job.state.in_(HELD)).values(cancel_requested=True))
 
 
-def requeue_jobs(session: Session, owner: str, states: Iterable[str] = (FAILED, CANCELLED)) -> int:
-    """Queue again what ended in ``states`` for ``owner``, with all its attempts back; answers how many."""
+def requeue_jobs(
+    session: Session, owner: str, states: Iterable[str] = (FAILED, CANCELLED), user: str | None = None
+) -> int:
+    """Queue again what ended in ``states`` for ``owner``, with all its attempts back; answers how many.
+
+    It is for the ``user`` then, if one is named, or for whom it was.
+    """
     # Whoever still holds a job that was asked to stop need not stop any more.
     session.execute(update(Job).where(Job.owner == owner, Job.state.in_(HELD)).values(cancel_requested=False))
     result = session.execute(
@@ -104,6 +109,7 @@ def requeue_jobs(session: Session, owner: str, states: Iterable[str] = (FAILED, 
         .where(Job.owner == owner, Job.state.in_(tuple(states)))
         .values(
             state=QUEUED,
+            user_name=Job.user_name if user is None else user,
             attempt=0,
             max_attempts=ATTEMPTS,
             available_at=database_now(),

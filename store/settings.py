@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     body_limit_bytes: int = Field(default=2**20, gt=0)
     user_requests_per_second: float = Field(default=100.0, gt=0)
     """Of each user; for a moment twice as many. A user is a token's name, and the operator's token has no quota."""
+    address_requests_per_second: float = Field(default=100.0, gt=0)
+    """Of each address without a token that is known: signing in, wrong addresses; for a moment twice as many."""
     user_slow_requests: int = Field(default=4, ge=1)
     """Requests that check files, plan or compute, of each user at once."""
     user_domain_sets: int = Field(default=1000, ge=1)

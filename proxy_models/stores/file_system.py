@@ -200,6 +200,9 @@ def _status(info: Mapping[str, Any]) -> ObjectStatus:
     return ObjectStatus(int(info["size"]), int.from_bytes(digest[:7], "big"))
 
 
+_TOO_MANY = "looks through too many objects; name the folders that have the files"
+
+
 def matching_objects(pattern: ObjectPath, most: int, seconds: float) -> list[ObjectPath]:
     """The objects a glob names, in any order, for which at most so many names are looked at, for so long.
 
@@ -222,9 +225,7 @@ def _matching(pattern: ObjectPath, most: int, until: float) -> Iterator[ObjectPa
             for info in _entries(fs, ObjectPath(pattern.protocol, folder), most + 1, until):
                 most -= 1
                 if most < 0 or time.monotonic() > until:
-                    raise TooManyObjects(
-                        pattern, "looks through too many objects; name the folders that have the files"
-                    )
+                    raise TooManyObjects(pattern, _TOO_MANY)
                 name = str(info["name"]).strip("/")
                 if info.get("type") == "directory":
                     if name != folder and name.count("/") + 1 < deepest:
@@ -234,14 +235,26 @@ def _matching(pattern: ObjectPath, most: int, until: float) -> Iterator[ObjectPa
 
 
 def _entries(fs: "AbstractFileSystem", folder: ObjectPath, most: int, until: float) -> list[dict[str, Any]]:
-    """What lies in a folder; of S3's, which may have millions in one, at least so many, or what came until then."""
+    """What lies in a folder; of one in a bucket, that may hold millions, so many at least or what came until then.
+
+    Raises `TooManyObjects` for one that would take longer.
+    """
+    from fsspec.exceptions import FSTimeoutError
+
     try:
-        return _first_entries(fs, folder, most, until) if folder.protocol == "s3" else fs.ls(str(folder))
+        if folder.protocol == "s3":
+            return _first_of_s3(fs, folder, most, until)
+        if folder.protocol == "gs":
+            left = max(until - time.monotonic(), 1.0)
+            return fs.ls(str(folder), detail=True, max_results=most, timeout=left)
+        return fs.ls(str(folder), detail=True)
     except FileNotFoundError:  # there is none, or it is gone since it was listed
         return []
+    except FSTimeoutError as error:
+        raise TooManyObjects(folder, _TOO_MANY) from error
 
 
-def _first_entries(fs: Any, folder: ObjectPath, most: int, until: float) -> list[dict[str, Any]]:
+def _first_of_s3(fs: Any, folder: ObjectPath, most: int, until: float) -> list[dict[str, Any]]:
     """Page after page (s3fs lists to the end), for `ls` would have it all in memory before anybody can count."""
     from fsspec.asyn import sync
     from s3fs.errors import translate_boto_error

@@ -56,7 +56,7 @@ def principal_of(request: Request) -> Principal | None:
     Blocking: call it from a thread.
     """
     authenticator: Authenticator = request.app.state.authenticator
-    secret = _bearer_token(request)
+    secret = bearer_token(request)
     if secret is None:
         principal = authenticator.by_cookie(request.cookies.get(COOKIE, ""))
     else:
@@ -64,7 +64,7 @@ def principal_of(request: Request) -> Principal | None:
     return _accepted(request, principal)
 
 
-def _bearer_token(request: Request) -> str | None:
+def bearer_token(request: Request) -> str | None:
     """The token of the header, empty when it is of another kind; None without the header."""
     header = request.headers.get("authorization")
     if not header:
@@ -84,7 +84,7 @@ def _accepted(request: Request, principal: Principal | None) -> Principal | None
 def _recent_principal(request: Request) -> Principal | None:
     """Who sent the request where that was looked up a moment ago; asks nobody, so a coroutine may call it."""
     authenticator: Authenticator = request.app.state.authenticator
-    secret = _bearer_token(request)
+    secret = bearer_token(request)
     return _accepted(request, authenticator.recent(secret, client_address(request))) if secret else None
 
 
@@ -96,7 +96,7 @@ def client_address(request: Request) -> str:
 def with_scope(request: Request, principal: Principal | None, scope: Scope) -> Principal:
     """The principal of a request who may do this; raises as `require_token` does."""
     if principal is None:
-        if _bearer_token(request):
+        if bearer_token(request):
             raise Unauthorized(
                 "unauthorized", "This service does not know the token that was sent, or not any more."
             )
@@ -173,7 +173,7 @@ class FailedAttempts:
 
     def wait_seconds(self, address: str, secret: str) -> int:
         """Whole seconds until the address may try this secret; 0 is now."""
-        network = _network(address)
+        network = network_of(address)
         with self._guard:
             if self._good.get((network, hash_of(secret))):
                 return 0
@@ -182,13 +182,13 @@ class FailedAttempts:
 
     def failed(self, address: str) -> None:
         """Count a wrong token."""
-        network = _network(address)
+        network = network_of(address)
         with self._guard:
             self._failures[network] = (self._level(network) + 1.0, self._clock())
 
     def succeeded(self, address: str, secret: str) -> None:
         """Remember a good token of the address."""
-        key = (_network(address), hash_of(secret))
+        key = (network_of(address), hash_of(secret))
         with self._guard:
             self._good[key] = True
 
@@ -197,8 +197,8 @@ class FailedAttempts:
         return max(0.0, level - (self._clock() - when) / REFILL_SECONDS)
 
 
-def _network(address: str) -> str:
-    """IPv6 clients own whole networks of 2^64 addresses, which count as one."""
+def network_of(address: str) -> str:
+    """What counts as one address: IPv6 clients own whole networks of 2^64 addresses, so those do."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -8,14 +8,19 @@ from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
 import anyio
+from cachetools import LRUCache
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proxy_models.text.data_roots import reading_below
+from service.http.auth import COOKIE, MOST_ADDRESSES, bearer_token, client_address, network_of
 from service.http.errors import problem_response
+from service.http.limits import Limits
 from service.processes.computation import Busy
-from store.problems import Problem
+from service.tokens import hash_of
+from store.problems import Problem, TooManyRequests
 from store.settings import Settings
 
 BODY_SECONDS = 30.0
@@ -168,6 +173,41 @@ def _holds_nul(scope: Scope) -> bool:
 def _given_twice(scope: Scope) -> str | None:
     counts = Counter(name for name, _ in scope["headers"] if name in _DECIDING)
     return next((name.decode() for name, number in counts.items() if number > 1), None)
+
+
+_CHECKS = ("/healthz", "/readyz")
+"""Of an orchestrator; they cost nothing, and are answered whoever else has the address."""
+
+
+class Strangers:
+    """ASGI middleware: what nobody known asks is counted by client address, whatever it asks for.
+
+    Over the limit it is refused, before a database is asked or a page is made. What brings a token or a cookie that
+    was good at the address before goes on, whoever else is there.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app, self._limits = app, limits
+        self._known: LRUCache[tuple[str, str], bool] = LRUCache(MOST_ADDRESSES)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http" or scope["path"] in _CHECKS:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        address = network_of(client_address(request))
+        sender = address, hash_of(bearer_token(request) or request.cookies.get(COOKIE, ""))
+        if sender not in self._known:
+            try:
+                self._limits.admit_stranger(address)
+            except TooManyRequests as refusal:
+                answer = problem_response(refusal.status, refusal.code, refusal.detail, refusal.headers)
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+        if getattr(request.state, "principal", None) is not None:
+            self._known[sender] = True
 
 
 class DataRootsOnly:

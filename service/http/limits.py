@@ -12,11 +12,13 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Annotated, Any
 
 import anyio
+from cachetools import LRUCache
 from fastapi import Depends, Request
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from service.processes.computation import Busy
+from service.http.auth import MOST_ADDRESSES
+from service.processes.computation import Busy, Patience
 from service.tokens import Principal
 from store import jobs
 from store.engine import CONNECTIONS
@@ -30,8 +32,9 @@ SLOW_THREADS = 8
 """Of requests that wait for files, stores or computations; the others have threads that these never take."""
 USER_THREADS = CONNECTIONS // 4
 """Of the others, that are each user's at most."""
-QUEUE_SECONDS = 10.0
-"""How long a request may wait for one of them; what those before it have used may end that sooner."""
+QUEUE_SECONDS = 1.5
+"""How long a request may wait for one of them; what those before it have used may end that sooner. A user who asks
+for no more than `user_requests_per_second` waits less, and who asks for more is answered so within two seconds."""
 SHORT_BYTES = 2**16
 """Bodies up to this cost no more than any other request."""
 BYTES_A_REQUEST, SECONDS_A_REQUEST = 2**14, 0.005
@@ -44,8 +47,10 @@ class Limits:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._most = settings.user_requests_per_second, settings.user_slow_requests
         self._wait_seconds, self._clock, self._guard = settings.wait_seconds, clock, threading.Lock()
-        self._sent: dict[str, tuple[float, float]] = {}
-        """Of each user how many requests count still, and when that was."""
+        self._sent: LRUCache[tuple[bool, str], tuple[float, float]] = LRUCache(MOST_ADDRESSES)
+        """Of each user, and of each address that nobody known asks from, how many requests count still, and when that
+        was."""
+        self._strangers_rate = settings.address_requests_per_second
         self._places: dict[str | None, anyio.Semaphore] = {}
         """Of each user those for what is answered at once, and of all together (None) those for what takes long."""
         self._held: Counter[str] = Counter()
@@ -54,8 +59,19 @@ class Limits:
         """Count a request; raises TooManyRequests where a user has sent too many lately."""
         self._require(user, 1.0)
 
+    def admit_stranger(self, address: str) -> None:
+        """Count a request of nobody that is known; raises TooManyRequests where an address sent too many."""
+        rate = self._strangers_rate
+        over = self._counted((False, address), 1.0, rate, rate * BURST_SECONDS)
+        if over > 0:
+            raise TooManyRequests(
+                "too_many_requests",
+                f"{address} may send {rate:g} requests a second without a token that is known.",
+                math.ceil(over / rate),
+            )
+
     def _require(self, user: Principal, requests: float) -> None:
-        over = self._counted(user, requests, self._rate * BURST_SECONDS)
+        over = 0.0 if user.is_operator else self._counted_for(user, requests, self._rate * BURST_SECONDS)
         if over > 0:
             raise TooManyRequests(
                 "too_many_requests",
@@ -65,23 +81,27 @@ class Limits:
 
     def charge(self, user: Principal, requests: float) -> None:
         """Count a request that was admitted as so many more, which the next ones wait for."""
-        self._counted(user, requests, math.inf)
+        if not user.is_operator:
+            self._counted_for(user, requests, math.inf)
 
-    def _counted(self, user: Principal, requests: float, most: float) -> float:
+    def _counted_for(self, user: Principal, requests: float, most: float) -> float:
+        return self._counted((True, user.name), requests, self._rate, most)
+
+    def _counted(self, sender: tuple[bool, str], requests: float, rate: float, most: float) -> float:
         """By how many there would be over ``most``, and then they are not counted."""
-        if user.is_operator:
-            return 0.0
         now = self._clock()
         with self._guard:
-            sent, when = self._sent.get(user.name, (0.0, now))
-            sent = max(0.0, sent - (now - when) * self._rate)
+            sent, when = self._sent.get(sender, (0.0, now))
+            sent = max(0.0, sent - (now - when) * rate)
             over = sent + requests - most
-            self._sent[user.name] = (sent if over > 0 else sent + requests, now)
+            self._sent[sender] = (sent if over > 0 else sent + requests, now)
         return over
 
     @asynccontextmanager
-    async def turn(self, user: Principal, request: Request, is_slow: bool) -> AsyncIterator[None]:
+    async def turn(self, user: Principal, request: Request, is_slow: bool) -> AsyncIterator[Patience]:
         """Within it a request may be answered: it is counted, its body is here, and what takes long has a place.
+
+        Gives what is left of the time that the request may wait, for whatever it has to wait for after that.
 
         Nothing of the body is read, nor is memory taken for it, before that is known. A long body takes a place too,
         for its document is many times its size, and checking it keeps everybody else waiting; it also counts as
@@ -92,8 +112,8 @@ class Limits:
         with self._share(user) if is_slow else nullcontext():
             body = await request.body()
             self.charge(user, len(body) / BYTES_A_REQUEST)
-            async with self._place(user, is_slow):
-                yield
+            async with self._place(user, is_slow) as patience:
+                yield patience
 
     @contextmanager
     def _share(self, user: Principal) -> Iterator[None]:
@@ -109,13 +129,14 @@ class Limits:
                 del self._held[user.name]
 
     @asynccontextmanager
-    async def _place(self, user: Principal, is_slow: bool) -> AsyncIterator[None]:
+    async def _place(self, user: Principal, is_slow: bool) -> AsyncIterator[Patience]:
         """One of the few that there are for what takes long, or that a user has for everything else.
 
         Raises after a wait, Busy or TooManyRequests; the latter too where those before have used what a user may.
         """
+        patience = Patience(self._wait_seconds if is_slow else QUEUE_SECONDS, self._clock)
         if user.is_operator and not is_slow:
-            yield
+            yield patience
             return
         name, number = (None, SLOW_THREADS) if is_slow else (user.name, USER_THREADS)
         # Made here, for they belong to the event loop.
@@ -125,14 +146,14 @@ class Limits:
             places.acquire_nowait()
         except anyio.WouldBlock:
             has_waited = True
-            with anyio.move_on_after(self._wait_seconds if is_slow else QUEUE_SECONDS) as waiting:
+            with patience.waiting(), anyio.move_on_after(patience.seconds) as waiting:
                 await places.acquire()
             if waiting.cancelled_caught:
                 raise (Busy() if is_slow else _too_many_at_once(user, number)) from None
         try:
             if has_waited and not is_slow:
                 self._require(user, 0.0)
-            yield
+            yield patience
         finally:
             places.release()
 

@@ -149,7 +149,8 @@ class ThreadRoute(APIRoute):
             limits: Limits = request.app.state.limits
             request = JsonRequest(request.scope, request.receive)
             try:
-                async with limits.turn(user, request, self._is_slow):
+                async with limits.turn(user, request, self._is_slow) as patience:
+                    request.state.patience = patience
                     _used.set(used := [])
                     try:
                         return await answer(request)
@@ -263,7 +264,7 @@ SettingsDependency = Annotated[Settings, Depends(_settings)]
 
 async def _computation(request: Request) -> AsyncIterator[Computation]:
     """What the request computes; ended when its client leaves."""
-    computation = Computation(request.app.state.computations)
+    computation = Computation(request.app.state.computations, request.state.patience)
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from service.http.events import EVENT_STREAM, Seen, stream
-from service.http.idempotency import Creation, IdempotentRequest, KeyHeader, do_once
+from service.http.idempotency import Changing, Creation, IdempotentRequest, KeyHeader, do_once
+from service.http.limits import User
 from service.http.routes import (
     RETRY_AFTER_SECONDS,
     DatabaseDependency,
@@ -147,8 +148,10 @@ def report_state(launch_id: str, body: ReportRequest, database: DatabaseDependen
 
 
 @router.post("/{launch_id}:retry", status_code=202, response_model=LaunchView)
-def retry_launch(launch_id: str, database: DatabaseDependency, key: KeyHeader = None) -> LaunchView:
-    """Go on with it, from its last checkpoint."""
-    request = IdempotentRequest(f"launches/{launch_id}:retry", key)
-    do_once(database, request, lambda session: restart_launch(session, launch_id).id)
-    return get_launch(launch_id, database)
+def retry_launch(launch_id: str, changing: Annotated[Changing, Depends()], user: User) -> LaunchView:
+    """Go on with it, from its last checkpoint; it counts as yours from then on."""
+    changing.once(
+        f"launches/{launch_id}:retry",
+        lambda session: restart_launch(session, launch_id, changing.settings, user),
+    )
+    return get_launch(launch_id, changing.database)

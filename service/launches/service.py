@@ -323,12 +323,16 @@ def stop_launch(session: Session, launch_id: str) -> Launch:
     return launch
 
 
-def restart_launch(session: Session, launch_id: str) -> Launch:
-    """Go on with a failed or cancelled launch, from its last checkpoint."""
+def restart_launch(session: Session, launch_id: str, settings: Settings, user: Principal) -> Launch:
+    """Go on with a failed or cancelled launch, from its last checkpoint; from now on as the user's who asks for that.
+
+    Raises TooManyRequests where more device-hours would be under way than they may have.
+    """
     launch = existing(session.get(Launch, launch_id), "launch", launch_id)
     ended_badly = (jobs.FAILED, jobs.CANCELLED)
     _require_state(session, launch, ended_badly, "not_ended", "Only a failed or cancelled launch is retried")
-    jobs.requeue_jobs(session, launch.id)
+    check_device_hours(session, settings, user, launch.device_hours)
+    jobs.requeue_jobs(session, launch.id, user=user.name)
     return launch
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.http.events import EVENT_STREAM, Seen, stream
 from service.http.idempotency import Changing, Creation, IdempotentRequest, do_once
-from service.http.limits import check_queue
+from service.http.limits import User, check_queue
 from service.http.routes import (
     RETRY_AFTER_SECONDS,
     DatabaseDependency,
@@ -140,10 +140,13 @@ def finish_optimization(optimization_id: str, changing: Annotated[Changing, Depe
 
 
 @router.post("/{optimization_id}:retry", status_code=202, response_model=OptimizationView)
-def retry_optimization(optimization_id: str, changing: Annotated[Changing, Depends()]) -> OptimizationView:
-    """Go on with a failed or cancelled optimization."""
+def retry_optimization(
+    optimization_id: str, changing: Annotated[Changing, Depends()], user: User
+) -> OptimizationView:
+    """Go on with a failed or cancelled optimization, which counts as yours from then on."""
     changing.once(
-        f"optimizations/{optimization_id}:retry", lambda session: service.retry(session, optimization_id)
+        f"optimizations/{optimization_id}:retry",
+        lambda session: service.retry(session, optimization_id, changing.settings, user),
     )
     return _view(optimization_id, changing.database, changing.settings)
 

@@ -6,13 +6,16 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, joinedload
 
 from service.domain_sets.repository import require_usable
+from service.http.limits import check_queue
 from service.http.schemas import Listing, views_of
 from service.optimizations.cost import PlannedOptimization
 from service.optimizations.views import OptimizationSummary
+from service.tokens import Principal
 from store import jobs
 from store.documents import SwarmDocument, TaskDocument
 from store.problems import Conflict, existing
 from store.revisions.shared_text import contamination_warnings, uncompared_warnings
+from store.settings import Settings
 from store.tables import DomainSet, MixtureRow, Optimization, Revision, Swarm, database_now
 
 _ONE = (
@@ -118,15 +121,20 @@ def finish(session: Session, optimization_id: str) -> Optimization:
     return row
 
 
-def retry(session: Session, optimization_id: str) -> Optimization:
-    """Go on with a failed or cancelled optimization; runs that finished are kept, not trained again."""
+def retry(session: Session, optimization_id: str, settings: Settings, user: Principal) -> Optimization:
+    """Go on with a failed or cancelled optimization; runs that finished are kept, not trained again.
+
+    From now on it is the user's who asks for that: raises TooManyRequests where they have as much as they may have.
+    """
     row = optimization_with_id(session, optimization_id)
     if row.state not in (jobs.FAILED, jobs.CANCELLED):
         raise Conflict(
             "not_ended", f"Only a failed or cancelled optimization is retried; this is {row.state}."
         )
     require_usable(session, row.revision)
-    jobs.requeue_jobs(session, row.id)
+    check_queue(session, settings, user, row.device_hours)
+    row.user_name = user.name
+    jobs.requeue_jobs(session, row.id, user=user.name)
     if SwarmDocument.of(row).is_elsewhere:
         jobs.await_results(session, row.id)
     row.state = jobs.QUEUED

@@ -20,6 +20,7 @@ import os
 import resource
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -67,6 +68,22 @@ class TooMuch(Unavailable):
         self.headers = {"Retry-After": "60"}
 
 
+class Patience:
+    """How long a request may wait still: for a thread, for a place to compute in and for the next one, in all."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds, self._clock = seconds, clock
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Within it time counts."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self.seconds = max(0.0, self.seconds - (self._clock() - began))
+
+
 class Computations:
     """The computations of one web process. Safe to use from several threads."""
 
@@ -80,7 +97,7 @@ class Computations:
 
     def warm_up(self) -> None:
         """Import now what the first computation would wait for."""
-        Computation(self)(os.getpid)
+        Computation(self, Patience(self._settings.wait_seconds))(os.getpid)
 
     def start(
         self, function: Callable[..., object], arguments: tuple[object, ...]
@@ -97,9 +114,11 @@ class Computations:
         return process, receiver
 
     @contextmanager
-    def place(self, kind: str) -> Iterator[None]:
+    def place(self, kind: str, patience: Patience) -> Iterator[None]:
         """Wait for a place, and leave it to the next; raises Busy."""
-        if not self._places[kind].acquire(timeout=self._settings.wait_seconds):
+        with patience.waiting():
+            has_place = self._places[kind].acquire(timeout=patience.seconds)
+        if not has_place:
             raise Busy
         try:
             yield
@@ -120,8 +139,8 @@ class Computations:
 class Computation:
     """What one request computes, one thing after another; `leave` ends it from another thread."""
 
-    def __init__(self, all_of_them: Computations) -> None:
-        self._all = all_of_them
+    def __init__(self, all_of_them: Computations, patience: Patience) -> None:
+        self._all, self._patience = all_of_them, patience
         self._guard = threading.Lock()
         self._process: BaseProcess | subprocess.Popen[str] | None = None
         self._has_left = False
@@ -153,7 +172,7 @@ class Computation:
         return self._run(_READING, _reading, (self._all.settings, function, given))
 
     def _run(self, kind: str, function: Callable[..., Any], given: tuple[object, ...]) -> Any:
-        with self._all.place(kind):
+        with self._all.place(kind, self._patience):
             try:
                 if self._has_left:
                     raise _nobody_waits()

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 from service.http.limits import SLOW_THREADS
 from service.optimizations import endpoints
-from service.processes.computation import Busy, Computation, Computations, TooMuch
+from service.processes.computation import Busy, Computation, Computations, Patience, TooMuch
 from store.engine import CONNECTIONS
 from store.problems import NotFound, Problem, Unavailable
 from store.settings import Settings
@@ -39,7 +39,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def computation(settings: Settings, **changed: Any) -> Computation:
-    return Computation(Computations(settings.model_copy(update=changed)))
+    return Computation(Computations(settings.model_copy(update=changed)), Patience(0.0))
 
 
 def never(*_: object) -> int:
@@ -118,7 +118,7 @@ def test_it_ends_with_its_client_and_while_it_is_there_the_next_is_told_to_come_
     settings: Settings,
 ) -> None:
     all_of_them = Computations(settings)
-    first, second = Computation(all_of_them), Computation(all_of_them)
+    first, second = (Computation(all_of_them, Patience(0.0)) for _ in range(2))
     with under_way(first) as (asked, process):
         with pytest.raises(Busy) as refused:
             second(os.getpid)

@@ -11,10 +11,19 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from service.http import routes
-from service.http.limits import BYTES_A_REQUEST, SECONDS_A_REQUEST, SHORT_BYTES, USER_THREADS, Limits
+from service.http.app import create_app
+from service.http.limits import (
+    BYTES_A_REQUEST,
+    SECONDS_A_REQUEST,
+    SHORT_BYTES,
+    SLOW_THREADS,
+    USER_THREADS,
+    Limits,
+)
 from service.tokens import ALL_SCOPES, OPERATOR, Principal, create_token
 from store.engine import Database
 from store.problems import TooManyRequests
+from store.schema import upgrade
 from store.settings import Settings
 from store.tables import DomainSet, Job, Launch, Optimization
 
@@ -135,6 +144,32 @@ def test_what_waited_is_refused_where_those_before_have_used_what_a_user_may(set
     anyio.run(together)
 
 
+def test_what_a_request_waited_for_a_thread_it_does_not_wait_again_for_a_place_to_compute_in(
+    settings: Settings,
+) -> None:
+    now, left = 0.0, []
+    limits = Limits(settings.model_copy(update={"wait_seconds": 3600.0}), lambda: now)
+
+    async def together() -> None:
+        nonlocal now
+
+        async def next_one() -> None:
+            async with limits.turn(ANN, asked(), True) as patience:
+                left.append(patience.seconds)
+
+        async with AsyncExitStack() as held, anyio.create_task_group() as others:
+            for _ in range(SLOW_THREADS):
+                patience = await held.enter_async_context(limits.turn(CHIEF, asked(), True))
+                assert patience.seconds == 3600.0
+            others.start_soon(next_one)
+            await anyio.wait_all_tasks_blocked()
+            now = 3000.0
+            await held.aclose()
+
+    anyio.run(together)
+    assert left == [600.0]
+
+
 def test_a_long_body_counts_as_many_requests_and_is_taken_whatever_the_limit(settings: Settings) -> None:
     now = 0.0
     limits = Limits(settings.model_copy(update={"user_requests_per_second": 1.0}), lambda: now)
@@ -226,6 +261,63 @@ def test_launches_under_way_are_device_hours_too(
         assert client.post(f"/v1/{path}", json=body, headers=ben).status_code == 202
     client.post(f"/v1/launches/{first.json()['id']}:cancel", headers=ann)
     assert client.post("/v1/launches", json=launch, headers=ann).status_code == 202
+
+
+@pytest.mark.parametrize("kind", ["optimizations", "launches"])
+def test_what_is_retried_is_asked_of_whoever_retries_it_and_is_theirs_from_then_on(
+    client: TestClient, settings: Settings, optimization: dict[str, Any], kind: str
+) -> None:
+    ann, ben = users(client, settings, "ann", "ben")
+    weights = {"web:news": 0.5, "web:forums": 0.3, "books": 0.2}
+    mixture = client.post("/v1/mixtures", json={"domain_set": "pool", "name": "mine", "weights": weights})
+    launch = {"mixture_id": mixture.json()["id"], "size": "nano-1M", "tokens": 1_000_000}
+    body, table = {"optimizations": (optimization, Optimization), "launches": (launch, Launch)}[kind]
+    database: Database = client.app.state.database  # pyright: ignore[reportAttributeAccessIssue]
+
+    def made(user: dict[str, str]) -> str:
+        address = f"/v1/{kind}/{client.post(f'/v1/{kind}', json=body, headers=user).json()['id']}"
+        with database.write() as session:
+            session.execute(update(table).values(device_hours=6.0))
+        return address
+
+    def do(action: str, address: str, user: dict[str, str]) -> int:
+        return client.post(f"{address}:{action}", headers=user).status_code
+
+    first = made(ann)
+    assert do("cancel", first, ann) == 202
+    second = made(ann)
+    assert do("retry", first, ann) == 429
+    with database.read() as session:
+        owned = session.query(Job).where(Job.owner == first.rpartition("/")[2])
+        assert {job.state for job in owned} <= {"cancelled"}, "nothing is queued"
+    assert do("retry", first, ben) == 202
+    with database.read() as session:
+        assert {job.user_name for job in owned.with_session(session)} <= {"ben"}
+    assert do("cancel", second, ann) == 202
+    assert do("retry", second, ben) == 429, "the first is his now"
+    assert do("retry", second, ann) == 202
+
+
+def test_who_is_not_known_sends_so_many_requests_from_an_address_and_who_is_known_goes_on(
+    settings: Settings,
+) -> None:
+    upgrade(settings.resolved_database_url)
+    app = create_app(settings.model_copy(update={"address_requests_per_second": 1.0}))
+    with TestClient(app, base_url="http://127.0.0.1", follow_redirects=False) as client:
+        (ann,) = users(client, settings, "ann")
+        assert client.get("/v1/runs", headers=ann).status_code == 200
+        for _ in range(9):
+            answer = client.get("/login")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+        assert answer.json()["code"] == "too_many_requests"
+        made_up = [{"Authorization": "Bearer x"}, {"Cookie": "mixwright_session=x"}, {}]
+        for path in ("/", "/login", "/v1/runs", "/v1/nothing", "/static/nothing", "/metrics"):
+            for headers in made_up:
+                assert client.get(path, headers=headers).status_code == 429, (path, headers)
+        assert client.post("/login", data={"token": "x"}).status_code == 429
+        for path in ("/v1/runs", "/v1/nothing", "/runs"):
+            assert client.get(path, headers=ann).status_code != 429, path
+        assert client.get("/healthz").status_code == 200
 
 
 def test_everything_that_is_made_is_noted_with_who_asked_for_it(
