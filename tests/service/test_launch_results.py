@@ -175,6 +175,41 @@ def test_a_pair_of_launches_is_held_against_the_predicted_gains(
         assert rows["held-out/novels"]["measured"] is None
 
 
+def test_the_record_says_how_well_predictions_held_and_of_what_they_spoke(
+    client: TestClient, database: Database
+) -> None:
+    store = Store(database)
+    pool = store.domain_set()
+    empty = client.get("/v1/domain-sets/library/record").json()
+    assert (empty["planned"]["launches"], empty["larger"]["median_error"]) == (0, None)
+    proposal = evidence(TOKENS)
+    proposal["objective"]["gain"], proposal["objective"]["gain_interval"] = 0.06, [0.03, 0.09]
+    optimization = store.optimization(pool, jobs.SUCCEEDED, proposal=proposal)
+    inside = store.launch(optimization, "proposed", jobs.SUCCEEDED, lower_by=0.03)
+    lonely = client.get("/v1/domain-sets/library/record").json()
+    assert lonely["larger_launches"] == []
+    store.launch(optimization, "natural", jobs.SUCCEEDED)
+    found = client.get("/v1/domain-sets/library/record").json()
+    assert found["planned"]["launches"] == 0
+    # Measured .25 * .03 + .5 * .039 + .25 * .048 = .039, of .03 to .09: .021 / .03 from the middle.
+    held = found["larger"]
+    assert (held["launches"], held["inside"], held["tasks"], held["tasks_inside"]) == (1, 1, 3, 1)
+    assert (held["median_error"], held["median_width"]) == (pytest.approx(0.7), pytest.approx(0.06))
+    assert [row["launch_id"] for row in found["larger_launches"]] == [inside]
+    with database.write() as session:
+        launch = session.get_one(Launch, inside)
+        row = session.get_one(MixtureRow, launch.mixture_id)
+        target = {"parameters": 1_000_000, "tokens": launch.settings["tokens"]}
+        at_target = {"objective": {"gain": 0.2, "interval": [0.1, 0.3]}, "tasks": []}
+        row.evidence = {**proposal, "at_target": {**target, **at_target}}
+        for run in session.query(Run).where(Run.result.is_not(None)):
+            run.result = {**(run.result or {}), "non_embedding_parameters": 1_000_000}
+    planned = client.get("/v1/domain-sets/library/record").json()
+    assert (planned["planned"]["launches"], planned["planned"]["inside"]) == (1, 0)
+    assert planned["larger"]["launches"] == 0
+    assert client.get("/v1/domain-sets/none/record").json()["code"] == "domain_set_not_found"
+
+
 def test_a_launch_of_the_proxies_own_model_is_held_against_the_interval_of_a_proxy_run(
     client: TestClient, database: Database
 ) -> None:
