@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Sheet:
         if value is not None and math.isnan(value):
             shown = str(self.columns[column][row])[:40]
             raise InvalidTable(
-                f"{self.address(row, column)}: {shown!r} is no finite number",
+                f"{self.address(row, column)}: {shown!r} is no finite number{comma_in(shown)}",
                 field=self.source,
                 names=[column],
             )
@@ -98,6 +99,12 @@ def listed(names: Sequence[str] | Mapping[str, Any], most: int = 8) -> str:
     given = list(names)
     more = f" and {len(given) - most} more" if len(given) > most else ""
     return ", ".join(given[:most]) + more
+
+
+def comma_in(cell: str) -> str:
+    """What to say of a number that is written as in half of Europe, with a decimal comma; else nothing."""
+    is_one = re.fullmatch(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*", cell)
+    return "; write its decimals behind a point, as 0.5" if is_one else ""
 
 
 def number_of(cell: Any) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from exchange.columns import IDS, Reading, domain_names, metric_columns, others, phases_of, weight_columns
-from exchange.sheets import InvalidTable, Sheet, listed, number_of
+from exchange.sheets import InvalidTable, Sheet, comma_in, listed, number_of
 from mixing.errors import MissingDomain, UnknownDomain
 from mixing.runs.evidence import RunEvidence
 from mixing.runs.sound import RENORMALIZED
@@ -136,9 +136,10 @@ def _check_numbers(sheet: Sheet, columns: Sequence[str], kind: str) -> None:
         values = [number_of(cell) for cell in sheet.columns[column]]
         if len(values) > 1 and all(value is not None and math.isnan(value) for value in values):
             shown = str(sheet.columns[column][0])[:40]
+            advice = comma_in(shown) or "; ignore it, or name the columns that are"
             raise InvalidTable(
-                f"column {column!r} of {sheet.source} has no number in any row ({shown!r}), so it is no {kind};"
-                " ignore it, or name the columns that are",
+                f"column {column!r} of {sheet.source} has no number in any row ({shown!r}), so it is no {kind}"
+                f"{advice}",
                 field=sheet.source,
                 names=[column],
             )

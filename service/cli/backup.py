@@ -32,7 +32,7 @@ DATABASE = "mixwright.db"
 MANIFEST = "backup.json"
 FORMAT = 1
 _LEFT_OUT = frozenset(
-    {LOCK_NAME, RECORD_NAME, "logs", "devices", DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}
+    {LOCK_NAME, RECORD_NAME, "logs", "devices", "laws", DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}
 )
 _PATHS = (("domains", "shard_directory"), ("revisions", "tokenizer_path"))
 _PATHS_IN_JSON = (

@@ -167,6 +167,10 @@ def test_the_weights_of_one_table_are_the_columns_of_a_prefix_that_sum_to_1(tmp_
         ("run,a,b\nx,1.5,-.5\n", r"row 2, column 'b': a weight of -0\.5 is below 0"),
         ("run,a,b\nx,,1\n", r"row 2, column 'a': no weight; write 0"),
         ("run,a,b\nx,half,.5\n", r"row 2, column 'a': 'half' is no finite number"),
+        (
+            "run;a;b\nx;0,5;.5\n",
+            r"row 2, column 'a': '0,5' is no finite number; write its decimals behind a point",
+        ),
         ("run,a,b\nx,.5,inf\n", r"row 2, column 'b': 'inf' is no finite number"),
         ("run,a,a\nx,.5,.5\n", r"two columns a"),
         ("run,a,b\nx,.5,.5\nx,.4,.6\n", r"two rows of run x"),
@@ -180,6 +184,14 @@ def test_what_is_wrong_with_a_table_of_weights_is_named(text: str, complaint: st
     weights.write_text(text)
     metrics.write_text("run,loss\nx,2\n")
     with pytest.raises(InvalidTable, match=complaint):
+        read(weights, metrics)
+
+
+def test_a_column_of_decimal_commas_is_told_what_to_write(tmp_path: Path) -> None:
+    weights, metrics = tmp_path / "weights.csv", tmp_path / "metrics.csv"
+    weights.write_text("run,a,b\nx,.5,.5\ny,.4,.6\n")
+    metrics.write_text("run;loss\nx;1,25\ny;1,5\n")
+    with pytest.raises(InvalidTable, match=r"'1,25'.*no metric; write its decimals behind a point"):
         read(weights, metrics)
 
 
