@@ -133,6 +133,7 @@ def _domain_set_page(
         document = _json(describe_revision(store, revision_of(store, name, revision)))
         latest = revision_of(store, name, None).number if revision else document["number"]
         optimizations = _json(OPTIMIZATIONS.page(store, after, LIST_LENGTH, domain_set=name))
+        adopted = adoptions.history(store, name, LIST_LENGTH)
     domains = document["domains"]
     names = [domain["name"] for domain in domains]
     first = names.index(domains_after) + 1 if domains_after in names else 0
@@ -145,6 +146,7 @@ def _domain_set_page(
         latest=latest,
         changes=changes_sentence(document["changes"]),
         optimizations=optimizations,
+        adopted=adopted,
         is_live=document["state"] in LIVE,
     )
 
@@ -179,7 +181,7 @@ def _optimization_page(
             else {"items": [], "next": None}
         )
         launches = _json(LAUNCHES.page(store, None, MOST_LAUNCHES, optimization=optimization_id))["items"]
-        adopted = adoptions.in_use(store, document["domain_set"])
+        adopted = next(iter(adoptions.history(store, document["domain_set"], 1)), None)
         used = mixture_with_id(store, adopted.mixture_id).weights if adopted else None
     view = _optimization_view(document, mixture, runs, launches, used)
     steps: list[Step] = []
