@@ -181,7 +181,7 @@ def _optimization_page(
             else {"items": [], "next": None}
         )
         launches = _json(LAUNCHES.page(store, None, MOST_LAUNCHES, optimization=optimization_id))["items"]
-        adopted = next(iter(adoptions.history(store, document["domain_set"], 1)), None)
+        adopted = adoptions.in_use(store, document["domain_set"])
         used = mixture_with_id(store, adopted.mixture_id).weights if adopted else None
     view = _optimization_view(document, mixture, runs, launches, used)
     steps: list[Step] = []

@@ -131,3 +131,8 @@ def adoption_page(session: Session, name: str, after: str | None, limit: int) ->
 def history(session: Session, name: str, limit: int) -> list[AdoptionView]:
     """The newest of a domain set that is there, the one in use first; none before there was one."""
     return _ADOPTIONS.page(session, None, limit, domain_set_name=name).items
+
+
+def in_use(session: Session, name: str) -> AdoptionView | None:
+    """The one in use of a domain set that is there; None before there was one."""
+    return next(iter(history(session, name, 1)), None)
