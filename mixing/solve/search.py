@@ -2,17 +2,17 @@
 
 One draw of 100,000 mixtures, as published, spends almost all of its predictions where nothing is to be gained. Here a
 part of the evaluations goes to such a draw, and the best of it, far enough from each other, are refined inside caps
-and constraints. Where the objective has slopes that is a descent by successive convex problems from a few of them and
-from the centre (`mixing.solve.successive`), which takes a tenth of the evaluations. Where it has none it is moves:
-weight taken from one domain and given to another, noise on the log-weights, steps towards and past each other, and
-steps down the gradient of a law that has one. Half of the searches, the worse ones, end after each quarter of what is
-left.
+and constraints. Moves do that: weight taken from one domain and given to another, noise on the log-weights, steps
+towards and past each other, and steps down the gradient of a law that has one. Half of the searches, the worse ones,
+end after each quarter of what is left. Where the objective has slopes, descents by successive convex problems
+(`mixing.solve.successive`), from the best draws and from the centre, go most of the way, and a tenth of the moves the
+rest: over the places where another run becomes the nearest one, at which a descent stays.
 
 A regression that extrapolates has optima where it is wrong, and a better search finds them more surely. So the answer
 says how far it lies from the nearest run, and `distance_penalty` lets that distance cost something.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -107,10 +107,12 @@ _POOL = 0.2  # share of the evaluations drawn at random
 _SEARCHES = 32
 _APART = 0.05  # L1 distance between the starts of two searches
 _HALVINGS = 4
-_DRAWN = 1000  # at most, where descents refine
+_DESCENTS = 16  # at most
 _DRAWN_A_DESCENT = 125
 _FIRST_STEPS = 3  # of every descent
 _FINISHED = 3  # descents that go on
+_MOVED = 4  # ends of descents that moves begin from
+_MOVES = 0.1  # share of the evaluations
 _STEPS = 20  # at most, of those
 _GAIN = 1e-5  # of the objective's unit: what a step must gain
 _BATCH = 512  # proposals evaluated in one call
@@ -145,20 +147,22 @@ def search(
     score = Score(problem, evidence_weights, distance_penalty)
     centre = problem.centre / problem.centre.sum()
     sloped = can_descend(problem)
-    drawn = min(int(_POOL * evaluations), _DRAWN if sloped else evaluations)
+    drawn = int(_POOL * evaluations)
     pool = region.draw(centre, drawn, generator)
     pool[0] = region.towards(region.inside[None], centre[None])[0]
     if starts is not None:
         pool = np.concatenate([pool, problem.space.collapse(starts)])
     values = np.concatenate([score(part) for part in np.array_split(pool, -(-len(pool) // 10_000))])
     if sloped:
-        begun = _apart(pool, values, max(drawn // _DRAWN_A_DESCENT, 1))
+        begun = _apart(pool, values, min(_DESCENTS, max(drawn // _DRAWN_A_DESCENT, 1)))
         if starts is None:  # from the centre the law's convex part alone leads far
             begun = [0, *begun]
-        free = _descend(problem, score, [(pool[index], float(values[index])) for index in begun])
+        begun, values = _descend(problem, score, pool[begun], values[begun])
+        moves = int(_MOVES * evaluations)
     else:
-        begun = _apart(pool, values, _SEARCHES)
-        free = _refine(region, score, pool[begun], values[begun], evaluations - len(pool), generator)
+        chosen = _apart(pool, values, _SEARCHES)
+        begun, values, moves = pool[chosen], values[chosen], evaluations - len(pool)
+    free = _refine(region, score, begun, values, moves, generator)
     return _within_guards(problem, free, score.evaluations)
 
 
@@ -222,12 +226,17 @@ def _check(evaluations: int, evidence_weights: np.ndarray | None, distance_penal
         raise InvalidSetting("a distance penalty needs the runs", field="distance_penalty")
 
 
-def _descend(problem: MixtureProblem, score: Score, starts: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
-    """Descents from several points and their values: a few steps of all, then those of the best to their end."""
-    found = [descend(problem, score, start, _FIRST_STEPS, _GAIN) for start in starts]
-    best = sorted(found, key=lambda point: point[1])[:_FINISHED]
-    ended = [descend(problem, score, point, _STEPS, _GAIN) for point in best]
-    return min(ended, key=lambda point: point[1])[0]
+def _descend(
+    problem: MixtureProblem, score: Score, points: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Descents from (S, n) points: a few steps of all, then those of the best to their end; the best ends."""
+    begun = [
+        descend(problem, score, start, _FIRST_STEPS, _GAIN) for start in zip(points, values, strict=True)
+    ]
+    begun.sort(key=lambda point: point[1])
+    ended = [descend(problem, score, point, _STEPS, _GAIN) for point in begun[:_FINISHED]]
+    best = sorted([*ended, *begun[_FINISHED:]], key=lambda point: point[1])[:_MOVED]
+    return np.stack([point for point, _ in best]), np.array([value for _, value in best])
 
 
 def _apart(pool: np.ndarray, values: np.ndarray, most: int) -> list[int]:
