@@ -135,7 +135,7 @@ class LaunchDocument(TrainingDocument):
         keeping: what the built-in trainer measures and keeps on the way; None for what a proxy run does.
         name: given to the program; None for the launch's id.
         callback: the address that is told of its end.
-        series: the first of the launches that were asked for together, one a budget; None of one alone.
+        series: the first of the launches that were asked for together, one a budget and seed; None of one alone.
         seed: of the run.
         tasks: what is measured.
         aggregate: how the tasks are taken together.

@@ -53,7 +53,7 @@ router = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=_Launch
 def create_launch(
     body: LaunchRequest, creation: Annotated[Creation, Depends()]
 ) -> LaunchView | LaunchPlanView | Page[LaunchView] | Page[LaunchPlanView]:
-    """Train the full model on a mixture; of several budgets a model each."""
+    """Train the full model on a mixture; of several budgets or seeds a model each."""
     database, settings, user = creation.database, creation.settings, creation.user
     checked = creation.compute(check_launches, body, settings)
     check_counted(settings, checked[0].document, "", creation.compute.ending)
@@ -62,7 +62,7 @@ def create_launch(
         creation.response.status_code = 200
         with database.read() as session:
             plans = [plan_launch(session, one, device, settings) for one in checked]
-        return plans[0] if body.budgets is None else Page[LaunchPlanView](items=plans, next=None)
+        return Page[LaunchPlanView](items=plans, next=None) if body.is_several else plans[0]
     launch_id = do_once(
         database,
         IdempotentRequest("launches", creation.key, body),
@@ -70,7 +70,7 @@ def create_launch(
     )
     creation.response.headers["Location"] = f"/v1/launches/{launch_id}"
     creation.response.headers["Retry-After"] = RETRY_AFTER_SECONDS
-    if body.budgets is None:
+    if not body.is_several:
         return get_launch(launch_id, database)
     with database.read() as session:
         series = describe_series(session, launch_id) or [describe_launch(session, launch_id)]

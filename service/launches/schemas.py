@@ -45,6 +45,11 @@ class KeepingRequest(RequestModel):
     )
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+MOST_TOGETHER = 64
+"""Launches of one request."""
+
+
 class LaunchRequest(TrainingRequest):
     """What to train on the mixture: a ``size``, an ``architecture`` or a ``start``, or whatever a launcher trains.
 
@@ -71,7 +76,13 @@ class LaunchRequest(TrainingRequest):
         max_length=16,
         description="Instead of tokens: a launch of each, which decays to its own end. The answer is a page of them.",
     )
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    seed: Seed = 0
+    seeds: list[Seed] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description="Instead of a seed: a launch of each, of each budget. The answer is a page of them.",
+    )
     repetition_cap: float | None = Field(default=None, ge=1e-3, le=1e6)
     tasks: list[TaskRequest] = Field(
         default_factory=list,
@@ -83,18 +94,33 @@ class LaunchRequest(TrainingRequest):
     def _how_much(self) -> Self:
         if (self.tokens is None) == (self.budgets is None):
             raise ValueError("give tokens, or the budgets of several launches")
-        if self.budgets is not None and len(set(self.budgets)) < len(self.budgets):
-            raise ValueError("budgets has one number twice")
+        if self.seeds is not None and "seed" in self.model_fields_set:
+            raise ValueError("give a seed, or the seeds of several launches")
+        for name, each in (("budgets", self.budgets), ("seeds", self.seeds)):
+            if each is not None and len(set(each)) < len(each):
+                raise ValueError(f"{name} has one number twice")
+        if (together := len(self.budgets or [0]) * len(self.seeds or [0])) > MOST_TOGETHER:
+            raise ValueError(f"budgets and seeds make {together} launches, and one request {MOST_TOGETHER}")
         return self
+
+    @property
+    def is_several(self) -> bool:
+        """Whether the answer is a page."""
+        return self.budgets is not None or self.seeds is not None
 
     @property
     def each(self) -> list[tuple[str, Self]]:
         """A request for each launch, with the member that says how much it trains."""
-        if self.budgets is None:
-            return [("tokens", self)]
+        budgets = (
+            [("tokens", self.tokens)]
+            if self.budgets is None
+            else [(f"budgets[{index}]", tokens) for index, tokens in enumerate(self.budgets)]
+        )
+        one = {"budgets": None, "seeds": None}
         return [
-            (f"budgets[{index}]", self.model_copy(update={"tokens": tokens, "budgets": None}))
-            for index, tokens in enumerate(self.budgets)
+            (field, self.model_copy(update={**one, "tokens": tokens, "seed": seed}))
+            for field, tokens in budgets
+            for seed in self.seeds or [self.seed]
         ]
 
 

@@ -272,6 +272,22 @@ def test_a_secret_is_needed_to_tell_anybody(monkeypatch: pytest.MonkeyPatch) -> 
         settings_or_exit()
 
 
+def test_a_request_with_seeds_is_a_launch_of_each_of_each_budget(client: TestClient, launch: str) -> None:
+    mixture = client.get(f"/v1/launches/{launch}").json()["mixture_id"]
+    body = {
+        "mixture_id": mixture,
+        "size": "nano-0.1M",
+        "sequence_length": 64,
+        "batch_rows": 8,
+        "budgets": [65_536, 131_072],
+        "seeds": [5, 7],
+    }
+    items = client.post("/v1/launches", json=body).json()["items"]
+    made = [(one["settings"]["tokens"], one["settings"]["seed"]) for one in items]
+    assert made == [(65_536, 5), (65_536, 7), (131_072, 5), (131_072, 7)]
+    assert len({one["run_id"] for one in items}) == 4
+
+
 def test_a_request_with_budgets_is_a_launch_of_each_all_or_none(client: TestClient, launch: str) -> None:
     mixture = client.get(f"/v1/launches/{launch}").json()["mixture_id"]
     keeping = {"evaluate_every": 10, "models": True, "average": 2, "checkpoints": 3}
@@ -295,6 +311,10 @@ def test_a_request_with_budgets_is_a_launch_of_each_all_or_none(client: TestClie
     assert len(client.get("/v1/launches").json()["items"]) == before + 3
     for change, field in (
         ({"budgets": [65_536, 100]}, "budgets[1]"),
+        ({"seeds": [1, 1]}, None),
+        ({"seeds": [1, 2], "seed": 3}, None),
+        ({"seeds": [-1]}, "seeds[0]"),
+        ({"seeds": list(range(16)), "budgets": [65_536 + step for step in range(5)]}, None),
         ({"budgets": [65_536, 65_536]}, None),
         ({"tokens": 65_536}, None),
         ({"budgets": None}, None),
