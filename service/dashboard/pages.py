@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from exchange.formats import FORMATS
 from mixing.document import from_document
 from mixing.terms import ReusePlan
-from service.dashboard import session
+from service.dashboard import actions, session
+from service.dashboard.actions import May
 from service.dashboard.charts import CURVE_POINTS, curves_of, effects_table
 from service.dashboard.decision import decide, losers, winners
 from service.dashboard.evidence import Evidence
@@ -158,17 +159,18 @@ def optimization(
     database: DatabaseDependency,
     settings: SettingsDependency,
     compute: ComputeDependency,
+    may: May,
     runs_after: After = None,
 ) -> Response:
     """The mixture, its evidence, and the swarm behind it."""
     revision = select(Optimization.revision_id).where(Optimization.id == optimization_id)
     with database.read() as store:
         wide = has_many_domains(store, revision.scalar_subquery())
-    return compute.read(wide, _optimization_page, database, settings, optimization_id, runs_after)
+    return compute.read(wide, _optimization_page, database, settings, optimization_id, runs_after, may)
 
 
 def _optimization_page(
-    database: Database, settings: Settings, optimization_id: str, runs_after: str | None
+    database: Database, settings: Settings, optimization_id: str, runs_after: str | None, may: May
 ) -> Response:
     with database.read() as store:
         row = optimization_with_id(store, optimization_id)
@@ -196,7 +198,7 @@ def _optimization_page(
             is_in_use=adopted is not None and adopted.mixture_id == mixture["id"],
         )
         steps = next_steps(answered, Evidence.model_validate(mixture["evidence"]))
-    return page("optimization.html", runs_after=runs_after, adopted=adopted, steps=steps, **view)
+    return page("optimization.html", runs_after=runs_after, adopted=adopted, steps=steps, may=may, **view)
 
 
 def _optimization_view(
@@ -327,23 +329,25 @@ def export(
 
 
 @_pages.get("/workers")
-def workers(store: Store, after: After = None) -> Response:
+def workers(store: Store, may: May, after: After = None) -> Response:
     """The machines that do the work."""
-    return page("workers.html", workers=_json(WORKERS.page(store, after, MOST_WORKERS)), is_live=True)
+    return page(
+        "workers.html", workers=_json(WORKERS.page(store, after, MOST_WORKERS)), may=may, is_live=True
+    )
 
 
 @_pages.get("/launches/{launch_id}")
 @slow
-def launch(launch_id: str, database: DatabaseDependency, compute: ComputeDependency) -> Response:
+def launch(launch_id: str, database: DatabaseDependency, compute: ComputeDependency, may: May) -> Response:
     """A full training run and what was measured on its model."""
     mixture = select(Launch.mixture_id).where(Launch.id == launch_id).scalar_subquery()
     revision = select(MixtureRow.revision_id).where(MixtureRow.id == mixture)
     with database.read() as store:
         wide = has_many_domains(store, revision.scalar_subquery())
-    return compute.read(wide, _launch_page, database, launch_id)
+    return compute.read(wide, _launch_page, database, launch_id, may)
 
 
-def _launch_page(database: Database, launch_id: str) -> Response:
+def _launch_page(database: Database, launch_id: str, may: May) -> Response:
     with database.read() as store:
         document = _json(describe_launch(store, launch_id))
         mixture = _json(describe_mixture(store, document["mixture_id"]))
@@ -354,6 +358,7 @@ def _launch_page(database: Database, launch_id: str) -> Response:
         curves=curves_of(series, objective_weights(document)),
         held=held,
         launch=document,
+        may=may,
         mixture=mixture,
         most_domains=MOST_DOMAINS,
         objective=objective_bpb(document["metrics"], document["settings"]),
@@ -363,6 +368,7 @@ def _launch_page(database: Database, launch_id: str) -> Response:
 
 
 router.include_router(session.router)
+router.include_router(actions.router)
 router.include_router(_pages)
 
 

@@ -116,7 +116,7 @@ def _try(
     if principal is None:
         return _form(request, wanted, complaint)
     request.state.principal = principal
-    return _signed_in(request, principal, _local(wanted))
+    return _signed_in(request, principal, local(wanted))
 
 
 def _signed_in(request: Request, principal: Principal, target: str) -> Response:
@@ -140,10 +140,10 @@ def _with(headers: Mapping[str, str] | None, response: Response) -> Response:
 
 def _form(request: Request, wanted: str, complaint: str | None = None, status: int | None = None) -> Response:
     usual = HTTPStatus.UNAUTHORIZED if complaint else HTTPStatus.OK
-    return page("login.html", status or usual, next=_local(wanted), complaint=complaint)
+    return page("login.html", status or usual, next=local(wanted), complaint=complaint)
 
 
-def _local(target: str) -> str:
+def local(target: str) -> str:
     """``target`` when it is an address of this service, else the first page: no link leads elsewhere.
 
     Browsers read ``//host`` and ``/\\host`` as another site.

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from service.dashboard import decision, formatting, sentences
 from service.optimizations.cost import time_source
+from service.tokens import Scope
 
 _HERE = Path(__file__).parent
 _FILTERS = (
@@ -35,6 +36,11 @@ _FILTERS = (
 )
 
 
+def scope_of(path: str) -> Scope:
+    """What it takes to post to an address of the API."""
+    return Scope.LAUNCH if path.startswith("/v1/launches") else Scope.WRITE
+
+
 def _static(name: str) -> str:
     """The address of a static file; its content is part of it, so an old copy is never used for a new one."""
     digest = hashlib.sha256((_HERE / "static" / name).read_bytes()).hexdigest()[:12]
@@ -54,6 +60,7 @@ def _environment() -> Environment:
     environment.globals.update(
         gain_words=decision.gain_words,
         between_words=decision.between_words,
+        scope_of=scope_of,
         objective_unit=formatting.objective_unit,
         unit_of_metric=formatting.unit_of_metric,
         static={name: _static(name) for name in names},
