@@ -31,7 +31,7 @@ def sign_in(client: TestClient, store: Store) -> SignIn:
         secret = TOKEN
         if scope is not None:
             with store.database.write() as session:
-                secret = create_token(session, f"{scope}-only", [scope])
+                secret = create_token(session, f"{scope}-only", [Scope(scope)])
         client.headers.pop("Authorization", None)
         client.cookies.clear()
         client.follow_redirects = False

@@ -232,3 +232,22 @@ def test_the_mixture_is_sorted_searched_and_folded(open_page: Open, solved: str)
     ]
     assert shown[0] == max(shown)
     assert page.locator("th[aria-sort=descending]").inner_text().strip().startswith("Epochs")
+
+
+@pytest.mark.parametrize("is_scripted", [True, False])
+def test_a_job_is_cancelled_and_a_mixture_adopted_by_keyboard(
+    open_page: Open, store: Store, solved: str, is_scripted: bool
+) -> None:
+    going = store.optimization(store.domain_set("other"), "running", ["running"])
+    page = open_page(f"/optimizations/{going}", java_script_enabled=is_scripted)
+    page.get_by_text("Cancel …").focus()
+    for key in ("Enter", "Tab", "Enter"):
+        page.keyboard.press(key)
+    page.get_by_text("Retry …").wait_for()
+    page.goto(solved)
+    page.locator("#step-adopt summary").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("Why").fill("It is measured.")
+    page.keyboard.press("Enter")
+    page.get_by_text("It is measured.").wait_for()
+    assert page.get_by_role("button", name="Mark as in use").count() == 0
