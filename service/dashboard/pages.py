@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from exchange.formats import FORMATS
 from mixing.document import from_document
 from mixing.terms import ReusePlan
-from service.dashboard import actions, session
+from service.dashboard import actions, runs, session
 from service.dashboard.actions import May
 from service.dashboard.charts import CURVE_POINTS, curves_of, effects_table
 from service.dashboard.decision import decide, losers, winners
@@ -369,6 +369,7 @@ def _launch_page(database: Database, launch_id: str, may: May) -> Response:
 
 router.include_router(session.router)
 router.include_router(actions.router)
+router.include_router(runs.router)
 router.include_router(_pages)
 
 
