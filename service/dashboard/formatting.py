@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
@@ -132,6 +132,16 @@ def about(seconds: Number) -> str:
 def moment(iso: str) -> str:
     """An ISO 8601 time as ``2026-11-21 05:16 UTC``."""
     return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def ago(iso: str, now: datetime | None = None) -> str:
+    """How long ago an ISO 8601 time was, in its largest unit, such as ``3 hours ago``."""
+    seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(iso)).total_seconds()
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            number = int(seconds // length)
+            return f"{number:,} {unit}{'s' if number > 1 else ''} ago"
+    return "just now"
 
 
 def interval(bounds: tuple[float, float] | list[float] | None, places: int = 4) -> str:

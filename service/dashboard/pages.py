@@ -104,6 +104,7 @@ def overview(
     shown = (*optimizations["items"], *launches["items"])
     return page(
         "overview.html",
+        in_use=adoptions.all_in_use(store, LIST_LENGTH),
         domain_sets=_json(DOMAIN_SETS.page(store, sets_after, LIST_LENGTH)),
         optimizations=optimizations,
         launches={**launches, "items": with_objective(launches["items"])},

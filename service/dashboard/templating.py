@@ -25,6 +25,7 @@ _FILTERS = (
     formatting.plain,
     formatting.duration,
     formatting.moment,
+    formatting.ago,
     formatting.interval,
     formatting.model_name,
     formatting.rounding,

@@ -133,6 +133,13 @@ def history(session: Session, name: str, limit: int) -> list[AdoptionView]:
     return _ADOPTIONS.page(session, None, limit, domain_set_name=name).items
 
 
+def all_in_use(session: Session, most: int) -> list[AdoptionView]:
+    """The one in use of each domain set that has one, the newest first."""
+    latest = select(func.max(Adoption.id)).group_by(Adoption.domain_set_id)
+    query = _query().where(Adoption.id.in_(latest)).order_by(Adoption.id.desc()).limit(most)
+    return [view_of(AdoptionView, row) for row in session.execute(query)]
+
+
 def in_use(session: Session, name: str) -> AdoptionView | None:
     """The one in use of a domain set that is there; None before there was one."""
     return next(iter(history(session, name, 1)), None)

@@ -214,3 +214,17 @@ def test_what_cannot_be_read_is_named(fields: dict[str, str], named: str) -> Non
 def test_reading_is_not_writing() -> None:
     assert scope_of("/v1/launches/launch_1:cancel") is Scope.LAUNCH
     assert scope_of("/v1/workers/worker_1:drain") is Scope.WRITE
+
+
+def test_home_has_the_latest_mixture_in_use_of_each_domain_set(sign_in: SignIn, store: Store) -> None:
+    browser = sign_in()
+    for name, reasons in (("library", ("first", "second")), ("other", ("third",))):
+        found = store.optimization(store.domain_set(name), "succeeded", proposal=evidence(TOKENS))
+        mixture = browser.get(f"/v1/optimizations/{found}").json()["mixture_id"]
+        for why in reasons:
+            body = {"mixture_id": mixture, "why": why}
+            made = browser.post(f"/v1/domain-sets/{name}/adoptions", json=body, headers=OWN)
+            assert made.status_code == 201
+    table = re.search(r'aria-label="Table of mixtures in use".*?</table>', browser.get("/").text, re.DOTALL)
+    assert table is not None
+    assert re.findall(r"<td>(\w+)</td></tr>", table[0]) == ["third", "second"]

@@ -1,4 +1,5 @@
 import math
+from datetime import UTC, datetime
 
 import pytest
 
@@ -74,3 +75,18 @@ def test_a_time_left_changes_by_the_minute() -> None:
     assert formatting.about(20) == "under a minute"
     assert formatting.about(61) == "about 2 min"
     assert formatting.about(3 * 3600) == "about 3 h"
+
+
+@pytest.mark.parametrize(
+    ("then", "words"),
+    [
+        ("2026-11-30T11:59:30+00:00", "just now"),
+        ("2026-11-30T11:59:00+00:00", "1 minute ago"),
+        ("2026-11-30T09:30:00+00:00", "2 hours ago"),
+        ("2026-11-30T12:30:00+02:00", "1 hour ago"),
+        ("2023-11-30T12:00:00+00:00", "1,096 days ago"),
+        ("2026-11-30T12:00:05+00:00", "just now"),
+    ],
+)
+def test_how_long_ago_is_in_the_largest_unit(then: str, words: str) -> None:
+    assert formatting.ago(then, datetime(2026, 11, 30, 12, tzinfo=UTC)) == words
