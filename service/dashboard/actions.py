@@ -4,14 +4,16 @@ So the same scopes, limits, keys, checks and audit lines hold, whoever asks: the
 where it comes from go along, and are checked again. ``POST /do/v1/...`` takes the form's fields:
 
 - ``body``, the JSON of the request;
-- ``text:NAME``, ``number:NAME`` and ``lines:NAME``, members of it that were typed, dots for what is within; one
-  that is empty takes the member out, so that the API's default holds, and ``none`` is JSON's null;
+- ``text:NAME`` and ``number:NAME``, members of it that were typed, dots for what is within; one that is empty takes
+  the member out, so that the API's default holds, and ``none`` is JSON's null;
 - ``once``, what two sendings of one form have in common: the second does nothing more;
 - ``back``, where to go then. What was created is shown instead.
 """
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -33,6 +35,7 @@ _KEPT = ("cookie", "host", "origin", "sec-fetch-site")
 _SHOWN = ("/optimizations/", "/launches/")
 """Of what is created: what has a page under its address without ``/v1``."""
 MOST_FIELDS = 100
+_IN_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
 
 
 async def _may(request: Request) -> frozenset[Scope]:
@@ -57,9 +60,7 @@ async def act(path: str, request: Request) -> Response:
     return RedirectResponse(made if made.startswith(_SHOWN) else back, HTTPStatus.SEE_OTHER)
 
 
-async def send(
-    request: Request, path: str, body: object, *, once: str | None = None, dry_run: bool = False
-) -> httpx.Response:
+async def send(request: Request, path: str, body: object, *, once: str | None = None) -> httpx.Response:
     """The API's answer to a post of ``body`` by the one who sent ``request``, from where that came."""
     headers = {name: request.headers[name] for name in _KEPT if name in request.headers}
     content = None if body is None else json.dumps(body)
@@ -70,8 +71,7 @@ async def send(
     client = (request.client.host, request.client.port) if request.client else ("unknown", 0)
     transport = httpx.ASGITransport(request.app, client=client)
     async with httpx.AsyncClient(transport=transport, base_url=str(request.base_url), timeout=None) as api:
-        address = quote(path) + ("?dry_run=true" if dry_run else "")
-        return await api.post(address, content=content, headers=headers)
+        return await api.post(quote(path), content=content, headers=headers)
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -112,12 +112,15 @@ def _with(document: Mapping[str, Any], path: list[str], kind: str, typed: str) -
 def _value(kind: str, name: str, typed: str) -> object:
     if kind == "text":
         return typed
-    if kind == "lines":
-        return [line.strip() for line in typed.splitlines() if line.strip()]
     if typed.lower() == "none":
         return None
-    plain = typed.replace(",", "").replace("_", "").replace(" ", "")
+    plain = typed.replace(" ", "")
+    if _IN_THOUSANDS.fullmatch(plain):  # any other comma may be a decimal one, and then 0,25 is not 25
+        plain = plain.replace(",", "")
     try:
-        return int(plain) if plain.lstrip("+-").isdecimal() else float(plain)
+        number = int(plain) if plain.lstrip("+-").isdecimal() else float(plain)
     except ValueError as error:
         raise Invalid("bad_number", f"{name}: {typed[:100]!r} is not a number.", name) from error
+    if not math.isfinite(number):
+        raise Invalid("bad_number", f"{name}: {typed[:100]!r} is not a finite number.", name)
+    return number

@@ -184,7 +184,6 @@ def test_what_is_typed_becomes_the_members_of_the_request() -> None:
         "number:repetition_cap": "None",
         "text:proxy.size": "micro-1M",
         "text:target.name": "",
-        "lines:swarms": "a\r\n\r\n b ",
     }
     assert document_of(fields) == {
         "size": "nano",
@@ -192,7 +191,6 @@ def test_what_is_typed_becomes_the_members_of_the_request() -> None:
         "kl_weight": 0.25,
         "repetition_cap": None,
         "proxy": {"size": "micro-1M"},
-        "swarms": ["a", "b"],
     }
     assert document_of({"back": "/"}) is None
 
@@ -201,6 +199,11 @@ def test_what_is_typed_becomes_the_members_of_the_request() -> None:
     ("fields", "named"),
     [
         ({"number:tokens": "many"}, "tokens"),
+        ({"number:kl_weight": "0,25"}, "kl_weight"),
+        ({"number:kl_weight": "0,250"}, "kl_weight"),
+        ({"number:tokens": "1,00"}, "tokens"),
+        ({"number:kl_weight": "nan"}, "kl_weight"),
+        ({"number:tokens": "1e999"}, "tokens"),
         ({"body": "{"}, "body"),
         ({"body": "[1]", "text:why": "x"}, "body"),
     ],
