@@ -91,3 +91,9 @@ def test_every_public_name_is_there_and_importing_them_costs_nothing_before() ->
         [sys.executable, "-c", loaded], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert answer.stdout.strip() == "[]"
+
+
+def test_the_repository_holds_nothing_that_others_built() -> None:
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT)
+    built = {".whl", ".egg", ".zip", ".tar", ".tgz", ".so", ".pyc", ".pkl", ".pt", ".safetensors"}
+    assert [path for path in listed.stdout.splitlines() if Path(path).suffix in built] == []

@@ -6,7 +6,7 @@ where it comes from go along, and are checked again. ``POST /do/v1/...`` takes t
 - ``body``, the JSON of the request;
 - ``text:NAME`` and ``number:NAME``, members of it that were typed, dots for what is within; one that is empty takes
   the member out, so that the API's default holds, and ``none`` is JSON's null;
-- ``once``, what two sendings of one form have in common: the second does nothing more;
+- ``key``, what two sendings of one form have in common: the second does nothing more;
 - ``back``, where to go then. What was created is shown instead.
 """
 
@@ -52,7 +52,7 @@ async def act(path: str, request: Request) -> Response:
     fields = await form_of(request)
     back = local(fields.get("back", "/"))
     body = document_of(fields)
-    answer = await send(request, f"/v1/{path}", body, once=fields.get("once"))
+    answer = await send(request, f"/v1/{path}", body, key=fields.get("key"))
     if not answer.is_success:
         problem = ProblemView.model_validate_json(answer.content)
         return page("error.html", answer.status_code, title=problem.title, detail=problem.detail, back=back)
@@ -60,14 +60,14 @@ async def act(path: str, request: Request) -> Response:
     return RedirectResponse(made if made.startswith(_SHOWN) else back, HTTPStatus.SEE_OTHER)
 
 
-async def send(request: Request, path: str, body: object, *, once: str | None = None) -> httpx.Response:
+async def send(request: Request, path: str, body: object, *, key: str | None = None) -> httpx.Response:
     """The API's answer to a post of ``body`` by the one who sent ``request``, from where that came."""
     headers = {name: request.headers[name] for name in _KEPT if name in request.headers}
     content = None if body is None else json.dumps(body)
     if content is not None:
         headers["content-type"] = "application/json"
-    if once:
-        headers["idempotency-key"] = hashlib.sha256(f"{once} {content}".encode()).hexdigest()
+    if key:
+        headers["idempotency-key"] = hashlib.sha256(f"{key} {content}".encode()).hexdigest()
     client = (request.client.host, request.client.port) if request.client else ("unknown", 0)
     transport = httpx.ASGITransport(request.app, client=client)
     async with httpx.AsyncClient(transport=transport, base_url=str(request.base_url), timeout=None) as api:
