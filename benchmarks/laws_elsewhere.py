@@ -14,6 +14,10 @@ correlation lies below the best family's, and `error` the standard error of that
 several families are as good, the best of them was lucky. `beyond_error` counts the cells that fall short by more than
 `ENOUGH` and by more than two of these errors. `below` names the plain laws that are better than the
 default. Of a group of many metrics `MOST_METRICS` stand for all. CPU seconds are of all fits of a family to a swarm.
+
+`held` is the share of the runs not used that lie in the default's 90% intervals of single runs, as an answer tells
+them, and `lowest_held` that of the metric that has the lowest; null with too few runs to tell them. The runs not used
+are drawn as those that are.
 """
 
 import argparse
@@ -26,9 +30,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.swarm_table import ACCURACIES, HELD_OUT, TASKS, SwarmTable, read_swarms, regmix_table
+from mixing.answer.uncertainty import CONFIDENCE
 from mixing.errors import MixingError
+from mixing.laws.conformal import RunIntervals, fewest_runs
 from mixing.laws.diagnostics import rank_correlation
-from mixing.laws.fitting import fit
+from mixing.laws.fitting import fit, fit_and_refit
 from mixing.methods import METHODS, combine
 from mixing.parts import REGRESSIONS
 
@@ -45,8 +51,9 @@ GROUPS = (HELD_OUT, TASKS, ACCURACIES)
 MEASURES = ("rank_correlation", "mae", "regret")
 
 Document = dict[str, Any]
+HELD = "held"
 Scores = dict[str, np.ndarray]
-"""Of each family that could be fitted: (S, T, 3), subsets, metrics and `MEASURES`."""
+"""Of each family that could be fitted: (S, T, 3), subsets, metrics and `MEASURES`; (S, T) at `HELD`."""
 
 
 def default_family() -> str:
@@ -62,6 +69,8 @@ def families() -> tuple[list[str], dict[str, str]]:
             left_out[name] = f"reads the runs of the sampler {part.sampler!r} only"
         elif part.reads_own_domain:
             left_out[name] = "reads the slice of a domain from that domain alone"
+        elif part.tasks_by is not None:
+            left_out[name] = f"is another's, with the tasks by {part.tasks_by!r}"
         elif part.reads_tokens:
             left_out[name] = "reads how long runs train, which is the same for all here"
     return [name for name in REGRESSIONS if name not in left_out], left_out
@@ -83,7 +92,22 @@ def score(family: str, swarm: SwarmTable, chosen: np.ndarray) -> np.ndarray:
     lifted = part.positive * LIFT * (table.metrics <= 0).any(0)
     rest = np.setdiff1d(np.arange(len(table)), chosen)
     law = fit(part, replace(table, metrics=table.metrics + lifted).rows(chosen))
-    predicted, measured = law.predict(table.weights[rest])[0] - lifted, table.metrics[rest]
+    return misses(law.mean(table.weights[rest]) - lifted, table.metrics[rest])
+
+
+def score_default(swarm: SwarmTable, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `score` of the default, fitted with its refits as for an answer, and the (T,) share its intervals hold."""
+    table = swarm.table
+    rest = np.setdiff1d(np.arange(len(table)), chosen)
+    law, refits = fit_and_refit(REGRESSIONS[default_family()], table.rows(chosen), np.random.default_rng(0))
+    assert refits is not None
+    predicted, measured = law.mean(table.weights[rest]), table.metrics[rest]
+    low, high = RunIntervals.of(refits.predicted, refits.measured, CONFIDENCE).around(predicted)
+    return misses(predicted, measured), ((low <= measured) & (measured <= high)).mean(0)
+
+
+def misses(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """(T, 3) `MEASURES` of (n, T) predictions."""
     picked = measured[predicted.argmin(0), np.arange(measured.shape[1])]
     values = (
         rank_correlation(predicted, measured),
@@ -105,7 +129,11 @@ def measure(swarm: SwarmTable, runs: int, names: list[str], seconds: dict[str, f
             continue
         began = time.process_time()
         try:
-            scores[name] = np.stack([score(name, swarm, chosen) for chosen in subsets])
+            if name == default_family():
+                found = zip(*(score_default(swarm, chosen) for chosen in subsets), strict=True)
+                scores[name], scores[HELD] = (np.stack(each) for each in found)
+            else:
+                scores[name] = np.stack([score(name, swarm, chosen) for chosen in subsets])
         except MixingError as error:
             print(f"{swarm.name} {runs} {name}: {error}", flush=True)
         seconds[name] = seconds.get(name, 0) + time.process_time() - began
@@ -117,7 +145,8 @@ def cell(swarm: SwarmTable, group: str, runs: int, scores: Scores, default: str)
     columns = swarm.of_group(group)
     if default not in scores or not len(columns):
         return None
-    by_subset = {name: values[:, columns].mean(1) for name, values in scores.items()}
+    held, enough = scores[HELD][:, columns].mean(0), runs >= fewest_runs(CONFIDENCE)
+    by_subset = {name: values[:, columns].mean(1) for name, values in scores.items() if name != HELD}
     ranks = {name: float(values[:, 0].mean()) for name, values in by_subset.items()}
     best = max(ranks, key=lambda name: ranks[name])
     behind = by_subset[best][:, 0] - by_subset[default][:, 0]
@@ -131,6 +160,8 @@ def cell(swarm: SwarmTable, group: str, runs: int, scores: Scores, default: str)
         "shortfall": round(ranks[best] - ranks[default], 5),
         "error": round(float(behind.std(ddof=1) / np.sqrt(len(behind))), 5),
         "below": [name for name in PLAIN if ranks.get(name, -1) > ranks[default]],
+        "held": round(float(held.mean()), 4) if enough else None,
+        "lowest_held": round(float(held.min()), 4) if enough else None,
         "families": {
             name: dict(zip(MEASURES, values.mean(0).round(5).tolist(), strict=True))
             for name, values in by_subset.items()
@@ -162,6 +193,7 @@ def compare(swarms: list[SwarmTable], counts: list[int], names: list[str]) -> Do
         "short": sum(each["shortfall"] > ENOUGH for each in cells),
         "beyond_error": sum(each["shortfall"] > max(ENOUGH, 2 * each["error"]) for each in cells),
         "below_plain": sum(bool(each["below"]) for each in cells),
+        "held": round(float(np.mean([each["held"] for each in cells if each["held"] is not None])), 4),
         "cells": cells,
         "cpu_seconds": {
             swarm: {name: round(value, 1) for name, value in spent.items()}
@@ -177,7 +209,8 @@ def line(found: Document) -> str:
     below = f"  below {', '.join(found['below'])}" if found["below"] else ""
     return (
         f"{where}  default {own:.4f}  {found['best']:24} {best:.4f}"
-        f"  short {found['shortfall']:.4f} +- {found['error']:.4f}{below}"
+        f"  short {found['shortfall']:.4f} +- {found['error']:.4f}"
+        f"  held {found['held']}, lowest {found['lowest_held']}{below}"
     )
 
 

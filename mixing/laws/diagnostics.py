@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.errors import InvalidSetting, TooFewRuns
-from mixing.laws.regression import Fitted, Regression, floored_inverse
+from mixing.inverses import floored_inverse
+from mixing.laws.regression import Fitted, Regression
 
 FEWEST_JUDGED = 4
 """Runs below which a held-out error is no more than an accident."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixing.errors import InvalidSetting
-from mixing.laws.regression import Expansion, Fitted, Regression, floored_inverse, importance
+from mixing.inverses import floored_inverse
+from mixing.laws.regression import Expansion, Fitted, Regression, importance
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import minimize
 
+from mixing.inverses import posterior_covariance, pseudo_roots
 from mixing.laws.diagnostics import rank_correlation
 
 DRIFT, WALK = 0.061, 0.13
@@ -119,7 +120,7 @@ def unknown_after(target: tuple[float, float], anchors: Sequence[tuple[float, fl
     left = prior(at, at)[0, 0]
     if len(known):
         across = prior(at, known)
-        left -= (across @ np.linalg.solve(prior(known, known), across.T))[0, 0]
+        left -= np.square(across @ pseudo_roots(prior(known, known))[1]).sum()
     return float(np.sqrt(max(left, 0.0)))
 
 
@@ -232,24 +233,25 @@ def _carried(lines: Sequence[_Line], target: np.ndarray) -> tuple[float, float, 
     """
     at = np.array([line.at for line in lines])
     xx, xy, yy = np.array([[line.xx, line.xy, line.yy] for line in lines]).T
-    precision = np.linalg.inv(prior(at, at))
+    root, inverse = pseudo_roots(prior(at, at))  # l = root z, z standard normal
     expected, runs = _TRUST * RESIDUAL**2, _TRUST + sum(line.runs - 1 for line in lines)
 
     def squares(logs: np.ndarray) -> tuple[np.ndarray, float]:
         slopes = np.exp(logs)
         return slopes, expected + float((yy - 2 * slopes * xy + slopes**2 * xx).sum())
 
-    def loss(logs: np.ndarray) -> tuple[float, np.ndarray]:
-        slopes, total = squares(logs)
-        gradient = precision @ logs + runs * slopes * (slopes * xx - xy) / total
-        return 0.5 * float(logs @ precision @ logs) + 0.5 * runs * np.log(total), gradient
+    def loss(z: np.ndarray) -> tuple[float, np.ndarray]:
+        slopes, total = squares(root @ z)
+        gradient = z + (runs * slopes * (slopes * xx - xy) / total) @ root
+        return 0.5 * float(z @ z) + 0.5 * runs * np.log(total), gradient
 
-    logs = minimize(loss, np.zeros(len(lines)), jac=True, method="BFGS").x
-    slopes, total = squares(logs)
-    covariance = np.linalg.inv(precision + np.diag(runs * slopes**2 * xx / total))
-    reach = prior(target, at) @ precision
+    z = minimize(loss, np.zeros(len(lines)), jac=True, method="BFGS").x
+    slopes, total = squares(root @ z)
+    told = (root.T * (runs * slopes**2 * xx / total)) @ root
+    covariance = posterior_covariance(told[None], np.eye(len(z)))[0]
+    reach = prior(target, at) @ inverse
     relative = np.sqrt((expected + ((yy - 2 * slopes * xy + slopes**2 * xx) / slopes**2).sum()) / runs)
-    return float((reach @ logs)[0]), float(np.sqrt((reach @ covariance @ reach.T)[0, 0])), float(relative)
+    return float((reach @ z)[0]), float(np.sqrt((reach @ covariance @ reach.T)[0, 0])), float(relative)
 
 
 def _agreement(anchors: Sequence[Anchors], predicted: Sequence[np.ndarray], columns: int) -> np.ndarray:

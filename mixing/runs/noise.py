@@ -16,6 +16,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import ndtr
 
 from mixing.errors import InvalidMetrics, TooFewRuns
+from mixing.inverses import floored_inverse
 
 Advice = Literal["keep", "warn", "drop"]
 WARNED_BELOW = 2.0
@@ -217,7 +218,7 @@ def _missed(
     """(n,) what the runs predict of n others, and by how many usual misses that is off."""
     centre, level = features.mean(0), np.median(values)
     distances = cdist(features, features)
-    usual = np.median(distances[distances > 0])
+    usual = np.median(distances[distances > 0]) if distances.any() else 1.0
     inside, outside = (features - centre) / usual, (new - centre) / usual
     target = values - level
     best = (np.inf, np.zeros(len(new)), np.zeros(len(new)))
@@ -225,14 +226,18 @@ def _missed(
         prior, across = _covariance(inside, inside, length), _covariance(outside, inside, length)
         alone = np.diagonal(_covariance(outside, outside, length))
         for noise in _NOISES:
-            precision = np.linalg.inv(prior + noise * np.eye(len(values)))
+            precision = floored_inverse(prior + noise * np.eye(len(values)))
             left_out = precision @ target / np.diagonal(precision)
             if (median := float(np.median(np.abs(left_out)))) >= best[0]:
                 continue
             scale = 1.4826 * np.median(np.abs(left_out) * np.sqrt(np.diagonal(precision)))
             expected = level + across @ (precision @ target)
             unsure = alone + noise - np.einsum("nk,kl,nl->n", across, precision, across)
-            best = median, expected, np.abs(measured - expected) / (np.sqrt(unsure) * scale)
+            best = (
+                median,
+                expected,
+                np.abs(measured - expected) / (np.sqrt(np.maximum(unsure, noise)) * scale),
+            )
     return best[1], best[2]
 
 

@@ -15,6 +15,7 @@ Runs already trained count as chosen.
 import numpy as np
 
 from mixing.errors import TooFewRuns
+from mixing.inverses import floored_inverse
 from mixing.swarm.dirichlet import dirichlet_rows
 from mixing.swarm.filling import DUPLICATE_DISTANCE, distinct
 from mixing.swarm.space import SwarmSpace, corners, into_space
@@ -101,7 +102,7 @@ def d_optimal(rows: np.ndarray, runs: int, existing: np.ndarray, ridge: float = 
     """
     _check_enough(rows, runs)
     before = existing.T @ existing + ridge * (rows**2).mean() * np.eye(rows.shape[1])
-    inverse = np.linalg.inv(before)
+    inverse = floored_inverse(before)
     variance = np.einsum("nf,fg,ng->n", rows, inverse, rows)
     free = np.ones(len(rows), bool)
     chosen = np.empty(runs, int)
@@ -127,7 +128,7 @@ def _check_enough(candidates: np.ndarray, runs: int) -> None:
 def _exchange_pass(rows: np.ndarray, chosen: np.ndarray, free: np.ndarray, before: np.ndarray) -> bool:
     """Offer every chosen row, in place, for the candidate that raises the determinant most; whether any went."""
     # Anew for each pass, so that the rounding of rank-one updates does not add up.
-    inverse = np.linalg.inv(before + rows[chosen].T @ rows[chosen])
+    inverse = floored_inverse(before + rows[chosen].T @ rows[chosen])
     variance = np.einsum("nf,fg,ng->n", rows, inverse, rows)
     improved = False
     for position, old in enumerate(chosen):

@@ -177,3 +177,25 @@ def test_a_domain_that_no_run_varied_widens_the_interval_and_is_named() -> None:
         low, high = document["objective"]["gain_interval"]
         held += low <= truth(domains.natural_weights) - truth(proposed) <= high
     assert held >= 9
+
+
+def test_a_diverged_run_is_named_though_most_mixtures_are_the_same_to_the_last_bits() -> None:
+    """In units of the median distance the others lie 10^8 away: the covariance is singular to rounding."""
+    generator = np.random.default_rng(5)
+    weights = generator.dirichlet(np.full(4, 3.0), 40)
+    weights[:30] = weights[0] + 1e-9 * generator.standard_normal((30, 4))
+    values = (1 + weights @ np.array([0.1, 0.2, 0.3, 0.4]) + 0.001 * generator.standard_normal(40))[:, None]
+    assert outliers(weights, values, np.ones(40)) == []
+    values[7] = 1e6
+    (found,) = outliers(weights, values, np.ones(40))
+    assert (found.run, found.column) == (7, 0)
+    assert found.expected == pytest.approx(1.25, abs=0.1)
+
+
+def test_a_diverged_run_is_named_among_runs_of_one_mixture() -> None:
+    weights = np.tile([[0.2, 0.3, 0.5]], (12, 1))
+    values = (1 + 0.01 * np.random.default_rng(6).standard_normal(12))[:, None]
+    values[3] = 50.0
+    (found,) = outliers(weights, values, np.ones(12))
+    assert found.run == 3
+    assert found.expected == pytest.approx(1, abs=0.02)

@@ -19,8 +19,9 @@ from typing import Self
 
 import numpy as np
 
+from mixing.inverses import floored_inverse
 from mixing.laws.exponential.huber_descent import LawProblems, Runs, descend, exponents_above, quantiles
-from mixing.laws.regression import Expansion, Fitted, Regression, floored_inverse, importance
+from mixing.laws.regression import Expansion, Fitted, Regression, importance
 from mixing.objective import USUAL_SPREAD
 from mixing.runs.table import RunTable
 

@@ -16,15 +16,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from mixing.inverses import posterior_covariance
 from mixing.laws.exponential.formulas import Formula, Prior
 from mixing.laws.exponential.huber_descent import Runs, exponents_above, quantiles
-from mixing.laws.regression import (
-    Expansion,
-    Fitted,
-    Regression,
-    importance,
-    posterior_covariance,
-)
+from mixing.laws.regression import Expansion, Fitted, Regression, importance
 
 _NU = 4.0
 _SMALLEST_SCALE = 1e-5  # of the noise, where a metric's deviation is 1

@@ -18,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
+from mixing.inverses import posterior_covariance
 from mixing.laws.powers.descent import (
     SHARED,
     PowerPrior,
@@ -29,7 +30,7 @@ from mixing.laws.powers.descent import (
     useful_terms,
 )
 from mixing.laws.powers.few_runs import again, lowest
-from mixing.laws.regression import Expansion, Fitted, Regression, importance, posterior_covariance
+from mixing.laws.regression import Expansion, Fitted, Regression, importance
 
 MOVABLE = ("exponent", "decay", "scale", "rest")
 """The shared parameters that move log(y - C) at a fixed C."""

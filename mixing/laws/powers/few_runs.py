@@ -13,6 +13,7 @@ derivatives of each domain's own two parameters what bends upwards, 2 by 2 block
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from mixing.inverses import posterior_root
 from mixing.laws.powers.descent import (
     FREEDOM,
     LOWEST_LOG_NOISE,
@@ -144,7 +145,7 @@ class _Root:
     """C of A^-1 = C C^T, for N matrices A of a 2 by 2 block a domain and a diagonal."""
 
     def __init__(self, blocks: np.ndarray, alone: np.ndarray) -> None:
-        """Of the (N, m, 2, 2) lower blocks and the (N, r) diagonal of C."""
+        """Of the (N, m, 2, 2) blocks and the (N, r) diagonal of C."""
         self._blocks, self._alone = blocks, alone
 
     @classmethod
@@ -153,24 +154,23 @@ class _Root:
         plain, cross, bend = bends
         width = plain.shape[1]
         blocks = np.stack([np.stack([plain, cross], -1), np.stack([cross, bend], -1)], -1)
-        values, vectors = np.linalg.eigh(blocks)
-        blocks = (vectors * np.maximum(values, 0)[..., None, :]) @ vectors.swapaxes(-1, -2)
-        blocks[..., 0, 0] += diagonal[:, :width]
-        blocks[..., 1, 1] += diagonal[:, width : 2 * width]
-        return cls(np.linalg.cholesky(np.linalg.inv(blocks)), diagonal[:, 2 * width :] ** -0.5)
+        own = np.stack([diagonal[:, :width], diagonal[:, width : 2 * width]], -1) ** -0.5
+        roots = posterior_root(blocks, own[..., None] * np.eye(2))
+        return cls(roots, diagonal[:, 2 * width :] ** -0.5)
 
     def after(self, rows: np.ndarray) -> np.ndarray:
         """(N, n, P-1) rows times C."""
         first, second, rest = self._split(rows)
-        corner, below, last = (self._blocks[:, None, :, i, j] for i, j in ((0, 0), (1, 0), (1, 1)))
-        parts = [first * corner + second * below, second * last, rest * self._alone[:, None]]
-        return np.concatenate(parts, axis=-1)
+        (a, b), (c, d) = np.moveaxis(self._blocks[:, None], (-2, -1), (0, 1))
+        return np.concatenate(
+            [first * a + second * c, first * b + second * d, rest * self._alone[:, None]], axis=-1
+        )
 
     def before(self, columns: np.ndarray) -> np.ndarray:
         """(N, P-1) C times columns."""
         first, second, rest = self._split(columns)
-        corner, below, last = (self._blocks[..., i, j] for i, j in ((0, 0), (1, 0), (1, 1)))
-        return np.concatenate([corner * first, below * first + last * second, rest * self._alone], axis=-1)
+        (a, b), (c, d) = np.moveaxis(self._blocks, (-2, -1), (0, 1))
+        return np.concatenate([a * first + b * second, c * first + d * second, rest * self._alone], axis=-1)
 
     def _split(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         width = self._blocks.shape[1]

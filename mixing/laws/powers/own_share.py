@@ -10,7 +10,8 @@ from typing import Self
 
 import numpy as np
 
-from mixing.laws.regression import Expansion, Fitted, Regression, floored_inverse
+from mixing.inverses import floored_inverse
+from mixing.laws.regression import Expansion, Fitted, Regression
 from mixing.runs.table import RunTable
 
 SHIFT = 1e-4

@@ -84,3 +84,15 @@ def test_a_fit_does_not_hang_on_a_metrics_unit_or_on_the_order_of_domains() -> N
     turned = EffectivePowerLaw().fit(weights[:, order], metrics).mean(weights[:, order])
     np.testing.assert_allclose((scaled - 3) * 1e6, plain, atol=1e-4 * metrics.std())
     np.testing.assert_allclose(turned, plain, atol=1e-4 * metrics.std())
+
+
+@pytest.mark.parametrize("bend", [1.0, 1e8, 1e18])
+def test_a_domain_whose_two_parameters_do_the_same_is_stepped_along_as_the_prior_has_it(bend: float) -> None:
+    """A = bend (1, 1; 1, 1) + diag(1/4, 4): singular to the last bit from 1e17 on; by hand its inverse there is
+    (1, -1; -1, 1) / (1/4 + 4)."""
+    whole = np.full((1, 1), bend)
+    root = few_runs._Root.of((whole, whole, whole), np.array([[0.25, 4.0, 9.0]]))
+    inverse = np.stack([root.before(root.after(row[None, None])[:, 0])[0] for row in np.eye(3)])
+    determinant = 1 + bend * 4.25
+    exact = np.array([[bend + 4, -bend, 0], [-bend, bend + 0.25, 0], [0, 0, determinant / 9]]) / determinant
+    np.testing.assert_allclose(inverse, exact, rtol=1e-6, atol=1e-12)

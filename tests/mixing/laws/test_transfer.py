@@ -118,3 +118,40 @@ def test_the_anchors_half_way_cost_a_root_of_the_target_and_leave_less_open() ->
     assert known.parameters == pytest.approx(3e5)
     assert known.tokens == pytest.approx(4e5)
     assert known.unknown[0] < known.known[0] < 1 < known.known[1] < known.unknown[1]
+
+
+def test_a_scale_known_twice_is_known_once_and_the_proxies_own_tells_nothing() -> None:
+    """The prior's covariance of the anchors is singular in each of these."""
+    far, at = (64.0, 64.0), (8.0, 8.0)
+    assert unknown_after(far, [at, at]) == pytest.approx(unknown_after(far, [at]), rel=1e-6)
+    assert unknown_after(far, [(1.0, 1.0), at]) == pytest.approx(unknown_after(far, [at]), rel=1e-6)
+    assert unknown_after(far, [(1.0, 1.0)]) == pytest.approx(unknown_after(far))
+    assert unknown_after((1.0, 1.0), [(1.0, 1.0)]) == 0
+
+
+def test_two_lots_of_anchors_of_one_scale_have_one_slope() -> None:
+    at = (8.0, 4.0)
+    lots = [anchors_at(at, 0.7, runs, noise=0.2) for runs in (6, 9)]
+    found = transfer(at, [one for one, _ in lots], [guess for _, guess in lots], np.ones(1))
+    variance = prior(doublings(at)[None], doublings(at)[None])[0, 0]
+
+    def loss(log: float) -> float:
+        """Of the one l that both lots have, each about its own mean."""
+        squares = 4 * 0.15**2
+        for one, guess in lots:
+            x, y = guess[:, 0] - guess.mean(), one.metrics[:, 0] - one.metrics.mean()
+            squares += ((y - np.exp(log) * x) ** 2).sum()
+        return log**2 / (2 * variance) + (4 + 5 + 8) / 2 * np.log(squares)
+
+    grid = np.linspace(-2, 2, 40_001)
+    best = grid[np.argmin([loss(log) for log in grid])]
+    assert np.log(found.factors[0]) == pytest.approx(best, abs=2e-4)
+    assert found.unknown == pytest.approx(0, abs=1e-5)
+
+
+def test_anchors_of_the_proxies_own_scale_leave_gains_as_they_are() -> None:
+    one, guess = anchors_at((1.0, 1.0), 0.5, 8)
+    found = transfer((8.0, 8.0), [one], [guess], np.ones(1))
+    assert found.factors[0] == pytest.approx(1)
+    assert found.unknown == pytest.approx(unknown_after((8.0, 8.0)))
+    assert found.measured[0] == pytest.approx(0, abs=1e-6)

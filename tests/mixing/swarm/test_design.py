@@ -100,3 +100,13 @@ def test_what_cannot_be_designed_is_refused() -> None:
     for choose in (d_optimal, maximin):
         with pytest.raises(TooFewRuns):
             choose(np.eye(3), 4, np.empty((0, 3)))
+
+
+def test_runs_that_leave_features_open_are_complemented_where_nothing_is_assumed_of_these() -> None:
+    """Without a ridge the information of two runs at one vertex is singular; the other vertices are what it lacks."""
+    pool = lattice(4, 6)
+    there = np.tile(np.eye(4)[:1], (2, 1))
+    chosen = pool[d_optimal(pool, 3, there, ridge=0.0)]
+    assert {tuple(row) for row in chosen} == {tuple(row) for row in np.eye(4)[1:]}
+    alone = pool[d_optimal(pool, 4, pool[:0], ridge=0.0)]
+    assert {tuple(row) for row in alone} == {tuple(row) for row in np.eye(4)}

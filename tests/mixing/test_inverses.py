@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixing.laws.regression import floored_inverse, posterior_covariance
+from mixing.inverses import floored_inverse, posterior_covariance, posterior_root
 
 
 def exact_inverse(matrix: np.ndarray) -> np.ndarray:
@@ -67,3 +67,30 @@ def test_information_of_too_few_runs_is_inverted_all_the_same(width: int, scale:
     predicted = np.einsum("kj,jl,kl->k", rows, covariance, rows)
     exact = np.einsum("kj,jl,kl->k", rows, np.linalg.pinv(information, rcond=1e-12, hermitian=True), rows)
     np.testing.assert_allclose(predicted, exact, rtol=1e-4)  # units in the last place times 1e10
+
+
+def test_of_a_matrix_that_is_all_zeros_there_is_a_floor_too() -> None:
+    np.testing.assert_allclose(
+        floored_inverse(np.zeros((2, 3, 3)), 1e-3), np.tile(1e3 * np.eye(3), (2, 1, 1))
+    )
+
+
+def test_a_prior_that_leaves_a_direction_open_is_decided_by_the_runs() -> None:
+    # The prior knows the sum of two parameters alone, the runs their difference alone; together 2 on the diagonal.
+    data, precision = np.array([[[1.0, -1.0], [-1.0, 1.0]]]), np.ones((2, 2))
+    np.testing.assert_allclose(posterior_covariance(data, precision)[0], np.eye(2) / 2, atol=1e-5)
+
+
+@given(st.floats(0, 30), st.floats(-2, 4), st.floats(-2, 4))
+@settings(max_examples=50, deadline=None)
+def test_a_root_is_real_however_much_better_the_runs_know_one_direction(
+    known: float, first: float, second: float
+) -> None:
+    data, precision = 10**known * np.array([[1.0, 2.0], [2.0, 4.0]]), np.diag([10**first, 10**second])
+    deviations = np.diagonal(precision) ** -0.5
+    root = posterior_root(data, np.diag(deviations))
+    if known < 10:
+        exact = exact_inverse(data + precision)
+        np.testing.assert_allclose(root @ root.T, exact, atol=1e-5 * np.abs(exact).max())
+    widths = np.linalg.eigvalsh(root @ root.T / np.outer(deviations, deviations))
+    assert -1e-12 <= widths[0] <= widths[-1] <= 1 + 1e-9
