@@ -39,10 +39,10 @@ demo: $(INSTALLED)
 serve: $(INSTALLED)
 	@$(BIN)/mixwright serve $(ARGS)
 
-# loadfile: the tests of one file share what it prepared once. ARGS="tests/mixing -k swarm" picks some.
+# loadfile: the tests of one file share what it prepared once; in their order, for the longest come early so. ARGS="tests/mixing -k swarm" picks some.
 test: $(INSTALLED)
 	@scripts/chromium.sh
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 10 -m "not long and not consumer and not slurm" $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 10 -m "not long and not consumer and not slurm" $(ARGS)
 
 test-long: $(INSTALLED)
 	@$(BIN)/python -m pytest --durations 10 -m long $(ARGS)
