@@ -12,8 +12,6 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from rich.console import Console
-
 from benchmarks.reuse_text_chains import Chains, follow_chains
 from benchmarks.reuse_text_domains import first_domains, updates
 from benchmarks.reuse_text_report import (
@@ -39,7 +37,6 @@ SETTINGS = replace(FULL, proxy_tokens=FULL.proxy_tokens // 2, target_tokens=FULL
 LAUNCH_TOKENS = SETTINGS.target_tokens // 2
 """Of the larger models, eight of them: half of what the mixtures are for, so that no domain is near its cap."""
 SEEDS = (0, 1)
-WIDTH = 110
 
 
 def result_document(chains: Chains, launches: dict[str, list[Document]], tasks: list[str]) -> Document:
@@ -63,16 +60,16 @@ def result_document(chains: Chains, launches: dict[str, list[Document]], tasks: 
     }
 
 
-def run(data_directory: Path, console: Console) -> Document:
+def run(data_directory: Path) -> Document:
     """All of it, with a service of its own. Raises what fetching, starting and asking raise, and BenchmarkFailed."""
-    corpora = prepare_corpora(data_directory, lambda line: console.print(line, highlight=False))
+    corpora = prepare_corpora(data_directory, print)
     changes = updates(corpora, data_directory / "corpora" / "updates")
     with (
         LocalService.start(data_directory, 0) as service,
         Client(service.url, service.token) as client,
     ):
-        console.print(f"Service: {service.url}  data: {data_directory}", highlight=False, soft_wrap=True)
-        asker = Asker(client, console, SETTINGS, LAUNCH_TOKENS, corpora.tasks, data_directory / "plans")
+        print(f"Service: {service.url}  data: {data_directory}")
+        asker = Asker(client, SETTINGS, LAUNCH_TOKENS, corpora.tasks, data_directory / "plans")
         chains = follow_chains(asker, first_domains(corpora), changes)
         mixtures = compared_mixtures(chains)
         launches = asker.launched(list(mixtures.values()), SEEDS)
@@ -92,7 +89,7 @@ def main() -> None:
         help="everything it makes, to go on from",
     )
     arguments = parser.parse_args()
-    result = run(arguments.data_directory.resolve(), Console(width=WIDTH))
+    result = run(arguments.data_directory.resolve())
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     for chain, row in result["shares"].items():

@@ -105,7 +105,7 @@ def ratios_kept(asker: Asker, revision: int, mixture: str) -> Document:
         except ApiError as error:
             if error.code not in remedies:
                 raise
-            asker.console.print(f"  refused: {error.detail}", highlight=False, soft_wrap=True)
+            print(f"  refused: {error.detail}")
             question |= remedies.pop(error.code)(error.problem)
         else:
             return question
@@ -128,7 +128,7 @@ def _follow(asker: Asker, chain: str, first: Step, updates: Sequence[Update], as
 def _step(asker: Asker, title: str, revision: Document, question: Document) -> Step:
     plan = asker.plan(question)
     for sentence in plan["sentences"]:
-        asker.console.print(f"  {title}: {sentence}", highlight=False, soft_wrap=True)
+        print(f"  {title}: {sentence}")
     optimization = asker.optimized(title, question)
     evidence = asker.client.mixture(optimization["mixture_id"])["evidence"]
     return Step(title, revision["number"], revision["changes"], question, plan, optimization, evidence)

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from service.cli import follow
 from service.client import Client
 from service.demo.demo import EVALUATION_BYTES, HELD_OUT_FRACTION, VOCABULARY_SIZE, DemoSettings
-from service.demo.report import Status, follow, rate_and_eta, tokens_status
 
 Document = dict[str, Any]
 
@@ -34,7 +32,6 @@ class Asker:
 
     Attributes:
         client: of the service.
-        console: for the progress.
         settings: proxies and larger models, the demo's.
         launch_tokens: that a larger model is trained on.
         tasks: file by task, the same throughout.
@@ -42,7 +39,6 @@ class Asker:
     """
 
     client: Client
-    console: Console
     settings: DemoSettings
     launch_tokens: int
     tasks: Mapping[str, Path]
@@ -103,31 +99,21 @@ class Asker:
         optimization = self.client.create_optimization(question, _key("optimization", question))
         if optimization["state"] in ENDED_BADLY:
             self.client.retry_optimization(optimization["id"])
-        (last,) = follow(
-            self.console, title, lambda: [self.client.optimization(optimization["id"])], _runs_status
-        )
-        return _require(dict(last), title)
+        return _require(dict(follow(self.client.events(optimization["id"]))), title)
 
     def launched(self, mixture_ids: Sequence[str], seeds: Sequence[int]) -> list[list[Document]]:
         """By mixture, the launches of a larger model with each seed, when all have succeeded."""
         launches = [self._launch(mixture, seed)["id"] for mixture in mixture_ids for seed in seeds]
-        last = follow(
-            self.console,
-            f"Larger models: {len(seeds)} of each of {len(mixture_ids)} mixtures",
-            lambda: [self.client.launch(launch) for launch in launches],
-            tokens_status,
+        trained = (
+            _require(dict(follow(self.client.events(launch))), f"Launch {launch}") for launch in launches
         )
-        trained = iter(_require(dict(launch), f"Launch {launch['id']}") for launch in last)
         return [[next(trained) for _ in seeds] for _ in mixture_ids]
 
     def _prepared(self, revision: Document) -> Document:
         name, number = revision["domain_set"], revision["number"]
         if revision["state"] in ENDED_BADLY:
             self.client.retry_revision(name, number)
-        (last,) = follow(
-            self.console, f"Revision {number}", lambda: [self.client.revision(name, number)], _domains_status
-        )
-        return _require(dict(last), f"Revision {number}")
+        return _require(dict(follow(self.client.preparation(name, number))), f"Revision {number}")
 
     def _launch(self, mixture_id: str, seed: int) -> Document:
         request = {
@@ -153,13 +139,3 @@ def _require(document: Document, what: str) -> Document:
         failure = document["failure"] or {"code": document["state"], "detail": ""}
         raise BenchmarkFailed(f"{what} {document['state']}: {failure['code']}: {failure['detail']}")
     return document
-
-
-def _domains_status(revision: Document) -> Status:
-    return Status(revision["progress"]["done"], revision["progress"]["total"], "domains")
-
-
-def _runs_status(optimization: Document) -> Status:
-    progress = optimization["progress"]
-    runs = progress["runs"]
-    return Status(runs["succeeded"] + runs["failed"], runs["total"], f"runs  {rate_and_eta(progress)}")

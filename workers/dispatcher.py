@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from kombu.exceptions import OperationalError as BrokerIsAway
 from redis.exceptions import RedisError
 from sqlalchemy import or_
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from store.engine import Database
@@ -25,13 +24,10 @@ from workers.celery_app import REST_QUEUE, RUN_JOB, TRAIN_QUEUE, app, queue_of
 from workers.claims.claim import claimable
 from workers.claims.registry import Registry
 from workers.claims.slots import Slot
-from workers.follower import Follower
-from workers.pipeline import tick
-from workers.pools import Pools
+from workers.supervisor import oversee
 
 log = logging.getLogger("mixwright.dispatcher")
 
-TICK_SECONDS = 1.0
 SLOT = Slot("dispatcher", "none", ())
 BROKER_SECONDS = 5.0
 """How long a broker may say nothing: leases and optimizations wait for it meanwhile."""
@@ -84,32 +80,16 @@ def _note(session: Session, resend_seconds: float, limit: int) -> Sequence[Job]:
 
 
 def dispatch(settings: Settings, stopping: threading.Event) -> None:
-    """Tick until ``stopping`` is set."""
+    """Oversee until ``stopping`` is set."""
     database = Database(settings.resolved_database_url)
-    registry = Registry(database, [SLOT])
-    threads = [
-        threading.Thread(target=Follower(database, settings).follow, args=(stopping,), name="follower"),
-        threading.Thread(target=Pools(database, settings).keep, args=(stopping,), name="pools"),
-    ]
-    for thread in threads:
-        thread.start()
-    while not stopping.is_set():
-        _whatever_answers("tick", lambda: tick(database))
-        _whatever_answers("hints", lambda: send_hints(database, _send, limit=MOST_WAITING - _waiting()))
-        _whatever_answers("registry", registry.beat_if_due)
-        stopping.wait(TICK_SECONDS)
-    for thread in threads:
-        thread.join()
-    _whatever_answers("registry", registry.leave)
-    database.close()
 
+    def hint() -> None:
+        try:
+            send_hints(database, _send, limit=MOST_WAITING - _waiting())
+        except (BrokerIsAway, RedisError, OSError) as error:
+            log.warning("the broker does not answer: %s", first_line(error))
 
-def _whatever_answers(what: str, do: Callable[[], object]) -> None:
-    try:
-        do()
-    except (SQLAlchemyError, BrokerIsAway, RedisError, OSError) as error:
-        # Either comes back, and nothing was kept here.
-        log.warning("%s: %s", what, first_line(error))
+    oversee(database, settings, stopping, Registry(database, [SLOT]), further=hint)
 
 
 def _send(job: Job) -> None:

@@ -41,9 +41,8 @@ from store.launchers.scheduler import (
     started_by,
     submission_directory,
 )
-from store.launchers.work import exports_of, work_of
+from store.launchers.work import exports_of, require_shards, work_of
 from store.logs import bound, first_line
-from store.run_orders import require_shards
 from store.series import keep_metrics
 from store.settings import Settings
 from store.tables import Document, Job, Launch, Run, Submission, database_now

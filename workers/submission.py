@@ -17,8 +17,8 @@ from store.launchers.scheduler import (
     exit_status_in,
     started_by,
     submission_directory,
-    tail,
 )
+from store.lifeline import tail
 from store.settings import Settings
 from store.tables import Document
 from workers.claims.failures import WORKER_LOST, Failure

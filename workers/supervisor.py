@@ -17,13 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from store.engine import CONNECTIONS, Database
 from store.lifeline import exit_with_parent, stop_on_signals
-from store.logs import configure_logging
+from store.logs import configure_logging, first_line
 from store.schema import require_schema
 from store.settings import NoSuchDevice, Settings, require_devices, settings_or_exit
 from store.tracing import configure_tracing
@@ -49,21 +50,35 @@ def supervise(settings: Settings, stopping: threading.Event) -> None:
     database = Database(settings.resolved_database_url, max(CONNECTIONS, len(slots) + 3))
     registry = _registered(database, slots, settings)
     threads = _started(database, settings, stopping, registry, slots)
-    for name, work in (
-        ("follower", Follower(database, settings).follow),
-        ("pools", Pools(database, settings).keep),
-    ):
-        threads.append(threading.Thread(target=work, args=(stopping,), name=name))
-        threads[-1].start()
     log.info("supervisor %d: %s", os.getpid(), ", ".join(slot.name for slot in slots) or "no slots")
+    oversee(database, settings, stopping, registry, threads)
+
+
+def oversee(
+    database: Database,
+    settings: Settings,
+    stopping: threading.Event,
+    registry: Registry,
+    threads: Sequence[threading.Thread] = (),
+    further: Callable[[], object] = lambda: None,
+) -> None:
+    """Take back leases, advance optimizations, follow schedulers and keep pools until ``stopping`` is set.
+
+    The slots of ``registry`` are told of meanwhile, and what is done ``further`` is done as often; then the
+    ``threads`` are waited for.
+    """
+    follower, pools = Follower(database, settings), Pools(database, settings)
+    beside = [threading.Thread(target=each, args=(stopping,)) for each in (follower.follow, pools.keep)]
+    for thread in beside:
+        thread.start()
     while not stopping.is_set():
-        try:
-            tick(database)
-            registry.beat_if_due()
-        except SQLAlchemyError:
-            log.exception("tick")
+        for what in (partial(tick, database), registry.beat_if_due, further):
+            try:
+                what()
+            except SQLAlchemyError as error:  # it comes back, and nothing was kept here
+                log.warning("the store does not answer: %s", first_line(error))
         stopping.wait(TICK_SECONDS)
-    _ended(threads, registry.leave, database)
+    _ended([*threads, *beside], registry.leave, database)
 
 
 def join_pool(settings: Settings, stopping: threading.Event, name: str, idle_seconds: float) -> None:

@@ -1,13 +1,15 @@
 """The commands of ``mixwright``: what several share. Loads nothing but click: every command starts at once."""
 
+import functools
 import json
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -15,18 +17,19 @@ if TYPE_CHECKING:
     from service.client import Client
     from store.settings import Settings
 
+FILE = click.Path(dir_okay=False, path_type=Path)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 data_option = click.option(
     "--data",
     "data_directory",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Directory of the database, token, shards and checkpoints.  [MIXWRIGHT_DATA_DIRECTORY, .mixwright]",
 )
 port_option = click.option(
     "--port", type=click.IntRange(0, 65535), help="0: any free one.  [MIXWRIGHT_PORT, 8321]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as JSON.")
-PLAIN_WIDTH = 100
-"""Columns of a table in a file, which has no width of its own."""
 UNREACHABLE, ENDED_BADLY, NOT_YET = 3, 4, 5
 EXIT_STATUSES = {
     0: "done",
@@ -136,6 +139,31 @@ def connected(url: str | None, data_directory: Path | None) -> Iterator["Client"
             ) from error
 
 
+class Answer(NamedTuple):
+    """What a command says: the ``document`` for programs, its ``text`` for people, and an ``end`` that is bad."""
+
+    document: Any
+    text: str
+    end: Ended | None = None
+
+
+def answering(command: Callable[..., Answer]) -> Callable[..., None]:
+    """A command of a running service: ``command(client, ...)`` answers; this gives it --json, --url and --data."""
+
+    @functools.wraps(command)
+    def run(as_json: bool, url: str | None, data_directory: Path | None, **given: Any) -> None:
+        with connected(url, data_directory) as client:
+            answer = command(client, **given)
+        if as_json:
+            print_json(answer.document)
+        else:
+            click.echo(answer.text)
+        if answer.end is not None:
+            raise answer.end
+
+    return json_option(service_options(run))
+
+
 PATIENCE_SECONDS = 5.0
 """Where nothing says that a service is there, whoever typed the command does not wait for a restart's length."""
 
@@ -145,16 +173,35 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, default=str))
 
 
-def table(rows: list[tuple[str, ...]], right: frozenset[int] = frozenset()) -> str:
-    """Rows of text in columns as wide as they need; those of ``right`` end where the others begin."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+def given(value: float | None, how: str) -> str:
+    """A value in a format; ``?`` where it is not known."""
+    return "?" if value is None else format(value, how)
+
+
+def pairs(
+    arguments: Sequence[str], shape: str, part: Callable[[str, str], tuple[str, str, str]] = str.rpartition
+) -> list[tuple[str, str]]:
+    """``NAME=VALUE`` arguments, in their order; one that is not of the ``shape`` is complained about."""
+    parted = [part(text, "=") for text in arguments]
+    if wrong := [
+        text for text, (name, _, value) in zip(arguments, parted, strict=True) if not (name and value)
+    ]:
+        raise click.BadParameter(f"{wrong[0]!r} is not {shape}")
+    return [(name, value) for name, _, value in parted]
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of text below their titles, in columns as wide as they need; numbers stand at the right."""
+    cells = list(rows)
+    columns = []
+    for column in zip(titles, *cells, strict=True):
+        width = max(map(len, column))
+        ends = str.rjust if all(map(_NUMBER.fullmatch, column[1:])) else str.ljust
+        columns.append([ends(cell, width) for cell in column])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
+
+
+_NUMBER = re.compile(r"[-+−–]?[\d.,]*([?%]| s)?")
 
 
 # What a command says while it waits, on standard error: one line that changes on a terminal, else a line a step.
@@ -241,22 +288,27 @@ def follow(documents: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def step_of(document: Mapping[str, Any]) -> tuple[str, int, int, str]:
-    """The step an optimization or a launch is at, how much of it is done and how long the rest takes."""
+    """The step a revision, an optimization or a launch is at, how much of it is done, and how fast it goes."""
+    progress = document["progress"]
     if "stage" in document:
-        progress = document["progress"]
         stages = {stage["name"]: stage for stage in progress["stages"]}
         stage = stages.get(document["stage"]) or progress["stages"][-1]
-        eta = progress["eta_seconds"] if stage["name"] == "train" else None
-        return stage["name"], stage["done"], stage["total"], left(eta)
-    progress = document["progress"] or {"done": 0, "total": document["settings"]["tokens"]}
+        more = (
+            pace(progress["tokens_per_second"], progress["eta_seconds"]) if stage["name"] == "train" else ""
+        )
+        return stage["name"], stage["done"], stage["total"], more
+    if "settings" not in document:
+        return "count", progress["done"], progress["total"], progress["unit"]
+    progress = progress or {"done": 0, "total": document["settings"]["tokens"]}
     rate = progress.get("tokens_per_second")
     seconds = (progress["total"] - progress["done"]) / rate if rate else None
-    return document["state"], progress["done"], progress["total"], left(seconds)
+    return document["state"], progress["done"], progress["total"], pace(rate, seconds)
 
 
-def left(seconds: float | None) -> str:
-    """A time in words; nothing where it is not known."""
-    return "" if seconds is None else f"{duration(seconds)} left"
+def pace(rate: float | None, seconds: float | None) -> str:
+    """``46,000 tokens/s, 3 min 20 s left``, as far as it is known."""
+    said = (f"{rate:,.0f} tokens/s" if rate else "", f"{duration(seconds)} left" if seconds else "")
+    return ", ".join(filter(None, said))
 
 
 def duration(seconds: float) -> str:

@@ -31,7 +31,6 @@ import click
 from service.cli import (
     ENDED_BADLY,
     Ended,
-    Line,
     complaint_of,
     connected,
     follow,
@@ -253,9 +252,7 @@ def _when_counted(client: "Client", revision: Mapping[str, Any], ask: Any) -> Do
     except ApiError as error:
         if error.code != "not_counted":
             raise
-    with Line() as line:
-        for document in client.preparation(revision["domain_set"], revision["number"]):
-            line.show("count", document["progress"]["done"], document["progress"]["total"])
+    follow(client.preparation(revision["domain_set"], revision["number"]))
     return ask()
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from proxy_models.stores.local_copies import PUBLISHED
-from service.cli import complaint_of, data_option, settings_with
+from service.cli import EXISTING_FILE, FILE, complaint_of, data_option, settings_with
 from service.processes.address import LOCK_NAME, RECORD_NAME, ServeLock
 from store.schema import CopyRefused, OldSchema, UnknownRevision, current, known_revisions
 from store.schema import copy_database as copy
@@ -201,12 +201,9 @@ def _manifest(archive: tarfile.TarFile, source: Path) -> dict[str, str]:
     return about
 
 
-_file_type = click.Path(dir_okay=False, path_type=Path)
-
-
 @click.command()
 @data_option
-@click.option("--to", "target", required=True, type=_file_type, help="The file to write.")
+@click.option("--to", "target", required=True, type=FILE, help="The file to write.")
 def backup(target: Path, **given: Any) -> None:
     """Write the data directory to one file, while the service runs or not (SQLite only)."""
     with complaint_of(BackupError, OSError):
@@ -217,11 +214,7 @@ def backup(target: Path, **given: Any) -> None:
 @click.command()
 @data_option
 @click.option(
-    "--from",
-    "source",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The file `mixwright backup` wrote.",
+    "--from", "source", required=True, type=EXISTING_FILE, help="The file `mixwright backup` wrote."
 )
 def restore(source: Path, **given: Any) -> None:
     """Make a new data directory from a backup."""

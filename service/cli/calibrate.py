@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from proxy_models.config import DEFAULT_VOCABULARY_SIZE, FLOAT32, PRECISIONS
 from proxy_models.errors import NotEnoughMemory, ProxyError
@@ -26,15 +23,13 @@ from proxy_models.planning.calibration import (
     file_of,
     table_of,
 )
-from service.cli import PLAIN_WIDTH, complaint_of, data_option, settings_with
+from service.cli import complaint_of, data_option, settings_with, table
+from store.lifeline import ONE_THREAD
 
 RUNS = 64
 """Of the swarm the table tells the choice for."""
 PROXY_TOKENS = 2**19
 """Each of its runs trains; a longer one makes up for more preparation."""
-
-# Those of the workers' own processes: rates on other threads are other rates.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @click.command()
@@ -57,41 +52,37 @@ def calibrate(sizes: tuple[str, ...], device: str | None, data_directory: Path |
     order = CalibrationOrder(
         str(settings.calibrations), sizes or ("nano-0.1M",), device=settings.device, **shape
     )
-    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     with complaint_of(ProxyError):
         order.models()  # an unknown size is refused before anything starts
-        table = _measured(order, console)
+        measured = _measured(order)
     for size in order.sizes:
         step = order.training().tokens_per_step
-        heading = f"\n{size}, {order.precision}, steps of {step} tokens, on {table.device}"
-        console.print(heading, style="bold", soft_wrap=True)
-        console.print(_rates(order, size, table))
-        console.print(_chosen(order, size, table), soft_wrap=True)
-    console.print(f"Saved in {file_of(settings.calibrations, table.device)}", soft_wrap=True)
+        click.echo(f"\n{size}, {order.precision}, steps of {step} tokens, on {measured.device}\n")
+        click.echo(_rates(order, size, measured))
+        click.echo(_chosen(order, size, measured))
+    click.echo(f"Saved in {file_of(settings.calibrations, measured.device)}")
 
 
-def _measured(order: CalibrationOrder, console: Console) -> Calibration:
+def _measured(order: CalibrationOrder) -> Calibration:
     """What the file of the device holds when the child is done. Raises ProxyError with the child's complaint."""
     device = None
-    with console.status("Starting"):
-        for line in _lines(order):
-            if "problem" in line:
-                raise ProxyError(line["problem"])
-            if "device" in line:
-                device = Device(**line["device"])
-            else:
-                rate = line["rate"]
-                console.print(f"{line['size']}: {rate['backend']} x {rate['members']}", style="dim")
-    table = None if device is None else table_of(Path(order.directory), device)
-    if table is None:
+    for line in _lines(order):
+        if "problem" in line:
+            raise ProxyError(line["problem"])
+        if "device" in line:
+            device = Device(**line["device"])
+        else:
+            click.echo(f"{line['size']}: {line['rate']['backend']} x {line['rate']['members']}", err=True)
+    found = None if device is None else table_of(Path(order.directory), device)
+    if found is None:
         raise ProxyError("the measuring process ended without a result; its message stands above")
-    return table
+    return found
 
 
 def _lines(order: CalibrationOrder) -> Iterator[dict[str, Any]]:
     """The child's lines as they come. Its standard error is this process's own."""
     command = [sys.executable, "-m", "proxy_models.planning.calibrate", json.dumps(asdict(order))]
-    environment = {**os.environ, **_ENVIRONMENT}
+    environment = {**os.environ, **ONE_THREAD}  # as workers have it: rates on other threads are other rates
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
         assert child.stdout is not None
         try:
@@ -102,20 +93,13 @@ def _lines(order: CalibrationOrder) -> Iterator[dict[str, Any]]:
             child.terminate()
 
 
-def _rates(order: CalibrationOrder, size: str, calibration: Calibration) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("backend")
-    for name in ("models", "tokens/s", "to start"):
-        table.add_column(name, justify="right")
+def _rates(order: CalibrationOrder, size: str, calibration: Calibration) -> str:
     rates = calibration.near(order.models()[size], order.training())
-    for rate in sorted(rates, key=lambda rate: (rate.backend, rate.members)):
-        table.add_row(
-            rate.backend,
-            str(rate.members),
-            f"{rate.tokens_per_second:,.0f}",
-            f"{rate.startup_seconds:.1f} s",
-        )
-    return table
+    rows = [
+        (rate.backend, str(rate.members), f"{rate.tokens_per_second:,.0f}", f"{rate.startup_seconds:.1f} s")
+        for rate in sorted(rates, key=lambda rate: (rate.backend, rate.members))
+    ]
+    return table(("BACKEND", "MODELS", "TOKENS/S", "TO START"), rows)
 
 
 def _chosen(order: CalibrationOrder, size: str, calibration: Calibration) -> str:

@@ -66,12 +66,8 @@ def _installation(_: "Settings") -> Iterator[Finding]:
     yield Finding("package", GOOD, f"mixwright {version}, Python {sys.version.split()[0]}")
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        yield Finding(
-            "packages",
-            BAD,
-            f"{', '.join(missing)} cannot be imported",
-            "install mixwright again: `make setup`",
-        )
+        said = f"{', '.join(missing)} cannot be imported"
+        yield Finding("packages", BAD, said, "install mixwright again: `make setup`")
     versions = [f"{name} {importlib.metadata.version(name)}" for name in _NEEDED if name not in missing]
     yield Finding("packages", GOOD, ", ".join(versions))
 
@@ -80,12 +76,8 @@ def _devices(settings: "Settings") -> Iterator[Finding]:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("processors", GOOD, f"{cpus} CPUs, {settings.slots} slots")
     if not settings.accelerators and shutil.which("nvidia-smi"):
-        yield Finding(
-            "devices",
-            WARNING,
-            "there is nvidia-smi, and the jobs run on the CPU",
-            "set MIXWRIGHT_DEVICE=cuda, or serve with --device cuda",
-        )
+        said, advice = "there is nvidia-smi, and the jobs run on the CPU", "set MIXWRIGHT_DEVICE=cuda"
+        yield Finding("devices", WARNING, said, f"{advice}, or serve with --device cuda")
         return
     from store.settings import require_devices
 
@@ -104,8 +96,6 @@ def _data(settings: "Settings") -> Iterator[Finding]:
         yield Finding(
             "data", WARNING, f"there is no {directory}", "`mixwright serve` makes it; or name it with --data"
         )
-    elif not os.access(directory, os.W_OK):
-        yield Finding("data", BAD, f"{directory} cannot be written to", "let the service's user own it")
     else:
         yield Finding("data", GOOD, str(directory))
     place = next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
@@ -120,64 +110,34 @@ def _data(settings: "Settings") -> Iterator[Finding]:
             yield Finding("data roots", BAD, f"there is no {root}", "correct MIXWRIGHT_DATA_ROOTS")
 
 
-def _database(settings: "Settings") -> Iterator[Finding]:
+_ADVICE = {
+    "database": "start it and run `mixwright migrate`, or set MIXWRIGHT_DATABASE_URL",
+    "broker": "start Redis, or set MIXWRIGHT_BROKER_URL",
+    "storage": "let the service's user own it, and free some room",
+    "artifact_store": "correct MIXWRIGHT_ARTIFACT_STORE, or what it needs to be reached",
+}
+
+
+def _needs(settings: "Settings") -> Iterator[Finding]:
+    """What `/readyz` looks at: database, broker, storage, artifact store."""
     from contextlib import closing
 
     from sqlalchemy import make_url
-    from sqlalchemy.exc import SQLAlchemyError
 
+    from service.observability.health import Readiness
     from store.engine import Database
-    from store.schema import OLDER, age_of, head, schema_of
+    from store.schema import sqlite_file
 
-    url = make_url(settings.resolved_database_url)
-    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
-        yield Finding(
-            "database", WARNING, f"there is none at {url.database} yet", "`mixwright serve` makes it"
-        )
+    url = settings.resolved_database_url
+    file = sqlite_file(url)
+    if file is not None and not file.exists():
+        yield Finding("database", WARNING, f"there is none at {file} yet", "`mixwright serve` makes it")
         return
-    shown = url.render_as_string(hide_password=True)
-    try:
-        with closing(Database(settings.resolved_database_url)) as database:
-            schema = schema_of(database)
-    except SQLAlchemyError as error:
-        yield Finding(
-            "database",
-            BAD,
-            f"{shown} does not answer ({type(error).__name__})",
-            "start it, or set MIXWRIGHT_DATABASE_URL",
-        )
-        return
-    if age_of(schema) == OLDER:
-        yield Finding("database", BAD, f"schema {schema} is older than {head()}", "run `mixwright migrate`")
-    else:
-        yield Finding("database", GOOD, f"{shown}, schema {schema}")
-
-
-def _broker(settings: "Settings") -> Iterator[Finding]:
-    if not settings.uses_broker:
-        yield Finding("broker", GOOD, "not needed: the workers of this machine look for work themselves")
-        return
-    import redis
-
-    try:
-        redis.Redis.from_url(settings.broker_url, socket_timeout=2, socket_connect_timeout=2).ping()
-    except redis.RedisError as error:
-        yield Finding(
-            "broker",
-            BAD,
-            f"does not answer ({type(error).__name__})",
-            "start Redis, or set MIXWRIGHT_BROKER_URL",
-        )
-    else:
-        yield Finding("broker", GOOD, "answers")
-
-
-def _stores(settings: "Settings") -> Iterator[Finding]:
-    if settings.store is None:
-        yield Finding("store", GOOD, "artifacts are kept in the data directory")
-        return
-    settings.store.probe()
-    yield Finding("store", GOOD, f"{settings.artifact_store} answers")
+    where = {"database": make_url(url).render_as_string(hide_password=True), "broker": "", "storage": ""}
+    with closing(Database(url)) as database, closing(Readiness(database, settings)) as readiness:
+        for name, check in readiness.checks().items():
+            seen = f"{where.get(name, settings.artifact_store)} {check.detail}".strip()
+            yield Finding(name, GOOD if check.is_good else BAD, seen, "" if check.is_good else _ADVICE[name])
 
 
 def _launchers(settings: "Settings") -> Iterator[Finding]:
@@ -226,23 +186,18 @@ def _service(settings: "Settings") -> Iterator[Finding]:
     try:
         answer = httpx.get(f"{record.url}/readyz", timeout=10)
     except httpx.HTTPError as error:
-        yield Finding(
-            "service",
-            BAD,
-            f"{record.url} does not answer ({type(error).__name__})",
-            "look at its log, and start it again",
-        )
+        said = f"{record.url} does not answer ({type(error).__name__})"
+        yield Finding("service", BAD, said, "look at its log, and start it again")
         return
     if answer.is_success:
         yield Finding("service", GOOD, f"ready at {record.url}")
     else:
-        yield Finding(
-            "service", BAD, f"{record.url} is not ready: {_said(answer.json())}", "see the other lines"
-        )
+        said = f"{record.url} is not ready: {_said(answer.json())}"
+        yield Finding("service", BAD, said, "see the other lines")
 
 
 def _said(document: Any) -> str:
     return str(document.get("detail", document))[:200] if isinstance(document, dict) else str(document)[:200]
 
 
-LOOKS = (_installation, _devices, _data, _database, _broker, _stores, _launchers, _service)
+LOOKS = (_installation, _devices, _data, _needs, _launchers, _service)

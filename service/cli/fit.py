@@ -10,7 +10,7 @@ import click
 from exchange.formats import FORMATS, InvalidExport, export, write_files
 from exchange.text import summary
 from mixing.errors import MixingError
-from service.cli import Expected, complaint_of
+from service.cli import EXISTING_FILE, FILE, Expected, complaint_of, pairs
 
 if TYPE_CHECKING:
     from exchange.fit import Fit
@@ -18,29 +18,27 @@ if TYPE_CHECKING:
 Options = Mapping[str, Any]
 
 
-def _pairs(_: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+Given = tuple[str, ...]
+
+
+def _pairs(_: click.Context, __: click.Parameter, given: Given) -> dict[str, str]:
     """``NAME=VALUE`` options as a mapping."""
-    parted = [text.rpartition("=") for text in given]
-    if wrong := [text for text, (name, _, value) in zip(given, parted, strict=True) if not (name and value)]:
-        raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE", param=option)
-    return {name: value for name, _, value in parted}
+    return dict(pairs(given, "NAME=VALUE"))
 
 
-def _numbers(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, float]:
+def _numbers(_: click.Context, option: click.Parameter, given: Given) -> dict[str, float]:
     """``NAME=NUMBER`` options; a name alone counts 1."""
-    pairs = _pairs(context, option, tuple(text if "=" in text else f"{text}=1" for text in given))
+    named = pairs([text if "=" in text else f"{text}=1" for text in given], "NAME=NUMBER")
     try:
-        return {name: float(value) for name, value in pairs.items()}
+        return {name: float(value) for name, value in named}
     except ValueError as error:
         raise click.BadParameter(str(error), param=option) from error
 
 
-def _shares(
-    context: click.Context, option: click.Parameter, given: tuple[str, ...]
-) -> dict[str, tuple[float, float]]:
+def _shares(context: click.Context, option: click.Parameter, given: Given) -> dict[str, tuple[float, float]]:
     """``GROUP=LEAST:MOST``; either may be left out."""
     shares = {}
-    for name, value in _pairs(context, option, given).items():
+    for name, value in pairs(given, "GROUP=LEAST:MOST"):
         least, _, most = value.partition(":")
         try:
             shares[name] = (float(least or 0), float(most or 1))
@@ -49,10 +47,8 @@ def _shares(
     return shares
 
 
-def _families(
-    context: click.Context, option: click.Parameter, given: tuple[str, ...]
-) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(value.split(",")) for name, value in _pairs(context, option, given).items()}
+def _families(_: click.Context, __: click.Parameter, given: Given) -> dict[str, Given]:
+    return {name: tuple(value.split(",")) for name, value in pairs(given, "NAME=GLOB,...")}
 
 
 def _listed(_: click.Context, __: click.Parameter, given: str | None) -> tuple[float, ...]:
@@ -61,42 +57,23 @@ def _listed(_: click.Context, __: click.Parameter, given: str | None) -> tuple[f
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What a trainer's rows are."""
-    for option in reversed(_ROWS):
-        command = option(command)
-    return command
+    whole = {"type": click.IntRange(1), "show_default": True}
+    rows = click.option("--batch-rows", default=512, help="Rows of a training step.", **whole)(command)
+    return click.option("--sequence-length", default=2048, help="Tokens of a row.", **whole)(rows)
 
 
 def trainer_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What a trainer's format needs beyond weights and tokens."""
-    return _PATH(run_options(command))
+    said = "Of a domain's files, for a trainer: '/data/{domain}/*.npy'."
+    return click.option("--path", metavar="TEMPLATE", default="", help=said)(run_options(command))
 
 
-_PATH = click.option(
-    "--path",
-    metavar="TEMPLATE",
-    default="",
-    help="Of a domain's files, for a trainer: '/data/{domain}/*.npy'.",
-)
-_ROWS = (
-    click.option(
-        "--sequence-length", type=click.IntRange(1), default=2048, show_default=True, help="Tokens of a row."
-    ),
-    click.option(
-        "--batch-rows",
-        type=click.IntRange(1),
-        default=512,
-        show_default=True,
-        help="Rows of a training step.",
-    ),
-)
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OUT = click.Path(dir_okay=False, path_type=Path)
 _OUTPUTS = ("json_file", "html_file", "mixture_out", "format_name", "path", "sequence_length", "batch_rows")
 
 
 @click.command(epilog="Example: mixwright fit ratios.csv metrics.csv --tokens pool.csv --target-tokens 1e12")
-@click.argument("weights", type=_FILE)
-@click.argument("metrics_table", metavar="[METRICS]", type=_FILE, required=False)
+@click.argument("weights", type=EXISTING_FILE)
+@click.argument("metrics_table", metavar="[METRICS]", type=EXISTING_FILE, required=False)
 @click.option("--run-id", metavar="COLUMN", help="The column of the run's id, in both tables.")
 @click.option(
     "--weights", "weight_columns", multiple=True, metavar="GLOB", help="Columns that are weights: 'train_*'."
@@ -142,7 +119,7 @@ _OUTPUTS = ("json_file", "html_file", "mixture_out", "format_name", "path", "seq
 )
 @click.option(
     "--tokens",
-    type=_FILE,
+    type=EXISTING_FILE,
     help="Table of domain,tokens: the natural distribution, and with a target the caps.",
 )
 @click.option("--target-tokens", type=float, help="Tokens of the training run the mixture is for.")
@@ -180,7 +157,7 @@ _OUTPUTS = ("json_file", "html_file", "mixture_out", "format_name", "path", "seq
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     help="Write the answer with its evidence; - for standard output alone.",
 )
-@click.option("--html", "html_file", type=_OUT, help="Write the answer as one page that needs nothing else.")
+@click.option("--html", "html_file", type=FILE, help="Write the answer as one page that needs nothing else.")
 @click.option(
     "--mixture",
     "mixture_out",

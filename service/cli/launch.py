@@ -2,13 +2,15 @@
 
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli import ENDED_BADLY, Ended, connected, follow, json_option, print_json, service_options, table
+from service.cli import ENDED_BADLY, Answer, Ended, answering, follow, given, pairs, table
 from service.cli.status import said_of
+
+if TYPE_CHECKING:
+    from service.client import Client
 
 
 @click.command(epilog="Example: mixwright launch mix_... --size mini-60M --tokens 1e9 --dry-run")
@@ -32,50 +34,38 @@ from service.cli.status import said_of
     help="Say what would be read of each domain, and exactly what would be run; start nothing.",
 )
 @click.option("--wait", is_flag=True, help="Follow it to its end; status 4 where it ended badly.")
-@json_option
-@service_options
+@answering
 def launch(
+    client: "Client",
     mixture: str,
     tokens: float,
     further: tuple[str, ...],
     dry_run: bool,
     wait: bool,
-    as_json: bool,
-    url: str | None,
-    data_directory: Path | None,
-    **given: Any,
-) -> None:
+    **said: Any,
+) -> Answer:
     """Start the training run of a mixture."""
     body = {"mixture_id": mixture, "tokens": round(tokens), **_members(further)}
-    body |= {name: value for name, value in given.items() if value is not None}
-    with connected(url, data_directory) as client:
-        if dry_run:
-            document = client.plan_launch(body)
-        else:
-            document = client.create_launch(body)
-            document = follow(client.events(document["id"])) if wait else document
-    if as_json:
-        print_json(document)
-    elif dry_run:
-        click.echo(_plan(document))
-    else:
-        click.echo("\n".join(said_of(document)))
-    if document.get("state") in ("failed", "cancelled"):
-        raise Ended(f"the launch has {document['state']}", ENDED_BADLY)
+    body |= {name: value for name, value in said.items() if value is not None}
+    if dry_run:
+        plan = client.plan_launch(body)
+        return Answer(plan, _plan(plan))
+    document = client.create_launch(body)
+    document = follow(client.events(document["id"])) if wait else document
+    is_bad = document["state"] in ("failed", "cancelled")
+    end = Ended(f"the launch has {document['state']}", ENDED_BADLY) if is_bad else None
+    return Answer(document, "\n".join(said_of(document)), end)
 
 
-def _members(given: tuple[str, ...]) -> dict[str, Any]:
+def _members(said: tuple[str, ...]) -> dict[str, Any]:
     import yaml
 
     members = {}
-    for text in given:
-        name, separator, value = text.partition("=")
-        if not (name and separator):
-            raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--set")
+    for name, value in pairs(said, "NAME=VALUE", str.partition):
         try:
             members[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise click.BadParameter(f"{text!r}: {error}", param_hint="--set") from error
+            raise click.BadParameter(f"{name}={value}: {error}", param_hint="--set") from error
         if isinstance(members[name], str):
             try:  # YAML 1.1 reads 3e-4 as text
                 members[name] = float(value)
@@ -85,20 +75,18 @@ def _members(given: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _plan(plan: Mapping[str, Any]) -> str:
-    rows = [("DOMAIN", "WEIGHT", "TOKENS", "AVAILABLE", "EPOCHS")]
-    for row in sorted(plan["domains"], key=lambda row: -row["weight"]):
-        available, epochs = row["available_tokens"], row["epochs"]
-        rows.append(
-            (
-                row["name"],
-                f"{row['weight']:.2%}",
-                f"{row['tokens']:,.0f}",
-                "?" if available is None else f"{available:,}",
-                "?" if epochs is None else f"{epochs:.2f}",
-            )
+    rows = [
+        (
+            row["name"],
+            f"{row['weight']:.2%}",
+            f"{row['tokens']:,.0f}",
+            given(row["available_tokens"], ","),
+            given(row["epochs"], ".2f"),
         )
+        for row in sorted(plan["domains"], key=lambda row: -row["weight"])
+    ]
     said = f"{plan['launcher']} would train on {plan['tokens']:,} tokens of {plan['mixture_id']}; nothing is started."
-    lines = [said, table(rows, frozenset({1, 2, 3, 4}))]
+    lines = [said, table(("DOMAIN", "WEIGHT", "TOKENS", "AVAILABLE", "EPOCHS"), rows)]
     if plan["device_hours"] is not None:
         lines.append(f"It takes about {plan['device_hours']:,.2f} device-hours.")
     lines += [f"beware: {warning}" for warning in plan["warnings"]]
@@ -119,14 +107,9 @@ def _rendering(run: Mapping[str, Any]) -> str:
 
 @click.command(epilog="Example: mixwright cancel opt_...")
 @click.argument("what", metavar="OPT|LAUNCH")
-@json_option
-@service_options
-def cancel(what: str, as_json: bool, url: str | None, data_directory: Path | None) -> None:
+@answering
+def cancel(client: "Client", what: str) -> Answer:
     """Stop an optimization or a launch; what is finished stays, and `:retry` of the API goes on with it."""
-    with connected(url, data_directory) as client:
-        stop = client.cancel_launch if what.startswith("launch_") else client.cancel_optimization
-        document = stop(what)
-    if as_json:
-        print_json(document)
-    else:
-        click.echo(f"{what} is {document['state']}.")
+    stop = client.cancel_launch if what.startswith("launch_") else client.cancel_optimization
+    document = stop(what)
+    return Answer(document, f"{what} is {document['state']}.")

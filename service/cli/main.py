@@ -41,7 +41,7 @@ class Commands(click.Group):
             "copy-database": ("service.cli.backup", "Copy every row to another, empty database."),
             "calibrate": ("service.cli.calibrate", "Measure how fast this device trains proxies."),
             "export": ("service.cli.serve", "Write the model of a finished run as a Hugging Face folder."),
-            "average": ("service.cli.average", "Write the mean of several saved models."),
+            "average": ("service.cli.serve", "Write the mean of several saved models."),
             "completion": ("service.cli.main", "Print what makes a shell complete these commands."),
         },
     }

@@ -1,6 +1,5 @@
 """``mixwright mixture``, ``whatif`` and ``compare``: mixtures of a running service, and what is predicted of them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -8,16 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli import (
-    ENDED_BADLY,
-    Ended,
-    complaint_of,
-    connected,
-    json_option,
-    print_json,
-    service_options,
-    table,
-)
+from service.cli import ENDED_BADLY, FOLDER, Answer, Ended, answering, pairs, print_json, table
 from service.cli.fit import run_options, trainer_options
 
 if TYPE_CHECKING:
@@ -31,13 +21,7 @@ format_option = click.option(
     metavar="TRAINER",
     help="olmo-core, megatron, streaming, ...: `mixwright mixture formats` lists them.",
 )
-to_option = click.option(
-    "--to",
-    "directory",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Directory to write into.",
-)
+to_option = click.option("--to", "directory", required=True, type=FOLDER, help="Directory to write into.")
 target_option = click.option(
     "--target-tokens",
     type=click.FloatRange(1, 1e15),
@@ -52,48 +36,27 @@ def mixture() -> None:
 
 @mixture.command("list", epilog="Example: mixwright mixture list")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
-@json_option
-@service_options
-def list_(limit: int, as_json: bool, url: str | None, data_directory: Path | None) -> None:
+@answering
+def list_(client: "Client", limit: int) -> Answer:
     """The newest mixtures."""
-    with connected(url, data_directory) as client:
-        found = list(islice(client.pages("/v1/mixtures"), limit))
-    if as_json:
-        print_json(found)
-        return
-    rows = [("MIXTURE", "KIND", "NAME", "DOMAIN SET", "REVISION", "CREATED")]
-    rows += [
-        (
-            row["id"],
-            row["kind"],
-            row["name"] or "",
-            row["domain_set"],
-            str(row["revision"]),
-            row["created_at"][:16],
-        )
-        for row in found
-    ]
-    click.echo(table(rows, frozenset({4})))
+    found = list(islice(client.pages("/v1/mixtures"), limit))
+    members = ("id", "kind", "name", "domain_set", "revision")
+    rows = [[*(str(row[name] or "") for name in members), row["created_at"][:16]] for row in found]
+    return Answer(found, table(("MIXTURE", "KIND", "NAME", "DOMAIN SET", "REVISION", "CREATED"), rows))
 
 
 @mixture.command(epilog="Example: mixwright mixture show mix_...")
 @click.argument("mixture_id")
-@json_option
-@service_options
-def show(mixture_id: str, as_json: bool, url: str | None, data_directory: Path | None) -> None:
+@answering
+def show(client: "Client", mixture_id: str) -> Answer:
     """The weights, what they are predicted to be worth, what binds and what to beware of."""
-    with connected(url, data_directory) as client:
-        document = client.mixture(mixture_id)
-    if as_json:
-        print_json(document)
-        return
+    from exchange.text import summary
+
+    document = client.mixture(mixture_id)
     evidence = document["evidence"]
     if evidence and evidence["objective"]:
-        from exchange.text import summary
-
-        click.echo(summary(evidence))
-    else:
-        click.echo(_weights([document["kind"].upper()], [document["weights"]]))
+        return Answer(document, summary(evidence))
+    return Answer(document, _weights([document["kind"].upper()], [document["weights"]]))
 
 
 @mixture.command(epilog="Example: mixwright mixture export mix_... --format csv --to here")
@@ -103,28 +66,29 @@ def show(mixture_id: str, as_json: bool, url: str | None, data_directory: Path |
 @target_option
 @click.option("--cap", type=float, help="Most epochs of a domain; the optimization's when left out.")
 @trainer_options
-@click.option("--json", "as_json", is_flag=True, help="Print what the trainer will draw of every domain.")
-@service_options
+@answering
 def export(
+    client: "Client",
     mixture_id: str,
     format_name: str,
     directory: Path,
-    url: str | None,
-    data_directory: Path | None,
-    as_json: bool,
-    **given: Any,
-) -> None:
+    target_tokens: float | None,
+    **asked: Any,
+) -> Answer:
     """Write a mixture as a trainer reads it, and say what that will draw."""
+    asked |= {"target_tokens": target_tokens and round(target_tokens), "repetition_cap": asked.pop("cap")}
+    said = {name: value for name, value in asked.items() if value is not None}
+    made = client.export_mixture(mixture_id, format_name, **said)
+    return _written(made, directory, made["realised"])
+
+
+def _written(made: Document, directory: Path, document: Document) -> Answer:
+    """The files in their place, and what the trainer will draw of them."""
     from exchange.formats import write_files
     from exchange.text import drawn
 
-    target, cap = given.pop("target_tokens"), given.pop("cap")
-    asked = {"target_tokens": None if target is None else round(target), "repetition_cap": cap, **given}
-    said = {name: value for name, value in asked.items() if value is not None}
-    with connected(url, data_directory) as client:
-        made = client.export_mixture(mixture_id, format_name, **said)
-        write_files(made["files"], directory)
-    click.echo(json.dumps(made["realised"], indent=2) if as_json else drawn(made["realised"]))
+    write_files(made["files"], directory)
+    return Answer(document, drawn(made["realised"]))
 
 
 @mixture.command(
@@ -135,27 +99,15 @@ def export(
 @to_option
 @click.option("--cap", "repetition_cap", type=float, help="Most epochs of a domain over all phases together.")
 @trainer_options
-@click.option("--json", "as_json", is_flag=True, help="Print what the trainer will draw of every domain.")
-@service_options
+@answering
 def schedule(
-    phases: tuple[str, ...],
-    format_name: str,
-    directory: Path,
-    url: str | None,
-    data_directory: Path | None,
-    as_json: bool,
-    **asked: Any,
-) -> None:
+    client: "Client", phases: tuple[str, ...], format_name: str, directory: Path, **asked: Any
+) -> Answer:
     """Write mixtures that are trained on one after the other, in one file where the trainer's holds several."""
-    from exchange.formats import write_files
-    from exchange.text import drawn
-
-    tokens = [(name, round(count)) for name, count in _pairs(phases, "MIXTURE=TOKENS")]
+    tokens = [(name, round(float(count))) for name, count in pairs(phases, "MIXTURE=TOKENS")]
     said = {name: value for name, value in asked.items() if value is not None}
-    with connected(url, data_directory) as client:
-        made = client.export_schedule(tokens, format_name, **said)
-        write_files(made["files"], directory)
-    click.echo(json.dumps(made, indent=2) if as_json else drawn(made["realised"]))
+    made = client.export_schedule(tokens, format_name, **said)
+    return _written(made, directory, made)
 
 
 @mixture.command(
@@ -171,36 +123,25 @@ def schedule(
 @target_option
 @run_options
 @click.option("--wait", is_flag=True, help="Until they are written; status 4 where that failed.")
-@json_option
-@service_options
-def token_files(
-    mixture_id: str,
-    format_name: str,
-    wait: bool,
-    as_json: bool,
-    url: str | None,
-    data_directory: Path | None,
-    **run: Any,
-) -> None:
+@answering
+def token_files(client: "Client", mixture_id: str, format_name: str, wait: bool, **run: Any) -> Answer:
     """Have the workers write the domains' tokens as a trainer reads them: shuffled, a folder a domain, once.
 
     For Axolotl, which weighs nothing, all that a run of this mixture reads, repeats included.
     """
     said = {name: round(value) for name, value in run.items() if value is not None}
-    with connected(url, data_directory) as client:
-        document = client.token_files(mixture_id, format_name, wait, **said)
-    if as_json:
-        print_json(document)
-    else:
-        rows = [("DOMAIN", "TOKENS", "DOCUMENTS", "PATH")]
-        for name, file in document["files"].items():
-            place = file["address"] or file["path"]
-            rows.append((name, f"{file['tokens']:,}", f"{file['documents']:,}", place))
-        click.echo(f"The token files are {document['state']}.")
-        click.echo(table(rows, frozenset({1, 2})) if document["files"] else "")
-    if document["state"] in ("failed", "cancelled"):
-        failure = document["failure"] or {}
-        raise Ended(f"{failure.get('code')}: {failure.get('detail')}", ENDED_BADLY)
+    document = client.token_files(mixture_id, format_name, wait, **said)
+    rows = [
+        (name, f"{file['tokens']:,}", f"{file['documents']:,}", file["address"] or file["path"])
+        for name, file in document["files"].items()
+    ]
+    text = f"The token files are {document['state']}.\n" + table(
+        ("DOMAIN", "TOKENS", "DOCUMENTS", "PATH"), rows
+    )
+    if document["state"] not in ("failed", "cancelled"):
+        return Answer(document, text)
+    failure = document["failure"] or {}
+    return Answer(document, text, Ended(f"{failure.get('code')}: {failure.get('detail')}", ENDED_BADLY))
 
 
 @mixture.command(epilog="Example: mixwright mixture formats")
@@ -213,9 +154,8 @@ def formats(as_json: bool) -> None:
         kinds = ("name", "title", "unit", "exact", "checked")
         print_json([{kind: getattr(each, kind) for kind in kinds} for each in FORMATS.values()])
         return
-    rows = [("FORMAT", "TRAINER", "A WEIGHT IS OF", "CHECKED")]
-    rows += [(each.name, each.title, each.unit, each.checked) for each in FORMATS.values()]
-    click.echo(table(rows))
+    rows = [(each.name, each.title, each.unit, each.checked) for each in FORMATS.values()]
+    click.echo(table(("FORMAT", "TRAINER", "A WEIGHT IS OF", "CHECKED"), rows))
 
 
 @click.command(
@@ -229,33 +169,21 @@ def formats(as_json: bool) -> None:
     metavar="MIXTURE",
     help="The other domains keep the ratios they have there.  [every domain must be named]",
 )
-@json_option
-@service_options
-def whatif(
-    optimization: str,
-    weights: tuple[str, ...],
-    start: str | None,
-    as_json: bool,
-    url: str | None,
-    data_directory: Path | None,
-) -> None:
+@answering
+def whatif(client: "Client", optimization: str, weights: tuple[str, ...], start: str | None) -> Answer:
     """What an optimization's runs predict of weights of your own, and which of its limits they break.
 
     FILE has a domain and a weight a row (CSV), or is a JSON or YAML mapping.
     """
-    with connected(url, data_directory) as client:
-        if len(weights) == 1 and weights[0].startswith("mix_"):
-            asked = {"mixture_id": weights[0], "name": weights[0]}
-        else:
-            given = _given(weights)
-            if start is not None:
-                given = rescaled(client.mixture(start)["weights"], given)
-            asked = {"weights": given, "name": "yours"}
-        answer = client.evaluate(optimization, asked)
-    if as_json:
-        print_json(answer)
+    if len(weights) == 1 and weights[0].startswith("mix_"):
+        asked = {"mixture_id": weights[0], "name": weights[0]}
     else:
-        click.echo(_evaluated(answer))
+        given = _given(weights)
+        if start is not None:
+            given = rescaled(client.mixture(start)["weights"], given)
+        asked = {"weights": given, "name": "yours"}
+    answer = client.evaluate(optimization, asked)
+    return Answer(answer, _evaluated(answer))
 
 
 def _given(weights: Sequence[str]) -> dict[str, float]:
@@ -263,16 +191,7 @@ def _given(weights: Sequence[str]) -> dict[str, float]:
         from exchange.sheets import read_weights
 
         return read_weights(Path(weights[0]))
-    return dict(_pairs(weights, "DOMAIN=WEIGHT"))
-
-
-def _pairs(given: Sequence[str], shape: str) -> list[tuple[str, float]]:
-    """``NAME=NUMBER`` arguments in their order."""
-    parted = [text.rpartition("=") for text in given]
-    if wrong := [text for text, (name, _, _) in zip(given, parted, strict=True) if not name]:
-        raise click.BadParameter(f"{wrong[0]!r} is not {shape}")
-    with complaint_of(ValueError):
-        return [(name, float(value)) for name, _, value in parted]
+    return {name: float(weight) for name, weight in pairs(weights, "DOMAIN=WEIGHT")}
 
 
 def rescaled(weights: Mapping[str, float], fixed: Mapping[str, float]) -> dict[str, float]:
@@ -321,11 +240,15 @@ def _weights(
 ) -> str:
     """A table of weights, the heaviest of the last mixture first."""
     last = mixtures[-1]
-    rows = [("DOMAIN", *titles, *(["EPOCHS"] if epochs else []))]
-    for name in sorted(last, key=lambda name: -last[name]):
-        cells = [f"{weights.get(name, 0.0):.2%}" for weights in mixtures]
-        rows.append((name, *cells, *([f"{epochs[name]:.2f}"] if epochs else [])))
-    return table(rows, frozenset(range(1, len(rows[0]))))
+    rows = [
+        [
+            name,
+            *(f"{weights.get(name, 0.0):.2%}" for weights in mixtures),
+            *([f"{epochs[name]:.2f}"] if epochs else []),
+        ]
+        for name in sorted(last, key=lambda name: -last[name])
+    ]
+    return table(["DOMAIN", *titles, *(["EPOCHS"] if epochs else [])], rows)
 
 
 @click.command(epilog="Example: mixwright compare mix_... mix_... --by opt_...")
@@ -335,26 +258,18 @@ def _weights(
     metavar="OPT",
     help="The optimization whose runs predict.  [that of the first mixture that has one]",
 )
-@json_option
-@service_options
-def compare(
-    mixtures: tuple[str, ...], by: str | None, as_json: bool, url: str | None, data_directory: Path | None
-) -> None:
+@answering
+def compare(client: "Client", mixtures: tuple[str, ...], by: str | None) -> Answer:
     """Two or more mixtures, domain by domain and, by one optimization's runs, task by task."""
     if len(mixtures) < 2:
         raise click.UsageError("name two mixtures at least")
-    with connected(url, data_directory) as client:
-        documents = [client.mixture(name) for name in mixtures]
-        by = by or next((one["optimization_id"] for one in documents if one["optimization_id"]), None)
-        answer = None if by is None else _predicted(client, by, mixtures)
-    if as_json:
-        print_json({"mixtures": documents, "evaluation": answer})
-        return
-    click.echo(_weights(list(mixtures), [one["weights"] for one in documents]))
-    if answer is None:
-        click.echo("\nNo optimization made any of them: name one with --by to have their tasks predicted.")
-    else:
-        click.echo("\n" + _tasks(answer))
+    documents = [client.mixture(name) for name in mixtures]
+    by = by or next((one["optimization_id"] for one in documents if one["optimization_id"]), None)
+    answer = None if by is None else _predicted(client, by, mixtures)
+    shown = _weights(mixtures, [one["weights"] for one in documents])
+    tasks = "No optimization made any of them: name one with --by to have their tasks predicted."
+    text = f"{shown}\n\n{tasks if answer is None else _tasks(answer)}"
+    return Answer({"mixtures": documents, "evaluation": answer}, text)
 
 
 def _predicted(client: "Client", by: str, mixtures: Sequence[str]) -> Document | None:
@@ -375,10 +290,10 @@ def _tasks(answer: Document) -> str:
     def cell(row: Document) -> str:
         return f"{row['proposed']:.4f}{_between(row['gain_interval'])}"
 
-    rows = [("PREDICTED (GAIN OVER NATURAL)", *(one["name"] for one in mixtures))]
-    rows.append(("objective", *(cell(one["objective"]) for one in mixtures)))
+    rows = [["objective", *(cell(one["objective"]) for one in mixtures)]]
     for row in zip(*(one["tasks"] for one in mixtures), strict=True):
-        rows.append((row[0]["name"], *map(cell, row)))
+        rows.append([row[0]["name"], *map(cell, row)])
+    shown = table(["PREDICTED (GAIN OVER NATURAL)", *(one["name"] for one in mixtures)], rows)
     breaks = [f"{one['name']}: {row['statement']}" for one in mixtures for row in one["violated"]]
     said = f"By {answer['runs_used']} runs of {answer['optimization_id']}, the regression {answer['regression']}."
-    return "\n".join([table(rows), said, *(["", "Breaks:", *breaks] if breaks else [])])
+    return "\n".join([shown, said, *(["", "Breaks:", *breaks] if breaks else [])])

@@ -1,4 +1,4 @@
-"""``mixwright serve``, ``web``, ``migrate``, ``token``, ``demo``, ``export``: what is done where the service runs."""
+"""What is done where the service runs: ``mixwright serve``, ``web``, ``migrate``, ``token``, ``demo``, ``export``."""
 
 from contextlib import closing
 from pathlib import Path
@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from service.cli import complaint_of, data_option, port_option, present_token, settings_with, shown_link
+from service.cli import (
+    FILE,
+    FOLDER,
+    complaint_of,
+    data_option,
+    port_option,
+    present_token,
+    settings_with,
+    shown_link,
+)
 from service.processes.address import (
     AlreadyServed,
     PortInUse,
@@ -110,12 +119,7 @@ def token(**given: Any) -> None:
 
 
 @click.command()
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the result, then exit.",
-)
+@click.option("--json", "json_file", type=FILE, help="Write the result, then exit.")
 @click.option(
     "--processes",
     type=click.IntRange(1, 8),
@@ -133,13 +137,7 @@ def demo(json_file: Path | None, processes: int, **given: Any) -> None:
 
 @click.command()
 @click.argument("run_id")
-@click.option(
-    "--to",
-    "directory",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Directory to make; it must not exist.",
-)
+@click.option("--to", "directory", required=True, type=FOLDER, help="Directory to make; it must not exist.")
 @data_option
 def export(run_id: str, directory: Path, **given: Any) -> None:
     """Write the model of a finished run as a Hugging Face folder, with its tokenizer."""
@@ -155,3 +153,40 @@ def export(run_id: str, directory: Path, **given: Any) -> None:
         files = model_files(database, settings, run_id)
         write_folder(files, directory)
     click.echo(f"{directory}: {', '.join(file.name for file in files)}")
+
+
+@click.command(epilog="Example: mixwright average run_1 run_2 run_3 --to mean, or run_1 --last 4 --to mean")
+@click.argument("models", nargs=-1, required=True)
+@click.option("--to", "directory", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--last", type=click.IntRange(min=1), help="Of each run so many kept models, the last ones.")
+@data_option
+def average(models: tuple[str, ...], directory: Path, last: int | None, **given: Any) -> None:
+    """Write the mean of models, runs of this data directory or folders, as a model to start from or to export.
+
+    Weights are averaged tensor by tensor; what goes with them is the last one's.
+    """
+    from proxy_models.average import average_models
+    from proxy_models.errors import ProxyError
+
+    if directory.exists():
+        raise click.UsageError(f"{directory} exists; give a new folder")
+    runs = settings_with(**given).artifacts / "runs"
+    with complaint_of(ProxyError):
+        folders = [folder for model in models for folder in _folders(runs, model, last)]
+        average_models(folders, directory)
+    click.echo(f"{directory}: the mean of {len(folders)} models")
+
+
+def _folders(runs: Path, model: str, last: int | None) -> list[Path]:
+    """A run's model, or its ``last`` kept ones; a folder as it is named."""
+    run = runs / model
+    if not model.startswith("run_") or not run.is_dir():
+        return [Path(model)]
+    if last is None:
+        return [run / "model"]
+    kept = sorted((run / "models").glob("step-*"))
+    if len(kept) < last:
+        raise click.UsageError(
+            f"{model} has kept {len(kept)} models; a launch keeps those of its evaluations with keeping.models"
+        )
+    return kept[-last:]

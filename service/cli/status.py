@@ -2,24 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli import (
-    ENDED_BADLY,
-    NOT_YET,
-    Ended,
-    connected,
-    follow,
-    json_option,
-    left,
-    print_json,
-    service_options,
-    step_of,
-    table,
-)
+from service.cli import ENDED_BADLY, NOT_YET, Answer, Ended, answering, follow, given, pace, step_of, table
 
 if TYPE_CHECKING:
     from service.client import Client
@@ -31,16 +18,11 @@ _BAD = ("failed", "cancelled")
 
 @click.command(epilog="Example: mixwright status opt_...")
 @click.argument("what", metavar="[OPT|LAUNCH|MIXTURE|DOMAIN_SET]", required=False)
-@json_option
-@service_options
-def status(what: str | None, as_json: bool, url: str | None, data_directory: Path | None) -> None:
+@answering
+def status(client: "Client", what: str | None) -> Answer:
     """How far an optimization, a launch or a domain set is; of everything without a name."""
-    with connected(url, data_directory) as client:
-        document = overview(client) if what is None else look_at(client, what)
-    if as_json:
-        print_json(document)
-    else:
-        click.echo("\n".join(_everything(document) if what is None else said_of(document)))
+    document = overview(client) if what is None else look_at(client, what)
+    return Answer(document, "\n".join(_everything(document) if what is None else said_of(document)))
 
 
 def look_at(client: "Client", what: str) -> Document:
@@ -65,22 +47,12 @@ def _everything(document: Mapping[str, Sequence[Document]]) -> Iterator[str]:
     here = sum(worker["state"] != "gone" for worker in document["workers"])
     yield f"{here} workers, {busy} busy; {len(document['domain-sets'])} domain sets."
     if optimizations:
-        rows = [("OPTIMIZATION", "DOMAIN SET", "REVISION", "METHOD", "STATE", "CREATED")]
-        rows += [
-            (
-                row["id"],
-                row["domain_set"],
-                str(row["revision"]),
-                row["method"],
-                row["state"],
-                row["created_at"][:16],
-            )
-            for row in optimizations
-        ]
-        yield "\n" + table(rows, frozenset({2}))
+        titles = ("OPTIMIZATION", "DOMAIN SET", "REVISION", "METHOD", "STATE", "CREATED")
+        members = ("id", "domain_set", "revision", "method", "state")
+        rows = [[*(str(row[name]) for name in members), row["created_at"][:16]] for row in optimizations]
+        yield "\n" + table(titles, rows)
     if launches:
-        rows = [("LAUNCH", "MIXTURE", "STATE", "TOKENS", "CREATED")]
-        rows += [
+        rows = [
             (
                 row["id"],
                 row["mixture_id"],
@@ -90,7 +62,7 @@ def _everything(document: Mapping[str, Sequence[Document]]) -> Iterator[str]:
             )
             for row in launches
         ]
-        yield "\n" + table(rows, frozenset({3}))
+        yield "\n" + table(("LAUNCH", "MIXTURE", "STATE", "TOKENS", "CREATED"), rows)
     if not optimizations:
         yield "No optimization yet: `mixwright apply FILE` starts one."
 
@@ -119,8 +91,9 @@ def _optimization(document: Document) -> Iterator[str]:
     waiting = f" {runs['waiting']} waiting for results," if runs["waiting"] else ""
     yield (
         f"  runs: {runs['succeeded']} of {runs['total']} done, {runs['running']} under way,{waiting}"
-        f" {runs['failed']} failed;"
-        f" {progress['tokens_per_second']:,.0f} tokens/s {left(progress['eta_seconds'] or None)}".rstrip()
+        f" {runs['failed']} failed; {pace(progress['tokens_per_second'], progress['eta_seconds'])}".rstrip(
+            "; "
+        )
     )
     if document.get("can_finish"):
         yield f"  enough results are in for a fit: `mixwright swarm finish {document['id']}` waits for no others"
@@ -149,16 +122,13 @@ def _revision(document: Document) -> Iterator[str]:
     progress = document["progress"]
     yield f"{document['domain_set']} revision {document['number']}: {document['state']}"
     yield f"  counted {progress['done']} of {progress['total']} {progress['unit']}"
-    rows = [("DOMAIN", "TOKENS", "DOCUMENTS")]
-    rows += [(row["name"], _count(row["tokens"]), _count(row["documents"])) for row in document["domains"]]
-    yield table(rows, frozenset({1, 2}))
+    rows = [
+        (row["name"], given(row["tokens"], ","), given(row["documents"], ",")) for row in document["domains"]
+    ]
+    yield table(("DOMAIN", "TOKENS", "DOCUMENTS"), rows)
     for warning in document["warnings"]:
         yield f"  beware: {warning}"
     yield from _failed(document)
-
-
-def _count(value: int | None) -> str:
-    return "?" if value is None else f"{value:,}"
 
 
 def _failed(document: Document) -> Iterator[str]:
@@ -175,40 +145,27 @@ def _failed(document: Document) -> Iterator[str]:
     type=click.FloatRange(min=0),
     help="Seconds after which to give up, or a few more, with status 5.",
 )
-@json_option
-@service_options
-def watch(
-    what: str, timeout: float | None, as_json: bool, url: str | None, data_directory: Path | None
-) -> None:
+@answering
+def watch(client: "Client", what: str, timeout: float | None) -> Answer:
     """Follow an optimization or a launch to its end. Its last document is printed; status 4 where it ended badly."""
-    with connected(url, data_directory) as client:
-        last = follow(client.events(what, timeout))
-    if as_json:
-        print_json(last)
-    else:
-        click.echo("\n".join(said_of(last)))
+    last = follow(client.events(what, timeout))
+    end = None
     if last["state"] in _BAD:
-        raise Ended(f"{what} has {last['state']}", ENDED_BADLY)
-    if last["state"] != "succeeded":
-        raise Ended(f"{what} is {last['state']} still", NOT_YET)
+        end = Ended(f"{what} has {last['state']}", ENDED_BADLY)
+    elif last["state"] != "succeeded":
+        end = Ended(f"{what} is {last['state']} still", NOT_YET)
+    return Answer(last, "\n".join(said_of(last)), end)
 
 
 @click.command(epilog="Example: mixwright runs opt_... --json | jq '.[].metrics'")
 @click.argument("optimization")
 @click.option("--state", help="Only those: queued, running, succeeded, failed, cancelled.")
-@json_option
-@service_options
-def runs(
-    optimization: str, state: str | None, as_json: bool, url: str | None, data_directory: Path | None
-) -> None:
+@answering
+def runs(client: "Client", optimization: str, state: str | None) -> Answer:
     """The runs of an optimization (or of a swarm), with what they measured."""
-    with connected(url, data_directory) as client:
-        swarm = optimization if optimization.startswith("swarm_") else _swarm_of(client, optimization)
-        rows = [run for run in client.runs(swarm) if state in (None, run["state"])]
-    if as_json:
-        print_json(rows)
-    else:
-        click.echo(_table_of_runs(rows))
+    swarm = optimization if optimization.startswith("swarm_") else _swarm_of(client, optimization)
+    rows = [run for run in client.runs(swarm) if state in (None, run["state"])]
+    return Answer(rows, _table_of_runs(rows))
 
 
 def _swarm_of(client: "Client", optimization: str) -> str:
@@ -227,18 +184,16 @@ def _table_of_runs(runs: Sequence[Document]) -> str:
         return "No such runs."
     metrics = list(dict.fromkeys(name for run in runs for name in run["metrics"]))
     shown = metrics[:_SHOWN]
-    rows = [("#", "RUN", "STATE", "TOKENS", "SECONDS", *shown)]
-    for run in sorted(runs, key=lambda run: run["index"]):
-        values = (run["metrics"].get(name) for name in shown)
-        rows.append(
-            (
-                str(run["index"]),
-                run["id"],
-                run["failure"]["code"] if run["failure"] else run["state"],
-                _count(run["tokens"]),
-                "" if run["seconds"] is None else f"{run['seconds']:.1f}",
-                *("" if value is None else f"{value:.4f}" for value in values),
-            )
+    rows = [
+        (
+            str(run["index"]),
+            run["id"],
+            run["failure"]["code"] if run["failure"] else run["state"],
+            given(run["tokens"], ","),
+            given(run["seconds"], ".1f"),
+            *(given(run["metrics"].get(name), ".4f") for name in shown),
         )
+        for run in sorted(runs, key=lambda run: run["index"])
+    ]
     more = f"\nand {len(metrics) - _SHOWN} more metrics: --json has them" if len(metrics) > _SHOWN else ""
-    return table(rows, frozenset({0, 3, 4, *range(5, 5 + len(shown))})) + more
+    return table(("#", "RUN", "STATE", "TOKENS", "SECONDS", *shown), rows) + more

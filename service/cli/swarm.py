@@ -3,14 +3,17 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from exchange.formats import FORMATS
 from exchange.results import REALISED, InvalidResults, may_be_results, of_a_kind, read_results
-from service.cli import complaint_of, connected, json_option, print_json, service_options
+from service.cli import FOLDER, Answer, answering, complaint_of, connected, service_options
 from service.cli.fit import trainer_options
+
+if TYPE_CHECKING:
+    from service.client import Client
 
 BATCH = 500
 """Results of so many runs are sent at once."""
@@ -27,13 +30,7 @@ def swarm() -> None:
 @swarm.command(epilog="Example: mixwright swarm export swarm_... --format regmix --to runs")
 @click.argument("swarm_id")
 @click.option("--format", "format_name", required=True, metavar="TRAINER", help=f"{', '.join(FORMATS)}.")
-@click.option(
-    "--to",
-    "directory",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Directory to make; a folder a run.",
-)
+@click.option("--to", "directory", required=True, type=FOLDER, help="Directory to make; a folder a run.")
 @click.option("--waiting", is_flag=True, help="Only runs whose results are not in, as of the newest round.")
 @click.option("--target-tokens", type=click.FloatRange(1, 1e15), help="Of a run; its own when left out.")
 @trainer_options
@@ -62,22 +59,14 @@ def export(
 @click.argument("swarm_id")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--replace", is_flag=True, help="Other values take the place of earlier ones.")
-@json_option
-@service_options
-def results(
-    swarm_id: str,
-    files: tuple[Path, ...],
-    replace: bool,
-    as_json: bool,
-    url: str | None,
-    data_directory: Path | None,
-) -> None:
+@answering
+def results(client: "Client", swarm_id: str, files: tuple[Path, ...], replace: bool) -> Answer:
     """Send results of runs, from the FILES of evaluators and trainers, or folders of them.
 
     A run's files lie in a folder of its name; a table names it in a column. Where a folder has the realised.json of
     its export, each run counts as the mixture that its trainer draws by its own rounding.
     """
-    with complaint_of(InvalidResults), connected(url, data_directory) as client:
+    with complaint_of(InvalidResults):
         runs = [name for run in client.runs(swarm_id) for name in (run["id"], run["name"]) if name]
         read = read_results(_contents(files, runs), runs)
         asked = client.swarm(swarm_id)["tasks"]
@@ -92,34 +81,22 @@ def results(
             raise InvalidResults(
                 f"the files have none of the tasks {', '.join(sorted(asked))}; they have {', '.join(there)}"
             )
-        taken = [
-            client.add_results(swarm_id, sent[start : start + BATCH], replace)
-            for start in range(0, len(sent), BATCH)
-        ]
-    if as_json:
-        print_json(taken)
-        return
+    batches = (sent[start : start + BATCH] for start in range(0, len(sent), BATCH))
+    taken = [client.add_results(swarm_id, batch, replace) for batch in batches]
     counts = taken[-1]["swarm"]["runs"]
-    click.echo(
-        f"Results of {len(sent)} runs sent; {counts['succeeded']} of {counts['total']} have theirs in."
-    )
+    said = f"Results of {len(sent)} runs sent; {counts['succeeded']} of {counts['total']} have theirs in."
+    return Answer(taken, said)
 
 
 @swarm.command(epilog="Example: mixwright swarm finish opt_...")
 @click.argument("optimization_id")
-@json_option
-@service_options
-def finish(optimization_id: str, as_json: bool, url: str | None, data_directory: Path | None) -> None:
+@answering
+def finish(client: "Client", optimization_id: str) -> Answer:
     """Have an optimization go on with the results that are in; the other runs are lost."""
-    with connected(url, data_directory) as client:
-        document = client.finish_optimization(optimization_id)
-    if as_json:
-        print_json(document)
-        return
+    document = client.finish_optimization(optimization_id)
     runs = document["progress"]["runs"]
-    click.echo(
-        f"{optimization_id} is solved with the results of {runs['succeeded']} of {runs['total']} runs."
-    )
+    said = f"{optimization_id} is solved with the results of {runs['succeeded']} of {runs['total']} runs."
+    return Answer(document, said)
 
 
 def _drawn(files: Sequence[Path]) -> dict[str, dict[str, int]]:

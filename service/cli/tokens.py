@@ -73,11 +73,8 @@ def list_(data_directory: Path | None) -> None:
     """Every token, without its secret: name, scopes, state, created, last used, expiry."""
     with _store(data_directory) as session:
         rows, now = access.list_tokens(session), access.now_of(session)
-    lines = [
-        ("NAME", "SCOPES", "STATE", "CREATED", "LAST USED", "EXPIRES"),
-        *(_line(row, now) for row in rows),
-    ]
-    click.echo(table(lines))
+    titles = ("NAME", "SCOPES", "STATE", "CREATED", "LAST USED", "EXPIRES")
+    click.echo(table(titles, [_line(row, now) for row in rows]))
 
 
 @tokens.command()

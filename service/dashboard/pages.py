@@ -42,9 +42,15 @@ from service.domain_sets.repository import (
     revision_of,
 )
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, slow
-from service.launches.comparison import Comparison, compare, objective_bpb, objective_weights, with_objective
+from service.launches.comparison import (
+    Comparison,
+    compare,
+    held_against,
+    objective_bpb,
+    objective_weights,
+    with_objective,
+)
 from service.launches.metrics import thinned
-from service.launches.predictions import held_against
 from service.launches.service import LAUNCHES, describe_launch
 from service.mixtures.exports import ExportQuery, export_of
 from service.mixtures.lineage import lineage_of

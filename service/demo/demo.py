@@ -7,10 +7,9 @@ import hashlib
 import json
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,24 +17,16 @@ from typing import Any
 
 import click
 import psutil
-from rich.console import Console
 
+from exchange.text import summary
 from proxy_models.storage import write_atomically
-from service.cli import PLAIN_WIDTH, shown_link
+from service.cli import follow, shown_link, table
 from service.client import ApiError, Client, Unreachable
+from service.dashboard.formatting import bpb, decimals, interval, signed
 from service.dashboard.sentences import measured_verdict, target_sentences
 from service.demo.corpora import DemoCorpora, prepare_corpora
 from service.demo.packages import CorporaError
-from service.demo.report import (
-    Status,
-    follow,
-    gain_table,
-    print_evidence,
-    rate_and_eta,
-    result_document,
-    tokens_status,
-)
-from service.launches.comparison import compare_pair
+from service.launches.comparison import Comparison, compare_pair
 from service.processes.serving import LocalService, StartFailed
 from store.settings import Settings
 
@@ -83,7 +74,6 @@ class Demo:
 
     data_directory: Path
     port: int
-    console: Console
     processes: int = 1
     """That train each of the larger models."""
     service: LocalService | None = None
@@ -99,17 +89,14 @@ class Demo:
             corpora = self._fetch()
             self._configure()
             self.service = LocalService.start(self.data_directory, self.port)
-            self.console.print(f"Service: {self.service.url}  data: {self.data_directory}")
+            click.echo(f"Service: {self.service.url}  data: {self.data_directory}")
             client = stack.enter_context(Client(self.service.url, self.service.token))
             revision = self._prepare(client, corpora)
             optimization = self._optimize(client, corpora, revision)
             evidence = client.mixture(optimization["mixture_id"])["evidence"]
-            print_evidence(self.console, optimization, evidence)
-            for sentence in target_sentences(evidence, optimization["to_know"]):
-                self.console.print(sentence, highlight=False)
+            click.echo(answer_text(optimization, evidence))
             comparison = compare_pair(evidence, *self._launch(client, optimization))
-            self.console.print(gain_table(comparison))
-            self.console.print(measured_verdict(comparison).words, style="bold", highlight=False)
+            click.echo(f"{gain_table(comparison)}\n\n{measured_verdict(comparison).words}")
         return {
             **result_document(optimization, evidence, comparison),
             "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
@@ -130,7 +117,7 @@ class Demo:
 
     def _fetch(self) -> DemoCorpora:
         started = time.monotonic()
-        corpora = prepare_corpora(self.data_directory, lambda line: self.console.print(line, highlight=False))
+        corpora = prepare_corpora(self.data_directory, click.echo)
         self.seconds["fetch"] = time.monotonic() - started
         return corpora
 
@@ -145,24 +132,18 @@ class Demo:
         }
         # Another text (of another version of Mixwright) is another domain set, not a change of it.
         key = _key({**request, "text": corpora.content_hash})
-        (revision,) = self._see_through(
-            "Preparing domains",
-            [client.create_domain_set({**request, "name": key[:13]}, key)],
-            lambda revision: client.revision(revision["domain_set"], revision["number"]),
-            lambda revision: client.retry_revision(revision["domain_set"], revision["number"]),
-            _preparation_status,
-        )
-        return revision
+        revision = client.create_domain_set({**request, "name": key[:13]}, key)
+        name, number = revision["domain_set"], revision["number"]
+        if revision["state"] in ENDED_BADLY:  # what ended badly before is tried once more, here and below
+            client.retry_revision(name, number)
+        return _succeeded(follow(client.preparation(name, number)))
 
     def _optimize(self, client: Client, corpora: DemoCorpora, revision: Document) -> Document:
         request = _optimization_request(corpora, revision)
-        (optimization,) = self._see_through(
-            "Training the swarm",
-            [client.create_optimization(request, _key(request))],
-            lambda optimization: client.optimization(optimization["id"]),
-            lambda optimization: client.retry_optimization(optimization["id"]),
-            _swarm_status,
-        )
+        optimization = client.create_optimization(request, _key(request))
+        if optimization["state"] in ENDED_BADLY:
+            client.retry_optimization(optimization["id"])
+        optimization = _succeeded(follow(client.events(optimization["id"])))
         self.seconds |= {stage["name"]: stage["seconds"] for stage in optimization["progress"]["stages"]}
         return optimization
 
@@ -170,34 +151,20 @@ class Demo:
         """The larger model on the natural distribution and on the proposed mixture."""
         mixtures = [optimization[name] for name in ("natural_mixture_id", "mixture_id")]
         requests = [_launch_request(mixture, self.processes) for mixture in mixtures]
-        natural, proposed = self._see_through(
-            "Training the larger model twice",
-            [client.create_launch(request, _key(request)) for request in requests],
-            lambda launch: client.launch(launch["id"]),
-            lambda launch: client.retry_launch(launch["id"]),
-            tokens_status,
-        )
+        made = [client.create_launch(request, _key(request)) for request in requests]
+        for launch in made:
+            if launch["state"] in ENDED_BADLY:
+                client.retry_launch(launch["id"])
+        natural, proposed = (_succeeded(follow(client.events(launch["id"]))) for launch in made)
         self.seconds["launch"] = max(natural["seconds"], proposed["seconds"])
         return natural, proposed
 
-    def _see_through(
-        self,
-        title: str,
-        made: Sequence[Document],
-        look: Callable[[Document], Document],
-        retry: Callable[[Document], Document],
-        status: Callable[..., Status],
-    ) -> Sequence[Document]:
-        """What was made, when all of it has succeeded; what ended badly before is tried once more."""
-        for document in made:
-            if document["state"] in ENDED_BADLY:
-                retry(document)
-        ended = follow(self.console, title, lambda: [look(document) for document in made], status)
-        for document in ended:
-            if document["state"] != "succeeded":
-                failure = document["failure"] or {"code": document["state"], "detail": ""}
-                raise DemoFailed(f"{title} {document['state']}: {failure['code']}: {failure['detail']}")
-        return ended
+
+def _succeeded(document: Document) -> Document:
+    if document["state"] != "succeeded":
+        failure = document["failure"] or {"code": document["state"], "detail": ""}
+        raise DemoFailed(f"{document['id']} {document['state']}: {failure['code']}: {failure['detail']}")
+    return document
 
 
 def _optimization_request(corpora: DemoCorpora, revision: Document) -> dict[str, Any]:
@@ -237,19 +204,60 @@ def _key(request: Mapping[str, Any]) -> str:
     return f"demo-{hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()}"
 
 
-def _preparation_status(revision: Document) -> Status:
-    return Status(revision["progress"]["done"], revision["progress"]["total"], "tokenized and split")
+def answer_text(optimization: Document, evidence: Document) -> str:
+    """The whole answer of an optimization: mixture, regression by task, constraints, warnings, lost runs."""
+    tasks = sorted(evidence["tasks"], key=lambda task: not task["weight"])
+    rows = [
+        (
+            task["name"],
+            decimals(task["rank_correlation"], 3),
+            bpb(task["mae"]),
+            bpb(task["noise"]),
+            signed(task["gain"]),
+            interval(task["gain_interval"]),
+        )
+        for task in tasks
+    ]
+    titles = ("TASK", "RANK CORR. ON UNSEEN RUNS", "ABS. ERROR", "NOISE", "GAIN (BPB)", "90% INTERVAL")
+    lost = [f"Lost: {run['run_id']}: {run['reason']}" for run in optimization["lost_runs"]]
+    target = target_sentences(evidence, optimization["to_know"])
+    return "\n".join(["", summary(evidence), "", table(titles, rows), "", *lost, *target])
 
 
-def _swarm_status(optimization: Document) -> Status:
-    progress = optimization["progress"]
-    runs = progress["runs"]
-    remark = rate_and_eta(progress)
-    if optimization["stage"] != "train":
-        remark = f"stage: {optimization['stage']}"
-    if runs["failed"]:
-        remark += f", {runs['failed']} failed"
-    return Status(runs["succeeded"] + runs["failed"], runs["total"], f"runs  {remark}")
+def gain_table(comparison: Comparison) -> str:
+    """The predicted gain against the gain measured on the larger model, which is the one that was planned."""
+    rows = [
+        (
+            gain.name,
+            signed(gain.predicted),
+            interval(gain.interval),
+            signed(gain.measured),
+            bpb(gain.natural),
+            bpb(gain.proposed),
+        )
+        for gain in (*comparison.tasks, comparison.objective)
+    ]
+    return "\n" + table(("GAIN (BPB)", "PREDICTED", "90% INTERVAL", "MEASURED", "NATURAL", "PROPOSED"), rows)
+
+
+def result_document(optimization: Document, evidence: Document, comparison: Comparison) -> dict[str, Any]:
+    """The ``--json`` document, but for the seconds and the memory, which only the demo itself can know."""
+    objective, measured = evidence["objective"], comparison.objective
+    trained = sum(launch["tokens"] or 0 for launch in (comparison.natural, comparison.proposed))
+    return {
+        "domains": len(evidence["domains"]),
+        "runs": optimization["progress"]["runs"]["total"],
+        "tokens_trained": optimization["progress"]["tokens_trained"] + trained,
+        "held_out_rank_correlation": evidence["held_out_rank_correlation"],
+        "predicted": {"natural": objective["natural"], "proposed": objective["proposed"]},
+        "measured": {"natural": measured.natural, "proposed": measured.proposed},
+        "target": {
+            "predicted_gain": measured.predicted,
+            "interval": list(measured.interval or ()),
+            "measured_gain": measured.measured,
+            "tasks_inside": sum(bool(task.is_inside) for task in comparison.tasks),
+        },
+    }
 
 
 SAMPLE_SECONDS = 2.0
@@ -297,8 +305,7 @@ def _held(process: psutil.Process) -> int:
 
 def run_demo(settings: Settings, json_file: Path | None, processes: int = 1) -> None:
     """The command: run the demo, then write its result or keep the service up."""
-    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    run = Demo(settings.data_directory, settings.port, console, processes)
+    run = Demo(settings.data_directory, settings.port, processes)
     # Asked to stop is asked to stop, by whatever means.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -307,9 +314,9 @@ def run_demo(settings: Settings, json_file: Path | None, processes: int = 1) -> 
             json_file.write_text(json.dumps(result, indent=2) + "\n")
         else:
             assert run.service is not None
-            _stay(console, shown_link(run.service.url, settings))
+            _stay(shown_link(run.service.url, settings))
     except KeyboardInterrupt:
-        console.print("\nStopped. Run the same command again to go on from here.")
+        click.echo("\nStopped. Run the same command again to go on from here.")
         raise SystemExit(130) from None
     except (ApiError, CorporaError, DemoFailed, StartFailed, Unreachable) as error:
         raise click.ClickException(
@@ -319,10 +326,9 @@ def run_demo(settings: Settings, json_file: Path | None, processes: int = 1) -> 
         run.stop()
 
 
-def _stay(console: Console, link: str) -> None:
-    console.print(f"\nDashboard: {link}", highlight=False, soft_wrap=True)
-    console.print("Ctrl-C stops the service; `make serve` opens the same data again.", highlight=False)
+def _stay(link: str) -> None:
+    click.echo(f"\nDashboard: {link}\nCtrl-C stops the service; `make serve` opens the same data again.")
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        console.print("\nStopped.")
+        click.echo("\nStopped.")

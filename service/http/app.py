@@ -23,7 +23,6 @@ from service.http.limits import Limits
 from service.http.routes import known_query
 from service.launches import endpoints as launches
 from service.launches import record as launch_record
-from service.launches import results as launch_results
 from service.mixtures import endpoints as mixtures
 from service.observability import health, metrics
 from service.observability.health import Pulse, Readiness
@@ -86,8 +85,9 @@ def create_app(settings: Settings) -> FastAPI:
 def _add_routes(app: FastAPI) -> None:
     query = Depends(known_query)
     resources = (domain_sets, optimizations, swarms, mixtures, planning, workers, launches)
-    for resource in (*resources, launch_results, launch_record, changes, health, metrics, pages):
-        app.include_router(resource.router, dependencies=[query])
+    routers = [each.router for each in (*resources, launch_record, changes, health, metrics, pages)]
+    for router in (launches.results, *routers):
+        app.include_router(router, dependencies=[query])
     publish(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 

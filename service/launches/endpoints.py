@@ -16,8 +16,18 @@ from service.http.routes import (
     slow,
 )
 from service.http.schemas import After, Limit, Page
+from service.launches.comparison import held_against
 from service.launches.launchers import log_of, note_report
-from service.launches.schemas import LaunchPlanView, LaunchRequest, LaunchView, ReportRequest
+from service.launches.metrics import kept, launch_metrics, take_metrics
+from service.launches.schemas import (
+    KeptView,
+    LaunchComparisonView,
+    LaunchPlanView,
+    LaunchRequest,
+    LaunchView,
+    MetricsRequest,
+    ReportRequest,
+)
 from service.launches.service import (
     LAUNCHES,
     check_launches,
@@ -28,10 +38,11 @@ from service.launches.service import (
     stop_launch,
     store_launches,
 )
+from service.swarms.service import MetricView
 from service.tokens import Scope
 from service.training.device import check_counted, worker_device
 from store import jobs
-from store.launchers.scheduler import tail
+from store.lifeline import tail
 
 
 class _LaunchRoute(ThreadRoute):
@@ -155,3 +166,41 @@ def retry_launch(launch_id: str, changing: Annotated[Changing, Depends()], user:
         lambda session: restart_launch(session, launch_id, changing.settings, user),
     )
     return get_launch(launch_id, changing.database)
+
+
+results = APIRouter(prefix="/v1/launches", tags=["launches"], route_class=ThreadRoute)
+"""To send results takes the scope ``write``, which starts no training: a trainer somewhere has a token of its own."""
+
+
+@results.get("/{launch_id}/metrics")
+def list_launch_metrics(
+    launch_id: str,
+    database: DatabaseDependency,
+    after: Annotated[str | None, Query(max_length=300, description="The `next` of the page before.")] = None,
+    limit: Limit = 200,
+    points: Annotated[
+        int | None,
+        Query(ge=2, le=500, description="Instead of pages: every series thinned to about so many."),
+    ] = None,
+) -> Page[MetricView]:
+    """What was measured while it trains, and since: tasks, and `training/loss` and the like."""
+    with database.read() as session:
+        return launch_metrics(session, launch_id, after, limit, points)
+
+
+@results.post("/{launch_id}/metrics", response_model=KeptView)
+def post_launch_metrics(
+    launch_id: str, body: MetricsRequest, database: DatabaseDependency, key: KeyHeader = None
+) -> KeptView:
+    """Keep what a program's run measured; sent again, or measured again after a restart, the later value counts."""
+    request = IdempotentRequest(f"launches/{launch_id}/metrics", key, body)
+    do_once(database, request, lambda session: take_metrics(session, launch_id, body))
+    with database.read() as session:
+        return kept(session, launch_id, body)
+
+
+@results.get("/{launch_id}/comparison", response_model=LaunchComparisonView)
+def compare_launch(launch_id: str, database: DatabaseDependency) -> LaunchComparisonView:
+    """It and its mixture's prediction side by side: predicted, interval, measured, inside or not."""
+    with database.read() as session:
+        return held_against(session, launch_id)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.domain_sets.repository import domain_set_named
 from service.http.routes import DatabaseDependency, ThreadRoute
-from service.launches.predictions import held_against
+from service.launches.comparison import held_against
 from service.launches.schemas import GainView
 from store import jobs
 from store.tables import Job, Launch, MixtureRow, Revision

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from service.processes.address import ServeLock, ServiceRecord, address, answers, listen, load_token
-from store.lifeline import stop_on_signals
+from store.lifeline import ONE_THREAD, how_it_ended, stop_on_signals, tail
 from store.schema import upgrade
 from store.settings import Settings, require_devices
 
@@ -27,6 +26,8 @@ HEALTHY_AFTER_SECONDS = 30.0
 """A child that lived this long is restarted at once when it dies."""
 MOST_FAILED_STARTS = 5
 LOG_LIMIT_BYTES = 10 * 2**20
+SHOWN_BYTES = 1500
+"""Of the end of a log, in a message."""
 
 
 def open_log(path: Path) -> BinaryIO:
@@ -35,17 +36,6 @@ def open_log(path: Path) -> BinaryIO:
     if path.exists() and path.stat().st_size > LOG_LIMIT_BYTES:
         path.replace(path.with_name(path.name + ".1"))
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
-
-
-def tail(path: Path, start: int = 0, lines: int = 15) -> str:
-    """The last ``lines`` lines of a log behind byte ``start``."""
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(start, end - 2**16))
-        text = file.read().decode("utf-8", "replace")
-    return "\n".join(text.rstrip().splitlines()[-lines:])
 
 
 class KeptProcess:
@@ -93,7 +83,7 @@ class KeptProcess:
 
     def end_of_log(self) -> str:
         """``; <path>:`` and the last lines of the child's own log, if it has one: the end of a message."""
-        return f"; {self.log_path}:\n{tail(self.log_path)}" if self.log_path else ""
+        return f"; {self.log_path}:\n{tail(self.log_path, SHOWN_BYTES)}" if self.log_path else ""
 
     def start(self) -> None:
         """Start the command."""
@@ -126,7 +116,7 @@ class KeptProcess:
             self._came_up = True
         self._failed_starts += status > 0  # one that was killed did not fail by itself
         self._start_at = now + self._pause
-        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+        how = how_it_ended(status)
         _log.warning("%s ended %s; starting it again in %.2g s", self.name, how, self._pause)
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
         self._forget()
@@ -170,12 +160,7 @@ START_SECONDS = 90.0
 LOOK_SECONDS, SICK_SECONDS = 5.0, 30.0
 """How often the web process is asked whether it is well, and for how long it may not be."""
 LOCAL_STOP_SECONDS = STOP_SECONDS + 4.0
-CHILD_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",  # an idle OpenMP thread that spins takes the core from a working one
-    "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONUNBUFFERED": "1",
-}
+CHILD_ENVIRONMENT = {**ONE_THREAD, "PYTHONUNBUFFERED": "1"}
 
 _log = logging.getLogger("mixwright.serve")
 
@@ -308,12 +293,14 @@ class LocalService:
                 process = KeptProcess("the service", command, environment, log_path)
                 process.start()
             if process is not None and not process.is_running and not held:
-                raise StartFailed(f"the service did not start; {log_path}:\n{tail(log_path, log_start)}")
+                raise StartFailed(
+                    f"the service did not start; {log_path}:\n{tail(log_path, SHOWN_BYTES, log_start)}"
+                )
             if time.monotonic() > deadline:
                 stop_all([process] if process else [], settings.stop_seconds + LOCAL_STOP_SECONDS)
                 raise StartFailed(
                     f"the service of {data} did not answer within {START_SECONDS:.0f} s; "
-                    f"{log_path}:\n{tail(log_path, log_start)}"
+                    f"{log_path}:\n{tail(log_path, SHOWN_BYTES, log_start)}"
                 )
             time.sleep(TEND_SECONDS)
 

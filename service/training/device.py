@@ -45,6 +45,7 @@ from proxy_models.storage import write_json
 from service.processes.computation import PATIENT
 from store.documents import EngineDocument, LaunchDocument, ModelDocument, TrainingDocument
 from store.launchers.base import Trained
+from store.lifeline import ONE_THREAD
 from store.problems import Invalid
 from store.settings import Settings
 from store.tables import Revision
@@ -58,12 +59,6 @@ FORMAT = 1
 _log = logging.getLogger("mixwright.counts")
 _counting = threading.Lock()
 _unwritten: dict[Path, tuple[float, Mapping[str, Any]]] = {}
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "CUDA_VISIBLE_DEVICES": "",
-}
 
 
 def known_counts(directory: Path, architecture: Mapping[str, Any]) -> CountsByVocabulary | None:
@@ -129,9 +124,10 @@ def _counted(path: Path, architecture: Mapping[str, Any], ending: Ending) -> Map
 
 def _ask(architecture: Mapping[str, Any], ending: Ending) -> Mapping[str, Any]:
     command = [sys.executable, "-m", "proxy_models.families.counting"]
+    environment = {**os.environ, **ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
     piped = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     try:
-        with subprocess.Popen(command, text=True, env={**os.environ, **_ENVIRONMENT}, **piped) as process:
+        with subprocess.Popen(command, text=True, env=environment, **piped) as process:
             try:
                 psutil.Process(process.pid).nice(PATIENT)
                 with ending(process):

@@ -12,12 +12,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from store.launchers.base import BUILT_IN, Launcher
+from store.launchers.base import BUILT_IN, Launcher, Program, Torchrun
 from store.launchers.kubernetes import Kubernetes
-from store.launchers.program import Program
 from store.launchers.skypilot import SkyPilot
 from store.launchers.slurm import Slurm
-from store.launchers.torchrun import Torchrun
 from store.launchers.webhook import Webhook
 
 KINDS: dict[str, type[Launcher]] = {

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -135,6 +135,8 @@ class Launcher(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    programs: ClassVar[tuple[str, ...]] = ()
+
     stop_seconds: float = Field(default=30.0, ge=0.0, le=3600.0)
 
     @property
@@ -150,7 +152,7 @@ class Launcher(BaseModel):
     @property
     def needs(self) -> tuple[str, ...]:
         """Programs that have to be on the machine that runs what is rendered."""
-        return ()
+        return self.programs
 
     @abstractmethod
     def render(self, work: Work) -> Rendering:
@@ -246,3 +248,43 @@ class Trained(Launcher):
             *(f"--nproc-per-node={self.processes}", f"--max-restarts={self.restarts}"),
             *("-m", "proxy_models.training.full_run", str(order_file)),
         )
+
+
+class Program(Commanded):
+    """A program of the operator's on a worker's machine: an argv template, never a command line.
+
+        [launchers.olmo-core]
+        command = ["/opt/train/launch", "--mixture", "{mixture_file}", "--name={name}", "--tokens", "{target_tokens}"]
+        environment = ["WANDB_MODE"]     # passed on beside the usual ones; never one that is named MIXWRIGHT_...
+        stop_seconds = 30                # between SIGTERM and SIGKILL when the launch is cancelled
+
+    A placeholder is replaced inside its element, which stays one argument whatever the value holds.
+    """
+
+    kind: Literal["program"] = "program"
+    command: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """See `Launcher`."""
+        return (self.command[0],)
+
+    def render(self, work: Work) -> Rendering:
+        """See `Launcher`."""
+        return Rendering(self.arguments(work.values), str(work.directory), self.passed_on, work.files)
+
+
+class Torchrun(Trained):
+    """The built-in trainer on several processes of a worker's machine, started by ``torchrun``:
+
+    [launchers.eight-gpus]
+    processes = 8
+    device = "cuda"
+    """
+
+    kind: Literal["torchrun"] = "torchrun"
+
+    def render(self, work: Work) -> Rendering:
+        """See `Launcher`."""
+        arguments = self.trainer(work.order_file, ("--standalone",))
+        return Rendering(arguments, str(work.run_directory), files=work.files)

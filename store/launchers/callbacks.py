@@ -1,11 +1,9 @@
 """Telling somebody that a launch has ended: to whom it may be told, how it is signed, and the job that does it.
 
-Signatures are those of Standard Webhooks (https://www.standardwebhooks.com): its libraries check them.
+Signatures are those of Standard Webhooks: its libraries check them.
 """
 
 import base64
-import hashlib
-import hmac
 from urllib.parse import urlsplit
 
 from sqlalchemy import func, select
@@ -13,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from store import jobs
 from store.documents import LaunchDocument
+from store.launchers import webhook
 from store.settings import Settings
 from store.tables import Job, Launch, Run
 
@@ -37,13 +36,11 @@ def may_be_told(url: str, settings: Settings) -> bool:
     return origin_of(url) in {origin_of(one) for one in settings.callback_addresses}
 
 
-def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+def signature(secret: str, message_id: str, timestamp: int, body: str) -> str:
     """The ``webhook-signature`` of a message; a secret ``whsec_...`` is base64, any other is taken as it is."""
-    key = secret.encode()
-    if secret.startswith(_RAW_SECRET):
-        key = base64.b64decode(secret.removeprefix(_RAW_SECRET))
-    signed = hmac.new(key, f"{message_id}.{timestamp}.".encode() + body, hashlib.sha256)
-    return f"v1,{base64.b64encode(signed.digest()).decode()}"
+    is_raw = secret.startswith(_RAW_SECRET)
+    key = base64.b64decode(secret.removeprefix(_RAW_SECRET)) if is_raw else secret.encode()
+    return webhook.signature(key, message_id, timestamp, body)
 
 
 def call_back(session: Session, launch: Launch, user: str) -> None:

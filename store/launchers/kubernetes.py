@@ -20,7 +20,7 @@ one goes on with, up to ``retries`` times. With ``workers`` it also has the runs
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -36,7 +36,6 @@ from store.launchers.scheduler import (
     SchedulerAway,
     Seen,
     Standing,
-    ask,
     submission_directory,
 )
 
@@ -57,6 +56,8 @@ class Volume(BaseModel):
 
 class Kubernetes(Pool):
     """See the module. ``pod`` is anything else of the pods' specification, ``variables`` their environment."""
+
+    programs: ClassVar = ("kubectl",)
 
     kind: Literal["kubernetes"]
     image: str = Field(min_length=1)
@@ -81,11 +82,6 @@ class Kubernetes(Pool):
         return value
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """See `Launcher`."""
-        return ("kubectl",)
-
-    @property
     def seen_places(self) -> tuple[str, ...]:
         """See `Scheduler`."""
         return tuple(volume.mount for volume in self.volumes)
@@ -93,7 +89,8 @@ class Kubernetes(Pool):
     def render(self, work: Work) -> Rendering:
         """See `Launcher`."""
         directory = submission_directory(work)
-        script = self.scripted(work, self._meeting(work), work.name, "$JOB_COMPLETION_INDEX")
+        meeting = self.meeting(work.name, f"{work.name}-0.{work.name}:{PORT}")
+        script = self.scripted(work, meeting, work.name, "$JOB_COMPLETION_INDEX")
         files = {
             **work.files,
             str(directory / SCRIPT): f"#!/bin/sh\n{script}",
@@ -184,15 +181,6 @@ class Kubernetes(Pool):
             ],
         }
 
-    def _meeting(self, work: Work) -> tuple[str, ...]:
-        if self.nodes == 1:
-            return ("--standalone",)
-        return (
-            f"--nnodes={self.nodes}",
-            f"--rdzv-backend=c10d --rdzv-id={work.name}",
-            f"--rdzv-endpoint={work.name}-0.{work.name}:{PORT}",
-        )
-
     @property
     def _kubectl(self) -> tuple[str, ...]:
         context = () if self.context is None else (f"--context={self.context}",)
@@ -203,24 +191,16 @@ class Kubernetes(Pool):
 
     def submit(self, rendering: Rendering, name: str) -> str:
         """See `Scheduler`: what is there already by that name is left as it is."""
-        answer = ask(self, rendering.arguments)
+        answer = self.ask(*rendering.arguments)
         if answer.returncode == 0:
             return name
-        if (
-            "is invalid" in answer.stderr
-            or "Forbidden" in answer.stderr
-            or "strict decoding" in answer.stderr
-        ):
+        if any(word in answer.stderr for word in ("is invalid", "Forbidden", "strict decoding")):
             raise Refused(answer.stderr.strip())
         raise SchedulerAway(answer.stderr.strip())
 
-    def find(self, name: str) -> str | None:
-        """See `Scheduler`."""
-        return None if self._job(name) is None else name
-
     def follow(self, seen: Seen) -> Standing | None:
         """See `Scheduler`."""
-        job = self._job(seen.name)
+        job = self._get("job", seen.name, "--ignore-not-found")
         return None if job is None else standing_of(job)
 
     def cancel(self, seen: Seen) -> None:
@@ -233,21 +213,12 @@ class Kubernetes(Pool):
             self._delete("service", seen.name)
 
     def _delete(self, kind: str, name: str, *options: str) -> None:
-        answer = ask(
-            self, (*self._kubectl, "delete", kind, name, "--ignore-not-found", "--wait=false", *options)
-        )
-        if answer.returncode:
-            raise SchedulerAway(answer.stderr.strip())
-
-    def _job(self, name: str) -> dict[str, Any] | None:
-        return self._get("job", name, "--ignore-not-found")
+        self.answer(*self._kubectl, "delete", kind, name, "--ignore-not-found", "--wait=false", *options)
 
     def _get(self, *what: str) -> Any:
         """What the cluster says of something; None where there is nothing."""
-        answer = ask(self, (*self._kubectl, "get", *what, "--output=json"))
-        if answer.returncode:
-            raise SchedulerAway(answer.stderr.strip())
-        return json.loads(answer.stdout) if answer.stdout.strip() else None
+        answer = self.answer(*self._kubectl, "get", *what, "--output=json")
+        return json.loads(answer) if answer.strip() else None
 
 
 def standing_of(job: dict[str, Any]) -> Standing:

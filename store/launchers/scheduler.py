@@ -88,9 +88,9 @@ class Scheduler(Launcher):
     def submit(self, rendering: Rendering, name: str) -> str:
         """Hand it over; answers the scheduler's own id. Raises `Refused`, and `SchedulerAway` where nobody knows."""
 
-    @abstractmethod
     def find(self, name: str) -> str | None:
-        """The id of what was submitted by a name, if it was; raises `SchedulerAway`."""
+        """The id of what was submitted by a name, if it was, here the name itself; raises `SchedulerAway`."""
+        return None if self.follow(Seen(name, name)) is None else name
 
     @abstractmethod
     def follow(self, seen: Seen) -> Standing | None:
@@ -144,6 +144,31 @@ class OnNodes(Scheduler, Commanded, Trained):
             "work": shlex.quote(str(work.directory)),
         }
         return _SCRIPT.format(head=head, element=element, line=line, **names)
+
+    def meeting(self, identity: str, endpoint: str) -> tuple[str, ...]:
+        """How torchrun's processes find each other: by an id of their own, at the address of the first node."""
+        if self.nodes == 1:
+            return ("--standalone",)
+        rendezvous = f"--rdzv-backend=c10d --rdzv-id={identity}"
+        return (f"--nnodes={self.nodes}", rendezvous, f"--rdzv-endpoint={endpoint}")
+
+    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the scheduler's with the environment the operator allows; raises `SchedulerAway`."""
+        environment = {name: os.environ[name] for name in self.passed_on if name in os.environ}
+        seconds = COMMAND_SECONDS
+        try:
+            return subprocess.run(
+                arguments, capture_output=True, text=True, timeout=seconds, env=environment, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SchedulerAway(f"{arguments[0]}: {error}") from error
+
+    def answer(self, *arguments: str) -> str:
+        """What a command prints; raises `SchedulerAway` where it fails."""
+        done = self.ask(*arguments)
+        if done.returncode:
+            raise SchedulerAway(done.stderr.strip() or done.stdout.strip())
+        return done.stdout
 
     def line(self, work: Work, meeting: tuple[str, ...]) -> str:
         """The built-in trainer's line for a shell, in which ``meeting`` may have variables."""
@@ -204,37 +229,8 @@ def exit_status_in(directory: Path) -> int | None:
     return int(text) if text is not None and text.isdigit() else None
 
 
-def tail(path: Path, length: int) -> str:
-    """The end of a log, which may be of any size; empty without one."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - length))
-            return file.read(length).decode("utf-8", "replace").replace("\0", "")
-    except OSError:
-        return ""
-
-
 def _text(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
-
-
-def ask(
-    launcher: Commanded, arguments: tuple[str, ...], stdin: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a command of the scheduler's with the environment the operator allows; raises `SchedulerAway`."""
-    environment = {name: os.environ[name] for name in launcher.passed_on if name in os.environ}
-    try:
-        return subprocess.run(
-            arguments,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            env=environment,
-            input=stdin,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise SchedulerAway(f"{arguments[0]}: {error}") from error

@@ -14,23 +14,13 @@ SkyPilot itself starts a job again whose machine was taken away.
 """
 
 import json
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import yaml
 from pydantic import Field
 
 from store.launchers.base import Rendering, Work
-from store.launchers.scheduler import (
-    ENDED,
-    QUEUED,
-    RUNNING,
-    OnNodes,
-    SchedulerAway,
-    Seen,
-    Standing,
-    ask,
-    submission_directory,
-)
+from store.launchers.scheduler import ENDED, QUEUED, RUNNING, OnNodes, Seen, Standing, submission_directory
 
 TASK = "task.yaml"
 _QUEUED: Final = frozenset({"PENDING", "SUBMITTED", "STARTING", "RECOVERING"})
@@ -40,6 +30,8 @@ _RUNNING: Final = frozenset({"RUNNING", "WINDING_DOWN", "CANCELLING"})
 class SkyPilot(OnNodes):
     """See the module; ``resources``, ``file_mounts``, ``volumes`` and ``setup`` are the task's own."""
 
+    programs: ClassVar = ("sky",)
+
     kind: Literal["skypilot"]
     python: str = "python3"
     resources: dict[str, Any] = Field(default_factory=dict)
@@ -47,11 +39,6 @@ class SkyPilot(OnNodes):
     volumes: dict[str, Any] = Field(default_factory=dict)
     variables: dict[str, str] = Field(default_factory=dict)
     setup: str | None = None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """See `Launcher`."""
-        return ("sky",)
 
     @property
     def seen_places(self) -> tuple[str, ...]:
@@ -67,7 +54,8 @@ class SkyPilot(OnNodes):
 
     def task(self, work: Work) -> dict[str, Any]:
         """What SkyPilot reads."""
-        run = self.scripted(work, self._meeting(work), work.name, "$SKYPILOT_NODE_RANK")
+        meeting = self.meeting(work.name, '"$(echo "$SKYPILOT_NODE_IPS" | head -n 1):29500"')
+        run = self.scripted(work, meeting, work.name, "$SKYPILOT_NODE_RANK")
         parts = {
             "name": work.name,
             "num_nodes": self.nodes,
@@ -80,42 +68,19 @@ class SkyPilot(OnNodes):
         }
         return {name: value for name, value in parts.items() if value}
 
-    def _meeting(self, work: Work) -> tuple[str, ...]:
-        if self.nodes == 1:
-            return ("--standalone",)
-        return (
-            f"--nnodes={self.nodes}",
-            f"--rdzv-backend=c10d --rdzv-id={work.name}",
-            '--rdzv-endpoint="$(echo "$SKYPILOT_NODE_IPS" | head -n 1):29500"',
-        )
-
     def submit(self, rendering: Rendering, name: str) -> str:
         """See `Scheduler`: what it cannot start is a job that has failed."""
-        answer = ask(self, rendering.arguments)
-        if answer.returncode:
-            raise SchedulerAway(answer.stderr.strip() or answer.stdout.strip())
+        self.answer(*rendering.arguments)
         return name
-
-    def find(self, name: str) -> str | None:
-        """See `Scheduler`."""
-        return None if self._job(name) is None else name
 
     def follow(self, seen: Seen) -> Standing | None:
         """See `Scheduler`."""
-        job = self._job(seen.name)
-        return None if job is None else standing_of(job)
+        jobs = json.loads(self.answer("sky", "jobs", "queue", "--all", "--output=json") or "[]")
+        return next((standing_of(job) for job in jobs if job.get("job_name") == seen.name), None)
 
     def cancel(self, seen: Seen) -> None:
         """See `Scheduler`."""
-        answer = ask(self, ("sky", "jobs", "cancel", "--yes", f"--name={seen.name}"))
-        if answer.returncode:
-            raise SchedulerAway(answer.stderr.strip())
-
-    def _job(self, name: str) -> dict[str, Any] | None:
-        answer = ask(self, ("sky", "jobs", "queue", "--all", "--output=json"))
-        if answer.returncode:
-            raise SchedulerAway(answer.stderr.strip())
-        return next((job for job in json.loads(answer.stdout or "[]") if job.get("job_name") == name), None)
+        self.answer("sky", "jobs", "cancel", "--yes", f"--name={seen.name}")
 
 
 def standing_of(job: dict[str, Any]) -> Standing:

@@ -18,7 +18,7 @@ it was preempted (``requeue``); what ran out of time is submitted again and goes
 
 import re
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import Field, field_validator
 
@@ -34,7 +34,6 @@ from store.launchers.scheduler import (
     SchedulerAway,
     Seen,
     Standing,
-    ask,
     submission_directory,
 )
 
@@ -56,6 +55,8 @@ _VALUE = r"^[A-Za-z0-9][A-Za-z0-9_.,:@+-]*$"
 
 class Slurm(Pool):
     """See the module."""
+
+    programs: ClassVar = ("sbatch", "squeue", "scontrol", "scancel")
 
     kind: Literal["slurm"]
     partition: str | None = Field(default=None, pattern=_VALUE)
@@ -82,11 +83,6 @@ class Slurm(Pool):
                 )
         return value
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """See `Launcher`."""
-        return ("sbatch", "squeue", "scontrol", "scancel")
-
     def render(self, work: Work) -> Rendering:
         """See `Launcher`."""
         script = submission_directory(work) / SCRIPT
@@ -101,7 +97,10 @@ class Slurm(Pool):
             "open-mode": "append",
             "nodes": self.nodes,
         }
-        body = self.scripted(work, self._meeting(), '"$SLURM_JOB_ID"')
+        # A port of the job's own: two jobs may share their first node.
+        first = '$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+        meeting = self.meeting('"$SLURM_JOB_ID"', f'"{first}:$((20000 + SLURM_JOB_ID % 20000))"')
+        body = self.scripted(work, meeting, '"$SLURM_JOB_ID"')
         return "\n".join(["#!/bin/bash", *self._lines(about, self.gpus), "", *self.setup, body])
 
     def array(self, array: Array) -> Rendering:
@@ -114,10 +113,7 @@ class Slurm(Pool):
 
     def elements(self, pool: str) -> Elements:
         """See `Pool`."""
-        answer = ask(self, ("squeue", "--noheader", "--array", f"--name={pool}", "--format=%T"))
-        if answer.returncode:
-            raise SchedulerAway(answer.stderr.strip())
-        states = answer.stdout.split()
+        states = self.answer("squeue", "--noheader", "--array", f"--name={pool}", "--format=%T").split()
         return Elements(sum(each in _QUEUED for each in states), states.count("RUNNING"))
 
     def _lines(self, about: Mapping[str, object], gpus: int) -> list[str]:
@@ -136,17 +132,6 @@ class Slurm(Pool):
         lines.append(f"#SBATCH --{'' if self.requeue else 'no-'}requeue")
         return lines + [f"#SBATCH {option}" for option in self.options]
 
-    def _meeting(self) -> tuple[str, ...]:
-        if self.nodes == 1:
-            return ("--standalone",)
-        # A port of the job's own: two jobs may share their first node.
-        first = '$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
-        return (
-            '--nnodes="$SLURM_JOB_NUM_NODES"',
-            '--rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID"',
-            f'--rdzv-endpoint="{first}:$((20000 + SLURM_JOB_ID % 20000))"',
-        )
-
     def line(self, work: Work, meeting: tuple[str, ...]) -> str:
         """See `OnNodes`."""
         line = super().line(work, meeting)
@@ -154,21 +139,19 @@ class Slurm(Pool):
 
     def submit(self, rendering: Rendering, name: str) -> str:
         """See `Scheduler`."""
-        answer = ask(self, rendering.arguments)
+        answer = self.ask(*rendering.arguments)
         if answer.returncode:
             raise _failure(answer.stderr, Refused)
         return answer.stdout.strip().partition(";")[0]  # a federation adds its cluster's name
 
     def find(self, name: str) -> str | None:
         """See `Scheduler`."""
-        answer = ask(self, ("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%A"))
-        if answer.returncode:
-            raise SchedulerAway(answer.stderr.strip())
-        return min(answer.stdout.split(), key=int, default=None)
+        answer = self.answer("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%A")
+        return min(answer.split(), key=int, default=None)
 
     def follow(self, seen: Seen) -> Standing | None:
         """See `Scheduler`."""
-        answer = ask(self, ("scontrol", "--oneliner", "show", "job", seen.external_id))
+        answer = self.ask("scontrol", "--oneliner", "show", "job", seen.external_id)
         if answer.returncode:
             if _UNKNOWN.search(answer.stderr):
                 return None
@@ -188,7 +171,7 @@ class Slurm(Pool):
 
     def cancel(self, seen: Seen) -> None:
         """See `Scheduler`."""
-        answer = ask(self, ("scancel", f"--name={seen.name}", seen.external_id))
+        answer = self.ask("scancel", f"--name={seen.name}", seen.external_id)
         if answer.returncode and not _UNKNOWN.search(answer.stderr):
             raise SchedulerAway(answer.stderr.strip())
 

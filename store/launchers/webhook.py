@@ -91,7 +91,7 @@ class Webhook(Scheduler):
 
     def find(self, name: str) -> str | None:
         """See `Scheduler`; where nothing tells it is posted again by the same id."""
-        return None if self.status_url is None or self._status(name) is None else name
+        return None if self.status_url is None else super().find(name)
 
     def follow(self, seen: Seen) -> Standing | None:
         """See `Scheduler`."""
@@ -137,8 +137,13 @@ class Webhook(Scheduler):
             secret = base64.b64decode(text, validate=True)
         except (OSError, ValueError) as error:
             raise SchedulerAway(f"{self.secret_file}: {error}") from error
-        signed = f"{identity}.{moment}.{body}".encode()
-        return f"v1,{base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()}"
+        return signature(secret, identity, moment, body)
+
+
+def signature(key: bytes, identity: str, moment: str | int, body: str) -> str:
+    """The ``webhook-signature`` of a message by Standard Webhooks (https://www.standardwebhooks.com)."""
+    signed = hmac.digest(key, f"{identity}.{moment}.{body}".encode(), hashlib.sha256)
+    return f"v1,{base64.b64encode(signed).decode()}"
 
 
 def standing_of(said: Any) -> Standing:

@@ -20,7 +20,8 @@ from click.testing import CliRunner
 from service.cli import sign_in_link
 from service.cli.main import main
 from service.processes.address import AlreadyServed, PortInUse, ServeLock, ServiceRecord, listen
-from service.processes.serving import KeptProcess, LocalService, StartFailed, tail
+from service.processes.serving import KeptProcess, LocalService, StartFailed
+from store.lifeline import tail
 from store.settings import Settings
 
 DEADLINE_SECONDS = 240.0
@@ -156,7 +157,7 @@ def test_a_child_that_never_comes_up_is_given_up_and_one_that_was_killed_is_not(
     failing = KeptProcess("broken", broken, os.environ, data / "broken.log")
     failing.start()
     eventually(lambda: failing.tend() and failing.never_came_up, "it is given up")
-    assert tail(data / "broken.log").splitlines() == ["no such setting"] * 5
+    assert tail(data / "broken.log", 2000).splitlines() == ["no such setting"] * 5
 
     killing = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     killed = KeptProcess("killed", killing, os.environ, data / "killed.log")

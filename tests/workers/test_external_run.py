@@ -16,8 +16,7 @@ from exchange.formats import FORMATS
 from store import jobs
 from store.engine import Database
 from store.launchers import BadLaunchers, read_launchers
-from store.launchers.base import ALLOWED_ENVIRONMENT, FORMAT_FILES
-from store.launchers.program import Program
+from store.launchers.base import ALLOWED_ENVIRONMENT, FORMAT_FILES, Program
 from store.settings import Settings
 from store.tables import DomainRow, Job, Launch, MixtureRow, Run
 from tests.workers.conftest import new_revision

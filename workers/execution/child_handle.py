@@ -3,7 +3,6 @@
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -12,14 +11,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
-# One thread a process: two OpenMP threads on two busy cores were seen to take 8.3 s for a step of 0.5 s.
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+from store.lifeline import ONE_THREAD, how_it_ended
+
 STOP_SECONDS = 5.0
 READ_SECONDS = 120.0
 """How long a child may take until it has read an order; one that has just been started imports first."""
@@ -30,8 +23,7 @@ class ChildDied(RuntimeError):
 
     def __init__(self, exit_code: int) -> None:
         self.exit_code = exit_code
-        how = f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with status {exit_code}"
-        super().__init__(f"the process that ran the job ended {how}")
+        super().__init__(f"the process that ran the job ended {how_it_ended(exit_code)}")
 
 
 class Child:
@@ -119,7 +111,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, **_ENVIRONMENT},
+                env={**os.environ, **ONE_THREAD},
             )
             assert self._process.stdout is not None
             self._heard = time.monotonic()

@@ -50,7 +50,7 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
         "timestamp": datetime.fromtimestamp(now, UTC).isoformat(),
         "data": spec["data"],
     }
-    body = json.dumps(message, allow_nan=False).encode()
+    body = json.dumps(message, allow_nan=False)
     headers = {
         "content-type": "application/json",
         "user-agent": "mixwright",

@@ -1,4 +1,4 @@
-"""The full training run of a launch, by a program the operator configured (`store.launchers.program`)."""
+"""The full training run of a launch, by a program the operator configured (`store.launchers.base`)."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 from proxy_models.storage import write_json
 from store.documents import LaunchDocument
 from store.launchers import BadLaunchers, read_launchers
-from store.launchers.base import Commanded, Launcher
-from store.launchers.program import Program
-from store.launchers.scheduler import LOG, tail
+from store.launchers.base import Commanded, Launcher, Program
+from store.launchers.scheduler import LOG
 from store.launchers.work import exports_of, work_of
+from store.lifeline import tail
 from store.series import keep_metrics, latest_metrics, measured_names
 from store.settings import Settings
 from store.tables import Document, Job, Launch, Run

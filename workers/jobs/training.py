@@ -19,9 +19,8 @@ from proxy_models.stores.object_path import file_identity, is_address
 from proxy_models.training.run_spec import local_order
 from store.documents import LaunchDocument, ModelDocument, SwarmDocument
 from store.files import identity_hash
-from store.launchers.base import BUILT_IN
-from store.launchers.torchrun import Torchrun
-from store.run_orders import require_shards, run_order
+from store.launchers.base import BUILT_IN, Torchrun
+from store.launchers.work import require_shards, run_order
 from store.settings import Settings
 from workers.claims.failures import JobError
 

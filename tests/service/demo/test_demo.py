@@ -1,11 +1,9 @@
-import io
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from service.dashboard.sentences import measured_verdict
-from service.demo.report import gain_table, print_evidence, result_document
+from service.demo.demo import answer_text, gain_table, result_document
 from service.launches.comparison import compare_pair
 
 
@@ -13,7 +11,7 @@ from service.launches.comparison import compare_pair
 def evidence() -> dict[str, Any]:
     task = {"rank_correlation": 0.93, "mae": 0.0123, "noise": 0.004, "natural": 2.0, "proposed": 1.9}
     return {
-        "objective": {**task, "gain": 0.1, "gain_interval": [0.05, 0.15], "confidence": 0.9},
+        "objective": {**task, "gain": 0.1, "gain_interval": [0.05, 0.15], "confidence": 0.9, "unit": "BPB"},
         "tasks": [
             {**task, "name": "code", "weight": 3.0, "gain": 0.1, "gain_interval": [0.02, 0.18]},
             {**task, "name": "prose", "weight": 1.0, "gain": 0.1, "gain_interval": [0.0, 0.2]},
@@ -25,6 +23,9 @@ def evidence() -> dict[str, Any]:
         ],
         "constraints": [{"statement": "small is read 4 times, its cap."}],
         "warnings": [{"code": "few_runs", "message": "Only 9 runs."}],
+        "notes": [],
+        "worse": [],
+        "runs_used": 9,
     }
 
 
@@ -32,19 +33,13 @@ def evidence() -> dict[str, Any]:
 def optimization() -> dict[str, Any]:
     return {
         "progress": {"runs": {"total": 9}, "tokens_trained": 900},
+        "to_know": None,
         "lost_runs": [{"run_id": "run_x", "reason": "diverged: at step 3"}],
     }
 
 
 def launch(code: float, prose: float) -> dict[str, Any]:
     return {"metrics": {"code": code, "prose": prose}, "tokens": 50, "non_embedding_parameters": 1_000_000}
-
-
-def printed(*items: Any) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    for item in items:
-        console.print(item)
-    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_measured_objective_is_the_weighted_mean(evidence: dict[str, Any]) -> None:
@@ -55,18 +50,16 @@ def test_the_measured_objective_is_the_weighted_mean(evidence: dict[str, Any]) -
 def test_the_answer_shows_epochs_constraints_warnings_and_lost_runs(
     evidence: dict[str, Any], optimization: dict[str, Any]
 ) -> None:
-    console = Console(file=io.StringIO(), width=160)
-    print_evidence(console, optimization, evidence)
-    text = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    text = answer_text(optimization, evidence)
     small = next(line for line in text.splitlines() if "small" in line and "%" in line)
-    for cell in ("1,000,000", "10.00%", "40.00%", "4.00", "yes"):
+    for cell in ("10.00%", "40.00%", "4.00", "(its cap)"):
         assert cell in small
     for sentence in ("small is read 4 times, its cap.", "Only 9 runs.", "run_x", "diverged"):
         assert sentence in text
 
 
 def test_gains_are_natural_minus_proposed(evidence: dict[str, Any]) -> None:
-    text = printed(gain_table(compare_pair(evidence, launch(1.8, 2.2), launch(1.6, 2.4))))
+    text = gain_table(compare_pair(evidence, launch(1.8, 2.2), launch(1.6, 2.4)))
     assert "+0.2000" in next(line for line in text.splitlines() if "code" in line)
     assert "−0.2000" in next(line for line in text.splitlines() if "prose" in line)
 
