@@ -19,6 +19,8 @@ from mixing.solve.constraints import LinearSystem
 
 INTERIOR = 1e-9
 """Least slack of a set that has an inside; below it the set is a point or a face."""
+_PRECISE: Any = {"primal_feasibility_tolerance": INTERIOR / 10, "dual_feasibility_tolerance": INTERIOR / 10}
+"""As fine as HiGHS goes: its usual 1e-7 is the whole cap of a domain of a millionth of the target's tokens."""
 
 
 def is_feasible(system: LinearSystem) -> bool:
@@ -42,6 +44,7 @@ def middle(system: LinearSystem) -> tuple[np.ndarray, float] | None:
         equality,
         np.concatenate([[1.0], system.value]),
         [(0, 1)] * width + [(None, 1)],
+        options=_PRECISE,
     )
     if solved.x is None or solved.x[-1] < -INTERIOR:
         return None

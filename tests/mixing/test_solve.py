@@ -68,6 +68,22 @@ def test_the_gap_is_certified_and_the_caps_hold_to_the_last_bit(law: type, seed:
         assert solution.weights.sum() == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.parametrize("kl_weight", [0.0, 1e-6, 0.05])
+@pytest.mark.parametrize("cap", [1e-6, 1e-7])
+def test_a_domain_that_can_hardly_give_anything_does_not_keep_the_others_from_their_best(
+    cap: float, kl_weight: float
+) -> None:
+    """Its whole cap is below what a linear programme usually takes for zero."""
+    caps = np.array([cap, 0.6, 0.3, 0.3, 0.2])
+    share = share_between("first two", names(5)[:2], 0.05, 0.4)
+    problem = problem_of(110, 5, tasks=3, kl_weight=kl_weight, caps=caps, constraints=(share,))
+    solution, conic = solve(problem), solve_conic(problem, problem.system)
+    assert solution.gap <= 1e-5
+    assert (solution.weights <= caps).all()
+    assert conic is not None
+    assert solution.value <= problem.objective.value(np.maximum(conic.free, 0.0)) + 1e-6
+
+
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("kl_weight", [0.0, 0.05])
 def test_a_conic_solver_agrees_on_everything_at_once(law: type, kl_weight: float) -> None:
