@@ -145,9 +145,10 @@ class Limits:
         caps = self.caps if space is None else space.pull_back_caps(self.caps)[0]
         return bool(np.minimum(caps, 1).sum() >= _WHOLE)
 
-    def conflict(self, space: SimplexMap | None = None) -> Infeasible:
+    def conflict(self, space: SimplexMap | None = None) -> Infeasible | None:
         """Why none does: the smallest set of caps and constraints in conflict, and the least change that ends it."""
-        return linear_conflict(self._system(space)).error()
+        found = linear_conflict(self._system(space))
+        return None if found is None else found.error()
 
     def check(self, space: SimplexMap | None = None) -> None:
         """Refuse before anything is trained or solved what no mixture satisfies, whatever law is fitted.
@@ -163,8 +164,10 @@ class Limits:
         """
         self._check_reachable()
         check_names(self.domains.names, [limit.name for limit in (*self.all_constraints, *self.guard_rails)])
-        if not self.is_feasible(space):
-            raise self.conflict(space)
+        if not self.all_constraints and self.is_feasible(space):
+            return
+        if (conflict := self.conflict(space)) is not None:
+            raise conflict
 
     def _check_reachable(self) -> None:
         """Refuse a target that no mixture reaches: sum_j min(1, k N_j / R) < 1, that is R > k sum_j N_j."""

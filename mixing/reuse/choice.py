@@ -345,9 +345,11 @@ def _check_feasible(
 ) -> None:
     if not choice.groups or _leaves_a_mixture(continuation, choice.groups):
         return
+    error = continuation.limits.conflict(SimplexMap.freeze(continuation.limits.domains.names, choice.groups))
+    if error is None:
+        return
     freed = set(kept) - set(*choice.groups.values())
     scarce = _to_free(continuation, start, kept, freed)
-    error = continuation.limits.conflict(SimplexMap.freeze(continuation.limits.domains.names, choice.groups))
     error.args = (
         f"with the ratios of mixture {start.id} kept, {error} (of weight, 1 being the whole mixture). First to run"
         f" out is {scarce[0]}; with reuse 'partial' and {_listed(scarce)} free there is a mixture, as 'auto' finds",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import comb
-from typing import Any
+from typing import Any, Self
 
 import highspy
 import numpy as np
@@ -25,7 +25,7 @@ _PRECISE: Any = {"primal_feasibility_tolerance": INTERIOR / 10, "dual_feasibilit
 
 def is_feasible(system: LinearSystem) -> bool:
     """Whether some q satisfies the constraints, to `INTERIOR`."""
-    return not _Trials(system).proof(system.names)
+    return not _Trials.of(system).proof(system.names)
 
 
 def middle(system: LinearSystem) -> tuple[np.ndarray, float] | None:
@@ -58,7 +58,8 @@ def inside_of(system: LinearSystem) -> tuple[np.ndarray, float]:
         Infeasible: no q satisfies the constraints; the smallest set in conflict is named.
     """
     if (deepest := middle(system)) is None:
-        raise linear_conflict(system).error()
+        found = linear_conflict(system) or Conflict(system.names, False, {})  # rounding kept it from a proof
+        raise found.error()
     return deepest
 
 
@@ -135,15 +136,16 @@ class Conflict:
         )
 
 
-def linear_conflict(system: LinearSystem) -> Conflict:
-    """The conflict in a linear system that no q satisfies."""
-    relaxation = _least_relaxation(system)
+def linear_conflict(system: LinearSystem) -> Conflict | None:
+    """The conflict in a linear system; None where some q satisfies it."""
+    trials = _Trials.of(system)
+    if not (suspects := _proved(system.names, trials.proof)):
+        return None
+    relaxation = _least_relaxation(trials.rows, trials.bound, trials.names)
     if len(capped := _too_small_caps(system)) > _LISTED:
         return Conflict(capped, False, relaxation)
-    trials = _Trials(system)
-    suspects = _proved(system.names, trials.proof) or system.names
     # What is not suspected is left out, and with it most that tells one q from another.
-    conflict = deletion_filter(suspects, _Trials(system.only(suspects)).proof)
+    conflict = deletion_filter(suspects, trials.only(suspects).proof)
     names, smallest = smallest_conflict(conflict, system.names, trials.proof)
     return Conflict(names, smallest, relaxation)
 
@@ -214,9 +216,11 @@ class _Trials:
     equal columns are one here: what one may weigh both may.
     """
 
-    def __init__(self, system: LinearSystem) -> None:
-        self._system = system
-        rows, self._bound, self._names = _one_sided(system)
+    def __init__(
+        self, system: LinearSystem, rows: sparse.csr_array, bound: np.ndarray, names: np.ndarray
+    ) -> None:
+        self._system, self.rows, self.bound, self.names = system, rows, bound, names
+        """Each end of a constraint is a row: (r, n) coefficients, (r,) bounds and (r,) names."""
         columns = sparse.csc_array(rows)
         pieces = pairwise(np.asarray(columns.indptr).tolist())
         different = {
@@ -225,24 +229,38 @@ class _Trials:
         }
         rows = sparse.csr_array(columns[:, list(different.values())])
         self._rows_of: dict[str, list[int]] = {}
-        for row, name in enumerate(self._names):
+        for row, name in enumerate(names):
             self._rows_of.setdefault(name, []).append(row)
         self._least = rows.min(axis=1).toarray().ravel()
         width = len(different)
-        self._solver = _solver(rows, self._bound, width, np.zeros(width))
-        self._asked = np.ones(len(self._names), dtype=bool)
+        self._solver = _solver(rows, bound, width, np.zeros(width))
+        self._asked = np.ones(len(names), dtype=bool)
+
+    @classmethod
+    def of(cls, system: LinearSystem) -> Self:
+        """Of all constraints; an equality is two rows."""
+        pins = sparse.csr_array(system.equality)
+        rows = sparse.csr_array(sparse.vstack([sparse.csr_array(system.inequality), pins, -pins]))
+        names = (*system.inequality_names, *system.equality_names, *system.equality_names)
+        bound = np.concatenate([system.bound, system.value, -system.value])
+        return cls(system, rows, bound, np.array(names, object))
+
+    def only(self, names: Collection[str]) -> Self:
+        """Of those of these names alone."""
+        kept = np.array([name in names for name in self.names])
+        return type(self)(self._system, self.rows[kept], self.bound[kept], self.names[kept])
 
     def proof(self, names: Sequence[str]) -> Collection[str]:
         """Those of the constraints that prove that all cannot hold together; none where they can."""
         chosen = [row for name in names for row in self._rows_of[name]]
         if len(names) == 1:
-            return names if (self._least[chosen] > self._bound[chosen] + INTERIOR).any() else ()
-        asked = np.zeros(len(self._names), dtype=bool)
+            return names if (self._least[chosen] > self.bound[chosen] + INTERIOR).any() else ()
+        asked = np.zeros(len(self.names), dtype=bool)
         asked[chosen] = True
         changed = np.flatnonzero(asked != self._asked).astype(np.int32)
         self._asked = asked
         free = np.full(len(changed), highspy.kHighsInf)
-        bound = np.where(asked[changed], self._bound[changed], free)
+        bound = np.where(asked[changed], self.bound[changed], free)
         self._solver.changeRowsBounds(len(changed), changed + 1, -free, bound)
         self._solver.run()
         status = self._solver.getModelStatus()
@@ -252,13 +270,12 @@ class _Trials:
             return names if middle(self._system.only(names)) is None else ()
         _, has_ray, ray = self._solver.getDualRay()
         proof = asked & (np.abs(np.array(ray)[1:]) > INTERIOR) if has_ray else asked
-        return frozenset(self._names[proof])
+        return frozenset(self.names[proof])
 
 
-def _least_relaxation(system: LinearSystem) -> dict[str, float]:
+def _least_relaxation(rows: sparse.csr_array, bound: np.ndarray, names: np.ndarray) -> dict[str, float]:
     """The least total amount by which bounds have to move, by name."""
-    rows, bound, names = _one_sided(system)
-    count, width = len(bound), system.inequality.shape[1]
+    count, width = rows.shape
     eased = sparse.csr_array(sparse.hstack([rows, -sparse.eye_array(count)]))
     solver = _solver(eased, bound, width, np.concatenate([np.zeros(width), np.ones(count)]))
     solver.run()
@@ -267,14 +284,6 @@ def _least_relaxation(system: LinearSystem) -> dict[str, float]:
         if amount > INTERIOR:
             relaxation[name] = relaxation.get(name, 0.0) + amount
     return relaxation
-
-
-def _one_sided(system: LinearSystem) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
-    """(r, n) rows, (r,) bounds and (r,) names of all constraints; an equality is two rows."""
-    pins = sparse.csr_array(system.equality)
-    rows = sparse.csr_array(sparse.vstack([sparse.csr_array(system.inequality), pins, -pins]))
-    names = (*system.inequality_names, *system.equality_names, *system.equality_names)
-    return rows, np.concatenate([system.bound, system.value, -system.value]), np.array(names, object)
 
 
 def _solver(rows: sparse.csr_array, bound: np.ndarray, width: int, cost: np.ndarray) -> Any:
