@@ -18,7 +18,7 @@ from service.dashboard import pages
 from service.domain_sets import endpoints as domain_sets
 from service.http.auth import Authenticator
 from service.http.errors import PROBLEM_CONTENT, ProblemView, install_error_handlers
-from service.http.guards import BodyLimit, DataRootsOnly, PlainHead, SecurityHeaders, Strangers
+from service.http.guards import Admission, BodyLimit, DataRootsOnly, PlainHead, SecurityHeaders
 from service.http.limits import Limits
 from service.http.routes import known_query
 from service.launches import endpoints as launches
@@ -96,8 +96,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """The last one added sees a request first: any answer is named, counted, guarded and in the log."""
     app.add_middleware(DataRootsOnly, settings=settings)
     app.add_middleware(BodyLimit, limit=settings.body_limit_bytes)
-    app.add_middleware(Strangers, limits=app.state.limits)
     app.add_middleware(PlainHead, names=_host_names(settings))
+    app.add_middleware(Admission, limits=app.state.limits)
     app.add_middleware(RequestLog, registry=app.state.registry, pulse=app.state.pulse)
     app.add_middleware(SecurityHeaders)
 

@@ -19,7 +19,7 @@ from service.http.auth import COOKIE, MOST_ADDRESSES, bearer_token, client_addre
 from service.http.errors import problem_response
 from service.http.limits import Limits
 from service.processes.computation import Busy
-from service.tokens import hash_of
+from service.tokens import Principal, hash_of
 from store.problems import Problem, TooManyRequests
 from store.settings import Settings
 
@@ -179,16 +179,17 @@ _CHECKS = ("/healthz", "/readyz")
 """Of an orchestrator; they cost nothing, and are answered whoever else has the address."""
 
 
-class Strangers:
-    """ASGI middleware: what nobody known asks is counted by client address, whatever it asks for.
+class Admission:
+    """ASGI middleware: a request is counted before anything is done for it, of a user who is known, else by address.
 
-    Over the limit it is refused, before a database is asked or a page is made. What brings a token or a cookie that
-    was good at the address before goes on, whoever else is there.
+    Known is who brings a token or a cookie that was good at the address before, whoever else is there. Over the limit
+    a request is refused before its head is looked at further, a database is asked or a page is made, and refusals are
+    sent one after another: who asks on and on waits for them, and nobody else does.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app, self._limits = app, limits
-        self._known: LRUCache[tuple[str, str], bool] = LRUCache(MOST_ADDRESSES)
+        self._known: LRUCache[tuple[str, str], Principal] = LRUCache(MOST_ADDRESSES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -197,17 +198,21 @@ class Strangers:
             return
         request = Request(scope)
         address = network_of(client_address(request))
-        sender = address, hash_of(bearer_token(request) or request.cookies.get(COOKIE, ""))
-        if sender not in self._known:
-            try:
-                self._limits.admit_stranger(address)
-            except TooManyRequests as refusal:
-                answer = problem_response(refusal.status, refusal.code, refusal.detail, refusal.headers)
-                await answer(scope, receive, send)
-                return
+        brought = address, hash_of(bearer_token(request) or request.cookies.get(COOKIE, ""))
+        user = self._known.get(brought)
+        try:
+            self._limits.admit(user or address)
+        except TooManyRequests as refusal:
+            await anyio.sleep(self._limits.pause(user or address))
+            answer = problem_response(refusal.status, refusal.code, refusal.detail, refusal.headers)
+            await answer(scope, receive, send)
+            return
         await self._app(scope, receive, send)
-        if getattr(request.state, "principal", None) is not None:
-            self._known[sender] = True
+        user = getattr(request.state, "principal", user)  # where nobody has looked, as it was
+        if user is None:
+            self._known.pop(brought, None)
+        else:
+            self._known[brought] = user
 
 
 class DataRootsOnly:

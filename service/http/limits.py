@@ -39,6 +39,11 @@ SHORT_BYTES = 2**16
 """Bodies up to this cost no more than any other request."""
 BYTES_A_REQUEST, SECONDS_A_REQUEST = 2**14, 0.005
 """Of a body, and of a processor, that are as much work as a request: a hundred a second are half a processor."""
+REFUSALS_A_SECOND, LONGEST_PAUSE_SECONDS = 50.0, 1.0
+"""Of who asks too much: each waits for those before it, so that refusing takes no more of a processor than that."""
+
+Sender = Principal | str
+"""A user, or the address that somebody asks from who is none."""
 
 
 class Limits:
@@ -48,58 +53,58 @@ class Limits:
         self._rate, self._most = settings.user_requests_per_second, settings.user_slow_requests
         self._wait_seconds, self._clock, self._guard = settings.wait_seconds, clock, threading.Lock()
         self._sent: LRUCache[tuple[bool, str], tuple[float, float]] = LRUCache(MOST_ADDRESSES)
-        """Of each user, and of each address that nobody known asks from, how many requests count still, and when that
-        was."""
+        """Of each sender how many requests count still, and when that was."""
+        self._refused: LRUCache[tuple[bool, str], tuple[float, float]] = LRUCache(MOST_ADDRESSES)
+        """The same of refusals that were not sent yet."""
         self._strangers_rate = settings.address_requests_per_second
         self._places: dict[str | None, anyio.Semaphore] = {}
         """Of each user those for what is answered at once, and of all together (None) those for what takes long."""
         self._held: Counter[str] = Counter()
 
-    def admit(self, user: Principal) -> None:
-        """Count a request; raises TooManyRequests where a user has sent too many lately."""
-        self._require(user, 1.0)
+    def admit(self, sender: Sender) -> None:
+        """Count a request; raises TooManyRequests where the sender has sent too many lately."""
+        self._require(sender, 1.0)
 
-    def admit_stranger(self, address: str) -> None:
-        """Count a request of nobody that is known; raises TooManyRequests where an address sent too many."""
-        rate = self._strangers_rate
-        over = self._counted((False, address), 1.0, rate, rate * BURST_SECONDS)
-        if over > 0:
-            raise TooManyRequests(
-                "too_many_requests",
-                f"{address} may send {rate:g} requests a second without a token that is known.",
-                math.ceil(over / rate),
-            )
+    def pause(self, sender: Sender) -> float:
+        """Seconds until the refusal of a request is sent, for those before it are sent first."""
+        now, rate = self._clock(), REFUSALS_A_SECOND
+        with self._guard:
+            waiting, when = self._refused.get(_key(sender), (0.0, now))
+            waiting = max(0.0, waiting - (now - when) * rate)
+            self._refused[_key(sender)] = (min(waiting + 1.0, LONGEST_PAUSE_SECONDS * rate), now)
+        return waiting / rate
 
-    def _require(self, user: Principal, requests: float) -> None:
-        over = 0.0 if user.is_operator else self._counted_for(user, requests, self._rate * BURST_SECONDS)
-        if over > 0:
-            raise TooManyRequests(
-                "too_many_requests",
-                f"{user.name!r} may send {self._rate:g} requests a second.",
-                math.ceil(over / self._rate),
+    def _require(self, sender: Sender, requests: float) -> None:
+        if isinstance(sender, str):
+            rate, said = (
+                self._strangers_rate,
+                f"{sender} may send {{}} requests a second without a token that is known.",
             )
+        else:
+            rate, said = self._rate, f"{sender.name!r} may send {{}} requests a second."
+        over = self._counted(sender, requests, rate, rate * BURST_SECONDS)
+        if over > 0:
+            raise TooManyRequests("too_many_requests", said.format(f"{rate:g}"), math.ceil(over / rate))
 
     def charge(self, user: Principal, requests: float) -> None:
         """Count a request that was admitted as so many more, which the next ones wait for."""
-        if not user.is_operator:
-            self._counted_for(user, requests, math.inf)
+        self._counted(user, requests, self._rate, math.inf)
 
-    def _counted_for(self, user: Principal, requests: float, most: float) -> float:
-        return self._counted((True, user.name), requests, self._rate, most)
-
-    def _counted(self, sender: tuple[bool, str], requests: float, rate: float, most: float) -> float:
-        """By how many there would be over ``most``, and then they are not counted."""
-        now = self._clock()
+    def _counted(self, sender: Sender, requests: float, rate: float, most: float) -> float:
+        """By how many there would be over ``most``, and then they are not counted; the operator's never are."""
+        if isinstance(sender, Principal) and sender.is_operator:
+            return 0.0
+        now, key = self._clock(), _key(sender)
         with self._guard:
-            sent, when = self._sent.get(sender, (0.0, now))
+            sent, when = self._sent.get(key, (0.0, now))
             sent = max(0.0, sent - (now - when) * rate)
             over = sent + requests - most
-            self._sent[sender] = (sent if over > 0 else sent + requests, now)
+            self._sent[key] = (sent if over > 0 else sent + requests, now)
         return over
 
     @asynccontextmanager
     async def turn(self, user: Principal, request: Request, is_slow: bool) -> AsyncIterator[Patience]:
-        """Within it a request may be answered: it is counted, its body is here, and what takes long has a place.
+        """Within it a request that was admitted may be answered: its body is here, and what takes long has a place.
 
         Gives what is left of the time that the request may wait, for whatever it has to wait for after that.
 
@@ -107,7 +112,6 @@ class Limits:
         for its document is many times its size, and checking it keeps everybody else waiting; it also counts as
         many requests. Raises TooManyRequests, Busy, and what the body is refused for.
         """
-        self.admit(user)
         is_slow = is_slow or not _has_short_body(request)
         with self._share(user) if is_slow else nullcontext():
             body = await request.body()
@@ -156,6 +160,10 @@ class Limits:
             yield patience
         finally:
             places.release()
+
+
+def _key(sender: Sender) -> tuple[bool, str]:
+    return (False, sender) if isinstance(sender, str) else (True, sender.name)
 
 
 def _too_many_at_once(user: Principal, number: int) -> TooManyRequests:

@@ -73,6 +73,18 @@ def test_a_user_sends_so_many_requests_a_second_and_twice_as_many_after_a_rest(s
     assert waits == 4 * [{"Retry-After": "1"}]
 
 
+def test_refusals_are_sent_one_after_another_and_none_waits_for_long(settings: Settings) -> None:
+    now = 0.0
+    limits = Limits(settings, lambda: now)
+    assert [limits.pause(ANN) for _ in range(3)] == pytest.approx([0.0, 0.02, 0.04])
+    assert limits.pause(BEN) == limits.pause("ann") == 0.0, "others' refusals are not waited for"
+    assert max(limits.pause(ANN) for _ in range(200)) == pytest.approx(1.0)
+    now = 0.5
+    assert limits.pause(ANN) == pytest.approx(0.5)
+    now = 60.0
+    assert limits.pause(ANN) == 0.0
+
+
 def asked(body: bytes = b"") -> Request:
     """A request whose body comes at once."""
 
@@ -182,11 +194,11 @@ def test_a_long_body_counts_as_many_requests_and_is_taken_whatever_the_limit(set
             pass
 
     anyio.run(send, bytes(9 * BYTES_A_REQUEST))
-    now = 8.5
+    now = 7.5
     with pytest.raises(TooManyRequests):
-        anyio.run(send, b"")
-    now = 9.5
-    anyio.run(send, b"")
+        limits.admit(ANN)
+    now = 8.5
+    limits.admit(ANN)
 
 
 def test_a_request_that_computes_counts_as_many(
@@ -301,11 +313,19 @@ def test_what_is_retried_is_asked_of_whoever_retries_it_and_is_theirs_from_then_
     assert do("retry", second, ann) == 202
 
 
+@pytest.fixture
+def at_one_moment(monkeypatch: pytest.MonkeyPatch) -> Callable[[Settings], Any]:
+    """The application of settings with limits at which no time passes, and refuses at once."""
+    monkeypatch.setattr("service.http.limits.REFUSALS_A_SECOND", 1e9)
+    monkeypatch.setattr("service.http.app.Limits", lambda settings: Limits(settings, lambda: 0.0))
+    return create_app
+
+
 def test_who_is_not_known_sends_so_many_requests_from_an_address_and_who_is_known_goes_on(
-    settings: Settings,
+    settings: Settings, at_one_moment: Callable[[Settings], Any]
 ) -> None:
     upgrade(settings.resolved_database_url)
-    app = create_app(settings.model_copy(update={"address_requests_per_second": 1.0}))
+    app = at_one_moment(settings.model_copy(update={"address_requests_per_second": 4.5}))
     with TestClient(app, base_url="http://127.0.0.1", follow_redirects=False) as client:
         (ann,) = users(client, settings, "ann")
         assert client.get("/v1/runs", headers=ann).status_code == 200
@@ -322,6 +342,31 @@ def test_who_is_not_known_sends_so_many_requests_from_an_address_and_who_is_know
         for path in ("/v1/runs", "/v1/nothing", "/runs"):
             assert client.get(path, headers=ann).status_code != 429, path
         assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "lie", "status"),
+    [
+        ("/v1/runs", [("Origin", "a"), ("Origin", "b")], 400),
+        ("/?code=x", [("Sec-Fetch-Site", "cross-site")], 403),
+        ("/v1/nothing", [], 404),
+        ("/v1/runs?x=1", [], 422),
+    ],
+)
+def test_whatever_a_request_is_refused_for_it_is_counted(
+    settings: Settings,
+    at_one_moment: Callable[[Settings], Any],
+    path: str,
+    lie: list[tuple[str, str]],
+    status: int,
+) -> None:
+    upgrade(settings.resolved_database_url)
+    app = at_one_moment(settings.model_copy(update={"user_requests_per_second": 4.5}))
+    with TestClient(app, base_url="http://127.0.0.1", follow_redirects=False) as client:
+        (ann,) = users(client, settings, "ann")
+        assert client.get("/v1/runs", headers=ann).status_code == 200, "of nobody known yet"
+        statuses = [client.get(path, headers=[*ann.items(), *lie]).status_code for _ in range(11)]
+        assert (statuses[0], statuses[-1], set(statuses)) == (status, 429, {status, 429})
 
 
 def test_everything_that_is_made_is_noted_with_who_asked_for_it(
