@@ -1,4 +1,5 @@
 import json
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +10,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mixing.change.revision import Changes
+from mixing.document import to_document
 from store import jobs
+from store.documents import VERSION, EngineDocument, LaunchDocument
 from store.engine import Database
 from store.schema import upgrade
 from store.settings import Settings
-from store.tables import Base, DomainRow, DomainSet, Job, Revision
+from store.tables import Base, DomainRow, DomainSet, Job, Launch, MixtureRow, Revision, Run
 from workers.jobs import kind_named
 
 Until = Callable[..., None]
@@ -82,6 +85,17 @@ def write_texts(path: Path, texts: list[str]) -> str:
     return str(path)
 
 
+def library_texts(directory: Path) -> dict[str, str]:
+    """Two domains of the standard library's text, each a file of ``directory``."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+    return {
+        name: write_texts(
+            directory / f"{name}.jsonl", [file.read_text() for file in sorted((library / name).glob("*.py"))]
+        )
+        for name in ("email", "json")
+    }
+
+
 def prepare(
     database: Database,
     settings: Settings,
@@ -111,3 +125,36 @@ def prepare(
                 job.state = jobs.SUCCEEDED
                 session.flush()
         return revision.id
+
+
+def add_training(
+    database: Database,
+    revision_id: str,
+    launcher: str,
+    engine: EngineDocument | None,
+    tokens: int = 20_000,
+    kind: str = jobs.FULL_RUN,
+) -> str:
+    """A launch of the built-in trainer; answers its run."""
+    with database.write() as session:
+        mixture = MixtureRow(revision_id=revision_id, kind="manual", weights={"email": 0.4, "json": 0.6})
+        session.add(mixture)
+        session.flush()
+        document = LaunchDocument(
+            version=VERSION,
+            launcher=launcher,
+            engine=engine,
+            size="nano-0.1M",
+            tokens=tokens,
+            sequence_length=64,
+            batch_rows=4,
+            evaluations=1,
+        )
+        launch = Launch(mixture_id=mixture.id, settings=to_document(document))
+        session.add(launch)
+        session.flush()
+        run = Run(launch_id=launch.id, position=0, tokens=tokens, seed=0, weights=mixture.weights)
+        session.add(run)
+        session.flush()
+        session.add(jobs.new_job(kind, run.id, launch.id))
+        return run.id

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +19,10 @@ from store.launchers.slurm import Slurm
 from store.settings import Settings
 from store.tables import Job, Run, WorkerRow
 from tests.slurm import Cluster, missing, running_cluster
-from tests.workers.conftest import Until, prepare, write_texts
+from tests.workers.conftest import Until, library_texts, prepare
 from tests.workers.test_faults import add_short_job, add_tokenizer_job
 from tests.workers.test_waves import add_swarm
 from workers.pools import Pools, pool_name
-
-LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 
 
 @contextmanager
@@ -125,13 +122,7 @@ def test_a_swarm_is_trained_by_an_array_job_of_which_elements_are_killed(
         heartbeat_seconds=0.2,
         lease_seconds=2.0,
     )
-    files = {
-        name: write_texts(
-            tmp_path / f"{name}.jsonl", [one.read_text() for one in (LIBRARY / name).glob("*.py")]
-        )
-        for name in ("email", "json")
-    }
-    revision = prepare(sqlite, settings, files)
+    revision = prepare(sqlite, settings, library_texts(tmp_path))
     weights = [{"email": share / 10, "json": 1 - share / 10} for share in range(1, 9)]
     runs = add_swarm(sqlite, revision, weights)
     name = pool_name("cluster", settings)

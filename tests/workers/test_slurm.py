@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +17,14 @@ from sqlalchemy import select, update
 from mixing.document import to_document
 from proxy_models.training.run_record import checkpoint_steps
 from service.launches.service import restart_launch
+from service.tokens import Principal
 from store import jobs
 from store.documents import VERSION, EngineDocument, LaunchDocument
 from store.engine import Database
 from store.settings import Settings
 from store.tables import DomainRow, Job, Launch, Metric, MixtureRow, Run, Submission
 from tests.slurm import Cluster, missing, running_cluster
-from tests.workers.conftest import Until, new_revision, prepare, write_texts
+from tests.workers.conftest import Until, add_training, library_texts, new_revision, prepare
 from workers.claims.claim import claim
 from workers.execution.child_handle import Child
 from workers.execution.execute import Worker, run_claims
@@ -37,7 +37,6 @@ pytestmark = [
     ),
 ]
 NEVER = threading.Event()
-LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +142,12 @@ def test_what_failed_or_was_cancelled_is_handed_over_again_when_it_is_retried(
     (launch,) = add_launches(sqlite)
     followed(sqlite, settings, until, jobs.FAILED)
     with sqlite.write() as session:
-        restart_launch(session, launch)
+        restart_launch(session, launch, settings, Principal("operator", frozenset()))
         jobs.cancel_jobs(session, launch)
     followed(sqlite, settings, until, jobs.CANCELLED)
     mended.touch()
     with sqlite.write() as session:
-        restart_launch(session, launch)
+        restart_launch(session, launch, settings, Principal("operator", frozenset()))
     followed(sqlite, settings, until, jobs.SUCCEEDED)
     with sqlite.read() as session:
         submissions = session.scalars(select(Submission).order_by(Submission.number)).all()
@@ -292,14 +291,8 @@ def test_the_built_in_trainer_on_slurm_gives_the_numbers_of_a_worker(
         launchers=launchers,
         heartbeat_seconds=0.2,
     )
-    files = {
-        name: write_texts(
-            tmp_path / f"{name}.jsonl", [file.read_text() for file in (LIBRARY / name).glob("*.py")]
-        )
-        for name in ("email", "json")
-    }
-    revision = prepare(sqlite, settings, files)
-    ours = add_training(sqlite, revision, "cluster", EngineDocument(sharding="fsdp"))
+    revision = prepare(sqlite, settings, library_texts(tmp_path))
+    ours = add_training(sqlite, revision, "cluster", EngineDocument(sharding="fsdp"), kind=jobs.SCHEDULED_RUN)
     theirs = add_training(sqlite, revision, "built-in", None)
     worker, child = Worker(sqlite, settings, NEVER), Child()
     claimed = claim(sqlite, "tester", 30.0)
@@ -334,15 +327,9 @@ def test_nodes_fetch_what_they_train_on_from_the_artifact_store(
         launchers=launchers,
         artifact_store=f"file://{tmp_path / 'store'}",
     )
-    files = {
-        name: write_texts(
-            tmp_path / f"{name}.jsonl", [file.read_text() for file in (LIBRARY / name).glob("*.py")]
-        )
-        for name in ("email", "json")
-    }
-    revision = prepare(sqlite, settings, files)
+    revision = prepare(sqlite, settings, library_texts(tmp_path))
     shutil.rmtree(settings.artifacts)
-    run = add_training(sqlite, revision, "cluster", None)
+    run = add_training(sqlite, revision, "cluster", None, kind=jobs.SCHEDULED_RUN)
     followed(sqlite, settings, until, jobs.SUCCEEDED)
     with sqlite.read() as session:
         result = session.get_one(Run, run).result or {}
@@ -362,17 +349,13 @@ def test_a_rank_that_is_killed_on_one_of_two_nodes_is_started_again_with_the_oth
         'environment = ["SLURM_CONF", "PYTHONPATH"]\n'
     )
     settings = Settings(data_directory=tmp_path / "data", data_roots=str(tmp_path), launchers=launchers)
-    files = {
-        name: write_texts(
-            tmp_path / f"{name}.jsonl", [file.read_text() for file in (LIBRARY / name).glob("*.py")]
-        )
-        for name in ("email", "json")
-    }
-    revision = prepare(sqlite, settings, files)
+    revision = prepare(sqlite, settings, library_texts(tmp_path))
     follower = Follower(sqlite, settings)
     results = []
     for is_disturbed in (True, False):
-        run = add_training(sqlite, revision, "cluster", EngineDocument(sharding="ddp"), 400_000)
+        run = add_training(
+            sqlite, revision, "cluster", EngineDocument(sharding="ddp"), 400_000, jobs.SCHEDULED_RUN
+        )
         checkpoints = settings.artifacts / "runs" / run / "checkpoints"
         if is_disturbed:
             until(
@@ -395,35 +378,6 @@ def test_a_rank_that_is_killed_on_one_of_two_nodes_is_started_again_with_the_oth
     stormed, alone = results
     assert stormed["realised_tokens"] == alone["realised_tokens"]
     assert stormed["final"] == pytest.approx(alone["final"], rel=1e-6)
-
-
-def add_training(
-    database: Database, revision_id: str, launcher: str, engine: EngineDocument | None, tokens: int = 20_000
-) -> str:
-    """A launch of the built-in trainer; answers its run."""
-    with database.write() as session:
-        mixture = MixtureRow(revision_id=revision_id, kind="manual", weights={"email": 0.4, "json": 0.6})
-        session.add(mixture)
-        session.flush()
-        document = LaunchDocument(
-            version=VERSION,
-            launcher=launcher,
-            engine=engine,
-            size="nano-0.1M",
-            tokens=tokens,
-            sequence_length=64,
-            batch_rows=4,
-            evaluations=1,
-        )
-        launch = Launch(mixture_id=mixture.id, settings=to_document(document))
-        session.add(launch)
-        session.flush()
-        run = Run(launch_id=launch.id, position=0, tokens=tokens, seed=0, weights=mixture.weights)
-        session.add(run)
-        session.flush()
-        kind = jobs.FULL_RUN if launcher == "built-in" else jobs.SCHEDULED_RUN
-        session.add(jobs.new_job(kind, run.id, launch.id))
-        return run.id
 
 
 def test_twenty_launches_are_run_once_each_whatever_is_killed(

@@ -1,53 +1,21 @@
 """A launch on several processes of a worker's machine, by ``torchrun`` itself."""
 
-import sysconfig
 import threading
-from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 import pytest
 
 from store import jobs
-from store.documents import VERSION, EngineDocument, LaunchDocument
+from store.documents import EngineDocument
 from store.engine import Database
 from store.launchers import BadLaunchers, read_launchers
 from store.settings import Settings
-from store.tables import Document, Job, Launch, Metric, MixtureRow, Run
-from tests.workers.conftest import Until, prepare, write_texts
+from store.tables import Document, Job, Metric, Run
+from tests.workers.conftest import Until, add_training, library_texts, prepare
 from workers.claims.claim import claim
 from workers.execution.child_handle import Child
 from workers.execution.execute import Worker, run_claims
-
-STANDARD_LIBRARY = Path(sysconfig.get_paths()["stdlib"])
-
-
-def add_launch(
-    database: Database, revision_id: str, launcher: str, engine: EngineDocument | None, tokens: int = 40_000
-) -> str:
-    """The id of its run."""
-    with database.write() as session:
-        mixture = MixtureRow(revision_id=revision_id, kind="manual", weights={"email": 0.4, "json": 0.6})
-        session.add(mixture)
-        session.flush()
-        document = LaunchDocument(
-            version=VERSION,
-            launcher=launcher,
-            engine=engine,
-            size="nano-0.1M",
-            tokens=tokens,
-            sequence_length=64,
-            batch_rows=4,
-            evaluations=1,
-        )
-        launch = Launch(mixture_id=mixture.id, settings=asdict(document))
-        session.add(launch)
-        session.flush()
-        run = Run(launch_id=launch.id, position=0, tokens=tokens, seed=0, weights=mixture.weights)
-        session.add(run)
-        session.flush()
-        session.add(jobs.new_job(jobs.FULL_RUN, run.id, launch.id))
-        return run.id
 
 
 def work(worker: Worker, child: Child) -> None:
@@ -75,15 +43,12 @@ def test_a_launch_on_two_processes_survives_one_of_them_and_gives_the_numbers_of
     settings = Settings(
         data_directory=tmp_path, data_roots=str(tmp_path), launchers=launchers, heartbeat_seconds=0.2
     )
-    texts = {
-        name: [file.read_text() for file in sorted((STANDARD_LIBRARY / name).glob("*.py"))]
-        for name in ("email", "json")
-    }
-    files = {name: write_texts(tmp_path / f"{name}.jsonl", found) for name, found in texts.items()}
-    revision_id = prepare(sqlite, settings, files)
+    revision_id = prepare(sqlite, settings, library_texts(tmp_path))
     worker, child = Worker(sqlite, settings, threading.Event()), Child()
 
-    shared = add_launch(sqlite, revision_id, "two", EngineDocument(sharding="fsdp", micro_batch_rows=1))
+    shared = add_training(
+        sqlite, revision_id, "two", EngineDocument(sharding="fsdp", micro_batch_rows=1), 40_000
+    )
     killed: list[int] = []
 
     def kill_one() -> None:
@@ -107,7 +72,7 @@ def test_a_launch_on_two_processes_survives_one_of_them_and_gives_the_numbers_of
         job.available_at = 0.0
     work(worker, child)
 
-    alone = add_launch(sqlite, revision_id, "built-in", None)
+    alone = add_training(sqlite, revision_id, "built-in", None, 40_000)
     work(worker, child)
     child.kill()
     mine, theirs = result_of(sqlite, shared), result_of(sqlite, alone)
