@@ -6,8 +6,8 @@ from typing import Self
 import cvxpy as cp
 import numpy as np
 
-from benchmarks.conic import task_cones
 from mixing.laws.regression import Expansion, Fitted
+from mixing.solve.conic import task_cones
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ import cvxpy as cp
 import numpy as np
 from lightgbm import LGBMRegressor
 
-from benchmarks.conic import solve_conic
 from benchmarks.laws import EffectivePowerLaw, ExponentialLaw
 from mixing.capped_simplex import settle, water_fill
 from mixing.laws.regression import Fitted
 from mixing.simplex_map import SimplexMap
+from mixing.solve.conic import solve_conic
 from mixing.solve.exact import solve
 from mixing.solve.problem import MixtureProblem, Objective
 from mixing.solve.search import Region, search

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from benchmarks.conic import solve_conic
 from benchmarks.laws import ExponentialLaw
 from mixing.errors import InvalidSetting, InvalidWeights
 from mixing.simplex_map import SimplexMap
+from mixing.solve.conic import solve_conic
 from mixing.solve.constraints import LinearConstraint
 from mixing.solve.exact import solve
 from mixing.solve.problem import GuardRail, MixtureProblem, RepetitionCost, TaskMean

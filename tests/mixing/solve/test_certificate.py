@@ -1,13 +1,16 @@
 from dataclasses import replace
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from benchmarks.conic import task_cones
 from mixing.laws.exponential.log_linear import FittedLogLinear
+from mixing.solve import interior_point
+from mixing.solve.conic import task_cones
 from mixing.solve.exact import solve
 from mixing.solve.interior_point import ConvexProgram, certified_gap, lower_bound, objective_value
 from mixing.solve.problem import GuardRail, MixtureProblem
@@ -73,6 +76,22 @@ def test_a_point_outside_the_constraints_has_no_certificate() -> None:
     outside = np.array([0.5, 0.1, 0.2, 0.1, 0.05, 0.05])
     multipliers = np.zeros(len(program.bound))
     assert np.isinf(certified_gap(program, outside, multipliers, np.zeros(len(program.value))))
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_a_conic_solver_steps_in_where_the_interior_point_method_ends_early(
+    law: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = everything(3, law, families=True)
+    exact = solve(problem).value
+
+    def hasty(program: ConvexProgram, start: np.ndarray, **_: Any) -> interior_point.Iterate:
+        return interior_point.minimize(program, start, iterations=2)
+
+    monkeypatch.setattr("mixing.solve.exact.minimize", hasty)
+    solution = solve(problem)
+    assert 1e-9 < solution.gap < 1e-5
+    assert exact - 1e-9 <= solution.value <= exact + solution.gap + 1e-9
 
 
 def test_the_conic_form_of_the_log_linear_law_is_its_prediction() -> None:
