@@ -158,7 +158,10 @@ def groups(spec: ObjectiveSpec, tasks: Sequence[str], metrics: np.ndarray | None
         raise InvalidMetrics(
             f"no metric for {', '.join(missing)} of the objective", field="metrics", names=missing
         )
-    means = np.array([[part.shares.get(task, 0.0) for task in tasks] for part in parts])
+    columns = {task: column for column, task in enumerate(tasks)}
+    means = np.zeros((len(parts), len(tasks)))
+    for row, part in zip(means, parts, strict=True):
+        row[[columns[task] for task in part.shares]] = list(part.shares.values())
     weights = np.array([part.weight for part in parts])
     offsets = np.zeros(len(parts))
     if spec.standardize:

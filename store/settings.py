@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     """Of clients to the web process in all; it needs a file descriptor for each."""
     client_connections: int = Field(default=200, ge=1)
     """Of one address that is none of the trusted proxies."""
-    wait_seconds: float = Field(default=1.0, ge=0)
+    wait_seconds: float = Field(default=0.5, ge=0)
     """How long a request waits for its turn where as many are under way as may be; then it is refused (503)."""
     compute_processes: int = Field(default=2, ge=1, le=64)
     """Computations at once: checks of an optimization, dry runs, lineages; and as many long documents."""

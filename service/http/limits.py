@@ -32,7 +32,7 @@ SLOW_THREADS = 8
 """Of requests that wait for files, stores or computations; the others have threads that these never take."""
 USER_THREADS = CONNECTIONS // 4
 """Of the others, that are each user's at most."""
-QUEUE_SECONDS = 1.5
+QUEUE_SECONDS = 1.0
 """How long a request may wait for one of them; what those before it have used may end that sooner. A user who asks
 for no more than `user_requests_per_second` waits less, and who asks for more is answered so within two seconds."""
 SHORT_BYTES = 2**16
