@@ -22,7 +22,9 @@ from mixing.runs.sound import RENORMALIZED
 
 IDS = ("run_id", "run", "id", "index", "name", "")
 """Columns a run's id is looked for in, the first one that is there and tells the runs apart."""
-_LABELS = frozenset({*IDS, "Unnamed: 0", "run_name", "status", "state", "seed", "group", "url", "created_at"})
+TRAINED = ("tokens", "parameters", "seed")
+"""Columns of what a run trained, its model's size and its seed, where nobody names others: no weights, no metrics."""
+_LABELS = frozenset({*IDS, "Unnamed: 0", "run_name", "status", "state", "group", "url", "created_at"})
 _PHASE = re.compile(r"phase_(\d+)_(.+)")
 
 
@@ -36,6 +38,9 @@ class Reading:
             is no part of a domain's name.
         metrics: patterns of the columns that are metrics.
         ignored: patterns of columns that are neither.
+        run_tokens: the column of how many tokens a run trained; "tokens" where there is one.
+        run_parameters: of how many parameters its model has; "parameters" where there is one.
+        run_seed: of its seed; "seed" where there is one.
         keep: `{column: value}`; rows that have another are left out and counted.
         phase: which phase's weights count.
         phase_shares: the phases' shares of the tokens, in order; their weights are averaged by these.
@@ -47,20 +52,41 @@ class Reading:
     weights: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    run_tokens: str | None = None
+    run_parameters: str | None = None
+    run_seed: str | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
     phase: int | None = None
     phase_shares: tuple[float, ...] = ()
     without_faulty: bool = False
     with_gaps: bool = False
 
+    def trained(self, *sheets: Sheet) -> dict[str, str]:
+        """`{what of `TRAINED`: its column}`, as far as one of the tables has it and it is not ignored.
+
+        Raises:
+            InvalidTable: a column that was named and is in none of them.
+        """
+        found = {}
+        for what in TRAINED:
+            named = getattr(self, f"run_{what}")
+            column = named or what
+            if any(column in sheet.columns for sheet in sheets):
+                if named or not self.ignores(column):
+                    found[what] = column
+            elif named:
+                sheets[0].matching([named])
+        return found
+
+    def ignores(self, column: str) -> bool:
+        """Whether a column was said to be neither weight nor metric."""
+        return any(matches(column, each) for each in self.ignored)
+
 
 def others(sheet: Sheet, reading: Reading, key: str) -> list[str]:
-    """Every column that is neither the id nor a label nor ignored."""
-    return [
-        name
-        for name in sheet.columns
-        if name != key and name not in _LABELS and not any(matches(name, each) for each in reading.ignored)
-    ]
+    """Every column that is neither the id nor a label nor ignored, nor tells what was trained."""
+    told = {key, *_LABELS, *TRAINED, *(getattr(reading, f"run_{what}") for what in TRAINED)}
+    return [name for name in sheet.columns if name not in told and not reading.ignores(name)]
 
 
 def weight_columns(sheet: Sheet, reading: Reading, key: str) -> list[str]:

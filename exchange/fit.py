@@ -1,7 +1,7 @@
 """From the runs people have to a mixture with its evidence: what ``mixwright fit`` and `mixwright.fit` do."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from mixing.domains import Domains
 from mixing.errors import InvalidSetting, InvalidTokens, MissingDomain
 from mixing.methods import combine, method_named
 from mixing.objective import ObjectiveSpec
+from mixing.parts import REGRESSIONS
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.solve.constraints import share_of
@@ -32,6 +33,7 @@ class Asked(Reading):
         families: `{family: patterns of its metrics}`; a family counts as one, by the mean of its metrics.
         higher_is_better: patterns of the metrics that are better when higher.
         lower_is_better: patterns of those that are not, though their names look like it.
+        units: `{pattern of metrics: what they are measured in}`, for who reads the answer.
         tokens: `{domain or its column: available tokens}`, or a table of domains with their tokens (and documents,
             which some exports need): the natural distribution, and with the target's tokens the caps. Without it
             gains are against the mean of the runs.
@@ -51,6 +53,7 @@ class Asked(Reading):
     families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     higher_is_better: tuple[str, ...] = ()
     lower_is_better: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
     tokens: Any = None
     target_tokens: float | None = None
     repetition_cap: float | None = 4.0
@@ -202,6 +205,7 @@ def fit(
         question, note = quick(question, swarm.runs)
         swarm = replace(swarm, notes=(*swarm.notes, *([note] if note else [])))
     if question.recipe is not None or method_named(asked.method).trains_runs:
+        swarm = swarm.of_one_scale(REGRESSIONS[question.parts.regression].reads_tokens)
         size = len(swarm.runs), len(swarm.metrics)
         said = f"fitting {size[0]} runs of {size[1]} metrics by {question.parts.regression}"
         tell(said, expected_seconds(question, *size))
@@ -319,5 +323,11 @@ def _objective(swarm: Swarm, asked: Asked) -> ObjectiveSpec:
         families=families,
         directions=dict.fromkeys(turns, "higher"),
         turned=turns,
-        units=dict.fromkeys(against_their_names(swarm.metrics, turns), ""),  # a unit, though none, settles it
+        # A unit, though none, settles the direction of a name that says another.
+        units=dict.fromkeys(against_their_names(swarm.metrics, turns), "")
+        | _units(swarm.metrics, asked.units),
     )
+
+
+def _units(metrics: Sequence[str], stated: Mapping[str, str]) -> dict[str, str]:
+    return {name: unit for pattern, unit in stated.items() for name in named(metrics, [pattern], "units")}

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,18 @@ from exchange.columns import IDS, Reading, domain_names, metric_columns, others,
 from exchange.sheets import InvalidTable, Sheet, comma_in, listed, number_of
 from mixing.errors import MissingDomain, UnknownDomain
 from mixing.runs.evidence import RunEvidence
-from mixing.runs.sound import RENORMALIZED
+from mixing.runs.sound import RENORMALIZED, alike
 
 _PERCENT = 100.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run trained; None where the table does not say."""
+
+    tokens: int | None = None
+    parameters: int | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,8 @@ class Swarm:
         metrics: names of what was measured.
         runs: their weights and metrics; a metric that a run lacks is not in it.
         notes: what was done on the way, in plain words.
+        trained: what each run trained, in the runs' order.
+        told: `{what of it is told: its column}`.
     """
 
     domains: tuple[str, ...]
@@ -35,6 +47,43 @@ class Swarm:
     metrics: tuple[str, ...]
     runs: tuple[RunEvidence, ...]
     notes: tuple[str, ...]
+    trained: tuple[Trained, ...]
+    told: Mapping[str, str]
+
+    def of_one_scale(self, reads_tokens: bool) -> "Swarm":
+        """The same runs, each told how much of the longest one it trained where the law ``reads_tokens``.
+
+        Raises:
+            InvalidTable: models of several sizes, or lengths that the law does not look at: what they reach lies on
+                different levels, which a law would take for the mixtures' doing.
+        """
+        self.one_of("parameters")
+        lengths = [each.tokens for each in self.trained]
+        if not reads_tokens or None in lengths:
+            self.one_of("tokens")
+            return self
+        longest = max(filter(None, lengths))
+        told = [
+            replace(run, tokens=(length or longest) / longest)
+            for run, length in zip(self.runs, lengths, strict=True)
+        ]
+        return replace(self, runs=tuple(told))
+
+    def one_of(self, what: str) -> int | None:
+        """The tokens or parameters that all runs have, to 5%; None where no run says. Raises InvalidTable."""
+        counts = Counter(value for each in self.trained if (value := getattr(each, what)) is not None)
+        if not counts or all(alike(value / max(counts)) for value in counts):
+            return max(counts, default=None)
+        column = self.told[what]
+        each = ", ".join(f"{number} of {value:,}" for value, number in counts.most_common(4))
+        most = counts.most_common(1)[0][0]
+        raise InvalidTable(
+            f"the runs differ in {column}: {each}{' and others' if len(counts) > 4 else ''}; what they reach lies on"
+            " different levels, which a law would take for the mixtures' doing. Keep those of one, as with"
+            f" {column}={most}",
+            field=column,
+            names=[column],
+        )
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -104,16 +153,20 @@ def read_swarm(weights: Sheet, metrics: Sheet | None, reading: Reading) -> Swarm
     phases = phases_of(weights, columns, reading, notes)
     names = domain_names(weights.source, list(phases[0]))
     mixer = _Mixer(weights, phases, reading)
-    runs, faulty, gaps = [], [], Counter()
+    told = reading.trained(weights, metrics)
+    told = {what: column for what, column in told.items() if column not in (*columns, *measured)}
+    runs, trained, faulty, gaps = [], [], [], Counter()
     for row, other in pairs:
         name = _id(weights, row, key)
         try:
             mixture = dict(zip(names, mixer.weights(row), strict=True))
             values = _values(metrics, other, measured, reading, gaps)
+            of_run = _trained(((weights, row), (metrics, other)), told)
         except InvalidTable as fault:
             faulty.append((name, str(fault)))
         else:
-            runs.append(RunEvidence(name, mixture, values))
+            runs.append(RunEvidence(name, mixture, values, seed=of_run.seed))
+            trained.append(of_run)
     if faulty:
         notes.append(_faults(faulty, len(pairs), reading))
     _check_domains(weights.source, runs, dict(zip(names, phases[0].values(), strict=True)))
@@ -127,7 +180,28 @@ def read_swarm(weights: Sheet, metrics: Sheet | None, reading: Reading) -> Swarm
         tuple(measured),
         tuple(runs),
         tuple(notes),
+        tuple(trained),
+        told,
     )
+
+
+def _trained(rows: Sequence[tuple[Sheet, int]], told: Mapping[str, str]) -> Trained:
+    """What a run trained, by its rows of the tables; raises InvalidTable for what is no count, or two of them."""
+    found: dict[str, int] = {}
+    for sheet, row in rows:
+        for what, column in told.items():
+            value = sheet.number(row, column) if column in sheet.columns else None
+            if value is None:
+                continue
+            if value != int(value) or value < (what != "seed") or found.get(what, value) != value:
+                raise InvalidTable(
+                    f"{sheet.address(row, column)}: {value:g} is no {what} of a run"
+                    + (f", which has {found[what]:,} elsewhere" if what in found else ""),
+                    field=sheet.source,
+                    names=[column],
+                )
+            found[what] = int(value)
+    return Trained(**found)
 
 
 def _check_numbers(sheet: Sheet, columns: Sequence[str], kind: str) -> None:
@@ -187,7 +261,7 @@ def _kept(sheet: Sheet, reading: Reading, notes: list[str], required: bool = Tru
     kept = [
         row
         for row in range(len(sheet))
-        if all(str(sheet.columns[column][row]).strip() == value for column, value in wanted.items())
+        if all(_is(sheet.columns[column][row], value) for column, value in wanted.items())
     ]
     asked = ", ".join(f"{column}={value}" for column, value in wanted.items())
     if not kept:
@@ -197,6 +271,13 @@ def _kept(sheet: Sheet, reading: Reading, notes: list[str], required: bool = Tru
     if len(kept) < len(sheet):
         notes.append(f"{len(sheet) - len(kept)} of {len(sheet)} rows of {sheet.source} are not {asked}.")
     return sheet.rows(kept)
+
+
+def _is(cell: Any, value: str) -> bool:
+    """Whether a cell has a value: the same text, or the same number however it is written."""
+    number = number_of(value)
+    is_number = number is not None and math.isfinite(number)
+    return number_of(cell) == number if is_number else str(cell).strip() == value
 
 
 def _key(reading: Reading, *sheets: Sheet) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from mixing.change.lineage import RevisionNode, space_of
@@ -199,6 +199,34 @@ class JobQuestion:
             if 1 in values
         ]
         return {**evidence, "notes": [*evidence["notes"], *notes]}
+
+
+Version = tuple[object, ...]
+"""Told apart by `repr`."""
+
+
+def version_of(session: Session, optimization: Optimization) -> Version:
+    """Another one whenever `JobQuestion.of` would be another, without reading what the runs are and have measured.
+
+    A run's result changes with the state or the end of its job, and a revision's counts and comparisons likewise.
+    """
+    document = OptimizationDocument.of(optimization)
+    swarms = select(Swarm.id, Swarm.brought, Swarm.contamination, Swarm.optimization_id).where(
+        or_(Swarm.optimization_id == optimization.id, Swarm.id.in_(document.swarms))
+    )
+    found = session.execute(swarms.order_by(Swarm.id)).all()
+    owners = {
+        optimization.id,
+        optimization.revision_id,
+        *document.swarms,
+        *(row.optimization_id for row in found),
+    }
+    ended = select(Job.id, Job.state, Job.finished_at)
+    mine = ended.where(Job.owner.in_(owners - {None})).order_by(Job.id)
+    reused = () if document.reuse is None else document.reuse.runs
+    older = ended.where(Job.kind == jobs.PROXY_RUN, Job.subject.in_(reused)).order_by(Job.id)
+    rows = [*session.execute(mine), *(session.execute(older) if reused else ())]
+    return (optimization.id, document, [tuple(row) for row in found], [tuple(row) for row in rows])
 
 
 def token_counts(revision: Revision) -> dict[str, int]:

@@ -5,6 +5,7 @@ tensorboard  event files, without TensorBoard
 mlflow       its folders and its database, without MLflow
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,22 @@ def of_a_kind(files: Mapping[str, bytes], names: Sequence[str]) -> dict[str, byt
         return any(reader.knows(file) or reader.is_beside(file) for reader in READERS)
 
     return {path: data for path, data in files.items() if is_known(path, data)}
+
+
+def drawn_of(report: bytes, path: str) -> dict[str, dict[str, int]]:
+    """`{run: tokens of each domain}` of an export's realised report, of the runs whose trainer draws exactly that.
+
+    Raises:
+        InvalidResults: it is none.
+    """
+    try:
+        return {
+            run: {row["name"]: round(row["tokens"]) for row in each["domains"]}
+            for run, each in json.loads(report).items()
+            if each["exact"] and each["target_tokens"] is not None
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidResults(f"{path} is no report of an exported swarm: {error!r}", field=path) from error
 
 
 @dataclass(frozen=True)

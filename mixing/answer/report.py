@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixing.answer.standing import Standing
 from mixing.answer.uncertainty import CONFIDENCE
 from mixing.answer.untrained import cap_row, domain_rows
 from mixing.answer.warnings import warnings_of
-from mixing.laws.conformal import RunIntervals, fewest_runs
 from mixing.laws.diagnostics import effects, leverage, weight_spread
 from mixing.laws.ensemble import PROCESSES, WORTH_SEARCHING
 from mixing.laws.transfer import FEWEST_ANCHORS
 from mixing.limits import BINDING
 from mixing.methods import method_named
-from mixing.runs.noise import TaskSignal, rank_tasks
 from mixing.sense import Sense, sense_of
 from mixing.solve.constraints import LinearConstraint
 from mixing.solve.solution import Kind, couplings
@@ -37,8 +36,9 @@ _COUPLED = 50
 class Report:
     """The parts of a document, each made once from one proposal."""
 
-    def __init__(self, proposal: "Proposal") -> None:
+    def __init__(self, proposal: "Proposal", standing: Standing | None = None) -> None:
         self.proposal = proposal
+        self.standing = Standing.of(proposal.learned) if standing is None else standing
         self.question = proposal.question
         self.evidence = proposal.learned.evidence
         self.groups = self.evidence.groups
@@ -189,23 +189,7 @@ class Report:
 
     def expected(self, at: np.ndarray) -> np.ndarray:
         """(2, C + 1) where one more run is expected that is predicted at (C,) `at`; NaN with too few runs."""
-        widened = self.groups.with_value
-        ends = np.full((2, len(at) + 1), np.nan)
-        if self._misses is not None:
-            enough, intervals = self._misses
-            ends[:, enough] = np.concatenate(intervals.around(widened(at)[None, enough]))
-        return ends
-
-    @cached_property
-    def _misses(self) -> tuple[np.ndarray, RunIntervals] | None:
-        """(C + 1,) which columns enough runs measured, and how far those were missed; None without refits."""
-        refits, widened = self.proposal.learned.refits, self.groups.with_value
-        if refits is None:
-            return None
-        measured = widened(refits.measured)
-        enough = np.isfinite(measured).sum(axis=0) >= fewest_runs(CONFIDENCE)
-        predicted = widened(refits.predicted)[:, :, enough]
-        return enough, RunIntervals.of(predicted, measured[:, enough], CONFIDENCE)
+        return self.standing.expected(self.groups, at)
 
     def families(self) -> list[Document]:
         """The means of which the worst is minimised, by their tasks; none where all tasks count together."""
@@ -232,16 +216,16 @@ class Report:
         """
         evidence = self.evidence
         alone = {self.question.parts.regression: 1.0}
-        laws = self.proposal.learned.law.parts() or (alone,) * len(evidence.tasks)
+        laws, signals = self.standing.laws or (alone,) * len(evidence.tasks), self.standing.signals
         return [
             {
                 "name": name,
                 "laws": laws[t],
                 "weight": float(evidence.objective[t]),
                 **self.predicted(t, self.senses[name], float(self.at_natural[t]), float(self.at_proposed[t])),
-                "runs": int(evidence.table.measured[:, t].sum()),
+                "runs": int(self.standing.runs[t]),
                 "noise": _finite(evidence.noise[t]),
-                "signal_to_noise": _finite(self.signals[name].ratio) if name in self.signals else None,
+                "signal_to_noise": _finite(signals[name].ratio) if name in signals else None,
             }
             for t, name in enumerate(evidence.tasks)
         ]
@@ -293,16 +277,6 @@ class Report:
             }
             for row, bounds in sorted(rows, key=lambda pair: (pair[0]["gain"], pair[0]["name"]))
         ]
-
-    @cached_property
-    def signals(self) -> dict[str, TaskSignal]:
-        """By task, what tells runs apart, of the tasks whose noise is known."""
-        evidence, found = self.evidence, {}
-        for task, values, noise in zip(evidence.tasks, evidence.metrics.T, evidence.noise, strict=True):
-            measured = values[np.isfinite(values)]
-            if np.isfinite(noise) and measured.mean() > 0:
-                (found[task],) = rank_tasks([task], measured[:, None], noise[None])
-        return found
 
     @cached_property
     def domains(self) -> list[Document]:

@@ -37,6 +37,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixing.laws.composed import measured_alike
 from mixing.laws.diagnostics import FEWEST_JUDGED, UNVARIED, weight_spread
 from mixing.laws.exponential.log_linear import believable
 from mixing.laws.fitting import Refits
@@ -81,17 +82,19 @@ def gain_intervals(
         law: fitted to all runs.
         refits: its refits without each fold.
         evidence: what was fitted.
-        optima: (B, m) the refits' own optima under the same constraints.
+        optima: (B, m) the refits' own optima under the same constraints; (1, m) of one for all of them, which nobody
+            has chosen by the runs.
         natural: (m,).
         proposed: (m,) the answer p*.
     """
     # What the law itself says of the two mixtures compared is the gain that is reported, so that is believed.
     stated = law.mean(np.stack([natural, proposed]))
     judged = _gain(law, evidence, natural, np.concatenate([optima, proposed[None]]), stated)
+    each = np.broadcast_to(optima, (len(refits.laws), optima.shape[1]))
     claimed = np.stack(
         [
             _gain(own, evidence, natural, optimum[None], stated)[0]
-            for own, optimum in zip(refits.laws, optima, strict=True)
+            for own, optimum in zip(refits.laws, each, strict=True)
         ]
     )
     error = judged[:-1] - claimed
@@ -122,7 +125,7 @@ def _gain(
     """
     predicted = law.mean(np.concatenate([natural[None], mixtures]))
     nearest = np.clip(predicted, stated.min(0), stated.max(0))
-    clipped = believable(predicted, evidence.table.filled)
+    clipped = believable(predicted, evidence.table.ends)
     closer = np.abs(predicted - nearest) < np.abs(predicted - clipped)
     values = evidence.groups.with_value(np.where(closer, nearest, clipped))
     return values[:1] - values[1:]
@@ -136,7 +139,7 @@ def _disagreement(law: Fitted, evidence: Evidence, both: np.ndarray) -> np.ndarr
     """
     shares, means = law.by_member(both)
     mean = np.einsum("mt,mnt->nt", shares, means)
-    reach = np.ptp(evidence.table.filled, axis=0)
+    reach = np.ptp(evidence.table.ends, axis=0)
     told = mean + np.where(shares[:, None] > 0, np.clip(means - mean, -reach, reach), 0.0)
     values, middle = evidence.groups.with_value(told), evidence.groups.with_value(mean)
     away = values[:, 0] - values[:, 1] - (middle[0] - middle[1])
@@ -165,14 +168,27 @@ def _difference(missed: np.ndarray, away: np.ndarray) -> np.ndarray:
 
     Of the runs that measured a task the third nearest by (J,) distance count; NaN where hardly a run did.
     """
-    quantiles = np.full(missed.shape[2], np.nan)
-    for column in range(missed.shape[2]):
-        measured = np.flatnonzero(np.isfinite(missed[0, :, column]))
+    quantiles, known = np.full(missed.shape[2], np.nan), np.isfinite(missed[0])
+    for columns in measured_alike(known):
+        measured = np.flatnonzero(known[:, columns[0]])
         if len(measured) < FEWEST_JUDGED:
             continue
         nearest = measured[np.argsort(away[measured], kind="stable")]
-        errors = missed[:, nearest[: max(_FEWEST_NEAR, len(measured) // 3)], column]
-        first, second = np.triu_indices(errors.shape[1], 1)
-        apart = np.abs(errors[:, first] - errors[:, second]).mean(axis=0)
-        quantiles[column] = np.quantile(apart, CONFIDENCE)
+        errors = missed[:, nearest[: max(_FEWEST_NEAR, len(measured) // 3)]][:, :, columns]
+        first, second = _pairs(errors.shape[1])
+        own = np.ascontiguousarray(errors.transpose(0, 2, 1))
+        apart = np.abs(own[:, :, first] - own[:, :, second]).mean(axis=0)
+        quantiles[columns] = np.quantile(apart, CONFIDENCE, axis=1, overwrite_input=True)
     return quantiles
+
+
+_OTHERS = 16
+
+
+def _pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both positions of all pairs; of many, `_OTHERS` for each, evenly from near to far in their order."""
+    if count <= 2 * _OTHERS + 1:
+        return np.triu_indices(count, 1)
+    steps = np.linspace(1, (count - 1) // 2, _OTHERS).round().astype(int)
+    first = np.tile(np.arange(count), _OTHERS)
+    return first, (first + np.repeat(steps, count)) % count

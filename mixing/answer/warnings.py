@@ -102,7 +102,8 @@ def _tasks(report: "Report") -> Iterator[Warning]:
         for name, share in zip(report.evidence.tasks, report.evidence.objective, strict=True)
         if share > 0
     ]
-    silent = [name for name in counted if name in report.signals and report.signals[name].advice == "drop"]
+    signals = report.standing.signals
+    silent = [name for name in counted if name in signals and signals[name].advice == "drop"]
     if silent:
         yield Warning(
             "task_without_signal",

@@ -6,12 +6,14 @@ runs, the interval of the gain has no optimism in it, and one more run of the mi
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 
 from mixing.answer.proposal import FOLDS, Proposal, stream
 from mixing.answer.report import Report
+from mixing.answer.standing import Standing
 from mixing.answer.uncertainty import CONFIDENCE, gain_intervals
 from mixing.domains import Mixture
 from mixing.laws.ensemble import MOST_WORK, work
@@ -19,7 +21,9 @@ from mixing.laws.learning import Learned, learn
 from mixing.limits import BINDING
 from mixing.methods import combine, method_named
 from mixing.question import Question, problem_of
+from mixing.reuse.reuse import Reuse
 from mixing.runs.evidence import RunEvidence
+from mixing.runs.table import MOSTLY
 from mixing.solve.problem import MixtureProblem
 from mixing.solve.solution import Solution
 
@@ -48,9 +52,9 @@ def quick(question: Question, runs: Sequence[RunEvidence]) -> tuple[Question, st
     if products * tasks <= QUICK_PRODUCTS:
         law, granularity = "effective-power", question.parts.granularity
         said = "the effective power law alone"
-    elif not _is_one_mean(question, runs) or products > QUICK_PRODUCTS:
+    elif why := _not_one_mean(question, runs) or ("they are too many" if products > QUICK_PRODUCTS else None):
         law, granularity = "linear", question.parts.granularity
-        said = "a linear law alone"
+        said = f"a linear law alone (the objective has none to itself, for {why})"
     elif work(count, len(question.domains), 1) <= QUICK:
         law, said = (
             "ensemble-of-objective",
@@ -66,17 +70,23 @@ def quick(question: Question, runs: Sequence[RunEvidence]) -> tuple[Question, st
     return replace(question, recipe=combine(method, regression=law, granularity=granularity)), note
 
 
-def _is_one_mean(question: Question, runs: Sequence[RunEvidence]) -> bool:
-    """Whether the objective is a mean that nearly all runs have measured, and no task is bounded on its own."""
+def _not_one_mean(question: Question, runs: Sequence[RunEvidence]) -> str | None:
+    """Why the objective is no mean that nearly all runs measured most of, with no task bounded alone; or None."""
     spec = question.specification
-    counted = [task for task, weight in spec.tasks.items() if weight > 0]
-    whole = sum(all(task in run.metrics for task in counted) for run in runs)
-    one_mean = question.parts.granularity == "per task" and spec.aggregation == "weighted mean"
-    return one_mean and not question.guard_rails and whole >= _WHOLE * len(runs)
+    if question.guard_rails:
+        return "a guard rail bounds a metric by a law of its own"
+    if question.parts.granularity != "per task" or spec.aggregation != "weighted mean":
+        return "it is the worst of several means"
+    counted = {task: weight for task, weight in spec.tasks.items() if weight > 0}
+    least = MOSTLY * sum(counted.values())
+    whole = [sum(weight for task, weight in counted.items() if task in run.metrics) >= least for run in runs]
+    if sum(whole) < _WHOLE * len(runs):
+        return f"{len(runs) - sum(whole)} runs lack more than {1 - MOSTLY:.0%} of it"
+    return None
 
 
 _WHOLE = 0.9
-"""Share of the runs that have to measure all of an objective which is fitted as one."""
+"""Share of the runs that have to measure most of an objective which is fitted as one."""
 
 
 def expected_seconds(question: Question, runs: int, tasks: int) -> float:
@@ -90,23 +100,67 @@ def expected_seconds(question: Question, runs: int, tasks: int) -> float:
 
 
 @dataclass(frozen=True)
-class _Judge:
-    """What one fit says of any mixture."""
+class Judge:
+    """What one fit says of any mixture: all that an answer needs, so it can be kept (`mixing.kept`) without the runs.
+
+        said = Judge.of(question, runs).evaluate({"mine": {"web": 0.6, "code": 0.4}})
+        said["mixtures"]["mine"]["objective"]["gain"]
+
+    Attributes:
+        question: by the law that was fitted, without the older runs that it was fitted to.
+        learned: the law, its refits, and the runs as a table.
+        standing: what is said of every mixture alike.
+        note: which lighter law stands in for the question's own; None where that was fitted.
+    """
 
     question: Question
     learned: Learned
-    problem: MixtureProblem
+    standing: Standing
+    note: str | None
 
-    def document(self, weights: np.ndarray) -> Document:
+    @classmethod
+    def of(cls, question: Question, runs: Sequence[RunEvidence]) -> Self:
+        """Fitted to the finished runs, in any order.
+
+        Raises:
+            TooFewRuns, InvalidMetrics, ...: as `mixing.answer.proposal.propose`.
+        """
+        question, note = quick(question, runs)
+        learned = learn(question, runs, stream(question, FOLDS))
+        return cls(replace(question, reuse=Reuse(question.reuse.groups)), learned, Standing.of(learned), note)
+
+    def evaluate(self, mixtures: Mapping[str, Mapping[str, float]]) -> Document:
+        """What is predicted of `{name: {domain: weight}}`, each over all domains.
+
+        Of each mixture the document has the members of a proposal's (`objective`, `tasks`, `worse`, `domains`), with
+        `proposed_interval`, where one more run of it is expected; what it breaks (`violated`); and its L1 distance to
+        the runs.
+
+        Raises:
+            UnknownDomain, MissingDomain, InvalidWeights: a mixture.
+        """
+        names, evidence = self.question.domains.names, self.learned.evidence
+        rows = {called: Mixture.of(given, over=names).align(names) for called, given in mixtures.items()}
+        return {
+            "regression": self.question.parts.regression,
+            "runs_used": len(evidence.weights),
+            "mixtures": {called: self._document(weights) for called, weights in rows.items()},
+            "notes": [*evidence.notes, *self.learned.law.notes(), *([self.note] if self.note else [])],
+        }
+
+    @cached_property
+    def _problem(self) -> MixtureProblem:
+        return problem_of(self.question, self.learned.evidence, self.learned.law)
+
+    def _document(self, weights: np.ndarray) -> Document:
         """What is predicted of (m,) weights, and what they break."""
         question, learned = self.question, self.learned
         intervals = None
         if (refits := learned.refits) is not None:
-            same = np.repeat(weights[None], len(refits.laws), axis=0)
             natural = question.domains.natural_weights
-            intervals = gain_intervals(learned.law, refits, learned.evidence, same, natural, weights)
+            intervals = gain_intervals(learned.law, refits, learned.evidence, weights[None], natural, weights)
         given = Solution(weights, float("nan"))
-        report = Report(Proposal(question, learned, self.problem, given, intervals))
+        report = Report(Proposal(question, learned, self._problem, given, intervals), self.standing)
         away = np.abs(learned.evidence.weights - weights).sum(axis=1) + learned.evidence.table.off
         expected = report.expected(report.at_proposed)
         tasks = [
@@ -161,8 +215,8 @@ class _Judge:
                         "value": weight,
                         "statement": f"{constraint.name} weighs {weight:.4f}, and is to weigh {how} {bound:.4f}.",
                     }
-        broken = self.problem.excesses(report.at_proposed[None])[:, 0]
-        rails = zip(self.question.guard_rails, self.problem.guard_rails, broken.tolist(), strict=True)
+        broken = self._problem.excesses(report.at_proposed[None])[:, 0]
+        rails = zip(self.question.guard_rails, self._problem.guard_rails, broken.tolist(), strict=True)
         for guard, rail, excess in rails:
             if excess > BINDING:
                 sense = report.senses[guard.task]
@@ -179,46 +233,3 @@ class _Judge:
 
 def _interval(report: Report, task: str, ends: np.ndarray) -> list[float] | None:
     return None if np.isnan(ends[0]) else report.senses[task].interval(*ends)
-
-
-def fitted(question: Question, runs: Sequence[RunEvidence]) -> Learned:
-    """What `evaluate` judges by, which is the same for any mixtures; raises as `mixing.answer.proposal.propose`."""
-    question, _ = quick(question, runs)
-    return learn(question, runs, stream(question, FOLDS))
-
-
-def evaluate(
-    question: Question,
-    runs: Sequence[RunEvidence],
-    mixtures: Mapping[str, Mapping[str, float]],
-    learned: Learned | None = None,
-) -> Document:
-    """What the runs predict of given mixtures, each over all domains, by one fit.
-
-        evaluate(question, runs, {"mine": {"web": 0.6, "code": 0.4}})["mixtures"]["mine"]["objective"]["gain"]
-
-    Of each mixture the document has the members of a proposal's (`objective`, `tasks`, `worse`, `domains`), with
-    `proposed_interval`, where one more run of it is expected; what it breaks (`violated`); and its L1 distance to the
-    runs.
-
-    Args:
-        question: what was asked of the runs.
-        runs: the finished ones, in any order.
-        mixtures: `{name: {domain: weight}}`.
-        learned: what `fitted` gave for the question and the runs; None to fit now.
-
-    Raises:
-        UnknownDomain, MissingDomain, InvalidWeights: a mixture.
-        TooFewRuns, InvalidMetrics, ...: as `mixing.answer.proposal.propose`.
-    """
-    question, note = quick(question, runs)
-    names = question.domains.names
-    rows = {called: Mixture.of(given, over=names).align(names) for called, given in mixtures.items()}
-    learned = fitted(question, runs) if learned is None else learned
-    judge = _Judge(question, learned, problem_of(question, learned.evidence, learned.law))
-    return {
-        "regression": question.parts.regression,
-        "runs_used": len(learned.evidence.weights),
-        "mixtures": {called: judge.document(weights) for called, weights in rows.items()},
-        "notes": [*learned.evidence.notes, *learned.law.notes(), *([note] if note else [])],
-    }

@@ -76,6 +76,8 @@ def added(parts: Sequence[Expansion]) -> Expansion:
 
 def measured_alike(measured: np.ndarray) -> tuple[np.ndarray, ...]:
     """The columns of (K, T) booleans in groups of equal columns, each an array of indices, in order."""
+    if (measured == measured[:, :1]).all():
+        return (np.arange(measured.shape[1]),)
     _, group = np.unique(measured, axis=1, return_inverse=True)
     first = {int(number): int(np.argmax(group == number)) for number in np.unique(group)}
     return tuple(np.flatnonzero(group == number) for number in sorted(first, key=lambda key: first[key]))

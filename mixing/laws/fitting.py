@@ -68,9 +68,11 @@ def fit_and_refit(
         law, laws, predicted = _with_folds(part, table, kept)
     except TooFewRuns:
         return fit(part, table), None
-    runs = joined_folds(believable(predicted, table.filled), kept, part.repeats)
+    runs = joined_folds(believable(predicted, table.ends), kept, part.repeats)
     left = 1 - part.repeats / len(kept)
-    return law, Refits(laws, runs[:, judged], table.metrics[judged], table.weights[judged], left)
+    # In one order in memory, or sums over it would round otherwise once it was kept and read again.
+    unseen = np.ascontiguousarray(runs[:, judged])
+    return law, Refits(laws, unseen, table.metrics[judged], table.weights[judged], left)
 
 
 def judged_runs(part: RegressionPart, table: RunTable) -> np.ndarray:

@@ -32,7 +32,7 @@ from mixing.runs.sound import (
     unfit,
     values_of,
 )
-from mixing.runs.table import Groups, RunTable
+from mixing.runs.table import MOSTLY, Groups, RunTable, read_from
 from mixing.sense import turned, unclear_direction
 
 _CANCELLED = 1e-3
@@ -195,6 +195,7 @@ def gather(
     notes = (
         *_notes(sums[:, 0], dropped, lacking, spec, tasks),
         *_gaps(kept, tasks),
+        *_completed(metrics, columns, len(tasks)),
         *(_kept_in_doubt(one, needs.runs) for one in in_doubt),
     )
     return Evidence(table, tasks, columns, noise, left_out, dropped, notes, set_aside, _without_rows(kept))
@@ -279,8 +280,8 @@ def _table(
     used = columns.matrix != 0
     # The noise of tasks in one group is taken as independent; it is known where that of all of them is.
     joint = np.where(~(used & ~known).any(1), np.sqrt(np.square(noise) @ np.square(columns.matrix).T), 0.0)
-    values = np.nan_to_num(metrics) @ columns.matrix.T
-    values[np.isnan(metrics).astype(float) @ used.T > 0] = np.nan
+    values, unsure = read_from(columns.matrix, metrics)
+    joint = np.hypot(joint, unsure)
     ordered = [runs[row] for row in order]
     doubt = np.array([run.doubt for run in ordered])
     table = RunTable(
@@ -360,6 +361,18 @@ def _gaps(runs: Sequence[RunEvidence], tasks: Sequence[str]) -> Iterator[str]:
             f"{', '.join(names)}: no number for {len(missed)} of {len(new)} runs ({named}); fitted to the other"
             f" {len(new) - len(missed)}."
         )
+
+
+def _completed(metrics: np.ndarray, columns: Groups, tasks: int) -> Iterator[str]:
+    """Of the groups beside the (K, T) metrics, how many runs lack a part."""
+    for name, row in zip(columns.names[tasks:], columns.matrix[tasks:], strict=True):
+        lacking = np.isnan(metrics).astype(float) @ row / row.sum()
+        some = lacking[(lacking > 0) & (lacking <= 1 - MOSTLY)]
+        if len(some):
+            yield (
+                f"Of {name} {len(some)} runs lack a part, {some.max():.1%} at most: it is taken to be off its mean by"
+                " as much as the rest of them is, and they count by so much less."
+            )
 
 
 def _without(run: RunEvidence, task: str) -> str:

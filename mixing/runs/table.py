@@ -5,6 +5,7 @@ to some of its rows or to some of its columns. An objective is read from the col
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
@@ -98,10 +99,10 @@ class RunTable:
         """(K,) whether everything was measured on the run."""
         return np.asarray(self.measured.all(axis=1))
 
-    @property
-    def filled(self) -> np.ndarray:
-        """(K, C) the metrics, with a column's mean where one is missing: for their range, not to be fitted."""
-        return np.where(self.measured, self.metrics, np.nanmean(self.metrics, axis=0))
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """(2, C) the lowest and the highest that was measured."""
+        return np.stack([np.nanmin(self.metrics, axis=0), np.nanmax(self.metrics, axis=0)])
 
     def own_domains(self) -> tuple[int, ...]:
         """(C,) the domain whose held-out slice each column is.
@@ -177,3 +178,35 @@ class Groups:
             matrix=np.concatenate([each, self.matrix[counted]]),
             membership=np.concatenate([none, self.membership[:, counted]], axis=1),
         )
+
+
+MOSTLY = 0.75
+"""Share of a group's weight that a run must have measured to count in it."""
+
+
+def read_from(matrix: np.ndarray, metrics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K, G) `metrics @ matrix.T` of (K, T) metrics with gaps and weights of at least 0, and how unsure each is.
+
+    Where a run measured most of a group, what it lacks is taken to lie off its mean over the runs by as much as what
+    it has does on average. The deviation is that of the lacking tasks around such averages, taken as independent.
+    Where it measured less, the value is NaN.
+    """
+    known, whole = np.isfinite(metrics), matrix.sum(axis=1)
+    means = np.nanmean(metrics, axis=0)
+    away = np.where(known, metrics - means, 0.0)
+    has = known.astype(float) @ matrix.T / whole
+    average = away @ matrix.T / np.where(has > 0, has, 1.0)
+    values = np.where(has >= MOSTLY, means @ matrix.T + average, np.nan)
+    complete = has > 1 - _ROUNDED
+    values = np.where(complete, np.where(known, metrics, 0.0) @ matrix.T, values)
+    unsure = np.zeros_like(values)
+    for group in np.flatnonzero((~complete & np.isfinite(values)).any(axis=0)):
+        apart = np.where(known, away - (average[:, [group]] / whole[group]), np.nan)
+        spread = np.nanvar(apart, axis=0) * matrix[group] ** 2
+        unsure[:, group] = np.where(
+            complete[:, group], 0.0, np.sqrt(np.where(known, 0.0, spread).sum(axis=1))
+        )
+    return values, unsure
+
+
+_ROUNDED = 1e-12

@@ -80,6 +80,11 @@ _OUTPUTS = ("json_file", "html_file", "mixture_out", "format_name", "path", "seq
 )
 @click.option("--metrics", multiple=True, metavar="GLOB", help="Columns that are metrics: 'eval/*'.")
 @click.option("--ignore", "ignored", multiple=True, metavar="GLOB", help="Columns that are neither.")
+@click.option("--run-tokens", metavar="COLUMN", help="Of how many tokens each run trained.  [tokens]")
+@click.option(
+    "--run-parameters", metavar="COLUMN", help="Of how many parameters its model has.  [parameters]"
+)
+@click.option("--run-seed", metavar="COLUMN", help="Of its seed.  [seed]")
 @click.option(
     "--keep", multiple=True, callback=_pairs, metavar="COLUMN=VALUE", help="Rows to keep: status=completed."
 )
@@ -116,6 +121,14 @@ _OUTPUTS = ("json_file", "html_file", "mixture_out", "format_name", "path", "seq
 )
 @click.option(
     "--lower-is-better", multiple=True, metavar="GLOB", help="Metrics that are not, whatever their name."
+)
+@click.option(
+    "--unit",
+    "units",
+    multiple=True,
+    callback=_pairs,
+    metavar="GLOB=UNIT",
+    help="What metrics are measured in: 'eval/*=BPB'.",
 )
 @click.option(
     "--tokens",

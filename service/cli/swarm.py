@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from exchange.formats import FORMATS
-from exchange.results import REALISED, InvalidResults, may_be_results, of_a_kind, read_results
+from exchange.results import REALISED, InvalidResults, drawn_of, may_be_results, of_a_kind, read_results
 from service.cli import FOLDER, Answer, answering, complaint_of, connected, service_options
 from service.cli.fit import trainer_options
 
@@ -33,6 +33,7 @@ def swarm() -> None:
 @click.option("--to", "directory", required=True, type=FOLDER, help="Directory to make; a folder a run.")
 @click.option("--waiting", is_flag=True, help="Only runs whose results are not in, as of the newest round.")
 @click.option("--target-tokens", type=click.FloatRange(1, 1e15), help="Of a run; its own when left out.")
+@click.option("--cap", "repetition_cap", type=float, help="Most epochs of a domain in a run.  [no cap]")
 @trainer_options
 @service_options
 def export(
@@ -49,8 +50,10 @@ def export(
         client.export_swarm(swarm_id, format_name, directory, waiting=waiting, **said)
     reports = json.loads((directory / "realised.json").read_text(encoding="utf-8"))
     worst = max(report["largest_error"] for report in reports.values())
+    often = [row["epochs"] or 0.0 for report in reports.values() for row in report["domains"]]
+    most = f", and no domain read more than {max(often):.2g} times" if any(often) else ""
     click.echo(
-        f"{len(reports)} runs in {directory}; every share is drawn within {worst:.1e} of its weight.\n"
+        f"{len(reports)} runs in {directory}; every share is drawn within {worst:.1e} of its weight{most}.\n"
         f"Send what they measure with `mixwright swarm results {swarm_id} FILES...`."
     )
 
@@ -102,16 +105,11 @@ def finish(client: "Client", optimization_id: str) -> Answer:
 def _drawn(files: Sequence[Path]) -> dict[str, dict[str, int]]:
     """`{run: tokens of each domain}` by the exact reports in the folders that were named, or above them."""
     places = {folder / REALISED for path in files for folder in (path, *path.absolute().parents[:3])}
-    drawn = {}
-    for place in sorted(place for place in places if place.is_file()):
-        with complaint_of(ValueError, KeyError, TypeError, AttributeError):
-            reports = json.loads(place.read_text(encoding="utf-8"))
-            drawn |= {
-                run: {row["name"]: round(row["tokens"]) for row in report["domains"]}
-                for run, report in reports.items()
-                if report["exact"] and report["target_tokens"] is not None
-            }
-    return drawn
+    return {
+        run: tokens
+        for place in sorted(place for place in places if place.is_file())
+        for run, tokens in drawn_of(place.read_bytes(), str(place)).items()
+    }
 
 
 def _contents(files: Sequence[Path], runs: Sequence[str]) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from service.http.routes import (
 )
 from service.http.schemas import After, Limit, Page
 from service.mixtures import service, token_files
-from service.mixtures.evaluation import EvaluateRequest, EvaluationView, evaluate_mixtures
+from service.mixtures.evaluation import EvaluateRequest, EvaluationView, evaluation_document
 from service.mixtures.exports import (
     ExportQuery,
     ExportView,
@@ -57,11 +57,9 @@ def list_mixtures(
 
 @router.post(":evaluate", response_model=EvaluationView)
 @slow
-def evaluate(
-    body: EvaluateRequest, settings: SettingsDependency, compute: ComputeDependency
-) -> EvaluationView:
+def evaluate(body: EvaluateRequest, settings: SettingsDependency, compute: ComputeDependency) -> Response:
     """What an optimization's runs predict of weights of one's own, and what they break. Stores nothing."""
-    return compute(evaluate_mixtures, settings, body)
+    return Response(compute(evaluation_document, settings, body), media_type=JSON)
 
 
 @router.post(":schedule", response_model=ScheduleView)

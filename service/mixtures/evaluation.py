@@ -1,20 +1,24 @@
 """``POST /v1/mixtures:evaluate``: what an optimization's runs predict of mixtures somebody has in mind."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, Field, model_validator
 from sqlalchemy.orm import Session
 
 from mixing.errors import MixingError
 from service.http.schemas import RequestModel, Weights
-from service.mixtures.kept_laws import keep_law, kept_law, law_file
+from service.mixtures.kept_laws import judge_file, keep_judge, kept_judge
 from service.mixtures.service import mixture_with_id
 from service.optimizations.service import optimization_with_id
-from store.engine import database_for
+from store.engine import Database, database_for
 from store.problems import Conflict, Invalid, invalid
-from store.question import JobQuestion
+from store.question import JobQuestion, version_of
 from store.settings import Settings
+
+if TYPE_CHECKING:  # only named here
+    from mixing.answer.whatif import Judge
 
 
 class CandidateRequest(RequestModel):
@@ -75,32 +79,40 @@ def evaluate_mixtures(settings: Settings, request: EvaluateRequest) -> Evaluatio
     Raises a Problem: NotFound, Conflict where nothing was trained, Invalid for a mixture that is not over the domains
     and for runs no regression can be fitted to.
     """
-    from mixing.answer.whatif import evaluate, fitted
+    try:
+        with database_for(settings.resolved_database_url) as database:
+            with database.read() as session:
+                optimization = optimization_with_id(session, request.optimization_id)
+                file = judge_file(settings, version_of(session, optimization))
+                weights = _weights(session, request)
+            judge = kept_judge(file) or _fitted(database, request.optimization_id, file)
+        made = judge.evaluate(weights)
+    except MixingError as error:
+        raise invalid(error) from error
+    mixtures = [{"name": name, **document} for name, document in made["mixtures"].items()]
+    return EvaluationView.model_validate(
+        {**made, "optimization_id": request.optimization_id, "mixtures": mixtures}
+    )
 
-    with database_for(settings.resolved_database_url) as database, database.read() as session:
-        asked = JobQuestion.of(session, optimization_with_id(session, request.optimization_id))
-        weights = _weights(session, request)
+
+def evaluation_document(settings: Settings, request: EvaluateRequest) -> bytes:
+    """JSON of the same."""
+    return evaluate_mixtures(settings, request).model_dump_json().encode()
+
+
+def _fitted(database: Database, optimization_id: str, file: Path) -> "Judge":
+    from mixing.answer.whatif import Judge
+
+    with database.read() as session:
+        asked = JobQuestion.of(session, optimization_with_id(session, optimization_id))
     question = asked.question()
     if question.recipe is None:
         raise Conflict(
             "no_runs", f"The method {question.method!r} trains no runs: there is nothing to predict by."
         )
-    file = law_file(settings, asked)
-    try:
-        runs, learned = asked.evidence(), kept_law(file)
-        if learned is None:
-            learned = fitted(question, runs)
-            keep_law(file, learned)
-        made = evaluate(question, runs, weights, learned)
-    except MixingError as error:
-        raise invalid(error) from error
-    return EvaluationView.model_validate(
-        {
-            **made,
-            "optimization_id": request.optimization_id,
-            "mixtures": [{"name": name, **document} for name, document in made["mixtures"].items()],
-        }
-    )
+    judge = Judge.of(question, asked.evidence())
+    keep_judge(file, judge)
+    return judge
 
 
 def _weights(session: Session, request: EvaluateRequest) -> dict[str, Mapping[str, float]]:

@@ -149,8 +149,7 @@ def given_of(session: Session, revision: Revision, checked: CheckedRequest) -> G
         )
     if request.target is None:
         _check_alike(swarms, request.same_proxy)
-    else:
-        _check_one_tokenizer(swarms)
+    _check_one_tokenizer(swarms, request.same_proxy and request.target is None)
     return GivenSwarms(swarms, _metrics(swarms))
 
 
@@ -166,17 +165,30 @@ def _check_alike(swarms: Sequence[GivenSwarm], same_proxy: bool) -> None:
                 " which a law would take for the mixtures' doing. If they are the same, say same_proxy.",
                 f"swarms[{index}]",
             )
+        sizes = [one.brought.parameters for one in (first, other)]
+        if sizes[0] and sizes[1] and not alike(sizes[0] / sizes[1]):
+            raise Invalid(
+                "unlike_proxies",
+                f"{first.label} trained models of {sizes[0]:,} parameters and {other.label} of {sizes[1]:,}: what"
+                " they reach lies on different levels. Say a target, and what size does is learned from both; or"
+                " leave one of them out.",
+                f"swarms[{index}]",
+            )
 
 
-def _check_one_tokenizer(swarms: Sequence[GivenSwarm]) -> None:
-    """Models of several sizes are of one family of losses where they read the same tokens."""
-    first = next((one for one in swarms if one.tokenizer is not None), None)
-    for index, other in enumerate(swarms):
-        if first is not None and other.tokenizer not in (None, first.tokenizer):
+def _check_one_tokenizer(swarms: Sequence[GivenSwarm], same_proxy: bool) -> None:
+    """Losses per token, and weights that are shares of tokens, compare where the tokens are the same.
+
+    What was trained here reads a file, which somebody may call otherwise who says that it is the ``same_proxy``.
+    """
+    told = [None if same_proxy and one.document is not None else one.tokenizer for one in swarms]
+    known = next(((one, name) for one, name in zip(swarms, told, strict=True) if name is not None), None)
+    for index, (other, tokenizer) in enumerate(zip(swarms, told, strict=True)):
+        if known is not None and tokenizer not in (None, known[1]):
             raise Invalid(
                 "unlike_tokenizers",
-                f"{first.label} reads the tokens of {first.tokenizer} and {other.label} those of {other.tokenizer}:"
-                " runs of several sizes tell what size does where all else is alike; leave one of them out.",
+                f"{known[0].label} reads the tokens of {known[1]} and {other.label} those of {tokenizer},"
+                " whose losses and weights are not the same thing; leave one of them out.",
                 f"swarms[{index}]",
             )
 

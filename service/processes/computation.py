@@ -41,6 +41,7 @@ PATIENT: Final = 5
 _COMPUTING, _READING = "computing", "reading"
 _log = logging.getLogger("mixwright.computation")
 _PRELOADED = [
+    "mixing.answer.whatif",
     "service.http.app",
     "service.processes.address",
     "service.processes.web",

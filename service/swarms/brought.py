@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 from exchange.columns import Reading
 from exchange.directions import directions
 from exchange.sheets import Sheet, sheet_of
-from exchange.swarm import Swarm, read_swarm
+from exchange.swarm import Swarm, Trained, read_swarm
 from mixing.document import to_document
 from mixing.errors import MixingError
+from mixing.runs.sound import alike
 from proxy_models.errors import CorpusError
 from proxy_models.text.data_roots import open_data
 from service.swarms.schemas import RunRequest, SwarmRequest, TablesRequest
@@ -43,10 +44,11 @@ class BroughtRun:
 
 @dataclass(frozen=True)
 class BroughtSwarm:
-    """Runs over the domains of a revision, and what reading them noted."""
+    """Runs over the domains of a revision, what reading them noted, and how many parameters their model has."""
 
     runs: Sequence[BroughtRun]
     notes: tuple[str, ...] = ()
+    parameters: int | None = None
 
 
 def read_brought(settings: Settings, request: SwarmRequest, domains: Sequence[str]) -> BroughtSwarm:
@@ -56,25 +58,28 @@ def read_brought(settings: Settings, request: SwarmRequest, domains: Sequence[st
             swarm = _given(request.runs, domains)
         else:
             swarm = _tabled(settings, request.tables).over(domains)
+        parameters = swarm.one_of("parameters")
         if swarm.metrics:
             directions(swarm.metrics, swarm.runs, request.higher_is_better, request.lower_is_better)
     except MixingError as error:
         raise invalid(error, error.field if error.field in _FIELDS else _member(request)) from error
     if len(swarm.runs) > settings.max_runs:
         raise Invalid("too_many_runs", f"At most {settings.max_runs} runs.", _member(request))
-    beside = {run.id: run for run in request.runs}
+    said = request.parameters
+    if said is not None and parameters is not None and not alike(said / parameters):
+        raise Invalid(
+            "unlike_proxies",
+            f"The table says {parameters:,} parameters, and the request {said:,}.",
+            "parameters",
+        )
+    trained = [Trained(run.tokens, None, run.seed) for run in request.runs] or swarm.trained
     return BroughtSwarm(
         [
-            BroughtRun(
-                run.id,
-                dict(run.mixture),
-                dict(run.metrics),
-                beside[run.id].tokens if run.id in beside else None,
-                beside[run.id].seed if run.id in beside else None,
-            )
-            for run in swarm.runs
+            BroughtRun(run.id, dict(run.mixture), dict(run.metrics), told.tokens, told.seed)
+            for run, told in zip(swarm.runs, trained, strict=True)
         ],
         swarm.notes,
+        said or parameters,
     )
 
 
@@ -138,7 +143,7 @@ def store_swarm(
     said = BroughtDocument(
         name=request.name,
         proxy_name=request.proxy_name,
-        parameters=request.parameters,
+        parameters=brought.parameters,
         tokenizer=request.tokenizer,
         higher_is_better=tuple(request.higher_is_better),
         lower_is_better=tuple(request.lower_is_better),

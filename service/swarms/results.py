@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from exchange.directions import directions
-from exchange.results import InvalidResults, read_results
+from exchange.results import REALISED as REPORT
+from exchange.results import InvalidResults, drawn_of, read_results
 from mixing.document import to_document
 from mixing.errors import MixingError
 from service.optimizations.given import patterns_of
@@ -55,12 +57,15 @@ def read_files(
     """
     found: dict[str, dict[str, float]] = {}
     left_out: list[str] = []
+    drawn: dict[str, dict[str, int]] = {}
     for index, pattern in enumerate(request.files):
         place = f"files[{index}]"
         contents = {
             str(path): bytes_of(path, place) for path in resolve_files(pattern, settings.roots, place)
         }
         try:
+            for path in [path for path in contents if PurePath(path).name == REPORT]:
+                drawn |= drawn_of(contents[path], path)
             read = read_results(contents, names)
         except InvalidResults as error:
             raise invalid(error, place) from error
@@ -81,7 +86,11 @@ def read_files(
     sent = {one.run for one in request.results}
     if both := sorted(sent & set(found)):
         raise Invalid("duplicate_run", f"Run {both[0]!r} is among the results and in the files.", "files")
-    made = [ResultRequest(run=run, metrics=metrics) for run, metrics in found.items() if metrics]
+    made = [
+        ResultRequest(run=run, metrics=metrics, realised_tokens=drawn.get(run, {}))
+        for run, metrics in found.items()
+        if metrics
+    ]
     return ReadResults([*request.results, *made], tuple(dict.fromkeys(sorted(left_out))))
 
 

@@ -52,6 +52,15 @@ class TablesRequest(RequestModel):
     weight_columns: list[Pattern] = Field(default_factory=list, max_length=1000)
     metric_columns: list[Pattern] = Field(default_factory=list, max_length=1000)
     ignored: list[Pattern] = Field(default_factory=list, max_length=1000)
+    run_tokens: str | None = Field(
+        default=None,
+        max_length=255,
+        description="The column of how many tokens a run trained, if not `tokens`.",
+    )
+    run_parameters: str | None = Field(
+        default=None, max_length=255, description="Of how many parameters its model has, if not `parameters`."
+    )
+    run_seed: str | None = Field(default=None, max_length=255, description="Of its seed, if not `seed`.")
     keep: dict[str, str] = Field(
         default_factory=dict, description="`{column: value}` of the rows that count."
     )
@@ -70,6 +79,9 @@ class TablesRequest(RequestModel):
             weights=tuple(self.weight_columns),
             metrics=tuple(self.metric_columns),
             ignored=tuple(self.ignored),
+            run_tokens=self.run_tokens,
+            run_parameters=self.run_parameters,
+            run_seed=self.run_seed,
             keep=self.keep,
             phase=self.phase,
             phase_shares=tuple(self.phase_shares),
@@ -138,7 +150,8 @@ class ResultsRequest(DirectionsRequest):
         default_factory=list,
         max_length=1000,
         description="Paths or patterns below a data root, of lm-eval, Hugging Face, TensorBoard, MLflow or tables; a "
-        "run's files lie in a folder of its name.",
+        "run's files lie in a folder of its name. With the export's `realised.json` among them a run counts as the "
+        "mixture its trainer draws.",
     )
     replace: bool = Field(default=False, description="Whether other values take the place of earlier ones.")
 

@@ -309,3 +309,56 @@ def test_whoever_waits_is_told_what_is_done_and_how_long_it_takes() -> None:
         "fitting 30 runs of 1 metrics by effective-power",
     ]
     assert all(seconds > 0 for _, seconds in told)
+
+
+def scaled(tmp_path: Path, count: int = 30, **columns: Sequence[Any]) -> Path:
+    """One table of runs with further columns."""
+    table = rows(count)
+    for number, row in enumerate(table):
+        row |= {name: values[number % len(values)] for name, values in columns.items()}
+    named = {"web": "w/web", "code": "w/code", "books": "w/books", "loss": "eval/loss"}
+    return csv_file(tmp_path / "t.csv", [{named.get(k, k): v for k, v in row.items()} for row in table])
+
+
+def test_what_a_run_trained_is_read_beside_its_weights_and_metrics(tmp_path: Path) -> None:
+    table = scaled(tmp_path, tokens=["1e9", "2000000000.0"], parameters=[1_000_000], seed=[1, 2, ""])
+    swarm = read(table)
+    assert (swarm.domains, swarm.metrics) == (("w:web", "w:code", "w:books"), ("eval/loss", "eval/x"))
+    assert [each.tokens for each in swarm.trained[:3]] == [10**9, 2 * 10**9, 10**9]
+    assert {each.parameters for each in swarm.trained} == {10**6}
+    assert [run.seed for run in swarm.runs[:3]] == [1, 2, None]
+    unnamed = read(table, ignored=("seed", "tokens"))
+    assert {(each.tokens, each.seed) for each in unnamed.trained} == {(None, None)}
+    called = scaled(tmp_path, **{"train/tokens": [5, 7]})
+    assert [each.tokens for each in read(called, run_tokens="train/tokens").trained[:2]] == [5, 7]
+    with pytest.raises(InvalidTable, match="no column 'train/toks'"):
+        read(called, run_tokens="train/toks")
+    for cell in ("-1", "1.5", "many"):
+        with pytest.raises(InvalidTable, match=r"t\.csv, row 2, column 'seed'"):
+            read(scaled(tmp_path, seed=[cell]))
+
+
+@pytest.mark.parametrize("column", ["parameters", "tokens"])
+def test_runs_of_several_sizes_or_lengths_are_refused_until_those_of_one_are_kept(
+    column: str, tmp_path: Path
+) -> None:
+    table = scaled(tmp_path, **{column: ["1000000", "6e7", "1000000.0"]})
+    with pytest.raises(InvalidTable, match=f"20 of 1,000,000, 10 of 60,000,000.*{column}=1000000"):
+        mixwright.fit(table, regression="effective-power")
+    kept = mixwright.fit(table, regression="effective-power", keep={column: "1000000"})
+    assert kept.document["runs_used"] == 20
+    near = scaled(tmp_path, **{column: [1_000_000, 1_030_000]})
+    assert mixwright.fit(near, regression="effective-power").document["runs_used"] == 30
+
+
+def test_a_law_that_looks_at_lengths_is_told_them(tmp_path: Path) -> None:
+    table = scaled(tmp_path, tokens=[10**8, 10**9])
+    answer = mixwright.fit(table, regression="multi-fidelity")
+    assert set(answer.proposal.learned.evidence.table.tokens.tolist()) == {0.1, 1.0}
+
+
+def test_a_stated_unit_is_that_of_the_answer(tmp_path: Path) -> None:
+    answer = mixwright.fit(scaled(tmp_path), regression="effective-power", units={"eval/*": "BPB"})
+    assert answer.document["objective"]["unit"] == "BPB"
+    with pytest.raises(InvalidSetting, match="there is no metric 'none'"):
+        mixwright.fit(scaled(tmp_path), units={"none": "BPB"})

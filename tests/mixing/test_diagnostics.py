@@ -95,7 +95,9 @@ def cross_validate(
 ) -> HeldOutError:
     """Of predictions of every run by fits without it, over `repeats` choices of folds."""
     kept = kept_in_folds(regression, weights, generator, folds, repeats)
-    predicted = believable(regression.held_out(weights, metrics, kept, noise), metrics)
+    predicted = believable(
+        regression.held_out(weights, metrics, kept, noise), np.stack([metrics.min(0), metrics.max(0)])
+    )
     both = joined_folds(predicted, kept, repeats), metrics
     return held_out_error(*(np.concatenate([each, (each @ objective)[..., None]], axis=-1) for each in both))
 

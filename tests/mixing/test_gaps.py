@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from mixing.answer.proposal import propose
+from mixing.answer.whatif import quick
 from mixing.domains import Domains
 from mixing.errors import TooFewRuns
+from mixing.methods import combine, method_named
 from mixing.question import Question
 from mixing.runs.evidence import RunEvidence
 from mixing.runs.noise import outliers
+from mixing.runs.table import read_from
 from tests.mixing.test_units import DOMAINS, TASKS, question_of, runs_of
 
 
@@ -199,3 +202,54 @@ def test_a_diverged_run_is_named_among_runs_of_one_mixture() -> None:
     (found,) = outliers(weights, values, np.ones(12))
     assert found.run == 3
     assert found.expected == pytest.approx(1, abs=0.02)
+
+
+def test_a_run_that_lacks_a_little_of_a_mean_is_off_by_as_much_as_the_rest_of_it() -> None:
+    """Where all tasks move together that is the mean itself; a run that lacks too much of it has none."""
+    means, weights = np.array([1.0, 5.0, -2.0, 40.0]), np.array([[0.4, 0.3, 0.2, 0.1]])
+    moved = np.random.default_rng(0).normal(size=20)
+    metrics = means + (moved - moved.mean())[:, None]
+    gaps = metrics.copy()
+    gaps[0, 3], gaps[1, 2], gaps[2, :2] = np.nan, np.nan, np.nan
+    complete, sure = read_from(weights, metrics)
+    assert np.array_equal(complete, metrics @ weights.T)
+    assert not sure.any()
+    values, unsure = read_from(weights, gaps)
+    assert np.isnan(values[2, 0])
+    assert np.array_equal(values[3:], complete[3:])
+    # The means over the runs that have a task are not those over all of them: hence not to the last bit.
+    assert values[:2] == pytest.approx(complete[:2], abs=0.1)
+    assert unsure[:2].max() < 0.01
+    assert not unsure[3:].any()
+
+
+def test_how_unsure_such_a_value_is_is_how_far_it_is_off() -> None:
+    generator, weights = np.random.default_rng(1), np.full((1, 10), 0.1)
+    metrics = generator.normal(size=(500, 1)) + generator.normal(size=(500, 10)) * np.arange(1, 11)
+    gaps = np.where(np.arange(10) >= 8, np.nan, metrics)
+    gaps[:250] = metrics[:250]
+    values, unsure = read_from(weights, gaps)
+    off = (values - metrics @ weights.T)[250:]
+    assert off.std() == pytest.approx(np.sqrt(np.mean(unsure[250:] ** 2)), rel=0.15)
+
+
+def test_an_objective_of_many_metrics_with_gaps_is_fitted_as_one_and_says_so() -> None:
+    mixtures = np.random.default_rng(0).dirichlet([1, 2, 3], size=30)
+    tasks = {f"t{k:03}": 1.0 for k in range(200)}
+    runs = []
+    for number, (a, b, c) in enumerate(mixtures.tolist()):
+        values = {name: 2 - a**0.5 + 0.01 * k * b for k, name in enumerate(tasks)}
+        values.pop(f"t{number:03}")
+        runs.append(RunEvidence(f"r{number}", {"a": a, "b": b, "c": c}, values))
+    asked = Question(domains=Domains.of({"a": 1, "b": 2, "c": 3}), objective=tasks, target_tokens=1.0)
+    slow = replace(asked, domains=Domains.of({f"d{k}": 1.0 for k in range(40)}))
+    lighter, note = quick(slow, runs * 20)
+    assert lighter.parts.regression.endswith("-of-objective")
+    assert note is not None
+    recipe = combine(
+        method_named("mixwright"), regression="effective-power-of-objective", granularity="aggregated"
+    )
+    document = propose(replace(asked, recipe=recipe), runs).to_dict()
+    assert document["weights"]["a"] > 0.8
+    assert any(one.startswith("Of objective 30 runs lack a part, 0.5% at most") for one in document["notes"])
+    assert document["runs_used"] == 30

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mixing.answer.whatif import evaluate, fitted
+from mixing.answer.whatif import Judge
 from mixing.kept import NotKept, read, written
 from mixing.methods import combine, method_named
 from mixing.parts import REGRESSIONS
@@ -28,15 +28,15 @@ def test_a_law_that_was_kept_says_what_it_said(
     asked = replace(
         question, recipe=combine(method_named("mixwright"), regression=regression), guard_rails=()
     )
-    learned = fitted(asked, runs)
+    judge = Judge.of(asked, runs)
     if regression in NOT_ARRAYS:
         with pytest.raises(NotKept):
-            written(learned)
+            written(judge)
         return
-    document, arrays = written(learned)
+    document, arrays = written(judge)
     again = read(json.loads(json.dumps(document)), arrays)
     mixtures = {"far": FAR, "natural": NATURAL}
-    assert repr(evaluate(asked, runs, mixtures, again)) == repr(evaluate(asked, runs, mixtures, learned))
+    assert repr(again.evaluate(mixtures)) == repr(judge.evaluate(mixtures))
 
 
 def test_what_is_referred_to_twice_is_kept_once() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mixing.answer.proposal import propose
-from mixing.answer.whatif import evaluate, quick
+from mixing.answer.whatif import Judge, quick
 from mixing.domains import Domains
 from mixing.errors import InvalidWeights, MissingDomain, UnknownDomain
 from mixing.methods import combine, method_named
@@ -53,7 +53,7 @@ def question() -> Question:
 def test_what_is_predicted_of_given_weights_is_near_the_truth_within_its_intervals(
     question: Question, runs: tuple[RunEvidence, ...]
 ) -> None:
-    said = evaluate(question, runs, {"far": FAR})["mixtures"]["far"]
+    said = Judge.of(question, runs).evaluate({"far": FAR})["mixtures"]["far"]
     real, natural = truth(FAR), truth(NATURAL)
     for task in said["tasks"]:
         assert task["proposed"] == pytest.approx(real[task["name"]], abs=0.02)
@@ -72,7 +72,7 @@ def test_every_limit_the_weights_break_is_told_in_a_sentence(
     question: Question, runs: tuple[RunEvidence, ...]
 ) -> None:
     broken = {"books": 0.3, "code": 0.25, "web": 0.45}
-    said = evaluate(question, runs, {"broken": broken, "natural": NATURAL})["mixtures"]
+    said = Judge.of(question, runs).evaluate({"broken": broken, "natural": NATURAL})["mixtures"]
     assert [(row["kind"], row["name"]) for row in said["broken"]["violated"]] == [
         ("repetition_cap", "books"),
         ("share", "share of web"),
@@ -86,7 +86,7 @@ def test_every_limit_the_weights_break_is_told_in_a_sentence(
 def test_the_distance_to_the_runs_is_that_of_a_loop_over_them(
     question: Question, runs: tuple[RunEvidence, ...]
 ) -> None:
-    said = evaluate(question, runs, {"far": FAR})["mixtures"]["far"]
+    said = Judge.of(question, runs).evaluate({"far": FAR})["mixtures"]["far"]
     apart = sorted(sum(abs(run.mixture[name] - FAR[name]) for name in FAR) for run in runs)
     assert said["nearest_run_distance"] == pytest.approx(apart[0])
     assert said["run_distances"]["farthest"] == pytest.approx(apart[-1])
@@ -96,7 +96,7 @@ def test_a_proposal_s_own_mixture_is_predicted_as_the_proposal_says(
     question: Question, runs: tuple[RunEvidence, ...]
 ) -> None:
     proposed = propose(question, runs).to_dict()
-    said = evaluate(question, runs, {"again": proposed["weights"]})["mixtures"]["again"]
+    said = Judge.of(question, runs).evaluate({"again": proposed["weights"]})["mixtures"]["again"]
     assert said["objective"]["proposed"] == pytest.approx(proposed["objective"]["proposed"], rel=1e-12)
     assert said["nearest_run_distance"] == pytest.approx(proposed["nearest_run_distance"], rel=1e-12)
     assert said["violated"] == []
@@ -118,7 +118,7 @@ def test_weights_that_are_no_mixture_of_the_domains_are_refused_by_name(
     runs: tuple[RunEvidence, ...],
 ) -> None:
     with pytest.raises(error, match=named):
-        evaluate(question, runs, {"mine": weights})
+        Judge.of(question, runs).evaluate({"mine": weights})
 
 
 def test_an_ensemble_that_would_keep_somebody_waiting_gives_way_and_says_so() -> None:

@@ -322,3 +322,67 @@ def test_runs_of_the_service_and_runs_brought_to_it_go_together(
         f"/v1/swarms/{own}/results", json={"results": [{"run": "x", "metrics": {"a": 1.0}}]}
     )
     assert refused.json()["code"] == "trained_here"
+
+
+def test_what_a_table_says_was_trained_is_the_runs(pool: TestClient, settings: Settings) -> None:
+    runs, folder = simulated(), settings.data_directory / "corpora"
+    for number, run in enumerate(runs):
+        run["metrics"] |= {"tokens": 10**9, "parameters": 10**6, "seed": number}
+    weights = written(folder / "w.csv", runs, "weights")
+    tables = {"weights": weights, "metrics": written(folder / "m.csv", runs, "metrics")}
+    swarm = brought(pool, tables=tables)
+    found = pool.get("/v1/runs", params={"swarm": swarm["id"], "limit": 3}).json()["items"]
+    assert [(run["requested_tokens"], run["seed"]) for run in found] == [(10**9, 0), (10**9, 1), (10**9, 2)]
+    assert set(found[0]["metrics"]) == {"loss/web", "loss/code"}
+    said = {"domain_set": "pool", "tables": tables}
+    refused = pool.post("/v1/swarms", json={**said, "parameters": 10**9}).json()
+    assert (refused["code"], refused["field"]) == ("unlike_proxies", "parameters")
+    other = brought(pool, runs=runs_of(runs), parameters=60 * 10**6)
+    question = {"domain_set": "pool", "target_tokens": 10**10, "swarms": [swarm["id"], other["id"]]}
+    refused = pool.post("/v1/optimizations", json={**question, "same_proxy": True}).json()
+    assert (refused["code"], refused["field"]) == ("unlike_proxies", "swarms[1]")
+    assert "1,000,000 parameters" in refused["detail"]
+    runs[0]["metrics"]["parameters"] = 10**9
+    written(folder / "m.csv", runs, "metrics")
+    refused = pool.post("/v1/swarms", json=said).json()
+    assert refused["field"] == "tables"
+    assert "23 of 1,000,000, 1 of 1,000,000,000" in refused["detail"]
+
+
+def runs_of(runs: list[Document]) -> list[Document]:
+    """With the losses alone."""
+    kept = ("loss/web", "loss/code")
+    return [{**run, "metrics": {name: run["metrics"][name] for name in kept}} for run in runs]
+
+
+def test_swarms_of_two_tokenizers_are_told_apart(pool: TestClient) -> None:
+    runs = simulated()
+    swarms = [brought(pool, runs=runs[12 * k : 12 * k + 12], tokenizer=f"t{k}")["id"] for k in range(2)]
+    asked = {"domain_set": "pool", "target_tokens": 10**10, "swarms": swarms, "same_proxy": True}
+    refused = pool.post("/v1/optimizations", json=asked).json()
+    assert (refused["code"], refused["field"]) == ("unlike_tokenizers", "swarms[1]")
+
+
+def test_what_is_predicted_of_weights_follows_the_results(pool: TestClient) -> None:
+    """The answer is kept, and another as soon as a result is."""
+    swarm = brought(pool, runs=simulated())["id"]
+    asked = {"domain_set": "pool", "target_tokens": 10**10, "regression": "effective-power"}
+    made = pool.post("/v1/optimizations", json={**asked, "swarms": [swarm]}).json()
+    mine = {"books": 0.2, "code": 0.3, "web": 0.5}
+
+    def predicted() -> Document:
+        body = {"optimization_id": made["id"], "mixtures": [{"weights": mine}]}
+        answer = pool.post("/v1/mixtures:evaluate", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    first = predicted()
+    assert predicted() == first
+    other = {name: value + 0.1 for name, value in simulated()[0]["metrics"].items()}
+    body = {"results": [{"run": "r0", "metrics": other}], "replace": True}
+    assert pool.post(f"/v1/swarms/{swarm}/results", json=body).status_code == 200
+    second = predicted()
+    assert second["mixtures"][0]["objective"] != first["mixtures"][0]["objective"]
+    more = {"run": "new", "weights": mine, "metrics": simulated()[1]["metrics"]}
+    assert pool.post(f"/v1/swarms/{swarm}/results", json={"results": [more]}).status_code == 200
+    assert (first["runs_used"], second["runs_used"], predicted()["runs_used"]) == (RUNS, RUNS, RUNS + 1)

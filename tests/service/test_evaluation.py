@@ -13,7 +13,7 @@ from sqlalchemy import select
 from service.mixtures import kept_laws
 from store.engine import Database
 from store.settings import Settings
-from store.tables import Run
+from store.tables import Job, Run
 from tests.service.test_reuse import NAMES, PROXY, Workers
 
 MINE = {"books": 0.2, "code": 0.5, "news": 0.3}
@@ -109,6 +109,7 @@ def test_a_law_is_fitted_once_and_again_where_anything_it_depends_on_is_another(
         assert run.result is not None
         final = {name: value + 0.1 for name, value in run.result["final"].items()}
         run.result = {**run.result, "final": final}
+        session.scalars(select(Job).where(Job.subject == run.id)).one().finished_at = 1.0
     assert said() != as_first
     assert len(list(folder.iterdir())) == 2
 
@@ -116,14 +117,14 @@ def test_a_law_is_fitted_once_and_again_where_anything_it_depends_on_is_another(
 def test_of_laws_the_ones_not_asked_for_longest_make_room(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_laws, "MOST_BYTES", 3000)
-    files = [settings.data_directory / "laws" / f"{number}.npz" for number in range(3)]
+    monkeypatch.setattr(kept_laws, "MOST_BYTES", 2500)
+    files = [settings.data_directory / "laws" / f"{number}.law" for number in range(3)]
     law: Any = np.arange(100.0)
     for number, file in enumerate(files[:2]):
-        kept_laws.keep_law(file, law)
-        assert file.stat().st_size in range(1000, 1500), "there is room for two"
+        kept_laws.keep_judge(file, law)
+        assert file.stat().st_size in range(800, 1000), "there is room for two"
         os.utime(file, (number, number))
-    assert np.array_equal(law, np.asarray(kept_laws.kept_law(files[0])))
-    kept_laws.keep_law(files[2], law)
+    assert np.array_equal(law, np.asarray(kept_laws.kept_judge(files[0])))
+    kept_laws.keep_judge(files[2], law)
     assert [file.exists() for file in files] == [True, False, True]
-    assert kept_laws.kept_law(files[1]) is None
+    assert kept_laws.kept_judge(files[1]) is None

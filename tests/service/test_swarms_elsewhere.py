@@ -98,15 +98,18 @@ def test_a_swarm_goes_out_and_its_results_come_back(on_each: tuple[TestClient, S
     page = client.get(f"/optimizations/{waiting['id']}").text
     assert "Waiting for results from elsewhere: 0 of 14 runs have theirs" in page
     assert work(settings) == [], "nobody here trains"
-    folder = exported(client, settings, swarm)
+    folder = exported(client, settings, swarm, target_tokens=10**6)
     runs = {run["id"] for run in client.get("/v1/runs", params={"swarm": swarm}).json()["items"]}
     assert {one.name for one in folder.iterdir()} == {*runs, "ratios.csv", "realised.json"}
     trained(folder)
-    taken = client.post(f"/v1/swarms/{swarm}/results", json={"files": [f"{folder}/*/eval/*.json"]})
+    files = [f"{folder}/*/eval/*.json", f"{folder}/realised.json"]
+    taken = client.post(f"/v1/swarms/{swarm}/results", json={"files": files})
     assert taken.status_code == 200, taken.text
     assert {one["state"] for one in taken.json()["taken"]} == {"succeeded"}
     again = client.post(f"/v1/swarms/{swarm}/results", json={"files": [f"{folder}/*/eval/*.json"]}).json()
     assert (again["taken"], again["unchanged"]) == ([], 14)
+    drawn = client.get(f"/v1/runs/{min(runs)}").json()["realised_weights"]
+    assert all(round(weight, 5) == weight for weight in drawn.values()), "as five digits have them"
     assert work(settings) == [jobs.SOLVE]
     found = client.get(f"/v1/optimizations/{waiting['id']}").json()
     assert found["state"] == "succeeded", found["failure"]
@@ -263,7 +266,10 @@ def test_the_commands_take_a_swarm_out_and_its_results_in(
         return result.output
 
     export = ("export", swarm, "--format", "regmix", "--target-tokens", "1e6", "--to", str(tmp_path / "out"))
-    assert run(*export).startswith("14 runs in ")
+    assert "no domain read more than 0.00" in run(*export)
+    capped = ["swarm", *export[:5], "1e11", "--cap", "0.5", "--to", str(tmp_path / "capped")]
+    result = CliRunner().invoke(main, [*capped, "--data", str(settings.data_directory)])
+    assert (result.exit_code, "over its cap of 0.5" in result.output) == (1, True), result.output
     trained(tmp_path / "out")
     files = sorted(map(str, (tmp_path / "out").glob("*/eval/*.json")))
     assert run("results", swarm, *files[:5]) == "Results of 5 runs sent; 5 of 14 have theirs in.\n"

@@ -210,13 +210,13 @@ def _rivals(loss: np.ndarray) -> np.ndarray:
     return rivals
 
 
-def believable(predicted: np.ndarray, metrics: np.ndarray) -> np.ndarray:
-    """(..., T) predictions of refits, no further outside the (K, T) measured range than that range is wide.
+def believable(predicted: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """(..., T) predictions of refits, no further outside the (2, T) lowest and highest measured than these are apart.
 
     Refitted without the one run in which a domain mattered, exp(a . p) may be off by any power of ten there. Such a
     prediction is wrong, and it should count as wrong; it should not decide a mean over all runs by its size.
     """
-    low, high = metrics.min(0), metrics.max(0)
+    low, high = ends
     return np.clip(predicted, low - (high - low), high + (high - low))
 
 
