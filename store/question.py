@@ -18,7 +18,7 @@ from mixing.domains import Domains
 from mixing.runs.evidence import RunEvidence
 from store import jobs
 from store.documents import Measurements, OptimizationDocument
-from store.problems import NotReady
+from store.problems import NotReady, existing
 from store.revisions.changes import ancestry, node_id
 from store.revisions.past_runs import Comparison, finished_runs
 from store.revisions.shared_text import (
@@ -205,28 +205,26 @@ Version = tuple[object, ...]
 """Told apart by `repr`."""
 
 
-def version_of(session: Session, optimization: Optimization) -> Version:
+def version_of(session: Session, optimization_id: str) -> Version:
     """Another one whenever `JobQuestion.of` would be another, without reading what the runs are and have measured.
 
     A run's result changes with the state or the end of its job, and a revision's counts and comparisons likewise.
+    Raises NotFound.
     """
-    document = OptimizationDocument.of(optimization)
-    swarms = select(Swarm.id, Swarm.brought, Swarm.contamination, Swarm.optimization_id).where(
-        or_(Swarm.optimization_id == optimization.id, Swarm.id.in_(document.swarms))
-    )
-    found = session.execute(swarms.order_by(Swarm.id)).all()
-    owners = {
-        optimization.id,
-        optimization.revision_id,
-        *document.swarms,
-        *(row.optimization_id for row in found),
-    }
-    ended = select(Job.id, Job.state, Job.finished_at)
-    mine = ended.where(Job.owner.in_(owners - {None})).order_by(Job.id)
-    reused = () if document.reuse is None else document.reuse.runs
-    older = ended.where(Job.kind == jobs.PROXY_RUN, Job.subject.in_(reused)).order_by(Job.id)
-    rows = [*session.execute(mine), *(session.execute(older) if reused else ())]
-    return (optimization.id, document, [tuple(row) for row in found], [tuple(row) for row in rows])
+    asked = select(Optimization.revision_id, Optimization.method, Optimization.seed, Optimization.settings)
+    found = session.execute(asked.where(Optimization.id == optimization_id)).first()
+    revision, method, seed, settings = existing(found, "optimization", optimization_id)
+    named, reused = settings.get("swarms") or [], (settings.get("reuse") or {}).get("runs") or []
+    its = or_(Swarm.optimization_id == optimization_id, Swarm.id.in_(named))
+    told = select(Swarm.id, Swarm.optimization_id, Swarm.brought, Swarm.contamination).where(its)
+    swarms = [tuple(row) for row in session.execute(told.order_by(Swarm.id))]
+    owners = {optimization_id, revision, *named, *(owner for _, owner, *_ in swarms if owner)}
+    ended = select(Job.id, Job.state, Job.finished_at).order_by(Job.id)
+    rows = [tuple(row) for row in session.execute(ended.where(Job.owner.in_(owners)))]
+    if reused:
+        older = ended.where(Job.kind == jobs.PROXY_RUN, Job.subject.in_(reused))
+        rows += [tuple(row) for row in session.execute(older)]
+    return optimization_id, method, seed, settings, swarms, rows
 
 
 def token_counts(revision: Revision) -> dict[str, int]:

@@ -175,20 +175,23 @@ def _difference(missed: np.ndarray, away: np.ndarray) -> np.ndarray:
             continue
         nearest = measured[np.argsort(away[measured], kind="stable")]
         errors = missed[:, nearest[: max(_FEWEST_NEAR, len(measured) // 3)]][:, :, columns]
-        first, second = _pairs(errors.shape[1])
         own = np.ascontiguousarray(errors.transpose(0, 2, 1))
-        apart = np.abs(own[:, :, first] - own[:, :, second]).mean(axis=0)
-        quantiles[columns] = np.quantile(apart, CONFIDENCE, axis=1, overwrite_input=True)
+        quantiles[columns] = np.quantile(differences_of_pairs(own), CONFIDENCE, axis=1, overwrite_input=True)
     return quantiles
 
 
 _OTHERS = 16
 
 
-def _pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both positions of all pairs; of many, `_OTHERS` for each, evenly from near to far in their order."""
-    if count <= 2 * _OTHERS + 1:
-        return np.triu_indices(count, 1)
-    steps = np.linspace(1, (count - 1) // 2, _OTHERS).round().astype(int)
-    first = np.tile(np.arange(count), _OTHERS)
-    return first, (first + np.repeat(steps, count)) % count
+def differences_of_pairs(errors: np.ndarray) -> np.ndarray:
+    """(c, P) mean differences over R of all pairs of n, of (R, c, n) errors.
+
+    Of many each is paired with twice `_OTHERS` others, evenly from near to far in their order.
+    """
+    count = errors.shape[2]
+    most = (count - 1) // 2
+    steps = np.linspace(1, most, min(most, _OTHERS)).round().astype(int)
+    pairs = [errors - np.roll(errors, -step, axis=2) for step in steps.tolist()]
+    if most <= _OTHERS and count % 2 == 0:  # each with the one opposite, once
+        pairs.append(errors[:, :, : count // 2] - errors[:, :, count // 2 :])
+    return np.concatenate([np.abs(each).mean(axis=0) for each in pairs], axis=1)

@@ -82,8 +82,7 @@ def evaluate_mixtures(settings: Settings, request: EvaluateRequest) -> Evaluatio
     try:
         with database_for(settings.resolved_database_url) as database:
             with database.read() as session:
-                optimization = optimization_with_id(session, request.optimization_id)
-                file = judge_file(settings, version_of(session, optimization))
+                file = judge_file(settings, version_of(session, request.optimization_id))
                 weights = _weights(session, request)
             judge = kept_judge(file) or _fitted(database, request.optimization_id, file)
         made = judge.evaluate(weights)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from mixing.answer.uncertainty import MISFIT_SHARE, gain_intervals
+from mixing.answer.uncertainty import MISFIT_SHARE, differences_of_pairs, gain_intervals
 from mixing.laws.composed import joined, through
 from mixing.laws.ensemble import FittedEnsemble
 from mixing.laws.fitting import Refits
@@ -167,3 +167,19 @@ def test_tasks_fitted_apart_and_laws_read_through_a_map_keep_their_members_disag
     np.testing.assert_allclose(means[0, :, 1], [1.0, 2.0])
     swapped = through(law, np.eye(2)[::-1]).by_member(np.eye(2)[::-1])
     np.testing.assert_allclose(swapped[1], law.by_member(np.eye(2))[1])
+
+
+@pytest.mark.parametrize("runs", [2, 3, 8, 9, 33, 34])
+def test_of_few_runs_every_pair_counts_once(runs: int) -> None:
+    errors = np.random.default_rng(runs).normal(size=(3, 2, runs))
+    pairs = [np.abs(errors[:, :, i] - errors[:, :, j]).mean(axis=0) for i in range(runs) for j in range(i)]
+    assert np.sort(differences_of_pairs(errors), axis=1) == pytest.approx(np.sort(np.array(pairs).T, axis=1))
+
+
+def test_of_many_runs_some_pairs_stand_for_all() -> None:
+    errors = np.random.default_rng(0).normal(size=(2, 40, 170)) * np.linspace(0.5, 2, 170)
+    first, second = np.triu_indices(170, 1)
+    every = np.abs(errors[:, :, first] - errors[:, :, second]).mean(axis=0)
+    ratios = np.quantile(differences_of_pairs(errors), 0.9, axis=1) / np.quantile(every, 0.9, axis=1)
+    assert ratios.mean() == pytest.approx(1, abs=0.005)
+    assert ratios.std() < 0.02
