@@ -9,7 +9,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -86,3 +86,16 @@ def _member(members: tuple[Any, ...], value: Any) -> Any:
         if len(given) == 1 or set(value) == {field.name for field in fields(member)}:
             return member
     return next(member for member in given if member not in classes)
+
+
+class Documented:
+    """A dataclass that is stored, or sent to jobs, as a document."""
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """What `to_dict` wrote, now or in an older version: what that did not know yet has its default."""
+        return from_document(cls, document)
+
+    def to_dict(self) -> Document:
+        """JSON of every field; numbers come back to the bit."""
+        return to_document(self)

@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from mixing.document import Document, from_document, to_document
+from mixing.document import Documented
 from mixing.domains import Domains, Mixture
 from mixing.errors import InvalidMetrics, InvalidSetting, MixingError
 from mixing.laws.regression import Fitted
@@ -25,7 +25,7 @@ from mixing.terms import Target, TaskGuard, Terms, check_heeded
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question(Terms):
+class Question(Terms, Documented):
     """What a mixture is asked for: one value, taken by the swarm, the proposal, the reuse plan and the baselines.
 
     >>> domains = Domains.of({"web": 5e9, "code": 1e9})
@@ -113,15 +113,6 @@ class Question(Terms):
         if self.target is None or self.proxy_parameters is None or self.proxy_tokens is None:
             return None
         return self.target.parameters / self.proxy_parameters, self.target.tokens / self.proxy_tokens
-
-    def to_dict(self) -> Document:
-        """JSON of every field; numbers come back to the bit."""
-        return to_document(self)
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """What `to_dict` wrote; what it did not know yet has its default."""
-        return from_document(cls, document)
 
     @cached_property
     def limits(self) -> Limits:

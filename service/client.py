@@ -308,13 +308,7 @@ class Client:
         Raises FileExistsError where there is something of that name already; what came of a connection that broke is
         removed again.
         """
-        if directory.exists() or directory.is_symlink():
-            raise FileExistsError(f"{directory} exists already")
-        with self._http.stream("GET", f"/v1/runs/{run_id}/model") as response:
-            if not response.is_success:
-                response.read()
-                _document(response)
-            unpack_folder(response.iter_bytes(tarfile.RECORDSIZE), directory)
+        self._unpacked(f"/v1/runs/{run_id}/model", {}, directory)
 
     def create_swarm(self, request: Mapping[str, Any], key: str | None = None) -> Document:
         """POST runs that were sampled and trained elsewhere."""
@@ -330,14 +324,7 @@ class Client:
         ``asked`` as in `export_mixture`, and ``waiting`` for the runs without results only. Raises FileExistsError
         where there is something of that name already.
         """
-        if directory.exists() or directory.is_symlink():
-            raise FileExistsError(f"{directory} exists already")
-        query = {"format": format, **asked}
-        with self._http.stream("GET", f"/v1/swarms/{swarm_id}/export", params=query) as response:
-            if not response.is_success:
-                response.read()
-                _document(response)
-            unpack_folder(response.iter_bytes(tarfile.RECORDSIZE), directory)
+        self._unpacked(f"/v1/swarms/{swarm_id}/export", {"format": format, **asked}, directory)
 
     def add_results(self, swarm_id: str, results: Iterable[Document], replace: bool = False) -> Document:
         """POST results of runs that are trained elsewhere: ``{"run", "metrics"}`` or ``{"run", "failed"}`` each."""
@@ -368,6 +355,16 @@ class Client:
             after = page["next"]
             if after is None:
                 return
+
+    def _unpacked(self, path: str, query: Mapping[str, Any], directory: Path) -> None:
+        """Write the archive at ``path`` as a new directory. Raises FileExistsError."""
+        if directory.exists() or directory.is_symlink():
+            raise FileExistsError(f"{directory} exists already")
+        with self._http.stream("GET", path, params=query) as response:
+            if not response.is_success:
+                response.read()
+                _document(response)
+            unpack_folder(response.iter_bytes(tarfile.RECORDSIZE), directory)
 
     def _post(self, path: str, request: Mapping[str, Any] | None = None, key: str | None = None) -> Document:
         body = {} if request is None else {"json": dict(request)}

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from mixing.document import Document, from_document, to_document
+from mixing.document import Documented, from_document
 from mixing.objective import ObjectiveSpec, Task, objective_of
 from mixing.terms import ReusePlan, Terms
 from proxy_models.config import TrainingSettings
@@ -310,7 +310,7 @@ class ShareDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizationDocument(SwarmDocument, Terms):
+class OptimizationDocument(SwarmDocument, Terms, Documented):
     """`Optimization.settings`: the terms of the question, and what the store adds to them.
 
     Attributes:
@@ -318,15 +318,6 @@ class OptimizationDocument(SwarmDocument, Terms):
     """
 
     shares: tuple[ShareDocument, ...] = ()
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> "OptimizationDocument":
-        """What `to_dict` wrote, now or in an older version."""
-        return from_document(cls, document)
-
-    def to_dict(self) -> Document:
-        """JSON, as stored."""
-        return to_document(self)
 
     def objective(self, domains: Sequence[str]) -> ObjectiveSpec:
         """What is minimised over these domains; raises MixingError as `mixing.objective.objective_of`."""

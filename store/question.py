@@ -7,13 +7,13 @@ questions nothing tells an error of 0 from one of 1 / (2 n), so a perfect one co
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from mixing.change.lineage import RevisionNode, space_of
-from mixing.document import Document, from_document, to_document
+from mixing.document import Document, Documented
 from mixing.domains import Domains
 from mixing.runs.evidence import RunEvidence
 from store import jobs
@@ -53,7 +53,7 @@ class OlderRuns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobQuestion:
+class JobQuestion(Documented):
     """The question of an optimization as its jobs are told of it.
 
     Attributes:
@@ -117,15 +117,6 @@ class JobQuestion:
                 *uncompared_warnings(document.tasks, found),
             ),
         )
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> "JobQuestion":
-        """What `to_dict` wrote."""
-        return from_document(cls, document)
-
-    def to_dict(self) -> Document:
-        """JSON."""
-        return to_document(self)
 
     def evidence(self) -> tuple[RunEvidence, ...]:
         """The finished runs as a law reads them."""

@@ -9,9 +9,9 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeGuard
+from typing import TypeGuard
 
-from mixing.document import from_document, to_document
+from mixing.document import Documented
 from mixing.domains import check_names
 from mixing.errors import InvalidContent, InvalidTokens, MergeMismatch, SplitMismatch
 
@@ -55,7 +55,7 @@ def check_leaves(leaves: Leaves) -> None:
 
 
 @dataclass(frozen=True)
-class Changes:
+class Changes(Documented):
     """What became of every domain of the older revision, and where every domain of the newer one comes from.
 
     Attributes:
@@ -84,15 +84,6 @@ class Changes:
     def renamed(self) -> dict[str, str]:
         """`{new name: old name}` of the kept domains that are called otherwise now."""
         return {new: old for new, old in self.kept.items() if new != old}
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON: the attributes by name."""
-        return to_document(self)
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """The changes `to_dict` wrote."""
-        return from_document(cls, document)
 
 
 # Content keys that add up: the key of a union of documents is the sum of the keys of its parts.

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,25 +70,22 @@ def trainer_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _OUTPUTS = ("json_file", "html_file", "mixture_out", "format_name", "path", "sequence_length", "batch_rows")
+several = partial(click.option, multiple=True)
 
 
 @click.command(epilog="Example: mixwright fit ratios.csv metrics.csv --tokens pool.csv --target-tokens 1e12")
 @click.argument("weights", type=EXISTING_FILE)
 @click.argument("metrics_table", metavar="[METRICS]", type=EXISTING_FILE, required=False)
 @click.option("--run-id", metavar="COLUMN", help="The column of the run's id, in both tables.")
-@click.option(
-    "--weights", "weight_columns", multiple=True, metavar="GLOB", help="Columns that are weights: 'train_*'."
-)
-@click.option("--metrics", multiple=True, metavar="GLOB", help="Columns that are metrics: 'eval/*'.")
-@click.option("--ignore", "ignored", multiple=True, metavar="GLOB", help="Columns that are neither.")
+@several("--weights", "weight_columns", metavar="GLOB", help="Columns that are weights: 'train_*'.")
+@several("--metrics", metavar="GLOB", help="Columns that are metrics: 'eval/*'.")
+@several("--ignore", "ignored", metavar="GLOB", help="Columns that are neither.")
 @click.option("--run-tokens", metavar="COLUMN", help="Of how many tokens each run trained.  [tokens]")
 @click.option(
     "--run-parameters", metavar="COLUMN", help="Of how many parameters its model has.  [parameters]"
 )
 @click.option("--run-seed", metavar="COLUMN", help="Of its seed.  [seed]")
-@click.option(
-    "--keep", multiple=True, callback=_pairs, metavar="COLUMN=VALUE", help="Rows to keep: status=completed."
-)
+@several("--keep", callback=_pairs, metavar="COLUMN=VALUE", help="Rows to keep: status=completed.")
 @click.option("--phase", type=int, help="The phase whose weights count, of columns such as phase_0_web.")
 @click.option(
     "--phase-shares",
@@ -101,27 +99,14 @@ _OUTPUTS = ("json_file", "html_file", "mixture_out", "format_name", "path", "seq
 @click.option(
     "--leave-out-cells", "with_gaps", is_flag=True, help="Fit each metric on the runs that have it."
 )
-@click.option(
-    "--objective",
-    multiple=True,
-    callback=_numbers,
-    metavar="GLOB[=WEIGHT]",
-    help="Metrics that count; all by default.",
+@several(
+    "--objective", callback=_numbers, metavar="GLOB[=WEIGHT]", help="Metrics that count; all by default."
 )
-@click.option(
-    "--family",
-    "families",
-    multiple=True,
-    callback=_families,
-    metavar="NAME=GLOB,...",
-    help="Metrics that count as one.",
+@several(
+    "--family", "families", callback=_families, metavar="NAME=GLOB,...", help="Metrics that count as one."
 )
-@click.option(
-    "--higher-is-better", multiple=True, metavar="GLOB", help="Metrics that are better when higher: 'acc*'."
-)
-@click.option(
-    "--lower-is-better", multiple=True, metavar="GLOB", help="Metrics that are not, whatever their name."
-)
+@several("--higher-is-better", metavar="GLOB", help="Metrics that are better when higher: 'acc*'.")
+@several("--lower-is-better", metavar="GLOB", help="Metrics that are not, whatever their name.")
 @click.option(
     "--unit",
     "units",
@@ -139,18 +124,10 @@ _OUTPUTS = ("json_file", "html_file", "mixture_out", "format_name", "path", "seq
 @click.option(
     "--cap", "repetition_cap", type=float, default=4.0, show_default=True, help="Most epochs of a domain."
 )
-@click.option(
-    "--share",
-    "shares",
-    multiple=True,
-    callback=_shares,
-    metavar="GROUP=LEAST:MOST",
-    help="Bounds: web=0.2:0.6.",
-)
-@click.option(
+@several("--share", "shares", callback=_shares, metavar="GROUP=LEAST:MOST", help="Bounds: web=0.2:0.6.")
+@several(
     "--guard",
     "guard_rails",
-    multiple=True,
     callback=_numbers,
     metavar="METRIC=WORSE",
     help="By how much a metric may be worse than natural.",

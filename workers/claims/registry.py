@@ -74,6 +74,7 @@ class Registry:
 
     def __init__(self, database: Database, slots: Sequence[Slot], pauses: Pauses | None = None) -> None:
         self.database, self.slots = database, slots
+        self._own = WorkerRow.name.in_([slot.full_name for slot in slots])
         self._pauses = pauses or Pauses(PAUSE_SECONDS)
         self._states: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -89,14 +90,9 @@ class Registry:
 
     def beat(self) -> None:
         """Say that the slots are still there, and hear what they are meant to do."""
-        names = [slot.full_name for slot in self.slots]
         with self.database.write() as session:
-            session.execute(
-                update(WorkerRow)
-                .where(WorkerRow.name.in_(names))
-                .values(seen_at=database_now(), left_at=None)
-            )
-            rows = session.scalars(select(WorkerRow).where(WorkerRow.name.in_(names))).all()
+            session.execute(update(WorkerRow).where(self._own).values(seen_at=database_now(), left_at=None))
+            rows = session.scalars(select(WorkerRow).where(self._own)).all()
             for row in rows:
                 self._perhaps_try_again(row)
             states = {row.name: row.state for row in rows}
@@ -117,18 +113,12 @@ class Registry:
     def forget(self) -> None:
         """Take the slots' rows away: none of that name will come again."""
         with self.database.write() as session:
-            session.execute(
-                delete(WorkerRow).where(WorkerRow.name.in_([slot.full_name for slot in self.slots]))
-            )
+            session.execute(delete(WorkerRow).where(self._own))
 
     def leave(self) -> None:
         """Say that the slots' process ends."""
         with self.database.write() as session:
-            session.execute(
-                update(WorkerRow)
-                .where(WorkerRow.name.in_([slot.full_name for slot in self.slots]))
-                .values(left_at=database_now())
-            )
+            session.execute(update(WorkerRow).where(self._own).values(left_at=database_now()))
 
     def state(self, slot: Slot) -> str:
         """What the slot is meant to do, as last heard."""
