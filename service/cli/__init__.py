@@ -31,6 +31,7 @@ port_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as JSON.")
 UNREACHABLE, ENDED_BADLY, NOT_YET = 3, 4, 5
+BAD_ENDS = ("failed", "cancelled")
 EXIT_STATUSES = {
     0: "done",
     1: "refused or failed; standard error says why",
@@ -299,7 +300,8 @@ def step_of(document: Mapping[str, Any]) -> tuple[str, int, int, str]:
         return stage["name"], stage["done"], stage["total"], more
     if "settings" not in document:
         return "count", progress["done"], progress["total"], progress["unit"]
-    progress = progress or {"done": 0, "total": document["settings"]["tokens"]}
+    tokens = document["settings"]["tokens"]
+    progress = progress or {"done": tokens if document["state"] == "succeeded" else 0, "total": tokens}
     rate = progress.get("tokens_per_second")
     seconds = (progress["total"] - progress["done"]) / rate if rate else None
     return document["state"], progress["done"], progress["total"], pace(rate, seconds)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli import (
+    BAD_ENDS,
     ENDED_BADLY,
     Ended,
     complaint_of,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from service.client import Client
 
 Document = dict[str, Any]
-BAD_ENDS = ("failed", "cancelled")
 _PARTS = ("domain_set", "revision", "mixture", "optimization", "launch")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli import ENDED_BADLY, Answer, Ended, answering, follow, given, pairs, table
+from service.cli import BAD_ENDS, ENDED_BADLY, Answer, Ended, answering, follow, given, pairs, table
 from service.cli.status import said_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def launch(
         return Answer(plan, _plan(plan))
     document = client.create_launch(body)
     document = follow(client.events(document["id"])) if wait else document
-    is_bad = document["state"] in ("failed", "cancelled")
+    is_bad = document["state"] in BAD_ENDS
     end = Ended(f"the launch has {document['state']}", ENDED_BADLY) if is_bad else None
     return Answer(document, "\n".join(said_of(document)), end)
 

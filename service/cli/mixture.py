@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli import ENDED_BADLY, FOLDER, Answer, Ended, answering, pairs, print_json, table
+from service.cli import BAD_ENDS, ENDED_BADLY, FOLDER, Answer, Ended, answering, pairs, print_json, table
 from service.cli.fit import run_options, trainer_options
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def token_files(client: "Client", mixture_id: str, format_name: str, wait: bool,
     text = f"The token files are {document['state']}.\n" + table(
         ("DOMAIN", "TOKENS", "DOCUMENTS", "PATH"), rows
     )
-    if document["state"] not in ("failed", "cancelled"):
+    if document["state"] not in BAD_ENDS:
         return Answer(document, text)
     failure = document["failure"] or {}
     return Answer(document, text, Ended(f"{failure.get('code')}: {failure.get('detail')}", ENDED_BADLY))

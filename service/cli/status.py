@@ -6,14 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli import ENDED_BADLY, NOT_YET, Answer, Ended, answering, follow, given, pace, step_of, table
+from service.cli import (
+    BAD_ENDS,
+    ENDED_BADLY,
+    NOT_YET,
+    Answer,
+    Ended,
+    answering,
+    follow,
+    given,
+    pace,
+    step_of,
+    table,
+)
 
 if TYPE_CHECKING:
     from service.client import Client
 
 Document = Mapping[str, Any]
 _NEWEST = 10
-_BAD = ("failed", "cancelled")
 
 
 @click.command(epilog="Example: mixwright status opt_...")
@@ -150,7 +161,7 @@ def watch(client: "Client", what: str, timeout: float | None) -> Answer:
     """Follow an optimization or a launch to its end. Its last document is printed; status 4 where it ended badly."""
     last = follow(client.events(what, timeout))
     end = None
-    if last["state"] in _BAD:
+    if last["state"] in BAD_ENDS:
         end = Ended(f"{what} has {last['state']}", ENDED_BADLY)
     elif last["state"] != "succeeded":
         end = Ended(f"{what} is {last['state']} still", NOT_YET)

@@ -20,7 +20,7 @@ import psutil
 
 from exchange.text import summary
 from proxy_models.storage import write_atomically
-from service.cli import follow, shown_link, table
+from service.cli import BAD_ENDS, follow, shown_link, table
 from service.client import ApiError, Client, Unreachable
 from service.dashboard.formatting import bpb, decimals, interval, signed
 from service.dashboard.sentences import measured_verdict, target_sentences
@@ -60,7 +60,6 @@ HELD_OUT_FRACTION = 0.05
 """More than usual: the smallest domain has 80 documents, and its slice should not be one of them."""
 EVALUATION_BYTES = 12_288
 """Enough to see what a mixture does to a domain, at a quarter of the usual cost."""
-ENDED_BADLY = ("failed", "cancelled")
 LAUNCHER = "several-processes"
 
 
@@ -134,14 +133,14 @@ class Demo:
         key = _key({**request, "text": corpora.content_hash})
         revision = client.create_domain_set({**request, "name": key[:13]}, key)
         name, number = revision["domain_set"], revision["number"]
-        if revision["state"] in ENDED_BADLY:  # what ended badly before is tried once more, here and below
+        if revision["state"] in BAD_ENDS:  # what ended badly before is tried once more, here and below
             client.retry_revision(name, number)
         return _succeeded(follow(client.preparation(name, number)))
 
     def _optimize(self, client: Client, corpora: DemoCorpora, revision: Document) -> Document:
         request = _optimization_request(corpora, revision)
         optimization = client.create_optimization(request, _key(request))
-        if optimization["state"] in ENDED_BADLY:
+        if optimization["state"] in BAD_ENDS:
             client.retry_optimization(optimization["id"])
         optimization = _succeeded(follow(client.events(optimization["id"])))
         self.seconds |= {stage["name"]: stage["seconds"] for stage in optimization["progress"]["stages"]}
@@ -153,7 +152,7 @@ class Demo:
         requests = [_launch_request(mixture, self.processes) for mixture in mixtures]
         made = [client.create_launch(request, _key(request)) for request in requests]
         for launch in made:
-            if launch["state"] in ENDED_BADLY:
+            if launch["state"] in BAD_ENDS:
                 client.retry_launch(launch["id"])
         natural, proposed = (_succeeded(follow(client.events(launch["id"]))) for launch in made)
         self.seconds["launch"] = max(natural["seconds"], proposed["seconds"])

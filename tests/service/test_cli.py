@@ -347,3 +347,4 @@ def test_time_is_told_as_a_person_says_it() -> None:
         "progress": {"done": 40, "total": 100, "tokens_per_second": 2.0},
     }
     assert step_of(launch) == ("running", 40, 100, "2 tokens/s, 30 s left")
+    assert step_of({**launch, "state": "succeeded", "progress": None}) == ("succeeded", 100, 100, "")
