@@ -6,14 +6,16 @@ where it comes from go along, and are checked again. ``POST /do/v1/...`` takes t
 - ``body``, the JSON of the request;
 - ``text:NAME`` and ``number:NAME``, members of it that were typed, dots for what is within; one that is empty takes
   the member out, so that the API's default holds, and ``none`` is JSON's null;
+- ``domains:NAME`` and ``tasks:NAME``, a line for each: its name, its paths, and options as ``tokens=``, ``weight=``;
 - ``key``, what two sendings of one form have in common: the second does nothing more;
-- ``back``, where to go then. What was created is shown instead.
+- ``back``, where to go then; ``{made}`` in it is the id of what was created. What has a page is shown instead.
 """
 
 import hashlib
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -57,10 +59,13 @@ async def act(path: str, request: Request) -> Response:
         problem = ProblemView.model_validate_json(answer.content)
         return page("error.html", answer.status_code, title=problem.title, detail=problem.detail, back=back)
     made = answer.headers.get("location", "").removeprefix("/v1")
-    return RedirectResponse(made if made.startswith(_SHOWN) else back, HTTPStatus.SEE_OTHER)
+    there = back.replace("{made}", made.rpartition("/")[2])
+    return RedirectResponse(made if made.startswith(_SHOWN) else there, HTTPStatus.SEE_OTHER)
 
 
-async def send(request: Request, path: str, body: object, *, key: str | None = None) -> httpx.Response:
+async def send(
+    request: Request, path: str, body: object, *, key: str | None = None, dry_run: bool = False
+) -> httpx.Response:
     """The API's answer to a post of ``body`` by the one who sent ``request``, from where that came."""
     headers = {name: request.headers[name] for name in _KEPT if name in request.headers}
     content = None if body is None else json.dumps(body)
@@ -71,7 +76,8 @@ async def send(request: Request, path: str, body: object, *, key: str | None = N
     client = (request.client.host, request.client.port) if request.client else ("unknown", 0)
     transport = httpx.ASGITransport(request.app, client=client)
     async with httpx.AsyncClient(transport=transport, base_url=str(request.base_url), timeout=None) as api:
-        return await api.post(quote(path), content=content, headers=headers)
+        query = "?dry_run=true" if dry_run else ""
+        return await api.post(quote(path) + query, content=content, headers=headers)
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -112,8 +118,46 @@ def _with(document: Mapping[str, Any], path: list[str], kind: str, typed: str) -
 def _value(kind: str, name: str, typed: str) -> object:
     if kind == "text":
         return typed
-    if typed.lower() == "none":
-        return None
+    if kind in _LISTED:
+        return _lines(kind, name, typed)
+    return None if typed.lower() == "none" else number_typed(name, typed)
+
+
+_LISTED = {"domains": ("files", {"tokens"}), "tasks": ("path", {"weight", "metric", "family"})}
+"""Of what is typed a line each, as ``name path option=value``: the member of the paths, and the options."""
+
+
+def _lines(kind: str, name: str, typed: str) -> list[dict[str, Any]]:
+    """Domains or tasks, one a line; raises Invalid naming the line."""
+    member, options = _LISTED[kind]
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(typed.splitlines(), 1):
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            raise Invalid("bad_line", f"{name}, line {number}: {error}.", name) from error
+        if not words:
+            continue
+        row: dict[str, Any] = {"name": words[0]}
+        paths: list[str] = []
+        for word in words[1:]:
+            option, is_option, value = word.partition("=")
+            if is_option and option in options:
+                row[option] = value if option in ("metric", "family") else number_typed(option, value)
+            else:
+                paths.append(word)
+        if kind == "tasks" and len(paths) > 1:
+            raise Invalid(
+                "bad_line", f"{name}, line {number}: a task has one path, quote one with spaces.", name
+            )
+        if paths:
+            row[member] = paths if kind == "domains" else paths[0]
+        rows.append(row)
+    return rows
+
+
+def number_typed(name: str, typed: str) -> int | float:
+    """The number somebody typed; raises Invalid naming the field, for no number and for a decimal comma."""
     plain = typed.replace(" ", "")
     if _IN_THOUSANDS.fullmatch(plain):  # any other comma may be a decimal one, and then 0,25 is not 25
         plain = plain.replace(",", "")

@@ -116,3 +116,43 @@ def curves_of(metrics: Iterable[Document], tasks: Iterable[str]) -> list[Curve]:
     order = dict.fromkeys([LOSS, *tasks, *sorted(series)])
     found = [Curve(name, series[name]) for name in order if len(series.get(name, ())) > 1]
     return found[:MOST_CURVES]
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Points to a scale each way, and a line from corner to corner or level at nothing; ``marked`` stand out.
+
+    A mark has a name, and both coordinates.
+    """
+
+    name: str
+    across: Scale
+    up: Scale
+    points: Sequence[tuple[float, float]]
+    marked: Sequence[tuple[str, float, float]] = ()
+
+    def place(self, across: float, up: float) -> tuple[str, str]:
+        """Where a point lies from the left and from the top."""
+        return self.across.at(across), Scale(-self.up.high, -self.up.low).at(-up)
+
+
+def scatter(
+    name: str,
+    points: Iterable[tuple[float, float | None]],
+    marked: Sequence[tuple[str, float, float]] = (),
+    *,
+    is_square: bool = False,
+) -> Scatter:
+    """The points that have both coordinates, a margin around them; ``is_square``: both ways to one scale."""
+    known = [(across, up) for across, up in points if up is not None]
+    both = [*known, *((across, up) for _, across, up in marked)] or [(0.0, 0.0)]
+    across, up = _around(one for one, _ in both), _around(two for _, two in both)
+    if is_square:
+        across = up = Scale(min(across.low, up.low), max(across.high, up.high))
+    return Scatter(name, across, up, known, marked)
+
+
+def _around(values: Iterable[float]) -> Scale:
+    own = list(values)
+    margin = 0.06 * (max(own) - min(own)) or 0.01
+    return Scale(min(own) - margin, max(own) + margin)

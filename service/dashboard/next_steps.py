@@ -6,7 +6,7 @@ from typing import Any
 
 from service.dashboard.decision import losers
 from service.dashboard.evidence import Evidence
-from store.documents import OptimizationDocument
+from store.documents import OptimizationDocument, TaskDocument
 
 ALLOWED_LOSS = 0.0
 """What the suggested guard rail lets a task lose: nothing."""
@@ -43,24 +43,38 @@ def next_steps(answered: Answered, evidence: Evidence) -> list[Step]:
 
 
 def _launches(answered: Answered) -> Iterator[Step]:
-    proxy = answered.settings.proxy
-    if proxy is None or proxy.size is None or answered.natural_mixture_id is None:
-        return
+    for name, mixture in (("proposed", answered.mixture_id), ("natural", answered.natural_mixture_id)):
+        why = "Say the size and the tokens; the same for both mixtures, so that they can be compared."
+        body = None if answered.natural_mixture_id is None else launch_body(answered.settings, mixture)
+        if body is not None:
+            yield Step(f"launch-{name}", f"Launch the {name} mixture", why, "/v1/launches", body)
+
+
+def launch_body(
+    settings: OptimizationDocument, mixture_id: str | None, *, is_own: bool = True
+) -> dict[str, Any] | None:
+    """The request for a run as the proxies were; None where they have no named size.
+
+    A mixture that is not the optimization's ``own`` is measured on its tasks by saying them.
+    """
+    proxy = settings.proxy
+    if proxy is None or proxy.size is None:
+        return None
     body = {
+        "mixture_id": mixture_id,
         "size": proxy.size,
         "tokens": proxy.tokens,
         "sequence_length": proxy.sequence_length,
         "batch_rows": proxy.batch_rows,
     }
-    for name, mixture in (("proposed", answered.mixture_id), ("natural", answered.natural_mixture_id)):
-        why = "Say the size and the tokens; the same for both mixtures, so that they can be compared."
-        yield Step(
-            f"launch-{name}",
-            f"Launch the {name} mixture",
-            why,
-            "/v1/launches",
-            {"mixture_id": mixture, **body},
-        )
+    return body if is_own else {**body, "tasks": [_task(task) for task in settings.tasks if task.path]}
+
+
+_TASK = ("name", "path", "fields", "family", "weight", "metric", "normalization")
+
+
+def _task(task: TaskDocument) -> dict[str, Any]:
+    return {name: value for name in _TASK if (value := getattr(task, name)) is not None}
 
 
 def _solved_again(answered: Answered, evidence: Evidence) -> Iterator[Step]:

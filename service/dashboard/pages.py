@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from exchange.formats import FORMATS
 from mixing.document import from_document
 from mixing.terms import ReusePlan
-from service.dashboard import actions, runs, session
+from service.dashboard import actions, asking, runs, session, trust, what_if
 from service.dashboard.actions import May
 from service.dashboard.charts import CURVE_POINTS, curves_of, effects_table
 from service.dashboard.decision import decide, losers, winners
@@ -30,7 +30,7 @@ from service.dashboard.sentences import (
     progress_sentence,
     target_sentences,
 )
-from service.dashboard.tables import gain_groups, mixture_table
+from service.dashboard.tables import gain_groups, launch_groups, mixture_table
 from service.dashboard.templating import ENVIRONMENT, page
 from service.domain_sets import adoptions
 from service.domain_sets.repository import (
@@ -100,6 +100,7 @@ After = Annotated[str | None, Query(max_length=300)]
 @_pages.get("/")
 def overview(
     store: Store,
+    may: May,
     sets_after: After = None,
     after: After = None,
     launches_after: After = None,
@@ -110,10 +111,12 @@ def overview(
     shown = (*optimizations["items"], *launches["items"])
     return page(
         "overview.html",
+        may=may,
         in_use=adoptions.all_in_use(store, LIST_LENGTH),
         domain_sets=_json(DOMAIN_SETS.page(store, sets_after, LIST_LENGTH)),
         optimizations=optimizations,
-        launches={**launches, "items": with_objective(launches["items"])},
+        launches=launch_groups(with_objective(launches["items"])),
+        launches_next=launches["next"],
         is_live=any(document["state"] in LIVE for document in shown),
     )
 
@@ -124,6 +127,7 @@ def domain_set(
     name: str,
     database: DatabaseDependency,
     compute: ComputeDependency,
+    may: May,
     revision: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
     after: After = None,
     domains_after: After = None,
@@ -131,12 +135,13 @@ def domain_set(
     """One revision of a domain set and what was asked of the set."""
     with database.read() as store:
         wide = is_wide(store, name, revision)
-    return compute.read(wide, _domain_set_page, database, name, revision, after, domains_after)
+    return compute.read(wide, _domain_set_page, database, name, revision, (after, domains_after), may)
 
 
 def _domain_set_page(
-    database: Database, name: str, revision: int | None, after: str | None, domains_after: str | None
+    database: Database, name: str, revision: int | None, pages: tuple[str | None, str | None], may: May
 ) -> Response:
+    after, domains_after = pages
     with database.read() as store:
         document = _json(describe_revision(store, revision_of(store, name, revision)))
         latest = revision_of(store, name, None).number if revision else document["number"]
@@ -155,6 +160,7 @@ def _domain_set_page(
         changes=changes_sentence(document["changes"]),
         optimizations=optimizations,
         adopted=adopted,
+        may=may,
         is_live=document["state"] in LIVE,
     )
 
@@ -234,7 +240,8 @@ def _optimization_view(
         "reuse": _reuse(settings["reuse"]) if settings.get("reuse") else None,
         "runs": with_objective(runs["items"], settings),
         "runs_next": runs["next"],
-        "launches": with_objective(launches),
+        "launches": launch_groups(with_objective(launches)),
+        "launched": len(launches),
         "formats": FORMATS,
     }
 
@@ -376,7 +383,10 @@ def _launch_page(database: Database, launch_id: str, may: May) -> Response:
 
 router.include_router(session.router)
 router.include_router(actions.router)
+router.include_router(asking.router)
 router.include_router(runs.router)
+router.include_router(what_if.router)
+router.include_router(trust.router)
 router.include_router(_pages)
 
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from mixing.domains import HELD_OUT_PREFIX
 from service.dashboard.charts import Scale
 from service.dashboard.decision import half_width, places_for
 from service.dashboard.evidence import DomainEvidence, Evidence, Predicted, TaskEvidence
+from service.dashboard.formatting import model_name, objective_unit, quantity
 from service.launches.comparison import Comparison, Gain
 
 UNCHANGED = 5e-5
@@ -166,3 +169,51 @@ def _group(unit: str, rows: Sequence[GainRow], first: Sequence[GainRow]) -> Gain
         values += [] if row.measured is None else [row.measured]
     margin = 0.04 * (max(values) - min(values)) or 0.01
     return GainGroup(unit, ordered, Scale(min(values) - margin, max(values) + margin))
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchGroup:
+    """Launches that may be compared: of one objective, model and number of tokens, which ``words`` say."""
+
+    words: str
+    unit: str
+    launches: tuple[Mapping[str, Any], ...]
+
+
+def launch_groups(launches: Sequence[Mapping[str, Any]]) -> list[LaunchGroup]:
+    """Launches by what was trained and measured, in the order in which each kind comes first."""
+    grouped: dict[tuple[object, ...], list[Mapping[str, Any]]] = {}
+    for launch in launches:
+        settings = launch["settings"]
+        tasks = tuple(
+            sorted((task["name"], task["weight"], task.get("metric")) for task in settings["tasks"])
+        )
+        slices = (
+            ()
+            if tasks
+            else tuple(sorted(name for name in launch["metrics"] if name.startswith(HELD_OUT_PREFIX)))
+        )
+        key = (tasks, slices, settings.get("aggregate"), model_name(settings), _tokens(launch))
+        grouped.setdefault(key, []).append(launch)
+    return [
+        LaunchGroup(_alike(rows[0]), objective_unit(rows[0]["settings"]), tuple(rows))
+        for rows in grouped.values()
+    ]
+
+
+def _tokens(launch: Mapping[str, Any]) -> int:
+    """That were asked for; a program may have said only what it trained."""
+    return launch["settings"].get("tokens") or launch["tokens"] or 0
+
+
+def _alike(launch: Mapping[str, Any]) -> str:
+    settings = launch["settings"]
+    names = [task["name"] for task in settings["tasks"] if task["weight"] > 0]
+    others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    of = f"{', '.join(names[:NAMED])}{others}" if names else "held-out text of the domains"
+    worst = "worst family of " if settings.get("aggregate") == "worst_family" else ""
+    return f"{worst}{of}; {model_name(settings)} on {quantity(_tokens(launch))} tokens"
+
+
+NAMED = 3
+"""Tasks an objective is called by; the others are counted."""

@@ -57,7 +57,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update({shown.__name__: shown for shown in _FILTERS})
-    names = ("dashboard.css", "refresh.js", "tables.js", "favicon.svg")
+    names = ("dashboard.css", "refresh.js", "tables.js", "what_if.js", "favicon.svg")
     environment.globals.update(
         gain_words=decision.gain_words,
         between_words=decision.between_words,

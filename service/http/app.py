@@ -24,6 +24,7 @@ from service.http.routes import known_query
 from service.launches import endpoints as launches
 from service.launches import record as launch_record
 from service.mixtures import endpoints as mixtures
+from service.mixtures import held_out
 from service.observability import health, metrics
 from service.observability.health import Pulse, Readiness
 from service.observability.requests import RequestLog, request_telemetry
@@ -85,7 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _add_routes(app: FastAPI) -> None:
     query = Depends(known_query)
     resources = (domain_sets, optimizations, swarms, mixtures, planning, workers, launches)
-    routers = [each.router for each in (*resources, launch_record, changes, health, metrics, pages)]
+    routers = [each.router for each in (*resources, launch_record, held_out, changes, health, metrics, pages)]
     for router in (launches.results, *routers):
         app.include_router(router, dependencies=[query])
     publish(app)

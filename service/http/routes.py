@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextvars import ContextVar
 from time import thread_time
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import anyio.to_thread
 from anyio.lowlevel import RunVar
@@ -34,6 +34,8 @@ from service.tokens import Scope
 from store.engine import Database
 from store.problems import Invalid, Problem
 from store.settings import Settings
+
+_Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
 # Bodies that two readers would read differently are refused before anything reads them.
 #
@@ -133,6 +135,7 @@ class ThreadRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         model = options.get("response_model")
         self._is_slow = endpoint in _slow_endpoints
+        self.prefixes = _prefixes.get(endpoint, ())
         if not inspect.iscoroutinefunction(endpoint):
             if not (model is None or isinstance(model, DefaultPlaceholder)):
                 endpoint = _answering(endpoint, TypeAdapter(model), options.get("status_code") or 200)
@@ -195,6 +198,19 @@ def slow(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return endpoint
 
 
+_prefixes: dict[Callable[..., Any], tuple[str, ...]] = {}
+
+
+def reads(*prefixes: str) -> Callable[[_Endpoint], _Endpoint]:
+    """Mark an endpoint that reads query parameters of these prefixes itself, and refuses those it does not know."""
+
+    def mark(endpoint: _Endpoint) -> _Endpoint:
+        _prefixes[endpoint] = prefixes
+        return endpoint
+
+    return mark
+
+
 def _in_slow_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(endpoint)
     async def answer(**named: Any) -> Any:
@@ -215,10 +231,12 @@ async def known_query(request: Request) -> None:
     counts = Counter(name for name, _ in request.query_params.multi_items())
     if not counts:
         return
-    declared = sorted(_query_names(request.scope["route"].dependant))
+    route = request.scope["route"]
+    declared = sorted(_query_names(route.dependant))
+    prefixes = route.prefixes if isinstance(route, ThreadRoute) else ()
     for name, number in counts.items():
         shown = name[:64].encode("utf-8", "backslashreplace").decode()
-        if name not in declared:
+        if name not in declared and not name.startswith(prefixes):
             nearest = difflib.get_close_matches(shown.lower(), declared, 1, 0.0)
             advice = f"did you mean {nearest[0]!r}?" if nearest else "this address takes none."
             raise Invalid("unknown_parameter", f"There is no query parameter {shown!r}: {advice}", shown)

@@ -82,10 +82,8 @@ def evaluate_mixtures(settings: Settings, request: EvaluateRequest) -> Evaluatio
     try:
         with database_for(settings.resolved_database_url) as database:
             with database.read() as session:
-                file = judge_file(settings, version_of(session, request.optimization_id))
                 weights = _weights(session, request)
-            judge = kept_judge(file) or _fitted(database, request.optimization_id, file)
-        made = judge.evaluate(weights)
+            made = judge_of(database, settings, request.optimization_id).evaluate(weights)
     except MixingError as error:
         raise invalid(error) from error
     mixtures = [{"name": name, **document} for name, document in made["mixtures"].items()]
@@ -97,6 +95,16 @@ def evaluate_mixtures(settings: Settings, request: EvaluateRequest) -> Evaluatio
 def evaluation_document(settings: Settings, request: EvaluateRequest) -> bytes:
     """JSON of the same."""
     return evaluate_mixtures(settings, request).model_dump_json().encode()
+
+
+def judge_of(database: Database, settings: Settings, optimization_id: str) -> "Judge":
+    """What judges by the optimization's regression: the one that is kept, or fitted to its finished runs and kept.
+
+    Raises a Problem: NotFound, Conflict where nothing was trained. Raises MixingError where nothing can be fitted.
+    """
+    with database.read() as session:
+        file = judge_file(settings, version_of(session, optimization_id))
+    return kept_judge(file) or _fitted(database, optimization_id, file)
 
 
 def _fitted(database: Database, optimization_id: str, file: Path) -> "Judge":

@@ -223,9 +223,13 @@ def _progress(state: str, swarm: SwarmDocument, work: WorkByStage, domains: int)
     prepared = work.stages["prepare"].states.total()
     prepared = max(domains + 1, prepared) if prepared else 0  # without a corpus there is nothing to prepare
     totals = (prepared, len(swarm.all_rounds), total_runs, 1)
+    # What failed is the training where nothing of it came out, or too little to go on with.
+    is_short = runs[jobs.FAILED] > 0 and (
+        not runs[jobs.SUCCEEDED] or (state == jobs.FAILED and not work.stages["solve"].states)
+    )
     return OptimizationProgress(
         stages=[
-            _stage(state, work.now, name, stage, total)
+            _stage(state, work.now, name, stage, total, is_short)
             for (name, stage), total in zip(work.stages.items(), totals, strict=True)
         ],
         runs=run_counts(runs + Counter({jobs.CANCELLED if state in jobs.ENDED else jobs.QUEUED: unsampled})),
@@ -245,9 +249,11 @@ def _rate(work: WorkByStage) -> float:
     return sum(float((run.progress or {}).get("tokens_per_second") or 0.0) for run in work.held)
 
 
-def _stage(optimization: str, now: float, name: str, work: StageWork, total: int) -> StageView:
+def _stage(
+    optimization: str, now: float, name: str, work: StageWork, total: int, is_short: bool
+) -> StageView:
     done = work.states[jobs.SUCCEEDED] + work.states[jobs.FAILED]
-    if name != "train" and work.states[jobs.FAILED]:
+    if work.states[jobs.FAILED] and (name != "train" or (is_short and done >= total)):
         state = jobs.FAILED
     elif done >= total:
         state = jobs.SUCCEEDED

@@ -40,6 +40,7 @@ NEVER_GOOD = {
     "GET /v1/optimizations/{optimization_id}/events",
     "GET /v1/launches/{launch_id}/events",
     "POST /v1/mixtures:evaluate",
+    "GET /v1/optimizations/{optimization_id}/held-out",
 }
 
 

@@ -33,7 +33,7 @@
   function show(form) {
     const table = document.getElementById(form.dataset.for);
     const wanted = form.elements.find.value.trim().toLowerCase();
-    const changed = form.elements.changed.checked;
+    const changed = form.elements.changed?.checked;
     for (const body of table.tBodies) {
       let shown = 0;
       const folded = body.classList.contains("folded") && !wanted;

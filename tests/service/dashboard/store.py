@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mixing.change.revision import Changes
 from store import jobs
 from store.engine import Database
@@ -241,6 +243,17 @@ class Store:
             job = jobs.new_job(jobs.PROXY_RUN, run.id, row.id, position)
             _set_state(job, state)
             session.add(job)
+
+    def on_lines(self, optimization_id: str) -> None:
+        """Runs of many mixtures, each task of which falls by the weight of one domain: laws that can be learned."""
+        generator = np.random.default_rng(0)
+        with self.database.write() as session:
+            for run in session.query(Run).join(Swarm).filter_by(optimization_id=optimization_id).all():
+                names = sorted(run.weights)
+                drawn = generator.dirichlet(np.ones(len(names))).tolist()
+                run.weights = dict(zip(names, drawn, strict=True))
+                final = {task: 2.5 - run.weights[name] for task, name in zip(TASKS, names, strict=False)}
+                run.result = {**(run.result or {}), "final": final, "noise": {}}
 
     def more_runs(self, optimization_id: str, number: int) -> None:
         """So many more finished runs of its swarm, each of which measured 3 + position / 10^6 BPB on every task."""

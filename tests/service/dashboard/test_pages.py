@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from service.dashboard.charts import effects_table
 from service.dashboard.formatting import quantity
+from service.dashboard.tables import launch_groups
 from store.series import keep_metrics
 from store.tables import Optimization, Run
 from tests.service.dashboard.store import SETTINGS, TOKENS, Store, evidence
@@ -91,14 +92,44 @@ def test_an_export_shows_its_files_and_what_is_drawn(read, store: Store, client:
     assert "needs the paths of every domain" in _Document(refused.text).text
 
 
-def test_the_overview_lists_sets_optimizations_and_launches(read, store: Store) -> None:
+def test_the_overview_lists_sets_optimizations_and_launches(read, store: Store, client: TestClient) -> None:
     revision = store.domain_set()
     done = store.optimization(revision, "succeeded", ["succeeded"] * 3, proposal=evidence(TOKENS))
     launch = store.launch(done, "proposed", "succeeded", 0.1)
     words = read("/")
     # 0.25 * (2.1 - 0.1) + 0.5 * (2.1 - 0.13) + 0.25 * (2.1 - 0.16)
-    for expected in ("library", done, launch, "succeeded", "1.9700"):
+    for expected in ("library", "proposed mixture", "succeeded", "1.9700"):
         assert expected in words
+    html = client.get("/").text
+    for path in (f"/optimizations/{done}", f"/launches/{launch}"):
+        assert f'href="{path}"' in html
+    assert done not in words, "what has a name is called by it"
+
+
+def test_only_launches_of_like_objective_model_and_tokens_stand_together() -> None:
+    tasks = [{"name": "law", "weight": 1.0}]
+    settings = {"size": "micro-1M", "tokens": 1_000_000, "tasks": tasks}
+    others = (
+        {**settings, "tasks": [{"name": "law", "weight": 0.5}, {"name": "code", "weight": 0.5}]},
+        {**settings, "size": "nano-0.1M"},
+        {**settings, "tokens": 2_000_000},
+        {**settings, "aggregate": "worst_family"},
+        {**settings, "tasks": []},
+    )
+    launches = [
+        {"id": number, "settings": one, "metrics": {}, "tokens": None}
+        for number, one in enumerate((settings, *others, settings))
+    ]
+    groups = launch_groups(launches)
+    assert [[launch["id"] for launch in group.launches] for group in groups] == [
+        [0, 6],
+        [1],
+        [2],
+        [3],
+        [4],
+        [5],
+    ]
+    assert len({group.words for group in groups}) == len(groups), "and each says what it is"
 
 
 def test_lists_go_on_by_key(client: TestClient, store: Store) -> None:
@@ -226,7 +257,7 @@ def test_runs_are_paged_in_order(client: TestClient, store: Store) -> None:
     following = re.search(r'href="(\?runs_after=[^"#]+)', client.get(path).text)
     assert following is not None
     second = client.get(path + following[1]).text
-    rows = re.findall(r'<th scope="row" class="n"><a href="/runs/run_\w+">(\d+)</a></th>', second)
+    rows = re.findall(r'<th scope="row"><a href="/runs/run_\w+">run (\d+)</a></th>', second)
     assert rows == ["25", "26", "27", "28", "29"]
 
 

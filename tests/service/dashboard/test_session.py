@@ -12,6 +12,7 @@ from service.tokens import CODE_SECONDS
 from store.engine import Database
 from store.settings import Settings
 from store.tables import DashboardSession
+from tests.service.dashboard.store import Store
 
 TOKEN = "a-token-for-tests-only"
 PAGES = ["/", "/domain-sets/pool", "/optimizations/opt_1", "/launches/launch_1"]
@@ -152,3 +153,17 @@ def test_every_answer_carries_the_security_headers(browser: TestClient, path: st
 
 def test_pages_are_kept_by_no_cache(client: TestClient) -> None:
     assert client.get("/").headers["cache-control"] == "no-store"
+
+
+def test_a_large_page_is_sent_packed_to_who_takes_that(client: TestClient, store: Store) -> None:
+    names = {f"web:{number:03d}": 1_000_000 for number in range(100)}
+    store.domain_set("wide", names)
+    plain = client.get("/domain-sets/wide", headers={"Accept-Encoding": "identity"})
+    packed = client.get("/domain-sets/wide", headers={"Accept-Encoding": "gzip, br"})
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert {answer.headers["vary"] for answer in (plain, packed)} == {"Accept-Encoding"}
+    assert packed.text == plain.text
+    assert int(packed.headers["content-length"]) < len(plain.content) / 4
+    small = client.get("/", headers={"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in small.headers
