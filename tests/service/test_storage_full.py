@@ -1,5 +1,6 @@
 """A disk that is full or read-only is said, and is nobody's fault; what is made is for its owner alone."""
 
+import errno
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from service.cli.main import main
@@ -60,6 +62,20 @@ def test_a_full_disk_of_postgresql_is_one_too_and_a_fault_of_ours_is_none() -> N
     assert away.code == "database_unavailable"
     assert unavailable(OSError(2, "No such file or directory")) is None
     assert unavailable(ZeroDivisionError()) is None
+
+
+def test_what_becomes_read_only_while_it_is_served_is_said(tmp_path: Path) -> None:
+    upgrade(f"sqlite:///{tmp_path / 'mixwright.db'}")
+    engine = create_engine(f"sqlite:///file:{tmp_path / 'mixwright.db'}?mode=ro&uri=true")
+    with engine.connect() as connection, pytest.raises(OperationalError) as refused:
+        connection.execute(text("DELETE FROM jobs"))
+    engine.dispose()
+    for error in (refused.value, OSError(errno.EROFS, "Read-only file system")):
+        found = unavailable(error)
+        assert found is not None
+        assert (found.code, found.status) == ("storage_read_only", 503)
+        assert found.headers is not None
+        assert int(found.headers["Retry-After"]) > 0
 
 
 @pytest.mark.parametrize("command", [["serve", "--port", "0"], ["migrate"], ["token"]])
