@@ -165,9 +165,7 @@ def descend(
     """
     theta = theta.copy()
     loss, gradient = evaluate(problems, theta)
-    if inverse is None:
-        inverse = np.tile(0.1 * np.eye(theta.shape[1]), (len(theta), 1, 1))
-    inverse = inverse.copy()
+    inverse = first_curvature(theta) if inverse is None else inverse.copy()
     length = np.ones(len(theta))
     live = np.arange(len(theta))
     for _ in range(iterations):
@@ -188,6 +186,11 @@ def descend(
         if not len(live):
             break
     return theta, inverse
+
+
+def first_curvature(theta: np.ndarray) -> np.ndarray:
+    """(N, P, P) inverse Hessians that a descent of (N, P) parameters begins with where nothing is known of them."""
+    return np.tile(0.1 * np.eye(theta.shape[1]), (len(theta), 1, 1))
 
 
 def _parts(problems: ProcessProblems) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from mixing.errors import InvalidSetting
 from mixing.laws.powers.effective_power import FittedEffectivePower, movable_columns
-from mixing.laws.processes.descent import Posterior, ProcessProblems, correlation, posterior, slope
+from mixing.laws.processes.descent import Posterior, ProcessProblems, correlation, descend, posterior, slope
 from mixing.laws.regression import Fitted, Regression
 
 # What a Gaussian process models of the metrics, and the mean it models it around.
@@ -193,6 +193,7 @@ class FittedProcess(Fitted):
         weights: (K, m) the runs.
         problems: the processes as they were fitted, each run's own noise included.
         theta: (T, P) hyperparameters.
+        curvature: (T, P, P) what their search learned of the inverse second derivatives of the likelihood.
         posterior: the processes given the runs.
         columns: (T, K, c) or (1, K, c) of the linear mean.
         size: the centred logarithm of the proxy size that is predicted, where the runs have several.
@@ -203,6 +204,7 @@ class FittedProcess(Fitted):
     weights: np.ndarray
     problems: ProcessProblems
     theta: np.ndarray
+    curvature: np.ndarray
     posterior: Posterior
     columns: np.ndarray
     size: float | None = None
@@ -214,13 +216,13 @@ class FittedProcess(Fitted):
         frame: Frame,
         weights: np.ndarray,
         problems: ProcessProblems,
-        theta: np.ndarray,
+        found: tuple[np.ndarray, np.ndarray],
         columns: np.ndarray,
     ) -> "FittedProcess":
-        """Condition the processes on their runs."""
-        given = posterior(problems, theta)
+        """Condition the processes on their runs; `found` are theta and curvature, as a descent gives them."""
+        given = posterior(problems, found[0])
         size = None if problems.fidelity is None else float(problems.fidelity.max())
-        return cls(features, frame, weights, problems, theta, given, columns, size)
+        return cls(features, frame, weights, problems, *found, given, columns, size)
 
     def predict(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the process (not of a new measurement), both (n, T), of (n, m) mixtures."""
@@ -257,6 +259,20 @@ class FittedProcess(Fitted):
                 field="mean",
             )
         return replace(self, posterior=self.posterior.without(out)[0])
+
+    def again(self, rows: np.ndarray, iterations: int, tolerance: float) -> "FittedProcess":
+        """The processes given the (k,) `rows` alone, their hyperparameters found by these, from those of all runs."""
+        problems = self.problems.runs(rows)
+        found = descend(problems, self.theta, iterations, tolerance, self.curvature)
+        columns = self.columns[:, rows]
+        return self.of(self.features, self.frame, self.weights[rows], problems, found, columns)
+
+    def at_runs(self) -> np.ndarray:
+        """(K, T) predictions at the runs, of which the covariances are known."""
+        noise = np.exp(2 * self.theta[:, self.weights.shape[1] + 1])[:, None] * self.problems.inflation
+        targets = self.problems.targets - noise * self.posterior.dual
+        modelled = self.frame.fixed(self.weights) + self.frame.unit[:, None] * targets
+        return self.frame.metrics(modelled, self.weights).T
 
     def held_out(self, kept: np.ndarray) -> np.ndarray:
         """(B, K, T) predictions at the K runs by `without` those that a row of the (B, K) booleans does not keep."""

@@ -9,9 +9,10 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
 from mixing.errors import InvalidMetrics, InvalidSetting, TooFewRuns
 from mixing.laws.diagnostics import rank_correlation
+from mixing.laws.ensemble import fold_masks
 from mixing.laws.powers.effective_power import EffectivePowerLaw
 from mixing.laws.processes.descent import ProcessProblems, correlation, descend, evaluate, posterior
-from mixing.laws.processes.fitted_process import FEATURES, FeatureMap
+from mixing.laws.processes.fitted_process import FEATURES, FeatureMap, FittedProcess
 from mixing.laws.processes.gaussian_process import GaussianProcess
 from mixing.laws.processes.multi_fidelity import MultiFidelityGaussianProcess
 from mixing.laws.regression import Fitted, Regression
@@ -178,9 +179,9 @@ def test_known_noise_is_added_to_the_fitted_one() -> None:
 
 
 def test_held_out_predictions_are_those_of_processes_given_the_kept_runs_alone() -> None:
-    """By brute force: the same hyperparameters and noise, conditioned on fewer runs."""
+    """By brute force: the same hyperparameters and noise, conditioned on fewer runs; of many, that is."""
     weights = mixtures(24)
-    process = GaussianProcess()
+    process = GaussianProcess(search_runs=20)
     assert type(process).held_out is not Regression.held_out
     fitted = process.fit(weights, truth(weights))
     kept = np.random.default_rng(8).random((3, 24)) < 0.7
@@ -199,7 +200,7 @@ def test_held_out_predictions_are_those_of_processes_given_the_kept_runs_alone()
 def test_refits_are_processes_given_the_kept_runs_alone(mean: EffectivePowerLaw | None) -> None:
     """Held against the closed form at the runs, and by brute force against the covariance of fewer runs."""
     weights = mixtures(24)
-    process = GaussianProcess(mean=mean)
+    process = GaussianProcess(mean=mean, search_runs=20)
     fitted = process.fit(weights, truth(weights))
     kept = np.random.default_rng(8).random((3, 24)) < 0.7
     refits = process.refits(weights, truth(weights), kept, whole=fitted)
@@ -220,6 +221,41 @@ def test_refits_are_processes_given_the_kept_runs_alone(mean: EffectivePowerLaw 
             mean is None
         ):  # the law's wide prior cancels but for the last digits of these two worlds without noise
             np.testing.assert_allclose(law.predict(weights)[1], fewer.predict(weights)[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("mean", MEANS)
+def test_a_refits_hyperparameters_are_likelier_by_its_own_runs(mean: EffectivePowerLaw | None) -> None:
+    weights = mixtures(24)
+    fitted = GaussianProcess(mean=mean).fit(weights, truth(weights))
+    kept = np.random.default_rng(8).random((3, 24)) < 0.7
+    refitted = GaussianProcess(mean=mean).fit_and_refit(weights, truth(weights), kept)
+    for law, predicted, rows in zip(refitted.parts, refitted.predicted, kept, strict=True):
+        assert isinstance(law, FittedProcess)
+        own = fitted.problems.runs(np.flatnonzero(rows))
+        assert (evaluate(own, law.theta)[0] <= evaluate(own, fitted.theta)[0] + 1e-6).all()
+        np.testing.assert_allclose(law.mean(weights), predicted, rtol=1e-4)
+
+
+def test_what_is_held_out_is_not_missed_less_for_hyperparameters_that_had_seen_it() -> None:
+    """Weak signals in much noise, of which those of all runs miss what is held out by a third less than new runs."""
+    generator = np.random.default_rng(3)
+    slopes = generator.standard_normal((8, 40))
+
+    def measured(runs: int) -> tuple[np.ndarray, np.ndarray]:
+        weights = generator.dirichlet(np.full(8, 0.5), runs)
+        return weights, weights @ slopes + 0.5 * generator.standard_normal((runs, 40))
+
+    (weights, metrics), (new, truths) = measured(16), measured(200)
+    left_out = fold_masks(16, 5, 2, generator)
+    found = GaussianProcess().fit_and_refit(weights, metrics, ~left_out)
+    assert isinstance(found.whole, FittedProcess)
+    missed, too_sure = (
+        np.abs(predicted - metrics)[left_out].mean()
+        for predicted in (found.predicted, found.whole.held_out(~left_out))
+    )
+    true = np.abs(found.whole.mean(new) - truths).mean()
+    assert too_sure < 0.75 * true
+    assert too_sure + 0.25 * (true - too_sure) < missed < 1.1 * true
 
 
 @dataclass(frozen=True)
