@@ -33,9 +33,10 @@ from mixing.laws.powers.descent import (
 _HIGHEST_LOG_NOISE = 1.0
 _TURNS = 30
 _ROUGH = 0.1
-"""Nats at which a descent ends while log s still changes by as much."""
-_SETTLED = 1e-2
-"""Nats, a seventh of a posterior deviation, at which a descent ends, and the change of log s."""
+"""Change of log s while which descents end at ten times the nats they end at last."""
+_SETTLED = 5e-4
+"""Nats a run at which a descent ends, and the change of log s: a thousandth of the half a nat a run that noise takes
+up by itself. Of 30 runs that is a sixth of a posterior deviation."""
 
 
 def lowest(
@@ -44,14 +45,14 @@ def lowest(
     """(N, P) parameters from the best of several starts at one s, and (N,) whether they are settled."""
     count = len(problems.metrics)
     several = problems.part(np.tile(np.arange(count), len(starts)))
-    theta, loss, _ = descend(several, np.concatenate(starts), iterations, _ROUGH, _step)
+    theta, loss, _ = descend(several, np.concatenate(starts), iterations, 10 * _settled(problems), _step)
     best = loss.reshape(len(starts), count).argmin(0) * count + np.arange(count)
     return settle(problems, theta[best], iterations)
 
 
 def again(problems: PowerProblems, theta: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
     """As `lowest`, from a fit to more of these runs at its (N,) noise, of which all of them say the most."""
-    theta, _, converged = descend(problems, theta, iterations, _SETTLED, _step)
+    theta, _, converged = descend(problems, theta, iterations, _settled(problems), _step)
     return theta, converged
 
 
@@ -60,12 +61,12 @@ def settle(problems: PowerProblems, theta: np.ndarray, iterations: int) -> tuple
 
     The noise is the root of `slope`, found by secants inside a bracket.
     """
-    theta, count = theta.copy(), len(theta)
+    theta, count, settled = theta.copy(), len(theta), _settled(problems)
     converged, rough, live = np.zeros(count, bool), np.ones(count, bool), np.arange(count)
     low, high = np.full(count, LOWEST_LOG_NOISE), np.full(count, _HIGHEST_LOG_NOISE)
     before = np.full((2, count), np.nan)  # log s and slope
     for _ in range(_TURNS):
-        for some, least in ((live[rough[live]], _ROUGH), (live[~rough[live]], _SETTLED)):
+        for some, least in ((live[rough[live]], 10 * settled), (live[~rough[live]], settled)):
             if len(some):
                 found = descend(problems.part(some), theta[some], iterations, least, _step)
                 theta[some], _, converged[some] = found
@@ -79,7 +80,7 @@ def settle(problems: PowerProblems, theta: np.ndarray, iterations: int) -> tuple
         to = at + np.clip(-down / bend, -1, 1)
         to = np.where((to > high[live]) | (to < low[live]), (low[live] + high[live]) / 2, to)
         before[:, live] = at, down
-        moving = rough[live] | (bend * (to - at) ** 2 > 2 * _SETTLED)
+        moving = rough[live] | (bend * (to - at) ** 2 > 2 * settled)
         rough[live] = np.abs(to - at) > _ROUGH
         theta[live[moving], -1] = to[moving]
         live = live[moving]
@@ -87,6 +88,11 @@ def settle(problems: PowerProblems, theta: np.ndarray, iterations: int) -> tuple
             break
     converged[live] = False
     return theta, converged
+
+
+def _settled(problems: PowerProblems) -> float:
+    """Nats at which a descent to these runs ends."""
+    return _SETTLED * len(problems.log_weights)
 
 
 def slope(problems: PowerProblems, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
