@@ -209,7 +209,7 @@ def version_of(session: Session, optimization_id: str) -> Version:
     its = or_(Swarm.optimization_id == optimization_id, Swarm.id.in_(named))
     told = select(Swarm.id, Swarm.optimization_id, Swarm.brought, Swarm.contamination).where(its)
     swarms = [tuple(row) for row in session.execute(told.order_by(Swarm.id))]
-    owners = {optimization_id, revision, *named, *(owner for _, owner, *_ in swarms if owner)}
+    owners = {optimization_id, revision, *named, *(str(row[1]) for row in swarms if row[1])}
     ended = select(Job.id, Job.state, Job.finished_at).order_by(Job.id)
     rows = [tuple(row) for row in session.execute(ended.where(Job.owner.in_(owners)))]
     if reused:

@@ -1,4 +1,4 @@
-"""Who trains a launch: a kind of launcher a file, with a schema of its own, all behind `store.launchers.base`.
+"""Who trains a launch: a program or torchrun on a worker's machine (`base`), or a scheduler, a file each.
 
 The operator's TOML file names them, each a table ``[launchers.NAME]`` of the kind that ``kind`` names; without one a
 table with ``processes`` is `Torchrun`, any other a `Program`. Nothing here loads torch or a queue: the web process

@@ -47,7 +47,7 @@ def commands(group: click.Group = main, above: tuple[str, ...] = ()) -> Iterator
     [
         "from service.cli.main import main; main(['--help'], standalone_mode=False)",
         "import service.cli.fit",
-        "import service.cli.status, service.cli.mixture, service.cli.launch, service.cli.apply",
+        "import service.cli.work, service.cli.mixture, service.cli.apply",
         "import mixwright; mixwright.Client",
     ],
 )
