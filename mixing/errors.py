@@ -10,7 +10,8 @@ MixingError(ValueError)
 ├── InvalidWeights        a weight is negative or not finite, or the weights do not sum to 1
 ├── UnknownMethod         no such method
 ├── InvalidSetting        a setting is outside its range
-│   └── NotHeeded         a setting that the recipe's solver would ignore
+│   ├── NotHeeded         a setting that the recipe's solver would ignore
+│   └── NeverMet          a rule to stop by that no run can satisfy
 ├── TooFewRuns            the regression cannot be fitted with so few runs
 ├── InvalidMetrics        a metric is missing, not finite, not positive or constant
 ├── DuplicateRun          a run is given twice, under one id or under two
@@ -88,6 +89,10 @@ class InvalidSetting(MixingError):
 
 class NotHeeded(InvalidSetting):
     """A setting that the solver would pass over in silence; `field` names it."""
+
+
+class NeverMet(InvalidSetting):
+    """A rule to stop by that cannot be met, whatever is measured."""
 
 
 class TooFewRuns(MixingError):

@@ -99,6 +99,12 @@ class Method(Part):
             return len(self.rounds) * each
         return max(self.runs.at(domains), recipe.minimum_runs(domains) + len(self.rounds) - 1 + SPARE_RUNS)
 
+    def in_rounds(self, count: int) -> "Method":
+        """The same in another number of rounds: half of the runs in the first, the rest in equal ones."""
+        if count == len(self.rounds):
+            return self
+        return replace(self, rounds=(float(max(count - 1, 1)), *(1.0 for _ in range(count - 1))))
+
     def split(self, recipe: Recipe, runs: int, domains: int, least: int | None = None) -> tuple[int, ...]:
         """How many of `runs` each round trains; they sum to `runs` and none is empty. No runs are no rounds.
 

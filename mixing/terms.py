@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from mixing.document import OLDER
-from mixing.errors import InvalidSetting, NotHeeded
+from mixing.errors import InvalidSetting, NeverMet, NotHeeded
 from mixing.methods import Recipe, combine, method_named
 from mixing.parts import SOLVERS
 
@@ -96,6 +96,35 @@ class Target:
                 )
 
 
+@dataclass(frozen=True)
+class StopRule:
+    """When further runs are not worth training (`mixing.answer.regret`); either part stops by itself.
+
+    Attributes:
+        expected_regret: what the proposed mixture may be expected to give away, in the objective's unit.
+        noise: whether it is enough to give away less than a run with another seed differs by.
+
+    Raises:
+        InvalidSetting: neither part.
+        NeverMet: an expected regret that is not above 0, which nothing falls below.
+    """
+
+    expected_regret: float | None = None
+    noise: bool = False
+
+    def __post_init__(self) -> None:
+        if self.expected_regret is None and not self.noise:
+            raise InvalidSetting(
+                "a rule to stop by names an expected_regret, the noise, or both", field="stop_when"
+            )
+        if self.expected_regret is not None and not 0 < self.expected_regret < math.inf:
+            raise NeverMet(
+                f"the expected regret to stop at is {self.expected_regret}, and none falls below 0: give a number"
+                " above 0 in the objective's unit, or stop by the noise",
+                field="stop_when.expected_regret",
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """What is asked for, whatever the domains are.
@@ -120,6 +149,7 @@ class Terms:
             a proxy would gain.
         prefer: "natural", or the mixture by domain, to which the answer is to be as near as the runs leave open
             (`mixing.answer.decision`); None for the best as predicted.
+        stop_when: when no further round is trained; None for never before the last.
 
     Raises:
         InvalidSetting: a negative seed, strengths that do not rise from above 0, no such unit, or a preference
@@ -140,6 +170,7 @@ class Terms:
     temperature: float | None = None
     target: Target | None = None
     prefer: str | Mapping[str, float] | None = None
+    stop_when: StopRule | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -207,6 +207,17 @@ class Client:
         """Stop it."""
         return self._post(f"/v1/optimizations/{optimization_id}:cancel")
 
+    def extend_optimization(
+        self, optimization_id: str, request: Mapping[str, Any], key: str | None = None
+    ) -> Document:
+        """Train more runs for one that has an answer: ``{"runs": 16}`` or ``{"device_hours": 2}``."""
+        return self._post(f"/v1/optimizations/{optimization_id}:extend", request, key)
+
+    def plan_extension(self, optimization_id: str, request: Mapping[str, Any]) -> Document:
+        """What an extension would train and what that costs; nothing is stored."""
+        path = f"/v1/optimizations/{optimization_id}:extend"
+        return self._request("POST", path, json=dict(request), params={"dry_run": True})
+
     def retry_optimization(self, optimization_id: str) -> Document:
         """Go on with a failed or cancelled one."""
         return self._post(f"/v1/optimizations/{optimization_id}:retry")

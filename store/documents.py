@@ -6,10 +6,10 @@ gone; what is trained for it, its `SwarmDocument`, is read without them, so that
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from mixing.document import Documented, from_document
+from mixing.document import Document, Documented, from_document, to_document
 from mixing.objective import ObjectiveSpec, Task, objective_of
 from mixing.terms import ReusePlan, Terms
 from proxy_models.config import TrainingSettings
@@ -190,11 +190,36 @@ class AnchorsDocument:
         runs: how many.
         proxy: the model, and how it is trained.
         parameters: of the model, embeddings and head not counted.
+        round: the number they are sampled under; None for one after the swarm's, in the order of the anchors.
     """
 
     runs: int
     proxy: TrainingDocument
     parameters: int
+    round: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookDocument:
+    """What a rule to stop by said before a round (`mixing.swarm.sample.Stopping`).
+
+    Attributes:
+        round: that would be sampled next.
+        runs: that had been measured.
+        expected_regret: of what would have been proposed by them, in the objective's unit.
+        noise: of one run's objective; None where that of a task is not known.
+        met: what of the rule was met; None for nothing.
+        can_be_met: whether it may be by the runs that were planned.
+        saved: runs that were planned and are not trained, for it was met.
+    """
+
+    round: int
+    runs: int
+    expected_regret: float
+    noise: float | None = None
+    met: str | None = None
+    can_be_met: bool = True
+    saved: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +229,7 @@ class SwarmDocument:
     Attributes:
         version: of the document.
         runs: of the whole swarm.
-        rounds: how many of them each round trains.
+        rounds: how many of them each round trains; 0 for one that was not worth training, or was the anchors'.
         minimum_runs: fewest that must succeed.
         tasks: what every run is measured on.
         aggregate: "mean" or "worst_family".
@@ -216,6 +241,8 @@ class SwarmDocument:
         run_parameters: of a whole run's model, embeddings and head not counted, where there is a target.
         anchors: trained after the rounds, each as a round of its own.
         swarms: ids of those whose runs are the evidence; nothing is sampled then.
+        looks: what the rule to stop by said, round by round.
+        extensions: how often rounds were added after an answer.
     """
 
     version: int = 1
@@ -232,6 +259,8 @@ class SwarmDocument:
     run_parameters: int | None = None
     anchors: tuple[AnchorsDocument, ...] = ()
     swarms: tuple[str, ...] = ()
+    looks: tuple[LookDocument, ...] = ()
+    extensions: int = 0
 
     @property
     def is_elsewhere(self) -> bool:
@@ -240,13 +269,51 @@ class SwarmDocument:
 
     @property
     def all_rounds(self) -> tuple[int, ...]:
-        """Runs of every round, those of the anchors last."""
-        return (*self.rounds, *(anchors.runs for anchors in self.anchors))
+        """Runs of every round, those of the anchors among them."""
+        found = dict(enumerate(self.rounds))
+        found |= {self._round(number): anchors.runs for number, anchors in enumerate(self.anchors)}
+        return tuple(found[number] for number in sorted(found))
+
+    def _round(self, number: int) -> int:
+        """Under which the anchors of that number are sampled."""
+        own = self.anchors[number].round
+        return len(self.rounds) + number if own is None else own
 
     def anchors_of(self, round_: int) -> AnchorsDocument | None:
         """What a round's runs are where they are anchors."""
-        number = round_ - len(self.rounds)
-        return self.anchors[number] if 0 <= number < len(self.anchors) else None
+        return next(
+            (anchors for number, anchors in enumerate(self.anchors) if self._round(number) == round_), None
+        )
+
+    @property
+    def stopped(self) -> LookDocument | None:
+        """Why the last planned rounds are not trained; None where they are."""
+        last = self.looks[-1] if self.looks else None
+        return None if last is None or last.met is None or any(self.rounds[last.round :]) else last
+
+    def looked(self, look: LookDocument) -> Document:
+        """What of the document is another once a rule to stop by has been asked."""
+        if look.met is None:
+            return {"looks": to_document((*self.looks, look))}
+        kept, saved = self.rounds[: look.round], self.rounds[look.round :]
+        look = replace(look, saved=sum(saved))
+        return {
+            "looks": to_document((*self.looks, look)),
+            "rounds": [*kept, *(0 for _ in saved)],
+            "runs": sum(kept),
+        }
+
+    def extended(self, rounds: Sequence[int]) -> Document:
+        """What of it is another once rounds are added after an answer; those of anchors keep their numbers."""
+        anchors = [replace(one, round=self._round(number)) for number, one in enumerate(self.anchors)]
+        before = [0] * (max((one.round or 0 for one in anchors), default=-1) + 1 - len(self.rounds))
+        every = [*self.rounds, *before, *rounds]
+        return {
+            "rounds": every,
+            "runs": sum(every),
+            "anchors": to_document(anchors),
+            "extensions": self.extensions + 1,
+        }
 
     def proxy_of(self, round_: int) -> TrainingDocument | None:
         """The model that the runs of a round train; None where nothing is trained here."""

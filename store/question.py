@@ -7,13 +7,13 @@ questions nothing tells an error of 0 from one of 1 / (2 n), so a perfect one co
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from mixing.change.lineage import RevisionNode, space_of
-from mixing.document import Document, Documented
+from mixing.document import Document, Documented, to_document
 from mixing.domains import Domains
 from mixing.runs.evidence import RunEvidence
 from store import jobs
@@ -63,6 +63,7 @@ class JobQuestion(Documented):
         shared: the sets of domains that hold the same text.
         unmeasured: domains too small for a held-out slice.
         warnings: about the text.
+        run_seconds: that a run took a worker, on average; None where nobody knows.
         runs: those that have finished, in order.
         lost: those that have not, each with its `run_id` and the `reason`.
         older: the older runs that count; None where none do.
@@ -77,6 +78,7 @@ class JobQuestion(Documented):
     shared: tuple[tuple[str, ...], ...] = ()
     unmeasured: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    run_seconds: float | None = None
 
     @classmethod
     def of(cls, session: Session, optimization: Optimization) -> "JobQuestion":
@@ -96,9 +98,12 @@ class JobQuestion(Documented):
         found = session.scalar(contaminated)
         finished: list[RunEvidence] = []
         lost: list[Mapping[str, str]] = []
+        seconds: list[float] = []
         for run, job in session.execute(query):
             if job.state == jobs.SUCCEEDED and run.result is not None:
                 finished.append(_evidence(run, document))
+                if document.anchors_of(run.round) is None:
+                    seconds.append(Measurements.of(run.result).seconds or 0.0)
             elif job.state in jobs.ENDED:
                 lost.append({"run_id": run.id, "reason": f"{job.failure_code}: {job.failure_detail}"})
         given = given_evidence(session, optimization, document)
@@ -116,6 +121,7 @@ class JobQuestion(Documented):
                 *contamination_warnings(found),
                 *uncompared_warnings(document.tasks, found),
             ),
+            run_seconds=sum(seconds) / len(seconds) if any(seconds) else None,
         )
 
     def evidence(self) -> tuple[RunEvidence, ...]:
@@ -190,6 +196,30 @@ class JobQuestion(Documented):
             if 1 in values
         ]
         return {**evidence, "notes": [*evidence["notes"], *notes]}
+
+    def with_stop(self, evidence: Document) -> Document:
+        """The document with `stopped`: why rounds were left out and what that saved; None where none were."""
+        look = self.document.stopped
+        if look is None:
+            unmet = [] if self.document.stop_when is None else [_UNMET]
+            return {**evidence, "stopped": None, "notes": [*evidence["notes"], *unmet]}
+        hours = None if self.run_seconds is None else look.saved * self.run_seconds / 3600
+        stopped = {**to_document(look), "planned": look.runs + look.saved, "device_hours": hours}
+        return {**evidence, "stopped": stopped, "notes": [*evidence["notes"], stop_sentence(stopped)]}
+
+
+_UNMET = "The rule to stop by was not met before the last round, so all planned runs were trained."
+
+
+def stop_sentence(stopped: Mapping[str, Any]) -> str:
+    """When training was stopped, why, and what that saved."""
+    hours, noise = stopped["device_hours"], stopped["noise"]
+    spent = f"{stopped['saved']} runs" + ("" if hours is None else f", {hours:.2g} device-hours,")
+    below = f", below the {noise:.4g} that two seeds of a run differ by" if stopped["met"] == "noise" else ""
+    return (
+        f"Stopped after {stopped['runs']} of {stopped['planned']} runs: {spent} not spent. The proposal is expected"
+        f" to give away {stopped['expected_regret']:.4g}{below}."
+    )
 
 
 Version = tuple[object, ...]

@@ -259,6 +259,15 @@ class Swarm(Base):
     created_at: Mapped[float] = _time()
 
 
+PROPOSED = "proposed"
+"""What an optimization's answer is; of earlier ones, before it was extended, with a number: `proposed-1`."""
+
+
+def is_proposed(kind: str) -> bool:
+    """Whether a mixture of this kind is an optimization's answer, its last or an earlier one."""
+    return kind.partition("-")[0] == PROPOSED
+
+
 class MixtureRow(Base):
     """Weights over one revision's leaves; a proposed one carries its evidence."""
 

@@ -120,9 +120,12 @@ def _next_stage(
     )
     stages = {(job.kind, job.position): job for job in rows}
     document = SwarmDocument.of(optimization)
-    rounds = len(document.all_rounds)
+    rounds = [number for number, runs in enumerate(document.all_rounds) if runs]
     # A round is sampled when every run of the rounds before has ended, and enough of them can be learned from.
-    for kind, number in [*((jobs.SAMPLE_SWARM, number) for number in range(rounds)), (jobs.SOLVE, 0)]:
+    for kind, number in [
+        *((jobs.SAMPLE_SWARM, number) for number in rounds),
+        (jobs.SOLVE, document.extensions),
+    ]:
         job = stages.get((kind, number))
         if job is None:
             return lambda: _queue(session, optimization, kind, number)

@@ -136,7 +136,7 @@ def _nearest(
 ) -> Solution:
     """The end of the path towards the preferred mixture that cannot be told apart from the best."""
     preferred = fitted.question.preferred
-    if _keeps(fitted.problem, preferred) and is_like_best(preferred):
+    if fitted.problem.allows(preferred[None])[0] and is_like_best(preferred):
         return fitted.solution(preferred).in_metric(fitted.problem)
     low, high = map(math.log, _WEIGHTS)
     chosen = solution
@@ -163,22 +163,6 @@ def _drawn_to(objective: Objective, preferred: np.ndarray, weight: float) -> Obj
     return replace(objective, prior=prior / prior.sum(), kl_weight=whole)
 
 
-def _keeps(problem: MixtureProblem, weights: np.ndarray) -> bool:
-    """Whether (m,) weights are among the mixtures that the question allows."""
-    return bool(_allowed(problem, weights[None])[0])
-
-
-def _allowed(problem: MixtureProblem, mixtures: np.ndarray) -> np.ndarray:
-    """(n,) which of (n, m) mixtures keep caps, shares, frozen ratios and guard rails."""
-    space, near = problem.space, 1e-9
-    kept = np.array([space.expand(space.collapse(row)) for row in mixtures])
-    inside = (np.abs(kept - mixtures).sum(axis=1) < near) & (mixtures <= problem.caps + near).all(axis=1)
-    for share in problem.constraints:
-        weight = mixtures @ share.row(space.leaves)
-        inside &= (share.lower - near <= weight) & (weight <= share.upper + near)
-    return inside & (problem.excess(problem.objective.law.mean(mixtures)) <= near)
-
-
 def _ranges(
     problem: MixtureProblem, best: np.ndarray, value: Callable[[np.ndarray], np.ndarray], room: float
 ) -> np.ndarray:
@@ -193,6 +177,6 @@ def _ranges(
         for row, end in enumerate((0.0, 1.0)):
             steps = weight + away * (end - weight)
             mixtures = steps[:, None] * corner + (1 - steps)[:, None] * others / others.sum()
-            like = (value(law.mean(mixtures)) - value_of_best <= room) & _allowed(problem, mixtures)
+            like = (value(law.mean(mixtures)) - value_of_best <= room) & problem.allows(mixtures)
             ranges[row, domain] = steps[max(int(np.logical_and.accumulate(like).sum()) - 1, 0)]
     return ranges

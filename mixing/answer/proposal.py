@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mixing.answer.decision import Decision, decide
+from mixing.answer.regret import OpenLaw, Regret, regret_of
 from mixing.answer.report import Document, Report
 from mixing.answer.target import AtTarget, target_document, transfer_of
 from mixing.answer.uncertainty import GainIntervals, gain_intervals
@@ -22,8 +23,8 @@ from mixing.solve.problem import MixtureProblem
 from mixing.solve.solution import Solution
 from mixing.solve.solvers import FittedQuestion, solution_of
 
-FOLDS, _SEARCH, _TARGET = 2, 3, 4
-"""Keys that keep the streams of cross-validation, search and the target's draws apart from the swarm's (1)."""
+FOLDS, _SEARCH, _TARGET, _REGRET = 2, 3, 4, 5
+"""Keys that keep the streams of cross-validation, search, target and regret apart from the swarm's (1)."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Proposal:
         intervals: of the gain; None where there is no held-out error.
         transfer: what the proxies' gains are worth at the target; None without one.
         decision: what was taken in the place of the best; None where nothing is preferred, or nothing held out.
+        regret: what the best as predicted is expected to give away; None where nothing is held out.
+        optima: (B, m) what the refits would have proposed; None likewise.
     """
 
     question: Question
@@ -47,6 +50,8 @@ class Proposal:
     intervals: GainIntervals | None
     transfer: Transfer | None = None
     decision: Decision | None = None
+    regret: Regret | None = None
+    optima: np.ndarray | None = None
 
     @property
     def at_target(self) -> Document | None:
@@ -103,14 +108,15 @@ def propose(question: Question, runs: Sequence[RunEvidence]) -> Proposal:
     problem = problem_of(question, learned.evidence, learned.law, factors)
     fitted = FittedQuestion(question, problem, learned.evidence, learned.held_out, stream(question, _SEARCH))
     solution = solution_of(fitted)
-    intervals, decision = None, None
+    intervals, decision, regret, optima = None, None, None, None
     if (refits := learned.refits) is not None:
         optima = np.stack([_optimum(fitted, other, solution, factors) for other in refits.laws])
+        regret = regret_of(OpenLaw.of(problem, learned, solution.weights, optima, stream(question, _REGRET)))
         if (decided := decide(fitted, learned, solution, optima)) is not None:
             solution, decision = decided
         natural = question.domains.natural_weights
         intervals = gain_intervals(learned.law, refits, learned.evidence, optima, natural, solution.weights)
-    return Proposal(question, learned, problem, solution, intervals, transfer, decision)
+    return Proposal(question, learned, problem, solution, intervals, transfer, decision, regret, optima)
 
 
 def anchor_mixtures(question: Question, runs: Sequence[RunEvidence], count: int) -> list[dict[str, float]]:

@@ -61,6 +61,7 @@ class Report:
             "recipe": asdict(recipe),
             "objective": self.objective,
             "at_target": proposal.at_target,
+            "regret": self.regret(),
             "decision": None if proposal.decision is None else proposal.decision.document(self.question),
             "tasks": self.tasks,
             "worse": self.worse(),
@@ -89,6 +90,11 @@ class Report:
             "notes": [*self.evidence.notes, *self.proposal.learned.law.notes(), *self.how_solved()],
             "warnings": [asdict(warning) for warning in warnings_of(self)],
         }
+
+    def regret(self) -> Document | None:
+        """What the best as predicted is expected to give away; None where nothing is held out."""
+        found = self.proposal.regret
+        return None if found is None else asdict(found)
 
     @cached_property
     def held_out_rank_correlation(self) -> float | None:

@@ -281,3 +281,14 @@ class MixtureProblem:
         """(G, n) by how much (n, T) predictions break each guard rail."""
         rails = [predictions @ guard.mean.weights - guard.bound for guard in self.guard_rails]
         return np.array(rails).reshape(len(rails), len(predictions))
+
+    def allows(self, mixtures: np.ndarray) -> np.ndarray:
+        """(n,) which of (n, m) mixtures keep caps, constraints, frozen ratios and guard rails."""
+        near = 1e-9
+        kept = np.array([self.space.expand(self.space.collapse(row)) for row in mixtures])
+        inside = np.abs(kept - mixtures).sum(axis=1) < near
+        inside &= (mixtures <= self.caps + near).all(axis=1)
+        for share in self.constraints:
+            weight = mixtures @ share.row(self.space.leaves)
+            inside &= (share.lower - near <= weight) & (weight <= share.upper + near)
+        return inside & (self.excess(self.objective.law.mean(mixtures)) <= near)

@@ -8,6 +8,10 @@ ADMIRE-BayesOpt: an acquisition function says how much a run at a mixture is exp
 divided by what the run costs, over sizes of proxy. A batch is chosen one mixture after the other; each of them
 penalises the neighbourhood that its value rules out (Gonzalez et al., arXiv 1505.08052).
 
+A decision: a run is worth as much as the mixture taken after it is expected to be better than the one taken before
+(the knowledge gradient; Frazier, Powell and Dayanik, INFORMS Journal on Computing 21, 2009). One that cannot change
+which is taken is worth nothing, however little is known there. Of a batch each counts what those before will tell.
+
 Everything is minimised.
 """
 
@@ -197,3 +201,61 @@ def _steepest(mean: np.ndarray, roots: np.ndarray) -> float:
     rises = np.abs(np.diff(mean[order]))
     slopes = np.divide(rises, steps, out=np.zeros_like(rises), where=steps > 1e-9)
     return float(max(slopes.max(initial=0.0), _LEAST_STD))
+
+
+_NODES = 24
+"""Of the quadrature over what a run may measure."""
+
+
+def change_decision(rivals: np.ndarray, prospects: np.ndarray, noise: float, runs: int) -> np.ndarray:
+    """(runs,) columns of the prospects to train next, the most worth first; each once.
+
+    A run at x moves what is expected of rival c by Cov(c, x) / sqrt(Var(x) + noise^2) standard normals z. Its worth
+    is min_c mu_c - E_z min_c (mu_c + that z). Where no run can change the decision any more those that are known
+    least are taken.
+
+    Args:
+        rivals: (d, r) what is minimised at the mixtures that may be taken, in d draws of what it may be.
+        prospects: (d, n) likewise at the mixtures that may be trained.
+        noise: standard deviation of a measurement, in the same unit.
+        runs: at most n.
+
+    Raises:
+        TooFewRuns: fewer prospects than runs.
+    """
+    if not 1 <= runs <= prospects.shape[1]:
+        raise TooFewRuns(
+            f"{runs} runs cannot be chosen from {prospects.shape[1]} prospects",
+            needed=runs,
+            given=prospects.shape[1],
+        )
+    mean, draws = rivals.mean(axis=0), len(rivals)
+    away, between = rivals - mean, prospects - prospects.mean(axis=0)
+    chosen: list[int] = []
+    for _ in range(runs):
+        variance = np.square(between).mean(axis=0)
+        moves = away.T @ between / draws / np.sqrt(np.maximum(variance + noise**2, _LEAST_STD**2))
+        worth = _worth(mean, moves)
+        worth[chosen] = -np.inf
+        known = worth <= 1e-9 * float(np.sqrt(variance.max(initial=0.0)))
+        scores = np.where(known.all(), np.where(np.isfinite(worth), variance, -1.0), worth)
+        pick = int(np.argmax(scores))
+        chosen.append(pick)
+        # What the run will tell is taken out of the draws' deviations, which keeps their covariances those of the
+        # posterior (a square root filter; Whitaker and Hamill, Monthly Weather Review 130, 2002).
+        told = variance[pick] + noise**2
+        if told > 0:
+            share = (1 - np.sqrt(noise**2 / told)) / max(float(variance[pick]), np.finfo(float).tiny)
+            at = between[:, pick].copy()
+            away = away - share * np.outer(at, at @ away / draws)
+            between = between - share * np.outer(at, at @ between / draws)
+    return np.array(chosen)
+
+
+def _worth(mean: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """(n,) how much lower the lowest of (r,) means is expected to lie once (r, n) moves times a normal are known."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    lowest = np.zeros(moves.shape[1])
+    for node, weight in zip(nodes, weights / weights.sum(), strict=True):
+        lowest += weight * (mean[:, None] + node * moves).min(axis=0)
+    return mean.min() - lowest

@@ -1,12 +1,14 @@
 """The swarm: which mixtures to train proxies on, round by round, the same on any machine for one seed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mixing.domains import Domains, Mixture
-from mixing.errors import Infeasible, TooFewDomains, TooFewRuns
+from mixing.errors import Infeasible, InvalidSetting, TooFewDomains, TooFewRuns
 from mixing.parts import SAMPLERS
 from mixing.question import Question
 from mixing.reuse.reuse import least_new_runs
@@ -16,6 +18,10 @@ from mixing.solve.constraints import LinearSystem
 from mixing.swarm.dirichlet import strengths_between
 from mixing.swarm.filling import distinct
 from mixing.swarm.space import SwarmSpace
+
+if TYPE_CHECKING:  # which a first round does not need
+    from mixing.answer.proposal import Proposal
+    from mixing.answer.regret import Regret
 
 
 @dataclass(frozen=True)
@@ -56,14 +62,28 @@ def sample_round(
     >>> len(runs), list(runs[0].mixture)
     (12, ['books', 'code', 'web'])
     """
+    return draw_round(round_of(question, number, evidence, entropies))
+
+
+def draw_round(round_: "Round") -> tuple[SampledRun, ...]:
+    """Its runs, by the question's sampler; raises as `sample_round`."""
+    return SAMPLERS[round_.question.parts.sampler].draw(round_)
+
+
+def round_of(
+    question: Question,
+    number: int = 0,
+    evidence: tuple[RunEvidence, ...] = (),
+    entropies: Mapping[str, tuple[float, ...]] | None = None,
+) -> "Round":
+    """What `sample_round` draws; raises as that."""
     _check(question)
     keys = [question.seed, _STREAM, number] if number else [question.seed, _STREAM]
     if question.reuse.runs:  # of the same seed, whose draws would otherwise be the ones drawn again
         keys = [question.seed, _STREAM, number, len(question.reuse.runs)]
     # A key of its own keeps this stream apart from those of the cross-validation and the search.
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(keys)))
-    round_ = Round(question, number, evidence, entropies, swarm_space(question), generator)
-    return SAMPLERS[question.parts.sampler].draw(round_)
+    return Round(question, number, evidence, entropies, swarm_space(question), generator)
 
 
 def _check(question: Question) -> None:
@@ -103,6 +123,21 @@ def swarm_space(question: Question) -> SwarmSpace:
 
 
 _STREAM = 1
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """How a rule to stop by stands before a round.
+
+    Attributes:
+        regret: of what would be proposed by the runs so far.
+        met: what of the rule is met; None for nothing.
+        can_be_met: whether it may be by the runs that are planned.
+    """
+
+    regret: "Regret"
+    met: str | None
+    can_be_met: bool
 
 
 @dataclass(frozen=True)
@@ -180,8 +215,47 @@ class Round:
         space = self.question.reuse.evidence_space(self.question.domains)
         return space.newest.expand(self.question.space.expand(weights))
 
-    def older(self) -> np.ndarray:
-        """(K, c) the older runs over the contents."""
+    def trained(self) -> np.ndarray:
+        """(K, c) the older runs, and those of the rounds before, over the contents."""
         runs = self.question.reuse.runs
         names = self.question.reuse.evidence_space(self.question.domains).contents.names
-        return np.array([Mixture.of(run.mixture).align(names) for run in runs]).reshape(-1, len(names))
+        older = np.array([Mixture.of(run.mixture).align(names) for run in runs]).reshape(-1, len(names))
+        return np.concatenate([older, self.over_contents(self.asked)])
+
+    @cached_property
+    def asked(self) -> np.ndarray:
+        """(K, q) what was asked of the runs of the rounds before, which whole rows came near to."""
+        names, way = self.question.domains.names, self.question.space
+        wanted = [run.mixture if run.requested is None else run.requested for run in self.evidence]
+        rows = np.array([[weights.get(name, 0.0) for name in names] for weights in wanted])
+        return way.collapse(rows.reshape(-1, len(names)))
+
+    @cached_property
+    def proposal(self) -> "Proposal | None":
+        """What would be proposed by the runs so far; None where they are too few for a law, or to judge it.
+
+        Raises:
+            InvalidSetting: no objective.
+        """
+        from mixing.answer.proposal import propose
+
+        if not self.question.objective:
+            raise InvalidSetting(
+                "a round that learns from earlier ones needs the objective", field="objective"
+            )
+        if not self.evidence and not self.question.reuse.runs:
+            return None
+        try:
+            proposal = propose(replace(self.question, prefer=None), self.evidence)
+        except TooFewRuns:
+            return None
+        return None if proposal.regret is None else proposal
+
+    @property
+    def stopping(self) -> "Stopping | None":
+        """Whether the question's rule to stop by is met; None without one, and where nothing can be said yet."""
+        rule = self.question.stop_when
+        if rule is None or self.proposal is None or self.proposal.regret is None:
+            return None
+        regret, planned = self.proposal.regret, sum(self.question.rounds) + len(self.question.reuse.runs)
+        return Stopping(regret, regret.meets(rule), regret.can_meet(rule, planned))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixing.answer.regret import OpenLaw
 from mixing.errors import Infeasible, InvalidSetting, InvalidWeights
 from mixing.laws.composed import through
 from mixing.laws.fitting import fit
@@ -55,11 +56,11 @@ def _design(
 ) -> tuple[SampledRun, ...]:
     """By the log-weights, as a law sees them.
 
-    Older runs count as chosen, so new ones are drawn where those say little.
+    Older runs, and those of the rounds before, count as chosen, so new ones are drawn where those say little.
     """
     count = min(POOL * round_.runs, max(2 * round_.runs, LARGEST_POOL))
     pool = round_.within(dirichlet.sample(round_.space, count, round_.generator, round_.strengths))
-    chosen = choose(features(round_.over_contents(pool)), round_.runs, features(round_.older()))
+    chosen = choose(features(round_.over_contents(pool)), round_.runs, features(round_.trained()))
     return round_.sampled(pool[chosen])
 
 
@@ -177,6 +178,38 @@ def predicted_best(round_: Round) -> tuple[SampledRun, ...]:
     return round_.sampled(weights)
 
 
+_TAKABLE = 256
+"""Mixtures that are looked at for which may be taken: the answer, the refits' optima, and those of draws."""
+_PROSPECTS = 512
+"""Mixtures that may be trained next: so many of the whole space, and as many near those that may be taken."""
+
+
+def decisive(round_: Round) -> tuple[SampledRun, ...]:
+    """First what tells a law most, then what is expected to change most which mixture is taken.
+
+    Runs of a swarm cost the same, so the most for a run is the most for a device-hour.
+    """
+    proposal = round_.proposal
+    if proposal is None or proposal.optima is None or proposal.regret is None:
+        return d_optimal(round_)
+    space, way, generator = round_.space, round_.question.space, round_.generator
+    law = OpenLaw.of(
+        proposal.problem, proposal.learned, proposal.solution.weights, proposal.optima, generator
+    )
+    takable = law.rivals()[:_TAKABLE]
+    near = design.perturbed_around(space, way.collapse(takable), _PROSPECTS, generator)
+    wide = design.candidate_pool(space, _PROSPECTS, generator)
+    weights = acquisition.untrained(round_.within(np.concatenate([near, wide])), round_.asked)
+    if len(weights) < round_.runs:
+        return d_optimal(round_)
+    mixtures = np.concatenate([takable, way.expand(weights)])
+    values = law.objectives(mixtures)
+    known = len(takable)
+    noise = proposal.regret.noise or 0.0
+    chosen = acquisition.change_decision(values[:, :known], values[:, known:], noise, round_.runs)
+    return round_.sampled(weights[chosen])
+
+
 FIDELITIES = (0.25, 1.0)
 """Shares of the proxy's tokens a run of ADMIRE-BayesOpt may train: what it costs, and how much it tells."""
 
@@ -252,10 +285,6 @@ def _learned(round_: Round) -> _Learned:
     law = fit(part, evidence.table)
     way = question.space
     trained = way.collapse(space.onto_newest(evidence.weights)[0])
-    names = question.domains.names
-    wanted = [run.mixture if run.requested is None else run.requested for run in round_.evidence]
-    asked = way.collapse(np.array([[weights.get(name, 0.0) for name in names] for weights in wanted]))
     older = trained[evidence.table.older]
-    return _Learned(
-        evidence, through(law, space.newest.matrix @ way.matrix), trained, np.concatenate([asked, older])
-    )
+    asked = np.concatenate([round_.asked, older])
+    return _Learned(evidence, through(law, space.newest.matrix @ way.matrix), trained, asked)

@@ -21,7 +21,7 @@ from service.launches.service import LAUNCHES, describe_launch
 from store import jobs
 from store.documents import MODEL, TRAINING, LaunchDocument, SwarmDocument
 from store.series import latest_metrics
-from store.tables import Launch, MixtureRow, Optimization
+from store.tables import PROPOSED, Launch, MixtureRow, Optimization, is_proposed
 
 Document = Mapping[str, Any]
 _AS_PLANNED = 0.05
@@ -76,7 +76,7 @@ def compare(evidence: Document, launches: Sequence[Document]) -> Comparison | No
     """
     tasks = objective_tasks(evidence)
     done = [launch for launch in launches if launch["state"] == "succeeded" and measured_all(launch, tasks)]
-    for proposed in (launch for launch in done if launch["mixture_kind"] == "proposed"):
+    for proposed in (launch for launch in done if launch["mixture_kind"] == PROPOSED):
         if tasks and (natural := twin_of(proposed, done)) is not None:
             return compare_pair(evidence, natural, proposed)
     return None
@@ -84,7 +84,9 @@ def compare(evidence: Document, launches: Sequence[Document]) -> Comparison | No
 
 def twin_of(launch: Document, launches: Sequence[Document]) -> Document | None:
     """The first that differs from a launch of the proposed or the natural mixture in being of the other one."""
-    other = {"proposed": "natural", "natural": "proposed"}.get(launch["mixture_kind"])
+    other = PROPOSED if launch["mixture_kind"] == _NATURAL else _NATURAL
+    if other == _NATURAL and not is_proposed(launch["mixture_kind"]):
+        return None
     twins = (one for one in launches if one["mixture_kind"] == other and _settings(one) == _settings(launch))
     return next(twins, None)
 
@@ -240,7 +242,7 @@ def with_objective(models: Iterable[Document], settings: Document | None = None)
 
 MOST_LAUNCHES = 200
 """Of an optimization, newest first, among which the one of the other mixture is looked for."""
-_PAIRED = ("proposed", "natural")
+_NATURAL = "natural"
 
 
 def held_against(session: Session, launch_id: str) -> LaunchComparisonView:
@@ -259,20 +261,21 @@ def held_against(session: Session, launch_id: str) -> LaunchComparisonView:
         note=None,
         rows=[],
     )
-    evidence = _evidence(session, launch["optimization_id"])
-    if evidence is None or launch["mixture_kind"] not in _PAIRED:
+    is_natural = launch["mixture_kind"] == _NATURAL
+    evidence = _evidence(session, launch)
+    if evidence is None or not (is_natural or is_proposed(launch["mixture_kind"])):
         view.note = "Predictions are made of an optimization's proposed mixture and of the natural one."
         return view
     twin = _twin(session, launch, evidence)
     gains: dict[str, Gain] = {}
     if twin is None:
-        other = "natural" if launch["mixture_kind"] == "proposed" else "proposed"
+        other = PROPOSED if is_natural else _NATURAL
         view.note = (
             f"A gain is measured once a launch of the {other} mixture with the same settings has succeeded."
         )
     elif measured_all(launch, objective_tasks(evidence)):
         view.against = twin["id"]
-        pair = (twin, launch) if launch["mixture_kind"] == "proposed" else (launch, twin)
+        pair = (launch, twin) if is_natural else (twin, launch)
         comparison = compare_pair(evidence, *pair)
         gains = {"objective": comparison.objective, **{gain.name: gain for gain in comparison.tasks}}
     else:
@@ -297,7 +300,7 @@ def _row(
     gains: Mapping[str, Gain],
     view: LaunchComparisonView,
 ) -> HeldView:
-    is_natural = view.mixture_kind == "natural"
+    is_natural = view.mixture_kind == _NATURAL
     interval = predicted.get("natural_interval") if is_natural else None
     gain, bounds = gains.get(name), predicted["gain_interval"]
     is_inside = None
@@ -307,7 +310,7 @@ def _row(
         name=name,
         unit=unit_of(predicted),
         weight=predicted.get("weight"),
-        predicted=predicted["natural" if is_natural else "proposed"],
+        predicted=predicted[_NATURAL if is_natural else PROPOSED],
         interval=interval,
         measured=measured,
         is_inside=is_inside,
@@ -320,11 +323,14 @@ def _row(
     )
 
 
-def _evidence(session: Session, optimization_id: str | None) -> Document | None:
-    query = select(MixtureRow.evidence).where(
-        MixtureRow.optimization_id == optimization_id, MixtureRow.kind == "proposed"
-    )
-    evidence = None if optimization_id is None else session.scalar(query)
+def _evidence(session: Session, launch: Document) -> Document | None:
+    """Of the proposed mixture that is launched; beside a natural one, of the optimization's last."""
+    query = select(MixtureRow.evidence).where(MixtureRow.optimization_id == launch["optimization_id"])
+    if launch["mixture_kind"] == _NATURAL:
+        query = query.where(MixtureRow.kind == PROPOSED)
+    else:
+        query = query.where(MixtureRow.id == launch["mixture_id"])
+    evidence = None if launch["optimization_id"] is None else session.scalar(query)
     return evidence if evidence and "tasks" in evidence else None  # of a baseline nothing was fitted
 
 

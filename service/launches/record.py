@@ -13,7 +13,7 @@ from service.http.routes import DatabaseDependency, ThreadRoute
 from service.launches.comparison import held_against
 from service.launches.schemas import GainView
 from store import jobs
-from store.tables import Job, Launch, MixtureRow, Revision
+from store.tables import PROPOSED, Job, Launch, MixtureRow, Revision
 
 MOST_HELD = 20
 """Launches that are looked at, the newest: each is held against megabytes of evidence."""
@@ -74,7 +74,7 @@ def record_of(session: Session, name: str) -> RecordView:
         .join(Job, Job.owner == Launch.id)
         .where(
             Revision.domain_set_id == domain_set_named(session, name).id,
-            MixtureRow.kind == "proposed",
+            MixtureRow.kind.startswith(PROPOSED),
             Job.state == jobs.SUCCEEDED,
         )
         .order_by(Launch.id.desc())

@@ -12,9 +12,9 @@ from mixing.methods import Method, Recipe, combine, method_named
 from mixing.objective import groups
 from mixing.parts import REGRESSIONS, SAMPLERS
 from mixing.solve.constraints import LinearConstraint, share_of
-from mixing.terms import TaskGuard, Terms, check_heeded
+from mixing.terms import StopRule, TaskGuard, Terms, check_heeded
 from proxy_models.families.start import StartFolder
-from service.optimizations.schemas import OptimizationRequest
+from service.optimizations.schemas import OptimizationRequest, StopRequest
 from service.training.checks import (
     check_rows,
     check_tasks,
@@ -27,6 +27,11 @@ from store.problems import Invalid, invalid
 from store.revisions.shared_text import counted_domains, unmeasured
 from store.settings import Settings
 from store.tables import Revision
+
+DECISIVE = "decisive"
+"""The sampler of rounds that nobody named one for: it learns, whatever the regression."""
+STOPPING_ROUNDS = 5
+"""Where training may stop early and nobody says how often to look: after half of the runs, then after each eighth."""
 
 MOST_SHARED = 50_000
 """Domains in all shares together: each is stored, and is a number of the linear programmes. Of the two thousand that
@@ -77,6 +82,9 @@ def check_request(request: OptimizationRequest, settings: Settings) -> CheckedRe
         del terms["prefer"]  # its weights are in the store (`service.optimizations.planning`)
     terms["target"] = None  # once its model and the proxies' are counted (`service.optimizations.target`)
     terms |= {"recipe": recipe, "guard_rails": tuple(_guards(request))}
+    terms |= {"rounds": (), "stop_when": stop_rule(request.stop_when)}  # rounds once the runs are counted
+    if proxy is not None:
+        _check_noise(terms["stop_when"], proxy)
     document = OptimizationDocument(
         **terms,
         version=VERSION,
@@ -101,7 +109,18 @@ def _tasks(request: OptimizationRequest, settings: Settings) -> tuple[TaskDocume
     return check_tasks(request.tasks, settings)
 
 
-_SAMPLING = ("runs", "sampler", "proxy", "reuse", "proxy_name", "run_tokens", "run_parameters", "anchors")
+_SAMPLING = (
+    "runs",
+    "rounds",
+    "stop_when",
+    "sampler",
+    "proxy",
+    "reuse",
+    "proxy_name",
+    "run_tokens",
+    "run_parameters",
+    "anchors",
+)
 
 
 def _check_elsewhere(request: OptimizationRequest, recipe: Recipe) -> None:
@@ -144,11 +163,50 @@ def _check_here(request: OptimizationRequest) -> None:
             )
 
 
+def stop_rule(request: StopRequest | None) -> StopRule | None:
+    """As the mathematics has it. Raises Invalid for one without a part, or that nothing meets."""
+    try:
+        return None if request is None else StopRule(request.expected_regret, request.noise)
+    except MixingError as error:
+        raise invalid(error, error.field or "stop_when") from error
+
+
+def _check_noise(rule: StopRule | None, proxy: TrainingDocument) -> None:
+    """Raise Invalid for a rule that asks for a noise that nothing will tell."""
+    if rule is not None and rule.expected_regret is None and proxy.evaluations < 2:
+        raise Invalid(
+            "never_met",
+            "A run's noise is told by its last evaluations, and the proxies have one each, so the rule can never be"
+            " met: ask for more evaluations, or for an expected_regret.",
+            "stop_when.noise",
+        )
+
+
+def rounds_asked(request: OptimizationRequest, method: Method) -> int:
+    """How many rounds the swarm is trained in."""
+    if request.rounds is not None:
+        return request.rounds
+    return len(method.rounds) if request.stop_when is None else max(len(method.rounds), STOPPING_ROUNDS)
+
+
 def _recipe(method: Method, request: OptimizationRequest) -> Recipe:
+    sampler = request.sampler
+    if method.recipe is not None and rounds_asked(request, method) > 1:
+        usual = sampler or method.recipe.sampler
+        asked = request.rounds is not None or request.stop_when is not None
+        if asked and usual in SAMPLERS and not SAMPLERS[usual].learns:
+            if sampler is not None:
+                raise Invalid(
+                    "rounds_learn_nothing",
+                    f"The sampler {sampler!r} draws its rounds without a look at what was measured; leave it out, or"
+                    " leave out rounds and stop_when.",
+                    "sampler",
+                )
+            sampler = DECISIVE
     try:
         return combine(
             method,
-            sampler=request.sampler,
+            sampler=sampler,
             regression=request.regression,
             granularity=request.granularity,
             solver=request.solver,
@@ -159,6 +217,8 @@ def _recipe(method: Method, request: OptimizationRequest) -> Recipe:
 
 _TRAINING_ONLY = (
     "runs",
+    "rounds",
+    "stop_when",
     "sampler",
     "regression",
     "granularity",

@@ -250,6 +250,22 @@ def _little_to_decide(revision: Revision, document: OptimizationDocument) -> lis
     return [] if said is None else [said]
 
 
+def _round_sentences(document: OptimizationDocument) -> Iterator[str]:
+    """In which rounds the runs are trained, and when no further one is."""
+    rounds, rule = document.rounds, document.stop_when
+    if len(rounds) < 2:
+        return
+    yield f"The runs are trained in rounds of {', '.join(map(str, rounds))}."
+    if rule is not None:
+        bounds = ["a run's noise"] if rule.noise else []
+        if rule.expected_regret is not None:
+            bounds.append(f"{rule.expected_regret:g}")
+        yield (
+            f"Once {rounds[0]} of them are trained, training ends as soon as the mixture is expected to give away"
+            f" less than {' or '.join(bounds)}."
+        )
+
+
 def planned_hours(session: Session, planned: PlannedOptimization, device: WorkerDevice) -> float:
     """The estimate's device-hours, 0 where nobody knows."""
     reuse = planned.document.reuse
@@ -277,7 +293,7 @@ def plan_view(session: Session, planned: PlannedOptimization, device: WorkerDevi
         revision=revision.number,
         method=planned.document.method,
         mixture_id=reuse and reuse.mixture,
-        sentences=list(plan_sentences(plan, cost, everything))
+        sentences=[*plan_sentences(plan, cost, everything), *_round_sentences(planned.document)]
         if plan
         else ["Nothing is trained, so nothing is reused."],
         hours=hours,

@@ -19,13 +19,15 @@ from service.http.routes import (
 from service.http.schemas import After, Limit, Page
 from service.optimizations import service
 from service.optimizations.cost import PlannedOptimization
+from service.optimizations.extension import extend, extension_view, planned_extension
 from service.optimizations.planning import Uncounted, planned
 from service.optimizations.progress import describe
-from service.optimizations.schemas import OptimizationRequest
+from service.optimizations.schemas import ExtendRequest, OptimizationRequest
 from service.optimizations.service import optimization_with_id
-from service.optimizations.views import OptimizationSummary, OptimizationView, PlanView
+from service.optimizations.views import ExtensionView, OptimizationSummary, OptimizationView, PlanView
 from service.training.device import check_counted, worker_device
 from store import jobs
+from store.documents import OptimizationDocument
 from store.engine import Database
 from store.settings import Settings
 
@@ -149,6 +151,38 @@ def retry_optimization(
         lambda session: service.retry(session, optimization_id, changing.settings, user),
     )
     return _view(optimization_id, changing.database, changing.settings)
+
+
+@router.post(
+    "/{optimization_id}:extend",
+    status_code=202,
+    response_model=OptimizationView | ExtensionView,
+    responses={200: {"model": ExtensionView, "description": "With `dry_run`: what would be."}},
+)
+def extend_optimization(
+    optimization_id: str, body: ExtendRequest, creation: Annotated[Creation, Depends()]
+) -> OptimizationView | ExtensionView:
+    """Train more runs for one that has an answer, where they change it most, and answer again over all."""
+    database, settings = creation.database, creation.settings
+    request = IdempotentRequest(f"optimizations/{optimization_id}:extend", creation.key, body)
+    device = worker_device(settings)
+    with database.read() as session:
+        made = None if creation.dry_run else request.earlier(session)
+        extension = None
+        if made is None:
+            extension = planned_extension(session, optimization_id, body, settings, device)
+            if creation.dry_run:
+                creation.response.status_code = 200
+                return extension_view(extension, OptimizationDocument.of(extension.row))
+    if extension is not None:
+        planned = extension
+
+        def store(session: Session) -> str:
+            extend(session, planned, settings, creation.user)
+            return optimization_id
+
+        do_once(database, request, store)
+    return _view(optimization_id, database, settings)
 
 
 def _view(optimization_id: str, database: Database, settings: Settings) -> OptimizationView:

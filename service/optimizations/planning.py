@@ -11,10 +11,16 @@ from sqlalchemy.orm import Session
 
 from mixing.domains import Mixture
 from mixing.errors import MixingError, TooFewRuns
-from mixing.methods import Method, Recipe, method_named
+from mixing.methods import Recipe, method_named
 from service.domain_sets.adoptions import in_use
 from service.domain_sets.repository import require_usable, revision_of
-from service.optimizations.checks import CheckedRequest, check_answerable, check_request, shares_of
+from service.optimizations.checks import (
+    CheckedRequest,
+    check_answerable,
+    check_request,
+    rounds_asked,
+    shares_of,
+)
 from service.optimizations.cost import (
     PlannedOptimization,
     check_planned_memory,
@@ -140,10 +146,17 @@ def _plan(read: _Read, maximum_runs: int) -> PlannedOptimization:
     if recipe is None or read.given is not None:
         needed, rounds = 0, ()
     elif reuse is None:
-        needed, rounds = recipe.minimum_runs(domains), _rounds(method, recipe, runs, domains)
+        needed, rounds = recipe.minimum_runs(domains), _rounds(request, recipe, runs, domains)
     else:
         needed = reuse.plan.least_new_runs
-        rounds = _rounds(method, recipe, runs, domains, needed)
+        rounds = _rounds(request, recipe, runs, domains, needed)
+    if document.stop_when is not None and recipe is not None and len(rounds) < 2:
+        raise Invalid(
+            "never_met",
+            f"All {runs} runs are in one round, so nothing is measured before the last of them is asked for: ask for"
+            " more runs or rounds, or leave the rule out.",
+            "stop_when",
+        )
     document = replace(
         document,
         runs=runs,
@@ -164,10 +177,15 @@ def _check_runs(request: OptimizationRequest, runs: int | None, maximum: int) ->
 
 
 def _rounds(
-    method: Method, recipe: Recipe, runs: int, domains: int, least: int | None = None
+    request: OptimizationRequest, recipe: Recipe, runs: int, domains: int, least: int | None = None
 ) -> tuple[int, ...]:
+    method = method_named(request.method)
+    count = rounds_asked(request, method)
+    if request.rounds is None and request.stop_when is not None:  # as often as the runs allow
+        first = recipe.minimum_runs(domains) if least is None else least
+        count = max(min(count, runs - max(first, 1) + 1), len(method.rounds))
     try:
-        return method.split(recipe, runs, domains, least)
+        return method.in_rounds(count).split(recipe, runs, domains, least)
     except TooFewRuns as error:
         raise Invalid("too_few_runs", f"{error}.", "runs", needed=error.needed) from error
     except MixingError as error:

@@ -8,25 +8,29 @@ from typing import Any
 from sqlalchemy import and_, bindparam, case, func, literal_column, or_, select
 from sqlalchemy.orm import Session
 
-from service.domain_sets.repository import counted_text
+from mixing.document import to_document
+from service.domain_sets.repository import CountedText, counted_text
 from service.http.schemas import failure_of, view_of
 from service.optimizations.cost import AskedSwarm, anchor_swarms, cost_view
 from service.optimizations.service import mixtures_of, swarm_of
 from service.optimizations.target import to_know_view
 from service.optimizations.views import (
     CostView,
+    LookView,
     LostRun,
     OptimizationProgress,
     OptimizationView,
     StageView,
+    StoppedView,
     may_be_finished,
     run_counts,
 )
 from service.training.device import WorkerDevice
 from store import jobs
 from store.documents import ReuseDocument, SwarmDocument
+from store.question import stop_sentence
 from store.revisions.shared_text import task_warnings
-from store.tables import Job, Optimization, Run, big_integer, database_now
+from store.tables import PROPOSED, Job, Optimization, Run, big_integer, database_now
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +158,9 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
     document = SwarmDocument.of(row)
     mixtures, (swarm, warnings) = mixtures_of(session, row.id), swarm_of(session, row.id, document.tasks)
     progress = _progress(row.state, document, work, text.domains)
-    asked = None
-    if document.proxy is not None:
-        beside = sum(one.runs * one.proxy.whole_steps(one.proxy.tokens) for one in document.anchors)
-        tokens = progress.tokens_total - beside
-        asked = AskedSwarm(row.revision, text, document.proxy, document.tasks, document.runs, tokens)
-    cost = _cost(document.reuse, asked, work, device)
+    beside = sum(one.runs * one.proxy.whole_steps(one.proxy.tokens) for one in document.anchors)
+    asked = asked_swarm(row, text, document, document.runs, progress.tokens_total - beside)
+    cost = own_cost(document.reuse, asked, work, device)
     return view_of(
         OptimizationView,
         row,
@@ -179,8 +180,13 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
             row.state, document.minimum_runs, work.stages["sample"].states, work.stages["train"].states
         ),
         swarm_id=swarm,
-        warnings=[*task_warnings(document.tasks), *warnings],
-        mixture_id=mixtures.get("proposed"),
+        warnings=[*task_warnings(document.tasks), *warnings, *_out_of_reach(row.state, document)],
+        mixture_id=mixtures.get(PROPOSED),
+        earlier_mixture_ids=[
+            mixtures[kind]
+            for number in range(document.extensions)
+            if (kind := f"{PROPOSED}-{number + 1}") in mixtures
+        ],
         natural_mixture_id=mixtures.get("natural"),
         lost_runs=[
             LostRun(run_id=lost.subject, reason=f"{lost.failure_code}: {lost.failure_detail}")
@@ -190,7 +196,7 @@ def describe(session: Session, row: Optimization, device: WorkerDevice) -> Optim
     )
 
 
-def _cost(
+def own_cost(
     reuse: ReuseDocument | None, asked: AskedSwarm | None, work: WorkByStage, device: WorkerDevice
 ) -> CostView | None:
     """By the swarm's own finished runs where there are any, else by those its plan was made from."""
@@ -198,6 +204,39 @@ def _cost(
     if asked is not None and tokens:
         return cost_view(asked, device, seconds / tokens * asked.tokens, "own_runs")
     return cost_view(asked, device, None if reuse is None else reuse.plan.new_seconds)
+
+
+def asked_swarm(
+    row: Optimization, text: CountedText, document: SwarmDocument, runs: int, tokens: int | None = None
+) -> AskedSwarm | None:
+    """So many of an optimization's runs, of whole ones where no tokens are said; None where none is trained here."""
+    if document.proxy is None:
+        return None
+    tokens = runs * document.proxy.whole_steps(document.proxy.tokens) if tokens is None else tokens
+    return AskedSwarm(row.revision, text, document.proxy, document.tasks, runs, tokens)
+
+
+def _out_of_reach(state: str, document: SwarmDocument) -> list[str]:
+    """That a rule to stop by will not be met, while there is time to lift it."""
+    look = document.looks[-1] if document.looks else None
+    if look is None or look.can_be_met or state in jobs.ENDED:
+        return []
+    return [
+        f"After {look.runs} runs the proposal is expected to give away {look.expected_regret:.4g}: by the runs that"
+        " are planned the rule to stop by cannot be met."
+    ]
+
+
+def _stopped(document: SwarmDocument, work: WorkByStage) -> StoppedView | None:
+    look = document.stopped
+    if look is None:
+        return None
+    tokens, seconds = work.trained_by(document.whole_run)
+    hours = None
+    if tokens and document.whole_run is not None:
+        hours = look.saved * document.whole_run * seconds / tokens / 3600
+    told = {"runs": look.runs, "planned": look.runs + look.saved, "saved": look.saved, "device_hours": hours}
+    return StoppedView(**told, sentence=stop_sentence({**to_document(look), **told}))
 
 
 def _progress(state: str, swarm: SwarmDocument, work: WorkByStage, domains: int) -> OptimizationProgress:
@@ -222,7 +261,8 @@ def _progress(state: str, swarm: SwarmDocument, work: WorkByStage, domains: int)
     # Beside the domains' jobs the tokenizer's counts, and their comparison's once it is there.
     prepared = work.stages["prepare"].states.total()
     prepared = max(domains + 1, prepared) if prepared else 0  # without a corpus there is nothing to prepare
-    totals = (prepared, len(swarm.all_rounds), total_runs, 1)
+    sampled = max(sum(count > 0 for count in swarm.all_rounds), work.stages["sample"].states.total())
+    totals = (prepared, sampled, total_runs, 1 + swarm.extensions)
     # What failed is the training where nothing of it came out, or too little to go on with.
     is_short = runs[jobs.FAILED] > 0 and (
         not runs[jobs.SUCCEEDED] or (state == jobs.FAILED and not work.stages["solve"].states)
@@ -238,6 +278,8 @@ def _progress(state: str, swarm: SwarmDocument, work: WorkByStage, domains: int)
         tokens_per_second=rate,
         eta_seconds=0.0 if remaining == 0 else remaining / rate if rate > 0 else None,
         cpu_seconds=sum(stage.busy_seconds for name, stage in work.stages.items() if name != "prepare"),
+        looks=[LookView.model_validate(to_document(look)) for look in swarm.looks],
+        stopped=_stopped(swarm, work),
     )
 
 

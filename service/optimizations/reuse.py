@@ -21,9 +21,7 @@ from store.problems import Invalid, NotCounted, invalid
 from store.revisions.changes import ancestry, is_known, node_id
 from store.revisions.past_runs import Comparison, finished_runs, has_finished_runs, mean_seconds
 from store.revisions.shared_text import counted_domains, unmeasured
-from store.tables import MixtureRow, Revision
-
-PROPOSED = "proposed"
+from store.tables import PROPOSED, MixtureRow, Revision
 
 
 @dataclass(frozen=True)

@@ -273,6 +273,44 @@ class AnchorsRequest(RequestModel):
         return self
 
 
+class StopRequest(RequestModel):
+    """When no further round is trained; either part stops by itself. The word `noise` alone is that part."""
+
+    expected_regret: float | None = Field(
+        default=None,
+        description="What the proposal may be expected to give away, above 0, in the objective's unit.",
+    )
+    noise: bool = Field(
+        default=False,
+        description="Whether less than a run's noise may be: what another seed would differ by.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _word(cls, value: object) -> object:
+        return {"noise": True} if value == "noise" else value
+
+
+class ExtendRequest(RequestModel):
+    """More runs for an optimization that has an answer: a number of them, or what they may take."""
+
+    runs: int | None = Field(default=None, ge=1, le=1_000_000)
+    device_hours: float | None = Field(
+        default=None, gt=0.0, le=1e9, description="As many runs as that is enough for, by the finished ones."
+    )
+    rounds: int = Field(default=1, ge=1, le=100, description="In which they are trained, nearly equal ones.")
+    stop_when: StopRequest | None = Field(
+        default=None,
+        description="In the place of what the optimization had; asked before each of the rounds.",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.runs is None) == (self.device_hours is None):
+            raise ValueError("give runs or device_hours")
+        return self
+
+
 ProxyName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
@@ -290,6 +328,17 @@ class OptimizationRequest(RequestModel):
     granularity: str | None = Field(default=None, max_length=64, description="The method's when left out.")
     solver: str | None = Field(default=None, max_length=64, description="The method's when left out.")
     runs: int | None = Field(default=None, ge=1, description="The method's default when left out.")
+    rounds: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="In which the swarm is trained, each later one where it is expected to change the decision most;"
+        " the method's when left out, 5 with `stop_when`.",
+    )
+    stop_when: StopRequest | None = Field(
+        default=None,
+        description="Asked before each round but the first: `runs` are then the most that are trained.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**31)
     target_tokens: int = Field(gt=0, lt=2**63)
     repetition_cap: float | None = Field(

@@ -54,6 +54,32 @@ def may_be_finished(state: str, minimum_runs: int, sampling: Counter[str], runs:
     return waits and is_sampled and runs[jobs.SUCCEEDED] >= minimum_runs
 
 
+class LookView(BaseModel):
+    """What was known before a round: what the proposal was expected to give away, and whether that is little enough.
+
+    ``expected_regret`` and the ``noise`` of one run are in the objective's unit.
+    """
+
+    round: int
+    runs: int
+    expected_regret: float
+    noise: float | None
+    met: Literal["expected_regret", "noise"] | None = Field(description="What of `stop_when` it met.")
+    can_be_met: bool = Field(
+        description="Whether the rule may be met by the planned runs, if the regret falls as fast as it can."
+    )
+
+
+class StoppedView(BaseModel):
+    """Training that ended before the last round, and what that saved."""
+
+    runs: int
+    planned: int
+    saved: int
+    device_hours: float | None = Field(description="Of the saved runs; null where nobody knows.")
+    sentence: str
+
+
 class OptimizationProgress(BaseModel):
     """Counts, rate and cost; ``eta_seconds`` is for the training stage and null before a rate is known."""
 
@@ -64,6 +90,8 @@ class OptimizationProgress(BaseModel):
     tokens_per_second: float
     eta_seconds: float | None
     cpu_seconds: float
+    looks: list[LookView] = Field(description="With `stop_when`: before each round that could be left out.")
+    stopped: StoppedView | None = Field(description="Null: nothing was left out.")
 
 
 class LostRun(BaseModel):
@@ -144,6 +172,7 @@ class OptimizationView(OptimizationSummary):
         description="What is doubtful about the tasks; whether they are trained on is found with the swarm."
     )
     mixture_id: str | None
+    earlier_mixture_ids: list[str] = Field(description="The answers before it was extended, the first first.")
     natural_mixture_id: str | None
     lost_runs: list[LostRun]
     failure: FailureView | None
@@ -155,6 +184,24 @@ class Hours(BaseModel):
 
     new: float | None
     recompute: float | None
+
+
+class ExtensionView(BaseModel):
+    """What an extension would train: nothing is stored."""
+
+    optimization_id: str
+    runs: int
+    rounds: list[int] = Field(description="Of them.")
+    sampler: str
+    total_runs: int = Field(description="With those there are.")
+    expected_regret: float | None = Field(
+        description="Of the answer there is; null where it was not cross-validated."
+    )
+    best_expected_regret: float | None = Field(
+        description="With the new runs, if it falls as fast as it can: as one over their number."
+    )
+    cost: CostView | None = Field(description="Of the new runs; null where they are trained elsewhere.")
+    sentences: list[str]
 
 
 class PlanView(BaseModel):

@@ -18,7 +18,7 @@ from service.launches.schemas import LaunchRequest, MetricsRequest
 from service.mixtures.evaluation import EvaluateRequest
 from service.mixtures.exports import ScheduleRequest
 from service.mixtures.service import MixtureRequest
-from service.optimizations.schemas import OptimizationRequest, TaskRequest
+from service.optimizations.schemas import ExtendRequest, OptimizationRequest, TaskRequest
 from service.planning import QualityRequest
 from service.swarms.schemas import ResultsRequest, SwarmRequest
 from store.settings import Settings
@@ -42,6 +42,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
         QualityRequest,
         SwarmRequest,
         ResultsRequest,
+        ExtendRequest,
     )
 }
 LONGEST_PARAGRAPH = 600

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from mixing.document import from_document, to_document
 from proxy_models.stores.current import local_artifact, using_store
 from store import jobs
-from store.documents import AnchorsDocument, SwarmDocument, TaskDocument
+from store.documents import AnchorsDocument, LookDocument, SwarmDocument, TaskDocument
 from store.question import JobQuestion
 from store.revisions.shared_text import known_tasks, note_tasks, of_tasks
 from store.settings import Settings
@@ -19,6 +20,7 @@ from workers.jobs.compare_domains import examples_of, held_against
 
 if TYPE_CHECKING:
     from mixing.question import Question
+    from mixing.swarm.sample import Stopping
 
 
 ENTROPY_TOKENS = 4_000_000
@@ -47,7 +49,7 @@ def describe(session: Session, job: Job, settings: Settings) -> Document:
 def execute(spec: Document, report: Callable[[Document], None]) -> Document:
     """The mixtures of the round, by domain name, each with the tokens it trains."""
     # Designs and next batches fit regressions, which take a second to import.
-    from mixing.swarm.sample import sample_round
+    from mixing.swarm.sample import draw_round, round_of
 
     # Where the domains were still uncounted when it was asked for, this is the first to know what they can give.
     asked = JobQuestion.from_dict(spec["question"])
@@ -55,8 +57,11 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
         return {"runs": _anchors(asked, anchors)}
     question, tokens = asked.question(), asked.proxy_tokens
     held = _held_against(spec, asked.document.tasks)
-    runs = sample_round(question, spec["round"], asked.evidence(), _entropies(question, spec))
+    round_ = round_of(question, spec["round"], asked.evidence(), _entropies(question, spec))
+    look = None if (stopping := round_.stopping) is None else to_document(_look(round_.number, stopping))
+    runs = draw_round(round_) if stopping is None or stopping.met is None else ()
     return {
+        "look": look,
         "runs": [
             {
                 "weights": run.mixture.as_dict(),
@@ -66,6 +71,17 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
         ],
         "held_against": held,
     }
+
+
+def _look(number: int, stopping: "Stopping") -> LookDocument:
+    return LookDocument(
+        round=number,
+        runs=stopping.regret.runs,
+        expected_regret=stopping.regret.expected,
+        noise=stopping.regret.noise,
+        met=stopping.met,
+        can_be_met=stopping.can_be_met,
+    )
 
 
 def _anchors(asked: JobQuestion, anchors: AnchorsDocument) -> list[Document]:
@@ -143,6 +159,10 @@ def store(session: Session, job: Job, result: Document) -> None:
     rounds = session.scalars(select(Run.round).where(Run.swarm_id == swarm.id)).all()
     if job.position in rounds:
         return
+    if (look := result.get("look")) is not None:
+        document = SwarmDocument.of(optimization)
+        changed = document.looked(from_document(LookDocument, look))
+        optimization.settings = {**optimization.settings, **changed}
     for position, sampled in enumerate(result["runs"], start=len(rounds)):
         run = Run(
             swarm_id=swarm.id,

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from store.question import JobQuestion
 from store.settings import Settings
-from store.tables import Document, Job, MixtureRow, Optimization
+from store.tables import PROPOSED, Document, Job, MixtureRow, Optimization
 
 
 def describe(session: Session, job: Job, settings: Settings) -> Document:
@@ -33,17 +34,28 @@ def execute(spec: Document, report: Callable[[Document], None]) -> Document:
         evidence["recipe"]["sampler"] = "as given"
     of_text = [{"code": "text", "message": said} for said in asked.warnings]
     evidence["warnings"] = [*evidence["warnings"], *of_text]
+    evidence = asked.with_stop(evidence)
     return {"evidence": {**evidence, "runs_lost": list(asked.lost)}}
 
 
 def store(session: Session, job: Job, result: Document) -> None:
-    """Store the proposed mixture with its evidence, and the natural one to compare it with."""
+    """Store the proposed mixture with its evidence, and the natural one to compare it with.
+
+    What was proposed before an extension stays, by its number: it may be in use.
+    """
     optimization = session.get_one(Optimization, job.owner)
     evidence = result["evidence"]
+    query = select(MixtureRow).where(MixtureRow.optimization_id == optimization.id)
+    made = {row.kind: row for row in session.scalars(query)}
+    if (earlier := made.pop(PROPOSED, None)) is not None:
+        earlier.kind = f"{PROPOSED}-{job.position}"
+        session.flush()
     for kind, weights, carried in (
-        ("proposed", evidence["weights"], evidence),
+        (PROPOSED, evidence["weights"], evidence),
         ("natural", evidence["natural"], None),
     ):
+        if kind in made:
+            continue
         session.add(
             MixtureRow(
                 revision_id=optimization.revision_id,
