@@ -129,22 +129,31 @@ class Judge:
         learned = learn(question, runs, stream(question, FOLDS))
         return cls(replace(question, reuse=Reuse(question.reuse.groups)), learned, Standing.of(learned), note)
 
-    def evaluate(self, mixtures: Mapping[str, Mapping[str, float]]) -> Document:
+    def evaluate(
+        self, mixtures: Mapping[str, Mapping[str, float]], against: Mapping[str, float] | None = None
+    ) -> Document:
         """What is predicted of `{name: {domain: weight}}`, each over all domains.
 
         Of each mixture the document has the members of a proposal's (`objective`, `tasks`, `worse`, `domains`), with
         `proposed_interval`, where one more run of it is expected; what it breaks (`violated`); and its L1 distance to
-        the runs.
+        the runs. With another mixture to hold it `against`, such as the one in use, `over` has its gain over that.
 
         Raises:
             UnknownDomain, MissingDomain, InvalidWeights: a mixture.
         """
         names, evidence = self.question.domains.names, self.learned.evidence
         rows = {called: Mixture.of(given, over=names).align(names) for called, given in mixtures.items()}
+        other = None if against is None else Mixture.of(against, over=names).align(names)
         return {
             "regression": self.question.parts.regression,
             "runs_used": len(evidence.weights),
-            "mixtures": {called: self._document(weights) for called, weights in rows.items()},
+            "mixtures": {
+                called: {
+                    **self._document(weights),
+                    "over": None if other is None else self._over(other, weights),
+                }
+                for called, weights in rows.items()
+            },
             "notes": [*evidence.notes, *self.learned.law.notes(), *([self.note] if self.note else [])],
         }
 
@@ -185,6 +194,23 @@ class Judge:
                 "farthest": float(away.max()),
             },
             "confidence": CONFIDENCE,
+        }
+
+    def _over(self, other: np.ndarray, weights: np.ndarray) -> Document:
+        """What (m,) weights gain over other ones: of the objective and of each task, as over the natural ones."""
+        learned, evidence = self.learned, self.learned.evidence
+        before, after = evidence.groups.with_value(learned.law.mean(np.stack([other, weights])))
+        bounds = None
+        if (refits := learned.refits) is not None:
+            bounds = gain_intervals(learned.law, refits, evidence, weights[None], other, weights).bounds
+
+        def gain(column: int) -> Document:
+            interval = None if bounds is None else bounds[column].tolist()
+            return {"gain": float(before[column] - after[column]), "gain_interval": interval}
+
+        return {
+            "objective": gain(-1),
+            "tasks": [{"name": name, **gain(column)} for column, name in enumerate(evidence.tasks)],
         }
 
     def _violated(self, report: Report) -> Iterator[Document]:

@@ -52,6 +52,7 @@ from service.launches.comparison import (
 )
 from service.launches.metrics import thinned
 from service.launches.service import LAUNCHES, describe_launch
+from service.mixtures.evaluation import gain_in_use
 from service.mixtures.exports import ExportQuery, export_of
 from service.mixtures.lineage import lineage_of
 from service.mixtures.service import describe_mixture, mixture_with_id
@@ -179,11 +180,18 @@ def optimization(
     revision = select(Optimization.revision_id).where(Optimization.id == optimization_id)
     with database.read() as store:
         wide = has_many_domains(store, revision.scalar_subquery())
-    return compute.read(wide, _optimization_page, database, settings, optimization_id, runs_after, may)
+        used = adoptions.in_use(store, optimization_with_id(store, optimization_id).revision.domain_set.name)
+    over = used and compute(gain_in_use, settings, optimization_id, used.mixture_id)
+    return compute.read(wide, _optimization_page, database, settings, optimization_id, runs_after, over, may)
 
 
 def _optimization_page(
-    database: Database, settings: Settings, optimization_id: str, runs_after: str | None, may: May
+    database: Database,
+    settings: Settings,
+    optimization_id: str,
+    runs_after: str | None,
+    over: Document | None,
+    may: May,
 ) -> Response:
     with database.read() as store:
         row = optimization_with_id(store, optimization_id)
@@ -211,7 +219,8 @@ def _optimization_page(
             is_in_use=adopted is not None and adopted.mixture_id == mixture["id"],
         )
         steps = next_steps(answered, Evidence.model_validate(mixture["evidence"]))
-    return page("optimization.html", runs_after=runs_after, adopted=adopted, steps=steps, may=may, **view)
+    shown = {"runs_after": runs_after, "adopted": adopted, "over": over, "steps": steps, "may": may}
+    return page("optimization.html", **shown, **view)
 
 
 def _optimization_view(

@@ -46,7 +46,7 @@ MOST_CHOICES = 40
 MOST_TASKS = 200
 _ROUNDED = 2e-3
 """By how much weights that are all typed may miss one: two decimals of each percentage."""
-OWN, NATURAL = "yours", "natural"
+OWN, NATURAL, IN_USE = "yours", "natural", "in-use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +224,7 @@ def _choices(session: Session, optimization_id: str, revision_id: str, domain_se
     own.sort(key=lambda choice: choice.key != "proposed")
     adopted = adoptions.in_use(session, domain_set)
     if adopted and mixture_with_id(session, adopted.mixture_id).revision_id == revision_id:
-        own.append(Choice("in-use", "in use", adopted.mixture_id))
+        own.append(Choice(IN_USE, "in use", adopted.mixture_id))
     return (
         *own,
         *(
@@ -305,7 +305,12 @@ def _answer(
             for number, choice in enumerate(beside, 1)
         ),
     ]
-    body = EvaluateRequest(optimization_id=optimization_id, mixtures=mixtures)
+    used = next((choice for choice in beside if choice.key == IN_USE), None)
+    body = EvaluateRequest(
+        optimization_id=optimization_id,
+        mixtures=mixtures,
+        against=used and CandidateRequest(mixture_id=used.mixture_id),
+    )
     try:
         made = compute(evaluate_mixtures, settings, body)
     except Problem as refused:

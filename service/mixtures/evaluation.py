@@ -11,7 +11,7 @@ from mixing.errors import MixingError
 from service.http.schemas import RequestModel, Weights
 from service.mixtures.kept_laws import judge_file, keep_judge, kept_judge
 from service.mixtures.service import mixture_with_id
-from service.optimizations.service import optimization_with_id
+from service.optimizations.service import mixtures_of, optimization_with_id
 from store.engine import Database, database_for
 from store.problems import Conflict, Invalid, invalid
 from store.question import JobQuestion, version_of
@@ -42,6 +42,9 @@ class EvaluateRequest(RequestModel):
 
     optimization_id: str = Field(max_length=64)
     mixtures: Annotated[list[CandidateRequest], Field(min_length=1, max_length=20)]
+    against: CandidateRequest | None = Field(
+        default=None, description="Another mixture, such as the one in use, to say the gain `over`."
+    )
 
 
 class EvaluatedView(BaseModel):
@@ -61,6 +64,9 @@ class EvaluatedView(BaseModel):
     )
     run_distances: dict[str, float]
     confidence: float
+    over: dict[str, Any] | None = Field(
+        description="Gain and interval of `objective` and `tasks` over the mixture it is held `against`."
+    )
 
 
 class EvaluationView(BaseModel):
@@ -83,7 +89,8 @@ def evaluate_mixtures(settings: Settings, request: EvaluateRequest) -> Evaluatio
         with database_for(settings.resolved_database_url) as database:
             with database.read() as session:
                 weights = _weights(session, request)
-            made = judge_of(database, settings, request.optimization_id).evaluate(weights)
+                against = request.against and _given(session, request.against)
+            made = judge_of(database, settings, request.optimization_id).evaluate(weights, against)
     except MixingError as error:
         raise invalid(error) from error
     mixtures = [{"name": name, **document} for name, document in made["mixtures"].items()]
@@ -95,6 +102,29 @@ def evaluate_mixtures(settings: Settings, request: EvaluateRequest) -> Evaluatio
 def evaluation_document(settings: Settings, request: EvaluateRequest) -> bytes:
     """JSON of the same."""
     return evaluate_mixtures(settings, request).model_dump_json().encode()
+
+
+def gain_in_use(settings: Settings, optimization_id: str, used_id: str) -> dict[str, Any] | None:
+    """What the proposed mixture gains over the one in use, its choice by the runs allowed for.
+
+    None where that is itself, is over other domains, or nobody has asked what if yet, so that a law would be fitted.
+    """
+    with database_for(settings.resolved_database_url) as database, database.read() as session:
+        own = mixtures_of(session, optimization_id).get("proposed")
+        used = mixture_with_id(session, used_id)
+        proposed = None if own in (None, used_id) else mixture_with_id(session, str(own))
+        if proposed is None or proposed.revision_id != used.revision_id:
+            return None
+        judge = kept_judge(judge_file(settings, version_of(session, optimization_id)))
+        weights, against = proposed.weights, used.weights
+        optimism = (proposed.evidence or {}).get("optimism") or 0.0
+    if judge is None:
+        return None
+    over: dict[str, Any] = judge.evaluate({"proposed": weights}, against)["mixtures"]["proposed"]["over"][
+        "objective"
+    ]
+    bounds = over["gain_interval"]
+    return {**over, "gain_interval": bounds and [end - optimism for end in bounds]}
 
 
 def judge_of(database: Database, settings: Settings, optimization_id: str) -> "Judge":
@@ -126,9 +156,14 @@ def _weights(session: Session, request: EvaluateRequest) -> dict[str, Mapping[st
     """By what the answer calls each; raises Invalid for two of one name."""
     weights: dict[str, Mapping[str, float]] = {}
     for number, given in enumerate(request.mixtures):
-        stored = None if given.mixture_id is None else mixture_with_id(session, given.mixture_id)
         name = given.name or given.mixture_id or f"mixture {number + 1}"
         if name in weights:
             raise Invalid("duplicate_name", f"Two mixtures are called {name!r}.", f"mixtures[{number}].name")
-        weights[name] = (given.weights or {}) if stored is None else stored.weights
+        weights[name] = _given(session, given)
     return weights
+
+
+def _given(session: Session, given: CandidateRequest) -> Mapping[str, float]:
+    if given.mixture_id is not None:
+        return mixture_with_id(session, given.mixture_id).weights
+    return given.weights or {}

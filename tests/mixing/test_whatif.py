@@ -142,3 +142,22 @@ def test_an_ensemble_that_would_keep_somebody_waiting_gives_way_and_says_so() ->
         assert lighter.parts.regression == law
         assert note is not None
         assert f"{runs} runs of {tasks} metrics" in note
+
+
+def test_the_gain_over_another_mixture_is_the_difference_of_both_and_over_natural_the_usual_one(
+    question: Question, runs: tuple[RunEvidence, ...]
+) -> None:
+    judge = Judge.of(question, runs)
+    said = judge.evaluate({"far": FAR, "near": {"books": 0.15, "code": 0.3, "web": 0.55}}, against=NATURAL)
+    for one in said["mixtures"].values():
+        assert one["over"]["objective"]["gain"] == pytest.approx(one["objective"]["gain"])
+        assert one["over"]["objective"]["gain_interval"] == pytest.approx(one["objective"]["gain_interval"])
+    mixtures = said["mixtures"]
+    over = judge.evaluate({"far": FAR}, against=mixtures["near"]["weights"])["mixtures"]["far"]["over"]
+    apart = mixtures["far"]["objective"]["gain"] - mixtures["near"]["objective"]["gain"]
+    assert over["objective"]["gain"] == pytest.approx(apart)
+    real, other = truth(FAR), truth(mixtures["near"]["weights"])
+    for task in over["tasks"]:
+        low, high = task["gain_interval"]
+        assert low - 1e-3 <= other[task["name"]] - real[task["name"]] <= high + 1e-3
+    assert judge.evaluate({"far": FAR})["mixtures"]["far"]["over"] is None

@@ -1,5 +1,6 @@
 """What if the weights were others: they keep their sum, and the page says what the API predicts of them."""
 
+import html
 import re
 from collections.abc import Callable
 
@@ -42,7 +43,7 @@ def said(page_text: str) -> str:
     """The sentence in the page's live region."""
     found = re.search(r'<p id="said".*?</p>', page_text, re.DOTALL)
     assert found is not None
-    return re.sub(r"<[^>]+>|\s+", " ", found[0])
+    return " ".join(re.sub(r"<[^>]+>", " ", found[0]).split())
 
 
 def test_what_is_typed_stays_and_the_others_share_the_rest_as_before() -> None:
@@ -90,20 +91,20 @@ def test_the_page_says_what_the_api_predicts(client: TestClient, solved: str) ->
     )
     objective = answer.json()["mixtures"][0]["objective"]
     path = f"/optimizations/{solved}/what-if?start=natural&w:code=60&b:proposed=on"
-    html = client.get(path).text
-    assert gain_words(objective["gain"], objective["gain_interval"], "BPB") in said(html)
-    assert "against proposed" in said(html)
-    assert said(client.get(path.replace("what-if?", "what-if/answer?")).text) == said(html).replace(
+    text = client.get(path).text
+    assert gain_words(objective["gain"], objective["gain_interval"], "BPB") in said(text)
+    assert "against proposed" in said(text)
+    assert said(client.get(path.replace("what-if?", "what-if/answer?")).text) == said(text).replace(
         'role="status"', ""
     )
-    assert re.search(r'name="w:code" value="60"', html)
+    assert re.search(r'name="w:code" value="60"', text)
 
 
 def test_what_cannot_be_predicted_leaves_the_form_and_says_why(client: TestClient, solved: str) -> None:
-    html = client.get(f"/optimizations/{solved}/what-if?w:code=80&w:web=30").text
-    assert "110.00%, over 100" in said(html)
-    assert 'name="w:web" value="30"' in html
-    assert "Predicted" not in html
+    text = client.get(f"/optimizations/{solved}/what-if?w:code=80&w:web=30").text
+    assert "110.00%, over 100" in said(text)
+    assert 'name="w:web" value="30"' in text
+    assert "Predicted" not in text
 
 
 def test_other_parameters_and_other_mixtures_are_refused_by_name(client: TestClient, solved: str) -> None:
@@ -165,3 +166,51 @@ def test_it_works_without_javascript(open_page: Open, solved: str) -> None:
     assert "over the natural distribution" in page.locator("#said").inner_text()
     assert page.get_by_label("code, keep at, percent").input_value() == "60"
     assert page.get_by_role("columnheader", name="natural").count() >= 1
+
+
+def test_the_gain_over_the_mixture_in_use_stands_on_the_first_screen_once_a_law_is_kept(
+    client: TestClient, solved: str
+) -> None:
+    view = client.get(f"/v1/optimizations/{solved}").json()
+    weights = {"books": 0.5, "code": 0.3, "web": 0.2}
+    made = client.post("/v1/mixtures", json={"domain_set": "trio", "name": "ours", "weights": weights}).json()
+    body = {"mixture_id": made["id"], "why": "It is what we have."}
+    assert client.post("/v1/domain-sets/trio/adoptions", json=body).status_code == 201
+
+    def figure() -> str:
+        found = re.search(r'<div id="over-in-use">.*?</div>', client.get(f"/optimizations/{solved}").text)
+        assert found is not None
+        return found[0]
+
+    asked = re.search(r'href="([^"]+)"', figure())
+    assert asked is not None, "nothing is fitted while a page is waited for"
+    words = said(client.get(html.unescape(asked[1])).text)
+    question = {"optimization_id": solved, "mixtures": [{"mixture_id": view["mixture_id"]}]}
+    against = {"mixture_id": made["id"]}
+    (judged,) = client.post("/v1/mixtures:evaluate", json={**question, "against": against}).json()["mixtures"]
+    over = judged["over"]["objective"]
+    assert over["gain"] != pytest.approx(judged["objective"]["gain"])
+    expected = gain_words(over["gain"], over["gain_interval"], "BPB")
+    assert f"{expected} over the mixture in use" in words
+    assert expected in figure()
+    adopted = {"mixture_id": view["mixture_id"], "why": "It is better."}
+    assert client.post("/v1/domain-sets/trio/adoptions", json=adopted).status_code == 201
+    assert "over-in-use" not in client.get(f"/optimizations/{solved}").text
+
+
+def test_a_guard_rail_is_asked_for_by_its_button(
+    open_page: Open, store: Store, client: TestClient, solved: str
+) -> None:
+    lost = evidence(THREE, gain=-0.05)
+    with store.database.write() as session:
+        row = session.query(MixtureRow).filter_by(optimization_id=solved, kind="proposed").one()
+        lost["tasks"] = [task for task in lost["tasks"] if task["weight"] > 0]
+        row.evidence = {**lost, "objective": row.evidence["objective"]}
+    page = open_page(f"/optimizations/{solved}")
+    page.locator("#step-guard-rail summary").click()
+    page.get_by_role("button", name="Solve again with a guard rail").click()
+    page.wait_for_url(lambda url: "/optimizations/" in url and solved not in url)
+    made = client.get(f"/v1/optimizations/{page.url.rpartition('/')[2]}").json()
+    named = {task["name"] for task in lost["tasks"] if task["gain_interval"][1] < 0}
+    assert {rail["task"] for rail in made["settings"]["guard_rails"]} == named
+    assert made["settings"]["swarms"]
