@@ -19,6 +19,10 @@ class InvalidExport(InvalidSetting):
     """A mixture a format cannot hold, or that lacks what the format needs; says what would do."""
 
 
+DUST = 1e-9
+"""What a search leaves of a domain that is to have nothing: of ten trillion tokens it is ten thousand."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A domain as a trainer sees it.
@@ -45,7 +49,7 @@ class Blend:
     """A mixture to be trained on.
 
     Attributes:
-        sources: the domains of a weight above 0; others are left out, since trainers differ in what 0 means to them.
+        sources: the domains that weigh more than `DUST`; others are left out, since trainers differ in what 0 means.
         target_tokens: of the training run; None where nobody said.
         sequence_length: tokens of a row.
         batch_tokens: tokens of a step over all devices, a multiple of the row.
@@ -82,7 +86,7 @@ class Blend:
         """The mixture of these weights.
 
         Args:
-            weights: `{domain: weight}`, summing to 1; domains of weight 0 are left out.
+            weights: `{domain: weight}`, summing to 1; domains of weight 0, or of no more than `DUST`, are left out.
             tokens: `{domain: available tokens}`, of those that are known.
             documents: likewise.
             path: of a domain's files, with `{domain}` in it; empty where the format needs none, or for `files`.
@@ -95,7 +99,7 @@ class Blend:
             InvalidWeights: a weight is negative or not finite, or their sum is not 1.
             InvalidExport: counts of what is no domain; a path that would be the same for several domains.
         """
-        used = {name: weight for name, weight in Mixture.of(weights).items() if weight > 0}
+        used = {name: weight for name, weight in Mixture.of(weights).items() if weight > DUST}
         for field, counts in (("tokens", tokens), ("documents", documents)):
             if stray := sorted(counts.keys() - weights.keys()):
                 raise InvalidExport(
@@ -283,7 +287,8 @@ class Format(ABC):
         if nothing := [name for name, count in drawn.items() if count <= 0]:
             raise InvalidExport(
                 f"{self.name} would draw nothing of {', '.join(nothing)}: its weight is below what the format can"
-                " tell apart at this size",
+                f" tell apart at this size. With rows of {blend.sequence_length} tokens that takes a run of about"
+                f" {max(blend.sequence_length / report.asked[name] for name in nothing):.1e} tokens; or leave it out",
                 field="weights",
                 names=nothing,
             )

@@ -333,7 +333,7 @@ def _notes(
 ) -> Iterator[str]:
     if len(off := sums[np.abs(sums - 1) > SUM_TOLERANCE]):
         yield (
-            f"The weights of {len(off)} of {len(sums)} runs summed to between {off.min():.4f} and {off.max():.4f}"
+            f"The weights of {len(off)} of {len(sums)} runs summed to between {off.min():.6f} and {off.max():.6f}"
             " and were divided by their sum."
         )
     if dropped:

@@ -274,3 +274,18 @@ def test_a_large_file_beside_many_small_ones_gets_less_from_olmo_core() -> None:
     assert shares["a"] == pytest.approx(0.821, abs=0.01)
     exact = export(replace(some, target_tokens=20_480), "olmo-core").realised.shares
     assert exact["a"] == pytest.approx(0.9, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["olmo-core", "megatron", "streaming", "levanter"])
+def test_what_a_search_leaves_of_a_domain_is_no_domain(name: str) -> None:
+    run = {"path": "/d/{domain}/x", "target_tokens": 10**9, "tokens": {"web": 1e9, "code": 1e9}}
+    made = export({"web": 0.75, "code": 0.25, "wiki": 3e-22}, name, **run)
+    assert set(made.realised.tokens) == {"web", "code"}
+    assert not any("wiki" in content for content in made.files.values())
+
+
+def test_a_weight_below_the_resolution_is_told_what_would_do() -> None:
+    with pytest.raises(
+        InvalidExport, match=r"rows of 2048 tokens that takes a run of about 2\.0e\+10 tokens"
+    ):
+        export({"web": 1 - 1e-7, "code": 1e-7}, "megatron", path="/d/{domain}", target_tokens=10**9)
