@@ -95,19 +95,24 @@ def said_of(document: Document) -> Iterator[str]:
         yield from _trained(document)
 
 
+def _counts(progress: Document) -> str:
+    runs = progress["runs"]
+    waiting = f" {runs['waiting']} waiting for results," if runs["waiting"] else ""
+    rate = pace(progress["tokens_per_second"], progress["eta_seconds"])
+    said = f"{runs['succeeded']} of {runs['total']} done, {runs['running']} under way,{waiting}"
+    return f"{said} {runs['failed']} failed; {rate}".rstrip("; ")
+
+
 def _optimization(document: Document) -> Iterator[str]:
-    progress, runs = document["progress"], document["progress"]["runs"]
+    progress = document["progress"]
     where = f"{document['domain_set']} revision {document['revision']}, method {document['method']}"
     yield f"{document['id']}: {document['state']} ({where})"
     for stage in progress["stages"]:
         yield f"  {stage['name']:8} {stage['state']:10} {stage['done']}/{stage['total']}  {stage['seconds']:.0f} s"
-    waiting = f" {runs['waiting']} waiting for results," if runs["waiting"] else ""
-    yield (
-        f"  runs: {runs['succeeded']} of {runs['total']} done, {runs['running']} under way,{waiting}"
-        f" {runs['failed']} failed; {pace(progress['tokens_per_second'], progress['eta_seconds'])}".rstrip(
-            "; "
-        )
-    )
+    if swarms := document["settings"].get("swarms"):
+        yield f"  runs: those of {', '.join(swarms)}"
+    else:
+        yield f"  runs: {_counts(progress)}"
     if document.get("can_finish"):
         yield f"  enough results are in for a fit: `mixwright swarm finish {document['id']}` waits for no others"
     if document["mixture_id"]:
@@ -176,16 +181,18 @@ def watch(client: "Client", what: str, timeout: float | None) -> Answer:
 @answering
 def runs(client: "Client", optimization: str, state: str | None) -> Answer:
     """The runs of an optimization (or of a swarm), with what they measured."""
-    swarm = optimization if optimization.startswith("swarm_") else _swarm_of(client, optimization)
-    rows = [run for run in client.runs(swarm) if state in (None, run["state"])]
+    swarms = [optimization] if optimization.startswith("swarm_") else _swarms_of(client, optimization)
+    rows = [run for swarm in swarms for run in client.runs(swarm) if state in (None, run["state"])]
     return Answer(rows, _table_of_runs(rows))
 
 
-def _swarm_of(client: "Client", optimization: str) -> str:
-    swarm = client.optimization(optimization)["swarm_id"]
-    if swarm is None:
+def _swarms_of(client: "Client", optimization: str) -> Sequence[str]:
+    """That were sampled for it, or that it names."""
+    document = client.optimization(optimization)
+    swarms = [document["swarm_id"]] if document["swarm_id"] else document["settings"]["swarms"]
+    if not swarms:
         raise click.ClickException(f"{optimization} has no runs yet: its swarm is not sampled")
-    return swarm
+    return swarms
 
 
 _SHOWN = 6
@@ -200,9 +207,9 @@ def _table_of_runs(runs: Sequence[Document]) -> str:
     rows = [
         (
             str(run["index"]),
-            run["id"],
+            run["name"] or run["id"],
             run["failure"]["code"] if run["failure"] else run["state"],
-            given(run["tokens"], ","),
+            given(run["tokens"] or run["requested_tokens"], ","),
             given(run["seconds"], ".1f"),
             *(given(run["metrics"].get(name), ".4f") for name in shown),
         )
