@@ -25,6 +25,11 @@ kubernetes() { "$@" kubernetes-validate==1.37.0; }
 skypilot() { "$@" skypilot==0.14.1; }
 datasets() { "$@" datasets==5.2.0; }
 litdata() { "$@" "torch==2.13.0" litdata==0.2.76; }
+axolotl() {
+    "$@" "torch==2.13.0" datasets==4.8.4 transformers==5.16.1 pydantic==2.12.5 accelerate addict
+    # Its own requirements are those of training too; its loader imports these.
+    "$@" --no-deps axolotl==0.19.0 peft==0.21.2 trl==1.16.0 numba==0.68.1 llvmlite==0.50.0 posthog distro colorama
+}
 streaming() {
     # Its own requirements bring torchvision, and with it another torch.
     "$@" --no-deps mosaicml-streaming==0.13.0
@@ -35,6 +40,7 @@ streaming() {
 make_environment olmo-core olmo_core
 make_environment megatron megatron
 make_environment datasets datasets
+make_environment axolotl axolotl
 make_environment litdata litdata
 make_environment streaming streaming
 make_environment kubernetes light kubernetes

@@ -34,8 +34,7 @@ def draw() -> Draw:
     """Run a consumer's loader over a directory that holds an export and its data: rows or tokens drawn by domain."""
 
     def run(consumer: str, directory: Path) -> dict[str, float]:
-        # Axolotl reads its data sets with `datasets`.
-        python = python_of("datasets" if consumer == "axolotl" else consumer)
+        python = python_of(consumer)
         script = _DRAWS / f"draw_{consumer.replace('-', '_')}.py"
         environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
@@ -56,7 +55,7 @@ def note() -> Note:
         _noted.append(
             {
                 "format": consumer,
-                "loader": _version("datasets" if consumer == "axolotl" else consumer),
+                "loader": _version(consumer),
                 "domains": len(said),
                 "tokens": sum(drawn.values()),
                 "largest_difference_tokens": apart,
