@@ -16,8 +16,10 @@ That much holds where the law has the right shape. Where it has not, more runs s
 error. So half its width is widened, in quadrature, by `MISFIT_SHARE` of the 90% quantile of |r_i - r_j| over
 pairs of runs, r their held-out errors: how differently the law misses two mixtures. Of the runs only the third
 nearest to the natural distribution or to the answer counts, and of the difference 0.4, because most runs lie
-farther out, where a law misses most. `python -m benchmarks.recipes` measures what the intervals cover against a truth
-of another shape.
+farther out, where a law misses most. Part of how pairs are missed is no shape but the
+noise of the runs, which the refits' deviations count already. Where the runs tell it, what it makes of the quantile,
+1.645 deviations of a difference of two runs, is taken out in quadrature. `python -m benchmarks.recipes` measures what
+the intervals cover against a truth of another shape.
 
 Laws of several shapes that predict the runs about as well and disagree about the gain show the same from the other
 side: that the runs leave the shape open. Of an average of laws 1.645 of the deviation of the members' gains, each
@@ -107,6 +109,7 @@ def gain_intervals(
         differently[-1]
     ):  # hardly a run measured all of the objective: at most its parts' together
         differently[-1] = evidence.groups.value(differently[:-1])
+    differently = np.sqrt(np.maximum(differently**2 - _of_noise(evidence), 0.0))
     apart = _disagreement(law, evidence, np.stack([natural, proposed]))
     unseen = _unseen(law, evidence, natural, proposed)
     shape = np.maximum(MISFIT_SHARE * differently, DEVIATIONS * apart)
@@ -161,6 +164,14 @@ def _unseen(law: Fitted, evidence: Evidence, natural: np.ndarray, proposed: np.n
         effects = _gain(law, evidence, natural, others, law.mean(natural[None]))
         squares += np.square(effects).mean(axis=0)
     return np.sqrt(squares)
+
+
+def _of_noise(evidence: Evidence) -> np.ndarray:
+    """(C + 1,) the square of what `_difference` would be by the runs' noise alone; 0 where that is not known."""
+    noise = np.zeros(len(evidence.table.names))
+    noise[: len(evidence.tasks)] = np.nan_to_num(evidence.noise)
+    together = np.nansum(np.square(evidence.objective * evidence.noise))
+    return 2 * DEVIATIONS**2 * np.append(noise**2, together)
 
 
 def _difference(missed: np.ndarray, away: np.ndarray) -> np.ndarray:

@@ -212,3 +212,22 @@ def test_no_rule_ends_a_swarm_before_its_law_can_be_fitted() -> None:
         assert sum(rounds) == runs
         assert rounds[0] >= recipe.minimum_runs(domains)
     assert method.in_rounds(5).split(combine(method, sampler="decisive"), 64, 17) == (32, 8, 8, 8, 8)
+
+
+def test_an_interval_does_not_count_the_noise_of_the_runs_as_a_wrong_shape_and_holds() -> None:
+    held, known, unknown = 0, [], []
+    for seed in range(40):
+        truth = Truth(300 + seed)
+        runs = truth.runs(24, 0.05)
+        told, untold = (propose(QUESTION, some) for some in (runs, [replace(run, noise={}) for run in runs]))
+        assert told.intervals is not None
+        assert untold.intervals is not None
+        (low, high), other = told.intervals.bounds[-1], untold.intervals.bounds[-1]
+        natural, proposed = truth.losses(np.stack([DOMAINS.natural_weights, told.solution.weights])).mean(
+            axis=1
+        )
+        held += low <= natural - proposed <= high
+        known.append(high - low)
+        unknown.append(other[1] - other[0])
+    assert np.mean(known) < 0.95 * np.mean(unknown)
+    assert held >= 33, "of 40 intervals of 90%, fewer than 33 have a chance of 5%"
