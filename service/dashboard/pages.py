@@ -52,10 +52,11 @@ from service.launches.comparison import (
 )
 from service.launches.metrics import thinned
 from service.launches.service import LAUNCHES, describe_launch
+from service.launches.service import is_wide as is_wide_launch
 from service.mixtures.evaluation import gain_in_use
 from service.mixtures.exports import ExportQuery, export_of
 from service.mixtures.lineage import lineage_of
-from service.mixtures.service import describe_mixture, mixture_with_id
+from service.mixtures.service import describe_mixture, mixture_with_id, summarize_mixture
 from service.optimizations.cost import plan_sentences
 from service.optimizations.progress import describe
 from service.optimizations.service import OPTIMIZATIONS, optimization_with_id
@@ -67,7 +68,7 @@ from store.engine import Database
 from store.jobs import LIVE
 from store.problems import Invalid, Problem
 from store.settings import Settings
-from store.tables import Launch, MixtureRow, Optimization
+from store.tables import Optimization
 
 Document = dict[str, Any]
 
@@ -330,7 +331,7 @@ def export(
 ) -> Response:
     """The files a trainer reads, what it will draw of them, and what else can be asked for."""
     with database.read() as view:
-        mixture, target = describe_mixture(view, mixture_id), query.target_tokens
+        mixture, target = summarize_mixture(mixture_with_id(view, mixture_id)), query.target_tokens
         if target is None and mixture.optimization_id is not None:
             target = optimization_with_id(view, mixture.optimization_id).settings["target_tokens"]
     try:
@@ -363,10 +364,8 @@ def workers(store: Store, may: May, after: After = None) -> Response:
 @slow
 def launch(launch_id: str, database: DatabaseDependency, compute: ComputeDependency, may: May) -> Response:
     """A full training run and what was measured on its model."""
-    mixture = select(Launch.mixture_id).where(Launch.id == launch_id).scalar_subquery()
-    revision = select(MixtureRow.revision_id).where(MixtureRow.id == mixture)
     with database.read() as store:
-        wide = has_many_domains(store, revision.scalar_subquery())
+        wide = is_wide_launch(store, launch_id)
     return compute.read(wide, _launch_page, database, launch_id, may)
 
 

@@ -10,6 +10,7 @@ from service.http.idempotency import Changing, Creation, IdempotentRequest, KeyH
 from service.http.limits import User
 from service.http.routes import (
     RETRY_AFTER_SECONDS,
+    ComputeDependency,
     DatabaseDependency,
     SettingsDependency,
     ThreadRoute,
@@ -33,6 +34,7 @@ from service.launches.service import (
     check_launches,
     describe_launch,
     describe_series,
+    is_wide,
     plan_launch,
     restart_launch,
     stop_launch,
@@ -42,6 +44,7 @@ from service.swarms.service import MetricView
 from service.tokens import Scope
 from service.training.device import check_counted, worker_device
 from store import jobs
+from store.engine import Database
 from store.lifeline import tail
 
 
@@ -200,7 +203,15 @@ def post_launch_metrics(
 
 
 @results.get("/{launch_id}/comparison", response_model=LaunchComparisonView)
-def compare_launch(launch_id: str, database: DatabaseDependency) -> LaunchComparisonView:
+def compare_launch(
+    launch_id: str, database: DatabaseDependency, compute: ComputeDependency
+) -> LaunchComparisonView:
     """It and its mixture's prediction side by side: predicted, interval, measured, inside or not."""
+    with database.read() as session:
+        wide = is_wide(session, launch_id)
+    return compute.read(wide, _compared, database, launch_id)
+
+
+def _compared(database: Database, launch_id: str) -> LaunchComparisonView:
     with database.read() as session:
         return held_against(session, launch_id)

@@ -8,11 +8,12 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.domain_sets.repository import domain_set_named
-from service.http.routes import DatabaseDependency, ThreadRoute
+from service.domain_sets.repository import domain_set_named, is_wide
+from service.http.routes import ComputeDependency, DatabaseDependency, ThreadRoute
 from service.launches.comparison import held_against
 from service.launches.schemas import GainView
 from store import jobs
+from store.engine import Database
 from store.tables import PROPOSED, Job, Launch, MixtureRow, Revision
 
 MOST_HELD = 20
@@ -59,8 +60,14 @@ class RecordView(BaseModel):
 
 
 @router.get("/{name}/record")
-def get_record(name: str, database: DatabaseDependency) -> RecordView:
+def get_record(name: str, database: DatabaseDependency, compute: ComputeDependency) -> RecordView:
     """How well the predictions held that were made over the domain set's revisions."""
+    with database.read() as session:
+        wide = is_wide(session, name)
+    return compute.read(wide, _record, database, name)
+
+
+def _record(database: Database, name: str) -> RecordView:
     with database.read() as session:
         return record_of(session, name)
 

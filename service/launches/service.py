@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from mixing.document import to_document
 from proxy_models.families.start import StartFolder
-from service.domain_sets.repository import counted_text, require_usable
+from service.domain_sets.repository import counted_text, has_many_domains, require_usable
 from service.http.limits import check_device_hours
 from service.http.schemas import Listing
 from service.launches.launchers import check_sight, exported, launcher_of, rendering_of, submissions_of
@@ -280,6 +280,13 @@ _QUERY = (
 )
 _ONE = _QUERY.where(Launch.id == bindparam("id"))
 _SERIES = _QUERY.where(Launch.settings["series"].as_string() == bindparam("series")).order_by(Launch.id)
+
+
+def is_wide(session: Session, launch_id: str) -> bool:
+    """Whether its mixture is over very many domains; not where there is no such launch."""
+    mixture = select(Launch.mixture_id).where(Launch.id == launch_id).scalar_subquery()
+    revision = select(MixtureRow.revision_id).where(MixtureRow.id == mixture)
+    return has_many_domains(session, revision.scalar_subquery())
 
 
 def describe_launch(session: Session, launch_id: str) -> LaunchView:
