@@ -1,17 +1,24 @@
 """Runs that were trained elsewhere become a mixture of the service, the very one that ``mixwright fit`` finds."""
 
 import csv
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
 import mixwright
+import service.client
+from service.cli.main import main
+from service.client import Client
 from store.engine import Database
 from store.settings import Settings
+from tests.service.conftest import TOKEN
+from tests.service.test_client import LosesFirstAnswers
 from tests.service.test_reuse import Workers, question
 from tests.working import work
 
@@ -386,3 +393,23 @@ def test_what_is_predicted_of_weights_follows_the_results(pool: TestClient) -> N
     more = {"run": "new", "weights": mine, "metrics": simulated()[1]["metrics"]}
     assert pool.post(f"/v1/swarms/{swarm}/results", json={"results": [more]}).status_code == 200
     assert (first["runs_used"], second["runs_used"], predicted()["runs_used"]) == (RUNS, RUNS, RUNS + 1)
+
+
+def test_the_runs_of_an_optimization_over_swarms_are_theirs_by_name(
+    pool: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(url: str, token: str, **_: Any) -> Client:
+        return Client(url, token, transport=LosesFirstAnswers(pool))
+
+    monkeypatch.setattr(service.client, "Client", connect)
+    monkeypatch.setenv("MIXWRIGHT_TOKEN", TOKEN)
+    swarm = brought(pool, runs=[{**run, "tokens": 10**9} for run in simulated()])["id"]
+    asked = {"domain_set": "pool", "target_tokens": 10**10, "swarms": [swarm]}
+    made = pool.post("/v1/optimizations", json=asked).json()["id"]
+    for command, said in (
+        ("runs", r"\b0 +r0 +succeeded +1,000,000,000"),
+        ("status", f"runs: those of {swarm}"),
+    ):
+        result = CliRunner().invoke(main, [command, made, "--data", str(settings.data_directory)])
+        assert result.exit_code == 0, result.output
+        assert re.search(said, result.output), result.output
