@@ -173,7 +173,7 @@ def first_paint_ms(url: str, path: str) -> float:
         took = []
         for _ in range(TIMES):
             page.goto(path)
-            page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+            page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length > 0")
             script = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
             took.append(float(page.evaluate(script)))
         chromium.close()
