@@ -44,6 +44,7 @@ from mixing.laws.diagnostics import FEWEST_JUDGED, UNVARIED, weight_spread
 from mixing.laws.exponential.log_linear import believable
 from mixing.laws.fitting import Refits
 from mixing.laws.regression import Fitted
+from mixing.limits import BINDING
 from mixing.runs.evidence import Evidence
 
 CONFIDENCE = 0.9
@@ -114,6 +115,8 @@ def gain_intervals(
     unseen = _unseen(law, evidence, natural, proposed)
     shape = np.maximum(MISFIT_SHARE * differently, DEVIATIONS * apart)
     half = np.sqrt((DEVIATIONS * scale * error.std(0)) ** 2 + shape**2 + (DEVIATIONS * unseen) ** 2)
+    if np.abs(proposed - natural).sum() < BINDING:
+        half[:] = 0.0  # over itself a mixture gains nothing, whatever a law misses
     centre = judged[-1] + error.mean(0)
     bounds = np.stack([centre - half, centre + half], axis=1)
     return GainIntervals(bounds, float(-error[:, -1].mean()), scale * optima.std(0))

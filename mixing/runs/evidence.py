@@ -180,7 +180,7 @@ def gather(
     given = np.array([row for _, row in sound]).reshape(len(sound), len(domains))
     sums = given.sum(axis=1, keepdims=True)
     weights = np.where(np.abs(sums - 1) > SUM_TOLERANCE, given / sums, given)
-    _check_enough(weights, kept, len(runs), needs, domains)
+    _check_enough(weights, kept, dropped, needs, domains)
     for task in sorted(spec.tasks):
         _check_task(task, spec, kept, needs.runs, len(domains))
     watched, lacking = _watched(kept, spec, needs.guarded)
@@ -381,7 +381,11 @@ def _without(run: RunEvidence, task: str) -> str:
 
 
 def _check_enough(
-    weights: np.ndarray, runs: Sequence[RunEvidence], given: int, needs: Needs, domains: Domains
+    weights: np.ndarray,
+    runs: Sequence[RunEvidence],
+    dropped: Sequence[DroppedRun],
+    needs: Needs,
+    domains: Domains,
 ) -> None:
     # The same mixture trained for longer is another run.
     trained = np.column_stack([weights, [run.tokens for run in runs]])
@@ -389,16 +393,17 @@ def _check_enough(
     if different >= needs.runs:
         return
     possible = [name for name, least in sorted(needs.alternatives.items()) if least <= different]
-    counted = f"{given} runs"
-    if len(runs) < given:
+    counted = f"{len(runs) + len(dropped)} runs"
+    if dropped:
         counted += f", {len(runs)} of them sound,"
     kind = ""
     if different < len(runs):
         counted += f" of {different} different mixture{'' if different == 1 else 's'}"
         kind = " different ones"
     offer = f"; so few still do for {', '.join(possible)}" if possible else ""
+    why = f"; of the others, run {dropped[0].id!r}: {dropped[0].reason}" if dropped else ""
     raise TooFewRuns(
-        f"{counted} are too few: a proposal over {len(domains)} domains needs {needs.runs}{kind}{offer}",
+        f"{counted} are too few: a proposal over {len(domains)} domains needs {needs.runs}{kind}{offer}{why}",
         needed=needs.runs,
         given=different,
         names=possible,

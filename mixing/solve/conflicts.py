@@ -275,7 +275,7 @@ class _Trials:
 
 def _least_relaxation(rows: sparse.csr_array, bound: np.ndarray, names: np.ndarray) -> dict[str, float]:
     """The least total amount by which bounds have to move, by name."""
-    count, width = rows.shape
+    count, width = np.shape(rows)
     eased = sparse.csr_array(sparse.hstack([rows, -sparse.eye_array(count)]))
     solver = _solver(eased, bound, width, np.concatenate([np.zeros(width), np.ones(count)]))
     solver.run()

@@ -137,6 +137,7 @@ class Application:
         """The revision the file describes, made where it is not there yet."""
         given = self.asked["domain_set"]
         if (known := self._known()) is None:
+            self._check_optimization()
             made = self.client.create_domain_set(given, _key("domain_set", given))
             self.said.append(f"The domain set {self.name} was made, of {len(made['domains'])} domains.")
             return made
@@ -169,6 +170,17 @@ class Application:
                 return None
             raise
 
+    def _check_optimization(self) -> None:
+        """Refuse one whose request is wrong before its domain set is made, which nobody can plan it over yet."""
+        from service.client import ApiError
+
+        if wanted := self.asked.get("optimization"):
+            try:
+                self.client.plan_optimization({**wanted, "domain_set": self.name})
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+
     def _change(self) -> Document | None:
         """The request for the next revision; None where the file describes none."""
         given, further = self.asked["domain_set"], self.asked.get("revision") or {}
@@ -198,6 +210,7 @@ class Application:
         given, wanted = self.asked["domain_set"], self.asked.get("optimization")
         known = self._known()
         if known is None:
+            self._check_optimization()
             self.made["domain_set"] = self.client.plan_domain_set(given)
             files = sum(part["files"] for row in self.made["domain_set"]["domains"] for part in row["files"])
             self.said.append(

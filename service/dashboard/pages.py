@@ -37,8 +37,8 @@ from service.domain_sets.repository import (
     DOMAIN_SETS,
     WIDE,
     describe_revision,
-    has_many_domains,
     is_wide,
+    many_domains,
     revision_of,
 )
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, slow
@@ -68,7 +68,7 @@ from store.engine import Database
 from store.jobs import LIVE
 from store.problems import Invalid, Problem
 from store.settings import Settings
-from store.tables import Optimization
+from store.tables import DomainSet, Optimization, Revision
 
 Document = dict[str, Any]
 
@@ -178,12 +178,14 @@ def optimization(
     runs_after: After = None,
 ) -> Response:
     """The mixture, its evidence, and the swarm behind it."""
-    revision = select(Optimization.revision_id).where(Optimization.id == optimization_id)
+    asked = select(DomainSet.name, many_domains(Revision.id)).join(Revision).join(Optimization)
     with database.read() as store:
-        wide = has_many_domains(store, revision.scalar_subquery())
-        used = adoptions.in_use(store, optimization_with_id(store, optimization_id).revision.domain_set.name)
+        found = store.execute(asked.where(Optimization.id == optimization_id)).first()
+        name, wide = found or ("", False)
+        used = adoptions.in_use(store, name)
     over = used and compute(gain_in_use, settings, optimization_id, used.mixture_id)
-    return compute.read(wide, _optimization_page, database, settings, optimization_id, runs_after, over, may)
+    shown = (runs_after, used, over, may)
+    return compute.read(wide, _optimization_page, database, settings, optimization_id, *shown)
 
 
 def _optimization_page(
@@ -191,6 +193,7 @@ def _optimization_page(
     settings: Settings,
     optimization_id: str,
     runs_after: str | None,
+    adopted: adoptions.AdoptionView | None,
     over: Document | None,
     may: May,
 ) -> Response:
@@ -205,7 +208,6 @@ def _optimization_page(
             else {"items": [], "next": None}
         )
         launches = _json(LAUNCHES.page(store, None, MOST_LAUNCHES, optimization=optimization_id))["items"]
-        adopted = adoptions.in_use(store, document["domain_set"])
         used = mixture_with_id(store, adopted.mixture_id).weights if adopted else None
     view = _optimization_view(document, mixture, runs, launches, used)
     steps: list[Step] = []

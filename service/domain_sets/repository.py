@@ -7,7 +7,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, case, cast, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    SQLColumnExpression,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    select,
+)
 from sqlalchemy.orm import Session, joinedload, load_only, selectinload
 
 from mixing.domains import Domains
@@ -71,8 +81,13 @@ def is_wide(session: Session, name: str, number: int | None = None) -> bool:
 
 def has_many_domains(session: Session, revision_id: ColumnElement[str] | str) -> bool:
     """The same by a revision's id."""
+    return bool(session.scalar(select(many_domains(revision_id))))
+
+
+def many_domains(revision_id: SQLColumnExpression[str] | str) -> ColumnElement[bool]:
+    """The same as part of a statement."""
     domains = select(DomainRow.id).where(DomainRow.revision_id == revision_id)
-    return session.execute(domains.offset(WIDE - 1).limit(1)).first() is not None
+    return domains.offset(WIDE - 1).limit(1).exists()
 
 
 _JOBS_OF = (

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -19,8 +18,8 @@ from store.engine import Database
 from store.schema import upgrade
 from store.settings import Settings
 from store.tables import Attempt, Job, Run
-from tests.workers.conftest import prepare, until, write_texts  # noqa: F401 - a fixture
-from tests.workers.test_torchrun import STANDARD_LIBRARY, add_launch, series_of
+from tests.workers.conftest import add_training, library_texts, prepare, until  # noqa: F401 - a fixture
+from tests.workers.test_torchrun import series_of
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 TOKENS = 800_000
@@ -100,12 +99,8 @@ def test_a_launch_goes_on_from_its_last_checkpoint_whatever_is_killed(
     until: Callable[..., None],  # noqa: F811
 ) -> None:
     database = Database(settings.resolved_database_url)
-    files: dict[str, Any] = {}
-    for name in ("email", "json"):
-        texts = [file.read_text() for file in sorted((STANDARD_LIBRARY / name).glob("*.py"))]
-        files[name] = write_texts(tmp_path / f"{name}.jsonl", texts)
-    revision = prepare(database, settings, files)
-    stormed = add_launch(database, revision, "two", EngineDocument(sharding="ddp"), TOKENS)
+    revision = prepare(database, settings, library_texts(tmp_path))
+    stormed = add_training(database, revision, "two", EngineDocument(sharding="ddp"), TOKENS)
     checkpoints = settings.artifacts / "runs" / stormed / "checkpoints"
     draws, reached = random.Random(0), 0
 
@@ -120,7 +115,7 @@ def test_a_launch_goes_on_from_its_last_checkpoint_whatever_is_killed(
         assert state_of(database, stormed) in jobs.LIVE, f"it ended before {target} was killed"
         supervisor.strike(target, draws)
     until(lambda: state_of(database, stormed) in jobs.ENDED, 600.0, "the launch's end")
-    alone = add_launch(database, revision, "two", EngineDocument(sharding="ddp"), TOKENS)
+    alone = add_training(database, revision, "two", EngineDocument(sharding="ddp"), TOKENS)
     until(lambda: state_of(database, alone) in jobs.ENDED, 600.0, "the undisturbed launch's end")
 
     with database.read() as session:

@@ -2,7 +2,7 @@ from mixing import errors
 
 CODES = """
 invalid_domain_name duplicate_domain unknown_domain missing_domain invalid_tokens too_few_domains invalid_weights
-unknown_method invalid_setting not_heeded too_few_runs invalid_metrics duplicate_run opposite_directions
+unknown_method invalid_setting not_heeded never_met too_few_runs invalid_metrics duplicate_run opposite_directions
 invalid_lineage unknown_revision invalid_content ambiguous_change invalid_answer split_mismatch merge_mismatch
 infeasible
 """

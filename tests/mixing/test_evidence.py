@@ -224,9 +224,12 @@ def test_replicates_of_few_mixtures_are_few_runs() -> None:
 
 def test_runs_dropped_no_longer_count() -> None:
     runs = [with_metric(run, "law", -1.0) if index < 4 else run for index, run in enumerate(runs_of())]
-    with pytest.raises(TooFewRuns, match=r"^8 runs, 4 of them sound, are too few: .* needs 5$") as caught:
+    with pytest.raises(
+        TooFewRuns, match=r"^8 runs, 4 of them sound, are too few: .* needs 5; of the others, run"
+    ) as caught:
         collect(runs, drop_faulty=True)
     assert caught.value.given == 4
+    assert "has -1.0 for task 'law'" in str(caught.value), "why, of one"
 
 
 def test_a_task_better_when_higher_is_turned_and_noted_or_refused() -> None:

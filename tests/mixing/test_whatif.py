@@ -161,3 +161,11 @@ def test_the_gain_over_another_mixture_is_the_difference_of_both_and_over_natura
         low, high = task["gain_interval"]
         assert low - 1e-3 <= other[task["name"]] - real[task["name"]] <= high + 1e-3
     assert judge.evaluate({"far": FAR})["mixtures"]["far"]["over"] is None
+
+
+def test_nothing_is_gained_over_oneself_and_that_is_certain(
+    question: Question, runs: tuple[RunEvidence, ...]
+) -> None:
+    said = Judge.of(question, runs).evaluate({"same": NATURAL, "far": FAR}, against=FAR)["mixtures"]
+    for gains in (said["same"]["objective"], *said["same"]["tasks"], said["far"]["over"]["objective"]):
+        assert (gains["gain"], gains["gain_interval"]) == (pytest.approx(0.0), pytest.approx([0.0, 0.0]))

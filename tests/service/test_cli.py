@@ -171,6 +171,19 @@ def test_applying_a_file_again_changes_nothing_and_goes_on_with_what_is_there(
         assert len(everything(client)["launches"]) == 1
 
 
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+def test_a_wrong_optimization_is_refused_before_its_domain_set_is_made(
+    run: Run, client: TestClient, pool: Path, more: list[str]
+) -> None:
+    document = yaml.safe_load(pool.read_text())
+    document["optimization"]["repetition_cap"] = "four"
+    pool.write_text(yaml.safe_dump(document))
+    refused = run("apply", pool, *more)
+    assert refused.exit_code == 1
+    assert "repetition_cap" in refused.output
+    assert everything(client)["domain-sets"] == []
+
+
 def test_a_changed_tree_becomes_the_next_revision_and_a_changed_question_a_new_optimization(
     run: Run, client: TestClient, workers: Workers, pool: Path, write_corpus: Callable[..., str]
 ) -> None:
