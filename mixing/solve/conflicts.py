@@ -141,7 +141,7 @@ def linear_conflict(system: LinearSystem) -> Conflict | None:
     trials = _Trials.of(system)
     if not (suspects := _proved(system.names, trials.proof)):
         return None
-    relaxation = _least_relaxation(trials.rows, trials.bound, trials.names)
+    relaxation = _least_relaxation(trials)
     if len(capped := _too_small_caps(system)) > _LISTED:
         return Conflict(capped, False, relaxation)
     # What is not suspected is left out, and with it most that tells one q from another.
@@ -219,7 +219,7 @@ class _Trials:
     def __init__(
         self, system: LinearSystem, rows: sparse.csr_array, bound: np.ndarray, names: np.ndarray
     ) -> None:
-        self._system, self.rows, self.bound, self.names = system, rows, bound, names
+        self.system, self.rows, self.bound, self.names = system, rows, bound, names
         """Each end of a constraint is a row: (r, n) coefficients, (r,) bounds and (r,) names."""
         columns = sparse.csc_array(rows)
         pieces = pairwise(np.asarray(columns.indptr).tolist())
@@ -248,7 +248,7 @@ class _Trials:
     def only(self, names: Collection[str]) -> Self:
         """Of those of these names alone."""
         kept = np.array([name in names for name in self.names])
-        return type(self)(self._system, self.rows[kept], self.bound[kept], self.names[kept])
+        return type(self)(self.system, self.rows[kept], self.bound[kept], self.names[kept])
 
     def proof(self, names: Sequence[str]) -> Collection[str]:
         """Those of the constraints that prove that all cannot hold together; none where they can."""
@@ -267,20 +267,20 @@ class _Trials:
         if status == highspy.HighsModelStatus.kOptimal:
             return ()
         if status != highspy.HighsModelStatus.kInfeasible:  # rounding kept it from an answer
-            return names if middle(self._system.only(names)) is None else ()
+            return names if middle(self.system.only(names)) is None else ()
         _, has_ray, ray = self._solver.getDualRay()
         proof = asked & (np.abs(np.array(ray)[1:]) > INTERIOR) if has_ray else asked
         return frozenset(self.names[proof])
 
 
-def _least_relaxation(rows: sparse.csr_array, bound: np.ndarray, names: np.ndarray) -> dict[str, float]:
+def _least_relaxation(trials: _Trials) -> dict[str, float]:
     """The least total amount by which bounds have to move, by name."""
-    count, width = np.shape(rows)
-    eased = sparse.csr_array(sparse.hstack([rows, -sparse.eye_array(count)]))
-    solver = _solver(eased, bound, width, np.concatenate([np.zeros(width), np.ones(count)]))
+    count, width = len(trials.bound), trials.system.inequality.shape[1]
+    eased = sparse.csr_array(sparse.hstack([trials.rows, -sparse.eye_array(count)]))
+    solver = _solver(eased, trials.bound, width, np.concatenate([np.zeros(width), np.ones(count)]))
     solver.run()
     relaxation: dict[str, float] = {}
-    for name, amount in zip(names, solver.getSolution().col_value[width:], strict=True):
+    for name, amount in zip(trials.names, solver.getSolution().col_value[width:], strict=True):
         if amount > INTERIOR:
             relaxation[name] = relaxation.get(name, 0.0) + amount
     return relaxation
