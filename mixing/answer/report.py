@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixing.answer.caps import caps_read
 from mixing.answer.standing import Standing
 from mixing.answer.uncertainty import CONFIDENCE
 from mixing.answer.untrained import cap_row, domain_rows
@@ -68,6 +69,7 @@ class Report:
             "held_out_rank_correlation": self.held_out_rank_correlation,
             "domains": self.domains,
             "constraints": [*self.caps(), *self.shares(), *self.guard_rails()],
+            "caps": caps_read(proposal),
             "effects": self.effects(),
             "coupling": self.coupling(),
             "reuse": self.reuse(),

@@ -125,6 +125,19 @@ def evidence(tokens: Mapping[str, int], gain: float = 0.0412) -> dict[str, Any]:
             for name in tokens
             if RAISED.get(name) == 4.0
         ],
+        "caps": [
+            {
+                "repetition_cap": cap,
+                "is_own": cap == 4,
+                "gain": gain + more,
+                "epochs": epochs,
+                "most_read": "poetry",
+                "run_epochs": 0.82,
+                "beyond": ["manuals:python", "poetry"],
+                "supported": False,
+            }
+            for cap, epochs, more in ((4, 4.0, 0.0), (8, 8.0, 0.011), (16, 9.3, 0.0123), (None, 9.3, 0.0123))
+        ],
         "effects": {},
         "leverage": {},
         "optimality_gap": 3e-11,

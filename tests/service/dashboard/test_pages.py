@@ -200,6 +200,19 @@ def test_a_solved_optimization_shows_its_evidence(read, store: Store) -> None:
     assert "Predicted against measured" not in words
 
 
+def test_what_other_caps_would_give_stands_with_what_the_runs_say_of_them(read, store: Store) -> None:
+    proposal, revision = evidence(TOKENS), store.domain_set()
+    proposal["caps"][2].update(beyond=[], supported=True)
+    proposal["caps"][3].update(gain=None)
+    words = read(f"/optimizations/{store.optimization(revision, 'succeeded', proposal=proposal)}")
+    assert "4 asked for +0.0412 4.00 poetry 0.82 no: manuals:python and 1 more" in words
+    assert "16 +0.0535 9.30 poetry 0.82 yes" in words
+    assert "none No mixture keeps to it." in words
+    for without in ({**proposal, "caps": None}, {**proposal, "caps": proposal["caps"][:1]}):
+        found = store.optimization(revision, "succeeded", proposal=without)
+        assert "another repetition cap" not in read(f"/optimizations/{found}")
+
+
 def test_launches_are_held_against_the_prediction(read, store: Store) -> None:
     solved = store.optimization(store.domain_set(), "succeeded", ["succeeded"], proposal=evidence(TOKENS))
     store.launch(solved, "natural", "succeeded")
