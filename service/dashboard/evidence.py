@@ -82,6 +82,12 @@ class TargetEvidence(BaseModel):
     objective: TargetGain
 
 
+class RegretEvidence(BaseModel):
+    """What the best as predicted is expected to give away, in the objective's unit."""
+
+    expected: float
+
+
 class Evidence(BaseModel):
     """All that decides whether a mixture is used."""
 
@@ -90,6 +96,7 @@ class Evidence(BaseModel):
     domains: list[DomainEvidence] = Field(default_factory=list)
     warnings: list[WarningEvidence] = Field(default_factory=list)
     at_target: TargetEvidence | None = None
+    regret: RegretEvidence | None = None
     weight_spread: dict[str, float] | None = None
     runs_used: int = 0
     runs_recommended: int = 0

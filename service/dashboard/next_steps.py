@@ -6,11 +6,16 @@ from typing import Any
 
 from service.dashboard.decision import losers
 from service.dashboard.evidence import Evidence
+from service.dashboard.formatting import in_unit
+from service.optimizations.extension import sampler_of_more
 from store.documents import OptimizationDocument, TaskDocument
+from store.problems import Invalid
 
 ALLOWED_LOSS = 0.0
 """What the suggested guard rail lets a task lose: nothing."""
 MOST_RAILS = 20
+MORE = 0.25
+"""Of the runs there are: how many more are suggested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,7 @@ class Step:
 class Answered:
     """An optimization that has an answer, as its requests call it."""
 
+    optimization_id: str
     domain_set: str
     revision: int
     settings: OptimizationDocument
@@ -35,11 +41,17 @@ class Answered:
     mixture_id: str
     natural_mixture_id: str | None
     is_in_use: bool = False
+    is_done: bool = True
 
 
 def next_steps(answered: Answered, evidence: Evidence) -> list[Step]:
     """The steps there are, the most useful first."""
-    return [*_launches(answered), *_solved_again(answered, evidence), *_adopted(answered)]
+    return [
+        *_launches(answered),
+        *_solved_again(answered, evidence),
+        *_extended(answered, evidence),
+        *_adopted(answered),
+    ]
 
 
 def _launches(answered: Answered) -> Iterator[Step]:
@@ -143,6 +155,24 @@ def _question(answered: Answered) -> dict[str, Any] | None:
             for guard in settings.guard_rails
         ]
     return body
+
+
+def _extended(answered: Answered, evidence: Evidence) -> Iterator[Step]:
+    if not answered.is_done:  # it was asked for more already
+        return
+    try:
+        sampler_of_more(answered.settings)
+    except Invalid:  # there are no runs that more could be added to
+        return
+    why = "Each is sampled where it may change the decision most; then the mixture is solved again over all."
+    if evidence.regret is not None and evidence.objective is not None:
+        away = in_unit(evidence.regret.expected, evidence.objective.unit or "")
+        why = f"The answer is expected to give away {away} as it is. {why}"
+    if answered.settings.proxy is None:
+        why += " They wait for results from elsewhere."
+    runs = max(1, round(MORE * answered.settings.runs))
+    path = f"/v1/optimizations/{answered.optimization_id}:extend"
+    yield Step("more-runs", "Train more runs", why, path, {"runs": runs, "rounds": 1})
 
 
 def _adopted(answered: Answered) -> Iterator[Step]:

@@ -65,7 +65,7 @@ from service.training.device import worker_device
 from service.workers import WORKERS
 from store.documents import OptimizationDocument
 from store.engine import Database
-from store.jobs import LIVE
+from store.jobs import LIVE, SUCCEEDED
 from store.problems import Invalid, Problem
 from store.settings import Settings
 from store.tables import DomainSet, Optimization, Revision
@@ -213,6 +213,7 @@ def _optimization_page(
     steps: list[Step] = []
     if mixture and mixture["evidence"]:
         answered = Answered(
+            optimization_id=optimization_id,
             domain_set=document["domain_set"],
             revision=document["revision"],
             settings=OptimizationDocument.from_dict(document["settings"]),
@@ -220,6 +221,7 @@ def _optimization_page(
             mixture_id=mixture["id"],
             natural_mixture_id=document["natural_mixture_id"],
             is_in_use=adopted is not None and adopted.mixture_id == mixture["id"],
+            is_done=document["state"] == SUCCEEDED,
         )
         steps = next_steps(answered, Evidence.model_validate(mixture["evidence"]))
     shown = {"runs_after": runs_after, "adopted": adopted, "over": over, "steps": steps, "may": may}

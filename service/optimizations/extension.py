@@ -78,7 +78,7 @@ def planned_extension(
             "not_finished", f"Only an optimization with an answer is extended; this is {row.state}."
         )
     document = OptimizationDocument.of(row)
-    sampler = _sampler(document)
+    sampler = sampler_of_more(document)
     work, text = work_of(session, row), counted_text(session, row.revision)
     one = own_cost(document.reuse, asked_swarm(row, text, document, 1), work, device)
     runs = request.runs if request.runs is not None else _affordable(request.device_hours or 0.0, one)
@@ -95,7 +95,7 @@ def planned_extension(
     )
 
 
-def _sampler(document: OptimizationDocument) -> str:
+def sampler_of_more(document: OptimizationDocument) -> str:
     """Of the new rounds. Raises Invalid where there are no runs to be added to."""
     if document.recipe is None:
         raise Invalid(

@@ -1,5 +1,8 @@
 """Rounds that end when more would not pay, and an answer that is asked for more, sampled and solved for real."""
 
+import html
+import json
+import re
 from typing import Any
 
 import numpy as np
@@ -73,6 +76,9 @@ def test_training_ends_when_the_answer_gives_away_little_and_says_what_that_save
     page = pool.get(f"/optimizations/{found['id']}")
     assert page.status_code == 200
     assert sentence in page.text
+    looks = page.text.partition('id="looks"')[2].partition("</table>")[0]
+    assert looks.count("not met") + looks.count("out of reach") == len(progress["looks"]) - 1
+    assert looks.count("little is given away") == 1
 
 
 def test_a_rule_out_of_reach_is_told_and_all_runs_are_trained(pool: TestClient, settings: Settings) -> None:
@@ -100,10 +106,17 @@ def test_an_answer_is_extended_by_runs_where_they_change_it_most(
     assert plan.json()["expected_regret"] == regret
     assert plan.json()["best_expected_regret"] == pytest.approx(regret * 10 / 18)
     assert pool.get(f"/v1/optimizations/{first['id']}").json()["state"] == "succeeded", "nothing is stored"
+    offered = re.search(
+        rf"POST {address}\n(.*?)</pre>", pool.get(f"/optimizations/{first['id']}").text, re.DOTALL
+    )
+    assert offered
+    body = json.loads(html.unescape(offered[1]))
+    assert pool.post(address, params={"dry_run": True}, json=body).json()["total_runs"] == 10 + body["runs"]
     headers = {"Idempotency-Key": "more"}
     made = pool.post(address, json={"runs": 8, "rounds": 2}, headers=headers)
     assert made.status_code == 202, made.text
     assert made.json()["state"] == "queued"
+    assert 'id="step-more-runs"' not in pool.get(f"/optimizations/{first['id']}").text
     work(settings)
     again = pool.post(address, json={"runs": 8, "rounds": 2}, headers=headers)
     assert again.status_code == 202

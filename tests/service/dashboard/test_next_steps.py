@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ def test_every_question_that_is_offered_is_accepted(client: TestClient, trained:
     by_hand = {"domain_set": "pool", "name": "mine", "weights": dict.fromkeys(NAMES, 1 / len(NAMES))}
     mixture = client.post("/v1/mixtures", json=by_hand).json()["id"]
     answered = Answered(
+        optimization_id=trained["id"],
         domain_set="pool",
         revision=1,
         settings=OptimizationDocument.from_dict(trained["settings"]),
@@ -49,13 +51,26 @@ def test_every_question_that_is_offered_is_accepted(client: TestClient, trained:
         natural_mixture_id=mixture,
     )
     steps = {step.name: step for step in next_steps(answered, Evidence.model_validate(document))}
-    assert list(steps) == ["launch-proposed", "launch-natural", "guard-rail", "solve-again", "adopt"]
+    assert list(steps) == [
+        "launch-proposed",
+        "launch-natural",
+        "guard-rail",
+        "solve-again",
+        "more-runs",
+        "adopt",
+    ]
     for name in ("launch-proposed", "launch-natural", "guard-rail", "solve-again"):
         answer = client.post(f"{steps[name].path}?dry_run=true", json=steps[name].body)
         assert answer.status_code == 200, (name, answer.text)
     rails = [rail["task"] for rail in steps["guard-rail"].body["guard_rails"]]
     assert rails == ["held-out/code", "held-out/books"], "those there were stay"
     assert steps["solve-again"].body["shares"][0]["maximum"] == 0.6
+    assert (steps["more-runs"].path, steps["more-runs"].body) == (
+        f"/v1/optimizations/{trained['id']}:extend",
+        {"runs": 3, "rounds": 1},
+    )
+    given = replace(answered, settings=replace(answered.settings, swarms=("swarm_1",)))
+    assert "more-runs" not in [step.name for step in next_steps(given, Evidence.model_validate(document))]
     assert client.post(steps["adopt"].path, json=steps["adopt"].body).status_code == 201
 
 
