@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from service.dashboard.formatting import is_higher_better
 
@@ -125,7 +125,6 @@ class Scatter:
     A mark has a name, and both coordinates.
     """
 
-    name: str
     across: Scale
     up: Scale
     points: Sequence[tuple[float, float]]
@@ -136,8 +135,21 @@ class Scatter:
         return self.across.at(across), Scale(-self.up.high, -self.up.low).at(-up)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """A scatter with its words: its ``id`` on the page, what lies across and up, and which ``line`` is drawn."""
+
+    id: str
+    title: str
+    description: str
+    across: str
+    up: str
+    plot: Scatter
+    line: Literal["alike", "nothing", "none"] = "alike"
+    height: int = 240
+
+
 def scatter(
-    name: str,
     points: Iterable[tuple[float, float | None]],
     marked: Sequence[tuple[str, float, float]] = (),
     *,
@@ -149,7 +161,7 @@ def scatter(
     across, up = _around(one for one, _ in both), _around(two for _, two in both)
     if is_square:
         across = up = Scale(min(across.low, up.low), max(across.high, up.high))
-    return Scatter(name, across, up, known, marked)
+    return Scatter(across, up, known, marked)
 
 
 def _around(values: Iterable[float]) -> Scale:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from exchange.formats import FORMATS
 from mixing.document import from_document
 from mixing.terms import ReusePlan
-from service.dashboard import actions, asking, runs, session, trust, what_if
+from service.dashboard import actions, asking, downloads, runs, session, trust, what_if
 from service.dashboard.actions import May
 from service.dashboard.charts import CURVE_POINTS, curves_of, effects_table
 from service.dashboard.decision import decide, losers, winners
@@ -399,6 +399,7 @@ router.include_router(asking.router)
 router.include_router(runs.router)
 router.include_router(what_if.router)
 router.include_router(trust.router)
+router.include_router(downloads.router)
 router.include_router(_pages)
 
 

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Response
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from service.dashboard.charts import CURVE_POINTS, curves_of
 from service.dashboard.session import PageRoute
@@ -15,7 +16,7 @@ from service.http.routes import DatabaseDependency, slow
 from service.launches.comparison import objective_bpb, objective_weights
 from service.launches.metrics import thinned
 from service.optimizations.service import optimization_with_id
-from service.swarms.service import describe_run
+from service.swarms.service import RunView, describe_run
 from store.jobs import LIVE, of_run
 from store.swarms import HERE
 from store.tables import DomainSet, Job, Optimization, Revision, Run, Swarm, big_integer
@@ -160,17 +161,19 @@ def runs(
     )
 
 
+def asked_by(store: Session, run: RunView) -> Optimization | None:
+    """The optimization whose swarm a run is of; None of a launch's, and of one that was brought."""
+    query = select(Optimization).join(Swarm, Swarm.optimization_id == Optimization.id)
+    return store.scalars(query.where(Swarm.id == run.swarm_id)).first()
+
+
 @router.get("/runs/{run_id}")
 @slow
 def run(run_id: str, database: DatabaseDependency) -> Response:
     """One run: weights asked and realised, curves, what was measured."""
     with database.read() as store:
         view = describe_run(store, run_id)
-        optimization = store.scalars(
-            select(Optimization)
-            .join(Swarm, Swarm.optimization_id == Optimization.id)
-            .where(Swarm.id == view.swarm_id)
-        ).first()
+        optimization = asked_by(store, view)
         settings = optimization.settings if optimization else {"tasks": []}
         series = [metric.model_dump() for metric in thinned(store, run_id, CURVE_POINTS)]
     weights = objective_weights({"settings": settings})

@@ -13,6 +13,8 @@ from service.launches.comparison import Comparison, Gain
 
 UNCHANGED = 5e-5
 """Of a weight: less is not shown, for percentages have two decimals."""
+MOST_UNFOLDED = 100
+"""Domains that are shown one by one at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,11 @@ class MixtureTable:
     scale: Scale
     has_used: bool
     domains: int
+
+    @property
+    def is_long(self) -> bool:
+        """Whether sources are shown folded at first."""
+        return self.domains > MOST_UNFOLDED
 
 
 def mixture_table(evidence: Evidence, used: Mapping[str, float] | None = None) -> MixtureTable:
@@ -138,6 +145,11 @@ class GainGroup:
     unit: str
     rows: tuple[GainRow, ...]
     scale: Scale
+
+    @property
+    def size(self) -> int:
+        """How many rows there are."""
+        return len(self.rows)
 
 
 def gain_groups(evidence: Evidence, measured: Comparison | None = None) -> list[GainGroup]:

@@ -1,12 +1,10 @@
 """How far an answer can be trusted: held-out runs beside what was predicted of them, and how past answers held."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from fastapi import APIRouter, Response
 
-from service.dashboard.charts import Scatter, scatter
+from service.dashboard.charts import Figure, scatter
 from service.dashboard.evidence import Evidence
+from service.dashboard.formatting import bpb, decimals
 from service.dashboard.session import PageRoute
 from service.dashboard.templating import page
 from service.http.routes import ComputeDependency, DatabaseDependency, SettingsDependency, slow
@@ -22,40 +20,71 @@ MOST_ROWS = 1000
 """Held-out runs of the table; a chart has all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A column of the held-out runs with its charts."""
+def objective_figures(held: HeldOutView, evidence: Evidence) -> list[Figure]:
+    """Predicted against measured, what is missed, and where the proposal lies among the runs."""
+    column = held.objective
+    if column is None:
+        return []
+    pairs = list(zip(column.predicted, column.measured, strict=True))
+    missed = [(said, None if was is None else was - said) for said, was in pairs]
+    predicted = f"predicted, {column.unit or 'objective'}"
+    figures = [
+        Figure(
+            id="predicted",
+            title="Predicted against measured, the objective",
+            description="A dot for each held-out run; on the line it was predicted exactly.",
+            across=predicted,
+            up="measured",
+            plot=scatter(pairs, is_square=True),
+        ),
+        Figure(
+            id="residuals",
+            title="Residuals of the objective",
+            description="Measured less predicted over predicted, a dot for each held-out run.",
+            across=predicted,
+            up="measured less predicted",
+            plot=scatter(missed),
+            line="nothing",
+        ),
+    ]
+    return figures if evidence.objective is None else [*figures, _among(held, column, evidence)]
 
-    column: HeldOutColumn
-    predicted: Scatter
-    residuals: Scatter
 
-    @classmethod
-    def of(cls, column: HeldOutColumn) -> "Judged":
-        """Both to a scale of their own."""
-        pairs = list(zip(column.predicted, column.measured, strict=True))
-        off = [(said, None if was is None else was - said) for said, was in pairs]
-        return cls(
-            column, scatter(column.name, pairs, is_square=True), scatter(f"{column.name}, missed by", off)
-        )
-
-
-def among_the_runs(held: HeldOutView, evidence: Evidence, moved: float) -> Scatter | None:
-    """The objective of each run over how far its mixture is from natural, and what is predicted of both mixtures."""
-    if held.objective is None or evidence.objective is None:
-        return None
+def _among(held: HeldOutView, column: HeldOutColumn, evidence: Evidence) -> Figure:
+    assert evidence.objective is not None
+    moved = sum(abs(domain.weight - domain.natural) for domain in evidence.domains) / 2
     marked = [("natural", 0.0, evidence.objective.natural), ("proposed", moved, evidence.objective.proposed)]
-    return scatter("objective", zip(held.moved, held.objective.measured, strict=True), marked)
+    return Figure(
+        id="among",
+        title="Where the proposal lies among the runs",
+        description="The objective measured of each run over the share of its mixture that lies elsewhere than in"
+        " the natural one; diamonds are predicted.",
+        across="share moved from natural",
+        up="objective",
+        plot=scatter(zip(held.moved, column.measured, strict=True), marked),
+        line="none",
+    )
 
 
-def moved_of(evidence: Evidence) -> float:
-    """The share of the proposed mixture that is elsewhere in the natural one."""
-    return sum(abs(domain.weight - domain.natural) for domain in evidence.domains) / 2
+def task_figures(held: HeldOutView) -> list[Figure]:
+    """Predicted against measured of each task."""
+    return [
+        Figure(
+            id=f"task-{number}",
+            title=f"{column.name}: predicted against measured",
+            description=f"Rank correlation {decimals(column.rank_correlation)}, mean error {bpb(column.mae)}.",
+            across=f"predicted, order {decimals(column.rank_correlation)}",
+            up=column.name,
+            plot=scatter(zip(column.predicted, column.measured, strict=True), is_square=True),
+            height=160,
+        )
+        for number, column in enumerate(held.tasks, 1)
+    ]
 
 
-def judged_of(held: HeldOutView) -> Sequence[Judged]:
+def columns_of(held: HeldOutView) -> list[HeldOutColumn]:
     """The objective, then its tasks."""
-    return [Judged.of(column) for column in (held.objective, *held.tasks) if column is not None]
+    return [column for column in (held.objective, *held.tasks) if column is not None]
 
 
 @router.get("/optimizations/{optimization_id}/trust")
@@ -85,8 +114,9 @@ def trust(
         evidence=evidence,
         notes=(document or {}).get("notes", []),
         held=held,
-        judged=judged_of(held),
-        among=among_the_runs(held, evidence, moved_of(evidence)),
+        columns=columns_of(held),
+        figures=objective_figures(held, evidence),
+        by_task=task_figures(held),
         refusal=refusal,
         record=record,
         most_rows=MOST_ROWS,

@@ -1,7 +1,7 @@
 """Describing swarms and runs."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -189,7 +189,13 @@ _SUMMARIES = (
     .where(Run.id.in_(bindparam("ids", expanding=True)))
     .order_by(Run.position, Run.id)
 )
-_ONE_RUN = select(*_SUMMARY, Run.weights, Run.result).join(Job, of_run()).where(Run.id == bindparam("id"))
+_RUNS = select(*_SUMMARY, Run.weights, Run.result).join(Job, of_run())
+_ONE_RUN = _RUNS.where(Run.id == bindparam("id"))
+_RUNS_FOR = (
+    _RUNS.join(Swarm, Swarm.id == Run.swarm_id)
+    .where(Swarm.optimization_id == bindparam("optimization"))
+    .order_by(Run.position, Run.id)
+)
 _HAS_SWARM = select(Swarm.id).where(Swarm.id == bindparam("id"))
 
 
@@ -242,6 +248,12 @@ def describe_run(session: Session, run_id: str) -> RunView:
     """A run with its requested and its realised weights, both by domain name; raises NotFound."""
     row = existing(session.execute(_ONE_RUN, {"id": run_id}).first(), "run", run_id)
     return training_view(RunView, row, Measurements.of(row.result), index=row.position)
+
+
+def describe_runs(session: Session, optimization_id: str) -> Iterator[RunView]:
+    """Likewise every run of an optimization's swarm, in order; none where there is no such optimization."""
+    for row in session.execute(_RUNS_FOR, {"optimization": optimization_id}):
+        yield training_view(RunView, row, Measurements.of(row.result), index=row.position)
 
 
 Shown = TypeVar("Shown", bound=TrainingView)

@@ -30,14 +30,14 @@ def solved(store: Store) -> str:
 
 
 def test_points_lie_to_scale_up_and_across() -> None:
-    plot = scatter("x", [(0.0, 10.0), (1.0, 20.0), (0.5, None)])
+    plot = scatter([(0.0, 10.0), (1.0, 20.0), (0.5, None)])
     assert len(plot.points) == 2
     places = [plot.place(*point) for point in plot.points]
     across, up = ([float(place[side].rstrip("%")) for place in places] for side in (0, 1))
     assert across[0] < across[1], "more is to the right"
     assert up[0] > up[1], "and higher up"
     assert across[1] - across[0] == pytest.approx(100 / 1.12, abs=0.01), "6% are left on either side"
-    square = scatter("x", [(0.0, 1.0), (4.0, 3.0)], is_square=True)
+    square = scatter([(0.0, 1.0), (4.0, 3.0)], is_square=True)
     assert square.across == square.up, "so that on the diagonal both are alike"
 
 
