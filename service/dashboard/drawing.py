@@ -21,7 +21,7 @@ WIDTH, MARGIN, HEAD = 760, 16, 44
 
 
 def drawn_alone(macro: str, about: str, *given: Any) -> str:
-    """The chart that a macro of `_charts.html` draws of what it is given, under its title and what it is ``about``."""
+    """The chart that a macro of `_charts.html` draws of what it is given, under its title and what it is about."""
     chart = getattr(ENVIRONMENT.get_template("_charts.html").module, macro)(*given)
     return _alone(ElementTree.fromstring(_NO_XML.sub("\ufffd", str(chart))), _NO_XML.sub("\ufffd", about))
 

@@ -17,11 +17,12 @@ from sqlalchemy.orm import Session
 from exchange.formats import FORMATS
 from mixing.document import from_document
 from mixing.terms import ReusePlan
-from service.dashboard import actions, asking, downloads, runs, session, trust, what_if
+from service.dashboard import actions, asking, downloads, home, runs, session, trust, what_if
 from service.dashboard.actions import May
 from service.dashboard.charts import CURVE_POINTS, curves_of, effects_table
 from service.dashboard.decision import decide, losers, winners
 from service.dashboard.evidence import Evidence
+from service.dashboard.home import LIST_LENGTH, After
 from service.dashboard.next_steps import Answered, Step, next_steps
 from service.dashboard.sentences import (
     changes_sentence,
@@ -30,11 +31,11 @@ from service.dashboard.sentences import (
     progress_sentence,
     target_sentences,
 )
+from service.dashboard.sheets import MOST_LAUNCHES
 from service.dashboard.tables import gain_groups, launch_groups, mixture_table
 from service.dashboard.templating import ENVIRONMENT, page
 from service.domain_sets import adoptions
 from service.domain_sets.repository import (
-    DOMAIN_SETS,
     WIDE,
     describe_revision,
     is_wide,
@@ -72,13 +73,9 @@ from store.tables import DomainSet, Optimization, Revision
 
 Document = dict[str, Any]
 
-LIST_LENGTH = 25
-"""Rows of one page of a list."""
 MOST_WORKERS = 100
 MOST_DOMAINS = WIDE
 """Rows of a table of domains."""
-MOST_LAUNCHES = 50
-"""Launches shown with their optimization."""
 
 
 def _json(view: BaseModel) -> Document:
@@ -96,31 +93,6 @@ Store = Annotated[Session, Depends(open_view, scope="function")]
 
 router = APIRouter(include_in_schema=False)
 _pages = APIRouter(route_class=session.PageRoute, include_in_schema=False)
-After = Annotated[str | None, Query(max_length=300)]
-
-
-@_pages.get("/")
-def overview(
-    store: Store,
-    may: May,
-    sets_after: After = None,
-    after: After = None,
-    launches_after: After = None,
-) -> Response:
-    """Domain sets, optimizations and launches, newest first."""
-    optimizations = _json(OPTIMIZATIONS.page(store, after, LIST_LENGTH))
-    launches = _json(LAUNCHES.page(store, launches_after, LIST_LENGTH))
-    shown = (*optimizations["items"], *launches["items"])
-    return page(
-        "overview.html",
-        may=may,
-        in_use=adoptions.all_in_use(store, LIST_LENGTH),
-        domain_sets=_json(DOMAIN_SETS.page(store, sets_after, LIST_LENGTH)),
-        optimizations=optimizations,
-        launches=launch_groups(with_objective(launches["items"])),
-        launches_next=launches["next"],
-        is_live=any(document["state"] in LIVE for document in shown),
-    )
 
 
 @_pages.get("/domain-sets/{name}")
@@ -394,6 +366,7 @@ def _launch_page(database: Database, launch_id: str, may: May) -> Response:
 
 
 router.include_router(session.router)
+router.include_router(home.router)
 router.include_router(actions.router)
 router.include_router(asking.router)
 router.include_router(runs.router)

@@ -220,11 +220,15 @@ def _tokens(launch: Mapping[str, Any]) -> int:
 
 def _alike(launch: Mapping[str, Any]) -> str:
     settings = launch["settings"]
+    return f"{objective_words(settings)}; {model_name(settings)} on {quantity(_tokens(launch))} tokens"
+
+
+def objective_words(settings: Mapping[str, Any]) -> str:
+    """What is minimised, by the names of its tasks, the first few of them where they are many."""
     names = [task["name"] for task in settings["tasks"] if task["weight"] > 0]
     others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     of = f"{', '.join(names[:NAMED])}{others}" if names else "held-out text of the domains"
-    worst = "worst family of " if settings.get("aggregate") == "worst_family" else ""
-    return f"{worst}{of}; {model_name(settings)} on {quantity(_tokens(launch))} tokens"
+    return f"worst family of {of}" if settings.get("aggregate") == "worst_family" else of
 
 
 NAMED = 3

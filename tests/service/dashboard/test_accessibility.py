@@ -35,7 +35,14 @@ def paths(client: TestClient, store: Store) -> list[str]:
     assert client.post("/v1/domain-sets/library/adoptions", json=body).status_code == 201
     run = client.get("/v1/runs").json()["items"][0]["id"]
     return [
-        *("/", "/workers", "/domain-sets/library", "/domain-sets/library/revise", f"/runs/{run}"),
+        *(
+            "/",
+            "/?q=library",
+            "/workers",
+            "/domain-sets/library",
+            "/domain-sets/library/revise",
+            f"/runs/{run}",
+        ),
         *("/new/domain-set", "/new/optimization"),
         *(f"/optimizations/{one}" for one in (done, going, lost, empty)),
         *(f"/optimizations/{done}/{rest}" for rest in ("runs", "what-if?b:natural=on", "trust")),

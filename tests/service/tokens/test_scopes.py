@@ -62,10 +62,11 @@ def test_every_operation_of_the_api_wants_its_scope(
 
 
 def test_every_page_wants_a_signed_in_browser(client: TestClient) -> None:
-    from service.dashboard import pages
+    from service.dashboard import downloads, home, pages
 
-    found = [route for route in pages._pages.routes if isinstance(route, APIRoute)]
-    assert len(found) >= 5
+    routers = (pages._pages, home.router, downloads.router)
+    found = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    assert len(found) >= 12
     assert all(isinstance(route, PageRoute) for route in found)
     client.headers["Authorization"] = ""
     for route in found:
