@@ -2,7 +2,9 @@
 
 import html
 import re
+from collections import Counter
 from collections.abc import Callable
+from urllib.parse import urljoin
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,6 +21,7 @@ from tests.service.dashboard.store import Store, evidence
 BASE = {"web": 0.5, "code": 0.3, "books": 0.2}
 THREE = {"books": 2_000_000, "code": 3_000_000, "web": 5_000_000}
 RUNS = 16
+MOST_OF_A_KIND = 2
 Read = Callable[[str], str]
 
 
@@ -214,3 +217,28 @@ def test_a_guard_rail_is_asked_for_by_its_button(
     named = {task["name"] for task in lost["tasks"] if task["gain_interval"][1] < 0}
     assert {rail["task"] for rail in made["settings"]["guard_rails"]} == named
     assert made["settings"]["swarms"]
+
+
+def test_every_link_of_every_page_leads_somewhere(client: TestClient, store: Store, solved: str) -> None:
+    store.launch(solved, "natural", "succeeded")
+    store.launch(solved, "proposed", "succeeded", 0.03)
+    body = {"domain_set": "trio", "name": "mine", "weights": {"web": 0.2, "code": 0.3, "books": 0.5}}
+    stored = client.post("/v1/mixtures", json=body).json()["id"]
+    waiting, seen = ["/", f"/optimizations/{solved}/what-if?start={stored}"], dict[str, int]()
+    kinds: Counter[str] = Counter()
+    while waiting:
+        path = waiting.pop()
+        kind = re.sub(r"(?<=/)(?=[^/]*\d)[^/?]+", "N", path.partition("?")[0])
+        if path in seen or kinds[kind] == MOST_OF_A_KIND:
+            continue
+        kinds[kind] += 1
+        answer = client.get(path)
+        seen[path] = answer.status_code
+        if answer.headers["content-type"].startswith("text/html"):
+            links = map(html.unescape, re.findall(r'<a\b[^>]*\bhref="([^"#]+)', answer.text))
+            waiting += [urljoin(path, link) for link in links if not link.startswith(("http", "data:"))]
+    untrained = re.compile(r"/v1/runs/\w+/model")  # nothing was trained here, so nothing was kept
+    assert {
+        path: status for path, status in seen.items() if status >= 400 and not untrained.match(path)
+    } == {}
+    assert len(kinds) > 15
