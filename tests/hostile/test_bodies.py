@@ -153,7 +153,7 @@ def test_no_body_is_read_of_who_may_not_ask(client: TestClient, settings: Settin
     assert status_of_a_body_in_parts(client, reader, *body) == (403, 0)
     assert status_of_a_body_in_parts(client, writer, *body) == (404, 2)
     app: Any = client.app
-    app.state.limits.charge(Principal("write", ALL_SCOPES, token_id="1"), 1000)
+    app.state.limits.charge(Principal("write", ALL_SCOPES, token_id="1"), 1e6)
     assert status_of_a_body_in_parts(client, writer, *body) == (429, 0)
 
 

@@ -25,18 +25,30 @@ LLAMA: dict[str, Any] = {
 }
 
 
+MANY = 10_000.0
+"""Requests a second: tests ask at once, and a collection of their process's garbage counts as a user's processor."""
+
+
+def settings_in(directory: Path) -> Settings:
+    """Of a service whose data is there."""
+    (directory / "corpora").mkdir(parents=True)
+    return Settings(
+        data_directory=directory,
+        token=TOKEN,
+        user_requests_per_second=MANY,
+        address_requests_per_second=MANY,
+    )
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    corpora = tmp_path / "data" / "corpora"
-    corpora.mkdir(parents=True)
-    return Settings(data_directory=tmp_path / "data", token=TOKEN)
+    return settings_in(tmp_path / "data")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def on_both_databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
     """Settings of a service over each database; a module that promises something on both makes them its own."""
-    (tmp_path / "data" / "corpora").mkdir(parents=True)
-    settings = Settings(data_directory=tmp_path / "data", token=TOKEN)
+    settings = settings_in(tmp_path / "data")
     if request.param == "sqlite":
         yield settings
         return

@@ -11,17 +11,8 @@ from fastapi.testclient import TestClient
 
 from service.dashboard.session import PageRoute
 from service.tokens import Scope, granted
-from store.settings import Settings
 
 PUBLIC = {"/healthz", "/readyz", "/login", "/logout", "/v1/openapi.json"}
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """Every operation there is, one after another, is more than a user may ask in a second."""
-    return settings.model_copy(
-        update={"user_requests_per_second": 10_000.0, "address_requests_per_second": 10_000.0}
-    )
 
 
 def operations(client: TestClient) -> list[tuple[str, str]]:
